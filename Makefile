@@ -1,0 +1,37 @@
+# `make demo` does the main job, `make test` the tests; both set up what they need first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+
+.PHONY: help setup demo test test-slow bench lint docs clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## virtual environment and system packages; quick when already done
+
+$(STAMP): scripts/setup.sh pyproject.toml setup.py constraints.txt
+	PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh
+	touch $@
+
+demo: setup ## the main job on the sample drive: masks, tracks, overlay video, report
+	$(BIN)/amodal demo --out build/demo
+
+test: setup ## lint, types and the quick tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: setup ## the budgets, with the naive version beside each
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+lint: setup ## format and mend what ruff can mend
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean: ## what the build made; the virtual environment stays
+	rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

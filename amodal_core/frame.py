@@ -1,0 +1,237 @@
+"""The few types that every room shares: Frame, Calibration, Instances, Tracks, Sample, Report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from amodal_core.masks.mask_set import Masks, RleMasks
+
+Array = np.ndarray | torch.Tensor
+_T = TypeVar("_T", bound="Instances")
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A rectified pinhole camera and the LiDAR's place in its optical frame.
+
+    Attributes:
+        K: (3, 3) float64, intrinsics of the *rectified* image in pixels; integer pixel coordinates
+            are pixel centres (OpenCV).
+        camera_from_lidar: (4, 4) float64, takes homogeneous LiDAR points in metres to the camera's
+            optical frame (x right, y down, z forward).
+        width: image width in pixels.
+        height: image height in pixels.
+    """
+
+    K: np.ndarray
+    camera_from_lidar: np.ndarray
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        K = np.ascontiguousarray(self.K, dtype=np.float64)
+        T = np.ascontiguousarray(self.camera_from_lidar, dtype=np.float64)
+        if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise ValueError(f"K must be a finite 3x3 matrix with positive focal lengths, got {K}")
+        if T.shape != (4, 4) or not np.isfinite(T).all() or not np.allclose(T[3], (0, 0, 0, 1)):
+            raise ValueError(f"camera_from_lidar must be a finite 4x4 rigid transform, got {T}")
+        if not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-3):
+            raise ValueError(f"the rotation in camera_from_lidar is not orthonormal: {T[:3, :3]}")
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"image size must be positive, got {self.width}x{self.height}")
+        object.__setattr__(self, "K", K)
+        object.__setattr__(self, "camera_from_lidar", T)
+
+
+@dataclass(eq=False)
+class Frame:
+    """One moment of a drive as the sensors saw it; any part may be absent.
+
+    Attributes:
+        stamp: nanoseconds since the epoch, the image's stamp where there is an image.
+        image: (H, W, 3) uint8 RGB, rectified.
+        points: (N, 4) float32 x, y, z in metres and intensity 0-1, in the LiDAR frame.
+        depth: (H, W) float32, metres along the optical axis, 0 where no return falls.
+        calibration: the camera and the LiDAR's place in it.
+        points_stamp: nanoseconds, the scan's own stamp, where it is known.
+    """
+
+    stamp: int
+    image: np.ndarray | None = None
+    points: np.ndarray | None = None
+    depth: np.ndarray | None = None
+    calibration: Calibration | None = None
+    points_stamp: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, from whatever part knows it."""
+        if self.image is not None:
+            return self.image.shape[0], self.image.shape[1]
+        if self.calibration is not None:
+            return self.calibration.height, self.calibration.width
+        if self.depth is not None:
+            return self.depth.shape[0], self.depth.shape[1]
+        raise ValueError("a frame without image, calibration and depth has no size")
+
+
+@dataclass(eq=False)
+class Instances:
+    """The objects of one image, as a structure of arrays of N entries.
+
+    Arrays are NumPy arrays or tensors on the model's device; `numpy()` brings all to the host.
+    Boxes are xyxy in pixels with the origin at the outer corner of the top left pixel and an
+    exclusive maximum: a mask of the single pixel (u, v) has the box (u, v, u + 1, v + 1).
+
+    Attributes:
+        size: (height, width) of the image in pixels.
+        amodal_boxes: (N, 4) float32.
+        visible_boxes: (N, 4) float32, zeros where nothing is visible.
+        scores: (N,) float32, 0-1.
+        class_ids: (N,) int64, indices into the model's or data set's `classes`.
+        amodal: N amodal masks.
+        visible: N visible masks, each a subset of its amodal mask.
+        occlusion_rates: (N,) float32, hidden share of the amodal area, 0-1.
+        depths: (N,) float32, metres along the optical axis, 0 where unknown.
+        occluders: (N, N) bool, `occluders[i, j]` where j hides part of i.
+        embeddings: (N, D) float32 or None.
+        boxes3d: (N, 7) float32 or None: centre x, y, z, length, width, height in metres and yaw
+            about +z in radians, LiDAR frame (x forward, y left, z up); NaN rows where unknown.
+        ignore: (N,) bool or None, annotations that evaluation neither rewards nor punishes
+            (COCO's iscrowd); None in predictions.
+    """
+
+    size: tuple[int, int]
+    amodal_boxes: Array
+    visible_boxes: Array
+    scores: Array
+    class_ids: Array
+    amodal: Masks
+    visible: Masks
+    occlusion_rates: Array
+    depths: Array
+    occluders: Array
+    embeddings: Array | None = None
+    boxes3d: Array | None = None
+    ignore: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self: _T, index: Any) -> _T:
+        """Select instances by an index array, a boolean mask or a slice (never a bare int)."""
+        parts: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "size" or value is None:
+                parts[f.name] = value
+            elif f.name == "occluders":
+                parts[f.name] = value[index][:, index]
+            else:
+                parts[f.name] = value[index]
+        return type(self)(**parts)
+
+    def numpy(self: _T) -> _T:
+        """The same on the host: NumPy arrays, and masks as COCO RLE."""
+        parts: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, torch.Tensor):
+                value = value.detach().cpu().numpy()
+            elif isinstance(value, Masks):
+                value = value.rle()
+            parts[f.name] = value
+        return type(self)(**parts)
+
+    @classmethod
+    def empty(cls: type[_T], size: tuple[int, int]) -> _T:
+        """No objects in an image of (height, width) pixels."""
+        parts: dict[str, Any] = {
+            "size": size,
+            "amodal_boxes": np.zeros((0, 4), np.float32),
+            "visible_boxes": np.zeros((0, 4), np.float32),
+            "scores": np.zeros(0, np.float32),
+            "class_ids": np.zeros(0, np.int64),
+            "amodal": RleMasks.empty(size),
+            "visible": RleMasks.empty(size),
+            "occlusion_rates": np.zeros(0, np.float32),
+            "depths": np.zeros(0, np.float32),
+            "occluders": np.zeros((0, 0), bool),
+        }
+        for f in fields(cls):
+            if f.name in ("ids", "ages"):
+                parts[f.name] = np.zeros(0, np.int64)
+            elif f.name == "coasted":
+                parts[f.name] = np.zeros(0, bool)
+        return cls(**parts)
+
+
+@dataclass(eq=False)
+class Tracks(Instances):
+    """Instances with an identity. Ground truth is the same type: scores 1, nothing coasted.
+
+    Attributes:
+        ids: (N,) int64, unique in the frame, stable over the stream, 0 and up.
+        ages: (N,) int64, frames since the track began, this one included.
+        coasted: (N,) bool, carried through an occlusion, not seen in this frame.
+    """
+
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    ages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    coasted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+@dataclass(eq=False)
+class Sample:
+    """A frame of a data set with its truth.
+
+    Attributes:
+        frame: what the sensors saw.
+        truth: what is there, None where the frame is not annotated.
+        name: the frame's name in its data set, usually the image's path without suffix.
+        video: the sequence that it belongs to, "" for single images.
+        index: place in that sequence, from 0.
+    """
+
+    frame: Frame
+    truth: Tracks | None = None
+    name: str = ""
+    video: str = ""
+    index: int = 0
+
+
+@dataclass
+class Report:
+    """What happened while a frame was processed, as data; the caller decides how to log it.
+
+    Attributes:
+        timings: milliseconds by stage name.
+        warnings: one line each, in order.
+    """
+
+    timings: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Add the wall time of a `with` block to `timings[stage]`."""
+        begin = perf_counter()
+        try:
+            yield
+        finally:
+            took = (perf_counter() - begin) * 1e3
+            self.timings[stage] = self.timings.get(stage, 0.0) + took
+
+    def merge(self, others: Sequence[Report]) -> None:
+        """Add other reports' timings and warnings to this one."""
+        for other in others:
+            for stage, ms in other.timings.items():
+                self.timings[stage] = self.timings.get(stage, 0.0) + ms
+            self.warnings.extend(other.warnings)

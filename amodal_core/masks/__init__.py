@@ -1,0 +1,1 @@
+"""Masks: COCO RLE, boxes, crops and pasting, occlusion order."""

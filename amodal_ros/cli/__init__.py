@@ -1,0 +1,1 @@
+"""The `amodal` command, one file a subcommand; heavy imports wait until a command runs."""

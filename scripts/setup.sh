@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Makes the virtual environment and installs the project in it, with the system packages that the
+# project's libraries load at run time. Called by make; quick when everything is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+
+say() { printf '\033[1m== %s\033[0m\n' "$*"; }
+
+"$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
+  echo "Python 3.10 to 3.13 is needed, $("$PYTHON" --version) found; name another: make PYTHON=python3.12 ..." >&2
+  exit 1
+}
+
+# Debian packages: python3-venv for the environment, EGL and Mesa's software renderer for synthetic drives.
+if command -v apt-get >/dev/null; then
+  missing=()
+  "$PYTHON" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+  ldconfig -p | grep -q 'libEGL\.so\.1' || missing+=(libegl1)
+  find /usr/lib -name 'swrast_dri.so' -o -name 'libgallium*' 2>/dev/null | grep -q . || missing+=(libgl1-mesa-dri)
+  if ((${#missing[@]})); then
+    if [ "$(id -u)" = 0 ]; then sudo=(); else sudo=(sudo -n); fi
+    say "system packages: ${missing[*]}"
+    if ! { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/dev/null; then
+      echo "could not install ${missing[*]}; run: sudo apt-get install ${missing[*]}" >&2
+      [[ " ${missing[*]} " == *" python3-venv "* ]] && exit 1
+    fi
+  fi
+fi
+
+[ -x "$VENV/bin/python" ] || { say "virtual environment $VENV"; "$PYTHON" -m venv "$VENV"; }
+say "Python packages (the first time takes some minutes)"
+"$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
