@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: real KITTI data where a machine has it, small hand-made data else."""
+"""Fixtures that several test files share, real KITTI data first of all."""
 
 from __future__ import annotations
 
