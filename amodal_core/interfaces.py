@@ -1,4 +1,4 @@
-"""Where the message definitions of amodal_msgs lie on this machine."""
+"""Where the message definitions that the project carries lie on this machine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ from amodal_core.errors import InputError
 
 
 def message_definitions() -> dict[str, str]:
-    """The text of each amodal_msgs definition by its full name, such as amodal_msgs/msg/Mask.
+    """The text of each definition that rosbags lacks, by full name, such as amodal_msgs/msg/Mask.
 
-    Looked for beside this package (a checkout), then where pip and ament install them.
+    These are all of amodal_msgs, and the part of vision_msgs that the nodes publish. They are looked
+    for beside this package (a checkout), then where pip and ament install them.
 
     Raises:
         InputError: they are nowhere.
     """
-    places = [Path(__file__).resolve().parents[1] / "amodal_msgs" / "msg"]
-    places.append(Path(sys.prefix) / "share" / "amodal_ros" / "msg")
+    checkout = Path(__file__).resolve().parents[1] / "amodal_msgs"
+    installed = Path(sys.prefix) / "share" / "amodal_ros"
+    places = [
+        (checkout / "msg", checkout / "vision_msgs" / "msg"),
+        (installed / "msg", installed / "vision_msgs"),
+    ]
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        places.append(Path(prefix) / "share" / "amodal_msgs" / "msg")
-    for place in places:
-        files = sorted(place.glob("*.msg"))
-        if files:
-            return {f"amodal_msgs/msg/{f.stem}": f.read_text() for f in files}
-    raise InputError("no amodal_msgs/msg/*.msg", str(places[0]), "install amodal_ros again")
+        share = Path(prefix) / "share"
+        places.append((share / "amodal_msgs" / "msg", share / "amodal_ros" / "vision_msgs"))
+    for own, vision in places:
+        files = {
+            "amodal_msgs": sorted(own.glob("*.msg")),
+            "vision_msgs": sorted(vision.glob("*.msg")),
+        }
+        if all(files.values()):
+            return {
+                f"{package}/msg/{f.stem}": f.read_text()
+                for package, found in files.items()
+                for f in found
+            }
+    raise InputError("no amodal_msgs/msg/*.msg", str(places[0][0]), "install amodal_ros again")
