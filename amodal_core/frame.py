@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 
 from amodal_core.masks.mask_set import Masks, RleMasks
 
-Array = np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    # Importing torch takes seconds and 200 MB; a process that handles arrays alone never does.
+    import torch
+
+Array: TypeAlias = "np.ndarray | torch.Tensor"
 _T = TypeVar("_T", bound="Instances")
 
 
@@ -143,10 +146,10 @@ class Instances:
         parts: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, torch.Tensor):
-                value = value.detach().cpu().numpy()
-            elif isinstance(value, Masks):
+            if isinstance(value, Masks):
                 value = value.rle()
+            elif hasattr(value, "detach"):
+                value = value.detach().cpu().numpy()
             parts[f.name] = value
         return type(self)(**parts)
 
