@@ -1,4 +1,4 @@
-"""Installs the packages for pip and for colcon (ament_python); the metadata is in pyproject.toml."""
+"""Installs the packages for pip and colcon (ament_python); the metadata is in pyproject.toml."""
 
 from glob import glob
 

@@ -12,8 +12,8 @@ from amodal_core.errors import InputError
 def message_definitions() -> dict[str, str]:
     """The text of each definition that rosbags lacks, by full name, such as amodal_msgs/msg/Mask.
 
-    These are all of amodal_msgs, and the part of vision_msgs that the nodes publish. They are looked
-    for beside this package (a checkout), then where pip and ament install them.
+    These are all of amodal_msgs, and the part of vision_msgs that the nodes publish. They are
+    looked for beside this package (a checkout), then where pip and ament install them.
 
     Raises:
         InputError: they are nowhere.

@@ -1,0 +1,297 @@
+"""Instances and Tracks to amodal_msgs and vision_msgs messages, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from amodal_core.bags.factory import MessageFactory
+from amodal_core.bags.sensors import header_message, image_message
+from amodal_core.errors import InputError
+from amodal_core.frame import Instances, Tracks
+from amodal_core.masks.mask_set import RleMasks
+
+UNTRACKED = -1
+# COCO RLE characters carry 5 bits and a continuation bit, from this character on.
+_FIRST_CHAR, _MORE = 48, 0x20
+
+
+def instances_message(
+    factory: MessageFactory,
+    instances: Instances,
+    *,
+    stamp: int,
+    frame_id: str,
+    classes: Sequence[str],
+) -> Any:
+    """An amodal_msgs/AmodalInstanceArray of Instances, or of Tracks with their ids.
+
+    Args:
+        factory: makes the messages.
+        instances: what to publish; is brought to the host.
+        stamp: the image's, nanoseconds.
+        frame_id: the camera's optical frame.
+        classes: names that class ids index into.
+
+    Occluders are written nearest first, those of unknown depth last. An annotation that evaluation
+    ignores is written with score 0.
+    """
+    host = instances.numpy()
+    tracks = host if isinstance(host, Tracks) else None
+    height, width = host.size
+    visible, amodal = host.visible.rle().counts, host.amodal.rle().counts
+    ids = tracks.ids if tracks is not None else np.arange(len(host))
+    distance = np.where(np.asarray(host.depths) > 0, host.depths, np.inf)
+    scores = np.asarray(host.scores, np.float32)
+    if host.ignore is not None:
+        scores = np.where(host.ignore, np.float32(0), scores)
+    items = []
+    for i in range(len(host)):
+        hiders = np.flatnonzero(host.occluders[i])
+        hiders = hiders[np.argsort(distance[hiders], kind="stable")]
+        values: dict[str, Any] = {
+            "track_id": UNTRACKED,
+            "class_id": int(host.class_ids[i]),
+            "class_name": classes[int(host.class_ids[i])],
+            "score": float(scores[i]),
+            "visible": _mask(factory, visible[i], height, width),
+            "amodal": _mask(factory, amodal[i], height, width),
+            "visible_box": np.asarray(host.visible_boxes[i], np.float32),
+            "amodal_box": np.asarray(host.amodal_boxes[i], np.float32),
+            "occlusion_rate": float(host.occlusion_rates[i]),
+            "depth": float(host.depths[i]),
+            "occluders": np.asarray(ids[hiders], np.int64),
+        }
+        if tracks is not None:
+            values["track_id"] = int(tracks.ids[i])
+            values["coasted"] = bool(tracks.coasted[i])
+            values["age"] = int(tracks.ages[i])
+        if host.boxes3d is not None and np.isfinite(host.boxes3d[i]).all():
+            values["box3d"] = np.asarray(host.boxes3d[i], np.float32)
+        if host.embeddings is not None:
+            values["embedding"] = np.asarray(host.embeddings[i], np.float32)
+        items.append(factory.create("amodal_msgs/msg/AmodalInstance", **values))
+    return factory.create(
+        "amodal_msgs/msg/AmodalInstanceArray",
+        header=header_message(factory, stamp, frame_id),
+        height=height,
+        width=width,
+        instances=items,
+    )
+
+
+def _mask(factory: MessageFactory, counts: bytes, height: int, width: int) -> Any:
+    text = counts.decode("ascii")
+    return factory.create("amodal_msgs/msg/Mask", height=height, width=width, counts=text)
+
+
+def read_instances(message: Any, where: str = "instances") -> Instances:
+    """Instances of an AmodalInstanceArray whose ids are not needed; occluders are indices."""
+    return _read(message, where, Instances)
+
+
+def read_tracks(message: Any, where: str = "tracks") -> Tracks:
+    """Tracks of an AmodalInstanceArray; ground truth is read the same way.
+
+    `ignore` is set where the array holds instances of score 0.
+
+    Raises:
+        InputError: masks of another size than the array's or that are not COCO RLE, instances
+            without an id, an id that occurs twice, boxes or numbers that are not finite.
+    """
+    return _read(message, where, Tracks)
+
+
+def class_names(message: Any) -> dict[int, str]:
+    """The names of the class ids that occur in an AmodalInstanceArray."""
+    return {int(i.class_id): i.class_name for i in message.instances}
+
+
+def _read(message: Any, where: str, kind: type[Any]) -> Any:
+    items = message.instances
+    size = (int(message.height), int(message.width))
+    n = len(items)
+    ids = np.array([i.track_id for i in items], np.int64)
+    tracked = kind is Tracks
+    if tracked and (ids < 0).any():
+        raise InputError("an instance without a track id", where, "publish tracks here")
+    if tracked and len(np.unique(ids)) != n:
+        raise InputError("a track id occurs twice in one array", where, "give each object its id")
+    # Occluders name ids where an array is tracked, else places in it.
+    places = (
+        {int(t): k for k, t in enumerate(ids)} if (ids >= 0).all() else dict(enumerate(range(n)))
+    )
+    occluders = np.zeros((n, n), bool)
+    for k, item in enumerate(items):
+        for hider in item.occluders:
+            if int(hider) in places:
+                occluders[k, places[int(hider)]] = True
+
+    def numbers(name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+        values = np.array([getattr(i, name) for i in items], np.float32).reshape(n, *shape)
+        if not np.isfinite(values).all():
+            raise InputError(f"a {name} that is not finite", where)
+        return values
+
+    scores = numbers("score")
+    boxes3d = None
+    if any(len(i.box3d) for i in items):
+        rows = [np.asarray(i.box3d, np.float32) for i in items]
+        boxes3d = np.stack([r if len(r) == 7 else np.full(7, np.nan, np.float32) for r in rows])
+    embeddings = None
+    if (
+        n
+        and len({len(i.embedding) for i in items} - {0}) == 1
+        and all(len(i.embedding) for i in items)
+    ):
+        embeddings = np.stack([np.asarray(i.embedding, np.float32) for i in items])
+    parts: dict[str, Any] = {
+        "size": size,
+        "amodal_boxes": numbers("amodal_box", (4,)),
+        "visible_boxes": numbers("visible_box", (4,)),
+        "scores": scores,
+        "class_ids": np.array([i.class_id for i in items], np.int64),
+        "amodal": _read_masks([i.amodal for i in items], size, where),
+        "visible": _read_masks([i.visible for i in items], size, where),
+        "occlusion_rates": numbers("occlusion_rate"),
+        "depths": numbers("depth"),
+        "occluders": occluders,
+        "embeddings": embeddings,
+        "boxes3d": boxes3d,
+    }
+    if tracked:
+        parts["ids"] = ids
+        parts["ages"] = np.array([i.age for i in items], np.int64)
+        parts["coasted"] = np.array([i.coasted for i in items], bool)
+        parts["ignore"] = scores == 0 if (scores == 0).any() else None
+    return kind(**parts)
+
+
+def _read_masks(masks: Sequence[Any], size: tuple[int, int], where: str) -> RleMasks:
+    empty = RleMasks.from_dense(np.zeros((1, *size), bool)).counts[0] if masks else b""
+    counts = []
+    for mask in masks:
+        if (int(mask.height), int(mask.width)) != size:
+            raise InputError(
+                f"a mask of {mask.width}x{mask.height} in an array of {size[1]}x{size[0]}", where
+            )
+        text = mask.counts.encode("ascii", "replace")
+        if text and not _is_rle(text, size[0] * size[1]):
+            raise InputError("a mask's counts are not COCO RLE of its size", where)
+        counts.append(text or empty)
+    return RleMasks(size, counts)
+
+
+def _is_rle(counts: bytes, pixels: int) -> bool:
+    """Whether counts are whole COCO runs that fill the mask; pycocotools would read past them."""
+    chars = np.frombuffer(counts, np.uint8).astype(np.int64) - _FIRST_CHAR
+    if chars.min() < 0 or chars.max() >= 64 or chars[-1] & _MORE:
+        return False
+    last = (chars & _MORE) == 0
+    first = np.concatenate([[True], last[:-1]])
+    start = np.flatnonzero(first)
+    place = np.arange(len(chars)) - np.repeat(start, np.diff(np.append(start, len(chars))))
+    if place.max() > 5:
+        return False
+    runs = np.add.reduceat((chars & 0x1F) << (5 * place), start)
+    # The sign is the top bit of a number's last character.
+    negative = (chars[last] & 0x10) != 0
+    runs = np.where(negative, runs - (np.int64(1) << (5 * (place[last] + 1))), runs)
+    # From the fourth on, a run is stored as the difference to the one two before it.
+    runs[1::2] = np.cumsum(runs[1::2])
+    if len(runs) > 2:
+        runs[2::2] = np.cumsum(runs[2::2])
+    return bool((runs >= 0).all() and runs.sum() == pixels)
+
+
+def detections_message(
+    factory: MessageFactory,
+    tracks: Tracks,
+    *,
+    stamp: int,
+    frame_id: str,
+    classes: Sequence[str],
+) -> Any:
+    """A vision_msgs/Detection2DArray of the tracks seen in this frame.
+
+    The box is the amodal one, the detection's id the track's, the hypothesis' class_id the class
+    name. Coasted tracks are not detections and are left out.
+    """
+    host = tracks.numpy()
+    items = []
+    for i in np.flatnonzero(~host.coasted):
+        x0, y0, x1, y1 = (float(v) for v in host.amodal_boxes[i])
+        middle = factory.create("vision_msgs/msg/Point2D", x=(x0 + x1) / 2, y=(y0 + y1) / 2)
+        hypothesis = factory.create(
+            "vision_msgs/msg/ObjectHypothesis",
+            class_id=classes[int(host.class_ids[i])],
+            score=float(host.scores[i]),
+        )
+        items.append(
+            factory.create(
+                "vision_msgs/msg/Detection2D",
+                header=header_message(factory, stamp, frame_id),
+                results=[
+                    factory.create(
+                        "vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=hypothesis
+                    )
+                ],
+                bbox=factory.create(
+                    "vision_msgs/msg/BoundingBox2D",
+                    center=factory.create("vision_msgs/msg/Pose2D", position=middle),
+                    size_x=x1 - x0,
+                    size_y=y1 - y0,
+                ),
+                id=str(int(host.ids[i])),
+            )
+        )
+    return factory.create(
+        "vision_msgs/msg/Detection2DArray",
+        header=header_message(factory, stamp, frame_id),
+        detections=items,
+    )
+
+
+def visible_labels(instances: Instances) -> np.ndarray:
+    """(H, W) uint16: class id + 1 where an object is visible, 0 elsewhere; the nearest one wins."""
+    host = instances.numpy()
+    labels = np.zeros(host.size, np.uint16)
+    order = np.argsort(np.where(host.depths > 0, host.depths, np.inf), kind="stable")[::-1]
+    visible = host.visible.rle()
+    for i in order:
+        x0, y0, x1, y1 = (int(v) for v in visible[[i]].boxes()[0])
+        if x1 > x0 and y1 > y0:
+            inside = visible[[i]].dense()[0, y0:y1, x0:x1]
+            labels[y0:y1, x0:x1][inside] = int(host.class_ids[i]) + 1
+    return labels
+
+
+def visible_labels_message(
+    factory: MessageFactory, instances: Instances, *, stamp: int, frame_id: str
+) -> Any:
+    """`visible_labels` as a mono16 image; label_info_message says what the labels mean."""
+    return image_message(factory, visible_labels(instances), stamp, frame_id, "mono16")
+
+
+def label_info_message(
+    factory: MessageFactory,
+    classes: Sequence[str] | Mapping[int, str],
+    *,
+    stamp: int,
+    frame_id: str,
+    threshold: float = 0.0,
+) -> Any:
+    """A vision_msgs/LabelInfo for `visible_labels`: 0 is the background, class id + 1 a class."""
+    names = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
+    entries = [(0, "background"), *((k + 1, names[k]) for k in sorted(names))]
+    return factory.create(
+        "vision_msgs/msg/LabelInfo",
+        header=header_message(factory, stamp, frame_id),
+        class_map=[
+            factory.create("vision_msgs/msg/VisionClass", class_id=k, class_name=name)
+            for k, name in entries
+        ],
+        threshold=threshold,
+    )
