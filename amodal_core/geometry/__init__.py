@@ -1,0 +1,1 @@
+"""Camera model, LiDAR projection, 3D boxes and range-image clustering."""

@@ -1,0 +1,191 @@
+"""Camera and LiDAR calibration from KITTI's text files and from sensor_msgs/CameraInfo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Calibration
+
+_RECT_KEYS = ("R0_rect", "R_rect")
+_VELO_KEYS = ("Tr_velo_to_cam", "Tr_velo_cam")
+
+
+@dataclass(frozen=True, eq=False)
+class KittiCalibration:
+    """What KITTI's files say about one camera and the LiDAR.
+
+    Attributes:
+        P: (3, 4) float64, from rectified camera-0 coordinates to this camera's pixels.
+        rect_from_cam: (4, 4) float64, the rectifying rotation of camera 0.
+        cam_from_lidar: (4, 4) float64, from the LiDAR frame to unrectified camera 0.
+        size: (height, width) of the rectified image where the file tells it.
+    """
+
+    P: np.ndarray
+    rect_from_cam: np.ndarray
+    cam_from_lidar: np.ndarray
+    size: tuple[int, int] | None = None
+
+    @property
+    def camera_from_rect(self) -> np.ndarray:
+        """(4, 4), from rectified camera 0, the frame of KITTI's labels, to this camera's frame.
+
+        P = K [I | t], so that the fourth column of P is K t: an offset of the camera, never to be
+        applied a second time when points are already in this camera's frame.
+        """
+        T = np.eye(4)
+        T[:3, 3] = np.linalg.solve(self.P[:, :3], self.P[:, 3])
+        return T
+
+    @property
+    def camera_from_lidar(self) -> np.ndarray:
+        """(4, 4), from the LiDAR frame to this camera's optical frame."""
+        return self.camera_from_rect @ self.rect_from_cam @ self.cam_from_lidar
+
+    def calibration(self, width: int, height: int) -> Calibration:
+        """The camera for an image of `width` x `height` pixels."""
+        return Calibration(self.P[:, :3], self.camera_from_lidar, width, height)
+
+
+def read_kitti(path: str | Path, camera: int = 2) -> KittiCalibration:
+    """Read a calibration file of KITTI's object or tracking benchmark; both key styles are known.
+
+    Args:
+        path: such as `training/calib/000000.txt` (object) or `training/calib/0000.txt` (tracking).
+        camera: 0 and 1 are grey, 2 and 3 colour; 0 and 2 are left.
+
+    Raises:
+        InputError: the file is missing or unreadable, a key is absent, a value is malformed.
+    """
+    path = Path(path)
+    values = _read_keys(path)
+    return KittiCalibration(
+        P=_matrix(path, values, (f"P{camera}",), (3, 4)),
+        rect_from_cam=_homogeneous(_matrix(path, values, _RECT_KEYS, (3, 3))),
+        cam_from_lidar=_homogeneous(_matrix(path, values, _VELO_KEYS, (3, 4))),
+    )
+
+
+def read_kitti_raw(folder: str | Path, camera: int = 2) -> KittiCalibration:
+    """Read `calib_cam_to_cam.txt` and `calib_velo_to_cam.txt` of a KITTI raw date.
+
+    Args:
+        folder: the date's folder, such as `2011_09_26`, or a drive's folder inside it.
+        camera: 0 and 1 are grey, 2 and 3 colour; 0 and 2 are left.
+
+    Raises:
+        InputError: a file is missing or unreadable, a key is absent, a value is malformed.
+    """
+    folder = Path(folder)
+    if not (folder / "calib_cam_to_cam.txt").exists():
+        parent = folder.resolve().parent
+        if (parent / "calib_cam_to_cam.txt").exists():
+            folder = parent
+    cameras = folder / "calib_cam_to_cam.txt"
+    values = _read_keys(cameras)
+    width, height = _matrix(cameras, values, (f"S_rect_{camera:02d}",), (2,))
+    lidar = folder / "calib_velo_to_cam.txt"
+    pose = _read_keys(lidar)
+    T = np.eye(4)
+    T[:3, :3] = _matrix(lidar, pose, ("R",), (3, 3))
+    T[:3, 3] = _matrix(lidar, pose, ("T",), (3,))
+    return KittiCalibration(
+        P=_matrix(cameras, values, (f"P_rect_{camera:02d}",), (3, 4)),
+        rect_from_cam=_homogeneous(_matrix(cameras, values, ("R_rect_00",), (3, 3))),
+        cam_from_lidar=T,
+        size=(int(height), int(width)),
+    )
+
+
+def from_camera_info(
+    info: Any, camera_from_lidar: np.ndarray, where: str = "CameraInfo"
+) -> Calibration:
+    """A calibration from a sensor_msgs/CameraInfo and the LiDAR's pose.
+
+    P is used where it is set (P[0, 0] != 0): it describes the rectified image. Otherwise the image
+    is not rectified, and K is used if there is no distortion to undo. The fourth column of P is not
+    used: the pose from TF is that of the camera's own frame, which already holds the offset.
+
+    Args:
+        info: any object with `width`, `height`, `k`, `p` and `d` (upper-case names are known too).
+        camera_from_lidar: (4, 4), target_from_source, the target being the camera's optical frame.
+        where: the topic, for error messages.
+
+    Raises:
+        InputError: size or matrices are unset or not finite, or the image is distorted.
+    """
+    k, p, d = (np.asarray(_field(info, n), np.float64).ravel() for n in ("k", "p", "d"))
+    width, height = int(info.width), int(info.height)
+    cure = "publish the camera_info of a calibrated camera, such as image_proc's rectified one"
+    if width <= 0 or height <= 0:
+        raise InputError(f"image size is {width}x{height}", where, cure)
+    if p.size == 12 and p[0] != 0:
+        K = p.reshape(3, 4)[:, :3]
+    elif k.size == 9 and k[0] != 0:
+        if d.size and np.any(d != 0):
+            raise InputError(
+                f"the image is not rectified: P is unset and the distortion is {d.tolist()}",
+                where,
+                "rectify it first, for example with image_proc, and use image_rect",
+            )
+        K = k.reshape(3, 3)
+    else:
+        raise InputError("neither P nor K is set: the camera is not calibrated", where, cure)
+    try:
+        return Calibration(K, camera_from_lidar, width, height)
+    except ValueError as error:
+        raise InputError(str(error), where, cure) from None
+
+
+def _field(info: Any, name: str) -> Any:
+    return getattr(info, name) if hasattr(info, name) else getattr(info, name.upper())
+
+
+def _read_keys(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise InputError(
+            f"cannot read the calibration: {reason}", str(path), "download KITTI's calib files"
+        ) from None
+    values = {}
+    for line in text.splitlines():
+        # The tracking benchmark writes "R_rect 9.9e-01 ..." without a colon, the others with one.
+        key, _, rest = line.strip().partition(" ")
+        if key:
+            values[key.rstrip(":")] = rest
+    return values
+
+
+def _matrix(
+    path: Path, values: dict[str, str], keys: tuple[str, ...], shape: tuple[int, ...]
+) -> np.ndarray:
+    key = next((k for k in keys if k in values), None)
+    if key is None:
+        found = ", ".join(sorted(values)) or "nothing"
+        raise InputError(
+            f"no key {' or '.join(keys)}; the file has {found}",
+            str(path),
+            "check that it is a KITTI calibration file of the kind asked for",
+        )
+    count = int(np.prod(shape))
+    cure = f"'{key}:' must be followed by {count} finite numbers; download the file again"
+    try:
+        numbers = np.array([float(v) for v in values[key].split()], np.float64)
+    except ValueError as error:
+        raise InputError(f"'{key}' is malformed: {error}", str(path), cure) from None
+    if numbers.size != count or not np.isfinite(numbers).all():
+        raise InputError(f"'{key}' is malformed: {values[key][:60]!r}", str(path), cure)
+    return numbers.reshape(shape)
+
+
+def _homogeneous(matrix: np.ndarray) -> np.ndarray:
+    T = np.eye(4)
+    T[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return T
