@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as coco
 
-if TYPE_CHECKING:
-    import torch
+from amodal_core.masks import rle
 
 
 class Masks(ABC):
@@ -30,7 +31,7 @@ class Masks(ABC):
 
 
 class RleMasks(Masks):
-    """N masks as COCO compressed RLE.
+    """N masks as COCO compressed RLE. Immutable: every operation gives a new set.
 
     Args:
         size: (height, width) of the image in pixels.
@@ -42,9 +43,9 @@ class RleMasks(Masks):
         self.counts = list(counts)
 
     @classmethod
-    def empty(cls, size: tuple[int, int]) -> RleMasks:
-        """No masks."""
-        return cls(size, [])
+    def empty(cls, size: tuple[int, int], n: int = 0) -> RleMasks:
+        """As many masks without a pixel."""
+        return cls._from_runs(size, np.zeros((0, 2), np.int64), np.zeros(n + 1, np.int64))
 
     @classmethod
     def from_dense(cls, masks: np.ndarray) -> RleMasks:
@@ -53,12 +54,57 @@ class RleMasks(Masks):
         stack = np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))
         return cls((height, width), [r["counts"] for r in coco.encode(stack)] if n else [])
 
+    @classmethod
+    def from_crops(
+        cls, crops: Sequence[np.ndarray], offsets: np.ndarray, size: tuple[int, int]
+    ) -> RleMasks:
+        """Encode masks from the parts of the image that hold them; the rest is empty.
+
+        Args:
+            crops: N bool arrays (h, w), each of its own size; what hangs out of the image is cut.
+            offsets: (N, 2) int, x and y of each crop's top left pixel; may be negative.
+            size: (height, width) of the image.
+        """
+        return cls._from_runs(size, *rle.encode_crops(crops, offsets, size))
+
+    @classmethod
+    def from_boxes(cls, boxes: np.ndarray, size: tuple[int, int]) -> RleMasks:
+        """Filled boxes (N, 4) xyxy: the pixels whose centres lie inside, cut by the image."""
+        height, width = size
+        limits = np.array([width, height, width, height], np.float64)
+        edges = np.nan_to_num(np.asarray(boxes, np.float64), nan=0.0)
+        edges = np.ceil(np.clip(edges, 0.0, limits) - 0.5).astype(np.int64)
+        sides = np.maximum(edges[:, 2:] - edges[:, :2], 0)
+        crops = [np.ones((h, w), bool) for w, h in sides.tolist()]
+        return cls.from_crops(crops, edges[:, :2], size)
+
+    @classmethod
+    def _from_runs(cls, size: tuple[int, int], runs: np.ndarray, first: np.ndarray) -> RleMasks:
+        out = cls(size, rle.pack(runs, first, size[0] * size[1]))
+        out.__dict__["_runs"] = (runs, first)
+        return out
+
     def __len__(self) -> int:
         return len(self.counts)
 
     def __getitem__(self, index: Any) -> RleMasks:
-        chosen = np.arange(len(self.counts))[np.asarray(index) if not isinstance(index, slice) else index]
+        which = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(which, np.ndarray) and which.size == 0:
+            which = which.astype(np.int64)
+        chosen = np.arange(len(self.counts))[which]
         return RleMasks(self.size, [self.counts[i] for i in np.atleast_1d(chosen)])
+
+    def __and__(self, other: RleMasks) -> RleMasks:
+        """Mask by mask, what both cover."""
+        return self._combined(other, rle.AND)
+
+    def __or__(self, other: RleMasks) -> RleMasks:
+        """Mask by mask, what either covers."""
+        return self._combined(other, rle.OR)
+
+    def __sub__(self, other: RleMasks) -> RleMasks:
+        """Mask by mask, what this covers and the other does not."""
+        return self._combined(other, rle.SUBTRACT)
 
     def rle(self) -> RleMasks:
         """Itself."""
@@ -74,22 +120,102 @@ class RleMasks(Masks):
             return np.zeros((0, *self.size), bool)
         return coco.decode(self.coco()).transpose(2, 0, 1).astype(bool)
 
+    def crops(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """The inverse of `from_crops`: N bool crops of the masks' boxes, offsets (N, 2) x, y."""
+        boxes = self._bounds[0]
+        return rle.decode_crops(*self._runs, boxes, self.size[0]), boxes[:, :2]
+
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels."""
-        return np.asarray(coco.area(self.coco()) if self.counts else [], np.int64)
+        return self._bounds[1].copy()
 
     def boxes(self) -> np.ndarray:
         """(N, 4) float32 xyxy around each mask, zeros where it is empty."""
-        if not self.counts:
-            return np.zeros((0, 4), np.float32)
-        xywh = np.asarray(coco.toBbox(self.coco()), np.float32)
-        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        return self._bounds[0].astype(np.float32)
 
-    def iou(self, other: RleMasks) -> np.ndarray:
-        """(N, M) float64 intersection over union; 0 between empty masks."""
-        if not self.counts or not other.counts:
-            return np.zeros((len(self), len(other)))
-        return np.asarray(coco.iou(self.coco(), other.coco(), [False] * len(other)))
+    def intersections(self, other: RleMasks, shifts: np.ndarray | None = None) -> np.ndarray:
+        """(N, M) int64, pixels that each pair shares.
+
+        Args:
+            other: M masks over an image of the same size.
+            shifts: (N, 2) int, moves each of these masks by x, y before they are compared; exact
+                for masks that do not fill a column from top to bottom.
+        """
+        self._same_size(other)
+        if shifts is None:
+            shifts = np.zeros((len(self), 2), np.int64)
+        return rle.intersections(
+            *self._runs,
+            self._bounds[0],
+            *other._runs,
+            other._bounds[0],
+            np.ascontiguousarray(shifts, np.int64),
+            self.size[0],
+        )
+
+    def iou(self, other: RleMasks, shifts: np.ndarray | None = None) -> np.ndarray:
+        """(N, M) float64 intersection over union; 0 between empty. Shifts: see intersections."""
+        shared = self.intersections(other, shifts)
+        union = self._bounds[1][:, None] + other._bounds[1][None, :] - shared
+        return shared / np.maximum(union, 1)
+
+    def union(self) -> RleMasks:
+        """One mask: everything that any of them covers."""
+        order = np.arange(len(self), dtype=np.int64)
+        runs, _ = rle.peel(*self._runs, order, self.size[0] * self.size[1])
+        runs = runs[np.argsort(runs[:, 0], kind="stable")]
+        joins = np.flatnonzero(runs[1:, 0] == runs[:-1, 1])
+        merged = np.stack([np.delete(runs[:, 0], joins + 1), np.delete(runs[:, 1], joins)], axis=1)
+        return self._from_runs(self.size, merged, np.array([0, len(merged)], np.int64))
+
+    def layered(self, order: np.ndarray) -> RleMasks:
+        """What each shows when the masks lie on each other.
+
+        Args:
+            order: (N,) int, a permutation: the indices from the nearest mask to the farthest.
+        """
+        pixels = self.size[0] * self.size[1]
+        order = np.ascontiguousarray(order, np.int64)
+        return self._from_runs(self.size, *rle.peel(*self._runs, order, pixels))
+
+    def moved(self, source: np.ndarray, target: np.ndarray) -> RleMasks:
+        """Translate and scale each mask as its source box goes to its target box, nearest pixel.
+
+        Args:
+            source: (N, 4) float xyxy in pixels, with an area.
+            target: (N, 4) float xyxy; without an area or not finite, the mask becomes empty.
+        """
+        boxes = np.ascontiguousarray(source, np.float64), np.ascontiguousarray(target, np.float64)
+        return self._from_runs(
+            self.size, *rle.warp(*self._runs, self._bounds[0], *boxes, self.size[0], self.size[1])
+        )
+
+    def check(self) -> None:
+        """Make sure that masks from outside are what they claim.
+
+        Raises:
+            ValueError: a mask's counts do not describe an image of this size; names its index.
+        """
+        _ = self._runs
+
+    @cached_property
+    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
+        return rle.parse(self.counts, self.size[0] * self.size[1])
+
+    @cached_property
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return rle.bounds(*self._runs, self.size[0])
+
+    def _combined(self, other: RleMasks, how: int) -> RleMasks:
+        self._same_size(other)
+        if len(self) != len(other):
+            raise ValueError(f"{len(self)} masks and {len(other)} cannot be combined one by one")
+        pixels = self.size[0] * self.size[1]
+        return self._from_runs(self.size, *rle.combine(*self._runs, *other._runs, how, pixels))
+
+    def _same_size(self, other: RleMasks) -> None:
+        if self.size != other.size:
+            raise ValueError(f"masks over images of {self.size} and {other.size} do not compare")
 
 
 class BoxMasks(Masks):
