@@ -7,13 +7,15 @@ they cannot read, so that a node and an offline replay refuse the same messages 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import MessageFactory
 from amodal_core.errors import InputError
+from amodal_core.frame import Calibration
+from amodal_core.geometry.calibration import from_camera_info
 
 # Encodings of sensor_msgs/image_encodings.hpp that can be turned to RGB: channels, and which
 # channels are red, green and blue.
@@ -250,54 +252,19 @@ def points_message(factory: MessageFactory, points: np.ndarray, stamp: int, fram
     )
 
 
-class Intrinsics(NamedTuple):
-    """The rectified camera of a CameraInfo.
-
-    Attributes:
-        K: (3, 3) float64, of the rectified image.
-        width: pixels.
-        height: pixels.
-        warning: what to tell the user, or "".
-    """
-
-    K: np.ndarray
-    width: int
-    height: int
-    warning: str = ""
-
-
-def read_camera_info(message: Any, where: str = "camera_info") -> Intrinsics:
-    """The rectified camera of a sensor_msgs/CameraInfo: P[:3, :3], or K where P is not filled in.
-
-    P's fourth column is not applied: the transform tree says where the camera stands.
+def read_camera_info(
+    message: Any, camera_from_lidar: np.ndarray, where: str = "camera_info"
+) -> Calibration:
+    """The rectified camera of a sensor_msgs/CameraInfo with the LiDAR's place in its frame.
 
     Raises:
-        InputError: numbers that are not finite, no focal length, no size, binning or a region of
-            interest, or a distorted camera without a rectified P.
+        InputError: an uncalibrated or distorted camera, numbers that are not finite, no size, or
+            binning or a region of interest.
     """
-    P = np.asarray(message.p, np.float64).reshape(3, 4)
-    raw = np.asarray(message.k, np.float64).reshape(3, 3)
-    distortion = np.asarray(message.d, np.float64)
-    width, height = int(message.width), int(message.height)
-    if not (np.isfinite(P).all() and np.isfinite(raw).all() and np.isfinite(distortion).all()):
-        raise InputError("K, D or P holds a number that is not finite", where, "calibrate again")
-    if width <= 0 or height <= 0:
-        raise InputError(f"the image size is {width}x{height}", where, "fill in width and height")
-    if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
+    roi = message.roi
+    if message.binning_x > 1 or message.binning_y > 1 or roi.width or roi.height:
         raise InputError("binning or a region of interest", where, "publish the whole image")
-    warning = ""
-    K = P[:, :3]
-    if not P.any():
-        if distortion.any():
-            raise InputError("a distorted camera without P", where, "rectify with image_proc")
-        K = raw
-    elif distortion.any():
-        warning = f"{where} has distortion: the image must be the rectified one"
-    elif P[:, 3].any():
-        warning = f"{where}: P's fourth column is not applied, the transform tree places the camera"
-    if K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise InputError("a focal length is not positive", where, "calibrate the camera")
-    return Intrinsics(K.copy(), width, height, warning)
+    return from_camera_info(message, camera_from_lidar, where)
 
 
 def camera_info_message(

@@ -1,0 +1,175 @@
+"""Read rosbag2 bags (MCAP, SQLite; split or compressed) without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+from amodal_core.bags.factory import typestore
+from amodal_core.errors import InputError
+
+_REPAIR = "mend it with `ros2 bag reindex` or `mcap recover`, or record it again"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag.
+
+    Attributes:
+        name: such as /tf_static.
+        type: such as tf2_msgs/msg/TFMessage.
+        count: messages in the bag.
+    """
+
+    name: str
+    type: str
+    count: int
+
+
+class BagMessage(NamedTuple):
+    """A message of a bag; `stamp` is when it was recorded, nanoseconds."""
+
+    topic: str
+    stamp: int
+    message: Any
+
+
+class BagReader:
+    """A rosbag2 bag: a folder with metadata.yaml, or one .mcap or .db3 file.
+
+    Messages are read with the definitions that the bag carries; a bag without definitions is read
+    as ROS 2 Jazzy with amodal_msgs.
+
+    Args:
+        path: the folder or file.
+
+    Raises:
+        InputError: it is not a bag, is damaged, or is not readable.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        where = str(self.path)
+        if not self.path.exists():
+            raise InputError("there is no such bag", where, "check the path")
+        if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
+            parts = sorted([*self.path.glob("*.mcap"), *self.path.glob("*.db3")])
+            if parts:
+                raise InputError("metadata.yaml is missing", where, _REPAIR)
+            raise InputError(
+                "not a rosbag2 bag: no metadata.yaml", where, "give a bag's folder, .mcap or .db3"
+            )
+        try:
+            self._reader = Reader(self.path)
+            self._reader.open()
+        except Exception as error:
+            # rosbags lets struct, zstd, YAML and sqlite errors of damaged files through.
+            raise InputError(f"cannot open the bag: {_line(error)}", where, _REPAIR) from error
+        self._store, self._known = self._types()
+
+    def _types(self) -> tuple[Any, set[str]]:
+        store = get_typestore(Stores.EMPTY)
+        types: dict[str, Any] = {}
+        for c in self._reader.connections:
+            parse = {
+                MessageDefinitionFormat.MSG: lambda c: get_types_from_msg(c.msgdef.data, c.msgtype),
+                MessageDefinitionFormat.IDL: lambda c: get_types_from_idl(c.msgdef.data),
+            }.get(c.msgdef.format)
+            if parse is None:
+                continue
+            try:
+                types.update(parse(c))
+            except Exception as error:
+                raise InputError(
+                    f"the definition of {c.msgtype} is damaged: {_line(error)}",
+                    f"{self.path} {c.topic}",
+                    _REPAIR,
+                ) from error
+        own = typestore()
+        for name, fields in own.fielddefs.items():
+            types.setdefault(name, fields)
+        store.register(types)
+        return store, set(store.fielddefs)
+
+    @property
+    def topics(self) -> dict[str, Topic]:
+        """Topics by name."""
+        found: dict[str, Topic] = {}
+        for c in self._reader.connections:
+            count = c.msgcount + (found[c.topic].count if c.topic in found else 0)
+            found[c.topic] = Topic(c.topic, c.msgtype, count)
+        return found
+
+    @property
+    def duration(self) -> int:
+        """Nanoseconds from the first message to the last."""
+        return max(0, self._reader.duration - 1)
+
+    def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
+        """Messages of these topics (of all by default) in the order of their recording.
+
+        Raises:
+            InputError: a topic's type is unknown, or the bag is damaged from some message on.
+        """
+        wanted = None if topics is None else set(topics)
+        chosen = [c for c in self._reader.connections if wanted is None or c.topic in wanted]
+        for c in chosen:
+            if c.msgtype not in self._known:
+                raise InputError(
+                    f"the bag does not carry the definition of {c.msgtype}",
+                    f"{self.path} {c.topic}",
+                    "record it as MCAP",
+                )
+        if not chosen:
+            return
+        done = 0
+        raw = self._reader.messages(connections=chosen)
+        while True:
+            connection: Connection | None = None
+            try:
+                item = next(raw, None)
+                if item is None:
+                    break
+                connection, stamp, data = item
+                message = self._store.deserialize_cdr(data, connection.msgtype)
+            except Exception as error:
+                topic = f" {connection.topic}" if connection else ""
+                raise InputError(
+                    f"the bag is damaged after {done} messages: {_line(error)}",
+                    f"{self.path}{topic}",
+                    _REPAIR,
+                ) from error
+            yield BagMessage(connection.topic, stamp, message)
+            done += 1
+        expected = sum(c.msgcount for c in chosen)
+        if done < expected:
+            raise InputError(
+                f"the bag ends after {done} of {expected} messages", str(self.path), _REPAIR
+            )
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._reader.is_open:
+            self._reader.close()
+
+    def __enter__(self) -> BagReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
