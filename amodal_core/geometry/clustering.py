@@ -1,0 +1,377 @@
+"""From a LiDAR scan to objects' points: range image, ground removal, connected components.
+
+After Bogoslavskyi and Stachniss, "Fast Range Image-Based Segmentation of Sparse 3D Laser Scans for
+Online Operation", IROS 2016: the scan is laid out as an image of rows (lasers) and columns
+(azimuths); ground is followed up each column by the slope between returns; the rest is joined where
+the line between neighbouring returns stands at a steep enough angle to the beam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+COLUMNS = 1800
+"""Columns of the range image, 0.2 degrees each: coarse enough that a 10 Hz scan leaves no gaps."""
+
+_UNORDERED_ROWS = 64
+_CELL = 2.0
+_REACH = 100.0
+_SIDE = int(2 * _REACH / _CELL)
+
+
+@dataclass(frozen=True, eq=False)
+class RangeImage:
+    """A scan laid out by laser and azimuth.
+
+    Attributes:
+        index: (R, COLUMNS) int32, the nearest point in each cell, -1 where there is none; row 0 looks
+            highest.
+        cells: (N,) int32, flat cell of each point, -1 for points that are not finite.
+    """
+
+    index: np.ndarray
+    cells: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The ground's height around the sensor.
+
+    Attributes:
+        heights: (S, S) float32, metres in the LiDAR frame, of square cells; x is the first axis.
+        z0: metres, the ground's height under the sensor.
+    """
+
+    heights: np.ndarray
+    z0: float
+
+    def at(self, xy: np.ndarray) -> np.ndarray:
+        """(N, 2) x, y in metres -> (N,) float32 ground height, bilinear between cells."""
+        return _interpolate(self.heights, np.ascontiguousarray(xy, np.float32))
+
+
+def range_image(points: np.ndarray) -> RangeImage:
+    """Lay a scan out by laser and azimuth.
+
+    Scans that list one laser's turn after the other (KITTI's do, whole or cropped) keep their
+    lasers as rows; in others the rows are equal steps of elevation.
+
+    Args:
+        points: (N, 3+) float32, LiDAR frame.
+    """
+    azimuth = np.arctan2(points[:, 1], points[:, 0]).astype(np.float32)
+    rows = _rows_by_order(azimuth, points)
+    if rows is None:
+        rows = _rows_by_elevation(points)
+    height = int(rows.max(initial=0)) + 1
+    index = np.full((height, COLUMNS), -1, np.int32)
+    cells = np.full(len(points), -1, np.int32)
+    _fill_cells(np.ascontiguousarray(points, np.float32), azimuth, rows, index, cells)
+    return RangeImage(index, cells)
+
+
+def remove_ground(points: np.ndarray, image: RangeImage) -> tuple[Ground, np.ndarray]:
+    """Find the ground.
+
+    Returns:
+        The ground's shape, and (N,) float32: each point's height above it in metres.
+    """
+    pts = np.ascontiguousarray(points[:, :3], np.float32)
+    z0, a, b = _ground_plane(pts)
+    sums = np.zeros((_SIDE, _SIDE), np.float32)
+    counts = np.zeros((_SIDE, _SIDE), np.int32)
+    _follow_ground(pts, image.index, z0, a, b, sums, counts)
+    heights = _fill_heights(sums, counts, z0, a, b)
+    return Ground(heights, z0), _heights_above(pts, heights)
+
+
+def connected_components(
+    points: np.ndarray,
+    image: RangeImage,
+    keep: np.ndarray,
+    angle: float = np.radians(10.0),
+) -> np.ndarray:
+    """Join neighbouring returns to objects.
+
+    Two neighbours belong together where they are close, or where the line between them stands
+    steeper than `angle` to the farther beam and does not reach farther than the scan's spacing
+    explains.
+
+    Args:
+        points: (N, 3+) float32, LiDAR frame.
+        image: its range image.
+        keep: (N,) bool, the points to cluster (not ground, not overhead).
+        angle: radians.
+
+    Returns:
+        (N,) int32, component of each point, -1 for points not kept. Numbered from 0.
+    """
+    pts = np.ascontiguousarray(points[:, :3], np.float32)
+    return _components(pts, image.index, image.cells, keep, np.float32(np.sin(angle)))
+
+
+def _rows_by_order(azimuth: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    """(N,) int32 rows where the scan lists laser after laser, else None."""
+    if len(azimuth) < 100 or not np.isfinite(azimuth).all():
+        return None
+    step = np.diff(azimuth)
+    step -= np.float32(2 * np.pi) * np.round(step / np.float32(2 * np.pi))
+    direction = np.float32(1.0 if np.median(step) >= 0 else -1.0)
+    step *= direction
+    if np.mean(step > -0.02) < 0.98:
+        return None
+    best, spread = None, np.inf
+    elevation = points[:, 2] / np.maximum(np.hypot(points[:, 0], points[:, 1]), 1e-3)
+    # A turn ends ahead or behind, by the sensor's make: the right cut mixes no lasers in a row.
+    for cut in (0.0, np.pi):
+        rows = _cut_rows(azimuth, step, direction, np.float32(cut))
+        count = np.bincount(rows)
+        if not 8 <= len(count) <= 256:
+            continue
+        mean = np.bincount(rows, elevation) / np.maximum(count, 1)
+        left = float(np.mean((elevation - mean[rows]) ** 2))
+        if left < spread:
+            best, spread = rows, left
+            order = np.argsort(-mean, kind="stable")
+            if not np.array_equal(order, np.arange(len(order))):
+                rank = np.empty(len(order), np.int32)
+                rank[order] = np.arange(len(order), dtype=np.int32)
+                best = rank[rows]
+    return best
+
+
+@njit(cache=True)
+def _cut_rows(azimuth, step, direction, cut):  # type: ignore[no-untyped-def]
+    rows = np.zeros(len(azimuth), np.int32)
+    turn = np.float32(2 * np.pi)
+    begin = (azimuth[0] - cut) * direction
+    begin -= np.floor(begin / turn) * turn
+    row = 0
+    for i in range(len(step)):
+        begin += step[i]
+        # Cropped scans jump back to where each laser's sector begins.
+        if begin >= turn or step[i] < -0.15:
+            row += 1
+            begin = (azimuth[i + 1] - cut) * direction
+            begin -= np.floor(begin / turn) * turn
+        rows[i + 1] = row
+    return rows
+
+
+def _rows_by_elevation(points: np.ndarray) -> np.ndarray:
+    elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
+    finite = np.isfinite(elevation)
+    if not finite.any():
+        return np.zeros(len(points), np.int32)
+    low, high = float(elevation[finite].min()), float(elevation[finite].max())
+    scale = (_UNORDERED_ROWS - 1) / max(high - low, 1e-3)
+    rows = np.rint((high - np.where(finite, elevation, low)) * scale)
+    return rows.astype(np.int32)
+
+
+@njit(cache=True)
+def _fill_cells(points, azimuth, rows, index, cells):  # type: ignore[no-untyped-def]
+    columns = index.shape[1]
+    scale = columns / (2 * np.pi)
+    for i in range(len(points)):
+        if not np.isfinite(points[i, 0] + points[i, 1] + points[i, 2]):
+            continue
+        # Columns run clockwise, as the image's do.
+        c = int((np.pi - azimuth[i]) * scale) % columns
+        cells[i] = rows[i] * columns + c
+        old = index[rows[i], c]
+        if old >= 0:
+            d_old = points[old, 0] ** 2 + points[old, 1] ** 2
+            if d_old <= points[i, 0] ** 2 + points[i, 1] ** 2:
+                continue
+        index[rows[i], c] = i
+
+
+@njit(cache=True)
+def _ground_plane(points):  # type: ignore[no-untyped-def]
+    """Height under the sensor and slopes (z = z0 + a x + b y) of the plane with most low returns."""
+    bins = np.zeros(100, np.int64)
+    for i in range(len(points)):
+        r2 = points[i, 0] ** 2 + points[i, 1] ** 2
+        # Within 4-25 m: nearer there is the vehicle itself, farther the road's slope matters.
+        if 16.0 < r2 < 625.0:
+            k = int((points[i, 2] + 4.0) / 0.1)
+            if 0 <= k < 40:
+                bins[k] += 1
+    k = np.argmax(bins)
+    z0, a, b = -4.0 + 0.1 * k + 0.05, 0.0, 0.0
+    if bins[k] == 0:
+        return -1.73, 0.0, 0.0
+    for reach in (0.4, 0.25, 0.15):
+        # Normal equations of the plane through the returns near the last one.
+        n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
+        for i in range(len(points)):
+            x, y, z = points[i, 0], points[i, 1], points[i, 2]
+            if x * x + y * y < 900.0 and abs(z - z0 - a * x - b * y) < reach:
+                n += 1.0
+                sx += x
+                sy += y
+                sz += z
+                sxx += x * x
+                sxy += x * y
+                syy += y * y
+                sxz += x * z
+                syz += y * z
+        if n < 50:
+            break
+        A = np.array([[n, sx, sy], [sx, sxx, sxy], [sy, sxy, syy]])
+        if abs(np.linalg.det(A)) < 1e-3:
+            break
+        solution = np.linalg.solve(A, np.array([sz, sxz, syz]))
+        z0, a, b = solution[0], solution[1], solution[2]
+    return z0, a, b
+
+
+@njit(cache=True)
+def _follow_ground(points, index, z0, a, b, sums, counts):  # type: ignore[no-untyped-def]
+    """Walk each column from the lowest row up, and collect the returns that continue the ground."""
+    rows, columns = index.shape
+    side = sums.shape[0]
+    for c in range(columns):
+        r_last, z_last = 0.0, z0
+        for row in range(rows - 1, -1, -1):
+            i = index[row, c]
+            if i < 0:
+                continue
+            x, y, z = points[i, 0], points[i, 1], points[i, 2]
+            r = np.sqrt(x * x + y * y)
+            plane = z0 + a * x + b * y
+            # The road may leave the plane slowly; a step up of more than a kerb is no ground.
+            if abs(z - plane) > 0.2 + 0.02 * r:
+                continue
+            if r < r_last - 0.3 or abs(z - z_last) > 0.1 + 0.1 * max(r - r_last, 0.0):
+                if z > plane + 0.15 or z < plane - 0.4:
+                    continue
+            r_last, z_last = r, z
+            k, m = int((x + _REACH) / _CELL), int((y + _REACH) / _CELL)
+            if 0 <= k < side and 0 <= m < side:
+                sums[k, m] += z
+                counts[k, m] += 1
+
+
+@njit(cache=True)
+def _fill_heights(sums, counts, z0, a, b):  # type: ignore[no-untyped-def]
+    """Mean height of each cell; cells without returns get that of the nearest ones around."""
+    side = len(sums)
+    heights = np.empty((side, side), np.float32)
+    for k in range(side):
+        for m in range(side):
+            x, y = (k + 0.5) * _CELL - _REACH, (m + 0.5) * _CELL - _REACH
+            plane = z0 + a * x + b * y
+            total, weight = 0.0, 0.0
+            for ring in range(4):
+                # The deviation from the plane carries over, so that a slope is not flattened.
+                for dk in range(-ring, ring + 1):
+                    for dm in range(-ring, ring + 1):
+                        if max(abs(dk), abs(dm)) != ring:
+                            continue
+                        i, j = k + dk, m + dm
+                        if 0 <= i < side and 0 <= j < side and counts[i, j] >= 2:
+                            xi = (i + 0.5) * _CELL - _REACH
+                            yi = (j + 0.5) * _CELL - _REACH
+                            w = min(counts[i, j], 20)
+                            total += w * (sums[i, j] / counts[i, j] - z0 - a * xi - b * yi)
+                            weight += w
+                if weight >= 3:
+                    break
+            heights[k, m] = plane + (total / weight if weight > 0 else 0.0)
+    return heights
+
+
+@njit(cache=True)
+def _interpolate(heights, xy):  # type: ignore[no-untyped-def]
+    out = np.empty(len(xy), np.float32)
+    side = len(heights)
+    for i in range(len(xy)):
+        gx = min(max((xy[i, 0] + _REACH) / _CELL - 0.5, 0.0), side - 1.001)
+        gy = min(max((xy[i, 1] + _REACH) / _CELL - 0.5, 0.0), side - 1.001)
+        k, m = int(gx), int(gy)
+        fx, fy = gx - k, gy - m
+        low = heights[k, m] * (1 - fy) + heights[k, m + 1] * fy
+        high = heights[k + 1, m] * (1 - fy) + heights[k + 1, m + 1] * fy
+        out[i] = low * (1 - fx) + high * fx
+    return out
+
+
+@njit(cache=True)
+def _heights_above(points, heights):  # type: ignore[no-untyped-def]
+    out = _interpolate(heights, points)
+    for i in range(len(points)):
+        out[i] = points[i, 2] - out[i]
+    return out
+
+
+@njit(cache=True)
+def _components(points, index, cells, keep, sine):  # type: ignore[no-untyped-def]
+    rows, columns = index.shape
+    labels = np.full(rows * columns, -1, np.int32)
+    queue = np.empty(rows * columns, np.int32)
+    flat = index.ravel()
+    next_label = 0
+    for seed in range(rows * columns):
+        if flat[seed] < 0 or labels[seed] >= 0 or not keep[flat[seed]]:
+            continue
+        labels[seed] = next_label
+        queue[0] = seed
+        head, tail = 0, 1
+        while head < tail:
+            cell = queue[head]
+            head += 1
+            row, column = cell // columns, cell % columns
+            for way in range(4):
+                # Look past a few empty cells: dark paint and glass return nothing.
+                reach = 4 if way < 2 else 3
+                for s in range(1, reach + 1):
+                    if way == 0:
+                        other = row * columns + (column + s) % columns
+                    elif way == 1:
+                        other = row * columns + (column - s) % columns
+                    elif way == 2:
+                        if row + s >= rows:
+                            break
+                        other = cell + s * columns
+                    else:
+                        if row - s < 0:
+                            break
+                        other = cell - s * columns
+                    j = flat[other]
+                    if j < 0:
+                        continue
+                    if keep[j] and labels[other] < 0 and _joined(points, flat[cell], j, sine):
+                        labels[other] = next_label
+                        queue[tail] = other
+                        tail += 1
+                    if labels[other] == next_label or s >= 2:
+                        break
+        next_label += 1
+    out = np.full(len(points), -1, np.int32)
+    for i in range(len(points)):
+        if keep[i] and cells[i] >= 0:
+            j = flat[cells[i]]
+            # Points that share a cell share its object where they are near its nearest point.
+            if keep[j] and abs(points[i, 0] - points[j, 0]) + abs(points[i, 1] - points[j, 1]) < 1:
+                out[i] = labels[cells[i]]
+    return out
+
+
+@njit(cache=True, inline="always")
+def _joined(points, i, j, sine):  # type: ignore[no-untyped-def]
+    x1, y1, z1 = points[i, 0], points[i, 1], points[i, 2]
+    x2, y2, z2 = points[j, 0], points[j, 1], points[j, 2]
+    gap = np.sqrt((x1 - x2) ** 2 + (y1 - y2) ** 2 + (z1 - z2) ** 2)
+    d = np.sqrt(max(x1 * x1 + y1 * y1 + z1 * z1, x2 * x2 + y2 * y2 + z2 * z2))
+    if gap < 0.25 + 0.008 * d:
+        return True
+    if gap > 0.6 + 0.02 * d:
+        return False
+    # |p1 x p2| = d1 d2 sin(alpha); the angle at the farther return has d2 sin(alpha) / gap.
+    cx, cy, cz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+    return np.sqrt(cx * cx + cy * cy + cz * cz) > sine * d * gap
