@@ -17,7 +17,8 @@ def occlusion_order(
     """Which object hides part of which.
 
     j hides i when j is nearer and j's visible mask covers enough of what i does not show (its
-    amodal mask without its visible one). Objects of equal or unknown depth hide nothing of each other, so
+    amodal mask without its visible one). Objects of equal or unknown depth hide nothing of each
+    other, so
     the result never holds both [i, j] and [j, i].
 
     Args:

@@ -1,9 +1,9 @@
 """From mask heads' grids to masks of the image.
 
 A grid of S x S logits is sampled at the centres of S x S equal cells of its box. Every pixel of
-the image whose centre lies in the box takes the bilinear interpolation of the grid there, its border
-values carried on over the outer half cells, and is set where that is above 0 (probability 0.5).
-This is torch's grid_sample with align_corners=False and padding_mode="border" inside the box.
+the image whose centre lies in the box takes the bilinear interpolation of the grid there, its
+border values carried on over the outer half cells, and is set where that is above 0 (a probability
+of one half). This is torch's grid_sample with align_corners=False and padding_mode="border".
 """
 
 from __future__ import annotations

@@ -1,0 +1,395 @@
+"""Time synchroniser: one message of each topic that belong to the same moment.
+
+The first topic is the reference (the image): its messages are settled in the order of their stamps,
+each with the nearest message of every other topic that lies within `slop_ns` and was not used
+before. A choice is made as soon as no message that can still arrive would change it: in the
+ordinary case with the last message of a set, and a missing message is known to be missing when its
+topic's next one arrives. So the sets depend on the stamps alone, not on how the topics' arrivals
+interleave, as long as each topic arrives in order and within `timeout_ns` of the others. That is
+the promise of message_filters' ApproximateTime policy in C++; its Python twin, which takes the
+first set that happens to be complete, does not give it. Unlike both, nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """What belongs together.
+
+    Attributes:
+        topics: two or more names, the reference first.
+        slop_ns: how far a message may lie from the reference, offsets taken off; 0 is exact.
+        offsets_ns: a topic's constant lag behind the reference (a LiDAR that is stamped 3 ms after
+            its image has 3_000_000); None has it estimated from the stream's first messages.
+        min_interval_ns: a topic's smallest distance between messages, where it is less than twice
+            the slop: nearest is then waited for instead of assumed.
+        queue_size: messages kept of each topic.
+        timeout_ns: stream time after which a waiting message is given up.
+        jump_ns: a stamp this far behind its topic's newest means that time jumped back; less is an
+            ordinary late message.
+    """
+
+    topics: tuple[str, ...]
+    slop_ns: int = 0
+    offsets_ns: Mapping[str, int | None] = field(default_factory=dict)
+    min_interval_ns: Mapping[str, int] = field(default_factory=dict)
+    queue_size: int = 32
+    timeout_ns: int = 500_000_000
+    jump_ns: int = 500_000_000
+
+    def __post_init__(self) -> None:
+        if len(self.topics) < 2 or len(set(self.topics)) != len(self.topics):
+            raise ValueError(f"topics must be two or more different names, got {self.topics}")
+        unknown = (set(self.offsets_ns) | set(self.min_interval_ns)) - set(self.topics)
+        if unknown:
+            raise ValueError(f"{sorted(unknown)} are not among the topics {self.topics}")
+        if self.topics[0] in self.offsets_ns:
+            raise ValueError(f"{self.topics[0]} is the reference: it has no offset to itself")
+        if min(self.slop_ns, self.timeout_ns, self.jump_ns, *self.min_interval_ns.values()) < 0:
+            raise ValueError("slop, timeout, jump and intervals cannot be negative")
+        if self.queue_size < ESTIMATE_FROM:
+            raise ValueError(f"queue_size must be {ESTIMATE_FROM} or more, got {self.queue_size}")
+
+
+ESTIMATE_FROM = 10  # messages of both topics that an offset is estimated from
+
+
+@dataclass(frozen=True)
+class MatchedSet:
+    """One message of each topic.
+
+    Attributes:
+        stamp: the reference message's stamp, nanoseconds.
+        stamps: each topic's own stamp, nanoseconds, offsets left on.
+        messages: each topic's message.
+    """
+
+    stamp: int
+    stamps: dict[str, int]
+    messages: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A message that belongs to no set: its topic, its stamp, and why."""
+
+    topic: str
+    stamp: int
+    reason: str
+
+
+@dataclass
+class SyncResult:
+    """What a call brought about.
+
+    Attributes:
+        sets: new sets, in order of their stamps.
+        drops: messages given up.
+        reset: time jumped back behind sets that were already given out; whoever keeps a state of
+            the stream clears it before it takes these sets.
+        errors: tracebacks of exceptions that the callback raised; its sets count as delivered.
+    """
+
+    sets: list[MatchedSet] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+    reset: bool = False
+    errors: list[str] = field(default_factory=list)
+
+
+class _Queue:
+    """A topic's waiting messages, sorted by stamp less offset."""
+
+    __slots__ = ("closed", "messages", "newest", "offset", "stamps", "topic", "used")
+
+    def __init__(self, topic: str, offset: int | None) -> None:
+        self.topic = topic
+        self.offset = offset
+        self.stamps: list[int] = []
+        self.messages: list[Any] = []
+        self.newest: int | None = None  # the newest that ever came
+        self.used: int | None = None  # the newest in a set or, for the reference, settled
+        self.closed: int | None = None  # nothing at or before this can be matched any more
+
+    def take(self, count: int, out: list[Drop], reason: str) -> None:
+        """Drop the oldest."""
+        if count > 0:
+            offset = self.offset or 0
+            out.extend(Drop(self.topic, s + offset, reason) for s in self.stamps[:count])
+            del self.stamps[:count]
+            del self.messages[:count]
+
+    def close(self, until: int, out: list[Drop], reason: str) -> None:
+        """Drop everything at or before a stamp, now and later."""
+        if self.closed is None or until > self.closed:
+            self.closed = until
+        if self.stamps and self.stamps[0] <= until:
+            self.take(bisect_left(self.stamps, until + 1), out, reason)
+
+
+_WAIT, _NONE = -1, -2
+
+
+class Synchronizer:
+    """Matches messages of several topics by their stamps. Thread-safe; see the module's text.
+
+    Args:
+        config: topics and tolerances.
+        callback: called with every set, in order, outside of the lock that guards the state; it may
+            call `push` itself. Its exceptions are reported, not raised.
+    """
+
+    def __init__(
+        self, config: SyncConfig, callback: Callable[[MatchedSet], None] | None = None
+    ) -> None:
+        self.config = config
+        self._callback = callback
+        self._state_lock = threading.Lock()
+        self._delivery_lock = threading.RLock()
+        self._undelivered: deque[MatchedSet] = deque()
+        self._queues = {t: _Queue(t, config.offsets_ns.get(t, 0)) for t in config.topics}
+        self._reference = self._queues[config.topics[0]]
+        self._others = [self._queues[t] for t in config.topics[1:]]
+        self._least = {t: config.min_interval_ns.get(t, 2 * config.slop_ns) for t in config.topics}
+        self._clock: int | None = None  # newest stream time seen
+        self._given: int | None = None  # stamp of the newest set given out
+
+    @property
+    def offsets_ns(self) -> dict[str, int | None]:
+        """Each topic's offset in use; None while it is still being estimated."""
+        return {t: q.offset for t, q in self._queues.items()}
+
+    def push(self, topic: str, stamp: int, message: Any) -> SyncResult:
+        """Take a message in.
+
+        Args:
+            topic: one of the configured topics.
+            stamp: the message's own stamp in nanoseconds.
+            message: anything.
+
+        Raises:
+            KeyError: the topic is none of the configured ones.
+        """
+        result = SyncResult()
+        with self._state_lock:
+            queue = self._queues[topic]
+            at = stamp - (queue.offset or 0)
+            if queue.newest is None or at > queue.newest:
+                queue.newest = at
+            elif at < queue.newest - self.config.jump_ns:
+                self._jump(queue, at, result)
+            if self._clock is None or at > self._clock:
+                self._clock = at
+            self._insert(queue, at, stamp, message, result)
+            self._settle(result, False)
+        self._deliver(result)
+        return result
+
+    def advance(self, stamp: int) -> SyncResult:
+        """Let time pass without a message, so that timeouts run out when topics fall silent.
+
+        Args:
+            stamp: the stream's present time in nanoseconds; an earlier one than seen is ignored.
+        """
+        result = SyncResult()
+        with self._state_lock:
+            if self._clock is None or stamp > self._clock:
+                self._clock = stamp
+            self._settle(result, False)
+        self._deliver(result)
+        return result
+
+    def flush(self) -> SyncResult:
+        """The stream has ended: settle what can be matched, drop the rest, start afresh."""
+        result = SyncResult()
+        with self._state_lock:
+            self._settle(result, True)
+            self._clear(result.drops, "end of stream")
+        self._deliver(result)
+        return result
+
+    def reset(self) -> SyncResult:
+        """Drop everything and start afresh; estimated offsets stay."""
+        result = SyncResult()
+        with self._state_lock:
+            self._clear(result.drops, "reset")
+        return result
+
+    def _clear(self, drops: list[Drop], reason: str) -> None:
+        for queue in self._queues.values():
+            queue.take(len(queue.stamps), drops, reason)
+            queue.newest = queue.used = queue.closed = None
+        self._clock = self._given = None
+
+    def _jump(self, queue: _Queue, at: int, result: SyncResult) -> None:
+        """Forget what lies ahead of a jump back; topics that jumped before keep their new part."""
+        limit = at + self.config.jump_ns
+        for each in self._queues.values():
+            keep = 0 if each is queue else bisect_left(each.stamps, limit + 1)
+            kept = each.stamps[:keep], each.messages[:keep]
+            del each.stamps[:keep], each.messages[:keep]
+            each.take(len(each.stamps), result.drops, "time jumped back")
+            each.stamps, each.messages = kept
+            for name in ("newest", "used", "closed"):
+                value = getattr(each, name)
+                if value is not None and value > limit:
+                    setattr(each, name, None)
+        queue.newest = at
+        newest = [q.newest for q in self._queues.values() if q.newest is not None]
+        self._clock = max(newest)
+        if self._given is not None and self._given > limit:
+            self._given = None
+            result.reset = True
+
+    def _insert(self, queue: _Queue, at: int, stamp: int, message: Any, result: SyncResult) -> None:
+        if queue.closed is not None and at <= queue.closed:
+            reason = "duplicate" if at == queue.used else "late"
+            result.drops.append(Drop(queue.topic, stamp, reason))
+            return
+        stamps = queue.stamps
+        if not stamps or at > stamps[-1]:
+            stamps.append(at)
+            queue.messages.append(message)
+        else:
+            place = bisect_left(stamps, at)
+            if stamps[place] == at:
+                result.drops.append(Drop(queue.topic, stamp, "duplicate"))
+                return
+            stamps.insert(place, at)
+            queue.messages.insert(place, message)
+        if len(stamps) > self.config.queue_size:
+            queue.close(stamps[0], result.drops, "queue full")
+
+    def _settle(self, result: SyncResult, ended: bool) -> None:
+        """Decide about reference messages, oldest first, until one has to wait."""
+        for queue in self._others:
+            if queue.offset is None and not self._estimate(queue, ended):
+                return
+        reference, slop = self._reference, self.config.slop_ns
+        clock = self._clock
+        expired = None if clock is None else clock - self.config.timeout_ns
+        while reference.stamps:
+            moment = reference.stamps[0]
+            final = ended or (expired is not None and moment < expired)
+            chosen, missing = [], None
+            waiting = False
+            for queue in self._others:
+                index = self._nearest(queue, moment, final)
+                if index == _NONE:
+                    missing = queue.topic
+                    break
+                waiting = waiting or index == _WAIT
+                chosen.append(index)
+            if missing is not None:
+                reference.used = moment
+                how = "" if not final else " before the end" if ended else " in time"
+                reference.close(moment, result.drops, f"no {missing}{how}")
+            elif waiting:
+                break
+            else:
+                self._emit(chosen, result)
+            # The next reference message is later, so these are out of its reach.
+            for queue in self._others:
+                queue.close(moment - slop, result.drops, f"no {reference.topic} near it")
+        if expired is not None and not ended:
+            for queue in self._others:
+                if queue.stamps and queue.stamps[0] < expired - slop:
+                    until = expired - slop - 1
+                    queue.close(until, result.drops, f"no {reference.topic} in time")
+
+    def _nearest(self, queue: _Queue, moment: int, final: bool) -> int:
+        """Index of the message to take at a moment, or _NONE, or _WAIT when it is too early."""
+        stamps, slop = queue.stamps, self.config.slop_ns
+        index = bisect_left(stamps, moment - slop)
+        if index == len(stamps):
+            return _NONE if final else _WAIT
+        best = stamps[index]
+        if best > moment + slop:
+            return _NONE
+        while index + 1 < len(stamps) and abs(stamps[index + 1] - moment) < abs(best - moment):
+            index += 1
+            best = stamps[index]
+        settled = (
+            final
+            or best >= moment
+            or index + 1 < len(stamps)
+            or best + self._least[queue.topic] - moment >= moment - best
+        )
+        return index if settled else _WAIT
+
+    def _emit(self, chosen: Sequence[int], result: SyncResult) -> None:
+        reference = self._reference
+        moment = reference.stamps.pop(0)
+        stamps = {reference.topic: moment}
+        messages = {reference.topic: reference.messages.pop(0)}
+        reference.used = reference.closed = moment
+        for queue, index in zip(self._others, chosen, strict=True):
+            queue.take(index, result.drops, f"no {reference.topic} near it")
+            queue.used = queue.closed = queue.stamps.pop(0)
+            stamps[queue.topic] = queue.used + (queue.offset or 0)
+            messages[queue.topic] = queue.messages.pop(0)
+        self._given = moment
+        matched = MatchedSet(moment, stamps, messages)
+        result.sets.append(matched)
+        if self._callback is not None:
+            self._undelivered.append(matched)
+
+    def _estimate(self, queue: _Queue, ended: bool) -> bool:
+        enough = min(len(queue.stamps), len(self._reference.stamps)) >= ESTIMATE_FROM
+        if not enough and not ended:
+            return False
+        offset = estimate_offset(
+            self._reference.stamps[:ESTIMATE_FROM], queue.stamps[:ESTIMATE_FROM]
+        )
+        queue.offset = offset
+        queue.stamps = [s - offset for s in queue.stamps]
+        if queue.newest is not None:
+            queue.newest -= offset
+        if queue.closed is not None:
+            queue.closed -= offset
+        return True
+
+    def _deliver(self, result: SyncResult) -> None:
+        if self._callback is None:
+            return
+        with self._delivery_lock:
+            while self._undelivered:
+                matched = self._undelivered.popleft()
+                try:
+                    self._callback(matched)
+                except Exception:
+                    result.errors.append(traceback.format_exc())
+
+
+def estimate_offset(reference: Sequence[int], stamps: Sequence[int]) -> int:
+    """A topic's constant lag behind the reference, nanoseconds, from the stamps of both.
+
+    The lag is known up to the faster topic's period; the one nearest to zero is taken. The circular
+    mean finds it whatever side of the period's border the single differences fall on; the median
+    about it keeps dropouts and jitter out. 0 where either has fewer than two stamps.
+    """
+    if len(reference) < 2 or len(stamps) < 2:
+        return 0
+    # Relative to the first stamp: nanoseconds since 1970 do not fit into a float64.
+    a = np.sort(np.array([r - reference[0] for r in reference], np.int64))
+    b = np.sort(np.array([s - reference[0] for s in stamps], np.int64))
+    period = float(min(np.median(np.diff(a)), np.median(np.diff(b))))
+    if period <= 0:
+        return 0
+    right = np.clip(np.searchsorted(b, a), 1, len(b) - 1)
+    nearest = np.where(a - b[right - 1] <= b[right] - a, b[right - 1], b[right])
+    lags = (nearest - a).astype(np.float64)
+    angles = lags * (2 * np.pi / period)
+    mean = np.arctan2(np.sin(angles).mean(), np.cos(angles).mean()) * period / (2 * np.pi)
+    spread = (lags - mean + period / 2) % period - period / 2
+    return round(mean + float(np.median(spread)))
