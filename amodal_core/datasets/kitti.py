@@ -1,7 +1,7 @@
 """KITTI raw drives, object images and tracking sequences as Samples.
 
-All three give `__len__` and `__getitem__(index) -> Sample`. KITTI annotates boxes, no masks, so that
-`Sample.truth` stays None; `labels(index)` has the boxes.
+All three give `__len__` and `__getitem__(index) -> Sample`. KITTI annotates boxes, no masks, so
+that `Sample.truth` stays None; `labels(index)` has the boxes.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ class _Samples(Sequence[Sample]):
 class KittiRaw(_Samples):
     """A synchronised raw drive: the images of one camera, each with the scan of its moment.
 
-    A scan is the one of the image's number where that is at most 50 ms away, else the nearest within
-    50 ms, else missing (`points` is None).
+    A scan is the one of the image's number where that is at most 50 ms away, else the nearest
+    within 50 ms, else missing (`points` is None).
 
     Args:
         drive: such as `2011_09_26/2011_09_26_drive_0009_sync`; the calibration lies above it.

@@ -31,7 +31,7 @@ class KittiLabel:
 
     Attributes:
         type: one of TYPES.
-        truncated: share of the object outside the image (object), or 0, 1, 2 (tracking); -1 unknown.
+        truncated: share of the object outside the image (object), or 0, 1, 2 (tracking).
         occluded: 0 fully visible, 1 partly, 2 largely occluded, 3 unknown; -1 in DontCare.
         alpha: observation angle in radians.
         box: (x_min, y_min, x_max, y_max) in pixels, clipped to the image.

@@ -1,0 +1,349 @@
+"""KITTI drives, object images and tracking sequences to rosbag2 bags.
+
+Topics and frames are those of kitti2bag and its descendants. Its known mistakes are not repeated:
+the images are rectified, and so camera_info has the rectified K, D = 0, R = I and P = [K | 0] (the
+transform tree already places camera 2); points carry `intensity`; stamps are UTC; /tf_static is
+written once and latched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    header_message,
+    image_message,
+    points_message,
+    transform_message,
+)
+from amodal_core.bags.writer import BagWriter
+from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking, read_stamps
+from amodal_core.datasets.kitti_labels import KittiLabel, boxes_in_lidar
+from amodal_core.datasets.kitti_oxts import pose, read_oxts
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Report, Sample
+from amodal_core.geometry.calibration import KittiCalibration
+
+IMAGE = "/kitti/camera_color_left/image_raw"
+CAMERA_INFO = "/kitti/camera_color_left/camera_info"
+POINTS = "/kitti/velo/pointcloud"
+LABELS = "/kitti/labels"
+IMU = "/kitti/oxts/imu"
+FIX = "/kitti/oxts/gps/fix"
+VELOCITY = "/kitti/oxts/gps/vel"
+
+CAMERA_FRAME = "camera_color_left"
+LIDAR_FRAME = "velo_link"
+IMU_FRAME = "imu_link"
+BASE_FRAME = "base_link"
+WORLD_FRAME = "world"
+# Where KITTI's car carries the IMU, in metres, as all converters place it.
+_BASE_FROM_IMU = np.array([[1, 0, 0, -1.405], [0, 1, 0, 0.32], [0, 0, 1, 0.93], [0, 0, 0, 1.0]])
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class _Moment:
+    """What goes into the bag for one image."""
+
+    sample: Sample
+    calibration: KittiCalibration
+    labels: Sequence[KittiLabel] = field(default_factory=tuple)
+
+
+def convert_raw(
+    drive: str | Path,
+    out: str | Path,
+    *,
+    storage: str = "mcap",
+    compress: bool = False,
+    max_frames: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write a raw drive's left colour camera, scans and, where they are, GPS/IMU packets to a bag.
+
+    Args:
+        drive: such as `2011_09_26/2011_09_26_drive_0009_sync`.
+        out: the bag's folder.
+        storage: "mcap" or "sqlite3".
+        compress: zstd.
+        max_frames: stop after so many images.
+        progress: is called with (images done, images in all).
+
+    Returns:
+        warnings about what the drive lacks.
+
+    Raises:
+        InputError: the drive cannot be read or the bag not written; no bag is left then.
+    """
+    data = KittiRaw(drive)
+    count = len(data) if max_frames is None else min(max_frames, len(data))
+    report = Report()
+    imu = _velo_from_imu(data.drive.resolve().parent / "calib_imu_to_velo.txt")
+    if imu is None:
+        report.warnings.append(
+            f"no calib_imu_to_velo.txt: the tree of frames begins at {LIDAR_FRAME}, "
+            "and GPS/IMU packets are left out"
+        )
+
+    def moments() -> Iterator[_Moment]:
+        for index in range(count):
+            yield _Moment(data[index], data.calibration)
+
+    with BagWriter(out, storage, compress=compress) as bag:
+        _write(bag, moments(), count, imu, progress, report)
+        if imu is not None and (data.drive / "oxts" / "data").is_dir():
+            stamps = sorted(data.stamps.values())
+            _write_oxts(bag, data.drive / "oxts", stamps[count - 1] if count else 0)
+    return report
+
+
+def convert_object(
+    root: str | Path,
+    out: str | Path,
+    *,
+    split: str = "training",
+    storage: str = "mcap",
+    compress: bool = False,
+    max_frames: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write object images, scans and labels to a bag; images are unrelated and stand 10 s apart.
+
+    Arguments, result and errors are those of `convert_raw`; `root` holds `training` and `testing`.
+    """
+    data = KittiObject(root, split)
+    count = len(data) if max_frames is None else min(max_frames, len(data))
+    report = Report()
+
+    def moments() -> Iterator[_Moment]:
+        for index in range(count):
+            yield _Moment(data[index], data.calibration(index), data.labels(index))
+
+    with BagWriter(out, storage, compress=compress) as bag:
+        _write(bag, moments(), count, None, progress, report, labels=split == "training")
+    return report
+
+
+def convert_tracking(
+    root: str | Path,
+    out: str | Path,
+    sequence: int,
+    *,
+    split: str = "training",
+    storage: str = "mcap",
+    compress: bool = False,
+    max_frames: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write a tracking sequence's images, scans and labels to a bag, at its nominal 10 Hz.
+
+    Arguments, result and errors are those of `convert_raw`; `root` holds `training` and `testing`.
+    """
+    data = KittiTracking(root, sequence, split)
+    count = len(data) if max_frames is None else min(max_frames, len(data))
+    report = Report()
+
+    def moments() -> Iterator[_Moment]:
+        for index in range(count):
+            yield _Moment(data[index], data.calibration, data.labels(index))
+
+    with BagWriter(out, storage, compress=compress) as bag:
+        _write(bag, moments(), count, None, progress, report, labels=split == "training")
+    return report
+
+
+def _write(
+    bag: BagWriter,
+    moments: Iterator[_Moment],
+    count: int,
+    velo_from_imu: np.ndarray | None,
+    progress: Progress | None,
+    report: Report,
+    labels: bool = False,
+) -> None:
+    """Write sensors, and the transform tree at the first image and whenever it changes."""
+    factory = RosbagsFactory()
+    bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
+    bag.add_topic(IMAGE, "sensor_msgs/msg/Image")
+    bag.add_topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo")
+    bag.add_topic(POINTS, "sensor_msgs/msg/PointCloud2")
+    if labels:
+        bag.add_topic(LABELS, "vision_msgs/msg/Detection3DArray")
+    placed: np.ndarray | None = None
+    without = 0
+    for done, moment in enumerate(moments, 1):
+        frame = moment.sample.frame
+        camera = frame.calibration
+        assert camera is not None
+        assert frame.image is not None
+        # One drive has one calibration; the object benchmark mixes days.
+        if placed is None or not np.array_equal(placed, camera.camera_from_lidar):
+            placed = camera.camera_from_lidar
+            bag.write("/tf_static", _tree(factory, frame, velo_from_imu), frame.stamp)
+        info = camera_info_message(
+            factory, camera.K, camera.width, camera.height, frame.stamp, CAMERA_FRAME
+        )
+        bag.write(
+            IMAGE, image_message(factory, frame.image, frame.stamp, CAMERA_FRAME), frame.stamp
+        )
+        bag.write(CAMERA_INFO, info, frame.stamp)
+        if frame.points is None:
+            without += 1
+        else:
+            at = frame.stamp if frame.points_stamp is None else frame.points_stamp
+            bag.write(POINTS, points_message(factory, frame.points, at, LIDAR_FRAME), at)
+        if labels:
+            boxes = _boxes(factory, moment.labels, moment.calibration, frame.stamp)
+            bag.write(LABELS, boxes, frame.stamp)
+        if progress is not None:
+            progress(done, count)
+    if without:
+        report.warnings.append(f"{without} of {count} images have no scan")
+
+
+def _tree(factory: RosbagsFactory, frame: Frame, velo_from_imu: np.ndarray | None) -> Any:
+    """Base -> IMU -> LiDAR and camera; LiDAR -> camera where the IMU's place is not known."""
+    assert frame.calibration is not None
+    lidar_from_camera = np.linalg.inv(frame.calibration.camera_from_lidar)
+    if velo_from_imu is None:
+        links = [(LIDAR_FRAME, CAMERA_FRAME, lidar_from_camera)]
+    else:
+        imu_from_lidar = np.linalg.inv(velo_from_imu)
+        links = [
+            (BASE_FRAME, IMU_FRAME, _BASE_FROM_IMU),
+            (IMU_FRAME, LIDAR_FRAME, imu_from_lidar),
+            (IMU_FRAME, CAMERA_FRAME, imu_from_lidar @ lidar_from_camera),
+        ]
+    transforms = [
+        transform_message(factory, parent, child, matrix, frame.stamp)
+        for parent, child, matrix in links
+    ]
+    return factory.create("tf2_msgs/msg/TFMessage", transforms=transforms)
+
+
+def _boxes(
+    factory: RosbagsFactory, labels: Sequence[KittiLabel], calibration: KittiCalibration, stamp: int
+) -> Any:
+    """KITTI's 3D boxes as a Detection3DArray in the LiDAR frame; DontCare regions have none."""
+    items = []
+    for label, row in zip(labels, boxes_in_lidar(labels, calibration), strict=True):
+        if not np.isfinite(row).all():
+            continue
+        x, y, z, length, width, height, yaw = (float(v) for v in row)
+        turn = factory.create(
+            "geometry_msgs/msg/Quaternion", z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))
+        )
+        centre = factory.create(
+            "geometry_msgs/msg/Pose",
+            position=factory.create("geometry_msgs/msg/Point", x=x, y=y, z=z),
+            orientation=turn,
+        )
+        hypothesis = factory.create(
+            "vision_msgs/msg/ObjectHypothesisWithPose",
+            hypothesis=factory.create(
+                "vision_msgs/msg/ObjectHypothesis", class_id=label.type, score=label.score
+            ),
+            pose=factory.create("geometry_msgs/msg/PoseWithCovariance", pose=centre),
+        )
+        size = factory.create("geometry_msgs/msg/Vector3", x=length, y=width, z=height)
+        items.append(
+            factory.create(
+                "vision_msgs/msg/Detection3D",
+                header=header_message(factory, stamp, LIDAR_FRAME),
+                results=[hypothesis],
+                bbox=factory.create("vision_msgs/msg/BoundingBox3D", center=centre, size=size),
+                id=str(label.track_id) if label.track_id >= 0 else "",
+            )
+        )
+    return factory.create(
+        "vision_msgs/msg/Detection3DArray",
+        header=header_message(factory, stamp, LIDAR_FRAME),
+        detections=items,
+    )
+
+
+def _velo_from_imu(path: Path) -> np.ndarray | None:
+    """(4, 4) of calib_imu_to_velo.txt, None where the drive came without it."""
+    if not path.exists():
+        return None
+    values = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+    matrix = np.eye(4)
+    try:
+        matrix[:3, :3] = np.array(values["R"].split(), float).reshape(3, 3)
+        matrix[:3, 3] = np.array(values["T"].split(), float)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"malformed R or T: {error}", str(path), "download the calibration again"
+        ) from None
+    return matrix
+
+
+def _write_oxts(bag: BagWriter, folder: Path, until: int) -> None:
+    """Write IMU, fix and velocity, and the car's pose on /tf, up to the last image's stamp."""
+    factory = RosbagsFactory()
+    files = {int(p.stem): p for p in sorted((folder / "data").glob("*.txt")) if p.stem.isdigit()}
+    stamps = read_stamps(folder, files)
+    bag.add_topic(IMU, "sensor_msgs/msg/Imu")
+    bag.add_topic(FIX, "sensor_msgs/msg/NavSatFix")
+    bag.add_topic(VELOCITY, "geometry_msgs/msg/TwistStamped")
+    bag.add_topic("/tf", "tf2_msgs/msg/TFMessage")
+    imu_from_base = np.linalg.inv(_BASE_FROM_IMU)
+    origin = None
+
+    def vector(values: np.ndarray) -> Any:
+        x, y, z = (float(v) for v in values)
+        return factory.create("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
+
+    for number, path in files.items():
+        stamp = stamps[number]
+        if stamp > until:
+            break
+        packet = read_oxts(path)
+        origin = origin or packet
+        x, y, z, w = Rotation.from_euler("ZYX", (packet.yaw, packet.pitch, packet.roll)).as_quat()
+        header = header_message(factory, stamp, IMU_FRAME)
+        turn = factory.create(
+            "geometry_msgs/msg/Quaternion", x=float(x), y=float(y), z=float(z), w=float(w)
+        )
+        imu = factory.create(
+            "sensor_msgs/msg/Imu",
+            header=header,
+            orientation=turn,
+            angular_velocity=vector(packet.rates),
+            linear_acceleration=vector(packet.acceleration),
+        )
+        fix = factory.create(
+            "sensor_msgs/msg/NavSatFix",
+            header=header,
+            status=factory.create("sensor_msgs/msg/NavSatStatus", service=1),
+            latitude=packet.latitude,
+            longitude=packet.longitude,
+            altitude=packet.altitude,
+            position_covariance=np.eye(3).reshape(-1) * packet.position_deviation**2,
+            position_covariance_type=1,
+        )
+        speed = factory.create(
+            "geometry_msgs/msg/TwistStamped",
+            header=header,
+            twist=factory.create(
+                "geometry_msgs/msg/Twist",
+                linear=vector(packet.velocity),
+                angular=vector(packet.rates),
+            ),
+        )
+        world_from_base = pose(packet, origin) @ imu_from_base
+        moved = transform_message(factory, WORLD_FRAME, BASE_FRAME, world_from_base, stamp)
+        bag.write(IMU, imu, stamp)
+        bag.write(FIX, fix, stamp)
+        bag.write(VELOCITY, speed, stamp)
+        bag.write("/tf", factory.create("tf2_msgs/msg/TFMessage", transforms=[moved]), stamp)
