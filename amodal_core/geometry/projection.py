@@ -7,12 +7,15 @@ round to the nearest pixel centre and store float32 depths.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numba import njit
 
 from amodal_core.frame import Array, Calibration
+
+if TYPE_CHECKING:
+    import torch
 
 NEAR = 0.1
 """Metres; points that are not farther than this along the optical axis are dropped."""
@@ -52,7 +55,7 @@ def depth_image(points: Array, calibration: Calibration, near: float = NEAR) -> 
         (H, W) float32, metres along the optical axis, 0 where no point falls; a tensor on the
         points' device where they are a tensor.
     """
-    if isinstance(points, torch.Tensor):
+    if not isinstance(points, np.ndarray):
         return _project_torch(points, calibration, near).depth
     depth = np.zeros((calibration.height, calibration.width), np.float32)
     _fill_depth(_as_points(points), *_matrices(calibration), near, depth)
@@ -61,7 +64,7 @@ def depth_image(points: Array, calibration: Calibration, near: float = NEAR) -> 
 
 def project(points: Array, calibration: Calibration, near: float = NEAR) -> Projection:
     """Like `depth_image`, with the winning point of each pixel and the pixel of each point."""
-    if isinstance(points, torch.Tensor):
+    if not isinstance(points, np.ndarray):
         return _project_torch(points, calibration, near)
     n = len(points)
     depth = np.zeros((calibration.height, calibration.width), np.float32)
@@ -132,6 +135,8 @@ def _fill_all(points, P, row, near, image, index, pixels, z):  # type: ignore[no
 
 
 def _project_torch(points: torch.Tensor, calibration: Calibration, near: float) -> Projection:
+    import torch
+
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"points must be (N, 3+), got {tuple(points.shape)}")
     height, width, n, device = calibration.height, calibration.width, len(points), points.device

@@ -1,0 +1,129 @@
+"""What an object of a known class and box covers in an image: better than the box's own outline.
+
+A shape is a stack of horizontal slices of the box; the solid between two slices is their convex
+hull, and its projection the convex hull of the slices' corners. The union over the stack is a
+silhouette with wheels, bonnet and roof, or with legs, shoulders and a head.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from amodal_core.frame import Calibration
+from amodal_core.geometry.boxes3d import project_convex
+
+# (height, half length, half width) as shares of the box's height, length and width. Cars are
+# symmetric front to back, since a scan rarely tells which end is which.
+_CAR = (
+    (0.00, 0.40, 0.46),
+    (0.14, 0.48, 0.49),
+    (0.32, 0.50, 0.50),
+    (0.56, 0.48, 0.50),
+    (0.68, 0.43, 0.46),
+    (0.92, 0.31, 0.38),
+    (1.00, 0.25, 0.30),
+)
+_TRUCK = (
+    (0.00, 0.44, 0.46),
+    (0.10, 0.49, 0.50),
+    (0.30, 0.50, 0.50),
+    (0.97, 0.50, 0.50),
+    (1.00, 0.49, 0.48),
+)
+_PEDESTRIAN = (
+    (0.00, 0.42, 0.34),
+    (0.08, 0.42, 0.34),
+    (0.45, 0.40, 0.42),
+    (0.55, 0.44, 0.46),
+    (0.78, 0.40, 0.46),
+    (0.84, 0.24, 0.22),
+    (0.94, 0.22, 0.20),
+    (1.00, 0.12, 0.12),
+)
+_CYCLIST = (
+    (0.00, 0.36, 0.10),
+    (0.18, 0.50, 0.16),
+    (0.36, 0.44, 0.30),
+    (0.52, 0.30, 0.42),
+    (0.80, 0.24, 0.48),
+    (0.87, 0.12, 0.24),
+    (1.00, 0.09, 0.16),
+)
+_OTHER = (
+    (0.00, 0.48, 0.48),
+    (0.05, 0.50, 0.50),
+    (0.95, 0.50, 0.50),
+    (1.00, 0.48, 0.48),
+)
+_SHAPES = {
+    "car": _CAR,
+    "truck": _TRUCK,
+    "pedestrian": _PEDESTRIAN,
+    "cyclist": _CYCLIST,
+    "other": _OTHER,
+}
+# A rounded rectangle: the octagon of a slice, whose corners are cut by this share.
+_CUT = {"car": 0.12, "truck": 0.02, "pedestrian": 0.3, "cyclist": 0.2, "other": 0.05}
+
+
+def slices(box: np.ndarray, name: str) -> np.ndarray:
+    """(S, 8, 3) corners in metres, LiDAR frame, of a class's slices from the bottom up.
+
+    Args:
+        box: (7,), see `amodal_core.geometry.boxes3d`.
+        name: car, truck, pedestrian, cyclist or other.
+    """
+    shape = np.asarray(_SHAPES[name])
+    inner = 1.0 - 2.0 * _CUT[name]
+    x = np.array([1, inner, -inner, -1, -1, -inner, inner, 1])
+    y = np.array([inner, 1, 1, inner, -inner, -1, -1, -inner])
+    along = shape[:, 1:2] * x * box[3]
+    across = shape[:, 2:3] * y * box[4]
+    c, s = np.cos(box[6]), np.sin(box[6])
+    z = np.broadcast_to((shape[:, 0:1] - 0.5) * box[5] + box[2], along.shape)
+    return np.stack([box[0] + c * along - s * across, box[1] + s * along + c * across, z], axis=2)
+
+
+def outlines(box: np.ndarray, name: str, calibration: Calibration) -> list[np.ndarray]:
+    """Convex polygons, (K, 2) float64 pixels each, whose union is the silhouette."""
+    stack = slices(box, name)
+    found = (
+        project_convex(np.concatenate([low, high]), calibration)
+        for low, high in zip(stack[:-1], stack[1:], strict=True)
+    )
+    return [outline for outline in found if len(outline) >= 3]
+
+
+def draw(
+    polygons: list[np.ndarray], calibration: Calibration, margin: int = 0
+) -> tuple[np.ndarray, int, int] | None:
+    """Fill convex polygons.
+
+    Args:
+        polygons: each (K, 2) float pixels; integer coordinates are pixel centres.
+        calibration: gives the image's size.
+        margin: empty pixels to leave around them inside the image.
+
+    Returns:
+        (h, w) uint8 crop (1 inside) and the column and row of its first pixel; None where nothing
+        of them lies in the image.
+    """
+    if not polygons:
+        return None
+    low = np.min([p.min(axis=0) for p in polygons], axis=0)
+    high = np.max([p.max(axis=0) for p in polygons], axis=0)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return None
+    x0 = int(np.clip(np.floor(low[0]) - margin, 0, calibration.width))
+    y0 = int(np.clip(np.floor(low[1]) - margin, 0, calibration.height))
+    x1 = int(np.clip(np.ceil(high[0]) + 1 + margin, 0, calibration.width))
+    y1 = int(np.clip(np.ceil(high[1]) + 1 + margin, 0, calibration.height))
+    if x1 <= x0 or y1 <= y0:
+        return None
+    crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    for polygon in polygons:
+        # Far outside the image only the direction matters; OpenCV's integers must not overflow.
+        moved = np.clip(polygon - (x0, y0), -1e5, 1e5)
+        cv2.fillConvexPoly(crop, np.rint(moved * 16).astype(np.int32), 1, shift=4)
+    return crop, x0, y0
