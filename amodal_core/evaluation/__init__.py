@@ -1,0 +1,1 @@
+"""Every number that the field quotes, each under its own name with its protocol beside it."""

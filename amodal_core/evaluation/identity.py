@@ -1,0 +1,186 @@
+"""Identities through full occlusion: does an object that comes back keep its id?
+
+An occlusion is a run of frames in which an instance of the truth has no visible pixel but an amodal
+mask, between two frames in which it is visible; leaving the image is none. The id before it is the
+last one paired with the object while it was visible, the id after it the first one paired from its
+return on, before it hides again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from amodal_core.evaluation.pairs import assign, image_ious
+from amodal_core.evaluation.sets import AnnotationSet
+
+LENGTHS = ((1, 5), (6, 10), (11, 20), (21, 30), (31, None))
+
+
+@dataclass
+class Occlusion:
+    """One full occlusion of one instance: frames `first` to `last` of a video are without it.
+
+    Attributes:
+        video: its video.
+        instance: id in the truth.
+        first: frame number in which it is first hidden.
+        last: frame number in which it is last hidden.
+        before: predicted id before, -1 if it was not tracked.
+        after: predicted id after, -1 if it was not found again.
+        carried: share of the hidden frames in which the id before has a mask at IoU >= .5 with
+            the true amodal mask; NaN where the truth has no amodal mask there.
+    """
+
+    video: str
+    instance: int
+    first: int
+    last: int
+    before: int
+    after: int
+    carried: float
+
+    @property
+    def frames(self) -> int:
+        """Length in frames."""
+        return self.last - self.first + 1
+
+    @property
+    def kept(self) -> bool:
+        """The same id before and after."""
+        return self.before >= 0 and self.before == self.after
+
+
+@dataclass
+class IdentityKept:
+    """Identities through full occlusion.
+
+    Attributes:
+        reappearances: occlusions whose object was tracked before them.
+        kept: share of these with the same id afterwards.
+        switched: share with another id.
+        lost: share not found again while visible.
+        untracked: occlusions whose object was not tracked before them; in no share.
+        carried: mean share of hidden frames with a carried mask on the true place.
+        by_length: (reappearances, share kept) by length of the occlusion.
+        occlusions: all of them.
+    """
+
+    reappearances: int
+    kept: float
+    switched: float
+    lost: float
+    untracked: int
+    carried: float
+    by_length: dict[str, tuple[int, float]] = field(default_factory=dict)
+    occlusions: list[Occlusion] = field(default_factory=list)
+
+
+def evaluate(
+    truth: AnnotationSet, predictions: AnnotationSet, threshold: float = 0.5
+) -> IdentityKept:
+    """Share of reappearances that keep their id.
+
+    Args:
+        truth: with visible and amodal masks, instance ids and videos.
+        predictions: aligned with it, with amodal masks and instance ids.
+        threshold: amodal IoU from which a prediction is the object.
+
+    Raises:
+        InputError: a side lacks the masks.
+    """
+    truth = truth.select(~truth.crowd)
+    visible, amodal = truth.areas("visible") > 0, truth.areas("amodal") > 0
+    pairs = assign(truth, predictions, "amodal", threshold, class_agnostic=True)
+    found = np.where(pairs >= 0, predictions.instance_ids[pairs] if len(predictions) else -1, -1)
+    images = {i.id: i for i in truth.images}
+    place = np.array([images[int(i)].frame for i in truth.image_ids], np.int64)
+    rows: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for n, image in enumerate(truth.image_ids):
+        rows[images[int(image)].video, int(truth.instance_ids[n])].append(n)
+    in_image: dict[tuple[int, int], int] = {
+        (int(i), int(k)): n
+        for n, (i, k) in enumerate(
+            zip(predictions.image_ids, predictions.instance_ids, strict=True)
+        )
+    }
+    occlusions = []
+    for (video, instance), chosen in rows.items():
+        chosen.sort(key=lambda n: place[n])
+        seen = [n for n in chosen if visible[n]]
+        hidden = {int(place[n]): n for n in chosen if not visible[n]}
+        before = -1
+        for n, following in zip(seen, [*seen[1:], None], strict=True):
+            if found[n] >= 0:
+                before = int(found[n])
+            if following is None or place[following] == place[n] + 1:
+                continue
+            back = _run_after(seen, following, place)
+            after = next((int(found[m]) for m in back if found[m] >= 0), -1)
+            gap = range(int(place[n]) + 1, int(place[following]))
+            if not any(t in hidden and amodal[hidden[t]] for t in gap):
+                before = -1
+                continue
+            carried = [
+                _carries(truth, predictions, hidden[t], in_image, before, threshold)
+                for t in gap
+                if t in hidden and amodal[hidden[t]]
+            ]
+            share = float(np.mean(carried)) if carried else float("nan")
+            occlusions.append(
+                Occlusion(video, instance, gap.start, gap.stop - 1, before, after, share)
+            )
+            # What was found after the gap is what the next gap starts from.
+            before = -1
+    return _summary(occlusions)
+
+
+def _run_after(seen: list[int], start: int, place: np.ndarray) -> list[int]:
+    run = [start]
+    for n in seen[seen.index(start) + 1 :]:
+        if place[n] != place[run[-1]] + 1:
+            break
+        run.append(n)
+    return run
+
+
+def _carries(
+    truth: AnnotationSet,
+    predictions: AnnotationSet,
+    n: int,
+    in_image: dict[tuple[int, int], int],
+    identity: int,
+    threshold: float,
+) -> bool:
+    guess = in_image.get((int(truth.image_ids[n]), identity), -1) if identity >= 0 else -1
+    if guess < 0:
+        return False
+    iou = image_ious(truth, predictions, np.array([n]), np.array([guess]), "amodal")
+    return bool(iou[0, 0] >= threshold)
+
+
+def _summary(occlusions: list[Occlusion]) -> IdentityKept:
+    tracked = [o for o in occlusions if o.before >= 0]
+
+    def share(chosen: list[Occlusion]) -> float:
+        return sum(o.kept for o in chosen) / len(chosen) if chosen else float("nan")
+
+    n = len(tracked)
+    carried = [o.carried for o in tracked if not np.isnan(o.carried)]
+    by_length = {}
+    for low, high in LENGTHS:
+        chosen = [o for o in tracked if low <= o.frames and (high is None or o.frames <= high)]
+        name = f"{low}-{high} frames" if high else f">={low} frames"
+        by_length[name] = len(chosen), share(chosen)
+    return IdentityKept(
+        n,
+        share(tracked),
+        sum(o.after >= 0 and not o.kept for o in tracked) / n if n else float("nan"),
+        sum(o.after < 0 for o in tracked) / n if n else float("nan"),
+        len(occlusions) - n,
+        float(np.mean(carried)) if carried else float("nan"),
+        by_length,
+        occlusions,
+    )

@@ -1,0 +1,188 @@
+"""Average precision and recall of boxes, visible masks and amodal masks, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hotcoco import COCOeval
+
+from amodal_core.evaluation.matching import (
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    Curves,
+    Entries,
+    curves,
+    evaluator,
+)
+from amodal_core.evaluation.protocols import Bin, Protocol
+from amodal_core.evaluation.sets import AnnotationSet
+
+
+@dataclass
+class Scores:
+    """The numbers of one kind of comparison under one protocol.
+
+    Attributes:
+        kind: "box", "visible" or "amodal".
+        protocol: the protocol.
+        values: number by column name, 0-1; NaN where the truth has nothing in that bin.
+        per_class: AP (or AP50 where the protocol quotes only that) by class name.
+        counts: entries of truth in each column's bin.
+        curves: precision and recall over all truth of the first column's bin.
+        warnings: one line each.
+    """
+
+    kind: str
+    protocol: Protocol
+    values: dict[str, float] = field(default_factory=dict)
+    per_class: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    curves: Curves | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Subjects:
+    """Truth and detections ready for matching, with what bins select by.
+
+    Attributes:
+        images: COCO image records.
+        classes: class names.
+        truth: what is there.
+        detections: what was predicted.
+        truth_area: (N,) float64 pixels.
+        truth_occlusion: (N,) float64 hidden share, NaN where unknown.
+        detection_area: (M,) float64 pixels.
+        detection_occlusion: (M,) float64 by the prediction's own masks, NaN where unknown.
+    """
+
+    images: list[dict[str, Any]]
+    classes: tuple[str, ...]
+    truth: Entries
+    detections: Entries
+    truth_area: np.ndarray
+    truth_occlusion: np.ndarray
+    detection_area: np.ndarray
+    detection_occlusion: np.ndarray
+
+    def flags(self, part: Bin) -> tuple[np.ndarray, np.ndarray]:
+        """Which truth lies in a bin, and which unmatched detections count there."""
+        truth = np.ones(len(self.truth_area), bool)
+        detections = np.ones(len(self.detection_area), bool)
+        if part.area is not None:
+            low, high = part.area
+            truth &= (self.truth_area >= low) & (self.truth_area <= high)
+            detections &= (self.detection_area >= low) & (self.detection_area <= high)
+        if part.occlusion is not None:
+            low, high = part.occlusion
+            truth &= (self.truth_occlusion >= low) & (self.truth_occlusion <= high)
+            if part.own_occlusion:
+                own = self.detection_occlusion
+                detections &= (own >= low) & (own <= high)
+        return truth, detections
+
+    def run(self, part: Bin, protocol: Protocol) -> COCOeval:
+        """Match within one bin."""
+        truth, detections = self.flags(part)
+        return evaluator(
+            self.images,
+            self.truth,
+            self.detections,
+            len(self.classes),
+            truth_inside=truth,
+            detections_inside=detections,
+            class_agnostic=protocol.class_agnostic,
+            iou_thresholds=IOU_THRESHOLDS,
+            max_detections=MAX_DETECTIONS,
+        )
+
+
+def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Subjects:
+    """Bring both sides of a comparison into the form that matching needs.
+
+    Args:
+        truth: what is there.
+        predictions: aligned with it (`sets.aligned`).
+        kind: "box", "visible" or "amodal".
+
+    Raises:
+        InputError: a side has no masks of that kind.
+    """
+
+    def entries(part: AnnotationSet) -> Entries:
+        return Entries(
+            part.image_ids,
+            part.class_ids,
+            part.boxes if kind == "box" else None,
+            None if kind == "box" else part.rle(kind),
+            part.scores,
+            part.crowd,
+        )
+
+    return Subjects(
+        images=[{"id": i.id, "width": i.width, "height": i.height} for i in truth.images],
+        classes=truth.classes,
+        truth=entries(truth),
+        detections=entries(predictions),
+        truth_area=truth.areas(kind),
+        truth_occlusion=truth.occlusion_rates,
+        detection_area=predictions.areas(kind),
+        detection_occlusion=predictions.occlusion_rates,
+    )
+
+
+def evaluate(
+    truth: AnnotationSet, predictions: AnnotationSet, kind: str, protocol: Protocol
+) -> Scores:
+    """All numbers of a protocol for boxes, visible masks or amodal masks.
+
+    Args:
+        truth: what is there.
+        predictions: aligned with it (`sets.aligned`).
+        kind: "box", "visible" or "amodal".
+        protocol: see `protocols`.
+
+    Raises:
+        InputError: a side has no masks of that kind.
+    """
+    if kind == "visible":
+        # What is wholly hidden has no visible mask to find; as truth it could only be missed.
+        truth = truth.select(truth.areas("visible") > 0)
+    scores = tabulate(subjects(truth, predictions, kind), protocol)
+    scores.kind = kind
+    if not len(predictions):
+        scores.warnings.append("there are no predictions: every AP is 0 by right")
+    return scores
+
+
+def tabulate(parts: Subjects, protocol: Protocol) -> Scores:
+    """Run the bins of a protocol, each once, and read off its columns."""
+    scores = Scores("", protocol)
+    done: dict[Bin, tuple[Curves, int]] = {}
+    unknown = int(np.isnan(parts.truth_occlusion).sum())
+    for column in protocol.columns:
+        if column.bin not in done:
+            inside = parts.flags(column.bin)[0] & ~parts.truth.crowd
+            done[column.bin] = curves(parts.run(column.bin, protocol)), int(inside.sum())
+        curve, count = done[column.bin]
+        value = (
+            curve.average_recall(column.limit)
+            if column.recall
+            else curve.average_precision(column.iou, column.limit)
+        )
+        scores.values[column.name] = value
+        scores.counts[column.name] = count
+    first = protocol.columns[0]
+    scores.curves = done[first.bin][0]
+    if not protocol.class_agnostic:
+        scores.per_class = {
+            name: scores.curves.average_precision(first.iou, first.limit, k)
+            for k, name in enumerate(parts.classes)
+        }
+    if unknown and any(c.bin.occlusion for c in protocol.columns):
+        scores.warnings.append(
+            f"{unknown} annotations have no occlusion rate and are in no occlusion bin"
+        )
+    return scores

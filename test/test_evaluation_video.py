@@ -1,0 +1,362 @@
+"""Video, tracking, occluded IoU, identity, order, depth and panoptic numbers against references."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+import pytest
+from evaluation_data import CLASSES, HEIGHT, WIDTH, make_set, random_pair, rectangles
+from pycocotools import mask as coco
+
+from amodal_core.errors import InputError
+from amodal_core.evaluation import (
+    identity,
+    occluded_iou,
+    order_and_depth,
+    pairs,
+    panoptic,
+    tracking,
+    video_level,
+)
+from amodal_core.evaluation.protocols import VIDEO_PROTOCOLS
+from amodal_core.evaluation.sets import ImageRecord
+
+
+def dense(part, kind):
+    return [coco.decode(m).astype(bool) for m in part.rle(kind)]
+
+
+def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, most=None):
+    """Video AP from its definition, with whole frames as arrays and one loop after the other."""
+    records = {i.id: i for i in truth.images}
+
+    def tracks(part):
+        rows = defaultdict(dict)
+        for n, mask in enumerate(dense(part, kind)):
+            record = records[int(part.image_ids[n])]
+            if mask.any():
+                rows[record.video, int(part.instance_ids[n])][record.frame] = (n, mask)
+        return rows
+
+    def about(part, frames):
+        members = [n for n, _ in frames.values()]
+        rates = sorted((part.occlusion_rates[n] for n in members), reverse=True)
+        return (
+            np.bincount(part.class_ids[members]).argmax(),
+            np.mean([m.sum() for _, m in frames.values()]),
+            np.mean(rates[: ceil(len(rates) / 2)]),
+            np.mean([part.scores[n] for n in members]),
+        )
+
+    def iou(a, b):
+        inter = union = 0
+        for t in set(a) | set(b):
+            one = a[t][1] if t in a else np.zeros((HEIGHT, WIDTH), bool)
+            two = b[t][1] if t in b else np.zeros((HEIGHT, WIDTH), bool)
+            inter += (one & two).sum()
+            union += (one | two).sum()
+        return inter / union
+
+    mine, theirs = tracks(truth), tracks(predictions)
+    facts = {k: about(truth, v) for k, v in mine.items()}
+    guesses = {k: about(predictions, v) for k, v in theirs.items()}
+    table = {(d, g): iou(theirs[d], mine[g]) for d in theirs for g in mine if d[0] == g[0]}
+
+    def inside(g):
+        _, area, rate, _ = facts[g]
+        return (bins is None or bins[0] <= rate <= bins[1]) and (
+            areas is None or areas[0] <= area <= areas[1]
+        )
+
+    values = []
+    for k in range(len(CLASSES)):
+        wanted = [g for g in mine if facts[g][0] == k]
+        total = sum(inside(g) for g in wanted)
+        if not total:
+            continue
+        for threshold in thresholds:
+            rows, free = [], set(wanted)
+            for d in sorted(
+                (d for d in theirs if guesses[d][0] == k), key=lambda d: -guesses[d][3]
+            ):
+                for kept in (True, False):
+                    options = [
+                        g
+                        for g in wanted
+                        if g in free
+                        and g[0] == d[0]
+                        and inside(g) == kept
+                        and table[d, g] >= min(threshold, 1 - 1e-10)
+                    ]
+                    if options:
+                        break
+                if options:
+                    best = max(options, key=lambda g: table[d, g])
+                    free.discard(best)
+                    if kept:
+                        rows.append(True)
+                elif areas is None or areas[0] <= guesses[d][1] <= areas[1]:
+                    rows.append(False)
+            hits = np.cumsum(rows) if rows else np.zeros(0)
+            precision, recall = hits / np.arange(1, len(rows) + 1), hits / total
+            values.append(
+                np.mean([max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)])
+            )
+    return float(np.mean(values)) if values else float("nan")
+
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+
+@pytest.mark.parametrize("kind", ["visible", "amodal"])
+def test_video_ap_and_its_bins_equal_an_obvious_reference(kind):
+    truth, predictions = random_pair(11, images=40, videos=4)
+    values = video_level.evaluate(truth, predictions, kind, VIDEO_PROTOCOLS["default"]).values
+    assert values["vAP"] == pytest.approx(
+        slow_video_ap(truth, predictions, kind, THRESHOLDS), abs=1e-9
+    )
+    assert 0 < values["vAP50"] < 1
+    for name, bins in (
+        ("partial", (0, 0.25)),
+        ("medium", (0.25, 0.5)),
+        ("heavy", (0.25, 0.75)),
+    ):
+        expected = slow_video_ap(truth, predictions, kind, [0.5], bins=bins)
+        assert values[f"vAP50 {name}"] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    for name, areas in (("small", (0, 1024)), ("medium size", (1024, 9216))):
+        expected = slow_video_ap(truth, predictions, kind, [0.5], areas=areas)
+        assert values[f"vAP50 {name}"] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_both_published_size_thresholds_are_named():
+    """A track of 2000 pixels is medium for VATrack (32^2) and small for YouTube-VIS (128^2)."""
+    mask = rectangles([(5, 5, 40, 50)])
+    truth = make_set([(1, 0, 1, mask)])
+    for name, size in (("default", "medium size"), ("youtube-vis", "small")):
+        values = video_level.evaluate(truth, truth, "amodal", VIDEO_PROTOCOLS[name]).values
+        assert values[f"vAP50 {size}"] == pytest.approx(1.0)
+        assert np.isnan(values["vAP50 large"])
+
+
+def test_spatio_temporal_iou_adds_what_is_in_one_side_only():
+    """Truth in frames 1 and 2 with 400 pixels each; found in frame 1 only: IoU 400 / 800 = .5.
+
+    AP50 is 1 at the inclusive threshold .5 and 0 at every other, so vAP = .1.
+    """
+    mask = rectangles([(10, 10, 20, 20)])
+    truth = make_set([(1, 0, 1, mask), (2, 0, 1, mask)])
+    predictions = replace(make_set([(1, 0, 7, mask)]), images=truth.images)
+    values = video_level.evaluate(truth, predictions, "amodal", VIDEO_PROTOCOLS["default"]).values
+    assert values["vAP50"] == pytest.approx(1.0)
+    assert values["vAP"] == pytest.approx(0.1)
+
+
+def test_a_mask_that_ends_with_its_frame_and_begins_with_the_next_stays_right():
+    """Runs of neighbouring frames touch when both frames are fully covered."""
+    full = np.ones((HEIGHT, WIDTH), bool)
+    truth = make_set([(1, 0, 1, full), (2, 0, 1, full)])
+    values = video_level.evaluate(truth, truth, "amodal", VIDEO_PROTOCOLS["default"]).values
+    assert values["vAP"] == pytest.approx(1.0)
+
+
+def test_videos_without_ids_or_with_changing_sizes_are_refused():
+    truth, predictions = random_pair(2, images=4)
+    with pytest.raises(InputError, match="no instance id"):
+        video_level.evaluate(
+            truth,
+            replace(predictions, instance_ids=np.full(len(predictions), -1)),
+            "amodal",
+            VIDEO_PROTOCOLS["default"],
+        )
+    images = [*truth.images[:-1], truth.images[-1]._replace(width=WIDTH + 1)]
+    with pytest.raises(InputError, match="one size"):
+        video_level.subjects(replace(truth, images=images), predictions, "amodal")
+
+
+def slow_tracking_input(truth, predictions, k):
+    """TrackEval's input for one class and the only video, written out plainly."""
+    mine, theirs = dense(truth, "amodal"), dense(predictions, "amodal")
+    ids = sorted({int(i) for i in truth.instance_ids[truth.class_ids == k]})
+    guessed = sorted({int(i) for i in predictions.instance_ids[predictions.class_ids == k]})
+    data = {"gt_ids": [], "tracker_ids": [], "similarity_scores": []}
+    for image in sorted(truth.images, key=lambda i: i.frame):
+        a = [n for n in range(len(truth)) if truth.image_ids[n] == image.id]
+        a = [n for n in a if truth.class_ids[n] == k]
+        b = [n for n in range(len(predictions)) if predictions.image_ids[n] == image.id]
+        b = [n for n in b if predictions.class_ids[n] == k]
+        data["gt_ids"].append(np.array([ids.index(truth.instance_ids[n]) for n in a], int))
+        data["tracker_ids"].append(
+            np.array([guessed.index(predictions.instance_ids[n]) for n in b], int)
+        )
+        table = np.zeros((len(a), len(b)))
+        for r, i in enumerate(a):
+            for c, j in enumerate(b):
+                table[r, c] = (mine[i] & theirs[j]).sum() / (mine[i] | theirs[j]).sum()
+        data["similarity_scores"].append(table)
+    return data | {
+        "num_timesteps": len(data["gt_ids"]),
+        "num_gt_ids": len(ids),
+        "num_tracker_ids": len(guessed),
+        "num_gt_dets": sum(map(len, data["gt_ids"])),
+        "num_tracker_dets": sum(map(len, data["tracker_ids"])),
+    }
+
+
+def test_hota_and_idf1_equal_trackeval():
+    metrics = pytest.importorskip("trackeval.metrics")
+    truth, predictions = random_pair(13, images=25, objects=10)
+    ours = tracking.evaluate(truth, predictions, "amodal")
+    quiet = {"PRINT_CONFIG": False, "THRESHOLD": 0.5}
+    for k, name in enumerate(CLASSES):
+        data = slow_tracking_input(truth, predictions, k)
+        hota = metrics.HOTA().eval_sequence(data)
+        assert ours[name]["HOTA"] == pytest.approx(np.mean(hota["HOTA"]), abs=1e-12)
+        assert ours[name]["AssA"] == pytest.approx(np.mean(hota["AssA"]), abs=1e-12)
+        identities = metrics.Identity(quiet).eval_sequence(data)
+        assert ours[name]["IDF1"] == pytest.approx(identities["IDF1"], abs=1e-12)
+        clear = metrics.CLEAR(quiet).eval_sequence(data)
+        assert ours[name]["MOTA"] == pytest.approx(clear["MOTA"], abs=1e-12)
+    assert ours["all"]["HOTA"] == pytest.approx(np.mean([ours[c]["HOTA"] for c in CLASSES]))
+
+
+def test_predictions_on_crowds_are_no_false_positives():
+    pytest.importorskip("trackeval")
+    one, two = rectangles([(5, 5, 20, 20)]), rectangles([(40, 5, 20, 20)])
+    truth = make_set([(1, 0, 1, one), (1, 0, 2, two)])
+    truth.crowd[1] = True
+    assert tracking.evaluate(truth, make_set([(1, 0, 1, one), (1, 0, 2, two)]))["all"]["MOTA"] == 1
+
+
+@pytest.mark.parametrize("name", ["eoras", "skip-empty", "savos"])
+def test_occluded_iou_equals_an_obvious_reference(name):
+    truth, predictions = random_pair(17, images=25, videos=3)
+    protocol = occluded_iou.PROTOCOLS[name]
+    ours = occluded_iou.evaluate(truth, predictions, protocol)
+    whole, seen = dense(truth, "amodal"), dense(truth, "visible")
+    guessed = dense(predictions, "amodal")
+    paired = (
+        pairs.assign_by_id(truth, predictions)
+        if name == "eoras"
+        else pairs.assign(truth, predictions, "visible", 0.5, class_agnostic=True)
+    )
+    videos = {i.id: i.video for i in truth.images}
+    full, hidden = defaultdict(list), defaultdict(list)
+    for n in range(len(truth)):
+        if paired[n] < 0 and name == "savos":
+            continue
+        A, V = whole[n], seen[n]
+        P = guessed[paired[n]] if paired[n] >= 0 else np.zeros_like(A)
+        if name == "savos":
+            P = P | V
+        group = videos[int(truth.image_ids[n])] if name == "savos" else 0
+        full[group].append((P & A).sum() / (P | A).sum())
+        a, p = A & ~V, P & ~V
+        iou = (a & p).sum() / (a | p).sum() if (a | p).any() else 1.0
+        if a.any() if name == "skip-empty" else iou != 1:
+            hidden[group].append(iou)
+    assert ours.full == pytest.approx(np.mean([np.mean(g) for g in full.values()]), abs=1e-12)
+    assert ours.occluded == pytest.approx(np.mean([np.mean(g) for g in hidden.values()]), abs=1e-12)
+    assert ours.hidden == sum(map(len, hidden.values()))
+
+
+def test_the_two_protocols_differ_where_an_object_in_full_view_is_overdrawn():
+    """One object half hidden and found exactly, one in full view drawn 10 px too wide.
+
+    EoRaS leaves out the exact one (IoU 1) and counts 0 for the overdrawn one: mIoU_occ = 0.
+    Without empty occlusions only the exact one counts: mIoU_occ = 1.
+    """
+    left, right = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
+    half = rectangles([(0, 0, 10, 20)])
+    truth = make_set([(1, 0, 1, left, 1.0, None, half), (1, 0, 2, right)])
+    wide = rectangles([(40, 0, 30, 20)])
+    predictions = make_set([(1, 0, 1, left, 1.0, None, half), (1, 0, 2, wide, 1.0, None, right)])
+    by = {
+        n: occluded_iou.evaluate(truth, predictions, occluded_iou.PROTOCOLS[n]).occluded
+        for n in ("eoras", "skip-empty")
+    }
+    assert by == {"eoras": 0.0, "skip-empty": 1.0}
+
+
+def hidden_walk(back_id, hidden_frames=3, carried=True):
+    """An object visible in frames 0-1, hidden `hidden_frames`, visible in two more."""
+    images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(4 + hidden_frames)]
+    nothing = np.zeros((HEIGHT, WIDTH), bool)
+    true, guessed = [], []
+    for t in range(4 + hidden_frames):
+        mask = rectangles([(2 + 4 * t, 10, 20, 20)])
+        away = 2 <= t < 2 + hidden_frames
+        true.append((t + 1, 0, 5, mask, 1.0, None, nothing if away else mask))
+        if not away or carried:
+            guessed.append((t + 1, 0, 9 if t < 2 + hidden_frames else back_id, mask))
+    return make_set(true, images), make_set(guessed, images)
+
+
+def test_identity_kept_counts_reappearances_by_length():
+    same = identity.evaluate(*hidden_walk(9, hidden_frames=3))
+    assert (same.reappearances, same.kept, same.carried) == (1, 1.0, 1.0)
+    assert same.by_length["1-5 frames"] == (1, 1.0)
+    other = identity.evaluate(*hidden_walk(10, hidden_frames=8, carried=False))
+    assert (other.kept, other.switched, other.lost, other.carried) == (0.0, 1.0, 0.0, 0.0)
+    assert other.by_length["6-10 frames"] == (1, 0.0)
+    assert other.occlusions[0].frames == 8
+
+
+def test_leaving_the_image_is_no_occlusion():
+    truth, predictions = hidden_walk(9)
+    out = truth.select(truth.areas("visible") > 0)
+    assert identity.evaluate(out, predictions).reappearances == 0
+
+
+def test_occlusion_order_counts_right_turned_and_unnamed_pairs():
+    masks = [rectangles([(x, 5, 12, 12)]) for x in (0, 15, 30, 45)]
+    truth = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
+    truth.occluders = [(1,), (2,), (3,), ()]
+    guessed = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
+    guessed.occluders = [(1,), (), (), (2,)]
+    order = order_and_depth.occlusion_order(truth, guessed, pairs.assign(truth, guessed))
+    assert (order.pairs, order.found) == (3, 1.0)
+    assert order.correct == order.reversed == order.unnamed == pytest.approx(1 / 3)
+    assert order.precision == 0.5
+
+
+def test_depth_error_is_over_objects_that_have_both_depths():
+    masks = [rectangles([(x, 5, 12, 12)]) for x in (0, 15, 30)]
+    truth = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
+    truth.depths = np.array([10.0, 30.0, 50.0])
+    guessed = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
+    guessed.depths = np.array([11.0, 27.0, 0.0])
+    error = order_and_depth.depth_error(truth, guessed, np.arange(3))
+    assert (error.objects, error.known) == (2, pytest.approx(2 / 3))
+    assert error.mean_absolute == pytest.approx(2.0)
+    assert error.relative == pytest.approx(0.1)
+    assert error.by_range["20-40 m"] == (1, pytest.approx(3.0))
+
+
+def test_panoptic_quality_of_a_case_worked_by_hand():
+    """Two cars: one in full view found exactly, one half hidden; a third, invented prediction.
+
+    Car 2 is 20x20 with 10x20 visible; predicted 20x20 with 10x20 visible but moved down 10 px:
+    visible IoU 100 / 300 = 1/3, hidden IoU 1/3.
+    Visible: IoU 1 + 1/3 over 2 TP + 1 FP = 4/9. Hidden: 1/3 over 1 TP = 1/3.
+    APQ = (4/3 + 1/3) / (3 + 1) = 5/12.
+    APC = (400 + 200/3 + 200/3) / (400 + 200 + 200) = 2/3.
+    """
+    near = rectangles([(0, 0, 20, 20)])
+    far, far_seen = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
+    off, off_seen = rectangles([(40, 10, 20, 20)]), rectangles([(40, 10, 10, 20)])
+    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_seen)])
+    guessed = make_set(
+        [
+            (1, 0, 1, near),
+            (1, 0, 2, off, 1.0, None, off_seen),
+            (1, 0, 3, rectangles([(0, 40, 10, 10)])),
+        ]
+    )
+    scores = panoptic.evaluate(truth, guessed)
+    assert scores.apq_visible == pytest.approx(4 / 9)
+    assert scores.apq_occluded == pytest.approx(1 / 3)
+    assert scores.apq == pytest.approx(5 / 12)
+    assert scores.apc == pytest.approx(2 / 3)
