@@ -1,0 +1,157 @@
+"""What the tracker remembers of its tracks, as a structure of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from amodal_core.frame import Instances
+from amodal_core.tracking.motion import Motion, measure
+
+
+@dataclass(eq=False)
+class Book:
+    """T tracks, the unconfirmed ones included.
+
+    Attributes:
+        ids: (T,) int64, -1 while unconfirmed.
+        born: (T,) int64, number of the frame in which the track began.
+        hits: (T,) int64, frames in which it was seen.
+        began: (T,) int64 ns, stamp of its first sight.
+        seen: (T,) int64 ns, stamp of its last sight.
+        explained: (T,) int64 ns, when it was last seen or known to be hidden.
+        absent: (T,) int64, looks in a row that found its place empty.
+        scores: (T,) float32, smoothed.
+        votes: (T, C) float64, evidence for each class.
+        motion: filters.
+        boxes: (T, 4) float32, the amodal box at its last sight.
+        amodal: (T,) object, COCO counts of the amodal mask at its last sight.
+        visible: (T,) object, the same of the visible mask.
+        boxes3d: (T, 7) float32, NaN where unknown.
+        embeddings: (T, D) float32 of length one, zeros where unknown.
+    """
+
+    ids: np.ndarray
+    born: np.ndarray
+    hits: np.ndarray
+    began: np.ndarray
+    seen: np.ndarray
+    explained: np.ndarray
+    absent: np.ndarray
+    scores: np.ndarray
+    votes: np.ndarray
+    motion: Motion
+    boxes: np.ndarray
+    amodal: np.ndarray
+    visible: np.ndarray
+    boxes3d: np.ndarray
+    embeddings: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: np.ndarray) -> Book:
+        parts: dict[str, Any] = {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        return Book(**parts)
+
+    @property
+    def class_ids(self) -> np.ndarray:
+        """(T,) int64, the class with the most evidence."""
+        return np.argmax(self.votes, axis=1)
+
+    @classmethod
+    def begun(cls, seen: Instances, stamp: int, frame: int) -> Book:
+        """New tracks, one for each instance (on the host)."""
+        n = len(seen)
+        depths = np.asarray(seen.depths)
+        boxes3d = None if seen.boxes3d is None else np.asarray(seen.boxes3d)
+        embeddings = unit(seen, n)
+        book = cls(
+            ids=np.full(n, -1, np.int64),
+            born=np.full(n, frame, np.int64),
+            hits=np.ones(n, np.int64),
+            began=np.full(n, stamp, np.int64),
+            seen=np.full(n, stamp, np.int64),
+            explained=np.full(n, stamp, np.int64),
+            absent=np.zeros(n, np.int64),
+            scores=np.array(seen.scores, np.float32),
+            votes=ballots(seen),
+            motion=Motion.started(measure(np.asarray(seen.amodal_boxes), depths, boxes3d)),
+            boxes=np.array(seen.amodal_boxes, np.float32),
+            amodal=counts(seen.amodal.rle().counts),
+            visible=counts(seen.visible.rle().counts),
+            boxes3d=np.full((n, 7), np.nan, np.float32) if boxes3d is None else boxes3d.copy(),
+            embeddings=embeddings,
+        )
+        return book
+
+    def joined(self, other: Book) -> Book:
+        """These tracks followed by the others; classes and embeddings are widened where needed."""
+        parts: dict[str, Any] = {}
+        for f in fields(self):
+            a, b = getattr(self, f.name), getattr(other, f.name)
+            if isinstance(a, Motion):
+                parts[f.name] = a.joined(b)
+            elif f.name in ("votes", "embeddings"):
+                width = max(a.shape[1], b.shape[1])
+                parts[f.name] = np.concatenate([widened(a, width), widened(b, width)])
+            else:
+                parts[f.name] = np.concatenate([a, b])
+        return Book(**parts)
+
+    def see(self, rows: np.ndarray, seen: Instances, measured: np.ndarray, stamp: int) -> None:
+        """Take in the instances (on the host) that these rows were found to be, in place."""
+        self.motion.update(rows, measured)
+        self.hits[rows] += 1
+        self.seen[rows] = self.explained[rows] = stamp
+        self.absent[rows] = 0
+        self.scores[rows] += 0.3 * (np.asarray(seen.scores) - self.scores[rows])
+        ballot = ballots(seen)
+        width = max(self.votes.shape[1], ballot.shape[1])
+        self.votes = widened(self.votes, width)
+        self.votes[rows] += widened(ballot, width)
+        self.boxes[rows] = seen.amodal_boxes
+        self.amodal[rows] = counts(seen.amodal.rle().counts)
+        self.visible[rows] = counts(seen.visible.rle().counts)
+        if seen.boxes3d is not None:
+            fresh = np.isfinite(np.asarray(seen.boxes3d)).all(axis=1)
+            self.boxes3d[rows[fresh]] = np.asarray(seen.boxes3d)[fresh]
+        looks = unit(seen, len(rows))
+        if looks.shape[1]:
+            self.embeddings = widened(self.embeddings, looks.shape[1])
+            known = np.any(self.embeddings[rows] != 0, axis=1, keepdims=True)
+            mixed = np.where(known, 0.7 * self.embeddings[rows] + 0.3 * looks, looks)
+            length = np.linalg.norm(mixed, axis=1, keepdims=True)
+            self.embeddings[rows] = mixed / np.maximum(length, 1e-9)
+
+
+def unit(seen: Instances, n: int) -> np.ndarray:
+    """(N, D) float32 embeddings of length one; D is 0 where there are none."""
+    if seen.embeddings is None:
+        return np.zeros((n, 0), np.float32)
+    looks = np.asarray(seen.embeddings, np.float32)
+    return looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-9)
+
+
+def ballots(seen: Instances) -> np.ndarray:
+    """(N, C) float64: each instance votes for its class, the louder the surer and less hidden."""
+    classes = np.asarray(seen.class_ids, np.int64)
+    out = np.zeros((len(classes), int(classes.max(initial=0)) + 1))
+    weight = np.asarray(seen.scores) * (1.0 - 0.7 * np.asarray(seen.occlusion_rates)) + 1e-3
+    out[np.arange(len(classes)), classes] = weight
+    return out
+
+
+def counts(texts: list[bytes]) -> np.ndarray:
+    """(N,) object array of COCO counts."""
+    out = np.empty(len(texts), object)
+    out[:] = texts
+    return out
+
+
+def widened(array: np.ndarray, width: int) -> np.ndarray:
+    """The array with zero columns added up to a width."""
+    missing = width - array.shape[1]
+    return np.pad(array, ((0, 0), (0, missing))) if missing > 0 else array

@@ -1,0 +1,146 @@
+"""Constant-velocity Kalman filters, one for each quantity of each track, all stepped at once.
+
+The quantities of a track are independent in the model (white acceleration, no cross terms), so that
+every filter is a 2 x 2 one in closed form: Bar-Shalom et al., Estimation with Applications to
+Tracking and Navigation, 2001, section 6.2 (discretised continuous white noise acceleration).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Columns: centre u, v in pixels, log width, log height, range in metres, centre x, y, z in metres.
+QUANTITIES = 8
+RANGE = 4
+
+
+@dataclass(eq=False)
+class Motion:
+    """The filters' states of T tracks.
+
+    Attributes:
+        values: (T, 8) float64, the quantities; NaN where never measured.
+        rates: (T, 8) float64, their change a second.
+        covariances: (T, 8, 3) float64, variance of the value, covariance, variance of the rate.
+    """
+
+    values: np.ndarray
+    rates: np.ndarray
+    covariances: np.ndarray
+
+    @classmethod
+    def started(cls, measured: np.ndarray) -> Motion:
+        """From first measurements (T, 8), at rest with an uncertain velocity."""
+        noise = measurement_noise(measured)
+        covariances = np.zeros((*measured.shape, 3))
+        covariances[..., 0] = noise**2
+        covariances[..., 2] = _first_rates(measured) ** 2
+        return cls(measured.copy(), np.zeros_like(measured), covariances)
+
+    def __getitem__(self, index: np.ndarray) -> Motion:
+        return Motion(self.values[index], self.rates[index], self.covariances[index])
+
+    def joined(self, other: Motion) -> Motion:
+        """These tracks followed by the others."""
+        return Motion(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.rates, other.rates]),
+            np.concatenate([self.covariances, other.covariances]),
+        )
+
+    def predict(self, dt: float) -> None:
+        """Move on by dt seconds, in place."""
+        q = _accelerations(self.values) ** 2
+        p, c, r = np.moveaxis(self.covariances, -1, 0)
+        self.values = self.values + dt * self.rates
+        self.covariances = np.stack(
+            [
+                p + 2 * dt * c + dt**2 * r + q * dt**3 / 3,
+                c + dt * r + q * dt**2 / 2,
+                r + q * dt,
+            ],
+            axis=-1,
+        )
+        # An extrapolated size may not run away: nothing doubles its size in a second for long.
+        self.rates[:, 2:4] = np.clip(self.rates[:, 2:4], -0.7, 0.7)
+
+    def update(self, rows: np.ndarray, measured: np.ndarray) -> None:
+        """Take measurements (len(rows), 8) of some tracks in, in place; NaN where there is none."""
+        values, rates = self.values[rows], self.rates[rows]
+        covariances = self.covariances[rows]
+        given = np.isfinite(measured)
+        fresh = given & ~np.isfinite(values)
+        noise = measurement_noise(measured) ** 2
+        p, c, r = np.moveaxis(covariances, -1, 0)
+        total = p + noise
+        gain, rate_gain = p / total, c / total
+        error = measured - values
+        use = given & ~fresh
+        self.values[rows] = np.where(use, values + gain * error, np.where(fresh, measured, values))
+        self.rates[rows] = np.where(use, rates + rate_gain * error, np.where(fresh, 0.0, rates))
+        updated = np.stack([(1 - gain) * p, (1 - gain) * c, r - rate_gain * c], axis=-1)
+        first = np.stack([noise, np.zeros_like(noise), _first_rates(measured) ** 2], axis=-1)
+        self.covariances[rows] = np.where(
+            use[..., None], updated, np.where(fresh[..., None], first, covariances)
+        )
+
+    def boxes(self) -> np.ndarray:
+        """(T, 4) float64 xyxy in pixels."""
+        half = np.exp(self.values[:, 2:4]) / 2
+        return np.concatenate([self.values[:, :2] - half, self.values[:, :2] + half], axis=1)
+
+    def ranges(self) -> np.ndarray:
+        """(T,) float64 metres, NaN where unknown."""
+        return np.maximum(self.values[:, RANGE], 0.1)
+
+
+def measure(boxes: np.ndarray, depths: np.ndarray, boxes3d: np.ndarray | None) -> np.ndarray:
+    """(N, 8) float64 measurements of the quantities, NaN where there is none.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels.
+        depths: (N,) metres, 0 or not finite where unknown.
+        boxes3d: (N, 7) as in Instances, or None.
+    """
+    out = np.full((len(boxes), QUANTITIES), np.nan)
+    boxes = boxes.astype(np.float64)
+    out[:, :2] = (boxes[:, :2] + boxes[:, 2:]) / 2
+    out[:, 2:4] = np.log(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0))
+    known = np.isfinite(depths) & (depths > 0)
+    out[known, RANGE] = depths[known]
+    if boxes3d is not None:
+        out[:, 5:] = boxes3d[:, :3]
+    return out
+
+
+def measurement_noise(measured: np.ndarray) -> np.ndarray:
+    """(N, 8) standard deviations: boxes err with their size, ranges with the distance."""
+    sides = np.exp(measured[:, 2:4])
+    out = np.empty_like(measured)
+    out[:, :2] = 1.0 + 0.04 * sides
+    out[:, 2:4] = 0.04 + 1.0 / sides
+    out[:, RANGE] = 0.3 + 0.02 * measured[:, RANGE]
+    out[:, 5:] = 0.4
+    return out
+
+
+def _first_rates(measured: np.ndarray) -> np.ndarray:
+    """(N, 8) standard deviations of the rates at first sight: any traffic, at any distance."""
+    sides = np.exp(measured[:, 2:4])
+    out = np.empty_like(measured)
+    out[:, :2] = 60.0 + 1.0 * sides
+    out[:, 2:4] = 0.4
+    out[:, RANGE:] = 12.0
+    return out
+
+
+def _accelerations(values: np.ndarray) -> np.ndarray:
+    """(T, 8) densities of the white acceleration; in pixels mostly the camera's own turning."""
+    sides = np.exp(values[:, 2:4])
+    out = np.empty_like(values)
+    out[:, :2] = 40.0 + 0.4 * sides
+    out[:, 2:4] = 0.3
+    out[:, RANGE:] = 3.0
+    return out
