@@ -14,8 +14,6 @@ from amodal_core.frame import Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
 
 UNTRACKED = -1
-# COCO RLE characters carry 5 bits and a continuation bit, from this character on.
-_FIRST_CHAR, _MORE = 48, 0x20
 
 
 def instances_message(
@@ -170,40 +168,18 @@ def _read(message: Any, where: str, kind: type[Any]) -> Any:
 
 
 def _read_masks(masks: Sequence[Any], size: tuple[int, int], where: str) -> RleMasks:
-    empty = RleMasks.from_dense(np.zeros((1, *size), bool)).counts[0] if masks else b""
-    counts = []
+    empty = RleMasks.empty(size, 1).counts[0]
     for mask in masks:
         if (int(mask.height), int(mask.width)) != size:
             raise InputError(
                 f"a mask of {mask.width}x{mask.height} in an array of {size[1]}x{size[0]}", where
             )
-        text = mask.counts.encode("ascii", "replace")
-        if text and not _is_rle(text, size[0] * size[1]):
-            raise InputError("a mask's counts are not COCO RLE of its size", where)
-        counts.append(text or empty)
-    return RleMasks(size, counts)
-
-
-def _is_rle(counts: bytes, pixels: int) -> bool:
-    """Whether counts are whole COCO runs that fill the mask; pycocotools would read past them."""
-    chars = np.frombuffer(counts, np.uint8).astype(np.int64) - _FIRST_CHAR
-    if chars.min() < 0 or chars.max() >= 64 or chars[-1] & _MORE:
-        return False
-    last = (chars & _MORE) == 0
-    first = np.concatenate([[True], last[:-1]])
-    start = np.flatnonzero(first)
-    place = np.arange(len(chars)) - np.repeat(start, np.diff(np.append(start, len(chars))))
-    if place.max() > 5:
-        return False
-    runs = np.add.reduceat((chars & 0x1F) << (5 * place), start)
-    # The sign is the top bit of a number's last character.
-    negative = (chars[last] & 0x10) != 0
-    runs = np.where(negative, runs - (np.int64(1) << (5 * (place[last] + 1))), runs)
-    # From the fourth on, a run is stored as the difference to the one two before it.
-    runs[1::2] = np.cumsum(runs[1::2])
-    if len(runs) > 2:
-        runs[2::2] = np.cumsum(runs[2::2])
-    return bool((runs >= 0).all() and runs.sum() == pixels)
+    found = RleMasks(size, [mask.counts.encode("ascii", "replace") or empty for mask in masks])
+    try:
+        found.check()
+    except ValueError as error:
+        raise InputError(f"a mask is not COCO RLE: {error}", where) from None
+    return found
 
 
 def detections_message(
@@ -259,12 +235,11 @@ def visible_labels(instances: Instances) -> np.ndarray:
     host = instances.numpy()
     labels = np.zeros(host.size, np.uint16)
     order = np.argsort(np.where(host.depths > 0, host.depths, np.inf), kind="stable")[::-1]
-    visible = host.visible.rle()
+    crops, offsets = host.visible.rle().crops()
     for i in order:
-        x0, y0, x1, y1 = (int(v) for v in visible[[i]].boxes()[0])
-        if x1 > x0 and y1 > y0:
-            inside = visible[[i]].dense()[0, y0:y1, x0:x1]
-            labels[y0:y1, x0:x1][inside] = int(host.class_ids[i]) + 1
+        x, y = offsets[i]
+        height, width = crops[i].shape
+        labels[y : y + height, x : x + width][crops[i]] = int(host.class_ids[i]) + 1
     return labels
 
 
