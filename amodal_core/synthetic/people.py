@@ -1,0 +1,184 @@
+"""Pedestrians and cyclists in rigid limbs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amodal_core.synthetic.assets import Asset, Motion
+from amodal_core.synthetic.materials import Material
+from amodal_core.synthetic.mesh import Mesh, box, ellipsoid, faceted, grid_triangles, merged, tube
+
+Tone = tuple[int, int, int]
+
+SKINS: tuple[Tone, ...] = ((224, 182, 152), (206, 158, 126), (172, 124, 92), (120, 82, 60), (86, 58, 44))
+HAIR: tuple[Tone, ...] = ((28, 22, 18), (60, 42, 28), (110, 84, 52), (168, 140, 92), (140, 138, 136))
+CLOTHES: tuple[Tone, ...] = (
+    (30, 32, 38), (44, 50, 66), (70, 72, 76), (28, 40, 84), (120, 30, 34), (180, 176, 168), (226, 224, 220),
+    (60, 84, 60), (150, 120, 84), (196, 60, 50), (60, 110, 160), (210, 180, 70), (96, 64, 100),
+)  # fmt: skip
+TROUSERS: tuple[Tone, ...] = ((34, 42, 66), (50, 62, 96), (26, 26, 28), (92, 86, 76), (120, 110, 92), (64, 66, 70))
+
+
+def _pick(rng: np.random.Generator, tones: tuple[Tone, ...]) -> Tone:
+    tone = np.asarray(tones[rng.integers(len(tones))]) * rng.uniform(0.85, 1.12)
+    r, g, b = np.clip(tone, 6, 250).astype(int)
+    return int(r), int(g), int(b)
+
+
+def _lofted(rings: list[tuple[float, float, float, float]], material: int, colour: Tone, part: int) -> Mesh:
+    """An upright body of elliptic rings (z, half depth x, half width y, shift x)."""
+    sides = 12
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    z, dx, wy, sx = (np.array(column)[:, None] for column in zip(*rings, strict=True))
+    exponent = 0.85
+    cos, sin = np.cos(angle), np.sin(angle)
+    vertices = np.stack(
+        [
+            sx + dx * np.sign(cos) * np.abs(cos) ** exponent,
+            wy * np.sign(sin) * np.abs(sin) ** exponent,
+            np.broadcast_to(z, (len(rings), sides)),
+        ],
+        axis=-1,
+    ).reshape(-1, 3)
+    uv = np.stack([vertices[:, 1] * 1.5, vertices[:, 2] * 1.5], axis=1)
+    triangles = grid_triangles(len(rings), sides, wrap=True)
+    k = np.arange(1, sides - 1)
+    top = (len(rings) - 1) * sides
+    caps = [np.stack([np.zeros_like(k), k + 1, k], 1), np.stack([np.zeros_like(k), k, k + 1], 1) + top]
+    return faceted(vertices, np.concatenate([triangles, *caps]), material, colour, uv, crease=70, part=part)
+
+
+def _limb(a: np.ndarray, b: np.ndarray, radii: tuple[float, ...], colour: Tone, part: int, material: int) -> Mesh:
+    path = a + (b - a) * np.linspace(0, 1, len(radii))[:, None]
+    return tube(path, np.array(radii), material, colour, sides=8, part=part, texel=0.6)
+
+
+def _figure(rng: np.random.Generator, h: float, parts: dict[str, int], *, helmet: bool) -> tuple[list[Mesh], dict]:
+    """Limbs of a standing person of height h; parts: torso, head, arm, fore, thigh, shin (left first)."""
+    skin, shirt, legs = _pick(rng, SKINS), _pick(rng, CLOTHES), _pick(rng, TROUSERS)
+    hair, shoe = _pick(rng, HAIR), _pick(rng, ((24, 22, 22), (60, 44, 34), (190, 190, 188)))
+    build = rng.uniform(0.9, 1.15)
+    hip, shoulder, knee, ankle = 0.52 * h, 0.815 * h, 0.285 * h, 0.045 * h
+    wide, deep = 0.118 * h * build, 0.068 * h * build
+    long_coat = (not helmet) and rng.random() < 0.3
+    skirt = (not helmet) and (not long_coat) and rng.random() < 0.15
+    base = (0.36 if long_coat else 0.47) * h
+    torso = [
+        (base, deep * (1.12 if long_coat else 0.98), wide * (0.98 if long_coat else 0.88), 0.0),
+        (0.53 * h, deep * 1.08, wide * 0.92, 0.0),
+        (0.6 * h, deep * 0.98, wide * 0.84, 0.005),
+        (0.7 * h, deep * 1.12, wide * 0.97, 0.008),
+        (0.78 * h, deep * 1.05, wide * 1.08, 0.0),
+        (0.818 * h, deep * 0.8, wide * 0.92, -0.006),
+        (0.842 * h, deep * 0.55, wide * 0.42, -0.004),
+    ]
+    meshes = [_lofted(torso, Material.CLOTH, shirt, parts["torso"])]
+    if not long_coat:
+        pelvis = [(0.45 * h, deep * 0.85, wide * 0.78, 0.0), (0.5 * h, deep * 1.05, wide * 0.9, -0.004), (0.55 * h, deep * 0.98, wide * 0.86, 0.0)]
+        if skirt:
+            pelvis = [(0.33 * h, deep * 1.35, wide * 1.1, 0.0), *pelvis[1:]]
+        meshes.append(_lofted(pelvis, Material.CLOTH, legs, parts["torso"]))
+    neck = np.array([[0.0, 0, 0.83 * h], [0.008, 0, 0.885 * h]])
+    meshes.append(tube(neck, 0.032 * h, Material.SKIN, skin, sides=8, part=parts["torso"]))
+    head = (0.012 * h, 0, 0.93 * h)
+    meshes.append(ellipsoid((0.056 * h, 0.045 * h, 0.066 * h), head, Material.SKIN, skin, part=parts["head"], sides=12))
+    cap, cap_tone = (0.062, _pick(rng, CLOTHES)) if helmet else (0.06, hair)
+    meshes.append(ellipsoid((cap * h, 0.05 * h, 0.056 * h), (head[0] - 0.012 * h, 0, head[2] + 0.017 * h), Material.PAINT if helmet else Material.CLOTH, cap_tone, part=parts["head"], sides=12))
+    if not helmet and rng.random() < 0.35:
+        meshes.append(ellipsoid((0.04 * h, 0.052 * h, 0.085 * h), (head[0] - 0.035 * h, 0, 0.895 * h), Material.CLOTH, hair, part=parts["head"]))
+    meshes.append(ellipsoid((0.014 * h, 0.01 * h, 0.014 * h), (head[0] + 0.055 * h, 0, head[2] - 0.006 * h), Material.SKIN, skin, part=parts["head"], sides=6))
+    sleeves = rng.random() < 0.65
+    joints = {"neck": np.array([0, 0, 0.85 * h])}
+    for j, side in enumerate((1, -1)):
+        s = np.array([0, side * wide * 1.12, shoulder])
+        e = np.array([-0.01, side * (wide * 1.2 + 0.015), 0.63 * h])
+        w = np.array([0.015, side * (wide * 1.22 + 0.015), 0.475 * h])
+        fore = (shirt, Material.CLOTH) if sleeves else (skin, Material.SKIN)
+        thick = 0.033 * h * build
+        meshes.append(_limb(s + [0, 0, 0.012 * h], e, (thick * 0.75, thick * 1.12, thick * 0.95, thick * 0.82), shirt, parts["arm"] + j, Material.CLOTH))
+        meshes.append(_limb(e + [0, 0, 0.01], w, (thick * 0.8, thick * 0.8, thick * 0.55), fore[0], parts["fore"] + j, fore[1]))
+        meshes.append(ellipsoid((0.02 * h, 0.012 * h, 0.032 * h), w - [0, 0, 0.026 * h], Material.SKIN, skin, part=parts["fore"] + j, sides=8))
+        top = np.array([0, side * wide * 0.5, hip])
+        mid = np.array([0.005, side * wide * 0.46, knee])
+        low = np.array([-0.01, side * wide * 0.44, ankle])
+        leg = 0.05 * h * build
+        bare = skirt
+        meshes.append(_limb(top, mid - [0, 0, 0.01], (leg * 0.9, leg * 1.02, leg * 0.92, leg * 0.74), skin if bare else legs, parts["thigh"] + j, Material.SKIN if bare else Material.CLOTH))
+        meshes.append(_limb(mid + [0, 0, 0.012], low, (leg * 0.72, leg * 0.78, leg * 0.62, leg * 0.5), skin if bare else legs, parts["shin"] + j, Material.SKIN if bare else Material.CLOTH))
+        foot = low + [0.035 * h, 0, -ankle * 0.45]
+        meshes.append(ellipsoid((0.075 * h, 0.026 * h, ankle * 0.62), foot, Material.CLOTH, shoe, part=parts["shin"] + j, sides=8))
+        joints |= {f"shoulder{j}": s, f"elbow{j}": e, f"hip{j}": top, f"knee{j}": mid, f"wrist{j}": w, f"ankle{j}": low}
+    if not helmet and rng.random() < 0.3:
+        meshes.append(ellipsoid((0.09, 0.15, 0.23), (-deep - 0.07, 0, 0.7 * h), Material.CLOTH, _pick(rng, CLOTHES), part=parts["torso"]))
+    elif not helmet and rng.random() < 0.35:
+        meshes.append(box((0.3, 0.1, 0.24), (0.0, wide * 1.22 + 0.1, 0.38 * h), Material.CLOTH, _pick(rng, CLOTHES), part=parts["fore"]))
+    return meshes, joints
+
+
+WALK_PARTS = {"torso": 0, "head": 1, "arm": 2, "fore": 4, "thigh": 6, "shin": 8}
+WALK_JOINTS = ("neck", "shoulder0", "shoulder1", "elbow0", "elbow1", "hip0", "hip1", "knee0", "knee1")
+
+
+def pedestrian(rng: np.random.Generator) -> Asset:
+    """A grown person or a child on foot; joints in the order of `WALK_JOINTS`, one for each part from 1."""
+    child = rng.random() < 0.12
+    h = rng.uniform(1.15, 1.45) if child else rng.normal(1.73, 0.07)
+    meshes, joints = _figure(rng, h, WALK_PARTS, helmet=False)
+    mesh = merged(meshes)
+    low, high = mesh.bounds
+    size = (0.8, float(high[1] - low[1]), float(h))
+    return Asset("child" if child else "adult", "pedestrian", mesh, size, Motion.WALK, np.stack([joints[n] for n in WALK_JOINTS]))
+
+
+CYCLE_PARTS = {"torso": 3, "head": 4, "arm": 5, "fore": 7, "thigh": 9, "shin": 11}
+CRANK = np.array([-0.08, 0.0, 0.29])
+CRANK_LENGTH = 0.165
+SADDLE = np.array([-0.27, 0.0, 0.93])
+GRIP = np.array([0.42, 0.22, 1.02])
+CYCLE_WHEEL = 0.34
+# rows of `Asset.joints` of a cyclist
+CYCLE_JOINTS = ("hip0", "neck", "shoulder0", "shoulder1", "elbow0", "elbow1", "hip0", "hip1", "knee0", "knee1", "wrist0", "ankle0")
+
+
+def cyclist(rng: np.random.Generator) -> Asset:
+    """A rider on a bicycle: one object. Part 0 frame, 1-2 wheels, 3-12 rider, 13 cranks."""
+    h = rng.normal(1.74, 0.06)
+    meshes, joints = _figure(rng, h, CYCLE_PARTS, helmet=rng.random() < 0.55)
+    frame = _pick(rng, ((30, 30, 34), (150, 30, 30), (40, 70, 130), (180, 180, 182), (40, 90, 60)))
+    r = CYCLE_WHEEL
+    rear, front = np.array([-0.52, 0, r]), np.array([0.54, 0, r])
+    head_low, head_top = np.array([0.36, 0, 0.66]), np.array([0.3, 0, 0.9])
+
+    def bar(*points: np.ndarray, radius: float = 0.019, tone: Tone = frame, part: int = 0) -> Mesh:
+        return tube(np.stack(points), radius, Material.METAL, tone, sides=6, part=part)
+
+    y = np.array([0, 1.0, 0])
+    meshes += [
+        bar(CRANK, head_low),
+        bar(CRANK, SADDLE - [0, 0, 0.06]),
+        bar(SADDLE - [-0.04, 0, 0.16], head_top),
+        bar(head_low, head_top + [-0.02, 0, 0.08]),
+        bar(head_top + [-0.02, 0, 0.08], [0.36, 0, 1.0], radius=0.014),
+        bar([0.36, 0, 1.0] - 0.27 * y, [0.4, 0, 1.03], [0.36, 0, 1.0] + 0.27 * y, radius=0.014, tone=(40, 40, 42)),
+        ellipsoid((0.14, 0.075, 0.035), SADDLE, Material.CLOTH, (24, 22, 22)),
+        box((0.05, 0.06, 0.05), (-0.6, 0, 0.72), Material.LAMP, (170, 20, 20)),
+        box((0.4, 0.1, 0.012), (-0.52, 0, 0.74), Material.METAL, (70, 70, 72)),
+    ]
+    for s in (1, -1):
+        meshes += [
+            bar(CRANK + 0.04 * s * y, rear + 0.05 * s * y, radius=0.011),
+            bar(SADDLE - [0, -0.03 * s, 0.16], rear + 0.05 * s * y, radius=0.011),
+            bar(head_low, front + 0.05 * s * y, radius=0.014),
+            bar(CRANK + 0.06 * s * y, CRANK + 0.07 * s * y + [CRANK_LENGTH * s, 0, 0], radius=0.012, tone=(90, 90, 92), part=13),
+            box((0.1, 0.09, 0.025), CRANK + 0.11 * s * y + [CRANK_LENGTH * s, 0, 0], Material.BLACK, (30, 30, 30), part=13),
+        ]
+    for part, hub in ((1, rear), (2, front)):
+        angle = np.linspace(0, 2 * np.pi, 25)
+        ring = hub + np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=1) * (r - 0.02)
+        meshes.append(tube(ring, 0.02, Material.TYRE, (24, 24, 25), sides=6, caps=False, part=part))
+        for a in np.linspace(0, np.pi, 7, endpoint=False):
+            reach = np.array([np.cos(a), 0, np.sin(a)]) * (r - 0.03)
+            meshes.append(tube(np.stack([hub - reach, hub + reach]), 0.004, Material.METAL, (150, 150, 152), sides=3, caps=False, part=part))
+    mesh = merged(meshes)
+    rows = np.stack([joints[n] for n in CYCLE_JOINTS])
+    return Asset("cyclist", "cyclist", mesh, (1.78, 0.62, float(0.93 + 0.5 * h + 0.05)), Motion.CYCLE, rows, r)

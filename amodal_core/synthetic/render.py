@@ -1,0 +1,469 @@
+"""OpenGL (EGL, no window) renderer: colour with shadows and reflections, labels, depth, amodal depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import moderngl
+import numpy as np
+
+from amodal_core.errors import InputError
+from amodal_core.synthetic import shaders
+from amodal_core.synthetic.assets import MAX_PARTS
+from amodal_core.synthetic.light import Light, panorama, reflected
+from amodal_core.synthetic.materials import TABLE, Material, Mode, shader_table
+from amodal_core.synthetic.mesh import Mesh
+from amodal_core.synthetic.scene import Actor, Rig, Scene
+from amodal_core.synthetic.texture_array import LAYERS, texture_array
+
+NEAR, FAR = 0.25, 600.0
+SUPERSAMPLE = 2
+STATIC_SHADOW, MOVING_SHADOW = 4096, 2048
+TINTED = {
+    Material.PAINT, Material.CAR_FRONT, Material.CAR_REAR, Material.CAR_SIDE, Material.BUS_SIDE, Material.BUS_END,
+    Material.TRUCK_FRONT,
+}  # fmt: skip
+CUTOUT = np.array([TABLE[m].mode == Mode.CUTOUT for m in sorted(Material)])
+
+
+def create_context() -> moderngl.Context:
+    """A window-less OpenGL 3.3 context.
+
+    Raises:
+        InputError: this machine has no EGL or no driver.
+    """
+    try:
+        return moderngl.create_standalone_context(backend="egl", require=330)
+    except Exception as error:
+        raise InputError(
+            f"no window-less OpenGL 3.3 (EGL): {error}",
+            "amodal synth",
+            "install a driver: apt install libegl1 libgl1-mesa-dri",
+        ) from error
+
+
+def projection(K: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(4, 4) clip_from_camera of an OpenCV camera; row 0 of the picture is row 0 of a read-back.
+
+    Pixel centres are integers in K and half-integers in GL, hence the + 0.5.
+    """
+    clip = np.zeros((4, 4))
+    clip[0] = [2 * K[0, 0] / width, 2 * K[0, 1] / width, 2 * (K[0, 2] + 0.5) / width - 1, 0]
+    clip[1] = [0, 2 * K[1, 1] / height, 2 * (K[1, 2] + 0.5) / height - 1, 0]
+    clip[2] = [0, 0, (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)]
+    clip[3] = [0, 0, 1, 0]
+    return clip
+
+
+@dataclass(eq=False)
+class Rendered:
+    """What the GPU gave for one frame.
+
+    Attributes:
+        radiance: (H, W, 3) float32 linear light, box-filtered from 2 x 2 samples.
+        labels: (H, W) int32 actor ids, 0 = background.
+        depth: (H, W) float32 metres along the optical axis, 0 = sky.
+        amodal: for each visible or hidden actor id in the image: (x0, y0, depth patch with 0 outside).
+    """
+
+    radiance: np.ndarray
+    labels: np.ndarray
+    depth: np.ndarray
+    amodal: dict[int, tuple[int, int, np.ndarray]]
+
+
+class _GpuMesh:
+    """Vertex buffers of a mesh with separate index buffers for opaque and cut-out triangles."""
+
+    def __init__(self, ctx: moderngl.Context, mesh: Mesh, programs: Sequence[_Pair]) -> None:
+        packed = np.zeros(
+            len(mesh.positions),
+            [("p", "3f4"), ("n", "3f4"), ("t", "2f4"), ("c", "4u1"), ("k", "2u1"), ("pad", "2u1")],
+        )
+        packed["p"], packed["n"], packed["t"], packed["c"] = mesh.positions, mesh.normals, mesh.uvs, mesh.colours
+        packed["k"][:, 0], packed["k"][:, 1] = mesh.materials, mesh.parts
+        self._vertices = ctx.buffer(packed.tobytes())
+        holes = CUTOUT[mesh.materials[mesh.triangles[:, 0]]]
+        self._indices = [
+            ctx.buffer(np.ascontiguousarray(t, np.int32).tobytes()) if len(t) else None
+            for t in (mesh.triangles[~holes], mesh.triangles[holes])
+        ]
+        self.arrays: dict[str, list[moderngl.VertexArray | None]] = {}
+        for pair in programs:
+            arrays = []
+            for program, index in zip((pair.opaque, pair.cutout), self._indices, strict=True):
+                if index is None:
+                    arrays.append(None)
+                    continue
+                names = ("in_position", "in_normal", "in_uv", "in_colour", "in_kind")
+                sizes = ("3f", "3f", "2f", "4f1", "2u1")
+                layout = " ".join(
+                    s if n in program else {"3f": "3x4", "2f": "2x4", "4f1": "4x1", "2u1": "2x1"}[s]
+                    for n, s in zip(names, sizes, strict=True)
+                )
+                used = [n for n in names if n in program]
+                content = [(self._vertices, layout + " 2x1", *used)]
+                arrays.append(ctx.vertex_array(program, content, index, index_element_size=4))
+            self.arrays[pair.name] = arrays
+
+    def release(self) -> None:
+        """Free what it holds on the GPU."""
+        for arrays in self.arrays.values():
+            for array in arrays:
+                if array is not None:
+                    array.release()
+        self._vertices.release()
+        for index in self._indices:
+            if index is not None:
+                index.release()
+
+
+class _Pair:
+    """One pass's program in two variants: opaque (early depth test) and cut-out (discards)."""
+
+    def __init__(self, ctx: moderngl.Context, name: str, vertex: str, fragment: str) -> None:
+        self.name = name
+        cut = fragment.replace("#version 330", "#version 330\n#define CUTOUT", 1)
+        self.opaque = ctx.program(vertex_shader=vertex.strip(), fragment_shader=fragment.strip())
+        self.cutout = ctx.program(vertex_shader=vertex.strip(), fragment_shader=cut.strip())
+
+    def set(self, name: str, value: object) -> None:
+        """Set a uniform in both variants, where it survived compilation."""
+        for program in (self.opaque, self.cutout):
+            if name in program:
+                uniform = program[name]
+                if isinstance(value, np.ndarray):
+                    uniform.write(np.ascontiguousarray(value, np.float32).tobytes())
+                else:
+                    uniform.value = value
+
+
+@lru_cache(maxsize=2)
+def _table() -> np.ndarray:
+    table = shader_table(LAYERS)
+    table[[int(m) for m in TINTED], 1] += 16
+    padded = np.zeros(256, np.float32)
+    padded[: table.size] = table.reshape(-1)
+    return padded
+
+
+class Renderer:
+    """Renders the frames of one scene. Keeps static geometry, textures and static shadows on the GPU.
+
+    Args:
+        scene: what to render.
+        rig: the camera.
+        texture_seed: seed of the texture layers.
+        ctx: a context to share; a new one where None.
+    """
+
+    def __init__(self, scene: Scene, rig: Rig, texture_seed: int = 0, ctx: moderngl.Context | None = None) -> None:
+        self.ctx = ctx or create_context()
+        self.scene, self.rig = scene, rig
+        self.clip = projection(rig.K, rig.width, rig.height)
+        self._colour = _Pair(self.ctx, "colour", shaders.COLOUR_VERTEX, shaders.COLOUR_FRAGMENT)
+        self._label = _Pair(self.ctx, "label", shaders.LABEL_VERTEX, shaders.LABEL_FRAGMENT)
+        pairs = (self._colour, self._label)
+        self._layers = self._upload_layers(texture_seed)
+        self._sky_map, self._reflections = self._upload_sky(scene.light)
+        self._chunks = [(_GpuMesh(self.ctx, m, pairs), m.bounds) for m in scene.chunks]
+        self._assets = {id(a.asset): _GpuMesh(self.ctx, a.asset.mesh, pairs) for a in scene.actors}
+        self._make_targets()
+        self._make_screen_programs()
+        for pair in pairs:
+            pair.set("table", _table())
+            pair.set("layers", 0)
+        self._constants(scene.light)
+        self._static_matrix = self._shadow_matrix(self._static_region())
+        self._draw_static_shadow()
+
+    def _upload_layers(self, seed: int) -> moderngl.TextureArray:
+        levels = texture_array(seed)
+        count, size = levels[0].shape[:2]
+        array = self.ctx.texture_array((size, size, count), 4, levels[0].tobytes())
+        array.build_mipmaps()
+        array.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+        array.repeat_x = array.repeat_y = True
+        return array
+
+    def _upload_sky(self, light: Light) -> tuple[moderngl.Texture, moderngl.Texture]:
+        sky = panorama(light)
+        mirror = reflected(sky, np.random.default_rng(light.seed + 1))
+        textures = []
+        for image in (sky, mirror):
+            height, width = image.shape[:2]
+            texture = self.ctx.texture((width, height), 3, image.astype(np.float16).tobytes(), dtype="f2", alignment=1)
+            texture.repeat_x, texture.repeat_y = True, False
+            textures.append(texture)
+        textures[0].filter = (moderngl.LINEAR, moderngl.LINEAR)
+        textures[1].build_mipmaps()
+        textures[1].filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+        return textures[0], textures[1]
+
+    def _make_targets(self) -> None:
+        ctx, size = self.ctx, (self.rig.width, self.rig.height)
+        big = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
+        self._colour_target = ctx.framebuffer([ctx.texture(big, 4, dtype="f2")], ctx.depth_renderbuffer(big))
+        self._label_target = ctx.framebuffer([ctx.texture(size, 2, dtype="f4")], ctx.depth_renderbuffer(size))
+        self._shadow_maps = []
+        for side in (STATIC_SHADOW, MOVING_SHADOW):
+            texture = ctx.depth_texture((side, side))
+            texture.compare_func = "<="
+            texture.filter = (moderngl.LINEAR, moderngl.LINEAR)
+            texture.repeat_x = texture.repeat_y = False
+            self._shadow_maps.append((texture, ctx.framebuffer(depth_attachment=texture)))
+
+    def _make_screen_programs(self) -> None:
+        ctx = self.ctx
+        corners = ctx.buffer(np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32).tobytes())
+        self._sky = ctx.program(vertex_shader=shaders.SKY_VERTEX.strip(), fragment_shader=shaders.SKY_FRAGMENT.strip())
+        self._contact = ctx.program(
+            vertex_shader=shaders.CONTACT_VERTEX.strip(), fragment_shader=shaders.CONTACT_FRAGMENT.strip()
+        )
+        self._sky_array = ctx.vertex_array(self._sky, [(corners, "2f", "in_position")])
+        self._contact_array = ctx.vertex_array(self._contact, [(corners, "2f", "in_position")])
+        self._sky["sky"] = 1
+
+    def _constants(self, light: Light) -> None:
+        sky = light.zenith * 0.5 + light.horizon * 0.5
+        pair = self._colour
+        pair.set("reflections", 2)
+        pair.set("static_map", 3)
+        pair.set("moving_map", 4)
+        pair.set("sun", tuple(light.sun))
+        pair.set("sun_colour", tuple(light.sun_colour))
+        pair.set("sky_light", tuple(sky * (0.5 if light.kind == "sun" else 0.8)))
+        pair.set("ground_light", tuple(light.ground + 0.12 * light.sun_colour * max(light.sun[2], 0)))
+        pair.set("haze_colour", tuple(light.horizon * 0.85))
+        pair.set("haze", float(light.haze))
+        pair.set("lamps", float(light.lamps))
+
+    def _static_region(self) -> tuple[np.ndarray, float]:
+        way = self.scene.world_from_lidar[:, :3, 3]
+        forward = self.scene.world_from_lidar[:, :3, 0]
+        reach = np.concatenate([way - 25 * forward, way + 75 * forward])
+        low, high = reach[:, :2].min(axis=0), reach[:, :2].max(axis=0)
+        centre = np.append((low + high) / 2, 3.0)
+        return centre, float(np.hypot(*(high - low)) / 2 + 22)
+
+    def _shadow_matrix(self, region: tuple[np.ndarray, float]) -> np.ndarray:
+        """(4, 4) clip_from_world of a parallel projection along the sunlight."""
+        centre, radius = region
+        sun = self.scene.light.sun
+        side = np.cross([0, 0, 1.0], sun)
+        side /= np.linalg.norm(side)
+        up = np.cross(sun, side)
+        rows = np.stack([side, up, -sun])
+        # ground foreshortens by sin(elevation) along `up`: use the map's height for it
+        squeeze = max(float(sun[2]), 0.2) * 1.15
+        matrix = np.eye(4)
+        matrix[0, :3], matrix[0, 3] = rows[0] / radius, -rows[0] @ centre / radius
+        matrix[1, :3], matrix[1, 3] = rows[1] / (radius * squeeze), -rows[1] @ centre / (radius * squeeze)
+        matrix[2, :3], matrix[2, 3] = rows[2] / (radius * 2 + 60), -rows[2] @ centre / (radius * 2 + 60)
+        return matrix
+
+    def _depth_pass(self, index: int, matrix: np.ndarray) -> None:
+        texture, target = self._shadow_maps[index]
+        del texture
+        target.use()
+        target.clear(depth=1.0)
+        self.ctx.enable_only(moderngl.DEPTH_TEST)
+        self._layers.use(0)
+        self._label.set("view", matrix)
+
+    def _draw_static_shadow(self) -> None:
+        self._depth_pass(0, self._static_matrix)
+        self._set_parts(self._label, np.broadcast_to(np.eye(4), (MAX_PARTS, 4, 4)))
+        for mesh, _ in self._chunks:
+            self._draw(mesh, "label")
+
+    def _set_parts(self, pair: _Pair, matrices: np.ndarray) -> None:
+        pair.set("parts", np.asarray(matrices))
+
+    @staticmethod
+    def _draw(mesh: _GpuMesh, name: str) -> None:
+        for array in mesh.arrays[name]:
+            if array is not None:
+                array.render()
+
+    def frame(self, index: int) -> Rendered:
+        """Render frame `index` of the scene."""
+        world_from_lidar = self.scene.world_from_lidar[index]
+        camera_from_world = self.rig.camera_from_lidar @ np.linalg.inv(world_from_lidar)
+        view = self.clip @ camera_from_world
+        eye = np.linalg.inv(camera_from_world)[:3, 3]
+        chunks = self._visible_chunks(view, eye)
+        seen = [(a, a.parts(index)) for a in self.scene.actors]
+        inside = [(a, p) for a, p in seen if self._in_view(a, index, view)]
+        inside.sort(key=lambda pair: float(np.hypot(*(pair[0].xy[index] - eye[:2]))))
+        radiance = self._draw_colour(index, view, eye, chunks, seen, inside)
+        labels, depth = self._draw_labels(view, chunks, inside)
+        amodal = self._draw_amodal(index, view, inside)
+        return Rendered(radiance, labels, depth, amodal)
+
+    def _visible_chunks(self, view: np.ndarray, eye: np.ndarray) -> list[_GpuMesh]:
+        kept = []
+        for mesh, (low, high) in self._chunks:
+            corners = np.array([[x, y, z, 1] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+            clip = corners @ view.T
+            if any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1)):
+                continue
+            middle = np.clip(eye, low, high)
+            kept.append((float(np.linalg.norm(middle - eye)), mesh))
+        kept.sort(key=lambda pair: pair[0])
+        return [mesh for _, mesh in kept]
+
+    def _corners(self, actor: Actor, index: int) -> np.ndarray:
+        low, high = actor.asset.mesh.bounds
+        margin = 0.0 if actor.asset.wheel_radius and actor.asset.category != "cyclist" else 0.5
+        low, high = low - margin, high + margin
+        corners = np.array([[x, y, z, 1] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+        return corners @ actor.place(index).T
+
+    def _in_view(self, actor: Actor, index: int, view: np.ndarray) -> bool:
+        clip = self._corners(actor, index) @ view.T
+        return not any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1))
+
+    def _draw_colour(
+        self, index: int, view: np.ndarray, eye: np.ndarray, chunks: list[_GpuMesh],
+        seen: list[tuple[Actor, np.ndarray]], inside: list[tuple[Actor, np.ndarray]],
+    ) -> np.ndarray:  # fmt: skip
+        forward = self.scene.world_from_lidar[index][:3, 0]
+        moving = self._shadow_matrix((eye + 32 * forward - [0, 0, 1.6], 46.0))
+        self._depth_pass(1, moving)
+        for actor, parts in seen:
+            if np.hypot(*(actor.xy[index] - eye[:2])) < 90:
+                self._set_parts(self._label, parts)
+                self._draw(self._assets[id(actor.asset)], "label")
+        pair, ctx = self._colour, self.ctx
+        self._colour_target.use()
+        self._colour_target.clear(0, 0, 0, 0, depth=1.0)
+        ctx.enable_only(moderngl.DEPTH_TEST)
+        for unit, texture in enumerate(
+            (self._layers, self._sky_map, self._reflections, self._shadow_maps[0][0], self._shadow_maps[1][0])
+        ):
+            texture.use(unit)
+        half = np.array([[0.5, 0, 0, 0.5], [0, 0.5, 0, 0.5], [0, 0, 0.5, 0.5], [0, 0, 0, 1]])
+        pair.set("view", view)
+        pair.set("eye", tuple(eye))
+        pair.set("shadow_static", half @ self._static_matrix)
+        pair.set("shadow_moving", half @ moving)
+        for actor, parts in inside:
+            self._set_parts(pair, parts)
+            pair.set("tint", tuple(actor.tint))
+            pair.set("braking", float(actor.braking[index]))
+            self._draw(self._assets[id(actor.asset)], "colour")
+        self._set_parts(pair, np.broadcast_to(np.eye(4), (MAX_PARTS, 4, 4)))
+        pair.set("tint", (1.0, 1.0, 1.0))
+        for mesh in chunks:
+            self._draw(mesh, "colour")
+        self._sky["world_from_clip"].write(np.ascontiguousarray(np.linalg.inv(view), np.float32).tobytes())
+        self._sky["eye"].value = tuple(eye)
+        ctx.enable_only(moderngl.DEPTH_TEST)
+        self._sky_array.render(moderngl.TRIANGLE_STRIP)
+        self._draw_contacts(index, view, inside)
+        data = np.frombuffer(self._colour_target.read(components=4, dtype="f2"), np.float16)
+        width, height = self.rig.width, self.rig.height
+        big = data.reshape(height, SUPERSAMPLE, width, SUPERSAMPLE, 4)
+        return _box_filter(big)
+
+    def _draw_contacts(self, index: int, view: np.ndarray, inside: list[tuple[Actor, np.ndarray]]) -> None:
+        ctx = self.ctx
+        ctx.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
+        ctx.blend_func = moderngl.DST_COLOR, moderngl.ZERO
+        self._colour_target.depth_mask = False
+        self._contact["view"].write(np.ascontiguousarray(view, np.float32).tobytes())
+        for actor, _ in inside:
+            length, width, _ = actor.asset.size
+            walker = actor.asset.category in ("pedestrian", "cyclist")
+            extent = (0.25, 0.25) if actor.asset.category == "pedestrian" else (length / 2, width / 2)
+            self._contact["place"].write(np.ascontiguousarray(actor.place(index), np.float32).tobytes())
+            self._contact["extent"].value = extent
+            self._contact["strength"].value = 0.35 if walker else 0.8
+            self._contact_array.render(moderngl.TRIANGLE_STRIP)
+        self._colour_target.depth_mask = True
+        ctx.enable_only(moderngl.DEPTH_TEST)
+
+    def _draw_labels(
+        self, view: np.ndarray, chunks: list[_GpuMesh], inside: list[tuple[Actor, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        pair, target = self._label, self._label_target
+        target.use()
+        target.clear(0, 0, 0, 0, depth=1.0)
+        self.ctx.enable_only(moderngl.DEPTH_TEST)
+        self._layers.use(0)
+        pair.set("view", view)
+        for actor, parts in inside:
+            self._set_parts(pair, parts)
+            pair.set("label", float(actor.id))
+            self._draw(self._assets[id(actor.asset)], "label")
+        self._set_parts(pair, np.broadcast_to(np.eye(4), (MAX_PARTS, 4, 4)))
+        pair.set("label", 0.0)
+        for mesh in chunks:
+            self._draw(mesh, "label")
+        both = np.frombuffer(target.read(components=2, dtype="f4"), np.float32)
+        both = both.reshape(self.rig.height, self.rig.width, 2)
+        return both[..., 0].astype(np.int32), np.ascontiguousarray(both[..., 1])
+
+    def _screen_box(self, actor: Actor, index: int, view: np.ndarray) -> tuple[int, int, int, int] | None:
+        width, height = self.rig.width, self.rig.height
+        clip = self._corners(actor, index) @ view.T
+        if (clip[:, 3] < NEAR).any():
+            return (0, 0, width, height)
+        x = (clip[:, 0] / clip[:, 3] + 1) / 2 * width
+        y = (clip[:, 1] / clip[:, 3] + 1) / 2 * height
+        x0, x1 = max(int(np.floor(x.min())) - 1, 0), min(int(np.ceil(x.max())) + 1, width)
+        y0, y1 = max(int(np.floor(y.min())) - 1, 0), min(int(np.ceil(y.max())) + 1, height)
+        return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+    def _draw_amodal(
+        self, index: int, view: np.ndarray, inside: list[tuple[Actor, np.ndarray]]
+    ) -> dict[int, tuple[int, int, np.ndarray]]:
+        """Each actor alone; actors whose boxes do not touch share a pass."""
+        groups: list[list[tuple[Actor, np.ndarray, tuple[int, int, int, int]]]] = []
+        for actor, parts in inside:
+            box = self._screen_box(actor, index, view)
+            if box is None:
+                continue
+            for group in groups:
+                if all(box[0] >= b[2] or box[2] <= b[0] or box[1] >= b[3] or box[3] <= b[1] for _, _, b in group):
+                    group.append((actor, parts, box))
+                    break
+            else:
+                groups.append([(actor, parts, box)])
+        pair, target = self._label, self._label_target
+        result: dict[int, tuple[int, int, np.ndarray]] = {}
+        target.use()
+        pair.set("view", view)
+        for group in groups:
+            target.clear(0, 0, 0, 0, depth=1.0)
+            for actor, parts, _ in group:
+                self._set_parts(pair, parts)
+                pair.set("label", float(actor.id))
+                self._draw(self._assets[id(actor.asset)], "label")
+            low = np.min([b[:2] for _, _, b in group], axis=0)
+            high = np.max([b[2:] for _, _, b in group], axis=0)
+            size = (int(high[0] - low[0]), int(high[1] - low[1]))
+            data = target.read(viewport=(int(low[0]), int(low[1]), *size), components=2, dtype="f4")
+            both = np.frombuffer(data, np.float32).reshape(size[1], size[0], 2)
+            for actor, _, (x0, y0, x1, y1) in group:
+                patch = both[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0], 1]
+                if patch.any():
+                    result[actor.id] = (x0, y0, patch.copy())
+        return result
+
+    def close(self) -> None:
+        """Free everything on the GPU."""
+        for mesh, _ in self._chunks:
+            mesh.release()
+        for mesh in self._assets.values():
+            mesh.release()
+        self.ctx.release()
+
+
+def _box_filter(big: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32 mean of the samples of each pixel; very bright samples are held back."""
+    samples = np.minimum(big[..., :3].astype(np.float32), 6.0)
+    return samples.mean(axis=(1, 3))

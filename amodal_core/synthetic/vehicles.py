@@ -1,0 +1,286 @@
+"""Passenger cars and vans: a body lofted through stations along its length, with wheels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from amodal_core.synthetic.assets import Asset, Motion
+from amodal_core.synthetic.materials import Material
+from amodal_core.synthetic.mesh import Mesh, box, ellipsoid, faceted, grid_triangles, merged, quad, tube
+
+Knots = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body type; x is a share of the length (-0.5 tail, 0.5 nose), z a share of the height.
+
+    Attributes:
+        length, width, height: metres, middle of the type's range.
+        top: knots of the outline over the middle: boot, rear window, roof, screen, bonnet.
+        belt: knots of the line where windows begin.
+        rear_glass, screen: x of base and top of rear window and windscreen.
+        pillars: x of the pillars between side windows; the first and last end the glass.
+        wheels: x of the rear and front axle.
+        radius: of the wheels in metres.
+        roof_width: half width of the roof as a share of the half width.
+        blind_sides: the side behind the front door has no windows (panel van).
+    """
+
+    length: float
+    width: float
+    height: float
+    top: Knots
+    belt: Knots
+    rear_glass: tuple[float, float]
+    screen: tuple[float, float]
+    pillars: tuple[float, ...]
+    wheels: tuple[float, float]
+    radius: float
+    roof_width: float = 0.72
+    blind_sides: bool = False
+
+
+BODIES: dict[str, Body] = {
+    "sedan": Body(
+        4.6, 1.8, 1.44,
+        ((-0.5, 0.63), (-0.47, 0.705), (-0.36, 0.725), (-0.19, 0.965), (-0.08, 1.0), (0.06, 0.985),
+         (0.24, 0.7), (0.36, 0.665), (0.46, 0.59), (0.5, 0.47)),
+        ((-0.5, 0.6), (-0.36, 0.685), (0.24, 0.64), (0.4, 0.6), (0.5, 0.45)),
+        (-0.36, -0.19), (0.24, 0.06), (-0.27, -0.085, 0.16), (-0.29, 0.3), 0.315,
+    ),
+    "hatchback": Body(
+        4.1, 1.75, 1.48,
+        ((-0.5, 0.6), (-0.485, 0.69), (-0.40, 0.94), (-0.2, 0.99), (0.0, 1.0), (0.08, 0.975),
+         (0.27, 0.7), (0.38, 0.655), (0.465, 0.58), (0.5, 0.46)),
+        ((-0.5, 0.6), (-0.4, 0.68), (0.27, 0.63), (0.42, 0.59), (0.5, 0.44)),
+        (-0.485, -0.40), (0.27, 0.08), (-0.36, -0.08, 0.17), (-0.31, 0.31), 0.31,
+    ),
+    "estate": Body(
+        4.65, 1.8, 1.48,
+        ((-0.5, 0.58), (-0.485, 0.68), (-0.415, 0.93), (-0.25, 0.975), (-0.02, 1.0), (0.07, 0.98),
+         (0.25, 0.69), (0.36, 0.655), (0.465, 0.58), (0.5, 0.46)),
+        ((-0.5, 0.58), (-0.4, 0.665), (0.25, 0.63), (0.4, 0.59), (0.5, 0.44)),
+        (-0.485, -0.415), (0.25, 0.07), (-0.4, -0.21, -0.03, 0.165), (-0.29, 0.3), 0.315,
+    ),
+    "suv": Body(
+        4.5, 1.86, 1.7,
+        ((-0.5, 0.55), (-0.485, 0.66), (-0.42, 0.92), (-0.25, 0.985), (0.0, 1.0), (0.08, 0.975),
+         (0.24, 0.7), (0.36, 0.67), (0.465, 0.62), (0.5, 0.5)),
+        ((-0.5, 0.56), (-0.4, 0.645), (0.24, 0.625), (0.4, 0.6), (0.5, 0.48)),
+        (-0.485, -0.42), (0.24, 0.08), (-0.4, -0.22, -0.04, 0.16), (-0.3, 0.3), 0.36,
+    ),
+    "compact": Body(
+        3.6, 1.63, 1.5,
+        ((-0.5, 0.58), (-0.485, 0.68), (-0.43, 0.93), (-0.2, 0.99), (0.02, 1.0), (0.11, 0.965),
+         (0.32, 0.67), (0.41, 0.63), (0.475, 0.56), (0.5, 0.44)),
+        ((-0.5, 0.58), (-0.4, 0.67), (0.32, 0.62), (0.44, 0.57), (0.5, 0.42)),
+        (-0.485, -0.43), (0.32, 0.11), (-0.38, -0.1, 0.2), (-0.33, 0.33), 0.29,
+    ),
+    "mpv": Body(
+        4.4, 1.8, 1.66,
+        ((-0.5, 0.55), (-0.487, 0.66), (-0.44, 0.94), (-0.25, 0.99), (0.0, 1.0), (0.1, 0.965),
+         (0.33, 0.66), (0.41, 0.61), (0.475, 0.54), (0.5, 0.43)),
+        ((-0.5, 0.56), (-0.4, 0.63), (0.33, 0.59), (0.44, 0.545), (0.5, 0.41)),
+        (-0.487, -0.44), (0.33, 0.1), (-0.41, -0.22, -0.03, 0.17), (-0.3, 0.31), 0.315,
+    ),
+    "coupe": Body(
+        4.3, 1.8, 1.34,
+        ((-0.5, 0.62), (-0.475, 0.7), (-0.42, 0.72), (-0.17, 0.95), (-0.06, 1.0), (0.04, 0.98),
+         (0.21, 0.7), (0.36, 0.665), (0.46, 0.59), (0.5, 0.47)),
+        ((-0.5, 0.6), (-0.36, 0.695), (0.21, 0.65), (0.4, 0.6), (0.5, 0.45)),
+        (-0.42, -0.17), (0.21, 0.04), (-0.24, -0.06, 0.13), (-0.3, 0.3), 0.325, 0.68,
+    ),
+    "minibus": Body(
+        4.9, 1.92, 1.97,
+        ((-0.5, 0.5), (-0.493, 0.6), (-0.478, 0.955), (-0.4, 0.99), (0.0, 1.0), (0.18, 0.965),
+         (0.36, 0.6), (0.42, 0.555), (0.48, 0.5), (0.5, 0.4)),
+        ((-0.5, 0.52), (-0.4, 0.555), (0.36, 0.54), (0.44, 0.5), (0.5, 0.38)),
+        (-0.493, -0.478), (0.36, 0.18), (-0.45, -0.16, 0.1, 0.23), (-0.29, 0.33), 0.33, 0.8,
+    ),
+    "panel_van": Body(
+        5.6, 2.0, 2.5,
+        ((-0.5, 0.4), (-0.495, 0.5), (-0.488, 0.965), (-0.4, 0.99), (0.1, 1.0), (0.2, 0.95),
+         (0.36, 0.52), (0.42, 0.475), (0.485, 0.42), (0.5, 0.33)),
+        ((-0.5, 0.42), (-0.4, 0.465), (0.36, 0.455), (0.44, 0.42), (0.5, 0.31)),
+        (-0.495, -0.488), (0.36, 0.2), (0.1, 0.115, 0.27), (-0.27, 0.34), 0.35, 0.84, True,
+    ),
+}  # fmt: skip
+
+
+def wheel(radius: float, width: float, side: int, part: int, centre: np.ndarray) -> Mesh:
+    """A wheel about the y axis; `side` +1 is the left of the vehicle."""
+    y = np.array([-0.5, -0.44, -0.3, 0.3, 0.44, 0.5]) * width
+    r = np.array([0.8, 0.94, 1.0, 1.0, 0.94, 0.8]) * radius
+    path = np.stack([np.zeros(6), y, np.zeros(6)], axis=1) + centre
+    tyre = tube(path, r, Material.TYRE, (26, 26, 27), sides=18, caps=False, part=part)
+    angle = np.linspace(0, 2 * np.pi, 18, endpoint=False)
+    discs = []
+    for s, material, colour in ((side, Material.RIM, (20, 20, 20)), (-side, Material.BLACK, (14, 14, 14))):
+        depth = s * width * (0.4 if s == side else 0.5)
+        rim = np.stack([np.cos(angle), np.zeros(18), np.sin(angle)], axis=1) * radius * 0.86
+        vertices = np.concatenate([rim, [[0, s * width * 0.02, 0]]]) + centre + [0, depth, 0]
+        k = np.arange(18)
+        order = (k, (k + 1) % 18) if s < 0 else ((k + 1) % 18, k)
+        triangles = np.stack([order[0], order[1], np.full(18, 18)], axis=1)
+        uv = np.concatenate([0.5 + 0.43 * rim[:, [0, 2]] / (radius * 0.86) * 0.95, [[0.5, 0.5]]])
+        discs.append(faceted(vertices, triangles, material, colour, uv, part=part))
+    return merged([tyre, *discs])
+
+
+def _stations(body: Body, arch: float) -> np.ndarray:
+    """Stations along x (share of the length), dense where the outline bends."""
+    x = [*np.linspace(-0.5, 0.5, 15), *(k for k, _ in body.top), *(k for k, _ in body.belt)]
+    for p in body.pillars:
+        x += [p - 0.009, p + 0.009]
+    for w in body.wheels:
+        reach = arch / body.length
+        x += [w + reach * s for s in (-1.02, -0.99, -0.9, -0.72, -0.4, 0, 0.4, 0.72, 0.9, 0.99, 1.02)]
+    x += [-0.497, -0.49, 0.497, 0.49, 0.48, -0.48]
+    x = np.unique(np.round(np.clip(x, -0.5, 0.5), 4))
+    return x[np.concatenate([[True], np.diff(x) > 0.0015])]
+
+
+def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
+    """The body without wheels; paint is white, the actor's colour multiplies it."""
+    clearance, arch = 0.115 * H if H < 1.8 else 0.1 * H, body.radius * 1.17
+    x = _stations(body, arch)
+    top = PchipInterpolator(*zip(*body.top, strict=True))(x) * H
+    belt = np.minimum(PchipInterpolator(*zip(*body.belt, strict=True))(x) * H, top - 0.015)
+    sill = np.full_like(x, clearance)
+    tail = np.clip((np.abs(x) - 0.44) / 0.06, 0, 1)
+    sill += 0.05 * H * tail**2
+    for w in body.wheels:
+        d = (x - w) * L
+        inside = np.abs(d) < arch
+        arc = body.radius + np.sqrt(np.maximum(arch**2 - d**2, 0))
+        sill = np.where(inside, np.maximum(sill, arc), sill)
+    half = W / 2 * (1 - 0.2 * np.clip((np.abs(x) - 0.33) / 0.17, 0, 1) ** 2.6)
+    end = np.clip((np.abs(x) - 0.485) / 0.015, 0, 1)
+    half = half * (1 - 0.05 * end)
+    cabin = np.clip((top - belt) / (0.3 * H), 0, 1)
+    roof_half = half * (0.93 + (body.roof_width - 0.93) * cabin * 0.98)
+    arch_near = np.zeros_like(x)
+    for w in body.wheels:
+        arch_near = np.maximum(arch_near, np.clip(1.35 - np.abs(x - w) * L / arch, 0, 0.35) / 0.35)
+    drop = 0.055 * cabin + 0.012
+    ring = [
+        (np.zeros_like(x), sill),
+        (half * 0.72, sill),
+        (half * (0.965 + 0.02 * arch_near), sill),
+        (half * (0.985 + 0.015 * arch_near), sill + 0.1 * (belt - sill)),
+        (half, sill + 0.4 * (belt - sill)),
+        (half * 0.995, sill + 0.7 * (belt - sill)),
+        (half * 0.975, sill + 0.9 * (belt - sill)),
+        (half * 0.925, belt),
+        (roof_half + 0.0 * x, top - drop),
+        (roof_half - 0.055 - 0.03 * (1 - cabin), top - 0.3 * drop),
+        (roof_half * 0.5, top + 0.012 * cabin),
+        (np.zeros_like(x), top + 0.02 * cabin),
+    ]
+    y = np.stack([a for a, _ in ring], axis=1)
+    z = np.stack([b for _, b in ring], axis=1)
+    rows, columns = y.shape
+    xs = np.broadcast_to((x * L)[:, None], y.shape)
+    left = np.stack([xs, y, z], axis=-1).reshape(-1, 3)
+    right = left * [1, -1, 1]
+    grid = grid_triangles(rows, columns)
+    triangles = np.concatenate([grid, grid[:, ::-1] + len(left)])
+    vertices = np.concatenate([left, right])
+    caps = []
+    for row, tail_end in ((0, True), (rows - 1, False)):
+        a = row * columns + np.arange(columns - 1)
+        b = a + len(left)
+        pair = np.concatenate([np.stack([a, a + 1, b + 1], 1), np.stack([a, b + 1, b], 1)])
+        caps.append(pair[:, ::-1] if tail_end else pair)
+    caps_first = len(triangles)
+    triangles = np.concatenate([triangles, *caps])
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    centre = (a + b + c) / 3
+    cell = np.arange(caps_first // 2) // 2
+    column = np.concatenate([cell % (columns - 1)] * 2)
+    station = np.concatenate([cell // (columns - 1)] * 2)
+    middle = (x[:-1] + x[1:]) / 2
+    material = np.full(len(triangles), int(Material.PAINT))
+    colour = np.full((len(triangles), 3), 255)
+    uvs = np.zeros((len(triangles), 3, 2))
+    corner = vertices[triangles]
+    sides = (column >= 2) & (column <= 6)
+    body_faces = np.concatenate([sides, np.ones(len(triangles) - caps_first, bool)])
+    share_x = centre[:, 0] / L
+    flank = body_faces & (np.abs(normal[:, 1]) > 0.6)
+    uvs[..., 0] = corner[..., 0] / L + 0.5
+    uvs[..., 1] = (corner[..., 2] - clearance) / (0.68 * H - clearance)
+    material[flank] = Material.CAR_SIDE
+    for sign, kind in ((1, Material.CAR_FRONT), (-1, Material.CAR_REAR)):
+        high = (0.64 if sign > 0 else 0.7) * H if not body.blind_sides else 0.5 * H
+        facing = body_faces & (sign * normal[:, 0] > 0.32) & (sign * share_x > 0.36) & (centre[:, 2] < high)
+        material[facing] = kind
+        uvs[facing, :, 0] = sign * corner[facing][..., 1] / (W * 0.97) + 0.5
+        uvs[facing, :, 1] = (corner[facing][..., 2] - clearance) / (high - clearance)
+    under = np.concatenate([column < 2, np.zeros(len(triangles) - caps_first, bool)])
+    material[under], colour[under] = Material.BLACK, 12
+    tall = ((top - belt)[:-1] + (top - belt)[1:]) / 2 > 0.2 * H
+    glass_side = tall & (middle > body.pillars[0] - 0.02) & (middle < body.pillars[-1] + 0.055)
+    pillar = np.zeros_like(glass_side)
+    for p in body.pillars[1:-1] if not body.blind_sides else body.pillars[:-1]:
+        pillar |= np.abs(middle - p) < 0.009
+    if body.blind_sides:
+        glass_side &= middle > body.pillars[1]
+    in_screen = (middle > body.screen[1]) & (middle < body.screen[0])
+    in_rear = (middle > body.rear_glass[0]) & (middle < body.rear_glass[1])
+    if body.blind_sides:
+        in_rear &= False
+    on_side = np.concatenate([(column == 7) & glass_side[station], np.zeros(len(triangles) - caps_first, bool)])
+    on_pillar = np.concatenate([(column == 7) & pillar[station], np.zeros(len(triangles) - caps_first, bool)])
+    on_end = np.concatenate(
+        [(column >= 9) & (in_screen | in_rear)[station], np.zeros(len(triangles) - caps_first, bool)]
+    )
+    glass = (on_side & ~on_pillar) | on_end
+    material[glass], colour[glass] = Material.GLASS, 255
+    low = 0.62 * H
+    uvs[on_side, :, 0] = corner[on_side][..., 0] / 1.9 + 0.25
+    uvs[on_end, :, 0] = corner[on_end][..., 1] / W + 0.5
+    uvs[glass, :, 1] = np.clip((corner[glass][..., 2] - low) / (0.38 * H), 0, 1)
+    material[on_pillar], colour[on_pillar] = Material.BLACK, 18
+    return faceted(vertices, triangles, material, colour, uvs, crease=33)
+
+
+def car(kind: str, rng: np.random.Generator) -> Asset:
+    """A car or van of a body type in `BODIES`, its sizes varied by up to 5 percent."""
+    body = BODIES[kind]
+    L, W, H = (v * rng.uniform(0.96, 1.05) for v in (body.length, body.width, body.height))
+    pieces = [_shell(body, L, W, H)]
+    joints = [np.zeros(3)]
+    thickness = 0.2 if H < 1.8 else 0.23
+    for k, axle in enumerate(body.wheels):
+        for j, side in enumerate((1, -1)):
+            at = np.array([axle * L, side * (W / 2 - thickness / 2 - 0.025), body.radius])
+            pieces.append(wheel(body.radius, thickness, side, 1 + 2 * k + j, at))
+            joints.append(at)
+    belt = PchipInterpolator(*zip(*body.belt, strict=True))(body.pillars[-1]) * H
+    for side in (1, -1):
+        at = (body.pillars[-1] * L + 0.02, side * (W / 2 + 0.07), belt + 0.1)
+        pieces.append(ellipsoid((0.075, 0.1, 0.075), at, Material.PAINT, (255, 255, 255)))
+        arm = (body.pillars[-1] * L + 0.03, side * (W / 2 - 0.03), belt + 0.05)
+        pieces.append(box((0.05, 0.16, 0.035), arm, Material.BLACK, (20, 20, 20)))
+        back = np.array([[0, 0.07, -0.05], [0, -0.07, -0.05], [0, -0.07, 0.05], [0, 0.07, 0.05]])
+        pieces.append(quad(back + at - [0.076, 0, 0], Material.GLASS))
+    if kind in ("estate", "suv", "mpv") and rng.random() < 0.7:
+        for side in (1, -1):
+            y = side * W / 2 * body.roof_width * 0.93
+            rail = np.array([[-0.36 * L, y, 0.985 * H], [-0.34 * L, y, 1.0 * H], [0.0, y, 1.015 * H], [0.02 * L, y, 0.995 * H]])
+            pieces.append(tube(rail, 0.016, Material.METAL, (60, 62, 64), sides=5))
+    if rng.random() < 0.5:
+        whip = np.array([[-0.3 * L, 0, 0.985 * H], [-0.35 * L, 0, 1.0 * H + 0.16]])
+        pieces.append(tube(whip, 0.008, Material.BLACK, (20, 20, 20), sides=4))
+    mesh = merged(pieces)
+    low, high = mesh.bounds
+    category = "van" if kind in ("minibus", "panel_van") else "car"
+    size = (float(high[0] - low[0]), float(W), float(high[2] - low[2]))
+    return Asset(kind, category, mesh, size, Motion.WHEELS, np.stack(joints), body.radius)
