@@ -1,0 +1,84 @@
+"""Frame to Tracks: projection, model, tracking; the same for a bag, a data set and the nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.geometry.projection import depth_image
+from amodal_core.models.base import Model
+from amodal_core.tracking import Tracker
+
+PROJECTION = "depth_projection"
+SEGMENTATION = "segmentation"
+TRACKING = "tracking"
+STAGES = (PROJECTION, SEGMENTATION, TRACKING)
+
+
+@dataclass(eq=False)
+class Step:
+    """What became of one frame.
+
+    Attributes:
+        frame: the frame with its depth image.
+        instances: what the model found.
+        tracks: the same with identities, and the objects carried through occlusion.
+        report: milliseconds by stage, and warnings.
+    """
+
+    frame: Frame
+    instances: Instances
+    tracks: Tracks
+    report: Report
+
+
+class Pipeline:
+    """The stages in their order; each may be called alone, as the nodes do.
+
+    Args:
+        model: finds instances.
+        tracker: gives them identities.
+    """
+
+    def __init__(self, model: Model, tracker: Tracker | None = None) -> None:
+        self.model = model
+        self.tracker = tracker or Tracker()
+
+    def step(self, frame: Frame) -> tuple[Tracks, Report]:
+        """The tracks of the stream's next frame, and how it went."""
+        result = self.run(frame)
+        return result.tracks, result.report
+
+    def run(self, frame: Frame) -> Step:
+        """Like `step`, with what lies between."""
+        report = Report()
+        frame = self.project(frame, report)
+        instances = self.segment(frame, report)
+        return Step(frame, instances, self.track(instances, frame, report), report)
+
+    @staticmethod
+    def project(frame: Frame, report: Report) -> Frame:
+        """The frame with the depth image of its points, where it has none of its own."""
+        if frame.depth is not None or frame.points is None or frame.calibration is None:
+            return frame
+        with report.time(PROJECTION):
+            return replace(frame, depth=depth_image(frame.points, frame.calibration))
+
+    def segment(self, frame: Frame, report: Report) -> Instances:
+        """The model's instances; none, with a warning, where a part is absent that it needs."""
+        absent = sorted(part for part in self.model.inputs if getattr(frame, part) is None)
+        if absent:
+            report.warnings.append(f"{self.model.name} needs {', '.join(absent)}: frame is empty")
+            return Instances.empty(frame.size)
+        with report.time(SEGMENTATION):
+            return self.model.infer([frame], report)[0]
+
+    def track(self, instances: Instances, frame: Frame, report: Report) -> Tracks:
+        """The tracker's step."""
+        with report.time(TRACKING):
+            return self.tracker.step(instances, frame.stamp, frame, report)
+
+    def reset(self) -> None:
+        """Forget the stream: its video memory and its tracks."""
+        self.model.reset()
+        self.tracker.reset()
