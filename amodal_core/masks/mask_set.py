@@ -40,7 +40,12 @@ class RleMasks(Masks):
 
     def __init__(self, size: tuple[int, int], counts: Sequence[bytes]) -> None:
         self.size = (int(size[0]), int(size[1]))
-        self.counts = list(counts)
+        self.__dict__["counts"] = list(counts)
+
+    @cached_property
+    def counts(self) -> list[bytes]:
+        """Compressed RLE counts of each mask, made when first asked for."""
+        return rle.pack(*self._runs, self.size[0] * self.size[1])
 
     @classmethod
     def empty(cls, size: tuple[int, int], n: int = 0) -> RleMasks:
@@ -80,19 +85,42 @@ class RleMasks(Masks):
 
     @classmethod
     def _from_runs(cls, size: tuple[int, int], runs: np.ndarray, first: np.ndarray) -> RleMasks:
-        out = cls(size, rle.pack(runs, first, size[0] * size[1]))
+        out = cls.__new__(cls)
+        out.size = (int(size[0]), int(size[1]))
         out.__dict__["_runs"] = (runs, first)
         return out
 
+    @classmethod
+    def concatenated(cls, sets: Sequence[RleMasks]) -> RleMasks:
+        """The masks of one or more sets, one after the other."""
+        for other in sets[1:]:
+            sets[0]._same_size(other)
+        if all("_runs" in s.__dict__ for s in sets):
+            shifts = np.cumsum([0] + [len(s._runs[0]) for s in sets])
+            first = [s._runs[1][1:] + shift for s, shift in zip(sets, shifts, strict=False)]
+            runs = np.concatenate([s._runs[0] for s in sets])
+            return cls._from_runs(
+                sets[0].size, runs, np.concatenate([np.zeros(1, np.int64), *first])
+            )
+        return cls(sets[0].size, [c for s in sets for c in s.counts])
+
     def __len__(self) -> int:
-        return len(self.counts)
+        parsed = self.__dict__.get("_runs")
+        return len(self.counts) if parsed is None else len(parsed[1]) - 1
 
     def __getitem__(self, index: Any) -> RleMasks:
         which = index if isinstance(index, slice) else np.asarray(index)
         if isinstance(which, np.ndarray) and which.size == 0:
             which = which.astype(np.int64)
-        chosen = np.arange(len(self.counts))[which]
-        return RleMasks(self.size, [self.counts[i] for i in np.atleast_1d(chosen)])
+        chosen = np.atleast_1d(np.arange(len(self))[which])
+        out = RleMasks.__new__(RleMasks)
+        out.size = self.size
+        if "_runs" in self.__dict__:
+            out.__dict__["_runs"] = rle.gather(*self._runs, chosen)
+        if "counts" in self.__dict__:
+            counts = self.counts
+            out.__dict__["counts"] = [counts[i] for i in chosen.tolist()]
+        return out
 
     def __and__(self, other: RleMasks) -> RleMasks:
         """Mask by mask, what both cover."""
@@ -116,7 +144,7 @@ class RleMasks(Masks):
 
     def dense(self) -> np.ndarray:
         """(N, H, W) bool."""
-        if not self.counts:
+        if len(self) == 0:
             return np.zeros((0, *self.size), bool)
         return coco.decode(self.coco()).transpose(2, 0, 1).astype(bool)
 
@@ -161,11 +189,14 @@ class RleMasks(Masks):
 
     def union(self) -> RleMasks:
         """One mask: everything that any of them covers."""
-        order = np.arange(len(self), dtype=np.int64)
-        runs, _ = rle.peel(*self._runs, order, self.size[0] * self.size[1])
+        runs = self._runs[0]
+        if len(runs) == 0:
+            return self.empty(self.size, 1)
         runs = runs[np.argsort(runs[:, 0], kind="stable")]
-        joins = np.flatnonzero(runs[1:, 0] == runs[:-1, 1])
-        merged = np.stack([np.delete(runs[:, 0], joins + 1), np.delete(runs[:, 1], joins)], axis=1)
+        ends = np.maximum.accumulate(runs[:, 1])
+        apart = runs[1:, 0] > ends[:-1]
+        starts = runs[np.append(True, apart), 0]
+        merged = np.stack([starts, ends[np.append(apart, True)]], axis=1)
         return self._from_runs(self.size, merged, np.array([0, len(merged)], np.int64))
 
     def layered(self, order: np.ndarray) -> RleMasks:

@@ -85,7 +85,7 @@ def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
 def paste_rle(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> RleMasks:
     """Encode mask heads' grids without making a pixel: the runs follow from the grid's columns.
 
-    The grids are small, so they come to the host whatever device they are on (one copy).
+    The grids are small, so they come to the host whatever device they are on.
 
     Args:
         logits: (N, S, S) float.
@@ -95,11 +95,8 @@ def paste_rle(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) 
     """
     if logits.ndim != 3 or logits.shape[1] != logits.shape[2] or boxes.shape != (len(logits), 4):
         raise ValueError(f"logits {tuple(logits.shape)} and boxes {tuple(boxes.shape)} do not fit")
-    n, side = logits.shape[:2]
-    packed = torch.cat([logits.detach().reshape(n, -1).float(), boxes.detach().float()], dim=1)
-    host = packed.cpu().numpy()
-    grids = np.ascontiguousarray(host[:, :-4]).reshape(n, side, side)
-    corners = np.ascontiguousarray(host[:, -4:], np.float64)
+    grids = np.ascontiguousarray(logits.detach().float().cpu().numpy())
+    corners = np.ascontiguousarray(boxes.detach().cpu().double().numpy())
     return RleMasks._from_runs(size, *_paste_runs(grids, corners, int(size[0]), int(size[1])))
 
 

@@ -98,6 +98,20 @@ def _pack(runs, first, pixels):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def gather(runs, first, chosen):  # type: ignore[no-untyped-def]
+    """The masks of these indices: runs, first."""
+    out_first = np.zeros(len(chosen) + 1, np.int64)
+    for k in range(len(chosen)):
+        n = chosen[k]
+        out_first[k + 1] = out_first[k] + first[n + 1] - first[n]
+    out = np.empty((out_first[-1], 2), np.int64)
+    for k in range(len(chosen)):
+        n = chosen[k]
+        out[out_first[k] : out_first[k + 1]] = runs[first[n] : first[n + 1]]
+    return out, out_first
+
+
+@njit(cache=True, nogil=True)
 def bounds(runs, first, height):  # type: ignore[no-untyped-def]
     """Boxes (N, 4) int64 xyxy, exclusive maximum, zeros where empty, and areas (N,) int64."""
     masks = len(first) - 1
@@ -159,7 +173,11 @@ def intersections(runs_a, first_a, boxes_a, runs_b, first_b, boxes_b, shifts, he
 
 @njit(cache=True, nogil=True)
 def _combine_one(runs, last, a, p, p_end, b, q, q_end, how, pixels):  # type: ignore[no-untyped-def]
-    lowest, position = last, 0
+    lowest, position = last, pixels
+    if p < p_end:
+        position = a[p, 0]
+    if q < q_end:
+        position = min(position, b[q, 0])
     while position < pixels and (p < p_end or q < q_end):
         in_a = p < p_end and a[p, 0] <= position
         in_b = q < q_end and b[q, 0] <= position
@@ -209,15 +227,36 @@ def peel(runs, first, order, pixels):  # type: ignore[no-untyped-def]
     ends = np.zeros(len(order), np.int64)
     count, last = 0, 0
     for n in order:
-        need = last + first[n + 1] - first[n] + count
+        begin, end = first[n], first[n + 1]
+        begins[n] = ends[n] = last
+        if begin == end:
+            continue
+        # Only what is covered between the mask's first and last pixel matters.
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) // 2
+            if covered[middle, 1] < runs[begin, 0]:
+                low = middle + 1
+            else:
+                high = middle
+        stop, high = low, count
+        while stop < high:
+            middle = (stop + high) // 2
+            if covered[middle, 0] <= runs[end - 1, 1]:
+                stop = middle + 1
+            else:
+                high = middle
+        need = last + end - begin + stop - low
         if need > len(shown):
             larger = np.empty((2 * need, 2), np.int64)
             larger[:last] = shown[:last]
             shown = larger
-        begins[n] = last
-        last = _combine_one(shown, last, runs, first[n], first[n + 1], covered, 0, count, 2, pixels)
+        last = _combine_one(shown, last, runs, begin, end, covered, low, stop, 2, pixels)
         ends[n] = last
-        count = _combine_one(spare, 0, runs, first[n], first[n + 1], covered, 0, count, 1, pixels)
+        spare[:low] = covered[:low]
+        at = _combine_one(spare, low, runs, begin, end, covered, low, stop, 1, pixels)
+        spare[at : at + count - stop] = covered[stop:count]
+        count = at + count - stop
         covered, spare = spare, covered
     out = np.empty((last, 2), np.int64)
     out_first = np.zeros(len(order) + 1, np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from amodal_core.frame import Instances
+from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.motion import Motion, measure
 
 
@@ -27,8 +28,8 @@ class Book:
         votes: (T, C) float64, evidence for each class.
         motion: filters.
         boxes: (T, 4) float32, the amodal box at its last sight.
-        amodal: (T,) object, COCO counts of the amodal mask at its last sight.
-        visible: (T,) object, the same of the visible mask.
+        amodal: T amodal masks at their last sight.
+        visible: T visible masks, the same.
         boxes3d: (T, 7) float32, NaN where unknown.
         embeddings: (T, D) float32 of length one, zeros where unknown.
     """
@@ -44,8 +45,8 @@ class Book:
     votes: np.ndarray
     motion: Motion
     boxes: np.ndarray
-    amodal: np.ndarray
-    visible: np.ndarray
+    amodal: RleMasks
+    visible: RleMasks
     boxes3d: np.ndarray
     embeddings: np.ndarray
 
@@ -80,8 +81,8 @@ class Book:
             votes=ballots(seen),
             motion=Motion.started(measure(np.asarray(seen.amodal_boxes), depths, boxes3d)),
             boxes=np.array(seen.amodal_boxes, np.float32),
-            amodal=counts(seen.amodal.rle().counts),
-            visible=counts(seen.visible.rle().counts),
+            amodal=seen.amodal.rle(),
+            visible=seen.visible.rle(),
             boxes3d=np.full((n, 7), np.nan, np.float32) if boxes3d is None else boxes3d.copy(),
             embeddings=embeddings,
         )
@@ -94,6 +95,8 @@ class Book:
             a, b = getattr(self, f.name), getattr(other, f.name)
             if isinstance(a, Motion):
                 parts[f.name] = a.joined(b)
+            elif isinstance(a, RleMasks):
+                parts[f.name] = RleMasks.concatenated([a, b])
             elif f.name in ("votes", "embeddings"):
                 width = max(a.shape[1], b.shape[1])
                 parts[f.name] = np.concatenate([widened(a, width), widened(b, width)])
@@ -113,8 +116,10 @@ class Book:
         self.votes = widened(self.votes, width)
         self.votes[rows] += widened(ballot, width)
         self.boxes[rows] = seen.amodal_boxes
-        self.amodal[rows] = counts(seen.amodal.rle().counts)
-        self.visible[rows] = counts(seen.visible.rle().counts)
+        newest = np.arange(len(self))
+        newest[rows] = len(self) + np.arange(len(rows))
+        self.amodal = RleMasks.concatenated([self.amodal, seen.amodal.rle()])[newest]
+        self.visible = RleMasks.concatenated([self.visible, seen.visible.rle()])[newest]
         if seen.boxes3d is not None:
             fresh = np.isfinite(np.asarray(seen.boxes3d)).all(axis=1)
             self.boxes3d[rows[fresh]] = np.asarray(seen.boxes3d)[fresh]
@@ -141,13 +146,6 @@ def ballots(seen: Instances) -> np.ndarray:
     out = np.zeros((len(classes), int(classes.max(initial=0)) + 1))
     weight = np.asarray(seen.scores) * (1.0 - 0.7 * np.asarray(seen.occlusion_rates)) + 1e-3
     out[np.arange(len(classes)), classes] = weight
-    return out
-
-
-def counts(texts: list[bytes]) -> np.ndarray:
-    """(N,) object array of COCO counts."""
-    out = np.empty(len(texts), object)
-    out[:] = texts
     return out
 
 

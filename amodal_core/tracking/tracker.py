@@ -142,8 +142,8 @@ class Tracker:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         config = self.config
         tracks = Looks(
-            RleMasks(seen.size, book.amodal.tolist()),
-            RleMasks(seen.size, book.visible.tolist()),
+            book.amodal,
+            book.visible,
             book.class_ids,
             book.embeddings,
         )
@@ -174,8 +174,7 @@ class Tracker:
         frame: Frame | None,
     ) -> tuple[RleMasks, Evidence]:
         """Predicted amodal masks of the unseen tracks, and what the frame says of their places."""
-        last = RleMasks(seen.size, book.amodal[unseen].tolist())
-        masks = last.moved(book.boxes[unseen], book.motion[unseen].boxes())
+        masks = book.amodal[unseen].moved(book.boxes[unseen], book.motion[unseen].boxes())
         depth = None if frame is None else frame.depth
         if depth is not None and depth.shape != tuple(seen.size):
             depth = None
@@ -246,14 +245,11 @@ class Tracker:
         shown = found.visible.rle()
         n, c = len(known), len(carried)
         everything = np.concatenate([known, carried])
-        remains = RleMasks(size, shown.union().counts * c) if c else RleMasks.empty(size)
-        remains = masks - remains
-        whole = np.maximum(masks.areas(), 1)
-        gone = hidden & (remains.areas() < 0.1 * whole)
-        nothing = RleMasks.empty(size, 1).counts[0]
-        rest = RleMasks(
-            size, [nothing if g else r for g, r in zip(gone, remains.counts, strict=True)]
-        )
+        rest = masks - shown.union()[np.zeros(c, np.int64)]
+        gone = hidden & (rest.areas() < 0.1 * np.maximum(masks.areas(), 1))
+        rest = RleMasks.concatenated([rest, RleMasks.empty(size, 1)])[
+            np.where(gone, c, np.arange(c))
+        ]
         ranges = np.nan_to_num(book.motion.ranges()[carried]).astype(np.float32)
         limits = [size[1], size[0]] * 2
         boxes = np.clip(book.motion[carried].boxes(), 0, limits).astype(np.float32)
@@ -272,8 +268,8 @@ class Tracker:
             embeddings = np.concatenate(
                 [np.asarray(found.embeddings), book.embeddings[carried][:, :width]]
             )
-        amodal = RleMasks(size, found.amodal.rle().counts + masks.counts)
-        visible = RleMasks(size, shown.counts + rest.counts)
+        amodal = RleMasks.concatenated([found.amodal.rle(), masks])
+        visible = RleMasks.concatenated([shown, rest])
         depths = np.concatenate([np.asarray(found.depths, np.float32), ranges])
         occluders = np.zeros((n + c, n + c), bool)
         if c:
