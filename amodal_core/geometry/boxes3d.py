@@ -75,8 +75,8 @@ def project_convex(
 ) -> np.ndarray:
     """The outline that the convex hull of 3D points has in the image.
 
-    The part of the hull behind the near plane is cut off: where points lie on both sides of it, each
-    line between the two sides contributes the point where it crosses.
+    The part of the hull behind the near plane is cut off: where points lie on both sides of it,
+    each line between the two sides contributes the point where it crosses.
 
     Args:
         vertices: (M, 3) metres, LiDAR frame.
@@ -104,7 +104,7 @@ def project_convex(
 
 
 def image_boxes(boxes: np.ndarray, calibration: Calibration, near: float = NEAR) -> np.ndarray:
-    """(N, 7) boxes -> (N, 4) float32 xyxy of their projections, cut to the image; zeros if unseen."""
+    """(N, 7) boxes -> (N, 4) float32 xyxy in the image, cut to it; zeros where unseen."""
     out = np.zeros((len(boxes), 4), np.float32)
     limit = np.array([calibration.width, calibration.height], np.float64)
     for i, vertices in enumerate(corners(boxes)):

@@ -27,8 +27,8 @@ class RangeImage:
     """A scan laid out by laser and azimuth.
 
     Attributes:
-        index: (R, COLUMNS) int32, the nearest point in each cell, -1 where there is none; row 0 looks
-            highest.
+        index: (R, COLUMNS) int32, the nearest point in each cell, -1 where there is none; row 0
+            looks highest.
         cells: (N,) int32, flat cell of each point, -1 for points that are not finite.
     """
 
@@ -51,6 +51,33 @@ class Ground:
     def at(self, xy: np.ndarray) -> np.ndarray:
         """(N, 2) x, y in metres -> (N,) float32 ground height, bilinear between cells."""
         return _interpolate(self.heights, np.ascontiguousarray(xy, np.float32))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the scan says about a cluster beside where its points are; shares are 0-1.
+
+    Attributes:
+        hidden_left: share of its rows in which something nearer ends it on the left.
+        hidden_right: the same on the right, both seen from the sensor.
+        touching: share of its row ends at which something else stands at the same range.
+        cut_above: share of its columns in which it reaches the scan's uppermost laser.
+        smooth: share of its returns that lie on the line between their neighbours in the row.
+    """
+
+    hidden_left: float = 0.0
+    hidden_right: float = 0.0
+    touching: float = 0.0
+    cut_above: float = 0.0
+    smooth: float = 1.0
+
+
+def gather_evidence(
+    points: np.ndarray, image: RangeImage, labels: np.ndarray, count: int
+) -> list[Evidence]:
+    """The evidence for each of `count` clusters, `labels` (N,) int32 being -1 for other points."""
+    shares = _evidence(points, image.index, labels, count)
+    return [Evidence(*row) for row in shares.tolist()]
 
 
 def range_image(points: np.ndarray) -> RangeImage:
@@ -192,7 +219,7 @@ def _fill_cells(points, azimuth, rows, index, cells):  # type: ignore[no-untyped
 
 @njit(cache=True)
 def _ground_plane(points):  # type: ignore[no-untyped-def]
-    """Height under the sensor and slopes (z = z0 + a x + b y) of the plane with most low returns."""
+    """Height z0 under the sensor and slopes a, b of the plane with most of the low returns."""
     bins = np.zeros(100, np.int64)
     for i in range(len(points)):
         r2 = points[i, 0] ** 2 + points[i, 1] ** 2
@@ -201,7 +228,7 @@ def _ground_plane(points):  # type: ignore[no-untyped-def]
             k = int((points[i, 2] + 4.0) / 0.1)
             if 0 <= k < 40:
                 bins[k] += 1
-    k = np.argmax(bins)
+    k = int(np.argmax(bins))
     z0, a, b = -4.0 + 0.1 * k + 0.05, 0.0, 0.0
     if bins[k] == 0:
         return -1.73, 0.0, 0.0
@@ -222,11 +249,15 @@ def _ground_plane(points):  # type: ignore[no-untyped-def]
                 syz += y * z
         if n < 50:
             break
-        A = np.array([[n, sx, sy], [sx, sxx, sxy], [sy, sxy, syy]])
-        if abs(np.linalg.det(A)) < 1e-3:
+        # Cramer's rule about the centroid; np.linalg would cost seconds of compilation.
+        mx, my, mz = sx / n, sy / n, sz / n
+        cxx, cxy, cyy = sxx / n - mx * mx, sxy / n - mx * my, syy / n - my * my
+        cxz, cyz = sxz / n - mx * mz, syz / n - my * mz
+        det = cxx * cyy - cxy * cxy
+        if det < 1e-3:
             break
-        solution = np.linalg.solve(A, np.array([sz, sxz, syz]))
-        z0, a, b = solution[0], solution[1], solution[2]
+        a, b = (cxz * cyy - cyz * cxy) / det, (cyz * cxx - cxz * cxy) / det
+        z0 = mz - a * mx - b * my
     return z0, a, b
 
 
@@ -247,9 +278,9 @@ def _follow_ground(points, index, z0, a, b, sums, counts):  # type: ignore[no-un
             # The road may leave the plane slowly; a step up of more than a kerb is no ground.
             if abs(z - plane) > 0.2 + 0.02 * r:
                 continue
-            if r < r_last - 0.3 or abs(z - z_last) > 0.1 + 0.1 * max(r - r_last, 0.0):
-                if z > plane + 0.15 or z < plane - 0.4:
-                    continue
+            breaks = r < r_last - 0.3 or abs(z - z_last) > 0.1 + 0.1 * max(r - r_last, 0.0)
+            if breaks and (z > plane + 0.15 or z < plane - 0.4):
+                continue
             r_last, z_last = r, z
             k, m = int((x + _REACH) / _CELL), int((y + _REACH) / _CELL)
             if 0 <= k < side and 0 <= m < side:
@@ -375,3 +406,56 @@ def _joined(points, i, j, sine):  # type: ignore[no-untyped-def]
     # |p1 x p2| = d1 d2 sin(alpha); the angle at the farther return has d2 sin(alpha) / gap.
     cx, cy, cz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
     return np.sqrt(cx * cx + cy * cy + cz * cz) > sine * d * gap
+
+
+@njit(cache=True)
+def _evidence(points, index, labels, count):  # type: ignore[no-untyped-def]
+    rows, columns = index.shape
+    total = np.zeros((count, 5), np.float32)
+    found = np.zeros((count, 5), np.float32)
+    for row in range(rows):
+        for column in range(columns):
+            i = index[row, column]
+            if i < 0 or labels[i] < 0:
+                continue
+            k = labels[i]
+            d = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
+            beside = np.zeros(2, np.float32)
+            same = 0
+            for side in range(2):
+                step = 2 * side - 1
+                for s in range(1, 6):
+                    j = index[row, (column + step * s) % columns]
+                    if j < 0:
+                        continue
+                    other = np.sqrt(points[j, 0] ** 2 + points[j, 1] ** 2)
+                    if labels[j] == k:
+                        beside[side] = other
+                        same += s == 1
+                    else:
+                        total[k, side] += 1
+                        found[k, side] += other < 0.95 * d
+                        total[k, 2] += 1
+                        found[k, 2] += labels[j] >= 0 and abs(other - d) < 1.0
+                    break
+            if same == 2:
+                total[k, 4] += 1
+                bend = abs(beside[0] - 2 * d + beside[1])
+                # Along a side seen at a grazing angle the range changes fast, but evenly.
+                slope = abs(beside[0] - d) + abs(beside[1] - d)
+                found[k, 4] += bend < 0.04 + 0.25 * slope
+    for column in range(columns):
+        for row in range(rows):
+            i = index[row, column]
+            if i >= 0:
+                if labels[i] >= 0:
+                    total[labels[i], 3] += 1
+                    found[labels[i], 3] += row == 0
+                break
+    for k in range(count):
+        for m in range(5):
+            if total[k, m] > 0:
+                found[k, m] /= total[k, m]
+            elif m == 4:
+                found[k, m] = 1.0
+    return found

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
-from amodal_core.geometry.clustering import Ground
+from amodal_core.geometry.clustering import Evidence, Ground
 from amodal_core.geometry.lshape import Rectangle, fit_rectangle
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist", "other")
+VEHICLES = ("car", "truck")
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,16 @@ class Size:
     height: tuple[float, float, float]
 
 
-# Means and spreads of KITTI's labels of cars and trucks; people from anthropometric tables.
+# Means and spreads of KITTI's labels of vehicles; people from anthropometric tables.
 SIZES = {
-    "car": Size((4.2, 3.3, 5.4), (1.75, 1.5, 2.1), (1.52, 1.3, 2.05)),
-    "truck": Size((7.0, 4.6, 18.0), (2.45, 1.9, 3.2), (3.0, 2.1, 4.2)),
+    "car": Size((4.2, 3.3, 5.4), (1.75, 1.5, 2.1), (1.52, 1.3, 1.95)),
+    "truck": Size((7.0, 4.6, 18.0), (2.45, 1.9, 3.2), (3.3, 1.95, 4.2)),
     "pedestrian": Size((0.7, 0.4, 1.2), (0.6, 0.35, 1.0), (1.72, 1.1, 2.05)),
     "cyclist": Size((1.75, 1.4, 2.2), (0.6, 0.4, 0.95), (1.72, 1.4, 2.05)),
 }
+
+_SMOOTH = 0.55
+"""Share of smooth returns that tells bodywork (0.7 and more) from foliage (0.2 to 0.45)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +55,6 @@ class Candidate:
     cut_above: bool
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the scan says about a cluster beside its points.
-
-    Attributes:
-        hidden_left: share of its rows in which something nearer ends it on the left.
-        hidden_right: the same on the right, both seen from the sensor.
-        cut_above: share of its columns in which it reaches the scan's uppermost lasers.
-    """
-
-    hidden_left: float
-    hidden_right: float
-    cut_above: float
-
-
 def complete(
     points: np.ndarray, heights: np.ndarray, evidence: Evidence, ground: Ground
 ) -> Candidate | None:
@@ -81,10 +69,9 @@ def complete(
     Returns:
         None where the cluster is no object: too large, too flat, pole, wall or foliage.
     """
-    xy = points[:, :2]
-    rectangle = fit_rectangle(_thin(xy))
+    rectangle = fit_rectangle(_thin(points[:, :2]))
     top = float(np.quantile(heights, 0.99))
-    name = _classify(rectangle, xy, heights, top, evidence.cut_above > 0.3)
+    name = _classify(rectangle, points[:, :2], heights, top, evidence)
     if name is None:
         return None
     yaw, low, high = _grow(name, rectangle, evidence)
@@ -99,7 +86,7 @@ def complete(
         height = float(np.clip(max(top, usual) if cut else top, least, most))
     z = float(ground.at(np.array([[x, y]], np.float32))[0])
     box = np.array([x, y, z + height / 2, size[0], size[1], height, yaw])
-    return Candidate(name, box, _score(name, len(points), rectangle), cut)
+    return Candidate(name, box, _score(name, len(points), rectangle, evidence), cut)
 
 
 def _thin(xy: np.ndarray, most: int = 400) -> np.ndarray:
@@ -107,64 +94,57 @@ def _thin(xy: np.ndarray, most: int = 400) -> np.ndarray:
 
 
 def _classify(
-    r: Rectangle, xy: np.ndarray, heights: np.ndarray, top: float, cut: bool
+    r: Rectangle, xy: np.ndarray, heights: np.ndarray, top: float, evidence: Evidence
 ) -> str | None:
     size = r.high - r.low
     length, width = float(size.max()), float(size.min())
-    if top < 0.45 or length > 18.0 or width > 3.6:
-        return None
-    if length < 0.35 and top > 1.3:
+    cut = evidence.cut_above > 0.3
+    foliage = evidence.smooth < _SMOOTH
+    if top < 0.5 or length > SIZES["truck"].length[2] or width > 3.5:
         return None
     if length < 1.2 and width < 1.0:
-        if 1.2 <= top <= 2.05 and not cut and length > 0.3:
+        # A person is narrower than 1.2 m and wider than a pole.
+        if 1.2 <= top <= 2.05 and not cut and length > 0.35:
             return "pedestrian"
-        return "other" if top < 2.0 and not cut else None
+        return "other" if top < 1.2 and not foliage else None
     upper = xy[heights > 0.7 * top]
     narrow = len(upper) > 0 and float(np.hypot(*(upper.max(axis=0) - upper.min(axis=0)))) < 0.9
     if length < 2.2 and width < 1.0 and 1.35 <= top <= 2.05 and narrow and not cut:
         return "cyclist"
-    rough = r.error > 0.12 + 0.08 * width
-    if (top > 2.1 or length > 5.6) and length > 1.6:
-        if rough or (top > 4.0):
-            return None
-        return "truck" if width < 3.2 else None
-    if rough:
+    if foliage or r.error > 0.15 + 0.12 * width:
         return None
-    if 1.0 < top <= 2.1 and length > 1.2 and width < 2.4:
+    if top > SIZES["truck"].height[1] or length > 6.0:
+        tall_enough = top > 1.7 and length > 1.5
+        return "truck" if tall_enough and width < 3.2 else None
+    if top > 0.8 and length > 1.2 and width < 2.4:
         return "car"
-    return "other" if length < 3.5 else None
+    return "other" if length < 3.0 else None
 
 
 def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarray, np.ndarray]:
     """Heading and extent along it: the first axis is the length's."""
-    yaw, low, high = r.yaw, r.low.copy(), r.high.copy()
-    if name == "other":
-        if (high - low)[1] > (high - low)[0]:
-            yaw, low, high = _quarter_turn(yaw, low, high)
-        least = np.array([0.3, 0.3])
-        return yaw, *_extend(low, high, np.maximum(high - low, least))
-    size = SIZES[name]
-    turned = _quarter_turn(yaw, low, high)
+    yaw, low, high = r.yaw, r.low, r.high
     extent = high - low
-    # The longer side is the length unless it is too short to be: then it is the end of the object.
     long_first = extent[0] >= extent[1]
-    if name in ("car", "truck") and extent.max() < 1.15 * size.width[2]:
+    # A vehicle whose longer visible side is too short to be its length shows its front or rear.
+    if name in VEHICLES and extent.max() < 1.15 * SIZES[name].width[2]:
         long_first = not long_first
     if not long_first:
-        yaw, low, high = turned
+        yaw, low, high = _quarter_turn(yaw, low, high)
     extent = high - low
-    wanted = np.array(
-        [
-            _wanted(extent[0], size.length, evidence),
-            _wanted(extent[1], size.width, evidence),
-        ]
-    )
+    if name == "other":
+        wanted = np.maximum(extent, 0.3)
+    else:
+        size = SIZES[name]
+        hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.4
+        wanted = np.array(
+            [_wanted(extent[0], size.length, hidden), _wanted(extent[1], size.width, hidden)]
+        )
     return yaw, *_extend(low, high, wanted)
 
 
-def _wanted(seen: float, size: tuple[float, float, float], evidence: Evidence) -> float:
+def _wanted(seen: float, size: tuple[float, float, float], hidden: bool) -> float:
     usual, least, _ = size
-    hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.4
     if seen >= least and not hidden:
         return seen
     return max(seen, usual)
@@ -189,62 +169,11 @@ def _quarter_turn(
     yaw: float, low: np.ndarray, high: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """The same rectangle with its axes turned by 90 degrees."""
-    return (
-        yaw - np.pi / 2,
-        np.array([-high[1], low[0]]),
-        np.array([-low[1], high[0]]),
-    )
+    return yaw - np.pi / 2, np.array([-high[1], low[0]]), np.array([-low[1], high[0]])
 
 
-def _score(name: str, count: int, r: Rectangle) -> float:
+def _score(name: str, count: int, r: Rectangle, evidence: Evidence) -> float:
     points = 1.0 - np.exp(-count / 60.0)
-    fit = np.exp(-r.error / 0.25)
+    fit = np.exp(-r.error / 0.5) * min(1.0, evidence.smooth / 0.7)
     base = 0.6 if name == "other" else 1.0
     return float(np.clip(base * (0.25 + 0.75 * points) * fit, 0.01, 0.99))
-
-
-@njit(cache=True)
-def evidence_of(points, index, cells, labels, count):  # type: ignore[no-untyped-def]
-    """For each of `count` clusters: (count, 3) float32 as in Evidence."""
-    rows, columns = index.shape
-    total = np.zeros((count, 3), np.float32)
-    out = np.zeros((count, 3), np.float32)
-    for row in range(rows):
-        for column in range(columns):
-            i = index[row, column]
-            if i < 0 or labels[i] < 0:
-                continue
-            k = labels[i]
-            d = points[i, 0] ** 2 + points[i, 1] ** 2
-            for side in range(2):
-                step = -1 if side == 0 else 1
-                ends, nearer = True, False
-                for s in range(1, 6):
-                    j = index[row, (column + step * s) % columns]
-                    if j < 0:
-                        continue
-                    if labels[j] == k:
-                        ends = False
-                    else:
-                        other = points[j, 0] ** 2 + points[j, 1] ** 2
-                        nearer = other < d * 0.95
-                        ends = True
-                    break
-                if ends:
-                    total[k, side] += 1
-                    out[k, side] += nearer
-    for column in range(columns):
-        for row in range(rows):
-            i = index[row, column]
-            if i < 0:
-                continue
-            k = labels[i]
-            if k >= 0:
-                total[k, 2] += 1
-                out[k, 2] += row <= 2
-                # Only the highest return of the cluster in this column counts.
-            break
-    for k in range(count):
-        for m in range(3):
-            out[k, m] = out[k, m] / total[k, m] if total[k, m] > 0 else 0.0
-    return out

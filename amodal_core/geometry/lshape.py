@@ -40,7 +40,7 @@ def fit_rectangle(xy: np.ndarray, step: float = np.radians(1.5)) -> Rectangle:
         xy: (N, 2) metres, N >= 1.
         step: radians between the headings that are tried.
     """
-    count = max(int(round(np.pi / 2 / step)), 1)
+    count = max(round(np.pi / 2 / step), 1)
     angles = np.arange(count) * (np.pi / 2 / count)
     xy = np.ascontiguousarray(xy, np.float32)
     scores = _closeness(xy, angles)

@@ -7,6 +7,8 @@ silhouette with wheels, bonnet and roof, or with legs, shoulders and a head.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -89,8 +91,7 @@ def outlines(box: np.ndarray, name: str, calibration: Calibration) -> list[np.nd
     """Convex polygons, (K, 2) float64 pixels each, whose union is the silhouette."""
     stack = slices(box, name)
     found = (
-        project_convex(np.concatenate([low, high]), calibration)
-        for low, high in zip(stack[:-1], stack[1:], strict=True)
+        project_convex(np.concatenate([low, high]), calibration) for low, high in pairwise(stack)
     )
     return [outline for outline in found if len(outline) >= 3]
 

@@ -10,14 +10,9 @@ import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
-from amodal_core.geometry.clustering import (
-    Ground,
-    RangeImage,
-    connected_components,
-    range_image,
-    remove_ground,
-)
-from amodal_core.geometry.completion import CLASSES, Candidate, Evidence, complete, evidence_of
+from amodal_core.geometry.assembly import Found, assemble
+from amodal_core.geometry.clustering import connected_components, range_image, remove_ground
+from amodal_core.geometry.completion import CLASSES, Candidate
 from amodal_core.geometry.projection import Projection, project
 from amodal_core.masks.mask_set import RleMasks
 
@@ -100,47 +95,26 @@ class Geometric:
         with report.time("geometric.project"):
             projection = project(points, calibration)
         with report.time("geometric.fit"):
-            found = self._candidates(points, heights, labels, image, ground, projection)
+            seen = projection.pixels[:, 0] >= 0
+            found, owner = assemble(points, heights, labels, image, ground, seen, self.min_points)
         with report.time("geometric.masks"):
-            return self._instances(found, points, keep, projection, calibration)
-
-    def _candidates(
-        self,
-        points: np.ndarray,
-        heights: np.ndarray,
-        labels: np.ndarray,
-        image: RangeImage,
-        ground: Ground,
-        projection: Projection,
-    ) -> list[tuple[Candidate, np.ndarray]]:
-        """Objects with the indices of their returns."""
-        count = int(labels.max(initial=-1)) + 1
-        size = np.bincount(labels[labels >= 0], minlength=count)
-        in_image = (projection.pixels[:, 0] >= 0) & (labels >= 0)
-        seen = np.bincount(labels[in_image], minlength=count)
-        evidence = evidence_of(points, image.index, image.cells, labels, count)
-        order = np.argsort(labels, kind="stable")
-        first = np.searchsorted(labels[order], np.arange(count + 1))
-        found = []
-        for k in np.flatnonzero((size >= self.min_points) & (seen >= 0.25 * self.min_points)):
-            index = order[first[k] : first[k + 1]]
-            candidate = complete(
-                points[index], heights[index], Evidence(*evidence[k].tolist()), ground
-            )
-            if candidate is not None and candidate.score >= self.min_score:
-                found.append((candidate, index))
-        return found
+            return self._instances(found, owner, keep, projection, calibration)
 
     def _instances(
         self,
-        found: list[tuple[Candidate, np.ndarray]],
-        points: np.ndarray,
+        found: list[Found],
+        owner: np.ndarray,
         keep: np.ndarray,
         projection: Projection,
         calibration: Calibration,
     ) -> Instances:
         size = (calibration.height, calibration.width)
-        objects = [o for c, index in found if (o := self._draw(c, index, projection, calibration))]
+        objects = [
+            o
+            for f in found
+            if f.candidate.score >= self.min_score
+            and (o := self._draw(f.candidate, f.index, projection, calibration))
+        ]
         n = len(objects)
         if not n:
             return Instances.empty(size)

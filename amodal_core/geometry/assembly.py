@@ -1,0 +1,127 @@
+"""Objects out of clusters: what glass, a mirror or a pole split is put together again.
+
+Whatever cluster could be a vehicle's side is completed to a whole vehicle first; the clusters that
+lie inside that vehicle (its seats behind glass, its roof behind the rear window's gap) are its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
+from amodal_core.geometry.clustering import Ground, RangeImage, gather_evidence
+from amodal_core.geometry.completion import VEHICLES, Candidate, complete
+
+_INSIDE = 0.6
+"""Share of a cluster's returns inside a completed vehicle from which on they are the vehicle's."""
+
+_MARGIN = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A candidate with its returns: `index` (M,) into the scan's points."""
+
+    candidate: Candidate
+    index: np.ndarray
+
+
+def assemble(
+    points: np.ndarray,
+    heights: np.ndarray,
+    labels: np.ndarray,
+    image: RangeImage,
+    ground: Ground,
+    seen: np.ndarray,
+    min_points: int,
+) -> tuple[list[Found], np.ndarray]:
+    """The objects of a scan.
+
+    Args:
+        points: (N, 3+) float32, LiDAR frame.
+        heights: (N,) float32, metres above the ground.
+        labels: (N,) int32 clusters, -1 for points of none.
+        image: the range image.
+        ground: the ground's shape.
+        seen: (N,) bool, points that fall into the camera's image; clusters without any are left
+            alone.
+        min_points: clusters with fewer returns found no object (they may become part of one).
+
+    Returns:
+        The objects, and (N,) int32 the object of each point, -1 for points of none.
+    """
+    count = int(labels.max(initial=-1)) + 1
+    order = np.argsort(labels, kind="stable")
+    first = np.searchsorted(labels[order], np.arange(count + 1))
+    size = np.diff(first)
+    visible = np.bincount(labels[seen & (labels >= 0)], minlength=count)
+    evidence = gather_evidence(points, image, labels, count)
+    members = [order[first[k] : first[k + 1]] for k in range(count)]
+    near = np.array([np.hypot(*points[m, :2].mean(axis=0)) if len(m) else 0.0 for m in members])
+    taken = np.zeros(count, bool)
+    found: list[Found] = []
+    # Vehicles first, the one with the most returns first: it is the best known.
+    for k in np.argsort(-size, kind="stable"):
+        if taken[k] or size[k] < min_points or visible[k] < 3:
+            continue
+        candidate = complete(points[members[k]], heights[members[k]], evidence[k], ground)
+        if candidate is None or candidate.name not in VEHICLES:
+            continue
+        taken[k] = True
+        index = members[k]
+        parts = _parts_inside(candidate.box, points, members, taken, near)
+        if parts:
+            index = np.concatenate([index, *(members[p] for p in parts)])
+            whole = complete(points[index], heights[index], evidence[k], ground)
+            if whole is not None and whole.name in VEHICLES:
+                candidate = whole
+                taken[parts] = True
+            else:
+                index = members[k]
+        found.append(Found(candidate, index))
+    for k in np.flatnonzero(~taken & (size >= min_points) & (visible >= 3)):
+        candidate = complete(points[members[k]], heights[members[k]], evidence[k], ground)
+        if candidate is not None:
+            found.append(Found(candidate, members[k]))
+    found = _without_overlap(found)
+    owner = np.full(len(points), -1, np.int32)
+    for number, f in enumerate(found):
+        owner[f.index] = number
+    return found, owner
+
+
+def _parts_inside(
+    box: np.ndarray,
+    points: np.ndarray,
+    members: list[np.ndarray],
+    taken: np.ndarray,
+    near: np.ndarray,
+) -> list[int]:
+    tall = box.copy()
+    tall[5] = 10.0
+    reach = np.hypot(box[3], box[4]) / 2 + 1.0
+    distance = np.hypot(box[0], box[1])
+    parts = []
+    for k in np.flatnonzero(~taken & (np.abs(near - distance) < reach)):
+        own = points[members[k]]
+        if np.mean(points_in_boxes(own, tall[None], _MARGIN)) > _INSIDE:
+            parts.append(int(k))
+    return parts
+
+
+def _without_overlap(found: list[Found]) -> list[Found]:
+    """Of two that stand in the same place only the one with more returns is real."""
+    if len(found) < 2:
+        return found
+    found = sorted(found, key=lambda f: -len(f.index))
+    boxes = np.array([f.candidate.box for f in found])
+    overlap = iou_bev(boxes, boxes)
+    area = boxes[:, 3] * boxes[:, 4]
+    shared = overlap * (area[:, None] + area[None]) / (1 + overlap)
+    keep: list[int] = []
+    for i in range(len(found)):
+        if all(shared[i, j] < 0.4 * min(area[i], area[j]) for j in keep):
+            keep.append(i)
+    return [found[i] for i in keep]
