@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
@@ -39,6 +39,15 @@ class BagMessage(NamedTuple):
     topic: str
     stamp: int
     message: Any
+
+
+class RawMessage(NamedTuple):
+    """A message of a bag as it was recorded: CDR with its encapsulation header."""
+
+    topic: str
+    type: str
+    stamp: int
+    data: bytes | memoryview
 
 
 class BagReader:
@@ -119,40 +128,54 @@ class BagReader:
             InputError: a topic's type is unknown, or the bag is damaged from some message on.
         """
         wanted = None if topics is None else set(topics)
-        chosen = [c for c in self._reader.connections if wanted is None or c.topic in wanted]
-        for c in chosen:
-            if c.msgtype not in self._known:
+        for c in self._reader.connections:
+            if (wanted is None or c.topic in wanted) and c.msgtype not in self._known:
                 raise InputError(
                     f"the bag does not carry the definition of {c.msgtype}",
                     f"{self.path} {c.topic}",
                     "record it as MCAP",
                 )
+        for done, raw in enumerate(self.raw_messages(wanted)):
+            try:
+                message = self._store.deserialize_cdr(raw.data, raw.type)
+            except Exception as error:
+                raise self._damaged(done, raw.topic, error) from error
+            yield BagMessage(raw.topic, raw.stamp, message)
+
+    def raw_messages(self, topics: Iterable[str] | None = None) -> Iterator[RawMessage]:
+        """Like `messages`, not deserialised; their types need not be known.
+
+        Raises:
+            InputError: the bag is damaged from some message on.
+        """
+        wanted = None if topics is None else set(topics)
+        chosen = [c for c in self._reader.connections if wanted is None or c.topic in wanted]
         if not chosen:
             return
         done = 0
         raw = self._reader.messages(connections=chosen)
         while True:
-            connection: Connection | None = None
             try:
                 item = next(raw, None)
-                if item is None:
-                    break
-                connection, stamp, data = item
-                message = self._store.deserialize_cdr(data, connection.msgtype)
             except Exception as error:
-                topic = f" {connection.topic}" if connection else ""
-                raise InputError(
-                    f"the bag is damaged after {done} messages: {_line(error)}",
-                    f"{self.path}{topic}",
-                    _REPAIR,
-                ) from error
-            yield BagMessage(connection.topic, stamp, message)
+                raise self._damaged(done, "", error) from error
+            if item is None:
+                break
+            connection, stamp, data = item
+            yield RawMessage(connection.topic, connection.msgtype, stamp, data)
             done += 1
         expected = sum(c.msgcount for c in chosen)
         if done < expected:
             raise InputError(
                 f"the bag ends after {done} of {expected} messages", str(self.path), _REPAIR
             )
+
+    def _damaged(self, done: int, topic: str, error: Exception) -> InputError:
+        return InputError(
+            f"the bag is damaged after {done} messages: {_line(error)}",
+            f"{self.path} {topic}".strip(),
+            _REPAIR,
+        )
 
     def close(self) -> None:
         """Close the files."""
