@@ -1,0 +1,253 @@
+"""Paired bootstrap over images (or videos): how sure is a difference in AP between runs?
+
+Images are drawn with replacement, the same draw for every run, and AP is computed anew from the
+matches, which do not change: matching looks at one image at a time. The interval of the difference
+is the middle 95 % of the draws.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hotcoco import COCOeval
+from numba import njit
+
+from amodal_core.errors import InputError
+
+DRAWS = 500
+_RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass
+class Matches:
+    """What AP is computed from, once matching is done.
+
+    Attributes:
+        images: (I,) int64 ids of all images, sorted.
+        classes: names.
+        image: (D,) int32 place in `images` of each detection.
+        class_id: (D,) int16.
+        score: (D,) float64.
+        hit: (D, T) bool, matched at each IoU threshold.
+        ignored: (D, T) bool, neither hit nor false positive.
+        truth: (I, K) int32 annotations that count, by image and class.
+    """
+
+    images: np.ndarray
+    classes: tuple[str, ...]
+    image: np.ndarray
+    class_id: np.ndarray
+    score: np.ndarray
+    hit: np.ndarray
+    ignored: np.ndarray
+    truth: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write as .npz, to a temporary file first."""
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        np.savez_compressed(
+            temporary,
+            allow_pickle=False,
+            images=self.images,
+            classes=np.array(self.classes),
+            image=self.image,
+            class_id=self.class_id,
+            score=self.score,
+            hit=self.hit,
+            ignored=self.ignored,
+            truth=self.truth,
+        )
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Matches:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or is no such file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                parts: dict[str, Any] = {k: data[k] for k in data.files}
+            parts["classes"] = tuple(parts["classes"].tolist())
+            return cls(**parts)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"cannot read the matches: {error}", str(path), "run `amodal eval` again"
+            ) from error
+
+
+def matches(run: COCOeval, classes: Sequence[str]) -> Matches:
+    """Take the matches out of a run of `matching.evaluator`.
+
+    Args:
+        run: evaluated, with one area range.
+        classes: names; class-agnostic runs count everything as the first.
+    """
+    images = np.array(sorted(run.params.imgIds), np.int64)
+    place = {int(i): n for n, i in enumerate(images)}
+    k = len(classes)
+    truth = np.zeros((len(images), k), np.int32)
+    image, class_id, score, hit, ignored = [], [], [], [], []
+    for entry in run.evalImgs:
+        if entry is None:
+            continue
+        n = place[int(entry["image_id"])]
+        c = int(entry["category_id"]) - 1 if run.params.useCats else 0
+        truth[n, c] += len(entry["gtIgnore"]) - sum(entry["gtIgnore"])
+        d = len(entry["dtScores"])
+        if d:
+            image.append(np.full(d, n, np.int32))
+            class_id.append(np.full(d, c, np.int16))
+            score.append(np.asarray(entry["dtScores"], np.float64))
+            hit.append(np.asarray(entry["dtMatched"], bool).T)
+            ignored.append(np.asarray(entry["dtIgnore"], bool).T)
+    t = len(run.params.iouThrs)
+    nothing = np.zeros((0, t), bool)
+    return Matches(
+        images,
+        tuple(classes),
+        np.concatenate(image) if image else np.zeros(0, np.int32),
+        np.concatenate(class_id) if class_id else np.zeros(0, np.int16),
+        np.concatenate(score) if score else np.zeros(0),
+        np.concatenate(hit) if hit else nothing,
+        np.concatenate(ignored) if ignored else nothing,
+        truth,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _average_precision(image, hit, ignored, weights, positives, recalls):  # type: ignore[no-untyped-def]
+    """AP of one class at one threshold; detections best first, images counted `weights` times."""
+    n = len(image)
+    precision = np.empty(n)
+    recall = np.empty(n)
+    true, false = 0.0, 0.0
+    for d in range(n):
+        w = weights[image[d]]
+        if w and not ignored[d]:
+            if hit[d]:
+                true += w
+            else:
+                false += w
+        recall[d] = true / positives
+        precision[d] = true / (true + false) if true + false else 0.0
+    for d in range(n - 2, -1, -1):
+        precision[d] = max(precision[d], precision[d + 1])
+    total, d = 0.0, 0
+    for r in recalls:
+        while d < n and recall[d] < r:
+            d += 1
+        if d < n:
+            total += precision[d]
+    return total / len(recalls)
+
+
+class ResampledPrecision:
+    """AP of one run with each image counted a given number of times.
+
+    Args:
+        found: the run's matches.
+        thresholds: which of its T IoU thresholds to average over.
+    """
+
+    def __init__(self, found: Matches, thresholds: slice = slice(None)) -> None:
+        self._truth = found.truth
+        self._parts = []
+        order = np.argsort(-found.score, kind="stable")
+        for c in range(len(found.classes)):
+            chosen = order[found.class_id[order] == c]
+            hit = np.ascontiguousarray(found.hit[chosen, thresholds].T)
+            ignored = np.ascontiguousarray(found.ignored[chosen, thresholds].T)
+            self._parts.append((found.image[chosen], hit, ignored))
+
+    def __call__(self, weights: np.ndarray) -> float:
+        """Mean over classes that have truth, and thresholds; NaN where no class has.
+
+        Args:
+            weights: (I,) int64, how often each image counts.
+        """
+        positives = weights @ self._truth
+        values = [
+            _average_precision(image, hit[t], ignored[t], weights, float(positives[c]), _RECALLS)
+            for c, (image, hit, ignored) in enumerate(self._parts)
+            if positives[c]
+            for t in range(len(hit))
+        ]
+        return float(np.mean(values)) if values else float("nan")
+
+
+@dataclass
+class Difference:
+    """AP of a run beside that of the first.
+
+    Attributes:
+        value: AP of the run on all images.
+        base: AP of the first run.
+        low: 2.5 % quantile of the difference over draws.
+        high: 97.5 % quantile.
+        better: share of draws in which the run is better than the first.
+    """
+
+    value: float
+    base: float
+    low: float
+    high: float
+    better: float
+
+
+def compare(
+    runs: Sequence[Matches],
+    thresholds: slice = slice(None),
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> list[Difference]:
+    """Differences of each further run to the first, with paired bootstrap intervals.
+
+    Args:
+        runs: two or more, over the same images.
+        thresholds: of IoU, to average over.
+        draws: number of resamples.
+        seed: of the draws.
+        progress: wraps the draws.
+
+    Raises:
+        InputError: the runs are over different images or classes.
+    """
+    first = runs[0]
+    for n, run in enumerate(runs[1:], start=2):
+        if not np.array_equal(run.images, first.images):
+            raise InputError(
+                f"run {n} was evaluated on other images than run 1",
+                f"{len(run.images)} and {len(first.images)} images",
+                "evaluate all runs on the same ground truth",
+            )
+        if run.classes != first.classes or not np.array_equal(run.truth, first.truth):
+            raise InputError(
+                f"run {n} was evaluated on another ground truth than run 1",
+                ", ".join(run.classes),
+                "evaluate all runs on the same ground truth with the same protocol",
+            )
+    count = len(first.images)
+    rng = np.random.default_rng(seed)
+    whole = np.ones(count, np.int64)
+    precisions = [ResampledPrecision(run, thresholds) for run in runs]
+    values = [precision(whole) for precision in precisions]
+    table = np.zeros((draws, len(runs)))
+    for draw in progress(range(draws)):
+        weights = np.bincount(rng.integers(0, count, count), minlength=count)
+        table[draw] = [precision(weights) for precision in precisions]
+    differences = []
+    for n in range(1, len(runs)):
+        delta = table[:, n] - table[:, 0]
+        delta = delta[~np.isnan(delta)]
+        low, high = np.quantile(delta, [0.025, 0.975]) if len(delta) else (np.nan, np.nan)
+        better = float(np.mean(delta > 0)) if len(delta) else float("nan")
+        differences.append(Difference(values[n], values[0], float(low), float(high), better))
+    return differences
