@@ -1,0 +1,1 @@
+"""Data sets: one file a format; `registry` recognises which format a path holds."""

@@ -1,0 +1,148 @@
+"""What every data set offers, whatever its format: samples, their truth alone, and its findings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Sample, Tracks
+
+BEGIN = 1_316_995_200_000_000_000  # 2011-09-26 00:00 UTC; 0 would mean "no stamp" to ROS
+PERIOD = 100_000_000  # sequences without stamps are played at 10 Hz
+APART = 10_000_000_000  # single images have no order in time; nothing joins frames so far apart
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a data set that breaks a rule.
+
+    Attributes:
+        rule: the rule's name, such as "visible-outside-amodal"; docs/datasets.md lists them.
+        where: the file, and the image inside it where the file holds many.
+        id: the annotation's id, "" where the finding concerns a whole file or image.
+        what: what is wrong, one line.
+    """
+
+    rule: str
+    where: str
+    id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sample stands in its data set; the fields mean what they mean in Sample."""
+
+    name: str
+    video: str = ""
+    index: int = 0
+
+
+class Dataset(ABC, Sequence[Sample]):
+    """Frames with their truth, read when they are asked for; nothing of a frame is kept.
+
+    Attributes:
+        name: the format's name and the part that was opened, such as "kins update_train_2020".
+        path: what was opened.
+        classes: names that the truth's class ids index into.
+    """
+
+    name: str
+    path: Path
+    classes: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def place(self, index: int) -> Place:
+        """Where a sample stands, without reading it."""
+
+    @abstractmethod
+    def frame(self, index: int) -> Frame:
+        """The sensors' part of a sample.
+
+        Raises:
+            InputError: a file is missing or broken.
+        """
+
+    @abstractmethod
+    def truth(self, index: int) -> Tracks | None:
+        """The annotated part of a sample, read without its image; None where it is not annotated.
+
+        Raises:
+            InputError: an annotation cannot be read.
+        """
+
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a sample's image in pixels."""
+
+    @abstractmethod
+    def check(self) -> Iterator[Finding | None]:
+        """Every finding of the whole data set; a None after each sample, for progress bars."""
+
+    def fix(self, out: Path) -> Iterator[None]:
+        """Write a cleaned copy to `out`, a folder that is made; yields after each sample.
+
+        Annotations that break a rule are mended where the rule says how, else left out; samples
+        whose files are missing or broken are left out. Untouched files are linked, not copied.
+
+        Raises:
+            InputError: `out` is there already, or this format is only read.
+        """
+        raise InputError(f"no cleaned copies of {self.name}", str(out), "convert it instead")
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the samples belong to videos."""
+        return len(self) > 0 and self.place(0).video != ""
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Names of the videos in order; empty for single images."""
+        names = dict.fromkeys(self.place(i).video for i in range(len(self)))
+        return tuple(name for name in names if name)
+
+    def in_video(self, video: str) -> list[int]:
+        """Indices of a video's samples in the order of time."""
+        chosen = [i for i in range(len(self)) if self.place(i).video == video]
+        return sorted(chosen, key=lambda i: self.place(i).index)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        place = self.place(index)
+        return Sample(self.frame(index), self.truth(index), place.name, place.video, place.index)
+
+
+def new_folder(out: Path) -> Path:
+    """Make a folder for something written.
+
+    Raises:
+        InputError: something lies there already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("exists already", str(out), "name another place or remove it first")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` stand for `source` without a copy of its bytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_symlink():
+        target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
