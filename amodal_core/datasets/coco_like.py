@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
-from amodal_core.datasets.image_files import ImageFolder, image_size
+from amodal_core.datasets.image_files import ImageFolder, check_image
 from amodal_core.datasets.json_index import JsonIndex
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.kitti import read_image
@@ -240,13 +240,8 @@ class CocoLike(Dataset):
     def check_files(self, index: int) -> Iterator[Finding]:
         """Findings about an image's files."""
         path = self.image_path(index)
-        try:
-            actual = image_size(path)
-        except InputError as error:
-            rule = "broken-image" if path.exists() else "missing-image"
-            yield Finding(rule, str(path), "", error.what)
-            return
-        if actual != self.size(index):
+        actual = yield from check_image(path)
+        if actual is not None and actual != self.size(index):
             declared = self.size(index)
             what = (
                 f"the image has {actual[1]}x{actual[0]} pixels, the file says "

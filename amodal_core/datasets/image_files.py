@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from amodal_core.datasets.base import Finding
 from amodal_core.errors import InputError
 
 # The last bytes of a whole file, and how far before the end they may stand.
@@ -38,6 +39,16 @@ def image_size(path: Path) -> tuple[int, int]:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InputError(f"no image: {error}", str(path), "download it again") from None
     return height, width
+
+
+def check_image(path: Path) -> Generator[Finding, None, tuple[int, int] | None]:
+    """Yields a finding where an image is missing or broken; returns its (height, width) if not."""
+    try:
+        return image_size(path)
+    except InputError as error:
+        rule = "broken-image" if path.exists() else "missing-image"
+        yield Finding(rule, str(path), "", error.what)
+        return None
 
 
 def read_labels(path: Path) -> np.ndarray:
