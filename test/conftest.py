@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Tests run beside each other on few cores; one thread each is faster than many that wait.
 torch.set_num_threads(1)
+
+# The first example of a property test may compile kernels for seconds.
+settings.register_profile("amodal", deadline=None)
+settings.load_profile("amodal")
 
 
 def _real_data(relative: str) -> Path:
