@@ -1,0 +1,102 @@
+"""What goes wrong: classes confused by occlusion, and the objects that lose most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amodal_core.evaluation.pairs import by_image, image_ious
+from amodal_core.evaluation.sets import AnnotationSet
+
+SURE = 0.3  # least score of a prediction where one answer an object is wanted
+BINS = {
+    "in view (< 5 % hidden)": (0.0, 0.05),
+    "partial (5-25 %)": (0.05, 0.25),
+    "medium (25-50 %)": (0.25, 0.5),
+    "heavy (50-100 %)": (0.5, 1.0 + 1e-9),
+}
+
+
+@dataclass
+class Confusion:
+    """Counts of predicted class by true class.
+
+    Attributes:
+        rows: true classes.
+        columns: predicted classes, then "missed".
+        counts: (rows, columns) int64.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    counts: np.ndarray
+
+
+def confusion(
+    truth: AnnotationSet, predictions: AnnotationSet, paired: np.ndarray
+) -> dict[str, Confusion]:
+    """Confusion of classes in bins of occlusion.
+
+    Args:
+        truth: what is there.
+        predictions: aligned with it.
+        paired: (N,) the prediction of each annotation or -1, classes not regarded.
+    """
+    k = len(truth.classes)
+    guess = np.where(paired >= 0, predictions.class_ids[paired] if len(predictions) else k, k)
+    present = np.flatnonzero(np.bincount(truth.class_ids, minlength=k))
+    tables = {}
+    for name, (low, high) in BINS.items():
+        inside = (truth.occlusion_rates >= low) & (truth.occlusion_rates < high) & ~truth.crowd
+        counts = np.zeros((k, k + 1), np.int64)
+        np.add.at(counts, (truth.class_ids[inside], guess[inside]), 1)
+        if counts.any():
+            tables[name] = Confusion(
+                [truth.classes[c] for c in present],
+                [*(truth.classes[c] for c in present), "missed"],
+                counts[present][:, [*present, k]],
+            )
+    return tables
+
+
+@dataclass
+class Failure:
+    """An annotation with its best prediction.
+
+    Attributes:
+        image_id: its image.
+        annotation: position in the truth.
+        prediction: position in the predictions, -1 where nothing overlaps.
+        iou: amodal IoU of the two.
+        lost: pixels of the truth's amodal mask, times 1 - IoU.
+    """
+
+    image_id: int
+    annotation: int
+    prediction: int
+    iou: float
+    lost: float
+
+
+def worst(truth: AnnotationSet, predictions: AnnotationSet, most: int = 12) -> list[Failure]:
+    """The annotations that lose most pixels, at most one an image, worst first.
+
+    Args:
+        truth: with amodal masks.
+        predictions: aligned with it.
+        most: how many.
+    """
+    areas = truth.areas("amodal")
+    found = []
+    for image, a, b in by_image(truth, predictions):
+        if not len(a):
+            continue
+        ious = image_ious(truth, predictions, a, b, "amodal")
+        best = ious.max(axis=1) if len(b) else np.zeros(len(a))
+        lost = areas[a] * (1 - best) * ~truth.crowd[a]
+        n = int(lost.argmax())
+        guess = int(b[ious[n].argmax()]) if len(b) and best[n] > 0 else -1
+        found.append(Failure(image, int(a[n]), guess, float(best[n]), float(lost[n])))
+    found.sort(key=lambda f: -f.lost)
+    return [f for f in found[:most] if f.lost > 0]

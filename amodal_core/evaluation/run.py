@@ -1,0 +1,278 @@
+"""One evaluation from start to end: everything that the given masks and ids allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from amodal_core.evaluation import (
+    failures,
+    identity,
+    image_level,
+    occluded_iou,
+    order_and_depth,
+    pairs,
+    panoptic,
+    tracking,
+    video_level,
+)
+from amodal_core.evaluation.bootstrap import Matches, matches
+from amodal_core.evaluation.image_level import Scores
+from amodal_core.evaluation.protocols import Protocol
+from amodal_core.evaluation.sets import AnnotationSet, aligned
+
+Step = Callable[[str], None]
+
+
+def _silent(_what: str) -> None:
+    return None
+
+
+@dataclass
+class Table:
+    """Numbers beside the AP table.
+
+    Attributes:
+        title: what they are.
+        says: the protocol, one paragraph.
+        values: number by name; NaN where there is nothing to count.
+        shares: the values are shares of 1, to be shown in percent.
+    """
+
+    title: str
+    says: str
+    values: dict[str, float]
+    shares: bool = True
+
+
+@dataclass
+class Evaluation:
+    """All numbers of one run.
+
+    Attributes:
+        level: "image" or "video".
+        protocol: of the AP table.
+        counts: images, videos, annotations and predictions.
+        scores: AP and AR by kind of comparison.
+        tables: the rest.
+        confusion: predicted classes by occlusion, see `failures.confusion`.
+        failures: the objects that lose most pixels, worst first.
+        matches: by kind, for comparisons with other runs.
+        warnings: one line each.
+    """
+
+    level: str
+    protocol: Protocol
+    counts: dict[str, int]
+    scores: dict[str, Scores] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    confusion: dict[str, failures.Confusion] = field(default_factory=dict)
+    failures: list[failures.Failure] = field(default_factory=list)
+    matches: dict[str, Matches] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as JSON; null stands for "nothing to count", never 0."""
+        return {
+            "level": self.level,
+            "protocol": {"name": self.protocol.name, "says": self.protocol.says},
+            "counts": self.counts,
+            "scores": {
+                kind: {
+                    "values": _numbers(s.values),
+                    "annotations": s.counts,
+                    "per_class": _numbers(s.per_class),
+                }
+                for kind, s in self.scores.items()
+            },
+            "tables": {
+                name: {"title": t.title, "says": t.says, "values": _numbers(t.values)}
+                for name, t in self.tables.items()
+            },
+            "confusion": {
+                name: {"rows": c.rows, "columns": c.columns, "counts": c.counts.tolist()}
+                for name, c in self.confusion.items()
+            },
+            "warnings": self.warnings,
+        }
+
+
+def _numbers(values: dict[str, float]) -> dict[str, float | None]:
+    return {k: None if math.isnan(v) else v for k, v in values.items()}
+
+
+def evaluate(
+    truth: AnnotationSet,
+    predictions: AnnotationSet,
+    protocol: Protocol,
+    level: str,
+    kinds: Sequence[str] = (),
+    where: str = "predictions",
+    step: Step = _silent,
+) -> Evaluation:
+    """Compute every number that the given masks, ids, depths and orders allow.
+
+    Args:
+        truth: what is there.
+        predictions: what was predicted.
+        protocol: of the AP table, from `IMAGE_PROTOCOLS` or `VIDEO_PROTOCOLS`.
+        level: "image" or "video".
+        kinds: what to compare; empty for all of the protocol's that both sides have.
+        where: name of the predictions in errors.
+        step: told the name of each part as it begins.
+
+    Raises:
+        InputError: the sides do not fit together, or have no masks of a demanded kind.
+    """
+    predictions = aligned(truth, predictions, protocol.class_agnostic, where)
+    videos = {i.video for i in truth.images if i.video}
+    result = Evaluation(
+        level,
+        protocol,
+        {
+            "images": len(truth.images),
+            "videos": len(videos),
+            "annotations": len(truth),
+            "predictions": len(predictions),
+        },
+    )
+    possible = [k for k in protocol.kinds if truth.has(k) and (predictions.has(k))]
+    missing = [k for k in protocol.kinds if k not in possible]
+    if missing and not kinds:
+        result.warnings.append(f"not compared, for want of masks: {', '.join(missing)}")
+    module = video_level if level == "video" else image_level
+    for kind in kinds or possible:
+        step(f"{level} AP, {kind}")
+        scores = module.evaluate(truth, predictions, kind, protocol)
+        result.scores[kind] = scores
+        result.warnings.extend(f"{kind}: {w}" for w in scores.warnings)
+        parts = module.subjects(truth, predictions, kind)
+        run = parts.run(protocol.columns[0].bin, protocol)
+        names = ("all",) if protocol.class_agnostic else truth.classes
+        result.matches[kind] = matches(run, names)
+    masks = {k: truth.has(k) and predictions.has(k) for k in ("visible", "amodal")}
+    if masks["amodal"]:
+        _objects(result, truth, predictions, masks["visible"], step)
+    if level == "video" and (predictions.instance_ids >= 0).all():
+        _identities(result, truth, predictions, masks, step)
+    return result
+
+
+def _objects(
+    result: Evaluation,
+    truth: AnnotationSet,
+    predictions: AnnotationSet,
+    visible: bool,
+    step: Step,
+) -> None:
+    """Numbers over pairs of objects: confusion, failures, hidden parts, order, depth, panoptic."""
+    agnostic = result.protocol.class_agnostic
+    step("pairs of objects")
+    sure = predictions.select(predictions.scores >= failures.SURE)
+    free = pairs.assign(truth, sure, "amodal", 0.5, class_agnostic=True)
+    if not agnostic:
+        result.confusion = failures.confusion(truth, sure, free)
+    result.failures = failures.worst(truth, sure)
+    depth = order_and_depth.depth_error(truth, sure, free)
+    if depth.objects:
+        values = {k: v for k, v in asdict(depth).items() if isinstance(v, float)}
+        values |= {f"mean absolute, {k}": v for k, (_, v) in depth.by_range.items()}
+        result.tables["depth"] = Table(
+            "Depth of instances",
+            f"Error along the optical axis in metres over {depth.objects} objects, paired at amodal "
+            f"IoU >= .5 among predictions with score >= {failures.SURE}; `relative` is of the true "
+            "depth, `known` the share of them with a depth.",
+            values,
+            shares=False,
+        )
+    order = order_and_depth.occlusion_order(truth, sure, free)
+    if order.pairs:
+        values = {k: v for k, v in asdict(order).items() if isinstance(v, float)}
+        result.tables["order"] = Table(
+            "Occlusion order",
+            f"Over {order.pairs} ordered pairs (j hides i) of the truth whose objects were both "
+            "found at amodal IoU >= .5; precision over predicted pairs; `found` is the share of all "
+            "the truth's pairs that could be judged.",
+            values,
+        )
+    if not visible:
+        return
+    step("hidden parts")
+    by_id = bool((predictions.instance_ids >= 0).any()) and bool(
+        (pairs.assign_by_id(truth, predictions) >= 0).mean() > 0.5
+    )
+    for name, protocol in occluded_iou.PROTOCOLS.items():
+        if protocol.pairing == "id" and not by_id:
+            continue
+        iou = occluded_iou.evaluate(truth, sure, protocol)
+        result.tables[f"mIoU {name}"] = Table(
+            f"Hidden parts, protocol {name}",
+            f"{protocol.says} {iou.objects} objects, {iou.hidden} in mIoU_occ.",
+            {
+                "mIoU_full": iou.full,
+                "mIoU_occ": iou.occluded,
+                "share with a prediction": iou.paired,
+            },
+        )
+    step("panoptic quality")
+    if not agnostic:
+        quality = panoptic.evaluate(truth, sure)
+        result.tables["panoptic"] = Table(
+            "Amodal panoptic quality of things",
+            "APQ and APC (Mohan and Valada 2022) over thing classes of the truth, predictions with "
+            f"score >= {failures.SURE}; stuff is not predicted.",
+            {
+                "APQ": quality.apq,
+                "APQ visible": quality.apq_visible,
+                "APQ occluded": quality.apq_occluded,
+                "APC": quality.apc,
+                "APC visible": quality.apc_visible,
+                "APC occluded": quality.apc_occluded,
+            },
+        )
+
+
+def _identities(
+    result: Evaluation,
+    truth: AnnotationSet,
+    predictions: AnnotationSet,
+    masks: dict[str, bool],
+    step: Step,
+) -> None:
+    for kind, there in masks.items():
+        if not there:
+            continue
+        step(f"HOTA and IDF1, {kind}")
+        seen = truth.select(truth.areas(kind) > 0)
+        guessed = predictions.select(predictions.areas(kind) > 0)
+        values = tracking.evaluate(seen, guessed, kind, result.protocol.class_agnostic)
+        counted = ("ID switches", "fragmentations")
+        result.tables[f"tracking {kind}"] = Table(
+            f"Identities, {kind} masks",
+            "TrackEval: HOTA, DetA, AssA and LocA are means over IoU .05:.05:.95; MOTA, IDF1 and "
+            "switches at IoU .5; means over classes.",
+            {k: v for k, v in values["all"].items() if k not in counted},
+        )
+        result.tables[f"switches {kind}"] = Table(
+            f"Identity switches, {kind} masks",
+            "Counts over all classes at IoU .5 (TrackEval CLEAR).",
+            {k: v for k, v in values["all"].items() if k in counted},
+            shares=False,
+        )
+    if masks["amodal"] and truth.has("visible"):
+        step("identity through occlusion")
+        kept = identity.evaluate(truth, predictions)
+        if kept.reappearances or kept.untracked:
+            shares = {k: getattr(kept, k) for k in ("kept", "switched", "lost", "carried")}
+            shares |= {
+                f"kept, {name} ({n})": share for name, (n, share) in kept.by_length.items() if n
+            }
+            result.tables["identity"] = Table(
+                "Identity through full occlusion",
+                f"Share of {kept.reappearances} reappearances after a full occlusion whose object "
+                "kept, switched or lost its id; `carried` is the share of hidden frames with a "
+                f"mask at the true place (IoU >= .5). {kept.untracked} more were not tracked before.",
+                shares,
+            )
