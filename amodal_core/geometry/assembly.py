@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
-from amodal_core.geometry.clustering import Ground, RangeImage, gather_evidence
+from amodal_core.geometry.clustering import Evidence, Ground, RangeImage, gather_evidence
 from amodal_core.geometry.completion import VEHICLES, Candidate, complete
 
 _INSIDE = 0.6
@@ -19,13 +20,17 @@ _INSIDE = 0.6
 
 _MARGIN = 0.2
 
+_COUPLING = 0.8
+"""Metres between a tractor's and a trailer's returns; vehicles in a queue keep farther apart."""
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A candidate with its returns: `index` (M,) into the scan's points."""
+    """A candidate with its returns, `index` (M,) into the scan's points, and their evidence."""
 
     candidate: Candidate
     index: np.ndarray
+    evidence: Evidence
 
 
 def assemble(
@@ -80,12 +85,12 @@ def assemble(
                 taken[parts] = True
             else:
                 index = members[k]
-        found.append(Found(candidate, index))
+        found.append(Found(candidate, index, evidence[k]))
     for k in np.flatnonzero(~taken & (size >= min_points) & (visible >= 3)):
         candidate = complete(points[members[k]], heights[members[k]], evidence[k], ground)
         if candidate is not None:
-            found.append(Found(candidate, members[k]))
-    found = _without_overlap(found)
+            found.append(Found(candidate, members[k], evidence[k]))
+    found = _without_overlap(_coupled(found, points, heights, ground))
     owner = np.full(len(points), -1, np.int32)
     for number, f in enumerate(found):
         owner[f.index] = number
@@ -109,6 +114,49 @@ def _parts_inside(
         if np.mean(points_in_boxes(own, tall[None], _MARGIN)) > _INSIDE:
             parts.append(int(k))
     return parts
+
+
+def _coupled(
+    found: list[Found], points: np.ndarray, heights: np.ndarray, ground: Ground
+) -> list[Found]:
+    """Join a truck with what stands in line right before or behind it: cab, chassis, trailer."""
+    found = list(found)
+    i = 0
+    while i < len(found):
+        a = found[i]
+        joined = None
+        if a.candidate.name == "truck":
+            for j, b in enumerate(found):
+                if j == i or b.candidate.name not in VEHICLES:
+                    continue
+                if _gap(points[a.index, :2], points[b.index, :2]) > _COUPLING:
+                    continue
+                index = np.concatenate([a.index, b.index])
+                smooth = min(a.evidence.smooth, b.evidence.smooth)
+                evidence = Evidence(
+                    cut_above=max(a.evidence.cut_above, b.evidence.cut_above), smooth=smooth
+                )
+                whole = complete(points[index], heights[index], evidence, ground)
+                if whole is None or whole.name != "truck":
+                    continue
+                if whole.box[4] < 1.25 * max(2.4, min(a.candidate.box[4], b.candidate.box[4])):
+                    joined = (j, Found(whole, index, evidence))
+                    break
+        if joined is None:
+            i += 1
+            continue
+        found[i] = joined[1]
+        del found[joined[0]]
+        i = 0
+    return found
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> float:
+    """Least distance in metres between two sets of (N, 2) points."""
+    low = np.maximum(a.min(axis=0), b.min(axis=0)) - np.minimum(a.max(axis=0), b.max(axis=0))
+    if (low > _COUPLING).any():
+        return float(low.max())
+    return float(cKDTree(a).query(b, distance_upper_bound=2 * _COUPLING)[0].min())
 
 
 def _without_overlap(found: list[Found]) -> list[Found]:

@@ -453,9 +453,9 @@ def _evidence(points, index, labels, count):  # type: ignore[no-untyped-def]
                     found[labels[i], 3] += row == 0
                 break
     for k in range(count):
-        for m in range(5):
+        # A few returns prove nothing about smoothness: five of bodywork are assumed beforehand.
+        found[k, 4] = (found[k, 4] + 3.5) / (total[k, 4] + 5.0)
+        for m in range(4):
             if total[k, m] > 0:
                 found[k, m] /= total[k, m]
-            elif m == 4:
-                found[k, m] = 1.0
     return found

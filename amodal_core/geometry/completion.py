@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amodal_core.geometry.clustering import Evidence, Ground
-from amodal_core.geometry.lshape import Rectangle, fit_rectangle
+from amodal_core.geometry.lshape import Rectangle, fit_rectangle, rectangle_at
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist", "other")
 VEHICLES = ("car", "truck")
@@ -69,7 +69,12 @@ def complete(
     Returns:
         None where the cluster is no object: too large, too flat, pole, wall or foliage.
     """
-    rectangle = fit_rectangle(_thin(points[:, :2]))
+    front = _facing(points[:, :2])
+    # The facing returns alone are free of what is inside; all of them tell flat sides from edges.
+    thinned = points[:: -(-len(points) // len(front)), :2]
+    bias = 0.15 + min(0.35, 8.0 / len(front))
+    yaw = fit_rectangle(np.concatenate([front, thinned]), forward_bias=bias).yaw
+    rectangle = rectangle_at(points[:, :2], yaw)
     top = float(np.quantile(heights, 0.99))
     name = _classify(rectangle, points[:, :2], heights, top, evidence)
     if name is None:
@@ -89,8 +94,13 @@ def complete(
     return Candidate(name, box, _score(name, len(points), rectangle, evidence), cut)
 
 
-def _thin(xy: np.ndarray, most: int = 400) -> np.ndarray:
-    return xy if len(xy) <= most else xy[:: -(-len(xy) // most)]
+def _facing(xy: np.ndarray, step: float = np.radians(0.2)) -> np.ndarray:
+    """The nearest return in each direction: the sides that face the sensor, not what is inside."""
+    direction = np.floor(np.arctan2(xy[:, 1], xy[:, 0]) / step)
+    order = np.lexsort((np.einsum("ij,ij->i", xy, xy), direction))
+    first = np.ones(len(order), bool)
+    first[1:] = np.diff(direction[order]) != 0
+    return xy[order[first]]
 
 
 def _classify(
@@ -100,10 +110,14 @@ def _classify(
     length, width = float(size.max()), float(size.min())
     cut = evidence.cut_above > 0.3
     foliage = evidence.smooth < _SMOOTH
+    # What shows only between nearer things, on both sides, is the background: a wall, a window.
+    hemmed_in = min(evidence.hidden_left, evidence.hidden_right) > 0.6
     if top < 0.5 or length > SIZES["truck"].length[2] or width > 3.5:
         return None
     if length < 1.2 and width < 1.0:
         # A person is narrower than 1.2 m and wider than a pole.
+        if hemmed_in:
+            return None
         if 1.2 <= top <= 2.05 and not cut and length > 0.35:
             return "pedestrian"
         return "other" if top < 1.2 and not foliage else None
@@ -113,12 +127,23 @@ def _classify(
         return "cyclist"
     if foliage or r.error > 0.15 + 0.12 * width:
         return None
-    if top > SIZES["truck"].height[1] or length > 6.0:
-        tall_enough = top > 1.7 and length > 1.5
-        return "truck" if tall_enough and width < 3.2 else None
+    if _truck_votes(length, width, top) > 0:
+        fits = top > 1.7 and length > 1.5 and width < 3.2
+        return "truck" if fits and not hemmed_in else None
     if top > 0.8 and length > 1.2 and width < 2.4:
         return "car"
     return "other" if length < 3.0 else None
+
+
+def _truck_votes(length: float, width: float, top: float) -> float:
+    """Above 0 for a truck rather than a car; three sizes vote, so that none alone makes it flicker.
+
+    Only what is seen counts: a short or narrow view is no evidence of a car.
+    """
+    height = np.clip((top - 2.0) / 0.2, -1.0, 1.0)
+    longer = np.clip((length - 5.2) / 0.5, 0.0, 1.0)
+    wider = np.clip((width - 2.1) / 0.2, 0.0, 1.0)
+    return float(height + longer + wider)
 
 
 def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarray, np.ndarray]:
@@ -126,9 +151,11 @@ def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarra
     yaw, low, high = r.yaw, r.low, r.high
     extent = high - low
     long_first = extent[0] >= extent[1]
-    # A vehicle whose longer visible side is too short to be its length shows its front or rear.
     if name in VEHICLES and extent.max() < 1.15 * SIZES[name].width[2]:
-        long_first = not long_first
+        # The longer visible side is too short to be the length: it is the front or rear. Of two
+        # sides alike, traffic's usual direction decides.
+        alike = extent.min() > 0.6 * extent.max()
+        long_first = yaw < np.pi / 4 if alike else not long_first
     if not long_first:
         yaw, low, high = _quarter_turn(yaw, low, high)
     extent = high - low
@@ -137,8 +164,14 @@ def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarra
     else:
         size = SIZES[name]
         hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.4
+        # From straight behind, only returns through the glass tell of the length.
+        ahead = (low + high) / 2
+        end_on = abs(ahead[1]) < np.tan(np.radians(8.0)) * abs(ahead[0])
         wanted = np.array(
-            [_wanted(extent[0], size.length, hidden), _wanted(extent[1], size.width, hidden)]
+            [
+                _wanted(extent[0], size.length, hidden or end_on),
+                _wanted(extent[1], size.width, hidden),
+            ]
         )
     return yaw, *_extend(low, high, wanted)
 

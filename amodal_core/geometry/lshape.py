@@ -16,6 +16,10 @@ _NEAREST = 0.08
 """Metres; returns closer to an edge than the sensor's noise count as on it."""
 
 
+_FORWARD = np.radians(7.0)
+"""How far traffic strays from the sensor's own heading."""
+
+
 @dataclass(frozen=True)
 class Rectangle:
     """A rectangle on the ground.
@@ -33,17 +37,23 @@ class Rectangle:
     error: float
 
 
-def fit_rectangle(xy: np.ndarray, step: float = np.radians(1.5)) -> Rectangle:
+def fit_rectangle(
+    xy: np.ndarray, step: float = np.radians(1.5), forward_bias: float = 0.0
+) -> Rectangle:
     """Fit a rectangle to a footprint.
 
     Args:
         xy: (N, 2) metres, N >= 1.
         step: radians between the headings that are tried.
+        forward_bias: share by which headings within a few degrees of x or y are preferred, for
+            footprints too sparse or round to tell: traffic mostly runs along the sensor's x axis.
     """
     count = max(round(np.pi / 2 / step), 1)
     angles = np.arange(count) * (np.pi / 2 / count)
     xy = np.ascontiguousarray(xy, np.float32)
-    scores = _closeness(xy, angles)
+    off_axis = np.minimum(angles, np.pi / 2 - angles)
+    prior = 1.0 + forward_bias * np.exp(-0.5 * (off_axis / _FORWARD) ** 2)
+    scores = _closeness(xy, angles) * prior
     return rectangle_at(xy, float(angles[int(np.argmax(scores))]))
 
 

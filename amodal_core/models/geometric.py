@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,8 +12,10 @@ from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
 from amodal_core.geometry.assembly import Found, assemble
 from amodal_core.geometry.clustering import connected_components, range_image, remove_ground
-from amodal_core.geometry.completion import CLASSES, Candidate
+from amodal_core.geometry.completion import CLASSES, SIZES, Candidate
 from amodal_core.geometry.projection import Projection, project
+from amodal_core.geometry.top_edge import top_edge
+from amodal_core.geometry.visibility import SightLines
 from amodal_core.masks.mask_set import RleMasks
 
 _LOWEST, _HIGHEST = 0.25, 4.2
@@ -23,12 +25,15 @@ _SPLAT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 9))
 """What one return stands for in the image: the gaps of a 64-beam scan to its neighbours."""
 
 
+_BEFORE = 0.5
+"""Metres that a return must be nearer than an object to stand before it."""
+
+
 @dataclass(eq=False)
 class _Object:
-    """A candidate with its returns and masks."""
+    """A candidate with its masks, crops whose first pixel is (x, y) of the image."""
 
     candidate: Candidate
-    points: np.ndarray
     amodal: np.ndarray
     visible: np.ndarray
     x: int
@@ -98,32 +103,44 @@ class Geometric:
             seen = projection.pixels[:, 0] >= 0
             found, owner = assemble(points, heights, labels, image, ground, seen, self.min_points)
         with report.time("geometric.masks"):
-            return self._instances(found, owner, keep, projection, calibration)
+            return self._instances(
+                found, owner, points, heights, frame.image, projection, calibration
+            )
 
     def _instances(
         self,
         found: list[Found],
         owner: np.ndarray,
-        keep: np.ndarray,
+        points: np.ndarray,
+        heights: np.ndarray,
+        image: np.ndarray | None,
         projection: Projection,
         calibration: Calibration,
     ) -> Instances:
         size = (calibration.height, calibration.width)
-        objects = [
-            o
-            for f in found
-            if f.candidate.score >= self.min_score
-            and (o := self._draw(f.candidate, f.index, projection, calibration))
-        ]
+        objects = []
+        for f in found:
+            if f.candidate.score < self.min_score:
+                continue
+            candidate = f.candidate
+            if candidate.cut_above and image is not None:
+                candidate = _with_top(f, heights, image, projection, calibration)
+            drawn = self._draw(candidate, f.index, projection, calibration)
+            if drawn is not None:
+                objects.append(drawn)
         n = len(objects)
         if not n:
             return Instances.empty(size)
-        front = _in_front(objects)
+        boxes = np.array([o.candidate.box for o in objects])
+        depths = np.array([o.depth for o in objects])
+        lines = SightLines(boxes, calibration)
+        front = lines.in_front(depths)
         occluders = np.zeros((n, n), bool)
         for i, o in enumerate(objects):
+            least = max(4.0, 0.01 * float(o.amodal.sum()))
             for j in np.flatnonzero(front[i]):
-                covered = _cut(o, objects[j])
-                occluders[i, j] = covered > max(4, 0.01 * o.amodal.sum())
+                occluders[i, j] = _cut(o, objects[j]) > least
+        self._cut_clutter(objects, owner, points, heights, lines, projection)
         offsets = np.array([(o.x, o.y) for o in objects])
         amodal = RleMasks.from_crops([o.amodal for o in objects], offsets, size)
         visible = RleMasks.from_crops([o.visible for o in objects], offsets, size)
@@ -137,9 +154,9 @@ class Geometric:
             amodal=amodal,
             visible=visible,
             occlusion_rates=(1.0 - shown / np.maximum(whole, 1)).astype(np.float32),
-            depths=np.array([o.depth for o in objects], np.float32),
+            depths=depths.astype(np.float32),
             occluders=occluders,
-            boxes3d=np.array([o.candidate.box for o in objects], np.float32),
+            boxes3d=boxes.astype(np.float32),
         )
 
     def _draw(
@@ -162,13 +179,61 @@ class Geometric:
             return None
         mask, x, y = drawn
         depth = float(np.median(projection.z[index][inside]))
-        return _Object(candidate, index, mask, mask.copy(), x, y, depth)
+        return _Object(candidate, mask, mask.copy(), x, y, depth)
+
+    @staticmethod
+    def _cut_clutter(
+        objects: list[_Object],
+        owner: np.ndarray,
+        points: np.ndarray,
+        heights: np.ndarray,
+        lines: SightLines,
+        projection: Projection,
+    ) -> None:
+        """Take off the visible masks what returns of nearer things, that are no objects, cover."""
+        index = np.flatnonzero((owner < 0) & (heights > _LOWEST) & (projection.pixels[:, 0] >= 0))
+        pixels = projection.pixels[index]
+        distance = lines.distance(points[index])
+        direction = lines.direction(pixels[:, 0])
+        for k, o in enumerate(objects):
+            h, w = o.visible.shape
+            x, y = pixels[:, 0] - o.x, pixels[:, 1] - o.y
+            near = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+            near &= distance < lines.near[k, direction] - _BEFORE
+            near &= np.isfinite(lines.near[k, direction])
+            if near.sum() < 3:
+                continue
+            cover = np.zeros((h, w), np.uint8)
+            cover[y[near], x[near]] = 1
+            o.visible &= 1 - cv2.dilate(cover, _SPLAT)
 
 
-def _in_front(objects: list[_Object]) -> np.ndarray:
-    """(N, N) bool, [i, j] where j stands between the camera and i."""
-    depth = np.array([o.depth for o in objects])
-    return depth[None, :] < depth[:, None]
+def _with_top(
+    found: Found,
+    heights: np.ndarray,
+    image: np.ndarray,
+    projection: Projection,
+    calibration: Calibration,
+) -> Candidate:
+    """The candidate with the height that the image shows where the scan ends below its top."""
+    candidate = found.candidate
+    index = found.index[projection.pixels[found.index, 0] >= 0]
+    highest = SIZES[candidate.name].height[2] if candidate.name in SIZES else 2.5
+    top = top_edge(
+        image,
+        np.asarray(projection.pixels[index]),
+        np.asarray(projection.z[index]),
+        heights[index],
+        calibration,
+        highest,
+    )
+    if top is None:
+        return candidate
+    box = candidate.box.copy()
+    bottom = box[2] - box[5] / 2
+    box[5] = top
+    box[2] = bottom + top / 2
+    return replace(candidate, box=box)
 
 
 def _cut(o: _Object, front: _Object) -> int:

@@ -1,0 +1,67 @@
+"""The height of an object whose top is above the scan, from the edge that it has in the image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from amodal_core.frame import Calibration
+
+_STEP = 0.05
+_LEAST_CONTRAST = 14.0
+"""Grey levels, mean over the object's columns: weaker edges are texture."""
+
+
+def top_edge(
+    image: np.ndarray,
+    pixels: np.ndarray,
+    z: np.ndarray,
+    heights: np.ndarray,
+    calibration: Calibration,
+    highest: float,
+) -> float | None:
+    """Look above an object's highest returns for the level edge that ends it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        pixels: (N, 2) int, column and row of the object's returns inside the image.
+        z: (N,) metres along the optical axis.
+        heights: (N,) metres above the ground.
+        calibration: the camera.
+        highest: metres above the ground at which to give up.
+
+    Returns:
+        Metres above the ground, or None where no edge is clear enough.
+    """
+    order = np.lexsort((-heights, pixels[:, 0]))
+    first = np.ones(len(order), bool)
+    first[1:] = np.diff(pixels[order, 0]) != 0
+    column = order[first]
+    top = float(np.quantile(heights, 0.99))
+    # Only columns that reach the top of the returns: others end at a bonnet or a mirror.
+    column = column[heights[column] > top - 0.4]
+    if len(column) < 8:
+        return None
+    u, v, depth = pixels[column, 0], pixels[column, 1], z[column]
+    levels = np.arange(top - 0.1, highest, _STEP)
+    scale = calibration.K[1, 1] / depth
+    rows = v[None] - (levels[:, None] - heights[column][None]) * scale[None]
+    low, high = int(max(rows.min() - 6, 0)), int(min(rows.max() + 7, image.shape[0]))
+    if high - low < 8:
+        return None
+    left, right = int(u.min()), int(u.max()) + 1
+    grey = cv2.cvtColor(np.ascontiguousarray(image[low:high, left:right]), cv2.COLOR_RGB2GRAY)
+    grey = cv2.blur(grey, (3, 3)).astype(np.float32)
+    reach = np.clip(0.06 * scale, 2.0, 6.0)
+    above, below = rows - reach, rows + reach
+    inside = (above >= low) & (below < high)
+    sample = [
+        grey[np.clip(r - low, 0, high - low - 1).astype(np.int64), (u - left)[None]]
+        for r in (above, below)
+    ]
+    step = np.where(inside, sample[0] - sample[1], 0.0)
+    known = inside.sum(axis=1)
+    contrast = np.abs(step.sum(axis=1)) / np.maximum(known, 1)
+    contrast[known < 0.6 * len(column)] = 0.0
+    best = int(np.argmax(contrast))
+    return float(levels[best]) if contrast[best] > _LEAST_CONTRAST else None

@@ -1,0 +1,80 @@
+"""Who stands before whom: footprints compared along the camera's lines of sight."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amodal_core.frame import Calibration
+
+_DIRECTIONS = 512
+
+
+class SightLines:
+    """How far each box is in every direction of the image's field of view.
+
+    Args:
+        boxes: (N, 7), see `amodal_core.geometry.boxes3d`.
+        calibration: camera and pose.
+    """
+
+    def __init__(self, boxes: np.ndarray, calibration: Calibration) -> None:
+        inverse = np.linalg.inv(calibration.camera_from_lidar)
+        self._origin = inverse[:2, 3]
+        # One line of sight for each of evenly spaced columns, along the image's middle row.
+        self._column = (np.arange(_DIRECTIONS) + 0.5) * calibration.width / _DIRECTIONS - 0.5
+        K = calibration.K
+        rays = np.stack(
+            [(self._column - K[0, 2]) / K[0, 0], np.zeros(_DIRECTIONS), np.ones(_DIRECTIONS)]
+        )
+        across = (inverse[:3, :3] @ rays)[:2].T
+        self._rays = across / np.linalg.norm(across, axis=1, keepdims=True)
+        self._width = calibration.width
+        self.near, self.far = self._cross(np.asarray(boxes, np.float64).reshape(-1, 7))
+
+    def _cross(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, D) metres to where each line enters and leaves each footprint; inf where it misses."""
+        c, s = np.cos(boxes[:, 6:7]), np.sin(boxes[:, 6:7])
+        delta = self._origin - boxes[:, :2]
+        start = np.stack(
+            [
+                c[:, 0] * delta[:, 0] + s[:, 0] * delta[:, 1],
+                c[:, 0] * delta[:, 1] - s[:, 0] * delta[:, 0],
+            ]
+        )
+        x, y = self._rays.T
+        way = np.stack([c * x + s * y, c * y - s * x])
+        way = np.where(np.abs(way) < 1e-9, 1e-9, way)
+        half = boxes[:, 3:5].T / 2
+        a = (-half[:, :, None] - start[:, :, None]) / way
+        b = (half[:, :, None] - start[:, :, None]) / way
+        enter = np.minimum(a, b).max(axis=0)
+        leave = np.maximum(a, b).min(axis=0)
+        hit = (leave > 0) & (enter <= leave)
+        return np.where(hit, np.maximum(enter, 0), np.inf), np.where(hit, leave, np.inf)
+
+    def direction(self, columns: np.ndarray) -> np.ndarray:
+        """(M,) image columns -> (M,) indices of the nearest line of sight."""
+        index = (np.asarray(columns) + 0.5) * (_DIRECTIONS / self._width)
+        return np.clip(index.astype(np.int64), 0, _DIRECTIONS - 1)
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """(M, 2+) LiDAR points -> (M,) metres from the camera, on the ground plane."""
+        return np.hypot(points[:, 0] - self._origin[0], points[:, 1] - self._origin[1])
+
+    def in_front(self, depths: np.ndarray) -> np.ndarray:
+        """(N, N) bool, [i, j] where j stands before i.
+
+        Decided where lines of sight meet both, by which one most of them meet first; by the depths
+        (N,) where none does.
+        """
+        n = len(self.near)
+        front = np.zeros((n, n), bool)
+        for i in range(n):
+            both = np.isfinite(self.near) & np.isfinite(self.near[i])
+            count = both.sum(axis=1)
+            # Comparing the middles: footprints that touch may overlap a little at their borders.
+            mine, theirs = self.near[i] + self.far[i], self.near + self.far
+            first = (both & (theirs < mine)).sum(axis=1)
+            front[i] = np.where(count > 0, 2 * first > count, depths < depths[i])
+        # Of ties neither is first: no object may hide one that hides it.
+        return front & ~(front & front.T) & ~np.eye(n, dtype=bool)
