@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.base import Model
@@ -62,7 +64,9 @@ class Pipeline:
         if frame.depth is not None or frame.points is None or frame.calibration is None:
             return frame
         with report.time(PROJECTION):
-            return replace(frame, depth=depth_image(frame.points, frame.calibration))
+            depth = depth_image(frame.points, frame.calibration)
+            assert isinstance(depth, np.ndarray)
+            return replace(frame, depth=depth)
 
     def segment(self, frame: Frame, report: Report) -> Instances:
         """The model's instances; none, with a warning, where a part is absent that it needs."""

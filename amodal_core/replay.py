@@ -1,0 +1,278 @@
+"""A bag through the pipeline, frame by frame, into tracks, numbers, a video and a report.
+
+Nothing is dropped for speed, and the same bag gives the same tracks.mcap byte for byte on the same
+machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from amodal_core.bags.drive import ARRAY_TYPE, BagDrive, DriveFrame
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.messages import (
+    detections_message,
+    instances_message,
+    label_info_message,
+    visible_labels_message,
+)
+from amodal_core.bags.sensors import image_message
+from amodal_core.bags.writer import BagWriter
+from amodal_core.errors import InputError
+from amodal_core.evaluation import identity, image_level, tracking
+from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
+from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
+from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.overlay import draw_overlay
+from amodal_core.pipeline import STAGES, Pipeline, Step
+from amodal_core.report.page import write_report
+from amodal_core.report.record import TOTAL, KeyFrame, Record
+from amodal_core.video import VideoWriter
+
+TRACKS_BAG = "tracks.mcap"
+METRICS = "metrics.json"
+VIDEO = "overlay.mp4"
+REPORT = "report.html"
+_KEY_FRAMES = 6
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class ReplayOptions:
+    """How to replay.
+
+    Attributes:
+        max_frames: stop after so many frames.
+        video: draw and encode the overlay video.
+        depth: write the depth images to tracks.mcap, too; they are large.
+        image_topic: where a bag has several cameras.
+        points_topic: where it has several LiDARs.
+    """
+
+    max_frames: int | None = None
+    video: bool = True
+    depth: bool = False
+    image_topic: str = ""
+    points_topic: str = ""
+
+
+def replay(
+    bag: str | Path,
+    out: str | Path,
+    pipeline: Pipeline,
+    options: ReplayOptions | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Replay a bag; `out` gets tracks.mcap, metrics.json, overlay.mp4 and report.html.
+
+    Args:
+        bag: a rosbag2 folder or file with a camera, its camera_info, a LiDAR and their transform.
+        out: a folder; results of an earlier replay in it are replaced.
+        pipeline: model and tracker; it is reset first.
+        options: how.
+        progress: is called with (frames done, frames in all).
+
+    Raises:
+        InputError: the bag cannot be read or holds no frame, or `out` cannot be written.
+    """
+    options = options or ReplayOptions()
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
+    with BagDrive(bag, options.image_topic, options.points_topic) as drive:
+        frames = iter(drive)
+        ahead = list(islice(frames, 2))
+        if not ahead:
+            reasons = "; ".join(dict.fromkeys(drive.warnings)) or "no image has a scan"
+            raise InputError(f"the bag gives no frame: {reasons}", str(bag), "check its topics")
+        expected = drive.images
+        if options.max_frames is not None:
+            expected = min(expected, options.max_frames)
+        _warm_up(pipeline, ahead[0].frame)
+        run = _Run(Path(bag).resolve().name, pipeline, options, out, expected)
+        stream = islice(chain(ahead, frames), options.max_frames)
+        with BagWriter(out / TRACKS_BAG, compress=True, overwrite=True) as results:
+            run.announce(results)
+            with run.video([item.frame for item in ahead]) as video:
+                for done, item in enumerate(stream, 1):
+                    run.frame(item, results, video)
+                    if progress is not None:
+                        progress(done, expected)
+        run.record.warnings.update(drive.warnings)
+    run.record.accuracy = run.accuracy()
+    if not options.video:
+        (out / VIDEO).unlink(missing_ok=True)
+    _write_text(out / METRICS, json.dumps(run.record.metrics(), indent=2) + "\n")
+    write_report(run.record, out / REPORT, VIDEO if options.video else None)
+    return run.record
+
+
+def _warm_up(pipeline: Pipeline, frame: Frame) -> None:
+    """Compile and allocate before the clock runs; leaves no trace in the results."""
+    pipeline.reset()
+    pipeline.run(frame)
+    pipeline.reset()
+
+
+class _NoVideo:
+    """Stands in for the writer where no video is wanted."""
+
+    def write(self, image: np.ndarray) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> _NoVideo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _Run:
+    """A replay on its way."""
+
+    def __init__(
+        self, bag: str, pipeline: Pipeline, options: ReplayOptions, out: Path, expected: int
+    ) -> None:
+        self.pipeline = pipeline
+        self.options = options
+        self.out = out
+        self.expected = max(expected, 1)
+        self.classes = pipeline.model.classes
+        self.record = Record(bag, pipeline.model.name, _device(pipeline), self.classes)
+        self.factory = RosbagsFactory()
+        self.truths: list[tuple[ImageRecord, Tracks]] = []
+        self.found: list[tuple[ImageRecord, Tracks]] = []
+        self.truth_classes: dict[int, str] = {}
+        self._best = -1.0
+        self._segment = -1
+
+    def video(self, ahead: Sequence[Frame]) -> VideoWriter | _NoVideo:
+        """The video's writer, at the rate of the drive's first two frames."""
+        if not self.options.video:
+            return _NoVideo()
+        period = (ahead[-1].stamp - ahead[0].stamp) * 1e-9
+        rate = min(max(1 / period, 1.0), 60.0) if period > 0 else 10.0
+        return VideoWriter(self.out / VIDEO, round(rate, 1), ahead[0].size)
+
+    def announce(self, bag: BagWriter) -> None:
+        """The topics of the nodes."""
+        bag.add_topic("/label_info", "vision_msgs/msg/LabelInfo", latched=True)
+        bag.add_topic("/instances", ARRAY_TYPE)
+        bag.add_topic("/tracks", ARRAY_TYPE)
+        bag.add_topic("/detections", "vision_msgs/msg/Detection2DArray")
+        bag.add_topic("/visible_labels", "sensor_msgs/msg/Image")
+        if self.options.depth:
+            bag.add_topic("/depth/image", "sensor_msgs/msg/Image")
+
+    def frame(self, item: DriveFrame, bag: BagWriter, video: VideoWriter | _NoVideo) -> None:
+        """Run the pipeline on a frame and write what comes out."""
+        if item.reset:
+            self.pipeline.model.reset()
+        step = self.pipeline.run(item.frame)
+        report = step.report
+        report.warnings[:0] = item.warnings
+        report.timings[TOTAL] = sum(report.timings.get(stage, 0.0) for stage in STAGES)
+        with report.time("messages"):
+            self._write(bag, step, item.frame_id)
+        tracks = step.tracks.numpy()
+        self._show(item, tracks, video, report)
+        self._compare(item, tracks)
+        self.record.add(item.frame.stamp, step.instances, tracks, report)
+
+    def _write(self, bag: BagWriter, step: Step, frame_id: str) -> None:
+        stamp = step.frame.stamp
+        if not self.record.frames:
+            info = label_info_message(self.factory, self.classes, stamp=stamp, frame_id=frame_id)
+            bag.write("/label_info", info, stamp)
+        named: dict[str, Any] = {"stamp": stamp, "frame_id": frame_id, "classes": self.classes}
+        tracks = step.tracks.numpy()
+        bag.write("/instances", instances_message(self.factory, step.instances, **named), stamp)
+        bag.write("/tracks", instances_message(self.factory, tracks, **named), stamp)
+        bag.write("/detections", detections_message(self.factory, tracks, **named), stamp)
+        labels = visible_labels_message(self.factory, tracks, stamp=stamp, frame_id=frame_id)
+        bag.write("/visible_labels", labels, stamp)
+        if self.options.depth and step.frame.depth is not None:
+            depth = image_message(self.factory, step.frame.depth, stamp, frame_id)
+            bag.write("/depth/image", depth, stamp)
+
+    def _show(
+        self, item: DriveFrame, tracks: Tracks, video: VideoWriter | _NoVideo, report: Report
+    ) -> None:
+        """The overlay for the video, and the frame with most to see of each sixth of the drive."""
+        segment = self.record.frames * _KEY_FRAMES // self.expected
+        worth = float(np.minimum(tracks.occlusion_rates, 1.0 - tracks.occlusion_rates).sum())
+        worth += 0.01 * len(tracks)
+        chosen = segment != self._segment or worth > self._best
+        if item.frame.image is None or not (self.options.video or chosen):
+            return
+        with report.time("overlay"):
+            picture = draw_overlay(item.frame.image, tracks, self.classes)
+        video.write(picture)
+        if not chosen:
+            return
+        if segment == self._segment:
+            self.record.key_frames.pop()
+        self._segment, self._best = segment, worth
+        coded = cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 88))[1]
+        hidden = int((tracks.occlusion_rates >= 0.1).sum())
+        since = (item.frame.stamp - (self.record.stamps or [item.frame.stamp])[0]) * 1e-9
+        caption = (
+            f"frame {self.record.frames}, {since:.1f} s: {len(tracks)} tracks, "
+            f"{hidden} partly hidden, {int(tracks.coasted.sum())} carried on unseen"
+        )
+        self.record.key_frames.append(KeyFrame(self.record.frames, coded.tobytes(), caption))
+
+    def _compare(self, item: DriveFrame, tracks: Tracks) -> None:
+        """Keep what accuracy is made of."""
+        if item.truth is None:
+            return
+        number = len(self.truths)
+        height, width = tracks.size
+        image = ImageRecord(
+            number + 1, height, width, f"{number:06d}", "replay", number, item.frame.stamp
+        )
+        self.truths.append((image, item.truth))
+        self.found.append((image, tracks))
+        self.truth_classes.update(item.truth_classes)
+
+    def accuracy(self) -> dict[str, float]:
+        """Amodal and visible AP, HOTA and kept identities against the bag's ground truth."""
+        if not self.truths or not any(len(t) for _, t in self.truths):
+            return {}
+        count = max(self.truth_classes) + 1
+        names = [self.truth_classes.get(k, f"class {k}") for k in range(count)]
+        truth = from_tracks(self.truths, names)
+        truth = replace(truth, classes=("object",), class_ids=np.zeros(len(truth), np.int64))
+        predictions = aligned(truth, from_tracks(self.found, self.classes), class_agnostic=True)
+        found: dict[str, float] = {}
+        protocol = IMAGE_PROTOCOLS["coco"]
+        for kind in ("amodal", "visible"):
+            scores = image_level.evaluate(truth, predictions, kind, protocol)
+            found.update({f"{kind}_{k}": v for k, v in scores.values.items()})
+        try:
+            found.update(tracking.evaluate(truth, predictions, class_agnostic=True)["all"])
+        except InputError as error:
+            self.record.warnings[str(error)] += 1
+        found["identity_kept"] = identity.evaluate(truth, predictions).kept
+        return {k: round(float(v), 4) for k, v in found.items() if np.isfinite(v)}
+
+
+def _device(pipeline: Pipeline) -> str:
+    return str(getattr(pipeline.model, "device", "cpu"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""The report of a replay: numbers gathered on the way, and one self-contained page."""

@@ -1,0 +1,66 @@
+"""The report of a replay as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from amodal_core import __version__
+from amodal_core.report import charts
+from amodal_core.report.record import TOTAL, Record
+
+
+def write_report(record: Record, path: str | Path, video: str | None = None) -> None:
+    """Write the page, whole or not at all; `video` is the name of the video beside it."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(render(record, video), encoding="utf-8")
+    part.replace(path)
+
+
+def render(record: Record, video: str | None = None) -> str:
+    """The page's text."""
+    environment = Environment(
+        loader=PackageLoader("amodal_core.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        record=record,
+        tiles=_tiles(record),
+        video=video,
+        key_frames=[
+            {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
+            for k in record.key_frames
+        ],
+        left_out=len(record.track_ids) - len(charts.shown_tracks(record)),
+        timeline=Markup(charts.timeline(record)),
+        occlusion=Markup(charts.occlusion(record)),
+        stage_bars=Markup(charts.stage_bars(record)),
+        frame_times=Markup(charts.frame_times(record)),
+        stages=record.percentiles(),
+        budgets=charts.BUDGETS,
+        version=__version__,
+    )
+
+
+def _tiles(record: Record) -> list[dict[str, str]]:
+    frames = max(record.frames, 1)
+    seen = [row for row in record.rows if not row.coasted]
+    hidden = sum(row.occlusion_rate >= 0.1 for row in seen) / max(len(seen), 1)
+    total = record.percentiles().get(TOTAL)
+    tiles = [
+        (f"{record.frames}", "frames"),
+        (f"{record.fps:.0f}", "frames a second"),
+        (f"{total['p95_ms']:.0f} ms" if total else "-", "p95 a frame"),
+        (f"{len(record.track_ids)}", "tracks"),
+        (f"{sum(record.instances) / frames:.1f}", "instances a frame"),
+        (f"{hidden:.0%}", "of what is seen is partly hidden"),
+        (f"{sum(row.coasted for row in record.rows)}", "times carried unseen"),
+        (f"{sum(record.warnings.values())}", "warnings"),
+    ]
+    return [{"value": value, "label": label} for value, label in tiles]

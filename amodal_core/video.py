@@ -1,0 +1,87 @@
+"""H.264 videos that browsers play, written beside their place and moved there when whole."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+from amodal_core.errors import InputError
+
+
+class VideoWriter:
+    """Writes RGB frames as H.264, yuv420p, with the index at the front.
+
+    Args:
+        path: the .mp4 file; it is replaced when the video is whole.
+        rate: frames a second.
+        size: (height, width) of the frames in pixels; odd ones gain a black row or column, because
+            yuv420p halves both.
+        quality: x264's constant rate factor: 18 is visually lossless, 28 small.
+
+    Raises:
+        InputError: the file cannot be written, or this FFmpeg has no H.264 encoder.
+    """
+
+    def __init__(
+        self, path: str | Path, rate: float, size: tuple[int, int], quality: int = 20
+    ) -> None:
+        self.path = Path(path)
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._height, self._width = (n + n % 2 for n in size)
+        try:
+            self._container = av.open(
+                str(self._part), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+            self._stream = self._container.add_stream(
+                "libx264",
+                rate=Fraction(rate).limit_denominator(1000),
+                options={"crf": str(quality), "preset": "veryfast"},
+            )
+        except (OSError, ValueError, av.FFmpegError) as error:
+            self._part.unlink(missing_ok=True)
+            raise InputError(
+                f"cannot write a video: {error}", str(path), "replay with --no-video"
+            ) from error
+        self._stream.width, self._stream.height = self._width, self._height
+        self._stream.pix_fmt = "yuv420p"
+
+    def write(self, image: np.ndarray) -> None:
+        """Append (H, W, 3) uint8 RGB."""
+        height, width = image.shape[:2]
+        if (height, width) != (self._height, self._width):
+            padded = np.zeros((self._height, self._width, 3), np.uint8)
+            height, width = min(height, self._height), min(width, self._width)
+            padded[:height, :width] = image[:height, :width]
+            image = padded
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Finish the video and move it to its place."""
+        for packet in self._stream.encode():
+            self._container.mux(packet)
+        self._container.close()
+        self._part.replace(self.path)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._container.close()
+        self._part.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()

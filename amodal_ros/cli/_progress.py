@@ -1,0 +1,44 @@
+"""Progress bars and messages of the command line, on stderr so that stdout stays for results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+stderr = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int], None]]:
+    """A bar that is moved by calls with (done, in all)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def warn(lines: Iterable[str] | Counter[str]) -> None:
+    """Print warnings, each once, with how often it came."""
+    counts = lines if isinstance(lines, Counter) else Counter(lines)
+    for line, count in counts.items():
+        times = f" ({count} times)" if count > 1 else ""
+        stderr.print(f"[yellow bold]warning[/] {escape(line)}{times}", soft_wrap=True)

@@ -1,0 +1,135 @@
+"""`amodal convert`: data sets to rosbag2 bags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amodal_core.bags import kitti
+from amodal_core.bags.reader import BagReader
+from amodal_core.frame import Report
+from amodal_ros.cli._progress import bar, stderr, warn
+
+app = typer.Typer(
+    help="Turn a data set into a rosbag2 bag with the topics that the nodes listen to.",
+    no_args_is_help=True,
+)
+
+
+class Storage(str, Enum):
+    """File format of the bag."""
+
+    mcap = "mcap"
+    sqlite3 = "sqlite3"
+
+
+class Split(str, Enum):
+    """Part of a KITTI benchmark."""
+
+    training = "training"
+    testing = "testing"
+
+
+Out = Annotated[Path, typer.Argument(help="Folder of the new bag; it must not exist yet.")]
+StorageOption = Annotated[Storage, typer.Option(help="File format of the bag.")]
+MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after so many images.")]
+Compress = Annotated[bool, typer.Option("--compress", help="Compress with zstd.")]
+SplitOption = Annotated[Split, typer.Option(help="Only `training` has labels.")]
+Root = Annotated[Path, typer.Argument(help="The folder that holds training/ and testing/.")]
+
+
+def _run(out: Path, convert: Callable[[kitti.Progress], Report]) -> None:
+    with bar("converting", "images") as progress:
+        report = convert(progress)
+    warn(report.warnings)
+    with BagReader(out) as bag:
+        for topic in sorted(bag.topics.values(), key=lambda t: t.name):
+            typer.echo(f"{topic.count:7d}  {topic.name}  {topic.type}")
+    stderr.print(f"wrote {out}; next: [bold]amodal replay {out} --out {out}_out[/]", soft_wrap=True)
+
+
+@app.command(
+    "kitti-raw",
+    epilog="Example: amodal convert kitti-raw 2011_09_26/2011_09_26_drive_0009_sync build/drive",
+)
+def kitti_raw(
+    src: Annotated[
+        Path, typer.Argument(help="A drive's *_sync folder; the calibration lies above it.")
+    ],
+    out: Out,
+    storage: StorageOption = Storage.mcap,
+    max_frames: MaxFrames = None,
+    compress: Compress = False,
+) -> None:
+    """A raw drive: left colour camera, LiDAR, and GPS/IMU where it is there."""
+    _run(
+        out,
+        lambda progress: kitti.convert_raw(
+            src,
+            out,
+            storage=storage.value,
+            compress=compress,
+            max_frames=max_frames,
+            progress=progress,
+        ),
+    )
+
+
+@app.command(
+    "kitti-object",
+    epilog="Example: amodal convert kitti-object KITTI/object build/object --max-frames 100",
+)
+def kitti_object(
+    src: Root,
+    out: Out,
+    split: SplitOption = Split.training,
+    storage: StorageOption = Storage.mcap,
+    max_frames: MaxFrames = None,
+    compress: Compress = False,
+) -> None:
+    """Images of the object benchmark; they are unrelated, so they stand 10 s apart in the bag."""
+    _run(
+        out,
+        lambda progress: kitti.convert_object(
+            src,
+            out,
+            split=split.value,
+            storage=storage.value,
+            compress=compress,
+            max_frames=max_frames,
+            progress=progress,
+        ),
+    )
+
+
+@app.command(
+    "kitti-tracking",
+    epilog="Example: amodal convert kitti-tracking KITTI/tracking build/0003 --sequence 3",
+)
+def kitti_tracking(
+    src: Root,
+    out: Out,
+    sequence: Annotated[int, typer.Option(min=0, help="The sequence's number.")],
+    split: SplitOption = Split.training,
+    storage: StorageOption = Storage.mcap,
+    max_frames: MaxFrames = None,
+    compress: Compress = False,
+) -> None:
+    """A sequence of the tracking benchmark, at its nominal 10 Hz."""
+    _run(
+        out,
+        lambda progress: kitti.convert_tracking(
+            src,
+            out,
+            sequence,
+            split=split.value,
+            storage=storage.value,
+            compress=compress,
+            max_frames=max_frames,
+            progress=progress,
+        ),
+    )

@@ -1,0 +1,98 @@
+"""`amodal replay`: a bag through the pipeline, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from amodal_core import replay as core
+from amodal_core.errors import InputError
+from amodal_core.models import registry
+from amodal_core.models.base import Model
+from amodal_core.pipeline import STAGES, Pipeline
+from amodal_core.report.record import TOTAL, Record
+from amodal_core.tracking import Tracker
+from amodal_ros.cli._progress import bar, stderr, warn
+
+
+def make_model(name: str, device: str, checkpoint: Path | None) -> Model:
+    """The model of `--model`, `--device` and `--checkpoint`.
+
+    Raises:
+        InputError: no such model or device, or it takes no checkpoint.
+    """
+    options: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
+    if checkpoint is not None and not checkpoint.exists():
+        raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
+    try:
+        return registry.create(name, device, **options)
+    except ValueError as error:
+        raise InputError(str(error), "--model", "see `amodal models`") from None
+    except TypeError as error:
+        if checkpoint is None:
+            raise
+        raise InputError(f"{name} takes no checkpoint ({error})", "--checkpoint") from None
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(line, f"--device {device}", "see `amodal doctor`") from None
+
+
+def command(
+    bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; old results are replaced.")],
+    model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    video: Annotated[bool, typer.Option(help="Draw and encode overlay.mp4.")] = True,
+    depth: Annotated[
+        bool, typer.Option("--depth", help="Write depth images to tracks.mcap, too (large).")
+    ] = False,
+    image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
+    points_topic: Annotated[str, typer.Option(help="Where it has several LiDARs.")] = "",
+) -> None:
+    """Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.
+
+    Nothing is dropped, and the same bag gives the same tracks every time.
+
+    [bold]Examples[/]
+
+    amodal replay build/drive --out build/out
+
+    amodal replay drive.mcap --out out --max-frames 100 --no-video
+    """
+    record = run(
+        bag,
+        out,
+        make_model(model, device, checkpoint),
+        core.ReplayOptions(max_frames, video, depth, image_topic, points_topic),
+    )
+    summarise(record, out, video)
+
+
+def run(bag: Path, out: Path, model: Model, options: core.ReplayOptions) -> Record:
+    """Replay with a progress bar."""
+    with bar("replaying") as progress:
+        return core.replay(bag, out, Pipeline(model, Tracker()), options, progress)
+
+
+def summarise(record: Record, out: Path, video: bool) -> None:
+    """Print headline figures and where the results lie."""
+    warn(record.warnings)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_row("frames", f"{record.frames}, {record.duration:.1f} s of driving")
+    table.add_row("tracks", f"{len(record.track_ids)}, {sum(record.instances)} instances")
+    table.add_row("speed", f"{record.fps:.1f} frames a second")
+    for stage in (*STAGES, TOTAL):
+        p = record.percentiles().get(stage)
+        if p:
+            table.add_row(stage, f"p50 {p['p50_ms']:.1f} ms, p95 {p['p95_ms']:.1f} ms")
+    for name in ("amodal_AP", "visible_AP", "HOTA", "identity_kept"):
+        if name in record.accuracy:
+            table.add_row(name.replace("_", " "), f"{record.accuracy[name]:.3f}")
+    stderr.print(table)
+    for name in (core.REPORT, *([core.VIDEO] if video else []), core.TRACKS_BAG, core.METRICS):
+        typer.echo(out / name)
