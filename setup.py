@@ -1,17 +1,61 @@
-"""Installs the packages for pip and colcon (ament_python); the metadata is in pyproject.toml."""
+"""Packages, metadata and dependencies, for pip and for colcon (ament_python)."""
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGE = "amodal_ros"
 
+# Ranges for users; constraints.txt holds the versions that were tested together.
+REQUIRES = [
+    "av>=12",
+    "cyclonedds>=0.10.5; platform_system == 'Linux'",
+    "hotcoco>=1.3",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
+    "moderngl>=5.10",
+    "numba>=0.60",
+    "numpy>=1.26",
+    "opencv-python-headless>=4.9",
+    "pillow>=10",
+    "psutil>=5.9",
+    "pycocotools>=2.0.7",
+    "pyyaml>=6.0",
+    "rich>=13.7",
+    "rosbags>=0.10.4",
+    "safetensors>=0.4.3",
+    "scikit-learn>=1.4",
+    "scipy>=1.11",
+    "torch>=2.4",
+    "torchvision>=0.19",
+    "typer>=0.12",
+]
+EXTRAS = {
+    "test": [
+        "hypothesis>=6.100",
+        "pytest>=8",
+        "pytest-benchmark>=4",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
+    ],
+    "dev": ["mypy>=1.10", "ruff>=0.6", "types-PyYAML", "types-psutil"],
+}
+
 setup(
     name=PACKAGE,
     version="0.1.0",
+    description="Amodal instance segmentation for vehicles, with or without ROS 2",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="amodal_ros maintainers",
+    maintainer_email="maintainers@amodal-ros.example",
+    python_requires=">=3.10",
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
     packages=find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*", "training*"]),
-    include_package_data=True,
-    package_data={"": ["*.html", "*.yaml", "*.ttf", "*.glsl", "*.vert", "*.frag", "py.typed"]},
+    package_data={"": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -20,7 +64,6 @@ setup(
         (f"share/{PACKAGE}/rviz", glob("rviz/*.rviz")),
         # The message definitions also travel with the wheel, for machines without ROS 2.
         (f"share/{PACKAGE}/msg", glob("amodal_msgs/msg/*.msg")),
-        (f"share/{PACKAGE}/vision_msgs", glob("amodal_msgs/vision_msgs/msg/*.msg")),
     ],
     zip_safe=False,
     entry_points={
@@ -31,6 +74,7 @@ setup(
             "tracking = amodal_ros.nodes.tracking:main",
             "overlay = amodal_ros.nodes.overlay:main",
             "evaluation = amodal_ros.nodes.evaluation:main",
+            "player = amodal_ros.nodes.player:main",
         ]
     },
 )

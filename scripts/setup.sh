@@ -31,4 +31,7 @@ fi
 
 [ -x "$VENV/bin/python" ] || { say "virtual environment $VENV"; "$PYTHON" -m venv "$VENV"; }
 say "Python packages (the first time takes some minutes)"
-"$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+pip=("$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt)
+"${pip[@]}" -e '.[test,dev]'
+# TrackEval asks for opencv-python, which would overwrite the headless build that needs no display.
+"${pip[@]}" --no-deps trackeval tabulate
