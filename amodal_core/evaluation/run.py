@@ -181,9 +181,9 @@ def _objects(
         values |= {f"mean absolute, {k}": v for k, (_, v) in depth.by_range.items()}
         result.tables["depth"] = Table(
             "Depth of instances",
-            f"Error along the optical axis in metres over {depth.objects} objects, paired at amodal "
-            f"IoU >= .5 among predictions with score >= {failures.SURE}; `relative` is of the true "
-            "depth, `known` the share of them with a depth.",
+            f"Error along the optical axis in metres over {depth.objects} objects, paired at "
+            f"amodal IoU >= .5 among predictions with score >= {failures.SURE}; `relative` is of "
+            "the true depth, `known` the share of them with a depth.",
             values,
             shares=False,
         )
@@ -193,8 +193,8 @@ def _objects(
         result.tables["order"] = Table(
             "Occlusion order",
             f"Over {order.pairs} ordered pairs (j hides i) of the truth whose objects were both "
-            "found at amodal IoU >= .5; precision over predicted pairs; `found` is the share of all "
-            "the truth's pairs that could be judged.",
+            "found at amodal IoU >= .5; precision over predicted pairs; `found` is the share of "
+            "all the truth's pairs that could be judged.",
             values,
         )
     if not visible:
@@ -273,6 +273,7 @@ def _identities(
                 "Identity through full occlusion",
                 f"Share of {kept.reappearances} reappearances after a full occlusion whose object "
                 "kept, switched or lost its id; `carried` is the share of hidden frames with a "
-                f"mask at the true place (IoU >= .5). {kept.untracked} more were not tracked before.",
+                f"mask at the true place (IoU >= .5). {kept.untracked} more were not tracked "
+                "before.",
                 shares,
             )
