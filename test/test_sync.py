@@ -1,0 +1,333 @@
+"""The synchroniser: what belongs together comes together, and every other message says why not."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amodal_core.sync import Drop, SyncConfig, Synchronizer, SyncResult, estimate_offset
+
+MS = 1_000_000
+EPOCH = 1_316_995_345_000_000_000  # real stamps do not fit into a float64
+Event = tuple[str, int]
+
+
+def run(sync: Synchronizer, events: list[Event], flush: bool = True) -> SyncResult:
+    """Push all, each message being its own (topic, stamp); one result of everything."""
+    total = SyncResult()
+    for topic, stamp in events:
+        add(total, sync.push(topic, stamp, (topic, stamp)))
+    if flush:
+        add(total, sync.flush())
+    return total
+
+
+def add(total: SyncResult, part: SyncResult) -> None:
+    total.sets += part.sets
+    total.drops += part.drops
+    total.errors += part.errors
+    total.reset |= part.reset
+
+
+def stamps_of(result: SyncResult) -> list[tuple[int, ...]]:
+    return [tuple(s.stamps.values()) for s in result.sets]
+
+
+def matched(streams: dict[str, list[int]], slop: int) -> list[tuple[int, ...]]:
+    """The definition, all messages known: reference by reference, the nearest unused one."""
+    reference, *others = streams
+    used = dict.fromkeys(others, -1)
+    sets = []
+    for moment in sorted(streams[reference]):
+        chosen = {}
+        for topic in others:
+            near = [s for s in streams[topic] if abs(s - moment) <= slop and s > used[topic]]
+            if near:
+                chosen[topic] = min(near, key=lambda s: (abs(s - moment), s))
+        if len(chosen) == len(others):
+            used.update(chosen)
+            sets.append((moment, *chosen.values()))
+    return sets
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> dict[str, list[int]]:
+    """Three topics with messages 4 or more apart, some missing."""
+    out = {}
+    for topic in ("image", "lidar", "depth"):
+        gaps = draw(st.lists(st.integers(4, 30), max_size=12))
+        begin = draw(st.integers(0, 20))
+        out[topic] = list(itertools.accumulate(gaps, initial=begin))[: len(gaps)]
+    return out
+
+
+def interleaved(draw: Any, queues: dict[str, list[int]]) -> list[Event]:
+    """Any arrival order that keeps each topic's own."""
+    left = {t: list(s) for t, s in queues.items() if s}
+    events = []
+    while left:
+        topic = draw(st.sampled_from(sorted(left)))
+        events.append((topic, left[topic].pop(0)))
+        if not left[topic]:
+            del left[topic]
+    return events
+
+
+CONFIG = {"topics": ("image", "lidar", "depth"), "timeout_ns": 10_000, "jump_ns": 10_000}
+
+
+@given(st.data(), st.integers(0, 9))
+def test_sets_are_those_of_the_definition_whatever_the_arrival(data: Any, slop: int) -> None:
+    given_streams = data.draw(streams())
+    events = interleaved(data.draw, given_streams)
+    config = SyncConfig(
+        **CONFIG, slop_ns=slop, min_interval_ns=dict.fromkeys(("lidar", "depth"), 4)
+    )
+    result = run(Synchronizer(config), events)
+    assert stamps_of(result) == matched(given_streams, slop)
+
+
+@given(st.data(), st.integers(0, 9))
+def test_every_message_is_in_one_set_or_dropped_with_a_reason(data: Any, slop: int) -> None:
+    topics = ("image", "lidar", "depth")
+    events = data.draw(
+        st.lists(st.tuples(st.sampled_from(topics), st.integers(0, 200)), max_size=40)
+    )
+    config = SyncConfig(topics, slop, queue_size=10, timeout_ns=50, jump_ns=80)
+    sync = Synchronizer(config)
+    total, newest = SyncResult(), -1
+    for topic, stamp in events:
+        part = sync.push(topic, stamp, (topic, stamp))
+        for s in part.sets:
+            assert s.stamp > newest or part.reset
+            newest = s.stamp
+            assert all(abs(t - s.stamp) <= slop for t in s.stamps.values())
+            assert s.messages == {t: (t, at) for t, at in s.stamps.items()}
+        if part.reset and not part.sets:
+            newest = -1
+        add(total, part)
+    add(total, sync.flush())
+    out = Counter((t, at) for s in total.sets for t, at in s.stamps.items())
+    out += Counter((d.topic, d.stamp) for d in total.drops)
+    assert out == Counter(events)
+    assert all(d.reason for d in total.drops)
+
+
+@given(st.data())
+def test_each_topics_sets_go_forward(data: Any) -> None:
+    given_streams = data.draw(streams())
+    config = SyncConfig(**CONFIG, slop_ns=7)
+    result = run(Synchronizer(config), interleaved(data.draw, given_streams))
+    for topic in CONFIG["topics"]:
+        of_topic = [s.stamps[topic] for s in result.sets]
+        assert of_topic == sorted(set(of_topic))
+
+
+def drive(frames: int, lag: int = 3 * MS, begin: int = EPOCH) -> list[Event]:
+    """Image and LiDAR at 10 Hz, the LiDAR stamped later."""
+    return [
+        event
+        for k in range(frames)
+        for event in (("image", begin + k * 100 * MS), ("lidar", begin + k * 100 * MS + lag))
+    ]
+
+
+def test_a_set_comes_with_its_last_message() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    for k, (topic, stamp) in enumerate(drive(5)):
+        assert len(sync.push(topic, stamp, None).sets) == k % 2
+
+
+def test_exact_matching_takes_equal_stamps_only() -> None:
+    result = run(Synchronizer(SyncConfig(("image", "lidar"))), drive(3, 0) + drive(2, 1)[-1:])
+    assert stamps_of(result) == [(EPOCH + k * 100 * MS,) * 2 for k in range(3)]
+    result = run(Synchronizer(SyncConfig(("image", "lidar"))), drive(3, 1))
+    assert result.sets == []
+    assert len(result.drops) == 6
+
+
+def test_a_known_offset_is_taken_off_before_matching() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 0, {"lidar": 3 * MS}))
+    result = run(sync, drive(4))
+    assert stamps_of(result) == [
+        (EPOCH + k * 100 * MS, EPOCH + k * 100 * MS + 3 * MS) for k in range(4)
+    ]
+
+
+@pytest.mark.parametrize("lag", [3 * MS, -41 * MS, 0])
+def test_an_unknown_offset_is_found_and_no_frame_is_lost(lag: int) -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 1 * MS, {"lidar": None}))
+    assert sync.offsets_ns["lidar"] is None
+    result = run(sync, sorted(drive(36, lag), key=lambda e: e[1]))
+    assert sync.offsets_ns["lidar"] == lag
+    assert len(result.sets) == 36
+    assert result.drops == []
+
+
+def test_offsets_are_found_through_jitter_and_dropouts(rng) -> None:  # type: ignore[no-untyped-def]
+    image = [EPOCH + k * 100 * MS for k in range(20)]
+    lidar = [s + 48 * MS + int(rng.normal(0, 2 * MS)) for k, s in enumerate(image) if k % 5]
+    assert estimate_offset(image, lidar) == pytest.approx(48 * MS, abs=2 * MS)
+    assert estimate_offset(image, lidar[:1]) == 0
+
+
+def test_a_missing_message_costs_its_own_set_only() -> None:
+    events = drive(6)
+    gone = events.pop(5)
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    result = run(sync, events)
+    assert [s.stamp for s in result.sets] == [EPOCH + k * 100 * MS for k in (0, 1, 3, 4, 5)]
+    assert result.drops == [Drop("image", gone[1] - 3 * MS, "no lidar")]
+
+
+def test_messages_out_of_order_within_a_topic_still_match() -> None:
+    events = drive(4)
+    events[2], events[4] = events[4], events[2]  # the second image comes after the third
+    result = run(Synchronizer(SyncConfig(("image", "lidar"), 5 * MS)), events)
+    late = [d for d in result.drops if d.topic == "image"]
+    assert len(result.sets) + len(late) == 4
+    events = [("lidar", 3), ("image", 100), ("image", 0), ("lidar", 103)]
+    config = SyncConfig(("image", "lidar"), 5)
+    assert stamps_of(run(Synchronizer(config), events)) == [(0, 3), (100, 103)]
+
+
+def test_duplicates_are_dropped_as_such() -> None:
+    config = SyncConfig(("image", "lidar"), 5)
+    events = [("image", 0), ("image", 0), ("lidar", 1), ("lidar", 1), ("image", 0)]
+    result = run(Synchronizer(config), events)
+    assert stamps_of(result) == [(0, 1)]
+    assert [(d.topic, d.reason) for d in result.drops] == [
+        ("image", "duplicate"),
+        ("lidar", "duplicate"),
+        ("image", "duplicate"),
+    ]
+
+
+def test_a_silent_topic_times_out_and_comes_back() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=200 * MS))
+    first = run(sync, drive(2), flush=False)
+    silent = run(sync, [e for e in drive(12)[4:] if e[0] == "image"], flush=False)
+    assert silent.sets == []
+    assert {d.reason for d in silent.drops} == {"no lidar in time"}
+    assert len(silent.drops) == 7  # those of the last 200 ms still wait
+    back = run(sync, drive(14)[24:], flush=False)
+    assert len(first.sets) == len(back.sets) == 2
+
+
+def test_the_reference_may_be_the_silent_one() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=200 * MS))
+    result = run(sync, [e for e in drive(40) if e[0] == "lidar"], flush=False)
+    assert {d.reason for d in result.drops} == {"no image in time"}
+    assert len(result.drops) >= 36
+
+
+def test_time_alone_ends_waiting() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=200 * MS))
+    sync.push("image", EPOCH, None)
+    assert sync.advance(EPOCH + 150 * MS).drops == []
+    assert sync.advance(EPOCH + 250 * MS).drops == [Drop("image", EPOCH, "no lidar in time")]
+
+
+def test_a_looping_bag_resets_once_and_goes_on() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    first = run(sync, drive(36), flush=False)
+    # The scan that was under way when the bag began anew is still from its end.
+    again = drive(36)
+    results = [sync.push(t, s, None) for t, s in again[:1]]
+    results += [sync.push("lidar", EPOCH + 3600 * MS + 3 * MS, None)]
+    results += [sync.push(t, s, None) for t, s in again[1:]]
+    assert len(first.sets) == 36
+    assert [r.reset for r in results].count(True) == 1
+    assert results[0].reset
+    sets = [s for r in results for s in r.sets]
+    assert [s.stamp for s in sets][-35:] == [EPOCH + k * 100 * MS for k in range(1, 36)]
+
+
+def test_a_stamp_from_the_far_future_does_not_stop_the_stream() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    events = drive(10)
+    events.insert(8, ("lidar", EPOCH * 2))
+    result = run(sync, events)
+    assert len(result.sets) >= 8
+    assert ("lidar", EPOCH * 2) in {(d.topic, d.stamp) for d in result.drops}
+
+
+def test_memory_is_bounded_by_the_queue() -> None:
+    config = SyncConfig(("image", "lidar"), 5, queue_size=10, timeout_ns=10**12)
+    sync = Synchronizer(config)
+    result = run(sync, [("image", 10 * k) for k in range(100)], flush=False)
+    assert [d.reason for d in result.drops] == ["queue full"] * 90
+    assert [d.reason for d in sync.flush().drops] == ["no lidar before the end"] * 10
+
+
+def test_an_exception_in_the_callback_is_reported_and_the_next_set_comes() -> None:
+    got = []
+
+    def callback(matched_set: Any) -> None:
+        got.append(matched_set.stamp)
+        if len(got) == 2:
+            raise RuntimeError("the second frame broke")
+
+    result = run(Synchronizer(SyncConfig(("image", "lidar"), 5 * MS), callback), drive(5))
+    assert len(got) == len(result.sets) == 5
+    assert len(result.errors) == 1
+    assert "the second frame broke" in result.errors[0]
+
+
+def test_a_callback_may_push() -> None:
+    sync: Synchronizer
+
+    def callback(matched_set: Any) -> None:
+        if matched_set.stamp == 0:
+            sync.push("image", 100, None)
+
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5), callback)
+    result = run(sync, [("image", 0), ("lidar", 0), ("lidar", 100)])
+    assert stamps_of(result) == [(0, 0), (100, 100)]
+
+
+def test_threads_deliver_every_set_once_and_in_order() -> None:
+    got: list[int] = []
+    sync = Synchronizer(
+        SyncConfig(("image", "lidar"), 5, queue_size=1000, timeout_ns=10**9),
+        lambda s: got.append(s.stamp),
+    )
+    threads = [
+        threading.Thread(target=lambda t=t: [sync.push(t, 100 * k, None) for k in range(500)])
+        for t in ("image", "lidar")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert got == [100 * k for k in range(500)]
+
+
+def test_a_flushed_or_reset_synchroniser_starts_afresh() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    for _ in range(2):
+        assert len(run(sync, drive(3)).sets) == 3
+    sync.push("image", 7, None)
+    assert sync.reset().drops == [Drop("image", 7, "reset")]
+    assert not run(sync, drive(3)).reset
+
+
+def test_configurations_that_cannot_work_are_refused() -> None:
+    for wrong in (
+        {"topics": ("image",)},
+        {"topics": ("image", "image")},
+        {"topics": ("a", "b"), "slop_ns": -1},
+        {"topics": ("a", "b"), "offsets_ns": {"a": 1}},
+        {"topics": ("a", "b"), "offsets_ns": {"c": 1}},
+        {"topics": ("a", "b"), "queue_size": 3},
+    ):
+        with pytest.raises(ValueError, match=r"topic|slop|reference|queue_size"):
+            SyncConfig(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(KeyError):
+        Synchronizer(SyncConfig(("a", "b"))).push("c", 0, None)
