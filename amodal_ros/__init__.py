@@ -7,7 +7,6 @@ from importlib.util import find_spec
 
 if find_spec("rclpy") is None:
     import embedded_ros
-
     from amodal_core.interfaces import message_definitions
 
     embedded_ros.activate(message_definitions())

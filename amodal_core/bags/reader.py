@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.interfaces import MessageDefinitionFormat, QosDurability
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
@@ -26,11 +26,13 @@ class Topic:
         name: such as /tf_static.
         type: such as tf2_msgs/msg/TFMessage.
         count: messages in the bag.
+        latched: its last message is for late subscribers too (transient local).
     """
 
     name: str
     type: str
     count: int
+    latched: bool = False
 
 
 class BagMessage(NamedTuple):
@@ -113,7 +115,11 @@ class BagReader:
         found: dict[str, Topic] = {}
         for c in self._reader.connections:
             count = c.msgcount + (found[c.topic].count if c.topic in found else 0)
-            found[c.topic] = Topic(c.topic, c.msgtype, count)
+            latched = c.topic.endswith("/tf_static") or any(
+                q.durability == QosDurability.TRANSIENT_LOCAL
+                for q in getattr(c.ext, "offered_qos_profiles", ())
+            )
+            found[c.topic] = Topic(c.topic, c.msgtype, count, latched)
         return found
 
     @property

@@ -68,6 +68,16 @@ class DeclareLaunchArgument(Action):
         self.description = description
         self.choices = list(choices) if choices is not None else None
 
+    def describe(self) -> str:
+        """Name, description, valid values and default, as `ros2 launch --show-args` prints them."""
+        lines = [f"    '{self.name}':", f"        {self.description}"]
+        if self.choices is not None:
+            lines[1] += f" (one of: {', '.join(self.choices)})"
+        if self.default_value is not None:
+            default = " + ".join(s.describe() for s in self.default_value) or "''"
+            lines.append(f"        (default: {default})")
+        return "\n".join(lines)
+
     def execute(self, context: LaunchContext) -> None:
         """Set the default where no value was given; check the choices."""
         if self.name not in context.launch_configurations:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from .event_handlers import EventHandler
 
 
-def missing(what: str, name: str, package: str = "launch") -> AttributeError:
+def missing(what: str, name: str, package: str = "launch") -> Exception:
     """The error for API that only the real package has; dunder names stay plain lookups."""
     if name.startswith("__"):
         return AttributeError(name)
-    debian = f"ros-${{ROS_DISTRO}}-{package}"
-    return AttributeError(f"{what} is not part of embedded_ros; install {debian}")
+    # Not an AttributeError: `from launch import X` would replace its text with one of its own.
+    return ImportError(f"{what} is not part of embedded_ros; install ros-jazzy-{package}")
 
 
 class Substitution:

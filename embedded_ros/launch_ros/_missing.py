@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 
-def missing(module: str, name: str) -> AttributeError:
+def missing(module: str, name: str) -> Exception:
     """Name the package to install; dunder names stay plain lookups."""
     if name.startswith("__"):
         return AttributeError(name)
-    return AttributeError(
-        f"{module}.{name} is not part of embedded_ros; install ros-${{ROS_DISTRO}}-launch-ros"
-    )
+    return ImportError(f"{module}.{name} is not part of embedded_ros; install ros-jazzy-launch-ros")

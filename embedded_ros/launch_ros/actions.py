@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from embedded_ros.launch import Action, LaunchContext, SomeSubstitutionsType
-from embedded_ros.launch.actions import ExecuteProcess
+from launch import Action, LaunchContext, SomeSubstitutionsType
+from launch.actions import ExecuteProcess
 
 from ._missing import missing
 from .executables import command_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from embedded_ros.launch import LaunchContext, SomeSubstitutionsType, Substitution
+from launch import LaunchContext, SomeSubstitutionsType, Substitution
 
 from ._missing import missing
 

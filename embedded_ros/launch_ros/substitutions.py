@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_ros.launch import LaunchContext, SomeSubstitutionsType, Substitution
+from launch import LaunchContext, SomeSubstitutionsType, Substitution
 
 from ._missing import missing
 from .parameter_descriptions import _text

@@ -1,0 +1,367 @@
+"""The base of every node: lifecycle, parameters, topics, a worker, diagnostics, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+
+from amodal_core.bags.sensors import stamp_of
+from amodal_core.errors import InputError
+from amodal_ros.conversions import message_class
+from amodal_ros.declarations import COMMON, DIAGNOSTICS, Declaration, Parameter, Topic
+from amodal_ros.health import Health
+from amodal_ros.qos import profile
+from amodal_ros.worker import Worker
+
+_THROTTLE = 5.0  # seconds between two lines about the same thing
+_LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+
+
+class BaseNode(LifecycleNode):
+    """A node made from its declaration; a subclass says what to do with a frame.
+
+    Subclasses give `declaration` and implement `configure` (load what the work needs), `on_message`
+    (a message came in: gather, then `submit` a frame), `process` (a frame, in the worker's thread)
+    and, where they keep a state of the stream, `reset_state`.
+    """
+
+    declaration: ClassVar[Declaration]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(self.declaration.name, **kwargs)
+        self.health = Health()
+        self._throttled: dict[str, float] = {}
+        self._throttle_lock = threading.Lock()
+        self._outputs: dict[str, Any] = {}
+        self._inputs: list[Any] = []
+        self._worker: Worker[tuple[int, Any]] | None = None
+        for parameter in (*COMMON, *self.declaration.parameters):
+            self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+        self._by_name = {p.name: p for p in (*COMMON, *self.declaration.parameters)}
+        self.add_on_set_parameters_callback(self._check_parameters)
+        # The diagnostics run before and without activation, and on a steady clock: they must speak
+        # when /clock is silent too.
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, DIAGNOSTICS.name, profile(DIAGNOSTICS.qos)
+        )
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(
+            self.value("diagnostics_period"), self._publish_diagnostics, clock=self._steady
+        )
+
+    # What subclasses implement.
+
+    def configure(self) -> None:
+        """Read parameters and load what the work needs; InputError where that is impossible."""
+
+    def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
+        """A message came in, in the executor's thread; stamp in nanoseconds."""
+        raise NotImplementedError
+
+    def process(self, stamp: int, item: Any) -> None:
+        """Work on a submitted frame, in the worker's thread."""
+        raise NotImplementedError
+
+    def reset_state(self) -> None:
+        """Time jumped back: forget what earlier frames left behind, in the worker's thread."""
+
+    def tick(self) -> None:
+        """Called with every diagnostics message, in the executor's thread."""
+
+    def finish(self) -> None:
+        """The node ends; called once, after the last frame."""
+
+    def subscriptions(self) -> Sequence[Topic]:  # type: ignore[override]
+        """The topics to subscribe to when activated; by default all that are declared."""
+        return self.declaration.subscribes
+
+    # What they use.
+
+    def value(self, name: str) -> Any:
+        """A parameter's value."""
+        value = self.get_parameter(name).value
+        return list(value) if isinstance(self._declared(name).default, list) else value
+
+    def topic_name(self, name: str) -> str:
+        """A declared topic's name after namespace and remapping."""
+        return str(self.resolve_topic_name(name))
+
+    def submit(self, stamp: int, item: Any) -> None:
+        """Queue a frame for the worker."""
+        if self._worker is not None:
+            self._worker.put((stamp, item))
+
+    def submit_reset(self) -> None:
+        """Have the state reset, after the frames before and before the frames after."""
+        self.get_logger().info("time jumped back: the state of the stream is reset")
+        if self._worker is not None:
+            self._worker.call(self.reset_state)
+
+    def publish(self, topic: str, message: Any) -> None:
+        """Publish on a declared topic, where the node is active."""
+        output = self._outputs.get(topic)
+        if output is not None and rclpy.ok(context=self.context):
+            output.publish(message)
+
+    def listeners(self, topic: str) -> int:
+        """How many subscribe to a declared output."""
+        output = self._outputs.get(topic)
+        return int(output.get_subscription_count()) if output is not None else 0
+
+    def drop(self, reason: str, detail: str = "") -> None:
+        """Count a frame or a message that is given up; say so once in a while."""
+        self.health.dropped(reason)
+        self.warn(f"drop {reason}", f"dropped: {detail or reason}")
+
+    def warn(self, key: str, text: str) -> None:
+        """Log a warning, at most once in five seconds for a key."""
+        if self._due(key):
+            self.get_logger().warning(text)
+
+    def error(self, key: str, text: str) -> None:
+        """Log an error, at most once in five seconds for a key."""
+        if self._due(key):
+            self.get_logger().error(text)
+
+    # Lifecycle. rclpy swallows exceptions in these callbacks, so they are logged here.
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Load what the work needs and offer the outputs."""
+        try:
+            self.configure()
+            lossless = self.value("queue") == 0
+            for topic in self.declaration.publishes:
+                self._outputs[topic.name] = self.create_lifecycle_publisher(
+                    message_class(topic.type), topic.name, profile(topic.qos, lossless=lossless)
+                )
+        except Exception as error:
+            self._refuse("configure", error)
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        """Start the worker and subscribe."""
+        result = super().on_activate(state)
+        try:
+            queue = self.value("queue")
+            self._worker = Worker(self._work, self._overrun, self._caught, size=queue)
+            for topic in self.subscriptions():
+                qos = profile(topic.qos, reliability=self.value("reliability"), lossless=queue == 0)
+                self.health.expect(topic.name, self.topic_name(topic.name), topic.required)
+                self._inputs.append(
+                    self.create_subscription(
+                        message_class(topic.type), topic.name, self._receiver(topic), qos
+                    )
+                )
+        except Exception as error:
+            self._refuse("activate", error)
+            return TransitionCallbackReturn.FAILURE
+        return result
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        """Unsubscribe and stop the worker."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Give up the outputs."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """Stop, from whatever state."""
+        self._stop()
+        return super().on_shutdown(state)
+
+    def autostart(self) -> bool:
+        """Configure and activate, unless a lifecycle manager is to do that; False where it failed."""
+        if not self.value("autostart"):
+            return True
+        done = TransitionCallbackReturn.SUCCESS
+        return bool(self.trigger_configure() == done and self.trigger_activate() == done)
+
+    def close(self) -> None:
+        """Process what waits, where the queue keeps every frame, and end."""
+        self._stop(finish=self.value("queue") == 0)
+        try:
+            self.finish()
+        except InputError as error:
+            self.get_logger().error(str(error))
+            raise
+
+    # Inside.
+
+    def _declared(self, name: str) -> Parameter:
+        return self._by_name[name]
+
+    def _check_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            known = self._by_name.get(parameter.name)
+            if known is None:
+                continue
+            reason = known.refusal(parameter.value)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _receiver(self, topic: Topic) -> Callable[[Any], None]:
+        def receive(message: Any) -> None:
+            stamp = stamp_of(message.header) if hasattr(message, "header") else 0
+            self.health.received(topic.name, stamp)
+            try:
+                self.on_message(topic, stamp, message)
+            except InputError as error:
+                self.health.dropped(f"refused {topic.name}")
+                self.error(f"refuse {topic.name}", f"message refused: {error}")
+            except Exception as error:
+                self._caught((stamp, message), error)
+
+        return receive
+
+    def _work(self, item: tuple[int, Any]) -> None:
+        stamp, frame = item
+        begin = time.perf_counter()
+        try:
+            self.process(stamp, frame)
+        except InputError as error:
+            self.health.dropped(f"refused {error.where}".strip())
+            self.error(f"refuse {error.where}", f"frame {_text(stamp)} refused: {error}")
+            return
+        self.health.processed(stamp, (time.perf_counter() - begin) * 1e3)
+
+    def _overrun(self, item: tuple[int, Any]) -> None:
+        self.drop("overload", f"overload: frame {_text(item[0])} gives way to a newer one")
+
+    def _caught(self, item: tuple[int, Any] | None, error: Exception) -> None:
+        """An exception in a callback or the worker: say where, count, go on with the next frame."""
+        if not rclpy.ok(context=self.context):
+            return
+        at = f"frame {_text(item[0])}" if item is not None else "reset"
+        line = f"{at}: {type(error).__name__}: {error}"
+        self.health.failed(line)
+        if self._due(f"exception {type(error).__name__}"):
+            self.get_logger().error(f"{line}\n{''.join(traceback.format_exception(error))}")
+
+    def _refuse(self, step: str, error: Exception) -> None:
+        text = str(error) if isinstance(error, InputError) else traceback.format_exc()
+        self.get_logger().error(f"cannot {step}: {text}")
+
+    def _due(self, key: str) -> bool:
+        now = time.monotonic()
+        with self._throttle_lock:
+            if now - self._throttled.get(key, -_THROTTLE) < _THROTTLE:
+                return False
+            self._throttled[key] = now
+            return True
+
+    def _stop(self, *, finish: bool = False) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+        self.health.forget_inputs()
+        if self._worker is not None and self._worker.stop(finish=finish):
+            self._worker = None
+
+    def _release(self) -> None:
+        for output in self._outputs.values():
+            self.destroy_lifecycle_publisher(output)
+        self._outputs.clear()
+
+    def _publish_diagnostics(self) -> None:
+        self.tick()
+        level, line, values = self.health.summary(
+            self.value("stale_after"), self.value("lost_after")
+        )
+        status = DiagnosticStatus(
+            level=_LEVELS[level],
+            name=f"{self.get_fully_qualified_name()}",
+            message=line,
+            hardware_id="",
+            values=[KeyValue(key=k, value=v) for k, v in values.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """The ROS descriptor of a declared parameter."""
+    constraint = "" if parameter.low is not None else parameter.constraint
+    descriptor = ParameterDescriptor(
+        description=parameter.description,
+        additional_constraints=constraint,
+        read_only=not parameter.dynamic,
+    )
+    if parameter.low is not None and parameter.high is not None:
+        if isinstance(parameter.default, int):
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high), step=0)
+            ]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=float(parameter.low), to_value=float(parameter.high), step=0.0
+                )
+            ]
+    return descriptor
+
+
+def _text(stamp: int) -> str:
+    return f"{stamp // 1_000_000_000}.{stamp % 1_000_000_000:09d}"
+
+
+def executor_of(executor: SingleThreadedExecutor) -> Callable[[], None]:
+    """A thread's target that spins until the process is asked to end."""
+
+    def spin() -> None:
+        with contextlib.suppress(ExternalShutdownException, KeyboardInterrupt):
+            executor.spin()
+
+    return spin
+
+
+def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
+    """Run a node until it is interrupted.
+
+    Returns:
+        0, or 1 where the node could not start or could not finish its work.
+    """
+    rclpy.init(args=list(args) if args is not None else sys.argv)
+    code = 0
+    node: BaseNode | None = None
+    try:
+        node = make()
+        if not node.autostart():
+            return 1
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            try:
+                node.close()
+            except InputError:
+                code = 1
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return code

@@ -1,0 +1,173 @@
+"""What a node is from outside, as data: its topics and parameters; the README is made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Value = bool | int | float | str | list[float]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a node.
+
+    Attributes:
+        name: dots group names.
+        default: its type is the parameter's type.
+        description: one sentence, with the unit.
+        low: smallest number, with `high`.
+        high: largest number.
+        choices: the texts that are valid.
+        lengths: the lengths that a list may have.
+        dynamic: may change while the node runs.
+    """
+
+    name: str
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def constraint(self) -> str:
+        """What values are valid, in words; empty where all of the type are."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.low is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.lengths:
+            return f"{' or '.join(str(n) for n in self.lengths)} numbers"
+        return ""
+
+    def refusal(self, value: Value) -> str:
+        """Why a value is not valid, or an empty text."""
+        if self.choices:
+            valid = value in self.choices
+        elif self.low is not None and self.high is not None:
+            valid = isinstance(value, (int, float)) and self.low <= value <= self.high
+        elif self.lengths:
+            valid = len(value) in self.lengths  # type: ignore[arg-type]
+        else:
+            valid = True
+        return "" if valid else f"{self.name} is {value!r} where {self.constraint} is valid"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic that a node reads or writes.
+
+    Attributes:
+        name: relative to the node's namespace unless it begins with a slash; remapped in launch.
+        type: package/msg/Name.
+        qos: name of a profile in `amodal_ros.qos`.
+        description: what passes there.
+        required: the node cannot work without it; its silence is an error in the diagnostics.
+    """
+
+    name: str
+    type: str
+    qos: str
+    description: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A node from outside.
+
+    Attributes:
+        name: of the node and of its executable.
+        purpose: one or two sentences.
+        subscribes: topics that it reads.
+        publishes: topics that it writes.
+        parameters: its own; those of every node come on top.
+    """
+
+    name: str
+    purpose: str
+    subscribes: tuple[Topic, ...] = ()
+    publishes: tuple[Topic, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+
+
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "reliable",
+    "State of the node: rates, input stamps, milliseconds, drops and their reasons",
+)
+
+# Parameters of every node.
+COMMON: tuple[Parameter, ...] = (
+    Parameter(
+        "queue",
+        1,
+        "Frames that may wait for the worker; the newest replaces the oldest, which is counted as "
+        "dropped. 1 for a live vehicle; 0 keeps every frame, for replays that must lose nothing.",
+        low=0,
+        high=1000,
+    ),
+    Parameter(
+        "reliability",
+        "best_effort",
+        "Reliability asked of sensor topics: best_effort matches every driver, reliable loses "
+        "nothing but needs a reliable publisher.",
+        choices=("best_effort", "reliable"),
+    ),
+    Parameter(
+        "autostart",
+        True,
+        "Configure and activate at start; false leaves both to a lifecycle manager.",
+    ),
+    Parameter(
+        "stale_after",
+        1.0,
+        "Seconds of silence of a required input until the diagnostics warn.",
+        low=0.05,
+        high=3600.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "lost_after",
+        5.0,
+        "Seconds of silence of a required input until the diagnostics report an error.",
+        low=0.1,
+        high=3600.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "diagnostics_period",
+        1.0,
+        "Seconds between two messages on /diagnostics.",
+        low=0.1,
+        high=60.0,
+    ),
+)
+
+# Parameters of nodes that bring several inputs together.
+SYNCHRONISER: tuple[Parameter, ...] = (
+    Parameter(
+        "sync_slop",
+        0.05,
+        "Largest distance in seconds between the stamps of messages of one frame.",
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
+        "sync_timeout",
+        0.5,
+        "Seconds that a message waits for its partners before it is dropped and counted.",
+        low=0.01,
+        high=60.0,
+    ),
+    Parameter(
+        "points_offset",
+        0.0,
+        "Constant lag in seconds of the LiDAR's stamps behind the image's.",
+        low=-1.0,
+        high=1.0,
+    ),
+)

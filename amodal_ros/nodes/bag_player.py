@@ -1,0 +1,283 @@
+"""Plays a rosbag2 bag: for machines without ROS 2, and for launches that end with their bag."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time as TimeMessage
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rosgraph_msgs.msg import Clock as ClockMessage
+
+from amodal_core.bags.reader import BagReader, RawMessage
+from amodal_core.errors import InputError
+from amodal_ros.base_node import BaseNode, executor_of
+from amodal_ros.conversions import message_class
+from amodal_ros.declarations import Declaration, Parameter, Topic
+from amodal_ros.qos import profile
+from amodal_ros.topics import TRACKS
+
+_CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "clock", "The bag's time")
+_CLOCK_PERIOD = 0.02  # seconds between two messages on /clock
+_STEADY = 1.0  # seconds for which nothing may change before all subscribers count as there
+_AHEAD_NS = 10_000_000_000  # how far the clock runs on after the last message
+
+
+class BagPlayer(BaseNode):
+    """Plays the messages as they were recorded, and ends when the pipeline has answered them."""
+
+    declaration = Declaration(
+        name="bag_player",
+        purpose="Plays an MCAP or SQLite bag with /clock. Waits for the pipeline before the first "
+        "message, so that none is lost; ends when the tracks of the last image are there.",
+        subscribes=(Topic(TRACKS.name, TRACKS.type, TRACKS.qos, "Answers to the images", False),),
+        publishes=(_CLOCK,),
+        parameters=(
+            Parameter(
+                "bag", "", "The bag: a folder with metadata.yaml, or one .mcap or .db3 file."
+            ),
+            Parameter("rate", 1.0, "Speed; 2.0 plays twice as fast.", low=0.01, high=100.0),
+            Parameter("loop", False, "Begin again at the end, until interrupted."),
+            Parameter(
+                "frame_topic",
+                "",
+                "Topic of the bag with one message a frame, to count answers; empty counts none.",
+            ),
+            Parameter(
+                "wait_for",
+                "",
+                "Topics, separated by commas, that must be published before playing begins.",
+            ),
+            Parameter(
+                "wait_timeout",
+                120.0,
+                "Seconds to wait for them before giving up.",
+                low=0.0,
+                high=3600.0,
+            ),
+            Parameter(
+                "max_in_flight",
+                0,
+                "Frames that may be unanswered before time is held; 0 never holds it.",
+                low=0,
+                high=1000,
+            ),
+            Parameter(
+                "drain_timeout",
+                15.0,
+                "Seconds without a new answer after which the rest is given up.",
+                low=0.0,
+                high=3600.0,
+            ),
+        ),
+    )
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._answered = threading.Condition()
+        self._open: dict[int, None] = {}
+        self._answers = 0
+        self._frames = 0
+        self._held = 0.0
+        self._bag_outputs: dict[str, Any] = {}
+        self._played_until = 0
+        super().__init__(**kwargs)
+
+    def configure(self) -> None:
+        """Open the bag and offer its topics."""
+        bag = self.value("bag")
+        if not bag:
+            raise InputError("no bag is given", "parameter bag", "set it to a bag's folder or file")
+        self._bag = BagReader(bag)
+        for topic in self._bag.topics.values():
+            if topic.name == _CLOCK.name:
+                continue
+            try:
+                kind = message_class(topic.type)
+            except (ImportError, AttributeError):
+                self.get_logger().warning(
+                    f"{topic.name} is not played: {topic.type} is not installed"
+                )
+                continue
+            qos = profile("latched_tf" if topic.latched else "reliable", lossless=True)
+            self._bag_outputs[topic.name] = self.create_publisher(kind, topic.name, qos)
+        frames = self.value("frame_topic")
+        if frames and frames not in self._bag_outputs:
+            listed = ", ".join(sorted(self._bag_outputs))
+            raise InputError(f"no topic {frames}", bag, f"it has: {listed}")
+
+    def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
+        """Tracks came back: all frames up to theirs are answered."""
+        with self._answered:
+            if stamp in self._open:
+                self._answers += 1
+            for open_stamp in [s for s in self._open if s <= stamp]:
+                del self._open[open_stamp]
+            self._answered.notify_all()
+
+    def play(self) -> int:
+        """Play the bag.
+
+        Returns:
+            0, or 1 where the pipeline did not come up.
+        """
+        if not self._wait_for_pipeline():
+            return 1
+        log = self.get_logger()
+        while True:
+            log.info(f"playing {self.value('bag')} at {self.value('rate'):g} x")
+            self._play_once()
+            self._drain()
+            text = f"played {self._frames} frames"
+            if self.value("frame_topic"):
+                text += f", {self._answers} answered"
+            if self.value("max_in_flight"):
+                text += f", held {self._held:.1f} s for the pipeline"
+            log.info(text)
+            if not self.value("loop"):
+                return 0
+            with self._answered:
+                self._open.clear()
+
+    def _wait_for_pipeline(self) -> bool:
+        """Wait until all expected topics are published and no more subscribers turn up."""
+        wanted = [n.strip() for n in self.value("wait_for").split(",") if n.strip()]
+        names = [self.topic_name(n) for n in wanted]
+        deadline = time.monotonic() + self.value("wait_timeout")
+        before: Any = None
+        since = time.monotonic()
+        while True:
+            _check(self)
+            missing = [n for n in names if self.count_publishers(n) == 0]
+            now = [p.get_subscription_count() for p in self._bag_outputs.values()]
+            if now != before or missing:
+                before, since = now, time.monotonic()
+            elif time.monotonic() - since > _STEADY:
+                return True
+            if missing and time.monotonic() > deadline:
+                self.get_logger().error(
+                    f"nobody publishes {', '.join(missing)} after "
+                    f"{self.value('wait_timeout'):g} s: nothing is played"
+                )
+                return False
+            time.sleep(0.05)
+
+    def _play_once(self) -> None:
+        rate = float(self.value("rate"))
+        frames, limit = self.value("frame_topic"), self.value("max_in_flight")
+        first: int | None = None
+        begin = 0.0
+        for raw in self._bag.raw_messages(self._bag_outputs):
+            if first is None:
+                first, begin = raw.stamp, time.monotonic()
+            if raw.topic == frames:
+                begin += self._hold(limit)
+            self._wait_until(begin, first, raw.stamp, rate)
+            if raw.topic == frames:
+                with self._answered:
+                    self._open[_header_stamp(raw)] = None
+                    self._frames += 1
+            self._bag_outputs[raw.topic].publish(bytes(raw.data))
+            self._played_until = raw.stamp
+
+    def _wait_until(self, begin: float, first: int, stamp: int, rate: float) -> None:
+        """Let the bag's time pass until a message's."""
+        due = begin + (stamp - first) * 1e-9 / rate
+        while True:
+            _check(self)
+            left = due - time.monotonic()
+            at = stamp if left <= 0 else stamp - round(left * rate * 1e9)
+            self._tell_time(max(at, first))
+            if left <= 0:
+                return
+            time.sleep(min(left, _CLOCK_PERIOD))
+
+    def _hold(self, limit: int) -> float:
+        """Hold time while too many frames are unanswered; seconds that it took."""
+        begin = time.monotonic()
+        with self._answered:
+            while limit and len(self._open) >= limit:
+                _check(self)
+                if not self._answered.wait(0.1) and (
+                    time.monotonic() - begin > self.value("drain_timeout")
+                ):
+                    self.warn("hold", f"no answer to {len(self._open)} frames: going on without")
+                    self._open.clear()
+        took = time.monotonic() - begin
+        self._held += took
+        return took
+
+    def _drain(self) -> None:
+        """Wait for the answers to the last frames while the clock runs on."""
+        if not self.value("frame_topic"):
+            return
+        now, end = self._played_until, self._played_until + _AHEAD_NS
+        left, since = -1, time.monotonic()
+        while True:
+            _check(self)
+            with self._answered:
+                self._answered.wait(_CLOCK_PERIOD)
+                if len(self._open) != left:
+                    left, since = len(self._open), time.monotonic()
+            if left == 0:
+                break
+            if time.monotonic() - since > self.value("drain_timeout"):
+                self.get_logger().warning(f"no tracks came for the last {left} frames")
+                break
+            now = min(now + round(5 * _CLOCK_PERIOD * 1e9), end)
+            self._tell_time(now)
+        # Others listen to the same last messages and may be a little behind.
+        time.sleep(_STEADY)
+
+    def _tell_time(self, stamp: int) -> None:
+        sec, nanosec = divmod(stamp, 1_000_000_000)
+        self.publish(_CLOCK.name, ClockMessage(clock=TimeMessage(sec=sec, nanosec=nanosec)))
+
+
+def _check(node: BaseNode) -> None:
+    """End playing when the process is asked to end."""
+    if not rclpy.ok(context=node.context):
+        raise ExternalShutdownException
+
+
+def _header_stamp(raw: RawMessage) -> int:
+    """The stamp of the std_msgs/Header that a message begins with, nanoseconds."""
+    order = "<" if raw.data[1] & 1 else ">"
+    sec, nanosec = struct.unpack_from(order + "iI", raw.data, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the player."""
+    rclpy.init(args=list(args) if args is not None else sys.argv)
+    player: BagPlayer | None = None
+    thread: threading.Thread | None = None
+    try:
+        player = BagPlayer()
+        if not player.autostart():
+            return 1
+        executor = SingleThreadedExecutor()
+        executor.add_node(player)
+        thread = threading.Thread(target=executor_of(executor), daemon=True)
+        thread.start()
+        return player.play()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except InputError as error:
+        if player is not None:
+            player.get_logger().error(str(error))
+        return 1
+    finally:
+        rclpy.try_shutdown()
+        if thread is not None:
+            thread.join(2.0)
+        if player is not None:
+            player.destroy_node()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

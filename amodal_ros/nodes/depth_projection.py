@@ -1,0 +1,47 @@
+"""LiDAR scans to depth images in the camera's frame."""
+
+from __future__ import annotations
+
+import sys
+
+from amodal_core.bags.sensors import image_message, read_points
+from amodal_core.geometry.projection import depth_image
+from amodal_core.sync import MatchedSet
+from amodal_ros.base_node import run
+from amodal_ros.conversions import FACTORY
+from amodal_ros.declarations import SYNCHRONISER, Declaration
+from amodal_ros.synced_node import CALIBRATED, SyncedNode
+from amodal_ros.topics import CAMERA_INFO, DEPTH, POINTS, TF, TF_STATIC
+
+
+class DepthProjection(SyncedNode):
+    """Publishes, for every image, the scan of its moment as a depth image."""
+
+    declaration = Declaration(
+        name="depth_projection",
+        purpose="Projects each scan into the image of its moment: in each pixel the nearest return.",
+        subscribes=(CAMERA_INFO, POINTS, TF_STATIC, TF),
+        publishes=(DEPTH,),
+        parameters=(*SYNCHRONISER, *CALIBRATED),
+    )
+
+    def frame_topics(self) -> tuple[str, ...]:
+        """A calibration and a scan; the calibration has the image's stamp."""
+        return (CAMERA_INFO.name, POINTS.name)
+
+    def process(self, stamp: int, item: MatchedSet) -> None:
+        """Project one scan."""
+        info, cloud = item.messages[CAMERA_INFO.name], item.messages[POINTS.name]
+        calibration = self.calibration(stamp, info.header.frame_id, cloud.header.frame_id)
+        points = read_points(cloud, self.topic_name(POINTS.name))
+        depth = depth_image(points, calibration)
+        self.publish(DEPTH.name, image_message(FACTORY, depth, stamp, info.header.frame_id))
+
+
+def main() -> int:
+    """Run the node."""
+    return run(DepthProjection)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Latency, drops and, where the bag has ground truth, accuracy of the running pipeline."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+
+from amodal_core.bags.messages import read_tracks
+from amodal_core.errors import InputError
+from amodal_core.evaluation.latency import LatencyMeter
+from amodal_core.frame import Tracks
+from amodal_ros.base_node import BaseNode, run
+from amodal_ros.declarations import DIAGNOSTICS, Declaration, Parameter, Topic
+from amodal_ros.topics import CAMERA_INFO, GROUND_TRUTH, TRACKS
+
+_PERCENTILES = ("p50", "p95", "p99")
+_WAITING = 256  # frames of which truth or tracks may be outstanding
+
+
+class Evaluation(BaseNode):
+    """Listens only; writes the metrics file when it ends."""
+
+    declaration = Declaration(
+        name="evaluation",
+        purpose="Measures the running pipeline: latency from a frame's arrival to its tracks, frames "
+        "lost and why, and accuracy where the bag holds ground truth. Writes a metrics file at "
+        "the end.",
+        subscribes=(
+            TRACKS,
+            CAMERA_INFO,
+            GROUND_TRUTH,
+            Topic(DIAGNOSTICS.name, DIAGNOSTICS.type, "reliable", "Drops of the nodes", False),
+        ),
+        parameters=(
+            Parameter("metrics_file", "metrics.json", "Where the numbers go; empty: only the log."),
+        ),
+    )
+
+    def configure(self) -> None:
+        """Begin counting."""
+        self._latency = LatencyMeter()
+        self._nodes: dict[str, dict[str, str]] = {}
+        self._instances = 0
+        self._ids: set[int] = set()
+        self._coasted = 0
+        self._waiting: dict[int, dict[str, Tracks]] = {}
+        self._accuracy: Any = None
+        self._warnings: Counter[str] = Counter()
+        target = self.value("metrics_file")
+        if target and not Path(target).resolve().parent.is_dir():
+            raise InputError("there is no such folder", str(Path(target).parent), "make it first")
+
+    def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
+        """Note the time at once; reading the tracks is the worker's part."""
+        now = time.monotonic()
+        if topic.name == DIAGNOSTICS.name:
+            self._note_diagnostics(message)
+        elif topic.name == CAMERA_INFO.name:
+            self._latency.frame(stamp, now)
+        else:
+            if topic.name == TRACKS.name:
+                self._latency.answer(stamp, now)
+            self.submit(stamp, (topic.name, message))
+
+    def process(self, stamp: int, item: tuple[str, Any]) -> None:
+        """Read tracks or truth; compare them when both are there."""
+        name, message = item
+        tracks = read_tracks(message, self.topic_name(name))
+        if name == TRACKS.name:
+            self._instances += len(tracks)
+            self._ids.update(int(i) for i in tracks.ids)
+            self._coasted += int(tracks.coasted.sum())
+        if self.count_publishers(self.topic_name(GROUND_TRUTH.name)) == 0:
+            return
+        pair = self._waiting.setdefault(stamp, {})
+        pair[name] = tracks
+        if len(pair) == 2:
+            if self._accuracy is None:
+                # Metrics libraries are heavy, and most drives carry no truth.
+                from amodal_core.evaluation.stream import StreamAccuracy
+
+                self._accuracy = StreamAccuracy()
+            self._accuracy.add(stamp, pair[GROUND_TRUTH.name], pair[TRACKS.name])
+            del self._waiting[stamp]
+        elif len(self._waiting) > _WAITING:
+            del self._waiting[next(iter(self._waiting))]
+
+    def finish(self) -> None:
+        """Write the metrics file."""
+        if not hasattr(self, "_latency"):
+            return
+        metrics = self.metrics()
+        target = self.value("metrics_file")
+        if target:
+            path = Path(target)
+            part = path.with_name(f".{path.name}.part")
+            try:
+                part.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+                part.replace(path)
+            except OSError as error:
+                raise InputError(
+                    f"cannot write: {error.strerror}", str(path), "choose another metrics_file"
+                ) from error
+        latency = metrics["latency"]
+        self.get_logger().info(
+            f"{latency['answered']} of {latency['frames']} frames answered, latency p50 "
+            f"{latency.get('p50_ms', 0):.0f} ms, p95 {latency.get('p95_ms', 0):.0f} ms"
+            + (f"; written to {target}" if target else "")
+        )
+
+    def metrics(self) -> dict[str, Any]:
+        """The numbers so far, in the words of an offline replay's metrics.json."""
+        latency = self._latency.summary()
+        metrics: dict[str, Any] = {
+            "frames": latency["answered"],
+            "fps": latency["fps"],
+            "latency": latency,
+            "stages": {
+                node.rsplit("/", 1)[-1]: {
+                    f"{p}_ms": float(values[f"processing ms, {p}"])
+                    for p in _PERCENTILES
+                    if f"processing ms, {p}" in values
+                }
+                for node, values in self._nodes.items()
+                if "processing ms, p50" in values
+            },
+            "instances": self._instances,
+            "tracks": len(self._ids),
+            "coasted": self._coasted,
+            "drops": {
+                node: {
+                    key.removeprefix("dropped: "): int(count)
+                    for key, count in values.items()
+                    if key.startswith("dropped: ")
+                }
+                for node, values in self._nodes.items()
+                if int(values.get("dropped", "0"))
+            },
+            "warnings": dict(self._warnings),
+        }
+        if self._accuracy is not None:
+            metrics["accuracy"] = self._accuracy.values()
+            for warning in self._accuracy.warnings:
+                metrics["warnings"][warning] = 1
+        return metrics
+
+    def _note_diagnostics(self, message: DiagnosticArray) -> None:
+        own = self.get_fully_qualified_name()
+        for status in message.status:
+            values = {v.key: v.value for v in status.values}
+            if status.name == own or "frames" not in values:
+                continue
+            self._nodes[status.name] = values
+            if status.level != b"\x00":
+                self._warnings[f"{status.name}: {status.message.split(' for ')[0]}"] += 1
+
+
+def main() -> int:
+    """Run the node."""
+    return run(Evaluation)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

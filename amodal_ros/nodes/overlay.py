@@ -1,0 +1,147 @@
+"""Tracks drawn on their image, and as 3D markers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from amodal_core.bags.messages import class_names, read_tracks
+from amodal_core.bags.sensors import header_message, image_message, read_image
+from amodal_core.frame import Tracks
+from amodal_core.overlay import OverlayStyle, draw_overlay
+from amodal_core.palette import track_colour
+from amodal_core.sync import MatchedSet
+from amodal_ros.base_node import run
+from amodal_ros.conversions import FACTORY
+from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.synced_node import SyncedNode
+from amodal_ros.topics import IMAGE, MARKERS, OVERLAY, TRACKS
+
+# visualization_msgs/Marker's numbers.
+_CUBE, _TEXT, _ADD, _DELETE_ALL = 1, 9, 0, 3
+
+
+class Overlay(SyncedNode):
+    """Draws only while someone listens."""
+
+    declaration = Declaration(
+        name="overlay",
+        purpose="Draws each image's tracks on it, hidden parts hatched, and as 3D markers; nothing "
+        "is drawn while nobody listens.",
+        subscribes=(TRACKS, IMAGE),
+        publishes=(OVERLAY, MARKERS),
+        parameters=(
+            Parameter("labels", True, "Write id, class, distance and occluder beside each object."),
+            Parameter(
+                "lidar_frame", "velo_link", "Frame of the 3D boxes, for the markers' header."
+            ),
+            Parameter(
+                "sync_timeout",
+                2.0,
+                "Seconds that an image waits for its tracks before it is forgotten.",
+                low=0.01,
+                high=60.0,
+            ),
+        ),
+    )
+
+    def configure(self) -> None:
+        """Choose what is drawn."""
+        self._style = OverlayStyle(labels=self.value("labels"))
+        super().configure()
+
+    def frame_topics(self) -> tuple[str, ...]:
+        """Tracks, and the image of exactly their stamp."""
+        return (TRACKS.name, IMAGE.name)
+
+    def process(self, stamp: int, item: MatchedSet) -> None:
+        """Draw one frame."""
+        draw, mark = self.listeners(OVERLAY.name) > 0, self.listeners(MARKERS.name) > 0
+        if not draw and not mark:
+            return
+        message = item.messages[TRACKS.name]
+        tracks = read_tracks(message, self.topic_name(TRACKS.name))
+        names = class_names(message)
+        classes = [names.get(k, str(k)) for k in range(max(names, default=-1) + 1)]
+        if draw:
+            source = item.messages[IMAGE.name]
+            image = read_image(source, self.topic_name(IMAGE.name))
+            drawn = draw_overlay(image, tracks, classes, self._style)
+            self.publish(OVERLAY.name, image_message(FACTORY, drawn, stamp, source.header.frame_id))
+        if mark:
+            self.publish(
+                MARKERS.name,
+                markers_message(tracks, classes, stamp, str(self.value("lidar_frame"))),
+            )
+
+
+def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: str) -> Any:
+    """A visualization_msgs/MarkerArray: each track's 3D box and a label over it.
+
+    Begins with a marker that deletes those of the frame before; coasted tracks are fainter.
+    """
+
+    def marker(**values: Any) -> Any:
+        header = header_message(FACTORY, stamp, frame_id)
+        return FACTORY.create("visualization_msgs/msg/Marker", header=header, **values)
+
+    def pose(centre: np.ndarray, yaw: float) -> Any:
+        x, y, z = (float(v) for v in centre)
+        return FACTORY.create(
+            "geometry_msgs/msg/Pose",
+            position=FACTORY.create("geometry_msgs/msg/Point", x=x, y=y, z=z),
+            orientation=FACTORY.create(
+                "geometry_msgs/msg/Quaternion", z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))
+            ),
+        )
+
+    def vector(values: np.ndarray) -> Any:
+        x, y, z = (float(v) for v in values)
+        return FACTORY.create("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
+
+    markers = [marker(action=_DELETE_ALL)]
+    boxes = tracks.boxes3d
+    for k in range(len(tracks) if boxes is not None else 0):
+        box = np.asarray(boxes[k], np.float64)  # type: ignore[index]
+        if not np.isfinite(box).all():
+            continue
+        track = int(tracks.ids[k])
+        r, g, b = (c / 255 for c in track_colour(track))
+        opacity = 0.2 if tracks.coasted[k] else 0.5
+        markers.append(
+            marker(
+                ns="boxes",
+                id=track,
+                type=_CUBE,
+                action=_ADD,
+                pose=pose(box[:3], box[6]),
+                scale=vector(np.maximum(box[3:6], 0.05)),
+                color=FACTORY.create("std_msgs/msg/ColorRGBA", r=r, g=g, b=b, a=opacity),
+            )
+        )
+        top = box[:3] + (0.0, 0.0, box[5] / 2 + 0.6)
+        hidden = " hidden" if tracks.coasted[k] else ""
+        markers.append(
+            marker(
+                ns="labels",
+                id=track,
+                type=_TEXT,
+                action=_ADD,
+                pose=pose(top, 0.0),
+                scale=vector(np.full(3, 0.8)),
+                color=FACTORY.create("std_msgs/msg/ColorRGBA", r=1.0, g=1.0, b=1.0, a=0.9),
+                text=f"{track} {classes[int(tracks.class_ids[k])]}{hidden}",
+            )
+        )
+    return FACTORY.create("visualization_msgs/msg/MarkerArray", markers=markers)
+
+
+def main() -> int:
+    """Run the node."""
+    return run(Overlay)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Frames to amodal instances with any model of the registry."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from amodal_core.bags.messages import instances_message
+from amodal_core.bags.sensors import read_depth, read_image, read_points
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Report
+from amodal_core.models import registry
+from amodal_core.models.base import Model
+from amodal_core.sync import MatchedSet
+from amodal_ros.base_node import run
+from amodal_ros.conversions import FACTORY
+from amodal_ros.declarations import SYNCHRONISER, Declaration, Parameter, Topic
+from amodal_ros.synced_node import CALIBRATED, SyncedNode
+from amodal_ros.topics import CAMERA_INFO, DEPTH, IMAGE, INSTANCES, POINTS, TF, TF_STATIC
+from amodal_ros.validation import check_size
+
+FALLBACK = "geometric"
+
+
+class Segmentation(SyncedNode):
+    """Runs the model; subscribes only to what that model needs."""
+
+    declaration = Declaration(
+        name="segmentation",
+        purpose="Finds the objects of each frame: visible and amodal masks, occluders, distance. "
+        "Subscribes only to the inputs that the chosen model needs.",
+        subscribes=(IMAGE, CAMERA_INFO, POINTS, DEPTH, TF_STATIC, TF),
+        publishes=(INSTANCES,),
+        parameters=(
+            Parameter("model", FALLBACK, "Name of the model; `amodal models` lists them."),
+            Parameter("checkpoint", "", "Weights file of a learned model (.safetensors)."),
+            Parameter("device", "cpu", "Torch device, such as cpu or cuda:0."),
+            *SYNCHRONISER,
+            *CALIBRATED,
+        ),
+    )
+
+    model: Model
+    # Built where their model needs them.
+    _needs: tuple[Topic, ...] = ()
+
+    def configure(self) -> None:
+        """Load the model, or the one without weights where its checkpoint is missing."""
+        self.model = self._load()
+        calibrated = "calibration" in self.model.inputs or "image" not in self.model.inputs
+        needs = [CAMERA_INFO] if calibrated else []
+        for part, topic in (("image", IMAGE), ("points", POINTS), ("depth", DEPTH)):
+            if part in self.model.inputs:
+                needs.append(topic)
+        self._needs = tuple(needs)
+        super().configure()
+        self.get_logger().info(
+            f"model {self.model.name} on {self.value('device')}, "
+            f"inputs: {', '.join(sorted(self.model.inputs))}"
+        )
+
+    def frame_topics(self) -> tuple[str, ...]:
+        """The image, or camera_info with its stamp where the model needs no image; and the rest."""
+        names = {t.name for t in self._needs}
+        first = IMAGE.name if IMAGE.name in names else CAMERA_INFO.name
+        return (first, *(n for n in (POINTS.name, DEPTH.name) if n in names))
+
+    def subscriptions(self) -> tuple[Topic, ...]:
+        """What the model needs."""
+        transforms = (TF_STATIC, TF) if "calibration" in self.model.inputs else ()
+        return (*self._needs, *transforms)
+
+    def process(self, stamp: int, item: MatchedSet) -> None:
+        """Run the model on one frame."""
+        frame, frame_id = self._frame(stamp, item)
+        report = Report()
+        instances = self.model.infer([frame], report)[0].numpy()
+        for warning in report.warnings:
+            self.warn(f"model: {warning[:40]}", warning)
+        self.publish(
+            INSTANCES.name,
+            instances_message(
+                FACTORY, instances, stamp=stamp, frame_id=frame_id, classes=self.model.classes
+            ),
+        )
+
+    def reset_state(self) -> None:
+        """Forget what the model remembers of the stream."""
+        self.model.reset()
+
+    def _frame(self, stamp: int, item: MatchedSet) -> tuple[Frame, str]:
+        messages = item.messages
+        frame = Frame(stamp)
+        frame_id = ""
+        if IMAGE.name in messages:
+            message = messages[IMAGE.name]
+            frame.image = read_image(message, self.topic_name(IMAGE.name))
+            frame_id = message.header.frame_id
+        if POINTS.name in messages:
+            frame.points = read_points(messages[POINTS.name], self.topic_name(POINTS.name))
+            frame.points_stamp = item.stamps[POINTS.name]
+        if DEPTH.name in messages:
+            frame.depth = read_depth(messages[DEPTH.name], self.topic_name(DEPTH.name))
+        timeout = self.value("transform_timeout")
+        frame_id = frame_id or self.camera_info(stamp, timeout).header.frame_id
+        if "calibration" in self.model.inputs:
+            lidar = messages[POINTS.name].header.frame_id if POINTS.name in messages else ""
+            frame.calibration = self.calibration(stamp, frame_id, lidar)
+            if frame.image is not None:
+                check_size(frame.image.shape, frame.calibration, self.topic_name(IMAGE.name))
+        return frame, frame_id
+
+    def _load(self) -> Model:
+        name, checkpoint = self.value("model"), self.value("checkpoint")
+        options: dict[str, Any] = {}
+        if checkpoint:
+            if not Path(checkpoint).is_file():
+                self.get_logger().warning(
+                    f"there is no checkpoint {checkpoint}: the model '{name}' cannot run, "
+                    f"'{FALLBACK}' runs in its place (set the parameter `checkpoint`)"
+                )
+                return registry.create(FALLBACK, "cpu")
+            options["checkpoint"] = checkpoint
+        try:
+            return registry.create(name, self.value("device"), **options)
+        except ValueError as error:
+            raise InputError(str(error), "parameter model", "see `amodal models`") from error
+
+
+def main() -> int:
+    """Run the node."""
+    return run(Segmentation)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Quality of service by name, so that topics can be declared as data."""
+
+from __future__ import annotations
+
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+
+# What the declarations name; `sensor` follows the node's `reliability` parameter.
+PROFILES: dict[str, str] = {
+    "sensor": "keep last 5, volatile, best effort or reliable by parameter",
+    "reliable": "keep last 10, volatile, reliable",
+    "latched": "keep last 1, transient local, reliable",
+    "clock": "keep last 1, volatile, reliable",
+    "tf": "keep last 100, volatile, reliable",
+    "latched_tf": "keep last 100, transient local, reliable",
+}
+_DEPTHS = {"sensor": 5, "reliable": 10, "latched": 1, "clock": 1, "tf": 100, "latched_tf": 100}
+# History where no frame may be lost: ten seconds at 10 Hz.
+LOSSLESS_DEPTH = 100
+
+
+def profile(name: str, *, reliability: str = "best_effort", lossless: bool = False) -> QoSProfile:
+    """The QoSProfile of a name.
+
+    Args:
+        name: one of PROFILES.
+        reliability: what `sensor` topics ask for, best_effort or reliable.
+        lossless: keep a history long enough that a replay loses nothing.
+    """
+    depth = _DEPTHS[name]
+    if lossless and name in ("sensor", "reliable"):
+        depth = LOSSLESS_DEPTH
+    best_effort = name == "sensor" and reliability == "best_effort"
+    return QoSProfile(
+        history=QoSHistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=(
+            QoSReliabilityPolicy.BEST_EFFORT if best_effort else QoSReliabilityPolicy.RELIABLE
+        ),
+        durability=(
+            QoSDurabilityPolicy.TRANSIENT_LOCAL
+            if name.startswith("latched")
+            else QoSDurabilityPolicy.VOLATILE
+        ),
+    )

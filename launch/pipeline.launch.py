@@ -1,0 +1,138 @@
+"""The whole pipeline: projection, segmentation, tracking; with a bag, its player too."""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessExit
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+
+SHARE = Path(__file__).resolve().parents[1]
+CAMERA = "/kitti/camera_color_left"
+
+# Name, default, description, choices.
+ARGUMENTS = (
+    ("model", "geometric", "model to run; `amodal models` lists them", None),
+    ("checkpoint", "", "weights file of a learned model", None),
+    ("device", "cpu", "torch device: cpu, cuda:0, ...", None),
+    ("image", f"{CAMERA}/image_raw", "rectified camera image", None),
+    ("camera_info", f"{CAMERA}/camera_info", "its calibration", None),
+    ("points", "/kitti/velo/pointcloud", "LiDAR scans", None),
+    ("ground_truth", "/kitti/ground_truth", "truth, where the bag has it", None),
+    ("namespace", "", "namespace of all nodes and of their topics", None),
+    ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
+    ("rate", "1.0", "speed of the bag", None),
+    ("loop", "false", "play the bag again and again", ("true", "false")),
+    (
+        "use_sim_time",
+        "auto",
+        "follow /clock; auto: when a bag is played",
+        ("auto", "true", "false"),
+    ),
+    ("overlay", "false", "draw overlay and markers", ("true", "false")),
+    ("evaluation", "false", "measure latency, drops and accuracy", ("true", "false")),
+    ("out", "", "folder for the evaluation's metrics.json; empty: only log them", None),
+    ("rviz", "false", "start rviz2 with our view", ("true", "false")),
+    ("params_file", "", "YAML file with parameters that override all others", None),
+    ("log_level", "info", "log level of all nodes", ("debug", "info", "warn", "error", "fatal")),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; the nodes follow when their values are known."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
+        for name, default, text, choices in ARGUMENTS
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_start)])
+
+
+def _start(context):
+    value = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
+    # `~` and relative paths mean what they mean in the shell that launched.
+    bag = str(Path(value["bag"]).expanduser()) if value["bag"] else ""
+    sim_time = {"auto": bool(bag), "true": True, "false": False}[value["use_sim_time"]]
+
+    def node(executable, parameters, remap=(), **kwargs):
+        files = [str(SHARE / "config" / "live.yaml")]
+        if bag:
+            files.append(str(SHARE / "config" / "replay.yaml"))
+        overrides = [value["params_file"]] if value["params_file"] else []
+        return Node(
+            package="amodal_ros",
+            executable=executable,
+            name=executable,
+            namespace=value["namespace"],
+            parameters=[*files, {"use_sim_time": sim_time}, parameters, *overrides],
+            remappings=[(name, value[name]) for name in remap],
+            ros_arguments=["--log-level", value["log_level"]],
+            output="screen",
+            **kwargs,
+        )
+
+    nodes = [
+        node("depth_projection", {}, ("camera_info", "points")),
+        node(
+            "segmentation",
+            {k: value[k] for k in ("model", "checkpoint", "device")},
+            ("image", "camera_info", "points"),
+        ),
+        node("tracking", {}),
+    ]
+    expected = ["depth/image", "instances", "tracks"]
+    if value["overlay"] == "true" or value["rviz"] == "true":
+        nodes.append(node("overlay", {}, ("image",)))
+        expected.append("overlay")
+    if value["evaluation"] == "true":
+        file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        nodes.append(
+            node(
+                "evaluation",
+                {"metrics_file": str(file.resolve()) if file else ""},
+                ("camera_info", "ground_truth"),
+            )
+        )
+    if value["rviz"] == "true":
+        view = str(SHARE / "rviz" / "amodal.rviz")
+        nodes.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", view],
+                parameters=[{"use_sim_time": sim_time}],
+            )
+        )
+    if bag:
+        nodes.append(
+            node(
+                "bag_player",
+                {
+                    "bag": bag,
+                    "rate": float(value["rate"]),
+                    "loop": value["loop"] == "true",
+                    "frame_topic": value["camera_info"],
+                    "wait_for": ",".join(expected),
+                    # The player tells the time, it does not follow it.
+                    "use_sim_time": False,
+                },
+            )
+        )
+    handlers = [
+        RegisterEventHandler(OnProcessExit(target_action=process, on_exit=_ended))
+        for process in nodes
+    ]
+    return [*handlers, *nodes]
+
+
+def _ended(event, context):
+    """The first process that ends takes the others along; a crash is the launch's failure."""
+    stopped = context.is_shutdown and event.returncode in (-2, -15)
+    if event.returncode != 0 and not stopped:
+        raise RuntimeError(f"{event.process_name} died with exit code {event.returncode}")
+    if context.is_shutdown:
+        return None
+    return [Shutdown(reason=f"{event.process_name} has ended")]
