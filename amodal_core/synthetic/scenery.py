@@ -250,3 +250,9 @@ def building(rng: np.random.Generator, width: float, depth: float, floors: int, 
         pieces.append(box((2.2, 1.0, 0.12), (x, d + 0.45, 2.7), Material.CONCRETE, (150, 148, 144)))
         pieces.append(box((1.9, 0.7, 0.3), (x, d + 0.35, 0.1), Material.CONCRETE, (170, 168, 164)))
     return merged(pieces)
+
+
+def bollard() -> Mesh:
+    """A short post that keeps cars off the sidewalk."""
+    path = np.array([[0, 0, 0], [0, 0, 0.85], [0, 0, 0.93]])
+    return tube(path, [0.055, 0.055, 0.03], Material.METAL, (64, 66, 68), sides=8)
