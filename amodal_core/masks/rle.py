@@ -334,8 +334,6 @@ def warp(runs, first, boxes, source, target, height, width):  # type: ignore[no-
             column = int(np.floor(source[n, 0] + (u + 0.5 - target[n, 0]) * scale_x))
             column = min(max(column, boxes[n, 0]), boxes[n, 2] - 1)
             base = column * height
-            while m > first[n] and runs[m - 1, 1] > base:
-                m -= 1
             while m < first[n + 1] and runs[m, 1] <= base:
                 m += 1
             k = m
