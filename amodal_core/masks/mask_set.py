@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pycocotools import mask as coco
 
 from amodal_core.masks import rle
+
+if TYPE_CHECKING:
+    import torch  # only tensors need it, and importing it takes seconds
 
 
 class Masks(ABC):
