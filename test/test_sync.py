@@ -301,21 +301,31 @@ def test_a_callback_may_push() -> None:
 
 def test_threads_deliver_every_set_once_and_in_order() -> None:
     got: list[int] = []
+    busy = threading.Event()
 
     def callback(matched_set: Any) -> None:
-        time.sleep(1e-4 * (matched_set.stamp % 3))
+        if matched_set.stamp == 0:
+            busy.set()
+            time.sleep(0.05)
         got.append(matched_set.stamp)
 
     sync = Synchronizer(SyncConfig(("image", "lidar"), 5, queue_size=1000), callback)
+
+    def push(topic: str, stamps: range) -> None:
+        for stamp in stamps:
+            sync.push(topic, stamp, None)
+
+    first = threading.Thread(target=lambda: [push(t, range(1)) for t in ("image", "lidar")])
+    first.start()
+    busy.wait(10)
     threads = [
-        threading.Thread(target=lambda t=t: [sync.push(t, 100 * k, None) for k in range(300)])
-        for t in ("image", "lidar")
+        threading.Thread(target=push, args=(t, range(100, 30_000, 100))) for t in ("image", "lidar")
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
+    for thread in [first, *threads]:
         thread.join(30)
-    assert got == [100 * k for k in range(300)]
+    assert got == list(range(0, 30_000, 100))
 
 
 def test_a_flushed_or_reset_synchroniser_starts_afresh() -> None:
