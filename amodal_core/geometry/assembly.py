@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
 from amodal_core.geometry.clustering import Evidence, Ground, RangeImage, gather_evidence
@@ -22,6 +22,9 @@ _MARGIN = 0.2
 
 _COUPLING = 0.8
 """Metres between a tractor's and a trailer's returns; vehicles in a queue keep farther apart."""
+
+
+_THINNED = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,17 @@ def assemble(
     visible = np.bincount(labels[seen & (labels >= 0)], minlength=count)
     evidence = gather_evidence(points, image, labels, count)
     members = [order[first[k] : first[k + 1]] for k in range(count)]
-    near = np.array([np.hypot(*points[m, :2].mean(axis=0)) if len(m) else 0.0 for m in members])
+    inside = labels >= 0
+    centres = (
+        np.stack(
+            [
+                np.bincount(labels[inside], points[inside, axis], minlength=count)
+                for axis in range(3)
+            ],
+            axis=1,
+        )
+        / np.maximum(size, 1)[:, None]
+    )
     taken = np.zeros(count, bool)
     found: list[Found] = []
     # Vehicles first, the one with the most returns first: it is the best known.
@@ -76,7 +89,7 @@ def assemble(
             continue
         taken[k] = True
         index = members[k]
-        parts = _parts_inside(candidate.box, points, members, taken, near)
+        parts = _parts_inside(candidate.box, points, members, taken, centres)
         if parts:
             index = np.concatenate([index, *(members[p] for p in parts)])
             whole = complete(points[index], heights[index], evidence[k], ground)
@@ -102,61 +115,80 @@ def _parts_inside(
     points: np.ndarray,
     members: list[np.ndarray],
     taken: np.ndarray,
-    near: np.ndarray,
+    centres: np.ndarray,
 ) -> list[int]:
-    tall = box.copy()
-    tall[5] = 10.0
-    reach = np.hypot(box[3], box[4]) / 2 + 1.0
-    distance = np.hypot(box[0], box[1])
-    parts = []
-    for k in np.flatnonzero(~taken & (np.abs(near - distance) < reach)):
-        own = points[members[k]]
-        if np.mean(points_in_boxes(own, tall[None], _MARGIN)) > _INSIDE:
-            parts.append(int(k))
-    return parts
+    """The clusters, not yet taken, that stand inside a box of any height."""
+    column = box[None].copy()
+    column[0, 5] = 20.0
+    close = np.flatnonzero(points_in_boxes(centres, column, 2 * _MARGIN)[0] & ~taken)
+    return [
+        int(k)
+        for k in close
+        if np.mean(points_in_boxes(points[members[k]], column, _MARGIN)) > _INSIDE
+    ]
 
 
 def _coupled(
     found: list[Found], points: np.ndarray, heights: np.ndarray, ground: Ground
 ) -> list[Found]:
     """Join a truck with what stands in line right before or behind it: cab, chassis, trailer."""
-    found = list(found)
+    parts = [_Part.of(f, points) for f in found if f.candidate.name in VEHICLES]
     i = 0
-    while i < len(found):
-        a = found[i]
-        joined = None
-        if a.candidate.name == "truck":
-            for j, b in enumerate(found):
-                if j == i or b.candidate.name not in VEHICLES:
-                    continue
-                if _gap(points[a.index, :2], points[b.index, :2]) > _COUPLING:
-                    continue
-                index = np.concatenate([a.index, b.index])
-                smooth = min(a.evidence.smooth, b.evidence.smooth)
-                evidence = Evidence(
-                    cut_above=max(a.evidence.cut_above, b.evidence.cut_above), smooth=smooth
-                )
-                whole = complete(points[index], heights[index], evidence, ground)
-                if whole is None or whole.name != "truck":
-                    continue
-                if whole.box[4] < 1.25 * max(2.4, min(a.candidate.box[4], b.candidate.box[4])):
-                    joined = (j, Found(whole, index, evidence))
-                    break
-        if joined is None:
+    while i < len(parts):
+        a = parts[i]
+        joined = -1
+        for j, b in enumerate(parts):
+            if j == i or a.found.candidate.name != "truck" or not a.meets(b):
+                continue
+            whole = _join(a.found, b.found, points, heights, ground)
+            if whole is not None:
+                joined = j
+                parts[i] = _Part.of(whole, points)
+                break
+        if joined >= 0:
+            del parts[joined]
+            i = 0
+        else:
             i += 1
-            continue
-        found[i] = joined[1]
-        del found[joined[0]]
-        i = 0
-    return found
+    return [p.found for p in parts] + [f for f in found if f.candidate.name not in VEHICLES]
 
 
-def _gap(a: np.ndarray, b: np.ndarray) -> float:
-    """Least distance in metres between two sets of (N, 2) points."""
-    low = np.maximum(a.min(axis=0), b.min(axis=0)) - np.minimum(a.max(axis=0), b.max(axis=0))
-    if (low > _COUPLING).any():
-        return float(low.max())
-    return float(cKDTree(a).query(b, distance_upper_bound=2 * _COUPLING)[0].min())
+def _join(
+    a: Found, b: Found, points: np.ndarray, heights: np.ndarray, ground: Ground
+) -> Found | None:
+    """Both as one truck, if they make one no wider than the narrower of them allows."""
+    index = np.concatenate([a.index, b.index])
+    evidence = Evidence(
+        cut_above=max(a.evidence.cut_above, b.evidence.cut_above),
+        smooth=min(a.evidence.smooth, b.evidence.smooth),
+    )
+    whole = complete(points[index], heights[index], evidence, ground)
+    widest = 1.25 * max(2.4, min(a.candidate.box[4], b.candidate.box[4]))
+    if whole is None or whole.name != "truck" or whole.box[4] > widest:
+        return None
+    return Found(whole, index, evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A vehicle's returns on the ground plane, thinned, and the box around them."""
+
+    found: Found
+    xy: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, found: Found, points: np.ndarray) -> _Part:
+        thinned = found.index[:: -(-len(found.index) // _THINNED)]
+        xy = points[thinned, :2].astype(np.float64)
+        return cls(found, xy, xy.min(axis=0), xy.max(axis=0))
+
+    def meets(self, other: _Part) -> bool:
+        """Whether any two returns are nearer than a coupling is long."""
+        if (np.maximum(self.low - other.high, other.low - self.high) > _COUPLING).any():
+            return False
+        return bool(cdist(self.xy, other.xy).min() < _COUPLING)
 
 
 def _without_overlap(found: list[Found]) -> list[Found]:

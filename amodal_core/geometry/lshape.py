@@ -60,10 +60,64 @@ def fit_rectangle(
 def rectangle_at(xy: np.ndarray, yaw: float) -> Rectangle:
     """The rectangle of a known heading around (N, 2) points in metres."""
     c, s = np.cos(yaw), np.sin(yaw)
-    along = np.stack([xy[:, 0] * c + xy[:, 1] * s, xy[:, 1] * c - xy[:, 0] * s], axis=1)
-    low, high = along.min(axis=0), along.max(axis=0)
-    edge = np.minimum(along - low, high - along).min(axis=1)
+    along = np.stack([xy[:, 0] * c + xy[:, 1] * s, xy[:, 1] * c - xy[:, 0] * s])
+    low, high = along.min(axis=1), along.max(axis=1)
+    edge = np.minimum(along - low[:, None], high[:, None] - along).min(axis=0)
     return Rectangle(yaw, low.astype(np.float64), high.astype(np.float64), float(np.median(edge)))
+
+
+def dominant_edge(xy: np.ndarray) -> tuple[float, float] | None:
+    """The straight edge that most of a footprint's facing points lie on.
+
+    Bumpers are rounded, and a rectangle that only has to touch them may tilt either way; the line
+    through the flat part of a face does not.
+
+    Args:
+        xy: (N, 2) float32 metres, one point a direction.
+
+    Returns:
+        Its direction in radians in [0, pi/2), modulo a quarter turn, and the share of points on
+        it; None where it is shorter than a metre.
+    """
+    yaw, share, length = _longest_line(np.ascontiguousarray(xy, np.float32))
+    return (yaw % (np.pi / 2), share) if length > 1.0 else None
+
+
+@njit(cache=True)
+def _longest_line(xy):  # type: ignore[no-untyped-def]
+    """Direction, share of points and length of the line with most points within `_NEAREST`."""
+    n = len(xy)
+    step = max(1, n // 40)
+    best, bx, by, bdx, bdy = 0, 0.0, 0.0, 1.0, 0.0
+    for i in range(0, n, step):
+        for j in range(i + step, n, step):
+            dx, dy = xy[j, 0] - xy[i, 0], xy[j, 1] - xy[i, 1]
+            length = np.sqrt(dx * dx + dy * dy)
+            if length < 0.4:
+                continue
+            dx, dy = dx / length, dy / length
+            count = 0
+            for k in range(n):
+                off = (xy[k, 0] - xy[i, 0]) * dy - (xy[k, 1] - xy[i, 1]) * dx
+                count += abs(off) < _NEAREST
+            if count > best:
+                best, bx, by, bdx, bdy = count, xy[i, 0], xy[i, 1], dx, dy
+    if best < 5:
+        return 0.0, 0.0, 0.0
+    # Total least squares through the points on it.
+    mx = my = sxx = sxy = syy = 0.0
+    for k in range(n):
+        if abs((xy[k, 0] - bx) * bdy - (xy[k, 1] - by) * bdx) < _NEAREST:
+            mx += xy[k, 0] / best
+            my += xy[k, 1] / best
+    low, high = np.inf, -np.inf
+    for k in range(n):
+        if abs((xy[k, 0] - bx) * bdy - (xy[k, 1] - by) * bdx) < _NEAREST:
+            x, y = xy[k, 0] - mx, xy[k, 1] - my
+            sxx, sxy, syy = sxx + x * x, sxy + x * y, syy + y * y
+            along = x * bdx + y * bdy
+            low, high = min(low, along), max(high, along)
+    return 0.5 * np.arctan2(2 * sxy, sxx - syy), best / n, high - low
 
 
 @njit(cache=True)

@@ -7,7 +7,7 @@ round to the nearest pixel centre and store float32 depths.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numba import njit
@@ -25,6 +25,8 @@ NEAR = 0.1
 class Projection:
     """Where each point of a scan falls, and which point each pixel shows.
 
+    NumPy arrays, or tensors on the points' device where the points are a tensor.
+
     Attributes:
         depth: (H, W) float32, metres along the optical axis of the nearest point, 0 where none.
         index: (H, W) int32, index of that point, -1 where none; of equally near points the first.
@@ -33,10 +35,20 @@ class Projection:
         z: (N,) float32, depth of each point in metres, 0 where `pixels` is -1.
     """
 
-    depth: Array
-    index: Array
-    pixels: Array
-    z: Array
+    depth: Any
+    index: Any
+    pixels: Any
+    z: Any
+
+
+@overload
+def depth_image(points: np.ndarray, calibration: Calibration, near: float = NEAR) -> np.ndarray: ...
+
+
+@overload
+def depth_image(
+    points: torch.Tensor, calibration: Calibration, near: float = NEAR
+) -> torch.Tensor: ...
 
 
 def depth_image(points: Array, calibration: Calibration, near: float = NEAR) -> Array:

@@ -32,21 +32,16 @@ class SightLines:
         self.near, self.far = self._cross(np.asarray(boxes, np.float64).reshape(-1, 7))
 
     def _cross(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, D) metres to where each line enters and leaves each footprint; inf where it misses."""
+        """(N, D) metres to where each line enters and leaves each footprint; inf if it misses."""
         c, s = np.cos(boxes[:, 6:7]), np.sin(boxes[:, 6:7])
-        delta = self._origin - boxes[:, :2]
-        start = np.stack(
-            [
-                c[:, 0] * delta[:, 0] + s[:, 0] * delta[:, 1],
-                c[:, 0] * delta[:, 1] - s[:, 0] * delta[:, 0],
-            ]
-        )
+        dx, dy = (self._origin - boxes[:, :2]).T[:, :, None]
+        start = np.stack([c * dx + s * dy, c * dy - s * dx])
         x, y = self._rays.T
         way = np.stack([c * x + s * y, c * y - s * x])
         way = np.where(np.abs(way) < 1e-9, 1e-9, way)
         half = boxes[:, 3:5].T / 2
-        a = (-half[:, :, None] - start[:, :, None]) / way
-        b = (half[:, :, None] - start[:, :, None]) / way
+        a = (-half[:, :, None] - start) / way
+        b = (half[:, :, None] - start) / way
         enter = np.minimum(a, b).max(axis=0)
         leave = np.maximum(a, b).min(axis=0)
         hit = (leave > 0) & (enter <= leave)

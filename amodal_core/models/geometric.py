@@ -25,6 +25,9 @@ _SPLAT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 9))
 """What one return stands for in the image: the gaps of a 64-beam scan to its neighbours."""
 
 
+_LONG = 9.0
+"""Metres; a longer truck is a tractor with a trailer, and has no level top edge to look for."""
+
 _BEFORE = 0.5
 """Metres that a return must be nearer than an object to stand before it."""
 
@@ -123,7 +126,7 @@ class Geometric:
             if f.candidate.score < self.min_score:
                 continue
             candidate = f.candidate
-            if candidate.cut_above and image is not None:
+            if candidate.cut_above and image is not None and candidate.box[3] < _LONG:
                 candidate = _with_top(f, heights, image, projection, calibration)
             drawn = self._draw(candidate, f.index, projection, calibration)
             if drawn is not None:
@@ -171,7 +174,7 @@ class Geometric:
         inside = pixels[:, 0] >= 0
         if not inside.any():
             return None
-        own = pixels[inside]
+        own = np.asarray(pixels[inside])
         if candidate.name != "pedestrian" and len(own) >= 3:
             polygons.append(cv2.convexHull(own).reshape(-1, 2).astype(np.float64))
         drawn = silhouette.draw(polygons, calibration)
