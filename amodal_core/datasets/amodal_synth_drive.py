@@ -184,7 +184,7 @@ class AmodalSynthDrive(Dataset):
     def _parse(
         self, index: int, key: str, entry: Any, size: tuple[int, int]
     ) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
-        """An entry's category, track id and amodal RLE (b"" when nothing hides it), and findings."""
+        """An entry's category, track id, amodal RLE (b"" when nothing hides it), and findings."""
         _, sequence, camera, number = self._files[index]
         problems: list[tuple[str, str]] = []
         try:
