@@ -88,7 +88,7 @@ class BaseNode(LifecycleNode):
     def finish(self) -> None:
         """The node ends; called once, after the last frame."""
 
-    def subscriptions(self) -> Sequence[Topic]:  # type: ignore[override]
+    def inputs(self) -> Sequence[Topic]:
         """The topics to subscribe to when activated; by default all that are declared."""
         return self.declaration.subscribes
 
@@ -163,7 +163,7 @@ class BaseNode(LifecycleNode):
         try:
             queue = self.value("queue")
             self._worker = Worker(self._work, self._overrun, self._caught, size=queue)
-            for topic in self.subscriptions():
+            for topic in self.inputs():
                 qos = profile(topic.qos, reliability=self.value("reliability"), lossless=queue == 0)
                 self.health.expect(topic.name, self.topic_name(topic.name), topic.required)
                 self._inputs.append(
@@ -192,20 +192,27 @@ class BaseNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def autostart(self) -> bool:
-        """Configure and activate, unless a lifecycle manager is to do that; False where it failed."""
+        """Configure and activate, unless a lifecycle manager is to; False where it failed."""
         if not self.value("autostart"):
             return True
         done = TransitionCallbackReturn.SUCCESS
         return bool(self.trigger_configure() == done and self.trigger_activate() == done)
 
     def close(self) -> None:
-        """Process what waits, where the queue keeps every frame, and end."""
+        """Process what waits, where the queue keeps every frame, and end.
+
+        Raises:
+            InputError: what was to be done at the end cannot be done.
+        """
         self._stop(finish=self.value("queue") == 0)
-        try:
-            self.finish()
-        except InputError as error:
-            self.get_logger().error(str(error))
-            raise
+        self.finish()
+
+    def last_words(self, text: str) -> None:
+        """Log a line when the context may be gone already, and with it the way to /rosout."""
+        if rclpy.ok(context=self.context):
+            self.get_logger().info(text)
+        else:
+            print(f"[INFO] [{self.get_name()}]: {text}", file=sys.stderr, flush=True)
 
     # Inside.
 
@@ -360,7 +367,8 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
         if node is not None:
             try:
                 node.close()
-            except InputError:
+            except InputError as error:
+                node.last_words(str(error))
                 code = 1
             node.destroy_node()
         rclpy.try_shutdown()

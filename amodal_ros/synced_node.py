@@ -1,4 +1,4 @@
-"""The base of nodes whose frames are made of several topics: synchroniser, calibration, transforms."""
+"""The base of nodes whose frames come from several topics: synchroniser, calibration, TF."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _start(context):
     if bag:
         nodes.append(
             node(
-                "bag_player",
+                "player",
                 {
                     "bag": bag,
                     "rate": float(value["rate"]),

@@ -33,9 +33,8 @@ def launch_file(name: str) -> Path:
             f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FILES)}",
         )
     places = [Path(__file__).resolve().parents[2] / "launch"]
-    for prefix in (*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix):
-        if prefix:
-            places.append(Path(prefix) / "share" / "amodal_ros" / "launch")
+    prefixes = (*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix)
+    places += [Path(p) / "share" / "amodal_ros" / "launch" for p in prefixes if p]
     for place in places:
         if (place / f"{name}.launch.py").is_file():
             return place / f"{name}.launch.py"
@@ -144,4 +143,4 @@ def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
         raise InputError(f"{missing[0]}:=VALUE is required", file.name, "see --show-args")
     service.context.launch_configurations.update(given)
     service.include_launch_description(description)
-    return service.run()
+    return int(service.run())

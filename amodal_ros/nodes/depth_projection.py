@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+
 from amodal_core.bags.sensors import image_message, read_points
 from amodal_core.geometry.projection import depth_image
 from amodal_core.sync import MatchedSet
@@ -19,7 +21,8 @@ class DepthProjection(SyncedNode):
 
     declaration = Declaration(
         name="depth_projection",
-        purpose="Projects each scan into the image of its moment: in each pixel the nearest return.",
+        purpose="Projects each scan into the image of its moment; where several returns fall into "
+        "a pixel, the nearest wins.",
         subscribes=(CAMERA_INFO, POINTS, TF_STATIC, TF),
         publishes=(DEPTH,),
         parameters=(*SYNCHRONISER, *CALIBRATED),
@@ -34,7 +37,7 @@ class DepthProjection(SyncedNode):
         info, cloud = item.messages[CAMERA_INFO.name], item.messages[POINTS.name]
         calibration = self.calibration(stamp, info.header.frame_id, cloud.header.frame_id)
         points = read_points(cloud, self.topic_name(POINTS.name))
-        depth = depth_image(points, calibration)
+        depth = np.asarray(depth_image(points, calibration))
         self.publish(DEPTH.name, image_message(FACTORY, depth, stamp, info.header.frame_id))
 
 

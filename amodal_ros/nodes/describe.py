@@ -1,6 +1,6 @@
-"""Writes the tables of README.md from the nodes' declarations: `python -m amodal_ros.nodes.describe`.
+"""Writes the tables of README.md from the nodes' declarations.
 
-With `--check` it only says whether the file is up to date.
+Run it with `python -m amodal_ros.nodes.describe`; `--check` only says whether they are current.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MODULES = (
     "tracking",
     "overlay",
     "evaluation",
-    "bag_player",
+    "player",
 )
 README = Path(__file__).with_name("README.md")
 BEGIN = "<!-- tables: begin, written by python -m amodal_ros.nodes.describe -->"
@@ -28,7 +28,7 @@ END = "<!-- tables: end -->"
 
 def declarations() -> list[Declaration]:
     """What the nodes declare, in the order of the pipeline."""
-    found = []
+    found: list[Declaration] = []
     for name in MODULES:
         module = import_module(f"amodal_ros.nodes.{name}")
         found.extend(

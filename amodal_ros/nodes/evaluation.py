@@ -28,9 +28,9 @@ class Evaluation(BaseNode):
 
     declaration = Declaration(
         name="evaluation",
-        purpose="Measures the running pipeline: latency from a frame's arrival to its tracks, frames "
-        "lost and why, and accuracy where the bag holds ground truth. Writes a metrics file at "
-        "the end.",
+        purpose="Measures the running pipeline: latency from a frame's arrival to its tracks, "
+        "frames lost and why, and accuracy where the bag holds ground truth. Writes a metrics "
+        "file at the end.",
         subscribes=(
             TRACKS,
             CAMERA_INFO,
@@ -108,7 +108,7 @@ class Evaluation(BaseNode):
                     f"cannot write: {error.strerror}", str(path), "choose another metrics_file"
                 ) from error
         latency = metrics["latency"]
-        self.get_logger().info(
+        self.last_words(
             f"{latency['answered']} of {latency['frames']} frames answered, latency p50 "
             f"{latency.get('p50_ms', 0):.0f} ms, p95 {latency.get('p95_ms', 0):.0f} ms"
             + (f"; written to {target}" if target else "")

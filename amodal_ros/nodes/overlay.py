@@ -121,7 +121,7 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
                 color=FACTORY.create("std_msgs/msg/ColorRGBA", r=r, g=g, b=b, a=opacity),
             )
         )
-        top = box[:3] + (0.0, 0.0, box[5] / 2 + 0.6)
+        top = box[:3] + np.array((0.0, 0.0, box[5] / 2 + 0.6))
         hidden = " hidden" if tracks.coasted[k] else ""
         markers.append(
             marker(

@@ -66,7 +66,7 @@ class Segmentation(SyncedNode):
         first = IMAGE.name if IMAGE.name in names else CAMERA_INFO.name
         return (first, *(n for n in (POINTS.name, DEPTH.name) if n in names))
 
-    def subscriptions(self) -> tuple[Topic, ...]:
+    def inputs(self) -> tuple[Topic, ...]:
         """What the model needs."""
         transforms = (TF_STATIC, TF) if "calibration" in self.model.inputs else ()
         return (*self._needs, *transforms)

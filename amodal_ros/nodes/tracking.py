@@ -123,7 +123,7 @@ class Tracking(SyncedNode):
         """Instances, and the depth image of exactly their stamp."""
         return (INSTANCES.name, DEPTH.name) if self.value("use_depth") else (INSTANCES.name,)
 
-    def subscriptions(self) -> tuple[Any, ...]:
+    def inputs(self) -> tuple[Any, ...]:
         """What makes a frame."""
         return (INSTANCES, DEPTH) if self.value("use_depth") else (INSTANCES,)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import yaml
+from launch.actions import ExecuteProcess
 
 from launch import Action, LaunchContext, SomeSubstitutionsType
-from launch.actions import ExecuteProcess
 
 from ._missing import missing
 from .executables import command_of

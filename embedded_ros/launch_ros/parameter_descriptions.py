@@ -18,7 +18,7 @@ def _text(context: LaunchContext, value: SomeSubstitutionsType) -> str:
         return value.perform(context)
     if isinstance(value, (str, Path)):
         return str(value)
-    return "".join(_text(context, v) for v in value)  # type: ignore[union-attr]
+    return "".join(_text(context, v) for v in value)
 
 
 class ParameterValue:

@@ -28,19 +28,17 @@ _STEADY = 1.0  # seconds for which nothing may change before all subscribers cou
 _AHEAD_NS = 10_000_000_000  # how far the clock runs on after the last message
 
 
-class BagPlayer(BaseNode):
+class Player(BaseNode):
     """Plays the messages as they were recorded, and ends when the pipeline has answered them."""
 
     declaration = Declaration(
-        name="bag_player",
+        name="player",
         purpose="Plays an MCAP or SQLite bag with /clock. Waits for the pipeline before the first "
         "message, so that none is lost; ends when the tracks of the last image are there.",
         subscribes=(Topic(TRACKS.name, TRACKS.type, TRACKS.qos, "Answers to the images", False),),
         publishes=(_CLOCK,),
         parameters=(
-            Parameter(
-                "bag", "", "The bag: a folder with metadata.yaml, or one .mcap or .db3 file."
-            ),
+            Parameter("bag", "", "The bag: a folder with metadata.yaml, or a .mcap or .db3 file."),
             Parameter("rate", 1.0, "Speed; 2.0 plays twice as fast.", low=0.01, high=100.0),
             Parameter("loop", False, "Begin again at the end, until interrupted."),
             Parameter(
@@ -254,10 +252,10 @@ def _header_stamp(raw: RawMessage) -> int:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the player."""
     rclpy.init(args=list(args) if args is not None else sys.argv)
-    player: BagPlayer | None = None
+    player: Player | None = None
     thread: threading.Thread | None = None
     try:
-        player = BagPlayer()
+        player = Player()
         if not player.autostart():
             return 1
         executor = SingleThreadedExecutor()
