@@ -1,0 +1,149 @@
+"""Message and service classes, their CDR codec and their type hashes, from .msg and .srv texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from rosbags.interfaces import Nodetype
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from embedded_ros import service_definitions
+from embedded_ros.message import Message, make_class
+
+# Names as published, for hashes and layouts; the codec has its own store (see `_codec`).
+definitions: Typestore = get_typestore(Stores.ROS2_JAZZY)
+_codec = Typestore()
+# Default values that the definitions give; everything else starts at zero or empty.
+_defaults: dict[str, dict[str, Any]] = {
+    "geometry_msgs/msg/Quaternion": {"w": 1.0},
+}
+_DEFAULT = re.compile(r"^\s*([\w/<>=\[\]]+)\s+(\w+)\s+([^=#\s].*?)\s*(?:#.*)?$")
+
+
+def add_messages(texts: Mapping[str, str]) -> None:
+    """Add message definitions by full name, such as amodal_msgs/msg/Mask.
+
+    Raises:
+        ValueError: a text cannot be parsed, or its type is known with other fields.
+    """
+    for name, text in texts.items():
+        parsed = get_types_from_msg(text, name)
+        definitions.register({name: next(iter(parsed.values()))})
+        values = {}
+        for line in text.splitlines():
+            if found := _DEFAULT.match(line):
+                values[found[2]] = _literal(found[1], found[3])
+        if values:
+            _defaults[name] = values
+
+
+def _literal(kind: str, text: str) -> Any:
+    if text.startswith("["):
+        items = [item.strip() for item in text.strip("[]").split(",") if item.strip()]
+        return [_literal(kind.split("[")[0], item) for item in items]
+    if kind.startswith(("string", "wstring")):
+        return text.strip("\"'")
+    if kind == "bool":
+        return text.lower() in ("true", "1")
+    if kind.startswith("float"):
+        return float(text)
+    return int(text, 0)
+
+
+def has_package(package: str) -> bool:
+    """Whether any message or service of this package is known."""
+    return bool(kinds_in(package))
+
+
+def kinds_in(package: str) -> tuple[str, ...]:
+    """Which of "msg" and "srv" the package has."""
+    kinds = {name.split("/")[1] for name in definitions.fielddefs if name.startswith(f"{package}/")}
+    return tuple(sorted(kinds))
+
+
+def names_in(package: str, kind: str) -> list[str]:
+    """Short names of the package's messages or services."""
+    prefix = f"{package}/{kind}/"
+    found = [n[len(prefix) :] for n in definitions.fielddefs if n.startswith(prefix)]
+    if kind == "srv":
+        found += sorted({n.rsplit("_", 1)[0] for n in found})
+    return found
+
+
+@cache
+def message(name: str) -> type[Message]:
+    """The class of a message by full name, such as sensor_msgs/msg/Image."""
+    constants, fields = definitions.fielddefs[name]
+    if fields and fields[0][0] == "structure_needs_at_least_one_member":
+        fields = []
+    nested = {sub: message(sub) for _, desc in fields for sub in _names(desc)}
+    made = make_class(name, constants, fields, nested, _defaults.get(name, {}))
+    # The codec reads and writes the wire form of each field under its own name, so that users see
+    # what rclpy shows and rosbags sees NumPy arrays.
+    wire = [(made.wire_names[field], desc) for field, desc in fields]
+    if not wire:
+        wire = [("_wire_empty", (Nodetype.BASE, ("uint8", 0)))]
+    _codec.fielddefs[name] = ([], wire)
+    _codec.types[name] = made.from_wire  # type: ignore[assignment]
+    return made
+
+
+@cache
+def service(name: str) -> Any:
+    """A service by full name: an object with Request, Response and the names of both."""
+    package, _, short = name.split("/")
+    return type(
+        short,
+        (SimpleNamespace,),
+        {
+            "Request": message(f"{name}_Request"),
+            "Response": message(f"{name}_Response"),
+            "ros_name": name,
+            "__module__": f"{package}.srv",
+        },
+    )
+
+
+def interface(name: str) -> Any:
+    """A message class or a service by full name."""
+    return message(name) if name in definitions.fielddefs else service(name)
+
+
+def _names(desc: Any) -> list[str]:
+    kind, detail = desc
+    if kind == Nodetype.NAME:
+        return [detail]
+    return [] if kind == Nodetype.BASE else _names(detail[0])
+
+
+def serialize(value: Message) -> memoryview:
+    """CDR bytes of a message, its 4-byte header included."""
+    return _codec.serialize_cdr(value, value.ros_name)
+
+
+def deserialize(data: bytes | memoryview, kind: type[Message]) -> Any:
+    """A message from CDR bytes; uint8 arrays in it are views on `data`."""
+    return _codec.deserialize_cdr(data, kind.ros_name)
+
+
+@cache
+def type_hash(name: str) -> str:
+    """RIHS01 hash of a message or of a service's half, as peers compute it."""
+    return service_definitions.HASHES.get(name) or definitions.hash_rihs01(name)
+
+
+def _load_services() -> None:
+    for name, (request, response) in service_definitions.SERVICES.items():
+        for half, text in (("Request", request), ("Response", response)):
+            full = f"{name}_{half}"
+            parsed = get_types_from_msg(text, full) if text.strip() else {}
+            empty = ([], [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))])
+            definitions.register({full: next(iter(parsed.values()), empty)})
+
+
+_load_services()

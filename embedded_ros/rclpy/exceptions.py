@@ -1,0 +1,106 @@
+"""Errors of rclpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NotInitializedException(Exception):
+    """rclpy.init() was not called, or shutdown() was."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__("rclpy.init() has not been called", *args)
+
+
+class InvalidHandle(Exception):
+    """The entity has been destroyed."""
+
+
+class ROSInterruptException(Exception):
+    """Shutdown interrupted a sleep or a wait."""
+
+
+class NameValidationException(Exception):
+    """A node, topic or service name breaks the rules."""
+
+    def __init__(self, name_type: str, name: str, error_msg: str, invalid_index: int) -> None:
+        super().__init__(
+            f"Invalid {name_type}: {error_msg}:\n  '{name}'\n   {' ' * invalid_index}^"
+        )
+
+
+class InvalidNodeNameException(NameValidationException):
+    """A node name breaks the rules."""
+
+    def __init__(self, name: str, error_msg: str, invalid_index: int) -> None:
+        super().__init__("node name", name, error_msg, invalid_index)
+
+
+class InvalidTopicNameException(NameValidationException):
+    """A topic name breaks the rules."""
+
+    def __init__(self, name: str, error_msg: str, invalid_index: int) -> None:
+        super().__init__("topic name", name, error_msg, invalid_index)
+
+
+class ParameterException(Exception):
+    """Base of the parameter errors."""
+
+    def __init__(self, error_msg: str, parameters: Any, *args: Any) -> None:
+        super().__init__(f"{error_msg}: {parameters}", *args)
+
+
+class ParameterNotDeclaredException(ParameterException):
+    """The parameter was not declared."""
+
+    def __init__(self, parameters: Any, *args: Any) -> None:
+        super().__init__("Invalid access to undeclared parameter(s)", parameters, *args)
+
+
+class ParameterAlreadyDeclaredException(ParameterException):
+    """The parameter is declared already."""
+
+    def __init__(self, parameters: Any, *args: Any) -> None:
+        super().__init__("Parameter(s) already declared", parameters, *args)
+
+
+class InvalidParameterException(ParameterException):
+    """The parameter's name is not allowed."""
+
+    def __init__(self, parameter: Any, *args: Any) -> None:
+        super().__init__("Invalid parameter name", parameter, *args)
+
+
+class InvalidParameterTypeException(ParameterException):
+    """The value's type is not the declared one."""
+
+    def __init__(self, desired: Any, expected_type: Any, *args: Any) -> None:
+        super().__init__(
+            f"Trying to set parameter '{desired.name}' to '{desired.value}' of type "
+            f"'{desired.type_.name}', expecting type '{expected_type}'",
+            desired.name,
+            *args,
+        )
+
+
+class InvalidParameterValueException(ParameterException):
+    """A callback or a descriptor refused the value."""
+
+    def __init__(self, parameter: Any, value: Any, reason: str, *args: Any) -> None:
+        super().__init__(
+            f"Invalid parameter value ({value}) for parameter. Reason: {reason}", parameter, *args
+        )
+
+
+class ParameterImmutableException(ParameterException):
+    """The parameter is read-only."""
+
+    def __init__(self, parameter: Any, *args: Any) -> None:
+        super().__init__("Attempted to modify read-only parameter", parameter, *args)
+
+
+class ParameterUninitializedException(ParameterException):
+    """A statically typed parameter has no value yet."""
+
+    def __init__(self, parameter: Any, *args: Any) -> None:
+        super().__init__("The parameter is not initialized", parameter, *args)
