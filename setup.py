@@ -64,6 +64,7 @@ setup(
         (f"share/{PACKAGE}/rviz", glob("rviz/*.rviz")),
         # The message definitions also travel with the wheel, for machines without ROS 2.
         (f"share/{PACKAGE}/msg", glob("amodal_msgs/msg/*.msg")),
+        (f"share/{PACKAGE}/vision_msgs", glob("amodal_msgs/vision_msgs/msg/*.msg")),
     ],
     zip_safe=False,
     entry_points={

@@ -19,14 +19,10 @@ def message_definitions() -> dict[str, str]:
         InputError: they are nowhere.
     """
     checkout = Path(__file__).resolve().parents[1] / "amodal_msgs"
-    installed = Path(sys.prefix) / "share" / "amodal_ros"
-    places = [
-        (checkout / "msg", checkout / "vision_msgs" / "msg"),
-        (installed / "msg", installed / "vision_msgs"),
-    ]
-    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        share = Path(prefix) / "share"
-        places.append((share / "amodal_msgs" / "msg", share / "amodal_ros" / "vision_msgs"))
+    places = [(checkout / "msg", checkout / "vision_msgs" / "msg")]
+    for prefix in (sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        installed = Path(prefix) / "share" / "amodal_ros"
+        places.append((installed / "msg", installed / "vision_msgs"))
     for own, vision in places:
         files = {
             "amodal_msgs": sorted(own.glob("*.msg")),
