@@ -16,7 +16,13 @@ PAINT_LIFT = 0.012
 
 
 def strip(
-    street: Street, s: np.ndarray, d: list[float], z: list[float], material: int, colours: np.ndarray, texel: float
+    street: Street,
+    s: np.ndarray,
+    d: list[float],
+    z: list[float],
+    material: int,
+    colours: np.ndarray,
+    texel: float,
 ) -> Mesh:
     """A surface over rows s and columns d (from right to left); colours (columns, 4)."""
     columns = len(d)
@@ -57,17 +63,32 @@ def _kerb(street: Street, s: np.ndarray, d: float, side: int) -> Mesh:
     a = np.arange(n - 1)
     faces = []
     for row in (0, n):
-        quad = np.stack([np.stack([a, a + 1, a + 1 + n], 1), np.stack([a, a + 1 + n, a + n], 1)]).reshape(-1, 3) + row
+        quad = (
+            np.stack(
+                [np.stack([a, a + 1, a + 1 + n], 1), np.stack([a, a + 1 + n, a + n], 1)]
+            ).reshape(-1, 3)
+            + row
+        )
         faces.append(quad if side < 0 else quad[:, ::-1])
     uv = np.concatenate([np.stack([s, np.full(n, v)], 1) for v in (0, 0.3, 0.6)]) / 1.5
-    mesh = faceted(vertices, np.concatenate(faces), Material.CONCRETE, (196, 194, 190), uv, crease=30)
+    mesh = faceted(
+        vertices, np.concatenate(faces), Material.CONCRETE, (196, 194, 190), uv, crease=30
+    )
     mesh.colours[mesh.positions[:, 2] < 0.01, 3] = 130
     return mesh
 
 
-def sections(street: Street, low: float, high: float) -> Iterator[tuple[np.ndarray, Junction | None]]:
+def sections(
+    street: Street, low: float, high: float
+) -> Iterator[tuple[np.ndarray, Junction | None]]:
     """Rows of s in pieces of one cell group, cut at junctions."""
-    cuts = sorted({low, high, *(c for j in street.junctions for c in (j.s - j.half, j.s + j.half) if low < c < high)})
+    cuts = sorted(
+        {
+            low,
+            high,
+            *(c for j in street.junctions for c in (j.s - j.half, j.s + j.half) if low < c < high),
+        }
+    )
     for a, b in zip(cuts[:-1], cuts[1:], strict=True):
         middle = (a + b) / 2
         inside = next((j for j in street.junctions if abs(middle - j.s) < j.half), None)
@@ -86,6 +107,7 @@ def ground(street: Street, low: float, high: float) -> Iterator[tuple[float, Mes
         middle = float(s.mean())
         yield middle, _carriageway(street, s)
         for side in (1, -1):
+
             def columns(*d: float, side: int = side) -> list[float]:
                 return [side * v for v in d] if side > 0 else [side * v for v in d][::-1]
 
@@ -93,16 +115,60 @@ def ground(street: Street, low: float, high: float) -> Iterator[tuple[float, Mes
                 return _shades(list(t) if side > 0 else list(t)[::-1])
 
             if junction is not None:
-                yield middle, strip(street, s, columns(k, 95.0), [0.0, 0.0], Material.ASPHALT, _shades([(238, 255), (238, 255)]), 6.0)
+                yield (
+                    middle,
+                    strip(
+                        street,
+                        s,
+                        columns(k, 95.0),
+                        [0.0, 0.0],
+                        Material.ASPHALT,
+                        _shades([(238, 255), (238, 255)]),
+                        6.0,
+                    ),
+                )
                 continue
             yield middle, _kerb(street, s, side * k, side)
             e = k + street.sidewalk
             z = [KERB_HEIGHT, KERB_HEIGHT]
-            yield middle, strip(street, s, columns(k + 0.16, e), z, side_material, tones((225, 250), (215, 215)), 4.0)
+            yield (
+                middle,
+                strip(
+                    street,
+                    s,
+                    columns(k + 0.16, e),
+                    z,
+                    side_material,
+                    tones((225, 250), (215, 215)),
+                    4.0,
+                ),
+            )
             if wide > e + 0.05:
                 lot = Material.GRASS if green else Material.PAVING
-                yield middle, strip(street, s, columns(e, wide + 0.2), z, lot, tones((235, 235), (205, 190)), 5.0)
-            yield middle, strip(street, s, columns(wide + 0.2, wide + 25, 170.0), [KERB_HEIGHT] * 3, Material.GRASS, tones((200, 200), (225, 240), (225, 240)), 5.0)
+                yield (
+                    middle,
+                    strip(
+                        street,
+                        s,
+                        columns(e, wide + 0.2),
+                        z,
+                        lot,
+                        tones((235, 235), (205, 190)),
+                        5.0,
+                    ),
+                )
+            yield (
+                middle,
+                strip(
+                    street,
+                    s,
+                    columns(wide + 0.2, wide + 25, 170.0),
+                    [KERB_HEIGHT] * 3,
+                    Material.GRASS,
+                    tones((200, 200), (225, 240), (225, 240)),
+                    5.0,
+                ),
+            )
         if street.median > 1.0 and junction is None:
             yield from _median(street, s, middle)
 
@@ -119,7 +185,15 @@ def _carriageway(street: Street, s: np.ndarray) -> Mesh:
     d += [k - 0.5, k]
     tone += [(238, 250), (205, 205)]
     order = np.argsort(d)
-    return strip(street, s, [d[i] for i in order], [0.0] * len(d), Material.ASPHALT, _shades([tone[i] for i in order]), 6.0)
+    return strip(
+        street,
+        s,
+        [d[i] for i in order],
+        [0.0] * len(d),
+        Material.ASPHALT,
+        _shades([tone[i] for i in order]),
+        6.0,
+    )
 
 
 def _median(street: Street, s: np.ndarray, middle: float) -> Iterator[tuple[float, Mesh]]:
@@ -128,12 +202,26 @@ def _median(street: Street, s: np.ndarray, middle: float) -> Iterator[tuple[floa
         yield middle, _kerb(street, s, side * m, -side)
     top = Material.GRAVEL if street.tram else Material.GRASS
     z = KERB_HEIGHT - 0.02
-    yield middle, strip(street, s, [-m + 0.1, m - 0.1], [z, z], top, _shades([(230, 240), (230, 240)]), 4.0)
+    yield (
+        middle,
+        strip(street, s, [-m + 0.1, m - 0.1], [z, z], top, _shades([(230, 240), (230, 240)]), 4.0),
+    )
     if street.tram:
         for track in (-1.75, 1.75):
             for rail in (-0.72, 0.72):
                 c = track + rail
-                yield middle, strip(street, s, [c - 0.04, c + 0.04], [z + 0.03] * 2, Material.METAL, _shades([(120, 230), (120, 230)]), 1.0)
+                yield (
+                    middle,
+                    strip(
+                        street,
+                        s,
+                        [c - 0.04, c + 0.04],
+                        [z + 0.03] * 2,
+                        Material.METAL,
+                        _shades([(120, 230), (120, 230)]),
+                        1.0,
+                    ),
+                )
 
 
 def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, Mesh]]:
@@ -141,10 +229,20 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
 
     def line(s0: float, s1: float, d: float, width: float) -> tuple[float, Mesh]:
         s = np.linspace(s0, s1, max(2, int((s1 - s0) / 4) + 2))
-        return (s0 + s1) / 2, strip(street, s, [d - width / 2, d + width / 2], [PAINT_LIFT] * 2, Material.MARKING, _shades([(235, 255)] * 2), 3.0)
+        return (s0 + s1) / 2, strip(
+            street,
+            s,
+            [d - width / 2, d + width / 2],
+            [PAINT_LIFT] * 2,
+            Material.MARKING,
+            _shades([(235, 255)] * 2),
+            3.0,
+        )
 
     def clear(s0: float, s1: float) -> bool:
-        return not any(s1 > j.s - j.half - 5.5 and s0 < j.s + j.half + 5.5 for j in street.junctions)
+        return not any(
+            s1 > j.s - j.half - 5.5 and s0 < j.s + j.half + 5.5 for j in street.junctions
+        )
 
     plain = street.kind == "residential"
     dashes: list[tuple[float, float, float]] = []
@@ -170,7 +268,18 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
             for s in np.arange(low, high, 6.0):
                 if clear(s - 4, s + 4):
                     inner = side * (street.kerb - street.parking)
-                    yield s, strip(street, np.array([s, s + 0.1]), sorted([inner, side * street.kerb]), [PAINT_LIFT] * 2, Material.MARKING, _shades([(225, 255)] * 2), 3.0)
+                    yield (
+                        s,
+                        strip(
+                            street,
+                            np.array([s, s + 0.1]),
+                            sorted([inner, side * street.kerb]),
+                            [PAINT_LIFT] * 2,
+                            Material.MARKING,
+                            _shades([(225, 255)] * 2),
+                            3.0,
+                        ),
+                    )
     for j in street.junctions:
         if not low < j.s < high:
             continue
@@ -181,11 +290,48 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
                     yield line(s0 - 1.5, s0 + 1.5, d, 0.5)
             lanes = sorted([-sign * -edge, -sign * -street.median / 2])
             s1 = j.s + sign * (j.half + 4.6)
-            yield s1, strip(street, np.array([s1 - 0.2, s1 + 0.2]), lanes, [PAINT_LIFT] * 2, Material.MARKING, _shades([(235, 255)] * 2), 3.0)
+            yield (
+                s1,
+                strip(
+                    street,
+                    np.array([s1 - 0.2, s1 + 0.2]),
+                    lanes,
+                    [PAINT_LIFT] * 2,
+                    Material.MARKING,
+                    _shades([(235, 255)] * 2),
+                    3.0,
+                ),
+            )
             for d in (sign * (street.kerb + 3.0), sign * (street.kerb + 3.6)):
                 del d
             stop = sign * (street.kerb + 1.2)
-            span = np.array([j.s - j.half + 0.3, j.s]) if sign > 0 else np.array([j.s, j.s + j.half - 0.3])
-            yield j.s, strip(street, span, sorted([stop - 0.2, stop + 0.2]), [PAINT_LIFT] * 2, Material.MARKING, _shades([(235, 255)] * 2), 3.0)
+            span = (
+                np.array([j.s - j.half + 0.3, j.s])
+                if sign > 0
+                else np.array([j.s, j.s + j.half - 0.3])
+            )
+            yield (
+                j.s,
+                strip(
+                    street,
+                    span,
+                    sorted([stop - 0.2, stop + 0.2]),
+                    [PAINT_LIFT] * 2,
+                    Material.MARKING,
+                    _shades([(235, 255)] * 2),
+                    3.0,
+                ),
+            )
             for d in np.arange(street.kerb + 6, 70, 6.0):
-                yield j.s, strip(street, np.array([j.s - 0.06, j.s + 0.06]), sorted([sign * d, sign * (d + 3)]), [PAINT_LIFT] * 2, Material.MARKING, _shades([(235, 255)] * 2), 3.0)
+                yield (
+                    j.s,
+                    strip(
+                        street,
+                        np.array([j.s - 0.06, j.s + 0.06]),
+                        sorted([sign * d, sign * (d + 3)]),
+                        [PAINT_LIFT] * 2,
+                        Material.MARKING,
+                        _shades([(235, 255)] * 2),
+                        3.0,
+                    ),
+                )

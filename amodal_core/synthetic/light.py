@@ -46,8 +46,16 @@ def make_light(rng: np.random.Generator, kind: str | None = None) -> Light:
     """Light of a random hour; `kind` fixes it to sun, overcast or dusk."""
     kind = kind or str(rng.choice(["sun", "sun", "sun", "overcast", "overcast", "dusk"]))
     azimuth = rng.uniform(0, 2 * np.pi)
-    elevation = np.radians({"sun": rng.uniform(24, 58), "overcast": 55.0, "dusk": rng.uniform(4, 10)}[kind])
-    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    elevation = np.radians(
+        {"sun": rng.uniform(24, 58), "overcast": 55.0, "dusk": rng.uniform(4, 10)}[kind]
+    )
+    sun = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
     if kind == "sun":
         warm = np.clip((np.degrees(elevation) - 15) / 40, 0, 1)
         return Light(
@@ -86,7 +94,11 @@ def panorama(light: Light) -> np.ndarray:
     sky = light.horizon * (1 - mix[..., None]) + light.zenith * mix[..., None]
     sky = np.repeat(sky, width, axis=1)
     flat = np.cos(elevation)[:, None]
-    towards = (flat * np.cos(azimuth)) * light.sun[0] + (flat * np.sin(azimuth)) * light.sun[1] + up * light.sun[2]
+    towards = (
+        (flat * np.cos(azimuth)) * light.sun[0]
+        + (flat * np.sin(azimuth)) * light.sun[1]
+        + up * light.sun[2]
+    )
     towards = np.clip(towards, 0, 1)[..., None]
     if light.kind != "overcast":
         sky += light.sun_colour * (0.28 * towards**8 + 0.8 * towards**64 + 2.5 * towards**900)
@@ -107,7 +119,9 @@ def panorama(light: Light) -> np.ndarray:
         sky += cover[..., None] * (bright * shade[..., None] - sky)
     below = np.clip(-up * 6, 0, 1)[..., None]
     ground = light.ground * 1.1
-    panorama_ = np.where(up[..., None] < 0, light.horizon * 0.35 * (1 - below) + ground * below, sky)
+    panorama_ = np.where(
+        up[..., None] < 0, light.horizon * 0.35 * (1 - below) + ground * below, sky
+    )
     return panorama_.astype(np.float32)
 
 

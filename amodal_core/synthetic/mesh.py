@@ -55,7 +55,13 @@ class Mesh:
         colours = self.colours.copy()
         colours[:, :3] = np.clip(colours[:, :3] * np.asarray(factor), 0, 255)
         return Mesh(
-            self.positions, self.normals, self.uvs, colours, self.materials, self.parts, self.triangles
+            self.positions,
+            self.normals,
+            self.uvs,
+            colours,
+            self.materials,
+            self.parts,
+            self.triangles,
         )
 
     @property
@@ -220,7 +226,8 @@ def tube(
     second = np.cross(tangent, first)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     ring = (
-        np.cos(angle)[None, :, None] * first[:, None] + np.sin(angle)[None, :, None] * second[:, None] * squash
+        np.cos(angle)[None, :, None] * first[:, None]
+        + np.sin(angle)[None, :, None] * second[:, None] * squash
     )
     vertices = points[:, None] + ring * radii[:, None, None]
     triangles = grid_triangles(len(points), sides, wrap=True)
@@ -285,7 +292,13 @@ def quad(
     u0, v0, u1, v1 = uv
     uvs = np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1]])
     return faceted(
-        np.asarray(corners), np.array([[0, 1, 2], [0, 2, 3]]), material, colour, uvs, part=part, ao=ao
+        np.asarray(corners),
+        np.array([[0, 1, 2], [0, 2, 3]]),
+        material,
+        colour,
+        uvs,
+        part=part,
+        ao=ao,
     )
 
 

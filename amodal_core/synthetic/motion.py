@@ -44,7 +44,9 @@ def _walk(parts: np.ndarray, asset: Asset, travelled: float, speed: float) -> No
         parts[8 + j] = parts[6 + j] @ rotation_y(knee, joints[7 + j])
         arm = effort * 0.42 * np.sin(phase)
         parts[2 + j] = rotation_y(arm, joints[1 + j])
-        parts[4 + j] = parts[2 + j] @ rotation_y(-0.18 - effort * (0.2 + 0.2 * np.sin(-phase)), joints[3 + j])
+        parts[4 + j] = parts[2 + j] @ rotation_y(
+            -0.18 - effort * (0.2 + 0.2 * np.sin(-phase)), joints[3 + j]
+        )
         knee_at = joints[7 + j]
         sole = parts[8 + j] @ [knee_at[0], knee_at[1], 0.0, 1.0]
         lowest = min(lowest, sole[2])
@@ -52,7 +54,9 @@ def _walk(parts: np.ndarray, asset: Asset, travelled: float, speed: float) -> No
 
 
 def _cycle(parts: np.ndarray, asset: Asset, travelled: float) -> None:
-    hip0, neck, shoulder0, shoulder1, elbow0, elbow1, _, hip1, knee0, knee1, wrist0, ankle0 = asset.joints
+    hip0, neck, shoulder0, shoulder1, elbow0, elbow1, _, hip1, knee0, knee1, wrist0, ankle0 = (
+        asset.joints
+    )
     for part, x in ((1, -0.52), (2, 0.54)):
         parts[part] = rotation_y(travelled / asset.wheel_radius, (x, 0, asset.wheel_radius))
     turn = travelled / 2.2 * 2  # a gear of about 4.4 m a turn of the crank... in radians a metre
@@ -91,7 +95,9 @@ def _moved(by: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _two_link(start: np.ndarray, end: np.ndarray, upper: float, lower: float, bend: float) -> tuple[float, float]:
+def _two_link(
+    start: np.ndarray, end: np.ndarray, upper: float, lower: float, bend: float
+) -> tuple[float, float]:
     """Turns about y that bring two hanging links from start to end in the x-z plane.
 
     A link hanging along -z turned by an angle a points to (-sin a, -cos a); bend +1 puts the joint

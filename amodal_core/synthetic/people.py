@@ -10,13 +10,32 @@ from amodal_core.synthetic.mesh import Mesh, box, ellipsoid, faceted, grid_trian
 
 Tone = tuple[int, int, int]
 
-SKINS: tuple[Tone, ...] = ((224, 182, 152), (206, 158, 126), (172, 124, 92), (120, 82, 60), (86, 58, 44))
-HAIR: tuple[Tone, ...] = ((28, 22, 18), (60, 42, 28), (110, 84, 52), (168, 140, 92), (140, 138, 136))
+SKINS: tuple[Tone, ...] = (
+    (224, 182, 152),
+    (206, 158, 126),
+    (172, 124, 92),
+    (120, 82, 60),
+    (86, 58, 44),
+)
+HAIR: tuple[Tone, ...] = (
+    (28, 22, 18),
+    (60, 42, 28),
+    (110, 84, 52),
+    (168, 140, 92),
+    (140, 138, 136),
+)
 CLOTHES: tuple[Tone, ...] = (
     (30, 32, 38), (44, 50, 66), (70, 72, 76), (28, 40, 84), (120, 30, 34), (180, 176, 168), (226, 224, 220),
     (60, 84, 60), (150, 120, 84), (196, 60, 50), (60, 110, 160), (210, 180, 70), (96, 64, 100),
 )  # fmt: skip
-TROUSERS: tuple[Tone, ...] = ((34, 42, 66), (50, 62, 96), (26, 26, 28), (92, 86, 76), (120, 110, 92), (64, 66, 70))
+TROUSERS: tuple[Tone, ...] = (
+    (34, 42, 66),
+    (50, 62, 96),
+    (26, 26, 28),
+    (92, 86, 76),
+    (120, 110, 92),
+    (64, 66, 70),
+)
 
 
 def _pick(rng: np.random.Generator, tones: tuple[Tone, ...]) -> Tone:
@@ -25,7 +44,9 @@ def _pick(rng: np.random.Generator, tones: tuple[Tone, ...]) -> Tone:
     return int(r), int(g), int(b)
 
 
-def _lofted(rings: list[tuple[float, float, float, float]], material: int, colour: Tone, part: int) -> Mesh:
+def _lofted(
+    rings: list[tuple[float, float, float, float]], material: int, colour: Tone, part: int
+) -> Mesh:
     """An upright body of elliptic rings (z, half depth x, half width y, shift x)."""
     sides = 12
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
@@ -44,16 +65,25 @@ def _lofted(rings: list[tuple[float, float, float, float]], material: int, colou
     triangles = grid_triangles(len(rings), sides, wrap=True)
     k = np.arange(1, sides - 1)
     top = (len(rings) - 1) * sides
-    caps = [np.stack([np.zeros_like(k), k + 1, k], 1), np.stack([np.zeros_like(k), k, k + 1], 1) + top]
-    return faceted(vertices, np.concatenate([triangles, *caps]), material, colour, uv, crease=70, part=part)
+    caps = [
+        np.stack([np.zeros_like(k), k + 1, k], 1),
+        np.stack([np.zeros_like(k), k, k + 1], 1) + top,
+    ]
+    return faceted(
+        vertices, np.concatenate([triangles, *caps]), material, colour, uv, crease=70, part=part
+    )
 
 
-def _limb(a: np.ndarray, b: np.ndarray, radii: tuple[float, ...], colour: Tone, part: int, material: int) -> Mesh:
+def _limb(
+    a: np.ndarray, b: np.ndarray, radii: tuple[float, ...], colour: Tone, part: int, material: int
+) -> Mesh:
     path = a + (b - a) * np.linspace(0, 1, len(radii))[:, None]
     return tube(path, np.array(radii), material, colour, sides=8, part=part, texel=0.6)
 
 
-def _figure(rng: np.random.Generator, h: float, parts: dict[str, int], *, helmet: bool) -> tuple[list[Mesh], dict]:
+def _figure(
+    rng: np.random.Generator, h: float, parts: dict[str, int], *, helmet: bool
+) -> tuple[list[Mesh], dict]:
     """Limbs of a standing person of height h; parts: torso, head, arm, fore, thigh, shin (left first)."""
     skin, shirt, legs = _pick(rng, SKINS), _pick(rng, CLOTHES), _pick(rng, TROUSERS)
     hair, shoe = _pick(rng, HAIR), _pick(rng, ((24, 22, 22), (60, 44, 34), (190, 190, 188)))
@@ -74,19 +104,58 @@ def _figure(rng: np.random.Generator, h: float, parts: dict[str, int], *, helmet
     ]
     meshes = [_lofted(torso, Material.CLOTH, shirt, parts["torso"])]
     if not long_coat:
-        pelvis = [(0.45 * h, deep * 0.85, wide * 0.78, 0.0), (0.5 * h, deep * 1.05, wide * 0.9, -0.004), (0.55 * h, deep * 0.98, wide * 0.86, 0.0)]
+        pelvis = [
+            (0.45 * h, deep * 0.85, wide * 0.78, 0.0),
+            (0.5 * h, deep * 1.05, wide * 0.9, -0.004),
+            (0.55 * h, deep * 0.98, wide * 0.86, 0.0),
+        ]
         if skirt:
             pelvis = [(0.33 * h, deep * 1.35, wide * 1.1, 0.0), *pelvis[1:]]
         meshes.append(_lofted(pelvis, Material.CLOTH, legs, parts["torso"]))
     neck = np.array([[0.0, 0, 0.83 * h], [0.008, 0, 0.885 * h]])
     meshes.append(tube(neck, 0.032 * h, Material.SKIN, skin, sides=8, part=parts["torso"]))
     head = (0.012 * h, 0, 0.93 * h)
-    meshes.append(ellipsoid((0.056 * h, 0.045 * h, 0.066 * h), head, Material.SKIN, skin, part=parts["head"], sides=12))
+    meshes.append(
+        ellipsoid(
+            (0.056 * h, 0.045 * h, 0.066 * h),
+            head,
+            Material.SKIN,
+            skin,
+            part=parts["head"],
+            sides=12,
+        )
+    )
     cap, cap_tone = (0.062, _pick(rng, CLOTHES)) if helmet else (0.06, hair)
-    meshes.append(ellipsoid((cap * h, 0.05 * h, 0.056 * h), (head[0] - 0.012 * h, 0, head[2] + 0.017 * h), Material.PAINT if helmet else Material.CLOTH, cap_tone, part=parts["head"], sides=12))
+    meshes.append(
+        ellipsoid(
+            (cap * h, 0.05 * h, 0.056 * h),
+            (head[0] - 0.012 * h, 0, head[2] + 0.017 * h),
+            Material.PAINT if helmet else Material.CLOTH,
+            cap_tone,
+            part=parts["head"],
+            sides=12,
+        )
+    )
     if not helmet and rng.random() < 0.35:
-        meshes.append(ellipsoid((0.04 * h, 0.052 * h, 0.085 * h), (head[0] - 0.035 * h, 0, 0.895 * h), Material.CLOTH, hair, part=parts["head"]))
-    meshes.append(ellipsoid((0.014 * h, 0.01 * h, 0.014 * h), (head[0] + 0.055 * h, 0, head[2] - 0.006 * h), Material.SKIN, skin, part=parts["head"], sides=6))
+        meshes.append(
+            ellipsoid(
+                (0.04 * h, 0.052 * h, 0.085 * h),
+                (head[0] - 0.035 * h, 0, 0.895 * h),
+                Material.CLOTH,
+                hair,
+                part=parts["head"],
+            )
+        )
+    meshes.append(
+        ellipsoid(
+            (0.014 * h, 0.01 * h, 0.014 * h),
+            (head[0] + 0.055 * h, 0, head[2] - 0.006 * h),
+            Material.SKIN,
+            skin,
+            part=parts["head"],
+            sides=6,
+        )
+    )
     sleeves = rng.random() < 0.65
     joints = {"neck": np.array([0, 0, 0.85 * h])}
     for j, side in enumerate((1, -1)):
@@ -95,28 +164,115 @@ def _figure(rng: np.random.Generator, h: float, parts: dict[str, int], *, helmet
         w = np.array([0.015, side * (wide * 1.22 + 0.015), 0.475 * h])
         fore = (shirt, Material.CLOTH) if sleeves else (skin, Material.SKIN)
         thick = 0.033 * h * build
-        meshes.append(_limb(s + [0, 0, 0.012 * h], e, (thick * 0.75, thick * 1.12, thick * 0.95, thick * 0.82), shirt, parts["arm"] + j, Material.CLOTH))
-        meshes.append(_limb(e + [0, 0, 0.01], w, (thick * 0.8, thick * 0.8, thick * 0.55), fore[0], parts["fore"] + j, fore[1]))
-        meshes.append(ellipsoid((0.02 * h, 0.012 * h, 0.032 * h), w - [0, 0, 0.026 * h], Material.SKIN, skin, part=parts["fore"] + j, sides=8))
+        meshes.append(
+            _limb(
+                s + [0, 0, 0.012 * h],
+                e,
+                (thick * 0.75, thick * 1.12, thick * 0.95, thick * 0.82),
+                shirt,
+                parts["arm"] + j,
+                Material.CLOTH,
+            )
+        )
+        meshes.append(
+            _limb(
+                e + [0, 0, 0.01],
+                w,
+                (thick * 0.8, thick * 0.8, thick * 0.55),
+                fore[0],
+                parts["fore"] + j,
+                fore[1],
+            )
+        )
+        meshes.append(
+            ellipsoid(
+                (0.02 * h, 0.012 * h, 0.032 * h),
+                w - [0, 0, 0.026 * h],
+                Material.SKIN,
+                skin,
+                part=parts["fore"] + j,
+                sides=8,
+            )
+        )
         top = np.array([0, side * wide * 0.5, hip])
         mid = np.array([0.005, side * wide * 0.46, knee])
         low = np.array([-0.01, side * wide * 0.44, ankle])
         leg = 0.05 * h * build
         bare = skirt
-        meshes.append(_limb(top, mid - [0, 0, 0.01], (leg * 0.9, leg * 1.02, leg * 0.92, leg * 0.74), skin if bare else legs, parts["thigh"] + j, Material.SKIN if bare else Material.CLOTH))
-        meshes.append(_limb(mid + [0, 0, 0.012], low, (leg * 0.72, leg * 0.78, leg * 0.62, leg * 0.5), skin if bare else legs, parts["shin"] + j, Material.SKIN if bare else Material.CLOTH))
+        meshes.append(
+            _limb(
+                top,
+                mid - [0, 0, 0.01],
+                (leg * 0.9, leg * 1.02, leg * 0.92, leg * 0.74),
+                skin if bare else legs,
+                parts["thigh"] + j,
+                Material.SKIN if bare else Material.CLOTH,
+            )
+        )
+        meshes.append(
+            _limb(
+                mid + [0, 0, 0.012],
+                low,
+                (leg * 0.72, leg * 0.78, leg * 0.62, leg * 0.5),
+                skin if bare else legs,
+                parts["shin"] + j,
+                Material.SKIN if bare else Material.CLOTH,
+            )
+        )
         foot = low + [0.035 * h, 0, -ankle * 0.45]
-        meshes.append(ellipsoid((0.075 * h, 0.026 * h, ankle * 0.62), foot, Material.CLOTH, shoe, part=parts["shin"] + j, sides=8))
-        joints |= {f"shoulder{j}": s, f"elbow{j}": e, f"hip{j}": top, f"knee{j}": mid, f"wrist{j}": w, f"ankle{j}": low}
+        meshes.append(
+            ellipsoid(
+                (0.075 * h, 0.026 * h, ankle * 0.62),
+                foot,
+                Material.CLOTH,
+                shoe,
+                part=parts["shin"] + j,
+                sides=8,
+            )
+        )
+        joints |= {
+            f"shoulder{j}": s,
+            f"elbow{j}": e,
+            f"hip{j}": top,
+            f"knee{j}": mid,
+            f"wrist{j}": w,
+            f"ankle{j}": low,
+        }
     if not helmet and rng.random() < 0.3:
-        meshes.append(ellipsoid((0.09, 0.15, 0.23), (-deep - 0.07, 0, 0.7 * h), Material.CLOTH, _pick(rng, CLOTHES), part=parts["torso"]))
+        meshes.append(
+            ellipsoid(
+                (0.09, 0.15, 0.23),
+                (-deep - 0.07, 0, 0.7 * h),
+                Material.CLOTH,
+                _pick(rng, CLOTHES),
+                part=parts["torso"],
+            )
+        )
     elif not helmet and rng.random() < 0.35:
-        meshes.append(box((0.3, 0.1, 0.24), (0.0, wide * 1.22 + 0.1, 0.38 * h), Material.CLOTH, _pick(rng, CLOTHES), part=parts["fore"]))
+        meshes.append(
+            box(
+                (0.3, 0.1, 0.24),
+                (0.0, wide * 1.22 + 0.1, 0.38 * h),
+                Material.CLOTH,
+                _pick(rng, CLOTHES),
+                part=parts["fore"],
+            )
+        )
     return meshes, joints
 
 
 WALK_PARTS = {"torso": 0, "head": 1, "arm": 2, "fore": 4, "thigh": 6, "shin": 8}
-WALK_JOINTS = ("neck", "shoulder0", "shoulder1", "elbow0", "elbow1", "hip0", "hip1", "knee0", "knee1")
+WALK_JOINTS = (
+    "neck",
+    "shoulder0",
+    "shoulder1",
+    "elbow0",
+    "elbow1",
+    "hip0",
+    "hip1",
+    "knee0",
+    "knee1",
+)
 
 
 def pedestrian(rng: np.random.Generator) -> Asset:
@@ -127,7 +283,14 @@ def pedestrian(rng: np.random.Generator) -> Asset:
     mesh = merged(meshes)
     low, high = mesh.bounds
     size = (0.8, float(high[1] - low[1]), float(h))
-    return Asset("child" if child else "adult", "pedestrian", mesh, size, Motion.WALK, np.stack([joints[n] for n in WALK_JOINTS]))
+    return Asset(
+        "child" if child else "adult",
+        "pedestrian",
+        mesh,
+        size,
+        Motion.WALK,
+        np.stack([joints[n] for n in WALK_JOINTS]),
+    )
 
 
 CYCLE_PARTS = {"torso": 3, "head": 4, "arm": 5, "fore": 7, "thigh": 9, "shin": 11}
@@ -137,7 +300,20 @@ SADDLE = np.array([-0.27, 0.0, 0.93])
 GRIP = np.array([0.42, 0.22, 1.02])
 CYCLE_WHEEL = 0.34
 # rows of `Asset.joints` of a cyclist
-CYCLE_JOINTS = ("hip0", "neck", "shoulder0", "shoulder1", "elbow0", "elbow1", "hip0", "hip1", "knee0", "knee1", "wrist0", "ankle0")
+CYCLE_JOINTS = (
+    "hip0",
+    "neck",
+    "shoulder0",
+    "shoulder1",
+    "elbow0",
+    "elbow1",
+    "hip0",
+    "hip1",
+    "knee0",
+    "knee1",
+    "wrist0",
+    "ankle0",
+)
 
 
 def cyclist(rng: np.random.Generator) -> Asset:
@@ -159,7 +335,13 @@ def cyclist(rng: np.random.Generator) -> Asset:
         bar(SADDLE - [-0.04, 0, 0.16], head_top),
         bar(head_low, head_top + [-0.02, 0, 0.08]),
         bar(head_top + [-0.02, 0, 0.08], [0.36, 0, 1.0], radius=0.014),
-        bar([0.36, 0, 1.0] - 0.27 * y, [0.4, 0, 1.03], [0.36, 0, 1.0] + 0.27 * y, radius=0.014, tone=(40, 40, 42)),
+        bar(
+            [0.36, 0, 1.0] - 0.27 * y,
+            [0.4, 0, 1.03],
+            [0.36, 0, 1.0] + 0.27 * y,
+            radius=0.014,
+            tone=(40, 40, 42),
+        ),
         ellipsoid((0.14, 0.075, 0.035), SADDLE, Material.CLOTH, (24, 22, 22)),
         box((0.05, 0.06, 0.05), (-0.6, 0, 0.72), Material.LAMP, (170, 20, 20)),
         box((0.4, 0.1, 0.012), (-0.52, 0, 0.74), Material.METAL, (70, 70, 72)),
@@ -169,8 +351,20 @@ def cyclist(rng: np.random.Generator) -> Asset:
             bar(CRANK + 0.04 * s * y, rear + 0.05 * s * y, radius=0.011),
             bar(SADDLE - [0, -0.03 * s, 0.16], rear + 0.05 * s * y, radius=0.011),
             bar(head_low, front + 0.05 * s * y, radius=0.014),
-            bar(CRANK + 0.06 * s * y, CRANK + 0.07 * s * y + [CRANK_LENGTH * s, 0, 0], radius=0.012, tone=(90, 90, 92), part=13),
-            box((0.1, 0.09, 0.025), CRANK + 0.11 * s * y + [CRANK_LENGTH * s, 0, 0], Material.BLACK, (30, 30, 30), part=13),
+            bar(
+                CRANK + 0.06 * s * y,
+                CRANK + 0.07 * s * y + [CRANK_LENGTH * s, 0, 0],
+                radius=0.012,
+                tone=(90, 90, 92),
+                part=13,
+            ),
+            box(
+                (0.1, 0.09, 0.025),
+                CRANK + 0.11 * s * y + [CRANK_LENGTH * s, 0, 0],
+                Material.BLACK,
+                (30, 30, 30),
+                part=13,
+            ),
         ]
     for part, hub in ((1, rear), (2, front)):
         angle = np.linspace(0, 2 * np.pi, 25)
@@ -178,7 +372,25 @@ def cyclist(rng: np.random.Generator) -> Asset:
         meshes.append(tube(ring, 0.02, Material.TYRE, (24, 24, 25), sides=6, caps=False, part=part))
         for a in np.linspace(0, np.pi, 7, endpoint=False):
             reach = np.array([np.cos(a), 0, np.sin(a)]) * (r - 0.03)
-            meshes.append(tube(np.stack([hub - reach, hub + reach]), 0.004, Material.METAL, (150, 150, 152), sides=3, caps=False, part=part))
+            meshes.append(
+                tube(
+                    np.stack([hub - reach, hub + reach]),
+                    0.004,
+                    Material.METAL,
+                    (150, 150, 152),
+                    sides=3,
+                    caps=False,
+                    part=part,
+                )
+            )
     mesh = merged(meshes)
     rows = np.stack([joints[n] for n in CYCLE_JOINTS])
-    return Asset("cyclist", "cyclist", mesh, (1.78, 0.62, float(0.93 + 0.5 * h + 0.05)), Motion.CYCLE, rows, r)
+    return Asset(
+        "cyclist",
+        "cyclist",
+        mesh,
+        (1.78, 0.62, float(0.93 + 0.5 * h + 0.05)),
+        Motion.CYCLE,
+        rows,
+        r,
+    )

@@ -60,7 +60,15 @@ class Stock:
     def __init__(self, rng: np.random.Generator, people: int = 14) -> None:
         self.rng = rng
         kinds = list(BODIES)
-        weights = {"sedan": 4, "hatchback": 5, "estate": 4, "suv": 3, "compact": 3, "mpv": 2, "coupe": 1}
+        weights = {
+            "sedan": 4,
+            "hatchback": 5,
+            "estate": 4,
+            "suv": 3,
+            "compact": 3,
+            "mpv": 2,
+            "coupe": 1,
+        }
         self.cars = [(car(k, rng), w) for k, w in weights.items()]
         self.vans = [car(k, rng) for k in kinds if k not in weights]
         self.trucks = [truck(rng, k) for k in ("box", "tarp", "flatbed", "artic", "tanker")]
@@ -89,7 +97,13 @@ class Stock:
         if asset.category in ("pedestrian", "cyclist"):
             return np.ones(3)
         if asset.name in ("bus", "tram"):
-            tones = [(0.86, 0.72, 0.1), (0.8, 0.8, 0.8), (0.7, 0.1, 0.1), (0.2, 0.4, 0.7), (0.25, 0.5, 0.3)]
+            tones = [
+                (0.86, 0.72, 0.1),
+                (0.8, 0.8, 0.8),
+                (0.7, 0.1, 0.1),
+                (0.2, 0.4, 0.7),
+                (0.25, 0.5, 0.3),
+            ]
             return np.array(tones[self.rng.integers(len(tones))])
         if asset.category == "van" and self.rng.random() < 0.5:
             return np.array((0.86, 0.86, 0.85))
@@ -107,7 +121,12 @@ class Population:
 
 
 def populate(
-    rng: np.random.Generator, street: Street, frames: int, period: float, mix: Mix, tint: Callable[[np.ndarray], np.ndarray]
+    rng: np.random.Generator,
+    street: Street,
+    frames: int,
+    period: float,
+    mix: Mix,
+    tint: Callable[[np.ndarray], np.ndarray],
 ) -> Population:
     """Place everybody, run the traffic, and drop who would touch somebody."""
     stock = Stock(rng)
@@ -116,7 +135,9 @@ def populate(
         stock.trams = [tram(rng)]
     duration = frames * period
     ego = Driver(0, 0.0, rng.uniform(3, 9), rng.uniform(7, 12), 4.6, None)
-    ego.lane = next(i for i, lane in enumerate(lanes) if lane.name == f"lane{rng.integers(street.lanes)}+")
+    ego.lane = next(
+        i for i, lane in enumerate(lanes) if lane.name == f"lane{rng.integers(street.lanes)}+"
+    )
     ego.p = -18.0
     drivers = [ego]
     for index, lane in enumerate(lanes):
@@ -133,7 +154,15 @@ def populate(
         ways.append(way)
         actors.append(
             Actor(
-                len(actors) + 1, asset, tint(stock.paint(asset)), way.xy, way.yaw, way.travelled, way.speed, way.braking, z
+                len(actors) + 1,
+                asset,
+                tint(stock.paint(asset)),
+                way.xy,
+                way.yaw,
+                way.travelled,
+                way.speed,
+                way.braking,
+                z,
             )
         )
         return True
@@ -152,19 +181,36 @@ def populate(
 def _stretch(street: Street, ego: Way) -> tuple[float, float]:
     """Range of s that the drive can see."""
     s = street.curve.s
-    at = [s[np.argmin(np.hypot(street.curve.x - x, street.curve.y - y))] for x, y in (ego.xy[0], ego.xy[-1])]
+    at = [
+        s[np.argmin(np.hypot(street.curve.x - x, street.curve.y - y))]
+        for x, y in (ego.xy[0], ego.xy[-1])
+    ]
     return float(at[0]) - 18.0, float(at[1]) + 125.0
 
 
 def _fill_lane(
-    rng: np.random.Generator, lane: Lane, index: int, ego: Driver, stock: Stock, mix: Mix, duration: float
+    rng: np.random.Generator,
+    lane: Lane,
+    index: int,
+    ego: Driver,
+    stock: Stock,
+    mix: Mix,
+    duration: float,
 ) -> list[Driver]:
     """Vehicles along a lane with random gaps, none on top of the ego vehicle or in a closed junction."""
     cross = lane.name.startswith("cross")
-    low, high = (-90.0 - 9 * duration, 80.0) if cross else (-60.0 - (0 if lane.name.endswith("+") else 12 * duration), 190.0 + 9 * duration)
+    low, high = (
+        (-90.0 - 9 * duration, 80.0)
+        if cross
+        else (-60.0 - (0 if lane.name.endswith("+") else 12 * duration), 190.0 + 9 * duration)
+    )
     if not lane.name.endswith("+") and not cross:
         low, high = -(190.0 + 12 * duration), 60.0
-    gap = {"cars": mix.traffic * (1.6 if cross else 1.0), "bikes": 100 / max(mix.riders, 0.3), "trams": 70.0}[lane.what]
+    gap = {
+        "cars": mix.traffic * (1.6 if cross else 1.0),
+        "bikes": 100 / max(mix.riders, 0.3),
+        "trams": 70.0,
+    }[lane.what]
     made: list[Driver] = []
     p = low + rng.uniform(0, gap)
     while p < high:
@@ -184,7 +230,11 @@ def _fill_lane(
             if not junction.signal.green(not cross, 0.0)
         )
         clash = index == ego.lane and abs(middle - ego.p) < (length + ego.length) / 2 + 6
-        ahead = [stop - middle - length / 2 for stop, j, main in lane.stops if not j.signal.green(main, 0.0)]
+        ahead = [
+            stop - middle - length / 2
+            for stop, j, main in lane.stops
+            if not j.signal.green(main, 0.0)
+        ]
         ahead = [a for a in ahead if a > -length - 2]
         if free and not clash and not any(a < 0.5 for a in ahead if a > -length - 2):
             brake = min((np.sqrt(2 * 1.8 * max(a - 0.5, 0)) for a in ahead), default=np.inf)
@@ -196,13 +246,24 @@ def _fill_lane(
     return made
 
 
-def _still(x: float, y: float, yaw: float, frames: int, length: float, width: float, phase: float) -> Way:
+def _still(
+    x: float, y: float, yaw: float, frames: int, length: float, width: float, phase: float
+) -> Way:
     zeros = np.zeros(frames)
-    return Way(np.tile([x, y], (frames, 1)), zeros + yaw, zeros, zeros + phase, zeros, length, width)
+    return Way(
+        np.tile([x, y], (frames, 1)), zeros + yaw, zeros, zeros + phase, zeros, length, width
+    )
 
 
 def _park(
-    rng: np.random.Generator, street: Street, low: float, high: float, frames: int, stock: Stock, mix: Mix, admit: Callable[..., bool]
+    rng: np.random.Generator,
+    street: Street,
+    low: float,
+    high: float,
+    frames: int,
+    stock: Stock,
+    mix: Mix,
+    admit: Callable[..., bool],
 ) -> None:
     for side in (1, -1):
         d = side * (street.kerb - street.parking / 2 + 0.05)
@@ -216,8 +277,18 @@ def _park(
             s += length / 2
             if not street.near_junction(s, 11.0) and rng.random() < mix.parked:
                 x, y, heading = street.curve.at(s, d + rng.normal(0, 0.06))
-                turn = (np.pi if (side > 0) != (rng.random() < 0.12) else 0.0) + rng.normal(0, 0.015)
-                way = _still(float(x), float(y), float(heading) + turn, frames, length, asset.size[1], rng.uniform(0, 6))
+                turn = (np.pi if (side > 0) != (rng.random() < 0.12) else 0.0) + rng.normal(
+                    0, 0.015
+                )
+                way = _still(
+                    float(x),
+                    float(y),
+                    float(heading) + turn,
+                    frames,
+                    length,
+                    asset.size[1],
+                    rng.uniform(0, 6),
+                )
                 admit(asset, way, 0.05)
             s += length / 2 + rng.uniform(0.5, 1.7)
 
@@ -249,8 +320,20 @@ def _walkers(
                 x, y, heading = street.curve.at(s + rng.normal(0, 0.1), dd)
                 moved = np.abs(np.diff(s, prepend=s[0]))
                 pace = np.append(moved[1:], moved[-1]) / period
-                yaw = heading + (0.0 if direction > 0 else np.pi) + (rng.uniform(-1.5, 1.5) if speed < 0.1 else 0.0)
-                way = Way(np.stack([x, y], 1), np.unwrap(yaw), pace, np.cumsum(moved) + rng.uniform(0, 1.4), np.zeros(frames), 0.6, 0.55)
+                yaw = (
+                    heading
+                    + (0.0 if direction > 0 else np.pi)
+                    + (rng.uniform(-1.5, 1.5) if speed < 0.1 else 0.0)
+                )
+                way = Way(
+                    np.stack([x, y], 1),
+                    np.unwrap(yaw),
+                    pace,
+                    np.cumsum(moved) + rng.uniform(0, 1.4),
+                    np.zeros(frames),
+                    0.6,
+                    0.55,
+                )
                 admit(asset, way, 0.03, KERB_HEIGHT)
 
 
@@ -261,8 +344,12 @@ def _crossers(
     """People who cross where nobody comes: at crossings and between parked cars."""
     times = np.arange(frames) * period
     s_line = street.curve.s
-    start = float(s_line[np.argmin(np.hypot(street.curve.x - ego.xy[0, 0], street.curve.y - ego.xy[0, 1]))])
-    end = float(s_line[np.argmin(np.hypot(street.curve.x - ego.xy[-1, 0], street.curve.y - ego.xy[-1, 1]))])
+    start = float(
+        s_line[np.argmin(np.hypot(street.curve.x - ego.xy[0, 0], street.curve.y - ego.xy[0, 1]))]
+    )
+    end = float(
+        s_line[np.argmin(np.hypot(street.curve.x - ego.xy[-1, 0], street.curve.y - ego.xy[-1, 1]))]
+    )
     reach = street.kerb + 0.9
     crossings = [j.s + sign * (j.half + 2.6) for j in street.junctions for sign in (-1, 1)]
     crossings = [s for s in crossings if start + 5 < s < end + 60]
@@ -277,7 +364,10 @@ def _crossers(
             if street.near_junction(s, 1.0):
                 continue
         side = rng.choice([-1, 1])
-        a, b = (np.array([float(v) for v in street.curve.at(s + slant, d)[:2]]) for slant, d in ((0.0, side * reach), (rng.normal(0, 0.8), -side * reach)))
+        a, b = (
+            np.array([float(v) for v in street.curve.at(s + slant, d)[:2]])
+            for slant, d in ((0.0, side * reach), (rng.normal(0, 0.8), -side * reach))
+        )
         speed = rng.uniform(1.0, 1.7)
         begin = rng.uniform(-0.9 * 2 * reach / speed, 0.7 * frames * period)
         asset = stock.people[rng.integers(len(stock.people))]

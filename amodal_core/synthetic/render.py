@@ -82,7 +82,12 @@ class _GpuMesh:
             len(mesh.positions),
             [("p", "3f4"), ("n", "3f4"), ("t", "2f4"), ("c", "4u1"), ("k", "2u1"), ("pad", "2u1")],
         )
-        packed["p"], packed["n"], packed["t"], packed["c"] = mesh.positions, mesh.normals, mesh.uvs, mesh.colours
+        packed["p"], packed["n"], packed["t"], packed["c"] = (
+            mesh.positions,
+            mesh.normals,
+            mesh.uvs,
+            mesh.colours,
+        )
         packed["k"][:, 0], packed["k"][:, 1] = mesh.materials, mesh.parts
         self._vertices = ctx.buffer(packed.tobytes())
         holes = CUTOUT[mesh.materials[mesh.triangles[:, 0]]]
@@ -159,7 +164,9 @@ class Renderer:
         ctx: a context to share; a new one where None.
     """
 
-    def __init__(self, scene: Scene, rig: Rig, texture_seed: int = 0, ctx: moderngl.Context | None = None) -> None:
+    def __init__(
+        self, scene: Scene, rig: Rig, texture_seed: int = 0, ctx: moderngl.Context | None = None
+    ) -> None:
         self.ctx = ctx or create_context()
         self.scene, self.rig = scene, rig
         self.clip = projection(rig.K, rig.width, rig.height)
@@ -180,9 +187,9 @@ class Renderer:
         self._draw_static_shadow()
 
     def _upload_layers(self, seed: int) -> moderngl.TextureArray:
-        levels = texture_array(seed)
-        count, size = levels[0].shape[:2]
-        array = self.ctx.texture_array((size, size, count), 4, levels[0].tobytes())
+        layers = texture_array(seed)
+        count, size = layers.shape[:2]
+        array = self.ctx.texture_array((size, size, count), 4, layers.tobytes())
         array.build_mipmaps()
         array.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
         array.repeat_x = array.repeat_y = True
@@ -194,7 +201,9 @@ class Renderer:
         textures = []
         for image in (sky, mirror):
             height, width = image.shape[:2]
-            texture = self.ctx.texture((width, height), 3, image.astype(np.float16).tobytes(), dtype="f2", alignment=1)
+            texture = self.ctx.texture(
+                (width, height), 3, image.astype(np.float16).tobytes(), dtype="f2", alignment=1
+            )
             texture.repeat_x, texture.repeat_y = True, False
             textures.append(texture)
         textures[0].filter = (moderngl.LINEAR, moderngl.LINEAR)
@@ -205,8 +214,12 @@ class Renderer:
     def _make_targets(self) -> None:
         ctx, size = self.ctx, (self.rig.width, self.rig.height)
         big = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
-        self._colour_target = ctx.framebuffer([ctx.texture(big, 4, dtype="f2")], ctx.depth_renderbuffer(big))
-        self._label_target = ctx.framebuffer([ctx.texture(size, 2, dtype="f4")], ctx.depth_renderbuffer(size))
+        self._colour_target = ctx.framebuffer(
+            [ctx.texture(big, 4, dtype="f2")], ctx.depth_renderbuffer(big)
+        )
+        self._label_target = ctx.framebuffer(
+            [ctx.texture(size, 2, dtype="f4")], ctx.depth_renderbuffer(size)
+        )
         self._shadow_maps = []
         for side in (STATIC_SHADOW, MOVING_SHADOW):
             texture = ctx.depth_texture((side, side))
@@ -218,9 +231,12 @@ class Renderer:
     def _make_screen_programs(self) -> None:
         ctx = self.ctx
         corners = ctx.buffer(np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32).tobytes())
-        self._sky = ctx.program(vertex_shader=shaders.SKY_VERTEX.strip(), fragment_shader=shaders.SKY_FRAGMENT.strip())
+        self._sky = ctx.program(
+            vertex_shader=shaders.SKY_VERTEX.strip(), fragment_shader=shaders.SKY_FRAGMENT.strip()
+        )
         self._contact = ctx.program(
-            vertex_shader=shaders.CONTACT_VERTEX.strip(), fragment_shader=shaders.CONTACT_FRAGMENT.strip()
+            vertex_shader=shaders.CONTACT_VERTEX.strip(),
+            fragment_shader=shaders.CONTACT_FRAGMENT.strip(),
         )
         self._sky_array = ctx.vertex_array(self._sky, [(corners, "2f", "in_position")])
         self._contact_array = ctx.vertex_array(self._contact, [(corners, "2f", "in_position")])
@@ -235,7 +251,9 @@ class Renderer:
         pair.set("sun", tuple(light.sun))
         pair.set("sun_colour", tuple(light.sun_colour))
         pair.set("sky_light", tuple(sky * (0.5 if light.kind == "sun" else 0.8)))
-        pair.set("ground_light", tuple(light.ground + 0.12 * light.sun_colour * max(light.sun[2], 0)))
+        pair.set(
+            "ground_light", tuple(light.ground + 0.12 * light.sun_colour * max(light.sun[2], 0))
+        )
         pair.set("haze_colour", tuple(light.horizon * 0.85))
         pair.set("haze", float(light.haze))
         pair.set("lamps", float(light.lamps))
@@ -260,8 +278,14 @@ class Renderer:
         squeeze = max(float(sun[2]), 0.2) * 1.15
         matrix = np.eye(4)
         matrix[0, :3], matrix[0, 3] = rows[0] / radius, -rows[0] @ centre / radius
-        matrix[1, :3], matrix[1, 3] = rows[1] / (radius * squeeze), -rows[1] @ centre / (radius * squeeze)
-        matrix[2, :3], matrix[2, 3] = rows[2] / (radius * 2 + 60), -rows[2] @ centre / (radius * 2 + 60)
+        matrix[1, :3], matrix[1, 3] = (
+            rows[1] / (radius * squeeze),
+            -rows[1] @ centre / (radius * squeeze),
+        )
+        matrix[2, :3], matrix[2, 3] = (
+            rows[2] / (radius * 2 + 60),
+            -rows[2] @ centre / (radius * 2 + 60),
+        )
         return matrix
 
     def _depth_pass(self, index: int, matrix: np.ndarray) -> None:
@@ -306,7 +330,14 @@ class Renderer:
     def _visible_chunks(self, view: np.ndarray, eye: np.ndarray) -> list[_GpuMesh]:
         kept = []
         for mesh, (low, high) in self._chunks:
-            corners = np.array([[x, y, z, 1] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+            corners = np.array(
+                [
+                    [x, y, z, 1]
+                    for x in (low[0], high[0])
+                    for y in (low[1], high[1])
+                    for z in (low[2], high[2])
+                ]
+            )
             clip = corners @ view.T
             if any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1)):
                 continue
@@ -319,7 +350,14 @@ class Renderer:
         low, high = actor.asset.mesh.bounds
         margin = 0.0 if actor.asset.wheel_radius and actor.asset.category != "cyclist" else 0.5
         low, high = low - margin, high + margin
-        corners = np.array([[x, y, z, 1] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+        corners = np.array(
+            [
+                [x, y, z, 1]
+                for x in (low[0], high[0])
+                for y in (low[1], high[1])
+                for z in (low[2], high[2])
+            ]
+        )
         return corners @ actor.place(index).T
 
     def _in_view(self, actor: Actor, index: int, view: np.ndarray) -> bool:
@@ -342,7 +380,13 @@ class Renderer:
         self._colour_target.clear(0, 0, 0, 0, depth=1.0)
         ctx.enable_only(moderngl.DEPTH_TEST)
         for unit, texture in enumerate(
-            (self._layers, self._sky_map, self._reflections, self._shadow_maps[0][0], self._shadow_maps[1][0])
+            (
+                self._layers,
+                self._sky_map,
+                self._reflections,
+                self._shadow_maps[0][0],
+                self._shadow_maps[1][0],
+            )
         ):
             texture.use(unit)
         half = np.array([[0.5, 0, 0, 0.5], [0, 0.5, 0, 0.5], [0, 0, 0.5, 0.5], [0, 0, 0, 1]])
@@ -359,7 +403,9 @@ class Renderer:
         pair.set("tint", (1.0, 1.0, 1.0))
         for mesh in chunks:
             self._draw(mesh, "colour")
-        self._sky["world_from_clip"].write(np.ascontiguousarray(np.linalg.inv(view), np.float32).tobytes())
+        self._sky["world_from_clip"].write(
+            np.ascontiguousarray(np.linalg.inv(view), np.float32).tobytes()
+        )
         self._sky["eye"].value = tuple(eye)
         ctx.enable_only(moderngl.DEPTH_TEST)
         self._sky_array.render(moderngl.TRIANGLE_STRIP)
@@ -369,7 +415,9 @@ class Renderer:
         big = data.reshape(height, SUPERSAMPLE, width, SUPERSAMPLE, 4)
         return _box_filter(big)
 
-    def _draw_contacts(self, index: int, view: np.ndarray, inside: list[tuple[Actor, np.ndarray]]) -> None:
+    def _draw_contacts(
+        self, index: int, view: np.ndarray, inside: list[tuple[Actor, np.ndarray]]
+    ) -> None:
         ctx = self.ctx
         ctx.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
         ctx.blend_func = moderngl.DST_COLOR, moderngl.ZERO
@@ -378,8 +426,12 @@ class Renderer:
         for actor, _ in inside:
             length, width, _ = actor.asset.size
             walker = actor.asset.category in ("pedestrian", "cyclist")
-            extent = (0.25, 0.25) if actor.asset.category == "pedestrian" else (length / 2, width / 2)
-            self._contact["place"].write(np.ascontiguousarray(actor.place(index), np.float32).tobytes())
+            extent = (
+                (0.25, 0.25) if actor.asset.category == "pedestrian" else (length / 2, width / 2)
+            )
+            self._contact["place"].write(
+                np.ascontiguousarray(actor.place(index), np.float32).tobytes()
+            )
             self._contact["extent"].value = extent
             self._contact["strength"].value = 0.35 if walker else 0.8
             self._contact_array.render(moderngl.TRIANGLE_STRIP)
@@ -407,7 +459,9 @@ class Renderer:
         both = both.reshape(self.rig.height, self.rig.width, 2)
         return both[..., 0].astype(np.int32), np.ascontiguousarray(both[..., 1])
 
-    def _screen_box(self, actor: Actor, index: int, view: np.ndarray) -> tuple[int, int, int, int] | None:
+    def _screen_box(
+        self, actor: Actor, index: int, view: np.ndarray
+    ) -> tuple[int, int, int, int] | None:
         width, height = self.rig.width, self.rig.height
         clip = self._corners(actor, index) @ view.T
         if (clip[:, 3] < NEAR).any():
@@ -428,7 +482,10 @@ class Renderer:
             if box is None:
                 continue
             for group in groups:
-                if all(box[0] >= b[2] or box[2] <= b[0] or box[1] >= b[3] or box[3] <= b[1] for _, _, b in group):
+                if all(
+                    box[0] >= b[2] or box[2] <= b[0] or box[1] >= b[3] or box[3] <= b[1]
+                    for _, _, b in group
+                ):
                     group.append((actor, parts, box))
                     break
             else:

@@ -14,7 +14,9 @@ _AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
 LIDAR_HEIGHT = 1.73
 
 
-def make_rig(camera: str = "kitti", size: tuple[int, int] | None = None, focal: float | None = None) -> Rig:
+def make_rig(
+    camera: str = "kitti", size: tuple[int, int] | None = None, focal: float | None = None
+) -> Rig:
     """A camera by name, scaled to a size.
 
     Args:

@@ -23,13 +23,19 @@ class Curve:
         self.s = np.arange(low, high + 1.0, 1.0)
         heading = np.zeros_like(self.s)
         for wave in (240.0, 130.0):
-            heading += bend * rng.uniform(-0.5, 0.5) * np.sin(2 * np.pi * self.s / wave + rng.uniform(0, 6.28))
+            heading += (
+                bend
+                * rng.uniform(-0.5, 0.5)
+                * np.sin(2 * np.pi * self.s / wave + rng.uniform(0, 6.28))
+            )
         self.heading = heading - np.interp(0.0, self.s, heading)
         x, y = np.cumsum(np.cos(self.heading)), np.cumsum(np.sin(self.heading))
         self.x = x - np.interp(0.0, self.s, x)
         self.y = y - np.interp(0.0, self.s, y)
 
-    def at(self, s: np.ndarray | float, d: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def at(
+        self, s: np.ndarray | float, d: np.ndarray | float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """World x, y and heading of points (s, d)."""
         heading = np.interp(s, self.s, self.heading)
         x = np.interp(s, self.s, self.x) - np.sin(heading) * d
@@ -169,9 +175,17 @@ def make_street(rng: np.random.Generator, kind: str, reach: float, duration: flo
 def make_lanes(street: Street) -> list[Lane]:
     """All lines of traffic of a street and its crossings."""
     lanes = []
-    lines: list[tuple[str, float, str]] = [(f"lane{k}", street.lane(k), "cars") for k in range(street.lanes)]
+    lines: list[tuple[str, float, str]] = [
+        (f"lane{k}", street.lane(k), "cars") for k in range(street.lanes)
+    ]
     if street.cycle:
-        lines.append(("cycle", street.median / 2 + street.lanes * street.lane_width + street.cycle * 0.45, "bikes"))
+        lines.append(
+            (
+                "cycle",
+                street.median / 2 + street.lanes * street.lane_width + street.cycle * 0.45,
+                "bikes",
+            )
+        )
     if street.tram:
         lines.append(("tram", 1.75, "trams"))
     for name, d, what in lines:
@@ -192,7 +206,9 @@ def _main_lane(street: Street, name: str, d: float, forward: bool, what: str) ->
         return float(x), float(y), float(heading) + (0.0 if forward else np.pi)
 
     stops = tuple((sign * j.s - j.half - 4.6, j, True) for j in street.junctions)
-    boxes = tuple((sign * j.s - j.half - 1.0, sign * j.s + j.half + 1.0, j) for j in street.junctions)
+    boxes = tuple(
+        (sign * j.s - j.half - 1.0, sign * j.s + j.half + 1.0, j) for j in street.junctions
+    )
     return Lane(f"{name}{'+' if forward else '-'}", place, stops, boxes, what)
 
 
@@ -209,5 +225,8 @@ def _cross_lane(street: Street, j: Junction, off: float, up: bool, name: str) ->
 
     stop = -street.kerb - 4.6
     return Lane(
-        f"{name}{'+' if up else '-'}@{j.s:.0f}", place, ((stop, j, False),), ((-street.kerb - 1.0, street.kerb + 1.0, j),)
+        f"{name}{'+' if up else '-'}@{j.s:.0f}",
+        place,
+        ((stop, j, False),),
+        ((-street.kerb - 1.0, street.kerb + 1.0, j),),
     )

@@ -15,7 +15,9 @@ from amodal_core.synthetic.traffic import signal_of
 Placed = Iterator[tuple[float, Mesh]]
 
 
-def _put(street: Street, mesh: Mesh, s: float, d: float, turn: float, z: float = 0.12) -> tuple[float, Mesh]:
+def _put(
+    street: Street, mesh: Mesh, s: float, d: float, turn: float, z: float = 0.12
+) -> tuple[float, Mesh]:
     x, y, heading = street.curve.at(s, d)
     return s, mesh.placed(pose(float(x), float(y), z, float(heading) + turn))
 
@@ -36,14 +38,27 @@ def houses(rng: np.random.Generator, street: Street, low: float, high: float) ->
             if rng.random() > gaps:
                 flat = street.kind != "residential" and rng.random() < 0.4
                 house = scenery.building(
-                    rng, width, depth, int(rng.integers(*tall)), shops=street.kind == "urban" and rng.random() < 0.55, flat=flat
+                    rng,
+                    width,
+                    depth,
+                    int(rng.integers(*tall)),
+                    shops=street.kind == "urban" and rng.random() < 0.55,
+                    flat=flat,
                 )
                 turn = 0.0 if side < 0 else np.pi
                 yield _put(street, house, centre, side * (street.front + depth / 2), turn)
             elif street.kind != "urban":
                 for _ in range(int(rng.integers(1, 4))):
-                    yield _put(street, scenery.tree(rng, height=rng.uniform(7, 13), far=True), centre + rng.uniform(-5, 5), side * (street.front + rng.uniform(2, 14)), rng.uniform(0, 6))
-            s += width + (0.0 if street.kind == "urban" and rng.random() < 0.8 else rng.uniform(3, 9))
+                    yield _put(
+                        street,
+                        scenery.tree(rng, height=rng.uniform(7, 13), far=True),
+                        centre + rng.uniform(-5, 5),
+                        side * (street.front + rng.uniform(2, 14)),
+                        rng.uniform(0, 6),
+                    )
+            s += width + (
+                0.0 if street.kind == "urban" and rng.random() < 0.8 else rng.uniform(3, 9)
+            )
     for j in street.junctions:
         if not low - 10 < j.s < high:
             continue
@@ -52,9 +67,22 @@ def houses(rng: np.random.Generator, street: Street, low: float, high: float) ->
                 d = street.front + rng.uniform(14, 18)
                 while d < 75:
                     width, depth = rng.uniform(10, 15), 10.0
-                    house = scenery.building(rng, width, depth, int(rng.integers(2, 5)), shops=False, flat=rng.random() < 0.3)
+                    house = scenery.building(
+                        rng,
+                        width,
+                        depth,
+                        int(rng.integers(2, 5)),
+                        shops=False,
+                        flat=rng.random() < 0.3,
+                    )
                     turn = np.pi / 2 if bank > 0 else -np.pi / 2
-                    yield _put(street, house, j.s + bank * (j.half + 3.6 + depth / 2), side * (d + width / 2), turn)
+                    yield _put(
+                        street,
+                        house,
+                        j.s + bank * (j.half + 3.6 + depth / 2),
+                        side * (d + width / 2),
+                        turn,
+                    )
                     d += width + rng.uniform(0.2, 6)
 
 
@@ -76,28 +104,57 @@ def planting(rng: np.random.Generator, street: Street, low: float, high: float) 
                 s = float(s + rng.normal(0, 0.08 * spacing))
                 if street.near_junction(s, 5.0) or rng.random() < 0.12:
                     continue
-                yield _put(street, pool[rng.integers(4)], s, side * (at + rng.normal(0, 0.08)), rng.uniform(0, 6.28), 0.1)
+                yield _put(
+                    street,
+                    pool[rng.integers(4)],
+                    s,
+                    side * (at + rng.normal(0, 0.08)),
+                    rng.uniform(0, 6.28),
+                    0.1,
+                )
         if street.kind == "residential":
             s = low
             while s < high:
                 length = rng.uniform(6, 14)
                 if not street.near_junction(s + length / 2, length / 2 + 2):
-                    piece = scenery.hedge(rng, length, rng.uniform(0.9, 2.0)) if rng.random() < 0.5 else scenery.fence(rng, length)
+                    piece = (
+                        scenery.hedge(rng, length, rng.uniform(0.9, 2.0))
+                        if rng.random() < 0.5
+                        else scenery.fence(rng, length)
+                    )
                     yield _put(street, piece, s + length / 2, side * (edge + 0.6), 0.0)
                 s += length + rng.choice([0.5, 3.2])
         if street.kind == "arterial":
             rail = rng.random() < 0.55
             for s in np.arange(low, high, 12.0):
                 if rail and not street.near_junction(s + 6, 9):
-                    yield _put(street, scenery.guard_rail(12.0), s + 6, side * (street.kerb + 0.5), np.pi if side > 0 else 0.0)
+                    yield _put(
+                        street,
+                        scenery.guard_rail(12.0),
+                        s + 6,
+                        side * (street.kerb + 0.5),
+                        np.pi if side > 0 else 0.0,
+                    )
                 for _ in range(5):
                     d = edge + rng.uniform(1, 7)
                     if not street.near_junction(s, 8):
-                        yield _put(street, scenery.bush(rng, rng.uniform(0.8, 1.7), rng.uniform(0.8, 2.2)), s + rng.uniform(0, 12), side * d, 0.0)
+                        yield _put(
+                            street,
+                            scenery.bush(rng, rng.uniform(0.8, 1.7), rng.uniform(0.8, 2.2)),
+                            s + rng.uniform(0, 12),
+                            side * d,
+                            0.0,
+                        )
     if street.median > 2.4 and not street.tram:
         for s in np.arange(low, high, rng.uniform(3.5, 9)):
             if not street.near_junction(s, 4):
-                yield _put(street, scenery.bush(rng, 0.7, rng.uniform(0.6, 1.1)), s, rng.normal(0, 0.15), 0.0)
+                yield _put(
+                    street,
+                    scenery.bush(rng, 0.7, rng.uniform(0.6, 1.1)),
+                    s,
+                    rng.normal(0, 0.15),
+                    0.0,
+                )
 
 
 def furniture(rng: np.random.Generator, street: Street, low: float, high: float) -> Placed:
@@ -115,9 +172,17 @@ def furniture(rng: np.random.Generator, street: Street, low: float, high: float)
                 continue
             draw = rng.random()
             if draw < 0.4:
-                yield _put(street, scenery.sign(rng, facing=np.pi if side < 0 else 0.0), s, side * at, 0.0)
+                yield _put(
+                    street, scenery.sign(rng, facing=np.pi if side < 0 else 0.0), s, side * at, 0.0
+                )
             elif draw < 0.62:
-                yield _put(street, scenery.bin_or_box(rng), s, side * (street.kerb + street.sidewalk - 0.4), rng.choice([0, np.pi / 2]))
+                yield _put(
+                    street,
+                    scenery.bin_or_box(rng),
+                    s,
+                    side * (street.kerb + street.sidewalk - 0.4),
+                    rng.choice([0, np.pi / 2]),
+                )
             elif draw < 0.78 and street.kind == "urban":
                 for k in range(int(rng.integers(2, 5))):
                     yield _put(street, scenery.bollard(), s + 1.5 * k, side * at, 0.0)
@@ -132,9 +197,21 @@ def furniture(rng: np.random.Generator, street: Street, low: float, high: float)
         lit = signal_of(j, 0.0, True)
         for sign in (1, -1):
             facing = np.pi if sign < 0 else 0.0
-            yield _put(street, scenery.traffic_light(lit=lit), j.s + sign * (j.half + 4.4), sign * (street.kerb + 0.5), facing)
+            yield _put(
+                street,
+                scenery.traffic_light(lit=lit),
+                j.s + sign * (j.half + 4.4),
+                sign * (street.kerb + 0.5),
+                facing,
+            )
             cross = signal_of(j, 0.0, False)
-            yield _put(street, scenery.traffic_light(lit=cross), j.s + sign * (j.half + 0.8), -sign * (street.kerb + 1.0), sign * np.pi / 2 + np.pi)
+            yield _put(
+                street,
+                scenery.traffic_light(lit=cross),
+                j.s + sign * (j.half + 0.8),
+                -sign * (street.kerb + 1.0),
+                sign * np.pi / 2 + np.pi,
+            )
 
 
 def horizon(rng: np.random.Generator, street: Street, low: float, high: float) -> Placed:
@@ -148,13 +225,33 @@ def horizon(rng: np.random.Generator, street: Street, low: float, high: float) -
 
     for side in (1, -1):
         for s in np.arange(low, high, 40.0):
-            near = street.front + (rng.uniform(22, 40) if street.kind != "urban" else rng.uniform(30, 50))
+            near = street.front + (
+                rng.uniform(22, 40) if street.kind != "urban" else rng.uniform(30, 50)
+            )
             x, y, _ = street.curve.at(np.array([s, s + 46]), side * near)
-            yield float(s), screen(np.array([x[0], y[0]]), np.array([x[1], y[1]]), rng.uniform(9, 17), 1.3, rng.uniform(0.7, 1.1))
+            yield (
+                float(s),
+                screen(
+                    np.array([x[0], y[0]]),
+                    np.array([x[1], y[1]]),
+                    rng.uniform(9, 17),
+                    1.3,
+                    rng.uniform(0.7, 1.1),
+                ),
+            )
     for distance, tall in ((25.0, 12.0), (70.0, 19.0), (130.0, 30.0)):
         for end, sign in ((high, 1.0), (low, -1.0)):
             for d in np.arange(-140, 140, 46.0):
                 if distance < 60 and abs(d + 23) < 30:
                     continue
                 x, y, _ = street.curve.at(np.full(2, end + sign * distance), np.array([d, d + 50]))
-                yield end, screen(np.array([x[0], y[0]]), np.array([x[1], y[1]]), tall * rng.uniform(0.8, 1.2), 1.2, rng.uniform(0.7, 1.0))
+                yield (
+                    end,
+                    screen(
+                        np.array([x[0], y[0]]),
+                        np.array([x[1], y[1]]),
+                        tall * rng.uniform(0.8, 1.2),
+                        1.2,
+                        rng.uniform(0.7, 1.0),
+                    ),
+                )

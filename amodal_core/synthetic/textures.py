@@ -22,7 +22,9 @@ def noise(rng: np.random.Generator, slope: float, size: int = SIZE) -> np.ndarra
     return (field / field.std()).astype(np.float32)
 
 
-def layer(grey: np.ndarray, colour: tuple[float, ...], alpha: np.ndarray | float = 1.0) -> np.ndarray:
+def layer(
+    grey: np.ndarray, colour: tuple[float, ...], alpha: np.ndarray | float = 1.0
+) -> np.ndarray:
     """RGBA of a brightness field (1 = the colour itself) and an alpha field 0-1."""
     rgba = np.empty((SIZE, SIZE, 4), np.float32)
     rgba[..., :3] = np.asarray(grey)[..., None] * np.asarray(colour, np.float32)
@@ -93,13 +95,17 @@ def gravel(rng: np.random.Generator) -> np.ndarray:
 def concrete(rng: np.random.Generator) -> np.ndarray:
     """Cast concrete with streaks."""
     streaks = cv2.blur(noise(rng, 0.6), (3, 151))
-    return layer(1 + 0.05 * noise(rng, 0.5) + 0.06 * noise(rng, 1.6) + 0.2 * streaks, (170, 167, 160))
+    return layer(
+        1 + 0.05 * noise(rng, 0.5) + 0.06 * noise(rng, 1.6) + 0.2 * streaks, (170, 167, 160)
+    )
 
 
 def plaster(rng: np.random.Generator) -> np.ndarray:
     """Rough plaster with water streaks, light: buildings tint it."""
     streaks = cv2.blur(noise(rng, 0.8), (3, 101))
-    return layer(0.98 + 0.03 * noise(rng, 0.3) + 0.04 * noise(rng, 1.7) + 0.07 * streaks, (236, 234, 230))
+    return layer(
+        0.98 + 0.03 * noise(rng, 0.3) + 0.04 * noise(rng, 1.7) + 0.07 * streaks, (236, 234, 230)
+    )
 
 
 def brick(rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +165,11 @@ def tarp(rng: np.random.Generator) -> np.ndarray:
     )
     grey = 0.93 + np.broadcast_to(folds, (SIZE, SIZE)) + 0.03 * noise(rng, 1.5)
     rgba = layer(grey, (246, 246, 246))
-    text = "".join(rng.choice(list("AEIOURTNSLKMB"), 7)) + " " + rng.choice(["LOGISTIK", "TRANS", "CARGO"])
+    text = (
+        "".join(rng.choice(list("AEIOURTNSLKMB"), 7))
+        + " "
+        + rng.choice(["LOGISTIK", "TRANS", "CARGO"])
+    )
     colour = [int(c) for c in rng.integers(10, 150, 3)]
     plane = rgba[..., :3].copy()
     cv2.putText(plane, text, (22, 240), cv2.FONT_HERSHEY_DUPLEX, 1.7, colour, 7, cv2.LINE_AA)
@@ -169,7 +179,9 @@ def tarp(rng: np.random.Generator) -> np.ndarray:
     return rgba
 
 
-def _leaf_card(rng: np.random.Generator, count: int, size: tuple[float, float], hue: tuple) -> np.ndarray:
+def _leaf_card(
+    rng: np.random.Generator, count: int, size: tuple[float, float], hue: tuple
+) -> np.ndarray:
     """A spray of leaves on twigs; the border is transparent."""
     rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
     rgba[..., :3] = hue
@@ -217,7 +229,9 @@ def treeline(rng: np.random.Generator) -> np.ndarray:
     x = np.arange(SIZE)
     height = np.full(SIZE, 0.45 * SIZE)
     for f in range(2, 40):
-        height += rng.normal(0, 55 / f**0.75) * np.cos(2 * np.pi * f * x / SIZE + rng.uniform(0, 6.28))
+        height += rng.normal(0, 55 / f**0.75) * np.cos(
+            2 * np.pi * f * x / SIZE + rng.uniform(0, 6.28)
+        )
     y = np.arange(SIZE)[:, None]
     edge = noise(rng, 0.9) * 9
     inside = (SIZE - y) < (np.clip(height, 60, SIZE - 30) + edge)
@@ -258,7 +272,9 @@ def signs(_: np.random.Generator) -> np.ndarray:
     cx, cy = middle(2)
     for scale, colour in ((1.0, red), (0.66, white_)):
         q = r * scale
-        points = np.array([[cx, cy + q], [cx - q, cy - q * 0.75], [cx + q, cy - q * 0.75]], np.int32)
+        points = np.array(
+            [[cx, cy + q], [cx - q, cy - q * 0.75], [cx + q, cy - q * 0.75]], np.int32
+        )
         cv2.fillPoly(rgba, [points], colour, cv2.LINE_AA)
     cx, cy = middle(3)
     for scale, colour in ((1.0, white_), (0.72, yellow)):

@@ -41,7 +41,14 @@ def _facade(
             x0, x1 = (i + window[0]) * cw, (i + window[2]) * cw
             y0, y1 = (j + window[1]) * ch, (j + window[3]) * ch
             t = 0.006
-            _rect(rgba, x0 - 2 * t, y0 - 2 * t, x1 + 2 * t, y1 + 2 * t, (*(0.72 * c for c in frame), 0))
+            _rect(
+                rgba,
+                x0 - 2 * t,
+                y0 - 2 * t,
+                x1 + 2 * t,
+                y1 + 2 * t,
+                (*(0.72 * c for c in frame), 0),
+            )
             _rect(rgba, x0 - t, y0 - t, x1 + t, y1 + t, (*frame, 0))
             blind = rng.uniform(0, 0.6) if rng.random() < 0.45 else 0.0
             tone = rng.uniform(0.5, 1.6)
@@ -123,15 +130,21 @@ def shop(rng: np.random.Generator) -> np.ndarray:
 
 def _plate(image: np.ndarray, rng: np.random.Generator, cx: float, cy: float, width: float) -> None:
     height = width * 0.22 * 1.05
-    _rect(image, cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2, (30, 30, 30, 255))
+    _rect(
+        image, cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2, (30, 30, 30, 255)
+    )
     m = 0.004
     x0, y0 = cx - width / 2 + m, cy - height / 2 + m
     _rect(image, x0, y0, cx + width / 2 - m, cy + height / 2 - m, (225, 225, 222, 255))
     _rect(image, x0, y0, x0 + width * 0.09, cy + height / 2 - m, (20, 50, 150, 255))
-    letters = "".join(rng.choice(list("KABFSHXMR"), 2)) + " " + "".join(rng.choice(list("0123456789"), 4))
+    letters = (
+        "".join(rng.choice(list("KABFSHXMR"), 2)) + " " + "".join(rng.choice(list("0123456789"), 4))
+    )
     at = (int((x0 + width * 0.14) * SIZE), int((cy + height * 0.28) * SIZE))
     scale = width * SIZE / 205
-    cv2.putText(image, letters, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (18, 18, 18, 255), 2, cv2.LINE_AA)
+    cv2.putText(
+        image, letters, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (18, 18, 18, 255), 2, cv2.LINE_AA
+    )
 
 
 def _lens(image: np.ndarray, points: Sequence[tuple[float, float]], colour: Colour) -> None:
@@ -163,7 +176,9 @@ def car_front(rng: np.random.Generator) -> np.ndarray:
         cv2.circle(rgba, at, 16, (236, 240, 250, 255), -1, cv2.LINE_AA)
         cv2.circle(rgba, at, 17, (70, 72, 76, 255), 2, cv2.LINE_AA)
     for x in (0.09, 0.91):
-        cv2.circle(rgba, (int(x * SIZE), int(0.79 * SIZE)), 13, (150, 155, 160, 255), -1, cv2.LINE_AA)
+        cv2.circle(
+            rgba, (int(x * SIZE), int(0.79 * SIZE)), 13, (150, 155, 160, 255), -1, cv2.LINE_AA
+        )
     _rect(rgba, 0.02, 0.585, 0.98, 0.592, (26, 26, 28, 255))
     _plate(rgba, rng, 0.5, 0.65, 0.3)
     return rgba
@@ -192,7 +207,9 @@ def car_rear(rng: np.random.Generator) -> np.ndarray:
     _plate(rgba, rng, 0.5, 0.46, 0.31)
     _rect(rgba, 0.1, 0.76, 0.2, 0.79, (180, 20, 24, 255))
     _rect(rgba, 0.8, 0.76, 0.9, 0.79, (180, 20, 24, 255))
-    cv2.ellipse(rgba, (int(0.25 * SIZE), int(0.95 * SIZE)), (20, 9), 0, 0, 360, (90, 90, 92, 255), -1)
+    cv2.ellipse(
+        rgba, (int(0.25 * SIZE), int(0.95 * SIZE)), (20, 9), 0, 0, 360, (90, 90, 92, 255), -1
+    )
     return rgba
 
 
@@ -238,7 +255,14 @@ def bus_side(rng: np.random.Generator) -> np.ndarray:
         x = i / 3
         _rect(rgba, x + 0.012, 0.16, x + 0.322, 0.56, (26, 29, 32, 255))
         cv2.ellipse(
-            rgba, (int((x + 0.16) * SIZE), int(0.5 * SIZE)), (22, 34), 0, 0, 360, (14, 14, 15, 225), -1
+            rgba,
+            (int((x + 0.16) * SIZE), int(0.5 * SIZE)),
+            (22, 34),
+            0,
+            0,
+            360,
+            (14, 14, 15, 225),
+            -1,
         )
         _rect(rgba, x + 0.012, 0.24, x + 0.322, 0.25, (70, 72, 74, 120))
     _rect(rgba, 0, 0.14, 1, 0.16, (40, 40, 42, 0))
@@ -296,7 +320,11 @@ def truck_rear(rng: np.random.Generator) -> np.ndarray:
     for k in range(12):
         x = k / 12
         stripe = (190, 24, 26, 255) if k % 2 else (230, 226, 60, 255)
-        _lens(rgba, [(x, 0.87), (x + 1 / 12, 0.87), (x + 1 / 12 + 0.03, 0.83), (x + 0.03, 0.83)], stripe)
+        _lens(
+            rgba,
+            [(x, 0.87), (x + 1 / 12, 0.87), (x + 1 / 12 + 0.03, 0.83), (x + 0.03, 0.83)],
+            stripe,
+        )
     for x in (0.04, 0.8):
         _rect(rgba, x, 0.89, x + 0.16, 0.96, (190, 16, 20, 255))
         _rect(rgba, x + 0.06, 0.905, x + 0.1, 0.945, (230, 140, 30, 255))

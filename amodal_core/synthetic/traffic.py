@@ -84,9 +84,13 @@ class Traffic:
                     ahead = stop - driver.p - driver.length / 2
                     if ahead < -0.6 or ahead > 90:
                         continue
-                    free = junction.signal.green(main, t) and not busy.get((id(junction), not main), False)
+                    free = junction.signal.green(main, t) and not busy.get(
+                        (id(junction), not main), False
+                    )
                     if not free and driver.v**2 / (2 * max(ahead, 0.1)) < 4.5:
-                        acceleration = min(acceleration, _follow(driver, max(ahead + GAP - 0.8, 0.05), 0.0))
+                        acceleration = min(
+                            acceleration, _follow(driver, max(ahead + GAP - 0.8, 0.05), 0.0)
+                        )
                 acceleration = max(acceleration, -8.0)
                 speed = max(driver.v + acceleration * STEP, 0.0)
                 moved = (driver.v + speed) / 2 * STEP
@@ -116,7 +120,10 @@ class Traffic:
 def _follow(driver: Driver, gap: float, speed: float) -> float:
     """Acceleration of the intelligent driver model."""
     gap = max(gap, 0.05)
-    desired = GAP + max(0.0, driver.v * HEADWAY + driver.v * (driver.v - speed) / (2 * np.sqrt(ACCELERATION * BRAKING)))
+    desired = GAP + max(
+        0.0,
+        driver.v * HEADWAY + driver.v * (driver.v - speed) / (2 * np.sqrt(ACCELERATION * BRAKING)),
+    )
     return float(ACCELERATION * (1 - (driver.v / driver.wish) ** 4 - (desired / gap) ** 2))
 
 
@@ -168,7 +175,9 @@ def drive_way(driver: Driver, lane: Lane, width: float) -> Way:
     return Way(places[:, :2], yaw, log[:, 1], log[:, 3], log[:, 2], driver.length, width)
 
 
-def walk_way(a: np.ndarray, b: np.ndarray, start: float, speed: float, times: np.ndarray, phase: float) -> Way:
+def walk_way(
+    a: np.ndarray, b: np.ndarray, start: float, speed: float, times: np.ndarray, phase: float
+) -> Way:
     """A walk from a to b that begins `start` seconds after the drive does; stands before and after."""
     leg = b - a
     total = max(float(np.hypot(*leg)), 1e-6)
@@ -194,6 +203,9 @@ def signal_of(junction: Junction, t: float, main: bool) -> str:
     """What a lamp shows: red, amber or green."""
     if junction.signal.green(main, t):
         return "green"
-    if junction.signal.switch <= t < junction.signal.switch + 2 and main == junction.signal.main_first:
+    if (
+        junction.signal.switch <= t < junction.signal.switch + 2
+        and main == junction.signal.main_first
+    ):
         return "amber"
     return "red"

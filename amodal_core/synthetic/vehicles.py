@@ -9,7 +9,16 @@ from scipy.interpolate import PchipInterpolator
 
 from amodal_core.synthetic.assets import Asset, Motion
 from amodal_core.synthetic.materials import Material
-from amodal_core.synthetic.mesh import Mesh, box, ellipsoid, faceted, grid_triangles, merged, quad, tube
+from amodal_core.synthetic.mesh import (
+    Mesh,
+    box,
+    ellipsoid,
+    faceted,
+    grid_triangles,
+    merged,
+    quad,
+    tube,
+)
 
 Knots = tuple[tuple[float, float], ...]
 
@@ -119,7 +128,10 @@ def wheel(radius: float, width: float, side: int, part: int, centre: np.ndarray)
     tyre = tube(path, r, Material.TYRE, (26, 26, 27), sides=18, caps=False, part=part)
     angle = np.linspace(0, 2 * np.pi, 18, endpoint=False)
     discs = []
-    for s, material, colour in ((side, Material.RIM, (20, 20, 20)), (-side, Material.BLACK, (14, 14, 14))):
+    for s, material, colour in (
+        (side, Material.RIM, (20, 20, 20)),
+        (-side, Material.BLACK, (14, 14, 14)),
+    ):
         depth = s * width * (0.4 if s == side else 0.5)
         rim = np.stack([np.cos(angle), np.zeros(18), np.sin(angle)], axis=1) * radius * 0.86
         vertices = np.concatenate([rim, [[0, s * width * 0.02, 0]]]) + centre + [0, depth, 0]
@@ -138,7 +150,9 @@ def _stations(body: Body, arch: float) -> np.ndarray:
         x += [p - 0.009, p + 0.009]
     for w in body.wheels:
         reach = arch / body.length
-        x += [w + reach * s for s in (-1.02, -0.99, -0.9, -0.72, -0.4, 0, 0.4, 0.72, 0.9, 0.99, 1.02)]
+        x += [
+            w + reach * s for s in (-1.02, -0.99, -0.9, -0.72, -0.4, 0, 0.4, 0.72, 0.9, 0.99, 1.02)
+        ]
     x += [-0.497, -0.49, 0.497, 0.49, 0.48, -0.48]
     x = np.unique(np.round(np.clip(x, -0.5, 0.5), 4))
     return x[np.concatenate([[True], np.diff(x) > 0.0015])]
@@ -219,7 +233,12 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     material[flank] = Material.CAR_SIDE
     for sign, kind in ((1, Material.CAR_FRONT), (-1, Material.CAR_REAR)):
         high = (0.64 if sign > 0 else 0.7) * H if not body.blind_sides else 0.5 * H
-        facing = body_faces & (sign * normal[:, 0] > 0.32) & (sign * share_x > 0.36) & (centre[:, 2] < high)
+        facing = (
+            body_faces
+            & (sign * normal[:, 0] > 0.32)
+            & (sign * share_x > 0.36)
+            & (centre[:, 2] < high)
+        )
         material[facing] = kind
         uvs[facing, :, 0] = sign * corner[facing][..., 1] / (W * 0.97) + 0.5
         uvs[facing, :, 1] = (corner[facing][..., 2] - clearance) / (high - clearance)
@@ -236,10 +255,17 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     in_rear = (middle > body.rear_glass[0]) & (middle < body.rear_glass[1])
     if body.blind_sides:
         in_rear &= False
-    on_side = np.concatenate([(column == 7) & glass_side[station], np.zeros(len(triangles) - caps_first, bool)])
-    on_pillar = np.concatenate([(column == 7) & pillar[station], np.zeros(len(triangles) - caps_first, bool)])
+    on_side = np.concatenate(
+        [(column == 7) & glass_side[station], np.zeros(len(triangles) - caps_first, bool)]
+    )
+    on_pillar = np.concatenate(
+        [(column == 7) & pillar[station], np.zeros(len(triangles) - caps_first, bool)]
+    )
     on_end = np.concatenate(
-        [(column >= 9) & (in_screen | in_rear)[station], np.zeros(len(triangles) - caps_first, bool)]
+        [
+            (column >= 9) & (in_screen | in_rear)[station],
+            np.zeros(len(triangles) - caps_first, bool),
+        ]
     )
     glass = (on_side & ~on_pillar) | on_end
     material[glass], colour[glass] = Material.GLASS, 255
@@ -274,7 +300,14 @@ def car(kind: str, rng: np.random.Generator) -> Asset:
     if kind in ("estate", "suv", "mpv") and rng.random() < 0.7:
         for side in (1, -1):
             y = side * W / 2 * body.roof_width * 0.93
-            rail = np.array([[-0.36 * L, y, 0.985 * H], [-0.34 * L, y, 1.0 * H], [0.0, y, 1.015 * H], [0.02 * L, y, 0.995 * H]])
+            rail = np.array(
+                [
+                    [-0.36 * L, y, 0.985 * H],
+                    [-0.34 * L, y, 1.0 * H],
+                    [0.0, y, 1.015 * H],
+                    [0.02 * L, y, 0.995 * H],
+                ]
+            )
             pieces.append(tube(rail, 0.016, Material.METAL, (60, 62, 64), sides=5))
     if rng.random() < 0.5:
         whip = np.array([[-0.3 * L, 0, 0.985 * H], [-0.35 * L, 0, 1.0 * H + 0.16]])

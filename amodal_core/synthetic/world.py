@@ -57,10 +57,15 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
 
     reach = options.frames * PERIOD * 12.0
     street = make_street(generator(options.seed, sequence, 3), kind, reach, options.frames * PERIOD)
-    people = populate(generator(options.seed, sequence, 4), street, options.frames, PERIOD, MIXES[kind], tint)
+    people = populate(
+        generator(options.seed, sequence, 4), street, options.frames, PERIOD, MIXES[kind], tint
+    )
     way = people.ego
     s = street.curve.s
-    at = [float(s[np.argmin(np.hypot(street.curve.x - x, street.curve.y - y))]) for x, y in (way.xy[0], way.xy[-1])]
+    at = [
+        float(s[np.argmin(np.hypot(street.curve.x - x, street.curve.y - y))])
+        for x, y in (way.xy[0], way.xy[-1])
+    ]
     low, high = at[0] - 40, at[1] + 150
     build = generator(options.seed, sequence, 5)
     chunks = _chunks(ground(street, low - 20, high + 30))
@@ -69,9 +74,20 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
         chunks += _chunks(make(build, street, low, high))
     if options.randomise:
         chunks = [c.tinted(paint.uniform(0.55, 1.25, 3)) for c in chunks]
-    stamps = BEGIN + sequence * 3_600_000_000_000 + np.arange(options.frames, dtype=np.int64) * int(PERIOD * 1e9)
+    stamps = (
+        BEGIN
+        + sequence * 3_600_000_000_000
+        + np.arange(options.frames, dtype=np.int64) * int(PERIOD * 1e9)
+    )
     shake = generator(options.seed, sequence, 6)
-    return Scene(chunks, people.actors, _sensor_poses(shake, way.xy, way.yaw, way.speed, rig), stamps, light, kind)
+    return Scene(
+        chunks,
+        people.actors,
+        _sensor_poses(shake, way.xy, way.yaw, way.speed, rig),
+        stamps,
+        light,
+        kind,
+    )
 
 
 def _chunks(pieces: Iterable[tuple[float, Mesh]]) -> list[Mesh]:
@@ -81,11 +97,15 @@ def _chunks(pieces: Iterable[tuple[float, Mesh]]) -> list[Mesh]:
     return [merged(group) for _, group in sorted(groups.items())]
 
 
-def _sensor_poses(rng: np.random.Generator, xy: np.ndarray, yaw: np.ndarray, speed: np.ndarray, rig: Rig) -> np.ndarray:
+def _sensor_poses(
+    rng: np.random.Generator, xy: np.ndarray, yaw: np.ndarray, speed: np.ndarray, rig: Rig
+) -> np.ndarray:
     """(F, 4, 4) world_from_lidar: the car pitches under braking and shakes a little on the road."""
     frames = len(xy)
     noise = rng.normal(0, 1, (3, frames + 8))
-    smooth = np.stack([np.convolve(row, np.hanning(9) / np.hanning(9).sum(), "valid")[:frames] for row in noise])
+    smooth = np.stack(
+        [np.convolve(row, np.hanning(9) / np.hanning(9).sum(), "valid")[:frames] for row in noise]
+    )
     rough = np.clip(speed / 8, 0, 1)
     acceleration = np.gradient(speed) / PERIOD if frames > 1 else np.zeros(frames)
     pitch = -0.004 * acceleration + 0.0035 * smooth[0] * rough + 0.002
@@ -96,5 +116,9 @@ def _sensor_poses(rng: np.random.Generator, xy: np.ndarray, yaw: np.ndarray, spe
         tilt = np.eye(4)
         c, s_ = np.cos(roll[k]), np.sin(roll[k])
         tilt[1:3, 1:3] = [[c, -s_], [s_, c]]
-        poses[k] = pose(xy[k, 0], xy[k, 1], rig.lidar_height + heave[k], yaw[k]) @ rotation_y(pitch[k]) @ tilt
+        poses[k] = (
+            pose(xy[k, 0], xy[k, 1], rig.lidar_height + heave[k], yaw[k])
+            @ rotation_y(pitch[k])
+            @ tilt
+        )
     return poses

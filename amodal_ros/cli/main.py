@@ -24,6 +24,7 @@ app = typer.Typer(
 COMMANDS = (
     "demo",
     "convert",
+    "synth",
     "replay",
     "launch",
     "doctor",

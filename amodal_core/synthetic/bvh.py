@@ -1,0 +1,373 @@
+"""Bounding volume hierarchies in two levels: shapes once, instances of them every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from amodal_core.synthetic.materials import TABLE, Material, Mode
+from amodal_core.synthetic.mesh import Mesh
+from amodal_core.synthetic.texture_array import CUTOUTS, LAYERS, texture_array
+
+LEAF = 4
+_DEEP = 64
+
+# A node is a row of float32 bounds (min xyz, max xyz) and a row of int32 (first, count): count > 0
+# is a leaf over order[first : first + count], count == 0 has its children at first and first + 1.
+
+
+@njit(cache=True)
+def build(low, high):  # type: ignore[no-untyped-def]
+    """Nodes over boxes (N, 3) float32: bounds (M, 6), links (M, 2), order (N,); splits by binned SAH."""
+    n = len(low)
+    order = np.arange(n)
+    bounds = np.empty((max(2 * n, 1), 6), np.float32)
+    links = np.zeros((max(2 * n, 1), 2), np.int32)
+    centre = (low + high) * np.float32(0.5)
+    stack = np.empty((_DEEP * 4, 3), np.int64)
+    stack[0] = (0, 0, n)
+    top, used = 1, 1
+    bins = 12
+    bin_low = np.empty((bins, 3), np.float32)
+    bin_high = np.empty((bins, 3), np.float32)
+    counts = np.empty(bins, np.int64)
+    right_area = np.empty(bins, np.float32)
+    while top:
+        top -= 1
+        node, a, b = stack[top]
+        for k in range(3):
+            lo, hi = np.float32(1e30), np.float32(-1e30)
+            for m in range(a, b):
+                lo = min(lo, low[order[m], k])
+                hi = max(hi, high[order[m], k])
+            bounds[node, k], bounds[node, k + 3] = lo, hi
+        if b - a <= LEAF:
+            links[node] = (a, b - a)
+            continue
+        axis, c0, c1 = 0, np.float32(0), np.float32(0)
+        widest = np.float32(-1)
+        for k in range(3):
+            lo, hi = np.float32(1e30), np.float32(-1e30)
+            for m in range(a, b):
+                c = centre[order[m], k]
+                lo, hi = min(lo, c), max(hi, c)
+            if hi - lo > widest:
+                widest, axis, c0, c1 = hi - lo, k, lo, hi
+        middle = (a + b) // 2
+        if widest > 1e-6:
+            counts[:] = 0
+            bin_low[:] = 1e30
+            bin_high[:] = -1e30
+            scale = bins * np.float32(0.9999) / (c1 - c0)
+            for m in range(a, b):
+                i = int((centre[order[m], axis] - c0) * scale)
+                counts[i] += 1
+                for k in range(3):
+                    bin_low[i, k] = min(bin_low[i, k], low[order[m], k])
+                    bin_high[i, k] = max(bin_high[i, k], high[order[m], k])
+            lo3 = np.full(3, 1e30, np.float32)
+            hi3 = np.full(3, -1e30, np.float32)
+            number = 0
+            for i in range(bins - 1, 0, -1):
+                number += counts[i]
+                for k in range(3):
+                    lo3[k], hi3[k] = min(lo3[k], bin_low[i, k]), max(hi3[k], bin_high[i, k])
+                e = hi3 - lo3
+                right_area[i] = number * (e[0] * e[1] + e[1] * e[2] + e[2] * e[0]) if number else 0
+            lo3[:] = 1e30
+            hi3[:] = -1e30
+            number, best, split = 0, np.float32(1e38), -1
+            for i in range(bins - 1):
+                number += counts[i]
+                if number == 0 or number == b - a:
+                    continue
+                for k in range(3):
+                    lo3[k], hi3[k] = min(lo3[k], bin_low[i, k]), max(hi3[k], bin_high[i, k])
+                e = hi3 - lo3
+                cost = number * (e[0] * e[1] + e[1] * e[2] + e[2] * e[0]) + right_area[i + 1]
+                if cost < best:
+                    best, split = cost, i
+            if split >= 0:
+                i, j = a, b - 1
+                while i <= j:
+                    if int((centre[order[i], axis] - c0) * scale) <= split:
+                        i += 1
+                    else:
+                        order[i], order[j] = order[j], order[i]
+                        j -= 1
+                if a < i < b:
+                    middle = i
+        links[node] = (used, 0)
+        stack[top] = (used, a, middle)
+        stack[top + 1] = (used + 1, middle, b)
+        top += 2
+        used += 2
+    return bounds[:used].copy(), links[:used].copy(), order
+
+
+@njit(cache=True, inline="always")
+def _box(bounds, node, o, inverse, limit):  # type: ignore[no-untyped-def]
+    """Where a ray enters a box, or a number over the limit."""
+    ax, bx = (bounds[node, 0] - o[0]) * inverse[0], (bounds[node, 3] - o[0]) * inverse[0]
+    ay, by = (bounds[node, 1] - o[1]) * inverse[1], (bounds[node, 4] - o[1]) * inverse[1]
+    az, bz = (bounds[node, 2] - o[2]) * inverse[2], (bounds[node, 5] - o[2]) * inverse[2]
+    near = max(0.0, min(ax, bx), min(ay, by), min(az, bz))
+    far = min(limit, max(ax, bx), max(ay, by), max(az, bz))
+    return near if near <= far else 1e30
+
+
+@njit(cache=True)
+def _hole(uv, t, u, v, alpha, layer):  # type: ignore[no-untyped-def]
+    """Whether a hit at barycentrics u, v of triangle t falls in a hole of its texture (bilinear)."""
+    size = alpha.shape[1]
+    x = (uv[t, 0, 0] * (1 - u - v) + uv[t, 1, 0] * u + uv[t, 2, 0] * v) * size - 0.5
+    y = (uv[t, 0, 1] * (1 - u - v) + uv[t, 1, 1] * u + uv[t, 2, 1] * v) * size - 0.5
+    x0, y0 = int(np.floor(x)), int(np.floor(y))
+    fx, fy = x - x0, y - y0
+    a = (
+        alpha[layer, y0 % size, x0 % size] * (1 - fx)
+        + alpha[layer, y0 % size, (x0 + 1) % size] * fx
+    )
+    b = (
+        alpha[layer, (y0 + 1) % size, x0 % size] * (1 - fx)
+        + alpha[layer, (y0 + 1) % size, (x0 + 1) % size] * fx
+    )
+    return a * (1 - fy) + b * fy < 127.5
+
+
+@njit(cache=True)
+def _shape(
+    bounds, links, order, root, first, corners, uv, layers, alpha, o, d, inverse, stack, limit
+):  # type: ignore[no-untyped-def]
+    """Closest triangle of one shape along a ray: distance and triangle, (limit, -1) for none."""
+    for k in range(3):
+        inverse[k] = 1.0 / d[k] if abs(d[k]) > 1e-12 else 1e12
+    stack[0] = root
+    top, hit = 1, -1
+    while top:
+        top -= 1
+        node = stack[top]
+        if _box(bounds, node, o, inverse, limit) > limit:
+            continue
+        count = links[node, 1]
+        if count == 0:
+            left = root + links[node, 0]
+            a = _box(bounds, left, o, inverse, limit)
+            b = _box(bounds, left + 1, o, inverse, limit)
+            if a <= b:
+                if b <= limit:
+                    stack[top] = left + 1
+                    top += 1
+                if a <= limit:
+                    stack[top] = left
+                    top += 1
+            else:
+                if a <= limit:
+                    stack[top] = left
+                    top += 1
+                stack[top] = left + 1
+                top += 1
+            continue
+        for m in range(links[node, 0], links[node, 0] + count):
+            t = first + order[first + m]
+            e1x, e1y, e1z = corners[t, 3], corners[t, 4], corners[t, 5]
+            e2x, e2y, e2z = corners[t, 6], corners[t, 7], corners[t, 8]
+            px = d[1] * e2z - d[2] * e2y
+            py = d[2] * e2x - d[0] * e2z
+            pz = d[0] * e2y - d[1] * e2x
+            det = e1x * px + e1y * py + e1z * pz
+            if abs(det) < 1e-12:
+                continue
+            tx, ty, tz = o[0] - corners[t, 0], o[1] - corners[t, 1], o[2] - corners[t, 2]
+            u = (tx * px + ty * py + tz * pz) / det
+            if u < 0 or u > 1:
+                continue
+            qx = ty * e1z - tz * e1y
+            qy = tz * e1x - tx * e1z
+            qz = tx * e1y - ty * e1x
+            v = (d[0] * qx + d[1] * qy + d[2] * qz) / det
+            if v < 0 or u + v > 1:
+                continue
+            along = (e2x * qx + e2y * qy + e2z * qz) / det
+            if along > 1e-4 and along < limit:
+                if layers[t] >= 0 and _hole(uv, t, u, v, alpha, layers[t]):
+                    continue
+                limit, hit = along, t
+    return limit, hit
+
+
+@njit(cache=True, nogil=True)
+def cast(
+    top_bounds, top_links, top_order, inverses, velocities, roots, firsts,
+    bounds, links, order, corners, uv, layers, alpha, origins, directions, delays, limit, distance, instance, triangle,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Closest hits of rays (R, 3) float64; fills distance, instance and triangle (-1 = none).
+
+    A ray is cast `delays[r]` seconds after the instances' poses: each is moved by its velocity.
+    """
+    o, d, inverse, local_inverse = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    stack, local_stack = np.empty(_DEEP, np.int64), np.empty(_DEEP, np.int64)
+    for r in range(len(origins)):
+        best, which, hit = limit, -1, -1
+        for k in range(3):
+            inverse[k] = 1.0 / directions[r, k] if abs(directions[r, k]) > 1e-12 else 1e12
+        stack[0] = 0
+        top = 1
+        while top:
+            top -= 1
+            node = stack[top]
+            if _box(top_bounds, node, origins[r], inverse, best) > best:
+                continue
+            count = top_links[node, 1]
+            if count == 0:
+                stack[top] = top_links[node, 0]
+                stack[top + 1] = top_links[node, 0] + 1
+                top += 2
+                continue
+            for m in range(top_links[node, 0], top_links[node, 0] + count):
+                i = top_order[m]
+                for k in range(3):
+                    o[k] = inverses[i, k, 3]
+                    d[k] = 0.0
+                    for c in range(3):
+                        o[k] += inverses[i, k, c] * (origins[r, c] - velocities[i, c] * delays[r])
+                        d[k] += inverses[i, k, c] * directions[r, c]
+                t, found = _shape(
+                    bounds,
+                    links,
+                    order,
+                    roots[i],
+                    firsts[i],
+                    corners,
+                    uv,
+                    layers,
+                    alpha,
+                    o,
+                    d,
+                    local_inverse,
+                    local_stack,
+                    best,
+                )
+                if found >= 0:
+                    best, which, hit = t, i, found
+        distance[r], instance[r], triangle[r] = best, which, hit
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where one shape's nodes and triangles begin in a `Library`, and its box."""
+
+    root: int
+    first: int
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Library:
+    """Shapes with their hierarchies, ready to be cast at.
+
+    Args:
+        meshes: one shape each; parts of articulated assets are given one by one.
+        texture_seed: seed of the texture layers, whose holes rays fall through.
+    """
+
+    def __init__(self, meshes: Sequence[Mesh], texture_seed: int) -> None:
+        self.shapes: list[Shape] = []
+        bounds, links, orders, corners, uvs, layers, normals, materials, tones = (
+            [] for _ in range(9)
+        )
+        cut = {
+            int(m): CUTOUTS.index(TABLE[m].texture)
+            for m in Material
+            if TABLE[m].mode is Mode.CUTOUT
+        }
+        cut_table = np.array([cut.get(m, -1) for m in range(256)], np.int32)
+        root = first = 0
+        for mesh in meshes:
+            triangles = mesh.positions[mesh.triangles].astype(np.float32)
+            low, high = triangles.min(axis=1), triangles.max(axis=1)
+            node_bounds, node_links, order = build(low, high)
+            self.shapes.append(Shape(root, first, low.min(axis=0), high.max(axis=0)))
+            root += len(node_bounds)
+            first += len(order)
+            bounds.append(node_bounds)
+            links.append(node_links)
+            orders.append(order)
+            edges = np.concatenate(
+                [
+                    triangles[:, 0],
+                    triangles[:, 1] - triangles[:, 0],
+                    triangles[:, 2] - triangles[:, 0],
+                ],
+                axis=1,
+            )
+            corners.append(edges)
+            uvs.append(mesh.uvs[mesh.triangles])
+            normal = np.cross(edges[:, 3:6], edges[:, 6:9])
+            normals.append(
+                normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+            )
+            kind = mesh.materials[mesh.triangles[:, 0]]
+            materials.append(kind)
+            layers.append(cut_table[kind])
+            tones.append(mesh.colours[mesh.triangles[:, 0], :3].mean(axis=1) / 255)
+        self.bounds, self.links = np.concatenate(bounds), np.concatenate(links)
+        self.order, self.corners = (
+            np.concatenate(orders),
+            np.concatenate(corners).astype(np.float64),
+        )
+        self.uvs, self.layers = np.concatenate(uvs), np.concatenate(layers)
+        self.normals, self.materials = np.concatenate(normals), np.concatenate(materials)
+        self.tones = np.concatenate(tones)
+        texture = texture_array(texture_seed)
+        self.alpha = np.ascontiguousarray(texture[[LAYERS[n] for n in CUTOUTS], ..., 3])
+
+
+@dataclass(eq=False)
+class Hits:
+    """Closest hits of R rays: distance (R,), instance (R,) and triangle (R,), -1 where none."""
+
+    distance: np.ndarray
+    instance: np.ndarray
+    triangle: np.ndarray
+
+
+def cast_rays(
+    library: Library, shapes: Sequence[int], poses: np.ndarray, velocities: np.ndarray, origins: np.ndarray,
+    directions: np.ndarray, delays: np.ndarray, limit: float,
+) -> Hits:  # fmt: skip
+    """Cast rays at instances of a library's shapes.
+
+    Args:
+        library: the shapes.
+        shapes: (I,) shape of each instance.
+        poses: (I, 4, 4) world_from_instance, rigid.
+        velocities: (I, 3) metres a second.
+        origins: (R, 3) world.
+        directions: (R, 3) unit vectors, world.
+        delays: (R,) seconds after the poses' moment.
+        limit: metres.
+    """
+    used = [library.shapes[s] for s in shapes]
+    corners = np.stack([np.stack([s.low, s.high]) for s in used])
+    picks = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
+    local = np.take_along_axis(corners, picks[None].repeat(len(used), axis=0), axis=1)
+    world = local @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
+    span = max(abs(float(delays.min())), abs(float(delays.max()))) if len(delays) else 0.0
+    slack = np.abs(velocities) * span + 1e-3
+    low = (world.min(axis=1) - slack).astype(np.float32)
+    high = (world.max(axis=1) + slack).astype(np.float32)
+    top = build(low, high)
+    rays = len(origins)
+    hits = Hits(np.empty(rays), np.empty(rays, np.int64), np.empty(rays, np.int64))
+    cast(
+        *top, np.linalg.inv(poses), np.ascontiguousarray(velocities, np.float64),
+        np.array([s.root for s in used]), np.array([s.first for s in used]),
+        library.bounds, library.links, library.order, library.corners, library.uvs, library.layers, library.alpha,
+        np.ascontiguousarray(origins, np.float64), np.ascontiguousarray(directions, np.float64),
+        np.ascontiguousarray(delays, np.float64), float(limit), hits.distance, hits.instance, hits.triangle,
+    )  # fmt: skip
+    return hits
