@@ -2,8 +2,8 @@
 
 COCOA (Zhu et al., CVPR 2017) holds one annotation an image: regions with free names, an order from
 the nearest to the farthest, and `depth_constraint`, pairs "front-back" of those orders. COCOA-cls
-(Follmann et al., WACV 2019) is the part with COCO's 80 classes in COCO's own form: `segmentation` is
-amodal, `visible_mask` and `invisible_mask` are RLE and are missing where nothing hides the object.
+(Follmann et al., WACV 2019) is the part with COCO's 80 classes in COCO's form: `segmentation` is
+amodal, `visible_mask` and `invisible_mask` are RLE and missing where nothing hides the object.
 """
 
 from __future__ import annotations

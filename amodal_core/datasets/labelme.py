@@ -1,7 +1,7 @@
 """labelme: one JSON beside each image, drawn by hand.
 
-Shapes of one label and one `group_id` are one object. Those flagged `visible`, or whose label ends in
-"_visible", draw what is seen of it, the others the whole; an object without the former is not hidden.
+Shapes of one label and one `group_id` are one object. Those flagged `visible`, or whose label ends
+in "_visible", draw what is seen of it, the others the whole; without the former it is not hidden.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
         stem = f"{number:06d}"
         write_image(root / f"{stem}.png", sample.frame.image)
         height, width = sample.frame.size
-        content = {
+        content: dict[str, Any] = {
             "version": "5.0.1",
             "flags": {},
             "shapes": [] if sample.truth is None else list(_shapes(sample.truth, classes)),

@@ -1,0 +1,97 @@
+"""A bag as a data set: its frames in order, with the ground truth recorded beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from amodal_core.bags.drive import BagDrive, DriveFrame
+from amodal_core.datasets.base import Dataset, Finding, Place
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Tracks
+
+
+class BagSet(Dataset):
+    """One bag, one video. Frames are read one after the other; going back begins anew.
+
+    Args:
+        path: the bag.
+
+    Raises:
+        InputError: no bag, or no camera and LiDAR in it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = f"bag {self.path.name}"
+        names: dict[int, str] = {}
+        self._warnings: list[str] = []
+        self._stamps: list[int] = []
+        with BagDrive(self.path) as drive:
+            for made in drive:
+                names |= made.truth_classes
+                self._warnings += made.warnings
+                self._stamps.append(made.frame.stamp)
+            self._warnings += drive.warnings
+        self.classes = tuple(names.get(k, f"class {k}") for k in range(max(names, default=-1) + 1))
+        self._turn = -1
+        self._frames: Iterator[DriveFrame] = iter(())
+        self._last: DriveFrame | None = None
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def _at(self, index: int) -> DriveFrame:
+        if index < self._turn or self._last is None:
+            self._frames, self._turn = iter(BagDrive(self.path)), -1
+        while self._turn < index:
+            self._last = next(self._frames)
+            self._turn += 1
+        assert self._last is not None
+        return self._last
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_frames": iter(()), "_last": None, "_turn": -1}
+
+    def place(self, index: int) -> Place:
+        """Named by the stamp in nanoseconds."""
+        return Place(f"{self.path.stem}/{self._stamps[index]}", self.path.stem, index)
+
+    def frame(self, index: int) -> Frame:
+        """Image, points and calibration."""
+        return self._at(index).frame
+
+    def truth(self, index: int) -> Tracks | None:
+        """The ground truth of the image's stamp."""
+        return self._at(index).truth
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width)."""
+        return self._at(index).frame.size
+
+    def check(self) -> Iterator[Finding | None]:
+        """What was refused or dropped, stamps, and masks."""
+        for warning in self._warnings:
+            yield Finding("dropped-message", str(self.path), "", warning)
+        for index in range(len(self)):
+            if index and self._stamps[index] <= self._stamps[index - 1]:
+                what = "the stamp is not after the one before"
+                yield Finding("stamps-backwards", self.place(index).name, "", what)
+            yield from self._check_truth(index)
+            yield None
+
+    def _check_truth(self, index: int) -> Iterator[Finding]:
+        where = self.place(index).name
+        try:
+            truth = self.truth(index)
+        except InputError as error:
+            yield Finding("malformed-message", where, "", error.what)
+            return
+        if truth is None:
+            return
+        amodal, visible = truth.amodal.rle(), truth.visible.rle()
+        outside = (visible - amodal).areas() if len(truth) else ()
+        for k, pixels in enumerate(outside):
+            if pixels:
+                what = f"{pixels} visible pixels lie outside the amodal mask"
+                yield Finding("visible-outside-amodal", where, str(truth.ids[k]), what)

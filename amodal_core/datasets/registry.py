@@ -1,0 +1,157 @@
+"""Which format a path holds, and its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from amodal_core.datasets.base import Dataset
+from amodal_core.datasets.json_index import JsonIndex
+from amodal_core.errors import InputError
+
+# name -> ("module:class", one line for users)
+_FORMATS: dict[str, tuple[str, str]] = {
+    "kins": ("kins:Kins", "KINS 2019 and 2020 JSON over KITTI object images"),
+    "kitti_raw": ("kitti_sets:KittiRawSet", "a KITTI raw drive"),
+    "kitti_object": ("kitti_sets:KittiObjectSet", "KITTI's object benchmark"),
+    "kitti_tracking": ("kitti_sets:KittiTrackingSet", "KITTI's tracking benchmark"),
+    "amodal_synth_drive": (
+        "amodal_synth_drive:AmodalSynthDrive",
+        "AmodalSynthDrive in either layout",
+    ),
+    "sailvos": ("sailvos:SailVos", "SAIL-VOS and SAIL-VOS-cut CocoVID JSON, all variants"),
+    "cocoa": ("cocoa:Cocoa", "COCOA JSON"),
+    "cocoa_cls": ("cocoa:CocoaCls", "COCOA-cls JSON"),
+    "d2sa": ("d2sa:D2sa", "D2SA JSON"),
+    "movi": ("movi:Movi", "MOVi-B and MOVi-D as released with EoRaS"),
+    "kins_video": ("kins_video:KinsVideo", "KINS_Video_Car pickles, with EoRaSMissing"),
+    "labelme": ("labelme:Labelme", "labelme files"),
+    "coco": ("coco:Coco", "COCO JSON, with visible_mask where it is there"),
+    "bag": ("bag:BagSet", "a rosbag2 bag with camera, LiDAR and maybe ground truth"),
+}
+
+
+def formats() -> dict[str, str]:
+    """Names of all formats with one line of description each."""
+    return {name: line for name, (_, line) in _FORMATS.items()}
+
+
+def open_dataset(path: str | Path, format: str = "", **options: Any) -> Dataset:
+    """Open a data set.
+
+    Args:
+        path: its file or folder.
+        format: one of `formats()`; recognised when "".
+        **options: passed to the reader.
+
+    Raises:
+        InputError: the format is not recognised, or the path holds several data sets.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise InputError("there is no such file or folder", str(path))
+    if not format:
+        found = list(recognise(place))
+        if not found:
+            raise InputError(
+                "no format that is known here",
+                str(path),
+                f"name one with --format; there are: {', '.join(_FORMATS)}",
+            )
+        if len(found) > 1:
+            listed = ", ".join(f"{p} ({f})" for f, p in found)
+            raise InputError(f"{len(found)} data sets", str(path), f"name one of {listed}")
+        format, place = found[0]
+    if format not in _FORMATS:
+        raise InputError(f"no format '{format}'", str(path), f"there are: {', '.join(_FORMATS)}")
+    module, _, attribute = _FORMATS[format][0].partition(":")
+    reader: Callable[..., Dataset] = getattr(
+        import_module(f"amodal_core.datasets.{module}"), attribute
+    )
+    return reader(place, **options)
+
+
+def recognise(path: Path) -> Iterator[tuple[str, Path]]:
+    """The formats that a path holds, each with the path to open."""
+    if path.is_file():
+        name = _file_format(path)
+        if name:
+            yield name, path
+        return
+    name = _folder_format(path)
+    if name:
+        yield name, path
+        return
+    files = [p for sub in (path, path / "annotations", path / "car_data") for p in _files(sub)]
+    known = [(name, p) for p in files if (name := _file_format(p))]
+    if known and all(name == "labelme" for name, _ in known):
+        yield "labelme", path
+        return
+    for name, file in known:
+        if name != "labelme":
+            yield name, file
+    if not known:
+        yield from _benchmarks(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix in (".json", ".pkl") and p.is_file())
+
+
+def _benchmarks(path: Path) -> Iterator[tuple[str, Path]]:
+    """KITTI's benchmarks, which KINS' files may lie beside."""
+    splits = [path / "training", path / "testing", path]
+    if any((s / "image_2").is_dir() for s in splits):
+        yield "kitti_object", path
+    elif any((s / "image_02").is_dir() for s in splits):
+        yield "kitti_tracking", path
+
+
+def _folder_format(path: Path) -> str:
+    from amodal_core.datasets.kitti_sets import is_drive
+
+    if (path / "metadata.yaml").exists() or any(path.glob("*.mcap")):
+        return "bag"
+    if is_drive(path):
+        return "kitti_raw"
+    if (path / "metadata.json").exists() or (path / "instance_list.npy").exists():
+        return "movi"
+    bases = [path, *(p for p in path.iterdir() if p.is_dir())]
+    if any((b / "amodal_instance_seg").is_dir() for b in bases):
+        return "amodal_synth_drive"
+    return ""
+
+
+def _file_format(path: Path) -> str:
+    if path.suffix == ".mcap":
+        return "bag"
+    if path.suffix == ".pkl":
+        return "kins_video" if path.name.endswith("_data.pkl") else ""
+    if path.suffix != ".json":
+        return ""
+    index = JsonIndex(path)
+    if {"shapes", "imagePath"} <= set(index.top):
+        return "labelme"
+    if not index.count("images"):
+        return ""
+    return _coco_format(path, index)
+
+
+def _coco_format(path: Path, index: JsonIndex) -> str:
+    first = index.element("annotations", 0) if index.count("annotations") else {}
+    image = index.element("images", 0)
+    if "a_segm" in first or "inmodal_seg" in first:
+        return "kins"
+    if "regions" in first:
+        return "cocoa"
+    if "videos" in index.top or {"segm_amodal", "segm_visible", "amodal_mask"} & first.keys():
+        return "sailvos"
+    if "D2S" in path.stem or str(image.get("file_name", "")).startswith("D2S_"):
+        return "d2sa"
+    if "COCO_amodal" in path.stem:
+        return "cocoa_cls"
+    return "coco"
