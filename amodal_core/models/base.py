@@ -23,7 +23,7 @@ class Model(Protocol):
     classes: tuple[str, ...]
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
-        """The instances of each frame, in the frames' order; an empty frame gives empty Instances."""
+        """The instances of each frame, in the frames' order; where nothing is, empty Instances."""
         ...
 
     def reset(self) -> None:

@@ -1,0 +1,270 @@
+"""What trainable models see: images, depth and targets of several frames as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Calibration, Frame, Tracks
+
+# ImageNet's statistics: the public backbones were trained with them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# Depth enters as two channels: log depth scaled to about 0-1 at 1-80 m, and whether it is known.
+DEPTH_CHANNELS = 2
+_LOG_FAR = float(np.log(80.0))
+STRIDE = 32  # padded sizes are multiples of the coarsest feature's stride
+
+
+@dataclass
+class Targets:
+    """The truth of one image, at the batch's scale.
+
+    Attributes:
+        boxes: (N, 4) float32 amodal xyxy in pixels.
+        visible_boxes: (N, 4) float32, zeros where nothing is visible.
+        labels: (N,) int64 class ids from 0.
+        amodal: (N, H, W) bool.
+        visible: (N, H, W) bool.
+        depths: (N,) float32 metres, 0 where unknown.
+        occluders: (N, N) bool, `occluders[i, j]` where j hides part of i.
+        ids: (N,) int64 identities within the video.
+        ignore: (N,) bool, neither object nor background.
+    """
+
+    boxes: torch.Tensor
+    visible_boxes: torch.Tensor
+    labels: torch.Tensor
+    amodal: torch.Tensor
+    visible: torch.Tensor
+    depths: torch.Tensor
+    occluders: torch.Tensor
+    ids: torch.Tensor
+    ignore: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same on another device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return Targets(**moved)
+
+    def select(self, index: torch.Tensor) -> Targets:
+        """The objects at `index` (positions or a mask)."""
+        parts = {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        parts["occluders"] = parts["occluders"][:, index]
+        return Targets(**parts)
+
+
+@dataclass
+class Batch:
+    """B frames, padded to one size at the right and bottom.
+
+    Attributes:
+        images: (B, 3, H, W) float32, RGB less mean over deviation of ImageNet, 0 in padding.
+        depth: (B, 2, H, W) float32 log depth / log 80 m and its validity, or None.
+        sizes: (height, width) of each image at this scale, without padding.
+        original_sizes: (height, width) of each frame.
+        scales: (B, 2) float32, y and x scale from frame to batch.
+        points: (N, 4) float32 x, y, z, intensity a frame, or None.
+        calibrations: of the frames at their original size, or None.
+        targets: one a frame, or None.
+        videos: name of each frame's stream, "" for single images.
+        indices: place of each frame in its stream.
+    """
+
+    images: torch.Tensor
+    depth: torch.Tensor | None
+    sizes: list[tuple[int, int]]
+    original_sizes: list[tuple[int, int]]
+    scales: torch.Tensor
+    points: list[torch.Tensor] | None = None
+    calibrations: list[Calibration] | None = None
+    targets: list[Targets] | None = None
+    videos: list[str] | None = None
+    indices: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            depth=None if self.depth is None else self.depth.to(device, non_blocking=True),
+            scales=self.scales.to(device, non_blocking=True),
+            points=self.points and [p.to(device, non_blocking=True) for p in self.points],
+            targets=self.targets and [t.to(device) for t in self.targets],
+        )
+
+    def inputs(self, depth: bool) -> torch.Tensor:
+        """(B, 3 or 5, H, W): the images, with depth channels where a model takes them.
+
+        Where the batch has no depth the channels are zeros: nothing is known.
+        """
+        if not depth:
+            return self.images
+        channels = self.depth
+        if channels is None:
+            b, _, h, w = self.images.shape
+            channels = self.images.new_zeros((b, DEPTH_CHANNELS, h, w))
+        return torch.cat([self.images, channels], dim=1)
+
+
+def depth_channels(depth: torch.Tensor) -> torch.Tensor:
+    """(2, H, W) log depth / log 80 m and validity from (H, W) metres with 0 for unknown."""
+    known = depth > 0
+    log = torch.log(depth.clamp(min=0.1)) / _LOG_FAR
+    return torch.stack([torch.where(known, log, 0.0), known.to(depth.dtype)])
+
+
+def targets_of(truth: Tracks) -> Targets:
+    """Tensors of a frame's truth at its own size."""
+    host = truth.numpy()
+    n = len(host)
+    ignore = host.ignore if host.ignore is not None else np.zeros(n, bool)
+    return Targets(
+        boxes=torch.as_tensor(np.asarray(host.amodal_boxes, np.float32)).reshape(n, 4),
+        visible_boxes=torch.as_tensor(np.asarray(host.visible_boxes, np.float32)).reshape(n, 4),
+        labels=torch.as_tensor(np.asarray(host.class_ids, np.int64)),
+        amodal=torch.as_tensor(host.amodal.rle().dense()),
+        visible=torch.as_tensor(host.visible.rle().dense()),
+        depths=torch.as_tensor(np.asarray(host.depths, np.float32)),
+        occluders=torch.as_tensor(np.asarray(host.occluders, bool)).reshape(n, n),
+        ids=torch.as_tensor(np.asarray(host.ids, np.int64)),
+        ignore=torch.as_tensor(np.asarray(ignore, bool)),
+    )
+
+
+def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
+    """Targets at another (height, width); masks by nearest pixel, boxes scaled.
+
+    Objects whose amodal mask vanishes stay in the batch as ignored.
+    """
+    if tuple(targets.amodal.shape[1:]) == size:
+        return targets
+
+    def masks(value: torch.Tensor) -> torch.Tensor:
+        if not len(value):
+            return value.new_zeros((0, *size))
+        small = F.interpolate(value[:, None].to(torch.uint8), size, mode="nearest-exact")
+        return small[:, 0].bool()
+
+    height, width = targets.amodal.shape[1:]
+    scale = torch.tensor([size[1] / width, size[0] / height] * 2)
+    amodal = masks(targets.amodal)
+    return replace(
+        targets,
+        boxes=targets.boxes * scale,
+        visible_boxes=targets.visible_boxes * scale,
+        amodal=amodal,
+        visible=masks(targets.visible),
+        ignore=targets.ignore | ~amodal.flatten(1).any(1),
+    )
+
+
+def make_batch(
+    frames: Sequence[Frame],
+    targets: Sequence[Targets] | None = None,
+    *,
+    short_side: int | None = None,
+    long_side: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Resize (keeping the ratio), normalise, pad and stack frames.
+
+    Args:
+        frames: with images; depth, points and calibration are taken along where all have them.
+        targets: one a frame at the frame's size, or None.
+        short_side: pixels of the shorter side; None keeps the frames' own size.
+        long_side: most pixels of the longer side.
+        device: where the tensors go. Images travel as bytes and are normalised there.
+
+    Raises:
+        InputError: a frame without an image, or a depth image of another size.
+    """
+    device = torch.device(device)
+    sizes, scales, images, depths = [], [], [], []
+    with_depth = all(f.depth is not None for f in frames)
+    for frame in frames:
+        if frame.image is None:
+            raise InputError(
+                "a frame has no image", f"stamp {frame.stamp}", "check the image topic"
+            )
+        height, width = frame.image.shape[:2]
+        ratio = short_side / min(height, width) if short_side else 1.0
+        if long_side:
+            ratio = min(ratio, long_side / max(height, width))
+        size = max(1, round(height * ratio)), max(1, round(width * ratio))
+        image = torch.from_numpy(np.ascontiguousarray(frame.image)).to(device, non_blocking=True)
+        image = image.permute(2, 0, 1)[None].float()
+        if size != (height, width):
+            image = F.interpolate(image, size, mode="bilinear", antialias=ratio < 1)
+        images.append(image[0])
+        sizes.append(size)
+        scales.append((size[0] / height, size[1] / width))
+        if with_depth:
+            assert frame.depth is not None
+            if frame.depth.shape != (height, width):
+                high, wide = frame.depth.shape
+                raise InputError(
+                    f"depth of {wide}x{high}, image of {width}x{height}",
+                    f"stamp {frame.stamp}",
+                    "project the LiDAR into the image's own size",
+                )
+            metres = torch.from_numpy(np.ascontiguousarray(frame.depth)).to(device)
+            depths.append(_nearest_depth(metres, size))
+    high = -(-max(s[0] for s in sizes) // STRIDE) * STRIDE
+    wide = -(-max(s[1] for s in sizes) // STRIDE) * STRIDE
+    mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
+    std = torch.tensor(STD, device=device).view(3, 1, 1) * 255
+    stacked = torch.zeros((len(frames), 3, high, wide), device=device)
+    channels = torch.zeros((len(frames), DEPTH_CHANNELS, high, wide), device=device)
+    for n, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+        stacked[n, :, :h, :w] = (image - mean) / std
+        if with_depth:
+            channels[n, :, :h, :w] = depth_channels(depths[n])
+    prepared = None
+    if targets is not None:
+        prepared = []
+        for one, (h, w) in zip(targets, sizes, strict=True):
+            small = resize_targets(one, (h, w))
+            pad = (0, wide - w, 0, high - h)
+            prepared.append(
+                replace(small, amodal=F.pad(small.amodal, pad), visible=F.pad(small.visible, pad))
+            )
+    points = None
+    if all(f.points is not None for f in frames):
+        points = [torch.from_numpy(np.ascontiguousarray(f.points, np.float32)) for f in frames]
+    calibrations = [f.calibration for f in frames if f.calibration is not None]
+    batch = Batch(
+        images=stacked,
+        depth=channels if with_depth else None,
+        sizes=sizes,
+        original_sizes=[
+            (f.image.shape[0], f.image.shape[1]) for f in frames if f.image is not None
+        ],
+        scales=torch.tensor(scales, dtype=torch.float32, device=device).reshape(-1, 2),
+        points=points,
+        calibrations=calibrations if len(calibrations) == len(frames) else None,
+        targets=prepared,
+    )
+    return batch.to(device)
+
+
+def _nearest_depth(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Depth at another size: the nearest return of each cell, so that no return is lost."""
+    if depth.shape == size:
+        return depth
+    if size[0] > depth.shape[0]:
+        return F.interpolate(depth[None, None], size, mode="nearest-exact")[0, 0]
+    near = torch.where(depth > 0, -depth, -torch.inf)
+    pooled = -F.adaptive_max_pool2d(near[None], size)[0]
+    return torch.where(torch.isinf(pooled), 0.0, pooled)

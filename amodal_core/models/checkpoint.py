@@ -1,0 +1,146 @@
+"""Checkpoints: one safetensors file that says what it is.
+
+The metadata names model, configuration, classes, training data and commit; reading refuses whatever
+does not fit, key by key, and never loads a part in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from amodal_core.errors import InputError
+
+FORMAT = "amodal_ros checkpoint 1"
+
+
+@dataclass
+class CheckpointInfo:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        model: name in the registry.
+        config: the model's configuration as JSON values.
+        classes: class names.
+        data: what it was trained on, one line.
+        commit: of the code that trained it.
+        metrics: on the held-out split.
+    """
+
+    model: str
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    data: str = ""
+    commit: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: str | Path, module: nn.Module, info: CheckpointInfo, dtype: torch.dtype | None = None
+) -> None:
+    """Write a checkpoint to a temporary file, then rename it.
+
+    Args:
+        path: of the .safetensors file.
+        module: the model.
+        info: what it is.
+        dtype: store floating point tensors as this, such as torch.float16; None keeps them.
+    """
+    path = Path(path)
+    tensors = {}
+    for name, value in module.state_dict().items():
+        kept = value.detach().cpu()
+        if dtype is not None and kept.is_floating_point():
+            kept = kept.to(dtype)
+        # Tensors that share memory (tied weights) are refused by the format.
+        tensors[name] = kept.clone().contiguous()
+    metadata = {
+        "format": FORMAT,
+        "model": info.model,
+        "config": json.dumps(info.config),
+        "classes": json.dumps(list(info.classes)),
+        "data": info.data,
+        "commit": info.commit,
+        "metrics": json.dumps(info.metrics),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata)
+    temporary.replace(path)
+
+
+def read_info(path: str | Path) -> CheckpointInfo:
+    """What a checkpoint says of itself, without its tensors.
+
+    Raises:
+        InputError: there is no such file, or it is none of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("there is no such checkpoint", str(path), "check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"not a safetensors file: {error}", str(path), "train or copy it again"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            "the file does not say which model it is of", str(path), "write it with `amodal train`"
+        )
+    return CheckpointInfo(
+        metadata["model"],
+        json.loads(metadata["config"]),
+        tuple(json.loads(metadata["classes"])),
+        metadata.get("data", ""),
+        metadata.get("commit", ""),
+        json.loads(metadata.get("metrics", "{}")),
+    )
+
+
+def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointInfo:
+    """Load a checkpoint into a module that fits it exactly.
+
+    Args:
+        path: of the checkpoint.
+        module: receives the tensors, in its own dtypes.
+        model: name that the checkpoint must have.
+
+    Raises:
+        InputError: another model, missing or foreign tensors, or other shapes.
+    """
+    path = Path(path)
+    info = read_info(path)
+    if info.model != model:
+        raise InputError(f"a checkpoint of '{info.model}'", str(path), f"'{model}' was asked for")
+    own = module.state_dict()
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        if names != set(own):
+            differing = sorted(names ^ set(own))
+            raise InputError(
+                f"{len(differing)} tensors do not fit the model, the first is {differing[0]}",
+                str(path),
+                "the configuration differs from the one it was trained with",
+            )
+        loaded = {}
+        for name in names:
+            value = file.get_tensor(name)
+            if value.shape != own[name].shape:
+                raise InputError(
+                    f"{name} is {tuple(value.shape)}, the model's is {tuple(own[name].shape)}",
+                    str(path),
+                    "the configuration differs from the one it was trained with",
+                )
+            loaded[name] = value.to(own[name].dtype)
+    module.load_state_dict(loaded)
+    return info

@@ -1,0 +1,261 @@
+"""What all trainable models share: frames in, instances out, weights from a checkpoint."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Instances, Report
+from amodal_core.masks.mask_set import BoxMasks
+from amodal_core.models.batch import Batch, make_batch
+from amodal_core.models.checkpoint import load_weights, read_info
+
+
+@dataclass
+class Found:
+    """What a model found in one image of a batch, at the batch's scale, on the model's device.
+
+    Attributes:
+        boxes: (N, 4) float32 amodal xyxy in pixels.
+        scores: (N,) float32.
+        labels: (N,) int64 from 0.
+        amodal: (N, S, S) float logits in `boxes`.
+        visible: (N, S, S) float logits in `boxes`.
+        depths: (N,) float32 metres, 0 where unknown.
+        embeddings: (N, D) float32 or None.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+    amodal: torch.Tensor
+    visible: torch.Tensor
+    depths: torch.Tensor
+    embeddings: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LearnedConfig:
+    """What every trainable model can be told; models extend it.
+
+    Attributes:
+        classes: class names.
+        lidar: take depth as further input channels.
+        short_side: pixels of the image's shorter side at the model's input; 0 keeps the size.
+        long_side: most pixels of the longer side; 0 for no limit.
+        min_score: detections below it are dropped.
+        max_instances: of the best-scored in an image.
+    """
+
+    classes: tuple[str, ...]
+    lidar: bool = True
+    short_side: int = 0
+    long_side: int = 0
+    min_score: float = 0.05
+    max_instances: int = 100
+
+
+class LearnedModel(nn.Module):
+    """A trainable model that fits `amodal_core.models.base.Model`.
+
+    A subclass sets `name` and `Config`, and implements `losses` and `detect`.
+
+    Args:
+        config: of the subclass's `Config` type.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[LearnedConfig]] = LearnedConfig
+
+    def __init__(self, config: LearnedConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; `Instances.class_ids` index into them."""
+        return self.config.classes
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """What a frame must have; depth is used where it is there."""
+        return frozenset({"image"})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Losses to be summed, by name; finite for images without objects and without proposals.
+
+        Args:
+            batch: on the model's device, with targets.
+        """
+
+    @abstractmethod
+    def detect(self, batch: Batch) -> list[Found]:
+        """What is in each image of a batch on the model's device."""
+
+    def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
+        """The instances of each frame, masks as logits in boxes on the model's device."""
+        if not frames:
+            return []
+        report = report or Report()
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            with report.time(f"{self.name}.prepare"):
+                batch = make_batch(
+                    frames if self.config.lidar else [replace(f, depth=None) for f in frames],
+                    short_side=self.config.short_side or None,
+                    long_side=self.config.long_side or None,
+                    device=self.device,
+                )
+            with report.time(f"{self.name}.network"):
+                found = self.detect(batch)
+            with report.time(f"{self.name}.instances"):
+                results = [
+                    instances_of(one, batch.original_sizes[n], batch.scales[n])
+                    for n, one in enumerate(found)
+                ]
+        self.train(was_training)
+        return results
+
+    def reset(self) -> None:
+        """Forget the stream; single-frame models keep nothing of it."""
+
+    def config_json(self) -> dict[str, Any]:
+        """The configuration as JSON values."""
+        return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> LearnedModel:
+        """A model with random weights from `config_json`.
+
+        Raises:
+            InputError: a value that this model does not know.
+        """
+        known = set(cls.Config.__dataclass_fields__)
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(
+                f"{cls.name} has no setting {', '.join(unknown)}",
+                "model configuration",
+                f"it has: {', '.join(sorted(known))}",
+            )
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(cls.Config(**values))
+
+    @classmethod
+    def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
+        """A model with a checkpoint's configuration and weights, ready for inference.
+
+        Args:
+            path: of the checkpoint.
+            device: where to put it.
+            **settings: replace values of the configuration that no weight depends on.
+
+        Raises:
+            InputError: the checkpoint is missing, of another model, or does not fit.
+        """
+        info = read_info(path)
+        if info.model != cls.name:
+            raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
+        model = cls.from_config(info.config | settings)
+        load_weights(path, model, cls.name)
+        return model.to(device).eval()
+
+
+def instances_of(found: Found, size: tuple[int, int], scale: torch.Tensor) -> Instances:
+    """Instances at the frame's own size, on the model's device.
+
+    The visible mask is kept within the amodal one. Who hides whom follows from depths and from the
+    masks: j hides i where j is nearer and its visible mask covers hidden cells of i.
+
+    Args:
+        found: at the batch's scale.
+        size: (height, width) of the frame.
+        scale: (2,) y and x scale from frame to batch.
+    """
+    boxes = found.boxes.float() / scale.flip(0).repeat(2).to(found.boxes)
+    limit = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
+    boxes = torch.minimum(boxes.clamp(min=0), limit)
+    amodal = found.amodal.float()
+    visible = torch.minimum(found.visible.float(), amodal)
+    whole, seen = amodal > 0, visible > 0
+    area = whole.flatten(1).sum(1)
+    rates = 1 - seen.flatten(1).sum(1) / area.clamp(min=1)
+    return Instances(
+        size=size,
+        amodal_boxes=boxes,
+        visible_boxes=_boxes_of(seen, boxes),
+        scores=found.scores.float(),
+        class_ids=found.labels,
+        amodal=BoxMasks(size, amodal, boxes),
+        visible=BoxMasks(size, visible, boxes),
+        occlusion_rates=torch.where(area > 0, rates, 0.0),
+        depths=found.depths.float(),
+        occluders=occluders_of(boxes, whole & ~seen, seen, found.depths),
+        embeddings=found.embeddings,
+    )
+
+
+def _boxes_of(cells: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """(N, 4) boxes around the set cells of (N, S, S) grids in boxes; zeros where none is set."""
+    side = cells.shape[-1]
+    places = torch.arange(side, device=cells.device)
+    result = []
+    for axis in (1, 2):  # over rows: columns remain; over columns: rows remain
+        line = cells.any(axis)
+        low = torch.where(line, places, side).amin(1)
+        high = torch.where(line, places, -1).amax(1) + 1
+        k = axis - 1
+        extent = (boxes[:, 2 + k] - boxes[:, k]) / side
+        result.append((boxes[:, k] + low * extent, boxes[:, k] + high * extent))
+    (x0, x1), (y0, y1) = result
+    tight = torch.stack([x0, y0, x1, y1], 1)
+    return torch.where(cells.flatten(1).any(1)[:, None], tight, 0.0)
+
+
+def occluders_of(
+    boxes: torch.Tensor, hidden: torch.Tensor, seen: torch.Tensor, depths: torch.Tensor
+) -> torch.Tensor:
+    """(N, N) bool, [i, j] where j is nearer than i and shows where i is hidden.
+
+    Hidden cells of i are looked up in the visible grid of j at their place in the image.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        hidden: (N, S, S) bool, amodal without visible.
+        seen: (N, S, S) bool, visible.
+        depths: (N,) metres, 0 where unknown.
+    """
+    n, side = len(boxes), hidden.shape[-1]
+    if n == 0:
+        return torch.zeros((0, 0), dtype=torch.bool, device=boxes.device)
+    centres = (torch.arange(side, device=boxes.device) + 0.5) / side
+    x = boxes[:, :1] + centres * (boxes[:, 2:3] - boxes[:, :1])  # (N, S)
+    y = boxes[:, 1:2] + centres * (boxes[:, 3:4] - boxes[:, 1:2])
+    width = (boxes[:, 2] - boxes[:, 0]).clamp(min=1e-6)
+    height = (boxes[:, 3] - boxes[:, 1]).clamp(min=1e-6)
+    column = torch.floor((x[:, None] - boxes[None, :, 0, None]) / width[None, :, None] * side)
+    row = torch.floor((y[:, None] - boxes[None, :, 1, None]) / height[None, :, None] * side)
+    inside_x = (column >= 0) & (column < side)  # (i, j, S)
+    inside_y = (row >= 0) & (row < side)
+    column, row = column.clamp(0, side - 1).long(), row.clamp(0, side - 1).long()
+    j = torch.arange(n, device=boxes.device)[None, :, None, None]
+    covered = seen[j, row[:, :, :, None], column[:, :, None, :]]  # (i, j, S, S)
+    covered &= inside_y[:, :, :, None] & inside_x[:, :, None, :]
+    shared = (covered & hidden[:, None]).flatten(2).sum(2)
+    enough = shared >= (0.01 * side * side)
+    known = depths > 0
+    nearer = (depths[None] < depths[:, None]) & known[None] & known[:, None]
+    return enough & nearer

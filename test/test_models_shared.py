@@ -1,0 +1,179 @@
+"""Batches, checkpoints and the way from a network's output to instances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models.batch import STRIDE, make_batch, targets_of
+from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info, save_checkpoint
+from amodal_core.models.learned import Found, instances_of
+
+
+def frame(height=48, width=70, depth=True, seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    metres = np.where(rng.random((height, width)) < 0.1, rng.uniform(3, 60, (height, width)), 0)
+    return Frame(1, image=image, depth=metres.astype(np.float32) if depth else None)
+
+
+def truth(size, boxes):
+    masks = np.zeros((len(boxes), *size), bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    tracks = Tracks.empty(size)
+    n = len(boxes)
+    tracks.amodal = tracks.visible = RleMasks.from_dense(masks)
+    tracks.amodal_boxes = tracks.visible_boxes = np.array(boxes, np.float32).reshape(n, 4)
+    tracks.scores, tracks.class_ids = np.ones(n, np.float32), np.arange(n)
+    tracks.depths = tracks.occlusion_rates = np.zeros(n, np.float32)
+    tracks.occluders, tracks.ids = np.zeros((n, n), bool), np.arange(n)
+    return tracks
+
+
+def test_images_of_different_sizes_are_padded_at_right_and_bottom():
+    batch = make_batch([frame(48, 70), frame(40, 96, seed=1)])
+    assert batch.images.shape == (2, 3, 64, 96)
+    assert batch.images.shape[2] % STRIDE == batch.images.shape[3] % STRIDE == 0
+    assert batch.images[0, :, 48:].abs().max() == 0
+    assert batch.images[1, :, :, 96:].numel() == 0
+    assert batch.sizes == [(48, 70), (40, 96)]
+
+
+def test_no_return_is_lost_and_the_nearest_wins_when_depth_shrinks():
+    one = frame(64, 64)
+    one.depth = np.zeros((64, 64), np.float32)
+    one.depth[10, 11], one.depth[11, 10] = 8.0, 20.0
+    batch = make_batch([one], short_side=32)
+    assert batch.depth is not None
+    validity = batch.depth[0, 1, :32, :32]
+    assert validity.sum() == 1
+    assert batch.depth[0, 0, 5, 5] == pytest.approx(np.log(8.0) / np.log(80.0))
+
+
+def test_a_batch_without_depth_feeds_unknown_to_a_model_with_lidar():
+    batch = make_batch([frame(depth=False)])
+    assert batch.depth is None
+    assert batch.inputs(depth=True).shape[1] == 5
+    assert batch.inputs(depth=True)[:, 3:].abs().max() == 0
+    assert batch.inputs(depth=False).shape[1] == 3
+
+
+def test_boxes_and_masks_are_scaled_together():
+    size = (40, 60)
+    targets = targets_of(truth(size, [(10, 8, 30, 24), (2, 2, 3, 3)]))
+    batch = make_batch([frame(*size)], [targets], short_side=20)
+    assert batch.targets is not None
+    scaled = batch.targets[0]
+    assert scaled.boxes[0].tolist() == [5, 4, 15, 12]
+    rows, columns = torch.nonzero(scaled.amodal[0], as_tuple=True)
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (5, 4, 15, 12)
+    assert scaled.amodal.shape[1:] == batch.images.shape[2:]
+
+
+def test_an_object_that_vanishes_at_the_batch_scale_is_ignored_not_lost():
+    size = (64, 64)
+    targets = targets_of(truth(size, [(10, 10, 40, 40), (1, 1, 2, 2)]))
+    batch = make_batch([frame(*size)], [targets], short_side=16)
+    assert batch.targets is not None
+    assert batch.targets[0].ignore.tolist() == [False, not batch.targets[0].amodal[1].any()]
+
+
+def test_depth_of_another_size_is_refused():
+    one = frame()
+    one.depth = one.depth[:-1]
+    with pytest.raises(InputError, match="depth of 70x47"):
+        make_batch([one])
+
+
+def checkpoint(path, module=None, **changes):
+    module = module or nn.Linear(3, 2)
+    values = {"model": "m", "config": {"a": 1}, "classes": ("car",), "data": "d", "commit": "c"}
+    save_checkpoint(path, module, CheckpointInfo(**(values | changes)))
+    return module
+
+
+def test_a_checkpoint_says_what_it_is_and_gives_its_weights_back(tmp_path):
+    module = checkpoint(tmp_path / "m.safetensors", metrics={"AP": 0.5})
+    other = nn.Linear(3, 2)
+    info = load_weights(tmp_path / "m.safetensors", other, "m")
+    assert torch.equal(other.weight, module.weight)
+    assert info == read_info(tmp_path / "m.safetensors")
+    assert (info.config, info.classes, info.metrics) == ({"a": 1}, ("car",), {"AP": 0.5})
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("module", "model", "says"),
+    [
+        (nn.Linear(3, 2), "other", "a checkpoint of 'm'"),
+        (nn.Linear(4, 2), "m", "weight is"),
+        (nn.Linear(3, 2, bias=False), "m", "tensors do not fit"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_whole(tmp_path, module, model, says):
+    checkpoint(tmp_path / "m.safetensors")
+    before = module.weight.clone()
+    with pytest.raises(InputError, match=says):
+        load_weights(tmp_path / "m.safetensors", module, model)
+    assert torch.equal(module.weight, before)
+
+
+def test_missing_broken_and_foreign_checkpoint_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such checkpoint"):
+        read_info(tmp_path / "none.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"not a checkpoint at all")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        read_info(tmp_path / "broken.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match="does not say which model"):
+        read_info(tmp_path / "foreign.safetensors")
+
+
+def found(boxes, depths, visible_left=1.0, side=8):
+    """Objects that fill their boxes, of which the left share is visible."""
+    n = len(boxes)
+    amodal = torch.full((n, side, side), 5.0)
+    visible = amodal.clone()
+    visible[1:, :, round(side * visible_left) :] = -5.0
+    return Found(
+        torch.tensor(boxes), torch.ones(n), torch.zeros(n, dtype=torch.long), amodal, visible,
+        torch.tensor(depths),
+    )  # fmt: skip
+
+
+def test_the_nearer_object_that_covers_the_hidden_part_is_the_occluder():
+    one = found([[20.0, 0, 40, 16], [8.0, 0, 32, 16], [60.0, 0, 70, 10]], [5.0, 9.0, 4.0], 0.5)
+    result = instances_of(one, (48, 80), torch.tensor([1.0, 1.0]))
+    assert result.occluders.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert result.occlusion_rates.tolist() == [0.0, 0.5, 0.5]
+    assert result.visible_boxes[1].tolist() == [8, 0, 20, 16]
+
+
+def test_an_object_of_unknown_depth_hides_nothing():
+    one = found([[20.0, 0, 40, 16], [8.0, 0, 32, 16]], [0.0, 9.0], 0.5)
+    assert not instances_of(one, (48, 80), torch.tensor([1.0, 1.0])).occluders.any()
+
+
+def test_instances_come_back_at_the_frames_own_size():
+    one = found([[4.0, 2, 12, 10]], [5.0])
+    result = instances_of(one, (96, 160), torch.tensor([0.25, 0.5])).numpy()
+    assert result.amodal_boxes[0].tolist() == [8, 8, 24, 40]
+    assert result.amodal.boxes()[0].tolist() == [8, 8, 24, 40]
+
+
+def test_nothing_found_gives_empty_instances():
+    none = Found(
+        torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, 8, 8), torch.zeros(0, 8, 8), torch.zeros(0),
+    )  # fmt: skip
+    result = instances_of(none, (10, 10), torch.tensor([1.0, 1.0])).numpy()
+    assert len(result) == 0
+    assert result.occluders.shape == (0, 0)
