@@ -20,7 +20,7 @@ _INSIDE = 0.6
 
 _MARGIN = 0.2
 
-_COUPLING = 0.8
+_COUPLING = 1.3
 """Metres between a tractor's and a trailer's returns; vehicles in a queue keep farther apart."""
 
 
@@ -160,7 +160,9 @@ def _join(
     index = np.concatenate([a.index, b.index])
     evidence = Evidence(
         cut_above=max(a.evidence.cut_above, b.evidence.cut_above),
-        smooth=min(a.evidence.smooth, b.evidence.smooth),
+        smooth=float(
+            np.average((a.evidence.smooth, b.evidence.smooth), weights=(len(a.index), len(b.index)))
+        ),
     )
     whole = complete(points[index], heights[index], evidence, ground)
     widest = 1.25 * max(2.4, min(a.candidate.box[4], b.candidate.box[4]))

@@ -441,9 +441,10 @@ def _evidence(points, index, labels, count):  # type: ignore[no-untyped-def]
             if same == 2:
                 total[k, 4] += 1
                 bend = abs(beside[0] - 2 * d + beside[1])
-                # Along a side seen at a grazing angle the range changes fast, but evenly.
+                # Along a side seen at a grazing angle the range changes fast, but evenly. Far away
+                # such sides are too small to matter, and foliage's steps look even by chance.
                 slope = abs(beside[0] - d) + abs(beside[1] - d)
-                found[k, 4] += bend < 0.04 + 0.25 * slope
+                found[k, 4] += bend < 0.05 + 0.25 * min(1.0, (20.0 / d) ** 2) * slope
     for column in range(columns):
         for row in range(rows):
             i = index[row, column]
@@ -453,8 +454,8 @@ def _evidence(points, index, labels, count):  # type: ignore[no-untyped-def]
                     found[labels[i], 3] += row == 0
                 break
     for k in range(count):
-        # A few returns prove nothing about smoothness: five of bodywork are assumed beforehand.
-        found[k, 4] = (found[k, 4] + 3.5) / (total[k, 4] + 5.0)
+        # A few returns prove nothing about smoothness: three of bodywork are assumed beforehand.
+        found[k, 4] = (found[k, 4] + 2.1) / (total[k, 4] + 3.0)
         for m in range(4):
             if total[k, m] > 0:
                 found[k, m] /= total[k, m]

@@ -30,7 +30,7 @@ class Size:
 # Means and spreads of KITTI's labels of vehicles; people from anthropometric tables.
 SIZES = {
     "car": Size((4.2, 3.3, 5.4), (1.75, 1.5, 2.1), (1.52, 1.3, 1.95)),
-    "truck": Size((7.0, 4.6, 18.0), (2.45, 1.9, 3.2), (3.3, 1.95, 4.2)),
+    "truck": Size((7.0, 4.6, 18.0), (2.3, 1.9, 3.2), (3.3, 1.95, 4.2)),
     "pedestrian": Size((0.7, 0.4, 1.2), (0.6, 0.35, 1.0), (1.72, 1.1, 2.05)),
     "cyclist": Size((1.75, 1.4, 2.2), (0.6, 0.4, 0.95), (1.72, 1.4, 2.05)),
 }
@@ -39,6 +39,10 @@ _DIRECTIONS = 1800
 
 _SMOOTH = 0.55
 """Share of smooth returns that tells bodywork (0.7 and more) from foliage (0.2 to 0.45)."""
+
+
+_WALL = 0.85
+"""Share of a side that reaches the ground: trucks stand on wheels (0.4 to 0.8), walls do not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +83,7 @@ def complete(
     name = _classify(rectangle, xy, heights, top, evidence)
     if name is None:
         return None
-    yaw, low, high = _grow(name, rectangle, evidence)
+    yaw, low, high = _grow(name, xy, rectangle, evidence)
     size = high - low
     centre = (low + high) / 2
     c, s = np.cos(yaw), np.sin(yaw)
@@ -119,6 +123,18 @@ def _heading(xy: np.ndarray, front: np.ndarray) -> float:
     return fit_rectangle(np.concatenate([front, thinned]), forward_bias=bias).yaw
 
 
+@njit(cache=True)
+def _down_to_ground(xy, heights):  # type: ignore[no-untyped-def]
+    """Share of the directions in which the lowest return is at the ground."""
+    lowest = np.full(_DIRECTIONS, np.inf, np.float32)
+    for i in range(len(xy)):
+        k = int((np.arctan2(xy[i, 1], xy[i, 0]) + np.pi) * (_DIRECTIONS / (2 * np.pi)))
+        k = min(k, _DIRECTIONS - 1)
+        lowest[k] = min(lowest[k], heights[i])
+    seen = np.isfinite(lowest)
+    return (lowest < 0.45).sum() / max(seen.sum(), 1)
+
+
 def _classify(
     r: Rectangle, xy: np.ndarray, heights: np.ndarray, top: float, evidence: Evidence
 ) -> str | None:
@@ -134,23 +150,31 @@ def _classify(
         # A person is narrower than 1.2 m and wider than a pole.
         if hemmed_in:
             return None
-        if 1.2 <= top <= 2.05 and not cut and length > 0.35:
+        stands = float(heights.min()) < 0.9
+        # Clothes are less smooth than bodywork, and a few returns cannot tell them from leaves.
+        if len(xy) > 60 and evidence.smooth < 0.4:
+            return None
+        if 1.2 <= top <= 2.05 and not cut and length > 0.35 and stands:
             return "pedestrian"
         return "other" if top < 1.2 and not foliage else None
     upper = xy[heights > 0.7 * top]
     narrow = len(upper) > 0 and float(np.hypot(*(upper.max(axis=0) - upper.min(axis=0)))) < 0.9
     if length < 2.2 and width < 1.0 and 1.35 <= top <= 2.05 and narrow and not cut:
-        return "cyclist"
-    # Returns off the rectangle's edges: foliage has them, and bodywork seen through its glass.
-    allowed = (0.15 + 0.12 * width) * (1.0 + 3.0 * max(evidence.smooth - _SMOOTH, 0.0))
-    if foliage or r.error > allowed:
+        return None if hemmed_in else "cyclist"
+    if foliage or r.error > _allowed_error(r, evidence):
         return None
     if _truck_votes(length, width, top) > 0:
-        fits = top > 1.7 and length > 1.5 and width < 3.2
-        return "truck" if fits and not hemmed_in else None
+        fits = top > 1.7 and length > 1.5 and width < 3.2 and not hemmed_in
+        return "truck" if fits and _down_to_ground(xy, heights) < _WALL else None
     if top > 0.8 and length > 1.2 and width < 2.4:
         return "car"
     return "other" if length < 3.0 else None
+
+
+def _allowed_error(r: Rectangle, evidence: Evidence) -> float:
+    """Metres off the rectangle's edges: foliage is, and a smooth body's inside behind its glass."""
+    width = float((r.high - r.low).min())
+    return (0.15 + 0.12 * width) * (1.0 + 3.0 * max(evidence.smooth - _SMOOTH, 0.0))
 
 
 def _truck_votes(length: float, width: float, top: float) -> float:
@@ -164,9 +188,11 @@ def _truck_votes(length: float, width: float, top: float) -> float:
     return float(height + longer + wider)
 
 
-def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarray, np.ndarray]:
+def _grow(
+    name: str, xy: np.ndarray, r: Rectangle, evidence: Evidence
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Heading and extent along it: the first axis is the length's."""
-    yaw, low, high = r.yaw, r.low, r.high
+    yaw, low, high = r.yaw, r.low.copy(), r.high.copy()
     extent = high - low
     long_first = extent[0] >= extent[1]
     if name in VEHICLES and extent.max() < 1.15 * SIZES[name].width[2]:
@@ -176,6 +202,8 @@ def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarra
         long_first = yaw < np.pi / 4 if alike else not long_first
     if not long_first:
         yaw, low, high = _quarter_turn(yaw, low, high)
+    if name in VEHICLES:
+        low[1], high[1] = _without_mirrors(xy, yaw, low[1], high[1], SIZES[name].width[0])
     extent = high - low
     if name == "other":
         wanted = np.maximum(extent, 0.3)
@@ -192,6 +220,18 @@ def _grow(name: str, r: Rectangle, evidence: Evidence) -> tuple[float, np.ndarra
             ]
         )
     return yaw, *_extend(low, high, wanted)
+
+
+def _without_mirrors(
+    xy: np.ndarray, yaw: float, low: float, high: float, usual: float
+) -> tuple[float, float]:
+    """Extent across a vehicle's heading, less the few returns by which it exceeds the usual."""
+    if high - low <= usual:
+        return low, high
+    across = xy[:, 1] * np.cos(yaw) - xy[:, 0] * np.sin(yaw)
+    left, right = (float(q) for q in np.quantile(across, (0.015, 0.985)))
+    share = np.clip((usual - (right - left)) / max(high - low - (right - left), 1e-6), 0.0, 1.0)
+    return left + share * (low - left), right + share * (high - right)
 
 
 def _wanted(seen: float, size: tuple[float, float, float], hidden: bool) -> float:
@@ -225,6 +265,8 @@ def _quarter_turn(
 
 def _score(name: str, count: int, r: Rectangle, evidence: Evidence) -> float:
     points = 1.0 - np.exp(-count / 60.0)
-    fit = np.exp(-r.error / 0.5) * min(1.0, evidence.smooth / 0.7)
+    fit = float(np.exp(-0.7 * r.error / _allowed_error(r, evidence)))
+    if name not in ("pedestrian", "cyclist"):
+        fit *= min(1.0, evidence.smooth / 0.7)
     base = 0.6 if name == "other" else 1.0
     return float(np.clip(base * (0.25 + 0.75 * points) * fit, 0.01, 0.99))

@@ -67,7 +67,7 @@ class Geometric:
         self,
         device: str = "cpu",
         min_points: int = 12,
-        min_score: float = 0.2,
+        min_score: float = 0.25,
         min_pixels: int = 60,
     ) -> None:
         self.device = device
