@@ -77,8 +77,13 @@ def find_topics(bag: BagReader, image: str = "", points: str = "") -> DriveTopic
     def of_type(type_name: str) -> list[str]:
         return [t.name for t in _sorted(topics) if t.type == type_name]
 
-    # Depth, label and overlay images come without a camera_info of their own, cameras never do.
-    cameras = [name for name in of_type(IMAGE_TYPE) if _info_of(name) in infos]
+    images = of_type(IMAGE_TYPE)
+    if images and not infos:
+        raise InputError(
+            f"no {INFO_TYPE} for {', '.join(images)}", str(bag.path), "record camera_info, too"
+        )
+    # Depth, label and overlay images rarely have a camera_info beside them, cameras nearly always.
+    cameras = [name for name in images if _info_of(name) in infos] or images
     chosen = pick("image", IMAGE_TYPE, image, cameras)
     info = _info_of(chosen)
     if info not in infos:

@@ -1,0 +1,260 @@
+"""A bag's camera and LiDAR as frames: topics, transforms, gaps, refusals, jumps of time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from amodal_core.bags.drive import BagDrive
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.messages import instances_message
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    image_message,
+    points_message,
+    transform_message,
+)
+from amodal_core.bags.transforms import TransformTree
+from amodal_core.bags.writer import BagWriter
+from amodal_core.datasets.kitti import KittiRaw
+from amodal_core.errors import InputError
+from amodal_core.frame import Tracks
+
+F = RosbagsFactory()
+K = np.array([[60.0, 0, 48], [0, 60, 24], [0, 0, 1]])
+PLACE = np.array([[0, -1, 0, 0.1], [0, 0, -1, 0.2], [1, 0, 0, 0.3], [0, 0, 0, 1.0]])
+PIXELS = np.full((48, 96, 3), 128, np.uint8)
+POINTS = np.array([[10, 0, 0, 0.5], [12, 1, 0, 0.5]], np.float32)
+MS = 1_000_000
+START = 1_000_000_000_000
+
+
+class Bag:
+    """Writes a small bag message by message."""
+
+    def __init__(self, path):
+        self.writer = BagWriter(path)
+        self.types = {
+            "/cam/image": "sensor_msgs/msg/Image",
+            "/cam/camera_info": "sensor_msgs/msg/CameraInfo",
+            "/points": "sensor_msgs/msg/PointCloud2",
+            "/tf_static": "tf2_msgs/msg/TFMessage",
+            "/ground_truth": "amodal_msgs/msg/AmodalInstanceArray",
+        }
+        self.known = set()
+        self.log = START
+
+    def put(self, topic, message, kind=""):
+        if topic not in self.known:
+            self.writer.add_topic(topic, kind or self.types[topic])
+            self.known.add(topic)
+        self.log += 1000
+        self.writer.write(topic, message, self.log)
+
+    def tf(self, parent="lidar", child="cam", matrix=None):
+        matrix = np.linalg.inv(PLACE) if matrix is None else matrix
+        message = transform_message(F, parent, child, matrix, START)
+        self.put("/tf_static", F.create("tf2_msgs/msg/TFMessage", transforms=[message]))
+
+    def image(self, ms, pixels=PIXELS, encoding=""):
+        self.put("/cam/image", image_message(F, pixels, START + ms * MS, "cam", encoding))
+
+    def info(self, ms=0, width=96):
+        self.put("/cam/camera_info", camera_info_message(F, K, width, 48, START + ms * MS, "cam"))
+
+    def points(self, ms, points=POINTS):
+        self.put("/points", points_message(F, points, START + ms * MS, "lidar"))
+
+
+@pytest.fixture
+def bag(tmp_path):
+    return Bag(tmp_path / "bag")
+
+
+def _read(bag):
+    bag.writer.close()
+    with BagDrive(bag.writer.path) as drive:
+        return list(drive), drive
+
+
+def test_frames_hold_image_points_and_calibration(bag):
+    bag.tf()
+    for ms in (0, 100, 200):
+        bag.image(ms)
+        bag.info(ms)
+        bag.points(ms + 3)
+    frames, drive = _read(bag)
+    assert [f.frame.stamp for f in frames] == [START + ms * MS for ms in (0, 100, 200)]
+    assert [f.frame.points_stamp - f.frame.stamp for f in frames] == [3 * MS] * 3
+    frame = frames[0].frame
+    np.testing.assert_array_equal(frame.image, PIXELS)
+    np.testing.assert_array_equal(frame.points, POINTS)
+    np.testing.assert_allclose(frame.calibration.camera_from_lidar, PLACE, atol=1e-12)
+    np.testing.assert_array_equal(frame.calibration.K, K)
+    assert frames[0].frame_id == "cam"
+    assert drive.warnings == []
+
+
+def test_an_image_without_a_scan_is_skipped_and_counted(bag):
+    bag.tf()
+    bag.info()
+    for ms in (0, 100, 200, 300):
+        bag.image(ms)
+        if ms != 100:
+            bag.points(ms)
+    frames, _ = _read(bag)
+    assert [(f.frame.stamp - START) // MS for f in frames] == [0, 200, 300]
+    assert "/cam/image: dropped, no /points" in frames[1].warnings
+
+
+def test_late_transform_and_calibration_are_waited_for(bag):
+    for ms in (0, 100):
+        bag.image(ms)
+        bag.points(ms)
+    bag.tf()
+    bag.info()
+    frames, _ = _read(bag)
+    assert len(frames) == 2
+
+
+def test_a_missing_transform_is_an_error_and_never_identity(bag):
+    bag.tf("base", "cam")
+    bag.info()
+    bag.image(0)
+    bag.points(0)
+    with pytest.raises(InputError, match=r"no transform from 'lidar' to 'cam'; known .* base, cam"):
+        _read(bag)
+
+
+def test_a_bag_without_camera_info_messages_is_refused(bag):
+    bag.tf()
+    bag.image(0)
+    bag.points(0)
+    with pytest.raises(InputError, match="no sensor_msgs/msg/CameraInfo for /cam/image"):
+        _read(bag)
+
+
+def test_bad_messages_are_refused_with_a_line_and_the_rest_goes_on(bag):
+    bag.tf()
+    bag.info()
+    bag.image(0)
+    bag.points(0)
+    bag.image(100, encoding="yuv422")
+    bag.points(100)
+    bag.image(200, np.zeros((24, 96, 3), np.uint8))
+    bag.points(200)
+    bag.image(300)
+    bag.points(300, np.full((5, 4), np.nan, np.float32))
+    bag.image(400)
+    bag.points(400)
+    frames, _ = _read(bag)
+    assert [(f.frame.stamp - START) // MS for f in frames] == [0, 400]
+    text = " | ".join(frames[1].warnings)
+    assert "/cam/image: encoding 'yuv422'" in text
+    assert "the image is 96x24, its camera_info says 96x48" in text
+    assert "/points: none of the 5 points is finite" in text
+
+
+def test_a_bag_that_loops_resets_and_goes_on(bag):
+    bag.tf()
+    bag.info()
+    for _ in range(2):
+        for ms in range(0, 1500, 100):
+            bag.image(ms)
+            bag.points(ms)
+    frames, _ = _read(bag)
+    stamps = [(f.frame.stamp - START) // MS for f in frames]
+    assert stamps == [*range(0, 1500, 100)] * 2
+    resets = [k for k, f in enumerate(frames) if f.reset]
+    assert resets == [15]
+    assert "time jumped back: the tracks begin anew" in frames[15].warnings
+
+
+def test_ground_truth_of_the_same_stamp_comes_with_the_frame(bag):
+    bag.tf()
+    bag.info()
+    for ms in (0, 100, 200):
+        bag.image(ms)
+        bag.points(ms)
+        if ms != 100:
+            truth = instances_message(
+                F, Tracks.empty((48, 96)), stamp=START + ms * MS, frame_id="cam", classes=()
+            )
+            bag.put("/ground_truth", truth)
+    frames, drive = _read(bag)
+    assert drive.topics.ground_truth == "/ground_truth"
+    assert [f.truth is not None for f in frames] == [True, False, True]
+
+
+def test_several_cameras_need_a_choice(bag, tmp_path):
+    bag.tf()
+    bag.info()
+    bag.image(0)
+    bag.points(0)
+    bag.put("/rear/image", image_message(F, PIXELS, START, "rear"), "sensor_msgs/msg/Image")
+    info = camera_info_message(F, K, 96, 48, START, "rear")
+    bag.put("/rear/camera_info", info, "sensor_msgs/msg/CameraInfo")
+    # An image without a camera_info of its own, such as a depth image, is no camera.
+    bag.put("/depth/image", image_message(F, PIXELS, START, "cam"), "sensor_msgs/msg/Image")
+    bag.writer.close()
+    path = bag.writer.path
+    with pytest.raises(InputError, match=r"2 topics .* /cam/image, /rear/image .*--image-topic"):
+        BagDrive(path)
+    with pytest.raises(InputError, match="no sensor_msgs/msg/Image on '/front/image'"):
+        BagDrive(path, image="/front/image")
+    with BagDrive(path, image="/cam/image") as drive:
+        assert len(list(drive)) == 1
+
+
+def test_a_camera_info_elsewhere_is_taken_where_there_is_only_one(bag):
+    bag.tf()
+    info = camera_info_message(F, K, 96, 48, START, "cam")
+    bag.put("/calibration/info", info, "sensor_msgs/msg/CameraInfo")
+    bag.image(0)
+    bag.points(0)
+    frames, drive = _read(bag)
+    assert (len(frames), drive.topics.camera_info) == (1, "/calibration/info")
+
+
+def test_a_converted_drive_gives_back_its_frames(mini_bag, mini_kitti_raw):
+    data = [s.frame for s in KittiRaw(mini_kitti_raw) if s.frame.points is not None]
+    with BagDrive(mini_bag) as drive:
+        frames = [f.frame for f in drive]
+    assert [f.stamp for f in frames] == [f.stamp for f in data]
+    for found, expected in zip(frames, data, strict=True):
+        np.testing.assert_array_equal(found.image, expected.image)
+        np.testing.assert_array_equal(found.points, expected.points)
+        np.testing.assert_allclose(
+            found.calibration.camera_from_lidar, expected.calibration.camera_from_lidar, atol=1e-9
+        )
+
+
+def _tf(*links):
+    transforms = [transform_message(F, p, c, m, 0) for p, c, m in links]
+    return F.create("tf2_msgs/msg/TFMessage", transforms=transforms)
+
+
+def _shift(x, y, z):
+    matrix = np.eye(4)
+    matrix[:3, 3] = x, y, z
+    return matrix
+
+
+def test_transforms_chain_up_and_down_the_tree():
+    tree = TransformTree()
+    tree.add(_tf(("base", "imu", _shift(1, 0, 0)), ("imu", "lidar", _shift(0, 1, 0))))
+    tree.add(_tf(("imu", "mount", _shift(0, 0, 1)), ("mount", "cam", np.linalg.inv(PLACE))))
+    expected = PLACE @ np.linalg.inv(_shift(0, 0, 1)) @ _shift(0, 1, 0)
+    np.testing.assert_allclose(tree.lookup("cam", "lidar"), expected, atol=1e-12)
+    np.testing.assert_allclose(tree.lookup("lidar", "cam"), np.linalg.inv(expected), atol=1e-12)
+    np.testing.assert_array_equal(tree.lookup("cam", "/cam"), np.eye(4))
+    np.testing.assert_allclose(tree.lookup("base", "lidar"), _shift(1, 1, 0), atol=1e-12)
+
+
+def test_the_newest_transform_holds_and_circles_are_refused():
+    tree = TransformTree()
+    tree.add(_tf(("a", "b", _shift(1, 0, 0))))
+    tree.add(_tf(("a", "b", _shift(5, 0, 0)), ("b", "c", np.eye(4))))
+    assert tree.lookup("a", "b")[0, 3] == 5
+    with pytest.raises(InputError, match="closes a circle"):
+        tree.add(_tf(("c", "a", np.eye(4))))
