@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation import image_level, sets
+from amodal_core.evaluation.matching import curves
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, Bin, legacy_size_names
 
 
@@ -144,10 +145,8 @@ def test_occlusion_bins_equal_an_obvious_reference(low, high, own):
     truth, predictions = random_pair(5, images=25, crowd=0.1)
     parts = image_level.subjects(truth, predictions, "amodal")
     part = Bin(occlusion=(low, high), own_occlusion=own)
-    protocol = IMAGE_PROTOCOLS["default"]
-    from amodal_core.evaluation.matching import curves
-
-    ours = curves(parts.run(part, protocol)).average_precision(iou=0.5)
+    matcher = parts.matcher(IMAGE_PROTOCOLS["default"])
+    ours = curves(matcher.run(*parts.flags(part))).average_precision(iou=0.5)
     inside = (truth.occlusion_rates >= low) & (truth.occlusion_rates <= high)
     rates = predictions.occlusion_rates
     counted = (rates >= low) & (rates <= high) if own else np.ones(len(predictions), bool)

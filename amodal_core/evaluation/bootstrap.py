@@ -7,118 +7,16 @@ is the middle 95 % of the draws.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from hotcoco import COCOeval
 from numba import njit
 
 from amodal_core.errors import InputError
+from amodal_core.evaluation.matching import RECALLS, Matches
 
 DRAWS = 500
-_RECALLS = np.linspace(0.0, 1.0, 101)
-
-
-@dataclass
-class Matches:
-    """What AP is computed from, once matching is done.
-
-    Attributes:
-        images: (I,) int64 ids of all images, sorted.
-        classes: names.
-        image: (D,) int32 place in `images` of each detection.
-        class_id: (D,) int16.
-        score: (D,) float64.
-        hit: (D, T) bool, matched at each IoU threshold.
-        ignored: (D, T) bool, neither hit nor false positive.
-        truth: (I, K) int32 annotations that count, by image and class.
-    """
-
-    images: np.ndarray
-    classes: tuple[str, ...]
-    image: np.ndarray
-    class_id: np.ndarray
-    score: np.ndarray
-    hit: np.ndarray
-    ignored: np.ndarray
-    truth: np.ndarray
-
-    def save(self, path: Path) -> None:
-        """Write as .npz, to a temporary file first."""
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        np.savez_compressed(
-            temporary,
-            allow_pickle=False,
-            images=self.images,
-            classes=np.array(self.classes),
-            image=self.image,
-            class_id=self.class_id,
-            score=self.score,
-            hit=self.hit,
-            ignored=self.ignored,
-            truth=self.truth,
-        )
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Matches:
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: the file is missing or is no such file.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                parts: dict[str, Any] = {k: data[k] for k in data.files}
-            parts["classes"] = tuple(parts["classes"].tolist())
-            return cls(**parts)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"cannot read the matches: {error}", str(path), "run `amodal eval` again"
-            ) from error
-
-
-def matches(run: COCOeval, classes: Sequence[str]) -> Matches:
-    """Take the matches out of a run of `matching.evaluator`.
-
-    Args:
-        run: evaluated, with one area range.
-        classes: names; class-agnostic runs count everything as the first.
-    """
-    images = np.array(sorted(run.params.imgIds), np.int64)
-    place = {int(i): n for n, i in enumerate(images)}
-    k = len(classes)
-    truth = np.zeros((len(images), k), np.int32)
-    image, class_id, score, hit, ignored = [], [], [], [], []
-    for entry in run.evalImgs:
-        if entry is None:
-            continue
-        n = place[int(entry["image_id"])]
-        c = int(entry["category_id"]) - 1 if run.params.useCats else 0
-        truth[n, c] += len(entry["gtIgnore"]) - sum(entry["gtIgnore"])
-        d = len(entry["dtScores"])
-        if d:
-            image.append(np.full(d, n, np.int32))
-            class_id.append(np.full(d, c, np.int16))
-            score.append(np.asarray(entry["dtScores"], np.float64))
-            hit.append(np.asarray(entry["dtMatched"], bool).T)
-            ignored.append(np.asarray(entry["dtIgnore"], bool).T)
-    t = len(run.params.iouThrs)
-    nothing = np.zeros((0, t), bool)
-    return Matches(
-        images,
-        tuple(classes),
-        np.concatenate(image) if image else np.zeros(0, np.int32),
-        np.concatenate(class_id) if class_id else np.zeros(0, np.int16),
-        np.concatenate(score) if score else np.zeros(0),
-        np.concatenate(hit) if hit else nothing,
-        np.concatenate(ignored) if ignored else nothing,
-        truth,
-    )
 
 
 @njit(cache=True, nogil=True)
@@ -174,7 +72,7 @@ class ResampledPrecision:
         """
         positives = weights @ self._truth
         values = [
-            _average_precision(image, hit[t], ignored[t], weights, float(positives[c]), _RECALLS)
+            _average_precision(image, hit[t], ignored[t], weights, float(positives[c]), RECALLS)
             for c, (image, hit, ignored) in enumerate(self._parts)
             if positives[c]
             for t in range(len(hit))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amodal_core.evaluation.pairs import by_image, image_ious
+from amodal_core.evaluation.overlaps import Overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 SURE = 0.3  # least score of a prediction where one answer an object is wanted
@@ -79,24 +79,25 @@ class Failure:
     lost: float
 
 
-def worst(truth: AnnotationSet, predictions: AnnotationSet, most: int = 12) -> list[Failure]:
+def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure]:
     """The annotations that lose most pixels, at most one an image, worst first.
 
     Args:
         truth: with amodal masks.
-        predictions: aligned with it.
+        found: amodal overlaps with the predictions, see `pairs.image_overlaps`.
         most: how many.
     """
-    areas = truth.areas("amodal")
-    found = []
-    for image, a, b in by_image(truth, predictions):
+    areas = truth.areas("amodal") * ~truth.crowd
+    failed = []
+    for n in range(len(found)):
+        a, b, ious = found[n]
         if not len(a):
             continue
-        ious = image_ious(truth, predictions, a, b, "amodal")
         best = ious.max(axis=1) if len(b) else np.zeros(len(a))
-        lost = areas[a] * (1 - best) * ~truth.crowd[a]
-        n = int(lost.argmax())
-        guess = int(b[ious[n].argmax()]) if len(b) and best[n] > 0 else -1
-        found.append(Failure(image, int(a[n]), guess, float(best[n]), float(lost[n])))
-    found.sort(key=lambda f: -f.lost)
-    return [f for f in found[:most] if f.lost > 0]
+        lost = areas[a] * (1 - best)
+        k = int(lost.argmax())
+        guess = int(b[ious[k].argmax()]) if best[k] > 0 else -1
+        image = truth.images[n].id
+        failed.append(Failure(image, int(a[k]), guess, float(best[k]), float(lost[k])))
+    failed.sort(key=lambda f: -f.lost)
+    return [f for f in failed[:most] if f.lost > 0]

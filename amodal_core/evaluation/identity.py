@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amodal_core.evaluation.pairs import assign, image_ious
+from amodal_core.evaluation.overlaps import shared
+from amodal_core.evaluation.pairs import assign
 from amodal_core.evaluation.sets import AnnotationSet
 
 LENGTHS = ((1, 5), (6, 10), (11, 20), (21, 30), (31, None))
@@ -40,7 +41,7 @@ class Occlusion:
     last: int
     before: int
     after: int
-    carried: float
+    carried: float = float("nan")
 
     @property
     def frames(self) -> int:
@@ -106,7 +107,8 @@ def evaluate(
             zip(predictions.image_ids, predictions.instance_ids, strict=True)
         )
     }
-    occlusions = []
+    occlusions: list[Occlusion] = []
+    hidden_rows: list[tuple[int, int, int]] = []  # occlusion, annotation, prediction or -1
     for (video, instance), chosen in rows.items():
         chosen.sort(key=lambda n: place[n])
         seen = [n for n in chosen if visible[n]]
@@ -123,17 +125,18 @@ def evaluate(
             if not any(t in hidden and amodal[hidden[t]] for t in gap):
                 before = -1
                 continue
-            carried = [
-                _carries(truth, predictions, hidden[t], in_image, before, threshold)
-                for t in gap
-                if t in hidden and amodal[hidden[t]]
-            ]
-            share = float(np.mean(carried)) if carried else float("nan")
-            occlusions.append(
-                Occlusion(video, instance, gap.start, gap.stop - 1, before, after, share)
-            )
+            for t in gap:
+                if t in hidden and amodal[hidden[t]]:
+                    m = hidden[t]
+                    key = int(truth.image_ids[m]), before
+                    guess = in_image.get(key, -1) if before >= 0 else -1
+                    hidden_rows.append((len(occlusions), m, guess))
+            occlusions.append(Occlusion(video, instance, gap.start, gap.stop - 1, before, after))
             # What was found after the gap is what the next gap starts from.
             before = -1
+    _carry(
+        occlusions, np.array(hidden_rows, np.int64).reshape(-1, 3), truth, predictions, threshold
+    )
     return _summary(occlusions)
 
 
@@ -146,19 +149,31 @@ def _run_after(seen: list[int], start: int, place: np.ndarray) -> list[int]:
     return run
 
 
-def _carries(
+def _carry(
+    occlusions: list[Occlusion],
+    rows: np.ndarray,
     truth: AnnotationSet,
     predictions: AnnotationSet,
-    n: int,
-    in_image: dict[tuple[int, int], int],
-    identity: int,
     threshold: float,
-) -> bool:
-    guess = in_image.get((int(truth.image_ids[n]), identity), -1) if identity >= 0 else -1
-    if guess < 0:
-        return False
-    iou = image_ious(truth, predictions, np.array([n]), np.array([guess]), "amodal")
-    return bool(iou[0, 0] >= threshold)
+) -> None:
+    """Fill in in how many hidden frames the id before lies on the true place.
+
+    Args:
+        occlusions: to be filled in.
+        rows: (H, 3) occlusion, annotation, and prediction with the id before, or -1.
+        truth: what is there.
+        predictions: aligned with it.
+        threshold: least amodal IoU.
+    """
+    if not len(rows):
+        return
+    whole = truth.select(rows[:, 1]).runs("amodal")
+    guess = predictions.runs("amodal")[rows[:, 2]]
+    both = shared(whole, guess)
+    carried = both >= threshold * (whole.areas + guess.areas - both)
+    total = np.bincount(rows[:, 0], minlength=len(occlusions))
+    for n, share in enumerate(np.bincount(rows[:, 0], carried) / np.maximum(total, 1)):
+        occlusions[n].carried = float(share)
 
 
 def _summary(occlusions: list[Occlusion]) -> IdentityKept:

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from hotcoco import COCOeval
 
-from amodal_core.evaluation.matching import (
-    IOU_THRESHOLDS,
-    MAX_DETECTIONS,
-    Curves,
-    Entries,
-    curves,
-    evaluator,
-)
+from amodal_core.evaluation.matching import Curves, Entries, Matcher, Matches, curves
 from amodal_core.evaluation.protocols import Bin, Protocol
 from amodal_core.evaluation.sets import AnnotationSet
 
@@ -30,7 +21,8 @@ class Scores:
         values: number by column name, 0-1; NaN where the truth has nothing in that bin.
         per_class: AP (or AP50 where the protocol quotes only that) by class name.
         counts: entries of truth in each column's bin.
-        curves: precision and recall over all truth of the first column's bin.
+        curves: precision and recall over the first column's bin.
+        matches: what they were computed from, for comparisons with other runs.
         warnings: one line each.
     """
 
@@ -40,6 +32,7 @@ class Scores:
     per_class: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     curves: Curves | None = None
+    matches: Matches | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -48,7 +41,7 @@ class Subjects:
     """Truth and detections ready for matching, with what bins select by.
 
     Attributes:
-        images: COCO image records.
+        images: (I,) int64 ids of the images, or of the videos.
         classes: class names.
         truth: what is there.
         detections: what was predicted.
@@ -58,7 +51,7 @@ class Subjects:
         detection_occlusion: (M,) float64 by the prediction's own masks, NaN where unknown.
     """
 
-    images: list[dict[str, Any]]
+    images: np.ndarray
     classes: tuple[str, ...]
     truth: Entries
     detections: Entries
@@ -83,19 +76,10 @@ class Subjects:
                 detections &= (own >= low) & (own <= high)
         return truth, detections
 
-    def run(self, part: Bin, protocol: Protocol) -> COCOeval:
-        """Match within one bin."""
-        truth, detections = self.flags(part)
-        return evaluator(
-            self.images,
-            self.truth,
-            self.detections,
-            len(self.classes),
-            truth_inside=truth,
-            detections_inside=detections,
-            class_agnostic=protocol.class_agnostic,
-            iou_thresholds=IOU_THRESHOLDS,
-            max_detections=MAX_DETECTIONS,
+    def matcher(self, protocol: Protocol) -> Matcher:
+        """Overlaps of both sides, ready to match within bins."""
+        return Matcher(
+            self.images, self.truth, self.detections, self.classes, protocol.class_agnostic
         )
 
 
@@ -110,25 +94,24 @@ def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Sub
     Raises:
         InputError: a side has no masks of that kind.
     """
+    places = {i.id: n for n, i in enumerate(truth.images)}
 
-    def entries(part: AnnotationSet) -> Entries:
-        return Entries(
-            part.image_ids,
-            part.class_ids,
-            part.boxes if kind == "box" else None,
-            None if kind == "box" else part.rle(kind),
-            part.scores,
-            part.crowd,
-        )
+    def entries(part: AnnotationSet) -> tuple[Entries, np.ndarray]:
+        shapes = part.shapes(kind)
+        where = np.array([places[i] for i in part.image_ids.tolist()], np.int64)
+        area = part.areas("box") if isinstance(shapes, np.ndarray) else shapes.areas
+        entry = Entries(where, part.class_ids, shapes, part.scores, part.crowd)
+        return entry, area.astype(np.float64)
 
+    (true, true_area), (seen, seen_area) = entries(truth), entries(predictions)
     return Subjects(
-        images=[{"id": i.id, "width": i.width, "height": i.height} for i in truth.images],
+        images=np.array([i.id for i in truth.images], np.int64),
         classes=truth.classes,
-        truth=entries(truth),
-        detections=entries(predictions),
-        truth_area=truth.areas(kind),
+        truth=true,
+        detections=seen,
+        truth_area=true_area,
         truth_occlusion=truth.occlusion_rates,
-        detection_area=predictions.areas(kind),
+        detection_area=seen_area,
         detection_occlusion=predictions.occlusion_rates,
     )
 
@@ -160,12 +143,15 @@ def evaluate(
 def tabulate(parts: Subjects, protocol: Protocol) -> Scores:
     """Run the bins of a protocol, each once, and read off its columns."""
     scores = Scores("", protocol)
+    matcher = parts.matcher(protocol)
     done: dict[Bin, tuple[Curves, int]] = {}
     unknown = int(np.isnan(parts.truth_occlusion).sum())
     for column in protocol.columns:
         if column.bin not in done:
-            inside = parts.flags(column.bin)[0] & ~parts.truth.crowd
-            done[column.bin] = curves(parts.run(column.bin, protocol)), int(inside.sum())
+            found = matcher.run(*parts.flags(column.bin))
+            if scores.matches is None:
+                scores.matches = found
+            done[column.bin] = curves(found), int(found.truth.sum())
         curve, count = done[column.bin]
         value = (
             curve.average_recall(column.limit)

@@ -1,20 +1,26 @@
-"""COCO matching and precision-recall accumulation, on hotcoco, with bins that COCO does not have.
+"""COCO matching and precision-recall accumulation, with bins that COCO does not have.
 
 COCO knows one bin: the area. Amodal evaluation also splits by occlusion, and each paper decides in
-its own way which detections a bin ignores. Both decisions reach the library as one flag per entry:
-the `area` field is set to 1 inside the bin and to 0 outside, and the bin is the area range
-[0.5, 1.5]. Matching, ties, crowds and interpolation are the library's, bit for bit pycocotools'.
+its own way which detections a bin ignores. Here a bin is two flags, one an annotation and one a
+detection. Overlaps do not depend on the bin and are computed once; matching, ties, crowds and
+interpolation follow pycocotools, and equal it (test_evaluation_image.py).
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hotcoco import COCO, COCOeval
+from numba import njit
+
+from amodal_core.errors import InputError
+from amodal_core.evaluation.overlaps import Overlaps, Runs, grouped, overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = (1, 10, 100)
 
 
@@ -23,48 +29,80 @@ class Entries:
     """N annotations or detections in the form that COCO matching needs.
 
     Attributes:
-        image_ids: (N,) int64.
+        places: (N,) int64, the place of each entry's image (or video) in the list of them.
         class_ids: (N,) int64 from 0.
-        boxes: (N, 4) float64 xyxy in pixels, or None where masks are compared.
-        masks: N COCO RLE dictionaries, or None where boxes are compared.
+        shapes: what is compared: masks, or boxes (N, 4) float64 xyxy in pixels.
         scores: (N,) float64.
         crowd: (N,) bool.
     """
 
-    image_ids: np.ndarray
+    places: np.ndarray
     class_ids: np.ndarray
-    boxes: np.ndarray | None
-    masks: list[dict[str, Any]] | None
+    shapes: Runs | np.ndarray
     scores: np.ndarray
     crowd: np.ndarray
 
-    def _dataset(self, images: list[dict[str, Any]], classes: int, inside: np.ndarray) -> COCO:
-        records = []
-        xywh = None
-        if self.boxes is not None:
-            xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], 1)
-        for n in range(len(self.image_ids)):
-            record: dict[str, Any] = {
-                "id": n + 1,  # pycocotools takes an id of 0 for "no match"
-                "image_id": int(self.image_ids[n]),
-                "category_id": int(self.class_ids[n]) + 1,
-                "area": float(inside[n]),
-                "iscrowd": int(self.crowd[n]),
-                "score": float(self.scores[n]),
-            }
-            if xywh is not None:
-                record["bbox"] = xywh[n].tolist()
-            if self.masks is not None:
-                record["segmentation"] = self.masks[n]
-                record.setdefault("bbox", [0.0, 0.0, 0.0, 0.0])
-            records.append(record)
-        return COCO(
-            {
-                "images": images,
-                "annotations": records,
-                "categories": [{"id": c + 1, "name": str(c)} for c in range(classes)],
-            }
+
+@dataclass
+class Matches:
+    """What AP is computed from, once matching is done: D detections over I images, K classes.
+
+    Attributes:
+        images: (I,) int64 ids of all images.
+        classes: names; one name where classes are not compared.
+        image: (D,) int32 place in `images` of each detection.
+        class_id: (D,) int16.
+        rank: (D,) int16, how many better-scored detections its image has of its class.
+        score: (D,) float64.
+        hit: (D, T) bool, matched at each IoU threshold.
+        ignored: (D, T) bool, neither hit nor false positive.
+        truth: (I, K) int32 annotations that count, by image and class.
+    """
+
+    images: np.ndarray
+    classes: tuple[str, ...]
+    image: np.ndarray
+    class_id: np.ndarray
+    rank: np.ndarray
+    score: np.ndarray
+    hit: np.ndarray
+    ignored: np.ndarray
+    truth: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write as .npz, to a temporary file first."""
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        np.savez_compressed(
+            temporary,
+            allow_pickle=False,
+            images=self.images,
+            classes=np.array(self.classes),
+            image=self.image,
+            class_id=self.class_id,
+            rank=self.rank,
+            score=self.score,
+            hit=self.hit,
+            ignored=self.ignored,
+            truth=self.truth,
         )
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Matches:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or is no such file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                parts: dict[str, Any] = {k: data[k] for k in data.files}
+            parts["classes"] = tuple(parts["classes"].tolist())
+            return cls(**parts)
+        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+            raise InputError(
+                f"cannot read the matches: {error}", str(path), "run `amodal eval` again"
+            ) from error
 
 
 @dataclass
@@ -102,6 +140,12 @@ class Curves:
         chosen = chosen[chosen > -1]
         return float(chosen.mean()) if chosen.size else float("nan")
 
+    def mean_curve(self, iou: float) -> np.ndarray:
+        """(101,) float64 precision at recalls 0:.01:1, mean over classes; empty without truth."""
+        chosen = self.precision[self._at(iou)[0], :, :, -1]
+        known = (chosen > -1).all(axis=0)
+        return chosen[:, known].mean(axis=1) if known.any() else np.zeros(0)
+
     def _at(self, iou: float) -> np.ndarray:
         return np.flatnonzero(np.isclose(self.iou_thresholds, iou))
 
@@ -109,57 +153,193 @@ class Curves:
         return -1 if limit is None else self.max_detections.index(limit)
 
 
-def evaluator(
-    images: list[dict[str, Any]],
-    truth: Entries,
-    detections: Entries,
-    classes: int,
-    *,
-    truth_inside: np.ndarray | None = None,
-    detections_inside: np.ndarray | None = None,
-    class_agnostic: bool = False,
-    iou_thresholds: np.ndarray = IOU_THRESHOLDS,
-    max_detections: tuple[int, ...] = MAX_DETECTIONS,
-) -> COCOeval:
-    """Match detections to truth as COCO does; `evaluate()` has run, `accumulate()` has not.
+class Matcher:
+    """Detections and truth with their overlaps, to be matched within any number of bins.
 
     Args:
-        images: COCO image records.
+        images: (I,) int64 ids of all images, in order.
         truth: what is there.
         detections: what was predicted.
-        classes: number of classes.
-        truth_inside: (N,) bool; truth outside is ignored, and so is what is matched to it.
-        detections_inside: (M,) bool; an unmatched detection outside is not a false positive.
+        classes: names.
         class_agnostic: let every class match every other.
-        iou_thresholds: (T,) IoU from which a match counts.
-        max_detections: numbers of best-scored detections an image (and class) to look at.
     """
-    if truth_inside is None:
-        truth_inside = np.ones(len(truth.image_ids), bool)
-    if detections_inside is None:
-        detections_inside = np.ones(len(detections.image_ids), bool)
-    run = COCOeval(
-        truth._dataset(images, classes, truth_inside),
-        detections._dataset(images, classes, detections_inside),
-        "bbox" if truth.masks is None else "segm",
-    )
-    run.params.iouThrs = iou_thresholds.tolist()
-    run.params.maxDets = list(max_detections)
-    run.params.areaRng = [[0.5, 1.5]]
-    run.params.areaRngLbl = ["all"]
-    run.params.useCats = not class_agnostic
-    run.evaluate()
-    return run
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        truth: Entries,
+        detections: Entries,
+        classes: tuple[str, ...],
+        class_agnostic: bool = False,
+    ) -> None:
+        self._images = images
+        self._classes = ("all",) if class_agnostic else classes
+        self._crowd = truth.crowd
+        count, k = len(images), len(self._classes)
+        # Ties are broken by position; without classes, pycocotools lists class after class.
+        best = -detections.scores
+        keys = (detections.class_ids, best) if class_agnostic else (best, detections.class_ids)
+        self._overlaps: Overlaps = overlaps(
+            truth.shapes,
+            detections.shapes,
+            grouped(truth.places, count, truth.class_ids),
+            grouped(detections.places, count, *keys),
+            truth.crowd,
+        )
+        found = self._overlaps
+        self._truth_places = truth.places[found.truth]
+        self._places = detections.places[found.predictions]
+        self._truth_class = truth.class_ids[found.truth]
+        self._class = detections.class_ids[found.predictions]
+        if class_agnostic:
+            self._truth_class = np.zeros_like(self._truth_class)
+            self._class = np.zeros_like(self._class)
+        group = self._places * k + self._class  # sorted: one image's detections of one class
+        self._rank = np.arange(len(group)) - np.searchsorted(group, group)
+        self._kept = np.flatnonzero(self._rank < MAX_DETECTIONS[-1])
+        self._scores = detections.scores[found.predictions]
+
+    def run(self, truth_inside: np.ndarray, detections_inside: np.ndarray) -> Matches:
+        """Match within a bin.
+
+        Args:
+            truth_inside: (N,) bool; truth outside is ignored, and so is what is matched to it.
+            detections_inside: (M,) bool; an unmatched detection outside is no false positive.
+        """
+        found = self._overlaps
+        ignore = (~truth_inside | self._crowd)[found.truth]
+        hit = np.zeros((len(self._rank), len(IOU_THRESHOLDS)), bool)
+        ignored = np.zeros_like(hit)
+        _match(
+            self._truth_class,
+            ignore,
+            self._crowd[found.truth],
+            found.truth_first,
+            self._class,
+            self._rank,
+            detections_inside[found.predictions],
+            found.predictions_first,
+            found.first,
+            found.ious,
+            IOU_THRESHOLDS,
+            MAX_DETECTIONS[-1],
+            hit,
+            ignored,
+        )
+        truth = np.zeros((len(self._images), len(self._classes)), np.int32)
+        np.add.at(truth, (self._truth_places[~ignore], self._truth_class[~ignore]), 1)
+        kept = self._kept
+        return Matches(
+            self._images,
+            self._classes,
+            self._places[kept].astype(np.int32),
+            self._class[kept].astype(np.int16),
+            self._rank[kept].astype(np.int16),
+            self._scores[kept],
+            hit[kept],
+            ignored[kept],
+            truth,
+        )
 
 
-def curves(run: COCOeval) -> Curves:
-    """Accumulate a run of `evaluator` to precision-recall curves."""
-    run.accumulate()
-    tables: dict[str, Any] = run.eval or {}
-    return Curves(
-        precision=np.asarray(tables["precision"])[:, :, :, 0],
-        recall=np.asarray(tables["recall"])[:, :, 0],
-        scores=np.asarray(tables["scores"])[:, :, :, 0],
-        iou_thresholds=np.asarray(run.params.iouThrs),
-        max_detections=tuple(run.params.maxDets),
-    )
+@njit(cache=True, nogil=True)
+def _match(  # type: ignore[no-untyped-def]
+    truth_class,
+    ignore,
+    crowd,
+    truth_first,
+    classes,
+    rank,
+    inside,
+    first,
+    block,
+    ious,
+    thresholds,
+    limit,
+    hit,
+    ignored,
+):
+    """Pycocotools' evaluateImg for all images: entries are sorted by image, detections by score."""
+    taken = np.zeros(len(truth_class), np.bool_)
+    for image in range(len(first) - 1):
+        t0, t1 = truth_first[image], truth_first[image + 1]
+        columns = first[image + 1] - first[image]
+        for t in range(len(thresholds)):
+            taken[t0:t1] = False
+            for d in range(first[image], first[image + 1]):
+                if rank[d] >= limit:
+                    continue
+                best, best_iou = -1, min(thresholds[t], 1 - 1e-10)
+                # What counts comes first; what is ignored is taken only where nothing else is left.
+                for wanted in range(2):
+                    for g in range(t0, t1):
+                        if ignore[g] != (wanted == 1) or truth_class[g] != classes[d]:
+                            continue
+                        if taken[g] and not crowd[g]:
+                            continue
+                        iou = ious[block[image] + (g - t0) * columns + d - first[image]]
+                        if iou >= best_iou:
+                            best, best_iou = g, iou
+                    if best >= 0:
+                        break
+                if best >= 0:
+                    taken[best] = True
+                    hit[d, t] = True
+                    ignored[d, t] = ignore[best]
+                else:
+                    ignored[d, t] = not inside[d]
+
+
+def curves(found: Matches, max_detections: tuple[int, ...] = MAX_DETECTIONS) -> Curves:
+    """Accumulate matches to precision-recall curves."""
+    t, k, m = found.hit.shape[1], len(found.classes), len(max_detections)
+    precision = np.full((t, len(RECALLS), k, m), -1.0)
+    scores = np.full_like(precision, -1.0)
+    recall = np.full((t, k, m), -1.0)
+    positives = found.truth.sum(axis=0)
+    order = np.argsort(-found.score, kind="stable")
+    of_class = found.class_id[order]
+    for c in range(k):
+        if not positives[c]:
+            continue
+        mine = order[of_class == c]
+        for n, limit in enumerate(max_detections):
+            chosen = mine[found.rank[mine] < limit]
+            _accumulate(
+                found.hit[chosen],
+                found.ignored[chosen],
+                found.score[chosen],
+                float(positives[c]),
+                RECALLS,
+                precision[:, :, c, n],
+                recall[:, c, n],
+                scores[:, :, c, n],
+            )
+    return Curves(precision, recall, scores, IOU_THRESHOLDS[:t], max_detections)
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(hit, ignored, score, positives, recalls, precision, recall, scores):  # type: ignore[no-untyped-def]
+    """Pycocotools' accumulate for one class and limit; detections best first."""
+    n = len(score)
+    exact = np.empty(n)
+    reached = np.empty(n)
+    for t in range(hit.shape[1]):
+        true, false = 0.0, 0.0
+        for d in range(n):
+            if not ignored[d, t]:
+                if hit[d, t]:
+                    true += 1
+                else:
+                    false += 1
+            reached[d] = true / positives
+            exact[d] = true / (true + false + 2.220446049250313e-16)
+        recall[t] = reached[n - 1] if n else 0.0
+        for d in range(n - 2, -1, -1):
+            exact[d] = max(exact[d], exact[d + 1])
+        d = 0
+        for r in range(len(recalls)):
+            while d < n and reached[d] < recalls[r]:
+                d += 1
+            precision[t, r] = exact[d] if d < n else 0.0
+            scores[t, r] = score[d] if d < n else 0.0

@@ -8,13 +8,11 @@ Sources: EoRaS (ICCV 2023) and SaVos (NeurIPS 2022) with their public evaluation
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 
+from amodal_core.evaluation.overlaps import shared
 from amodal_core.evaluation.pairs import assign, assign_by_id
 from amodal_core.evaluation.sets import AnnotationSet
 
@@ -105,40 +103,6 @@ class OccludedIou:
     paired: float
 
 
-def _area(rle: dict[str, Any]) -> int:
-    return int(coco.area(rle))
-
-
-def _both(*masks: dict[str, Any]) -> int:
-    return _area(coco.merge(list(masks), intersect=True))
-
-
-def pair_ious(
-    whole: dict[str, Any], seen: dict[str, Any], predicted: dict[str, Any]
-) -> tuple[float, float, int]:
-    """IoU of the whole and of the hidden part of one object.
-
-    Args:
-        whole: true amodal mask A, COCO RLE.
-        seen: true visible mask V.
-        predicted: predicted amodal mask P.
-
-    Returns:
-        IoU(P, A), IoU(P - V, A - V), and |A - V| in pixels. An IoU of two empty masks is 1.
-    """
-    a, p = _area(whole), _area(predicted)
-    a_hidden = a - _both(whole, seen)
-    p_hidden = p - _both(predicted, seen)
-    common = _both(whole, predicted)
-    common_hidden = common - _both(whole, predicted, seen)
-    union, union_hidden = a + p - common, a_hidden + p_hidden - common_hidden
-    return (
-        common / union if union else 1.0,
-        common_hidden / union_hidden if union_hidden else 1.0,
-        a_hidden,
-    )
-
-
 def evaluate(
     truth: AnnotationSet, predictions: AnnotationSet, protocol: OccludedIouProtocol
 ) -> OccludedIou:
@@ -153,44 +117,46 @@ def evaluate(
         InputError: a side lacks the masks.
     """
     truth = truth.select(~truth.crowd)
-    whole, seen, predicted = truth.rle("amodal"), truth.rle("visible"), predictions.rle("amodal")
+    whole, seen, predicted = truth.runs("amodal"), truth.runs("visible"), predictions.runs("amodal")
     if protocol.pairing == "id":
         pairs = assign_by_id(truth, predictions)
     else:
-        predictions.rle("visible")
         pairs = assign(truth, predictions, "visible", 0.5, class_agnostic=True)
-    videos = {i.id: i.video or i.name or i.id for i in truth.images}
-    full: dict[Any, list[float]] = defaultdict(list)
-    hidden: dict[Any, list[float]] = defaultdict(list)
-    for n, pair in enumerate(pairs):
-        if pair < 0 and not protocol.missing_counts:
-            continue
-        group = videos[int(truth.image_ids[n])] if protocol.average == "video" else None
-        guess = (
-            predicted[pair]
-            if pair >= 0
-            else {"size": whole[n]["size"], "counts": _nothing(whole[n]["size"])}
-        )
-        if protocol.merge_visible and pair >= 0:
-            guess = coco.merge([guess, seen[n]])
-        iou, iou_hidden, area_hidden = pair_ious(whole[n], seen[n], guess)
-        full[group].append(iou)
-        if area_hidden > 0 if protocol.skip_empty else iou_hidden != 1.0:
-            hidden[group].append(iou_hidden)
-
-    def mean(groups: dict[Any, list[float]]) -> float:
-        return float(np.mean([np.mean(g) for g in groups.values()])) if groups else float("nan")
-
+    compared = np.ones(len(pairs), bool) if protocol.missing_counts else pairs >= 0
+    guess = predicted[pairs]
+    a, v, p = whole.areas, seen.areas, guess.areas
+    av, pv, ap = shared(whole, seen), shared(guess, seen), shared(whole, guess)
+    apv = shared(whole & seen, guess)
+    if protocol.merge_visible:
+        p, pv, ap, apv = p + v - pv, v, ap + av - apv, av
+    hidden = a - av
+    full = _share(ap, a + p - ap)
+    occluded = _share(ap - apv, hidden + (p - pv) - (ap - apv))
+    chosen = compared & ((hidden > 0) if protocol.skip_empty else (occluded != 1.0))
+    groups = None
+    if protocol.average == "video":
+        videos = {i.id: i.video or i.name or str(i.id) for i in truth.images}
+        groups = np.array([videos[i] for i in truth.image_ids.tolist()])
     return OccludedIou(
         protocol,
-        mean(full),
-        mean(hidden),
-        sum(map(len, full.values())),
-        sum(map(len, hidden.values())),
+        _mean(full, compared, groups),
+        _mean(occluded, chosen, groups),
+        int(compared.sum()),
+        int(chosen.sum()),
         float(np.mean(pairs >= 0)) if len(pairs) else float("nan"),
     )
 
 
-def _nothing(size: Any) -> bytes:
-    counts: bytes = coco.encode(np.zeros(tuple(size), np.uint8, order="F"))["counts"]
-    return counts
+def _share(shared_pixels: np.ndarray, union: np.ndarray) -> np.ndarray:
+    """IoU; of two empty masks it is 1."""
+    return np.where(union > 0, shared_pixels / np.maximum(union, 1), 1.0)
+
+
+def _mean(values: np.ndarray, chosen: np.ndarray, groups: np.ndarray | None) -> float:
+    """Mean of the chosen values, or of their means by group."""
+    if not chosen.any():
+        return float("nan")
+    if groups is None:
+        return float(values[chosen].mean())
+    _, group = np.unique(groups[chosen], return_inverse=True)
+    return float((np.bincount(group, values[chosen]) / np.bincount(group)).mean())

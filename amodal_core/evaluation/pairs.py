@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
+from amodal_core.evaluation.overlaps import Overlaps, overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 
-def by_image(
-    truth: AnnotationSet, predictions: AnnotationSet
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Image id with the positions of its annotations and of its predictions, in image order."""
-    order = {image.id: n for n, image in enumerate(truth.images)}
+def image_overlaps(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Overlaps:
+    """IoU of all annotations and predictions, image by image in the order of `truth.images`.
 
-    def grouped(part: AnnotationSet) -> list[np.ndarray]:
-        places = np.array([order[int(i)] for i in part.image_ids], np.int64)
-        sorting = np.argsort(places, kind="stable")
-        cuts = np.searchsorted(places[sorting], np.arange(1, len(order)))
-        return np.split(sorting, cuts)
+    Args:
+        truth: N annotations; crowds are compared like any other.
+        predictions: aligned with them (`sets.aligned`).
+        kind: "box", "visible" or "amodal".
 
-    mine, theirs = grouped(truth), grouped(predictions)
-    for n, image in enumerate(truth.images):
-        yield image.id, mine[n], theirs[n]
-
-
-def image_ious(
-    truth: AnnotationSet, predictions: AnnotationSet, a: np.ndarray, b: np.ndarray, kind: str
-) -> np.ndarray:
-    """(len(a), len(b)) float64 IoU between annotations `a` and predictions `b` of one image."""
-    if not len(a) or not len(b):
-        return np.zeros((len(a), len(b)))
-    if kind == "box":
-        one, two = (
-            [[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in s.boxes[i].tolist()]
-            for s, i in ((truth, a), (predictions, b))
-        )
-        return np.asarray(coco.iou(one, two, [False] * len(b)))
-    sizes = truth.sizes()
-    size = list(sizes[int(truth.image_ids[a[0]])])
-
-    def masks(part: AnnotationSet, chosen: np.ndarray) -> list[dict[str, object]]:
-        counts = part.amodal if kind == "amodal" else part.visible
-        return [{"size": size, "counts": counts[i]} for i in chosen]
-
-    return np.asarray(coco.iou(masks(truth, a), masks(predictions, b), [False] * len(b)))
+    Raises:
+        InputError: a side has no masks of that kind.
+    """
+    return overlaps(
+        truth.shapes(kind),
+        predictions.shapes(kind),
+        truth.by_image(truth.images),
+        predictions.by_image(truth.images),
+    )
 
 
 def assign(
@@ -56,6 +34,7 @@ def assign(
     kind: str = "amodal",
     threshold: float = 0.5,
     class_agnostic: bool = False,
+    found: Overlaps | None = None,
 ) -> np.ndarray:
     """The prediction that belongs to each annotation: the assignment of largest total IoU.
 
@@ -65,18 +44,22 @@ def assign(
         kind: "box", "visible" or "amodal".
         threshold: least IoU of a pair.
         class_agnostic: pair objects of different classes too.
+        found: the overlaps, where they are known.
 
     Returns:
         (N,) int64 positions in `predictions`, -1 where none reaches the threshold.
     """
+    found = found or image_overlaps(truth, predictions, kind)
     pairs = np.full(len(truth), -1, np.int64)
-    for _, a, b in by_image(truth, predictions):
-        ious = image_ious(truth, predictions, a, b, kind)
+    for n in range(len(found)):
+        a, b, ious = found[n]
+        possible = ious >= threshold
         if not class_agnostic:
-            ious = np.where(truth.class_ids[a][:, None] == predictions.class_ids[b][None], ious, 0)
-        ious = np.where(ious >= threshold, ious, 0)
-        rows, columns = linear_sum_assignment(ious, maximize=True)
-        good = ious[rows, columns] > 0
+            possible &= truth.class_ids[a][:, None] == predictions.class_ids[b][None]
+        if not possible.any():
+            continue
+        rows, columns = linear_sum_assignment(np.where(possible, ious, 0), maximize=True)
+        good = possible[rows, columns]
         pairs[a[rows[good]]] = b[columns[good]]
     return pairs
 
@@ -84,16 +67,11 @@ def assign(
 def assign_by_id(truth: AnnotationSet, predictions: AnnotationSet) -> np.ndarray:
     """The prediction with the same instance id in the same image, as (N,) positions or -1."""
     places = {
-        (int(i), int(k)): n
+        (i, k): n
         for n, (i, k) in enumerate(
-            zip(predictions.image_ids, predictions.instance_ids, strict=True)
+            zip(predictions.image_ids.tolist(), predictions.instance_ids.tolist(), strict=True)
         )
         if k >= 0
     }
-    return np.array(
-        [
-            places.get((int(i), int(k)), -1)
-            for i, k in zip(truth.image_ids, truth.instance_ids, strict=True)
-        ],
-        np.int64,
-    )
+    keys = zip(truth.image_ids.tolist(), truth.instance_ids.tolist(), strict=True)
+    return np.array([places.get(key, -1) for key in keys], np.int64)

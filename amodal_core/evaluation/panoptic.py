@@ -12,13 +12,11 @@ Stuff is not predicted by any model here, so these are the things' columns only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
-from amodal_core.evaluation.pairs import by_image
+from amodal_core.evaluation.overlaps import overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 
@@ -45,24 +43,6 @@ class PanopticScores:
     per_class: dict[str, tuple[float, float]]
 
 
-def _hidden(part: AnnotationSet, chosen: np.ndarray, size: list[int]) -> np.ndarray:
-    """(n, H, W) bool: amodal without visible."""
-    if not len(chosen):
-        return np.zeros((0, *size), bool)
-    whole = coco.decode([{"size": size, "counts": part.amodal[i]} for i in chosen])
-    seen = coco.decode([{"size": size, "counts": part.visible[i]} for i in chosen])
-    return ((whole > 0) & ~(seen > 0)).transpose(2, 0, 1)
-
-
-def _encode(masks: np.ndarray) -> list[dict[str, object]]:
-    if not len(masks):
-        return []
-    encoded: list[dict[str, object]] = coco.encode(
-        np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))
-    )
-    return encoded
-
-
 def evaluate(truth: AnnotationSet, predictions: AnnotationSet) -> PanopticScores:
     """APQ and APC of things.
 
@@ -73,36 +53,18 @@ def evaluate(truth: AnnotationSet, predictions: AnnotationSet) -> PanopticScores
     Raises:
         InputError: a side lacks the masks.
     """
-    for part in (truth, predictions):
-        part.rle("amodal")
-        part.rle("visible")
     k = len(truth.classes)
     iou, tp, fp, fn = (np.zeros((k, 2)) for _ in range(4))  # columns: visible, hidden
     covered, area = np.zeros((k, 2)), np.zeros((k, 2))
-    sizes = truth.sizes()
-    for image, a, b in by_image(truth, predictions):
-        size = list(sizes[image])
-        hidden_a, hidden_b = (
-            _encode(_hidden(truth, a, size)),
-            _encode(_hidden(predictions, b, size)),
-        )
-        amodal_a = [{"size": size, "counts": truth.amodal[i]} for i in a]
-        amodal_b = [{"size": size, "counts": predictions.amodal[i]} for i in b]
-        visible_a = [{"size": size, "counts": truth.visible[i]} for i in a]
-        visible_b = [{"size": size, "counts": predictions.visible[i]} for i in b]
-
-        def matrix(one: list[Any], two: list[Any]) -> np.ndarray:
-            if not one or not two:
-                return np.zeros((len(one), len(two)))
-            return np.asarray(coco.iou(one, two, [False] * len(two)))
-
-        amodal, visible, hidden = (
-            matrix(amodal_a, amodal_b),
-            matrix(visible_a, visible_b),
-            matrix(hidden_a, hidden_b),
-        )
-        occluded_a = np.array([coco.area(m) > 0 for m in hidden_a], bool)
-        occluded_b = np.array([coco.area(m) > 0 for m in hidden_b], bool)
+    orders = truth.by_image(truth.images), predictions.by_image(truth.images)
+    whole = truth.runs("amodal"), predictions.runs("amodal")
+    seen = truth.runs("visible"), predictions.runs("visible")
+    unseen = whole[0] - seen[0], whole[1] - seen[1]
+    each = [overlaps(*masks, *orders) for masks in (whole, seen, unseen)]
+    areas = np.stack([seen[0].areas, unseen[0].areas], axis=1).astype(np.float64)
+    for image in range(len(truth.images)):
+        (a, b, amodal), (*_, visible), (*_, hidden) = (found[image] for found in each)
+        occluded_a, occluded_b = unseen[0].areas[a] > 0, unseen[1].areas[b] > 0
         class_a, class_b = truth.class_ids[a], predictions.class_ids[b]
         same = class_a[:, None] == class_b[None]
         # Pairs of another class cost more than any of the same class, as in the original.
@@ -126,13 +88,12 @@ def evaluate(truth: AnnotationSet, predictions: AnnotationSet) -> PanopticScores
             fp[class_b[c], 1] += occluded_b[c]
         for r in range(len(a)):
             n = class_a[r]
-            areas = float(coco.area(visible_a[r])), float(coco.area(hidden_a[r]))
-            area[n] += areas
+            area[n] += areas[a[r]]
             candidates = np.flatnonzero(same[r])
             if len(candidates):
                 best = candidates[np.argmax(visible[r, candidates])]
                 if visible[r, best] > 0:
-                    covered[n] += areas[0] * visible[r, best], areas[1] * hidden[r, best]
+                    covered[n] += areas[a[r]] * (visible[r, best], hidden[r, best])
 
     def mean(top: np.ndarray, bottom: np.ndarray, known: np.ndarray) -> tuple[float, np.ndarray]:
         values = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)

@@ -18,7 +18,6 @@ from amodal_core.evaluation import (
     tracking,
     video_level,
 )
-from amodal_core.evaluation.bootstrap import Matches, matches
 from amodal_core.evaluation.image_level import Scores
 from amodal_core.evaluation.protocols import Protocol
 from amodal_core.evaluation.sets import AnnotationSet, aligned
@@ -59,7 +58,6 @@ class Evaluation:
         tables: the rest.
         confusion: predicted classes by occlusion, see `failures.confusion`.
         failures: the objects that lose most pixels, worst first.
-        matches: by kind, for comparisons with other runs.
         warnings: one line each.
     """
 
@@ -70,7 +68,6 @@ class Evaluation:
     tables: dict[str, Table] = field(default_factory=dict)
     confusion: dict[str, failures.Confusion] = field(default_factory=dict)
     failures: list[failures.Failure] = field(default_factory=list)
-    matches: dict[str, Matches] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -148,10 +145,6 @@ def evaluate(
         scores = module.evaluate(truth, predictions, kind, protocol)
         result.scores[kind] = scores
         result.warnings.extend(f"{kind}: {w}" for w in scores.warnings)
-        parts = module.subjects(truth, predictions, kind)
-        run = parts.run(protocol.columns[0].bin, protocol)
-        names = ("all",) if protocol.class_agnostic else truth.classes
-        result.matches[kind] = matches(run, names)
     masks = {k: truth.has(k) and predictions.has(k) for k in ("visible", "amodal")}
     if masks["amodal"]:
         _objects(result, truth, predictions, masks["visible"], step)
@@ -171,10 +164,11 @@ def _objects(
     agnostic = result.protocol.class_agnostic
     step("pairs of objects")
     sure = predictions.select(predictions.scores >= failures.SURE)
-    free = pairs.assign(truth, sure, "amodal", 0.5, class_agnostic=True)
+    found = pairs.image_overlaps(truth, sure, "amodal")
+    free = pairs.assign(truth, sure, "amodal", 0.5, class_agnostic=True, found=found)
     if not agnostic:
         result.confusion = failures.confusion(truth, sure, free)
-    result.failures = failures.worst(truth, sure)
+    result.failures = failures.worst(truth, found)
     depth = order_and_depth.depth_error(truth, sure, free)
     if depth.objects:
         values = {k: v for k, v in asdict(depth).items() if isinstance(v, float)}

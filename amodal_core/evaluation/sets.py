@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amodal_core.errors import InputError
+from amodal_core.evaluation.overlaps import Runs, grouped, parse
 from amodal_core.frame import Sample, Tracks
-from amodal_core.masks.mask_set import RleMasks
 
 KINDS = ("box", "visible", "amodal")
 
@@ -113,15 +112,32 @@ class AnnotationSet:
         """(N,) float64 areas in pixels: of the masks, or of the boxes."""
         if kind == "box":
             return np.prod(np.clip(self.boxes[:, 2:] - self.boxes[:, :2], 0, None), axis=1)
-        # Not pycocotools.mask.area: with NumPy 2 it overflows on 256 masks and more.
-        areas = np.zeros(len(self), np.float64)
-        members: dict[tuple[int, int], list[int]] = defaultdict(list)
+        return self.runs(kind).areas.astype(np.float64)
+
+    def runs(self, kind: str) -> Runs:
+        """The masks of one kind as runs, parsed anew at each call.
+
+        Raises:
+            InputError: an entry has no such mask, or one that is no RLE of its image's size.
+        """
         masks = self.rle(kind)
-        for n, mask in enumerate(masks):
-            members[mask["size"][0], mask["size"][1]].append(n)
-        for size, chosen in members.items():
-            areas[chosen] = RleMasks(size, [masks[n]["counts"] for n in chosen]).areas()
-        return areas
+        size = np.array([m["size"] for m in masks], np.int64).reshape(-1, 2)
+        try:
+            return parse([m["counts"] for m in masks], size[:, 0], size[:, 1])
+        except ValueError as error:
+            raise InputError(
+                f"a broken {kind} mask: {error}", "", "write the file again"
+            ) from error
+
+    def shapes(self, kind: str) -> Runs | np.ndarray:
+        """What `kind` of evaluation compares: masks, or boxes (N, 4) float64 xyxy."""
+        return self.boxes if kind == "box" else self.runs(kind)
+
+    def by_image(self, images: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Positions sorted by image, and where each of `images` begins, see `overlaps.grouped`."""
+        places = {image.id: n for n, image in enumerate(images)}
+        mine = np.array([places[i] for i in self.image_ids.tolist()], np.int64)
+        return grouped(mine, len(images))
 
     def select(self, index: np.ndarray) -> AnnotationSet:
         """The entries at `index` (boolean mask or positions); the list of images stays."""

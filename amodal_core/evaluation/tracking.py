@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation.pairs import by_image, image_ious
+from amodal_core.evaluation.pairs import image_overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 # TrackEval's field, whether it is an array over 19 IoU thresholds, and our name.
@@ -89,11 +89,11 @@ def _sequences(
     truth: AnnotationSet, predictions: AnnotationSet, kind: str
 ) -> dict[str, dict[str, Any]]:
     """TrackEval's input by video: contiguous ids and similarities frame by frame."""
-    frames = {i.id: i for i in truth.images}
+    found = image_overlaps(truth, predictions, kind)
     sequences: dict[str, dict[str, Any]] = {}
     parts: dict[str, list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
-    for image, a, b in by_image(truth, predictions):
-        ious = image_ious(truth, predictions, a, b, kind)
+    for n, image in enumerate(truth.images):
+        a, b, ious = found[n]
         real = ~truth.crowd[a]
         if not real.all() and len(b):
             rows, columns = linear_sum_assignment(
@@ -103,9 +103,7 @@ def _sequences(
             on_crowd = (ious[~real] >= _CROWD_IOU).any(axis=0)
             on_crowd[taken] = False
             b, ious = b[~on_crowd], ious[:, ~on_crowd]
-        parts[frames[image].video].append(
-            (frames[image].frame, a[real], b, np.ascontiguousarray(ious[real]))
-        )
+        parts[image.video].append((image.frame, a[real], b, np.ascontiguousarray(ious[real])))
     for video, rows in parts.items():
         rows.sort(key=lambda r: r[0])
         mine = [truth.instance_ids[a] for _, a, _, _ in rows]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from amodal_core.errors import InputError
+from amodal_core.evaluation import overlaps
 from amodal_core.evaluation.image_level import Scores, Subjects, tabulate
 from amodal_core.evaluation.matching import Entries
 from amodal_core.evaluation.protocols import Protocol
@@ -75,7 +76,7 @@ def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Sub
     true, true_area, true_occlusion = _tracks(truth, kind, places, sizes, "ground truth")
     seen, seen_area, seen_occlusion = _tracks(predictions, kind, places, sizes, "predictions")
     return Subjects(
-        images=[{"id": n, "width": w, "height": h} for n, (h, w) in sizes.items()],
+        images=np.array(list(sizes), np.int64),
         classes=truth.classes,
         truth=true,
         detections=seen,
@@ -117,20 +118,19 @@ def _tracks(
         score.append(float(part.scores[chosen].mean()))
         classes.append(int(np.bincount(part.class_ids[chosen]).argmax()))
         crowd.append(bool(part.crowd[chosen].any()))
+    videos = np.array([video for video, _ in members], np.int64)
+    extent = np.array([sizes[int(v)] for v in videos], np.int64).reshape(-1, 2)
     entries = Entries(
-        np.array([video for video, _ in members], np.int64),
+        videos - 1,
         np.array(classes, np.int64),
-        None,
-        masks,
+        overlaps.parse(masks, extent[:, 0], extent[:, 1]),
         np.array(score, np.float64),
         np.array(crowd, bool),
     )
     return entries, np.array(area, np.float64), np.array(occlusion, np.float64)
 
 
-def _side_by_side(
-    masks: list[dict[str, Any]], offsets: list[int], size: tuple[int, int]
-) -> dict[str, Any]:
+def _side_by_side(masks: list[dict[str, Any]], offsets: list[int], size: tuple[int, int]) -> bytes:
     """One COCO RLE of an image of `size` from the masks of frames that begin at pixel offsets."""
     height, width = masks[0]["size"]
     runs, first = rle.parse([m["counts"] for m in masks], height * width)
@@ -139,5 +139,4 @@ def _side_by_side(
     meet = np.flatnonzero(runs[1:, 0] == runs[:-1, 1])
     begin, end = np.delete(runs[:, 0], meet + 1), np.delete(runs[:, 1], meet)
     joined = np.stack([begin, end], axis=1)
-    counts = rle.pack(joined, np.array([0, len(joined)], np.int64), size[0] * size[1])[0]
-    return {"size": list(size), "counts": counts}
+    return rle.pack(joined, np.array([0, len(joined)], np.int64), size[0] * size[1])[0]
