@@ -9,6 +9,7 @@ import numpy as np
 from amodal_core.bags.sensors import image_message, read_points
 from amodal_core.geometry.projection import depth_image
 from amodal_core.sync import MatchedSet
+from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import SYNCHRONISER, Declaration
@@ -27,6 +28,14 @@ class DepthProjection(SyncedNode):
         publishes=(DEPTH,),
         parameters=(*SYNCHRONISER, *CALIBRATED),
     )
+
+    def configure(self) -> None:
+        """Compile the projection before the first scan comes."""
+        frame = warm_up_frame()
+        assert frame.points is not None
+        assert frame.calibration is not None
+        depth_image(frame.points, frame.calibration)
+        super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
         """A calibration and a scan; the calibration has the image's stamp."""

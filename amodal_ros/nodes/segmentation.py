@@ -12,7 +12,9 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Report
 from amodal_core.models import registry
 from amodal_core.models.base import Model
+from amodal_core.pipeline import Pipeline
 from amodal_core.sync import MatchedSet
+from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import SYNCHRONISER, Declaration, Parameter, Topic
@@ -55,6 +57,9 @@ class Segmentation(SyncedNode):
                 needs.append(topic)
         self._needs = tuple(needs)
         super().configure()
+        # A model's first frame compiles and allocates: seconds, in which no real frame may wait.
+        self.model.infer([Pipeline.project(warm_up_frame(), Report())])
+        self.model.reset()
         self.get_logger().info(
             f"model {self.model.name} on {self.value('device')}, "
             f"inputs: {', '.join(sorted(self.model.inputs))}"

@@ -1,0 +1,218 @@
+"""`amodal doctor`: what is there, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from amodal_core.errors import InputError
+
+_BUFFER = 10 * 2**20  # bytes; a scan is 2 MB in fragments
+_LOOPBACK = """
+import sys, time
+import amodal_ros, rclpy
+from std_msgs.msg import UInt64
+rclpy.init()
+node = rclpy.create_node("doctor_" + sys.argv[1])
+got = []
+if sys.argv[1] == "ask":
+    node.create_subscription(UInt64, "doctor", lambda m: got.append(m.data), 10)
+else:
+    pub = node.create_publisher(UInt64, "doctor", 10)
+end = time.monotonic() + 8
+while time.monotonic() < end and not got:
+    if sys.argv[1] == "tell":
+        pub.publish(UInt64(data=42))
+    rclpy.spin_once(node, timeout_sec=0.1)
+node.destroy_node()
+rclpy.shutdown()
+sys.exit(0 if got and got[0] == 42 else 1)
+"""
+
+
+class Finding(NamedTuple):
+    """One line of the doctor: what, its state (ok, missing or optional), detail, cure."""
+
+    what: str
+    state: str
+    detail: str
+    cure: str = ""
+
+
+def command() -> None:
+    """Check this machine: ROS 2, DDS, GPU, codecs, EGL. Exit code 1 where something needed fails.
+
+    [bold]Example[/]
+
+      amodal doctor
+    """
+    table = Table("", "what", "state", "what to do", box=None, header_style="bold")
+    marks = {"ok": "[green]ok[/]", "optional": "[yellow]--[/]", "missing": "[red]!![/]"}
+    failed = False
+    console = Console()
+    with Console(stderr=True).status("looking around"):
+        for check in CHECKS:
+            found = check()
+            failed = failed or found.state == "missing"
+            table.add_row(marks[found.state], found.what, found.detail, found.cure)
+    console.print(table)
+    raise typer.Exit(1 if failed else 0)
+
+
+def check_python() -> Finding:
+    """The interpreter and the machine."""
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    text += f", {os.cpu_count()} cores"
+    return Finding("Python", "ok", text)
+
+
+def check_ros() -> Finding:
+    """A sourced ROS 2, or the embedded one."""
+    from amodal_ros.cli.launch import has_ros2
+
+    if has_ros2():
+        return Finding("ROS 2", "ok", f"{os.environ.get('ROS_DISTRO', 'unknown')}, sourced")
+    return Finding(
+        "ROS 2",
+        "ok",
+        f"embedded, on cyclonedds {_version('cyclonedds')}",
+        "for rviz2 and the ros2 command: https://docs.ros.org/en/jazzy/Installation.html",
+    )
+
+
+def check_messages() -> Finding:
+    """Our message package."""
+    try:
+        import_module("amodal_msgs.msg")
+    except ImportError as error:
+        cure = "colcon build --base-paths . amodal_msgs && . install/setup.bash"
+        return Finding("amodal_msgs", "missing", str(error), cure)
+    return Finding("amodal_msgs", "ok", "importable")
+
+
+def check_dds() -> Finding:
+    """Two processes that talk to each other, on a domain of their own."""
+    environment = dict(os.environ, ROS_DOMAIN_ID="99")
+    command_line = [sys.executable, "-c", _LOOPBACK]
+    with subprocess.Popen(
+        [*command_line, "tell"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as teller:
+        heard = subprocess.run(
+            [*command_line, "ask"], env=environment, capture_output=True, text=True, check=False
+        )
+        teller.terminate()
+    if heard.returncode == 0:
+        return Finding("DDS", "ok", "two processes hear each other")
+    reason = (heard.stderr.strip().splitlines() or ["no message came in 8 s"])[-1]
+    return Finding("DDS", "missing", reason, "allow multicast on lo: ip link set lo multicast on")
+
+
+def check_buffers() -> Finding:
+    """How much the kernel keeps for a socket."""
+    try:
+        size = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    except (OSError, ValueError):
+        return Finding("socket buffers", "optional", "not known on this system")
+    text = f"net.core.rmem_max is {size / 2**20:.1f} MB"
+    if size < _BUFFER:
+        cure = f"against lost scans with best effort: sysctl -w net.core.rmem_max={_BUFFER}"
+        return Finding("socket buffers", "optional", text, cure)
+    return Finding("socket buffers", "ok", text)
+
+
+def check_torch() -> Finding:
+    """PyTorch."""
+    try:
+        torch = import_module("torch")
+    except ImportError as error:
+        return Finding("PyTorch", "missing", str(error), "pip install torch torchvision")
+    return Finding("PyTorch", "ok", torch.__version__)
+
+
+def check_gpu() -> Finding:
+    """A GPU that PyTorch can use."""
+    try:
+        torch = import_module("torch")
+    except ImportError:
+        return Finding("GPU", "optional", "not asked: no PyTorch")
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        text = f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GB free"
+        return Finding("GPU", "ok", text, "device:=cuda:0")
+    if shutil.which("nvidia-smi"):
+        return Finding(
+            "GPU", "optional", "there, but PyTorch cannot use it", "install a CUDA build of torch"
+        )
+    return Finding("GPU", "optional", "none; the model `geometric` needs none")
+
+
+def check_codec() -> Finding:
+    """An H.264 encoder, for overlay videos."""
+    try:
+        av = import_module("av")
+        av.codec.Codec("libx264", "w")
+    except Exception as error:
+        cure = "pip install av (its wheels bring FFmpeg), or replay with --no-video"
+        return Finding("H.264", "optional", f"no encoder: {error}", cure)
+    return Finding("H.264", "ok", f"libx264 of av {_version('av')}")
+
+
+def check_egl() -> Finding:
+    """Rendering without a screen, for synthetic drives."""
+    try:
+        render = import_module("amodal_core.synthetic.render")
+        context = render.create_context()
+    except InputError as error:
+        return Finding("EGL", "optional", error.what, error.cure)
+    except Exception as error:
+        return Finding("EGL", "optional", str(error), "apt install libegl1 libgl1-mesa-dri")
+    name = context.info["GL_RENDERER"]
+    context.release()
+    return Finding("EGL", "ok", name)
+
+
+def check_space() -> Finding:
+    """Room on the disk of the working directory."""
+    free = shutil.disk_usage(".").free / 2**30
+    if free < 5:
+        return Finding(
+            "disk",
+            "optional",
+            f"{free:.1f} GB free here",
+            "sensors write 33 MB a second",
+        )
+    return Finding("disk", "ok", f"{free:.0f} GB free here")
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    check_python,
+    check_ros,
+    check_messages,
+    check_dds,
+    check_buffers,
+    check_torch,
+    check_gpu,
+    check_codec,
+    check_egl,
+    check_space,
+)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "?"
