@@ -20,7 +20,7 @@ class Book:
         ids: (T,) int64, -1 while unconfirmed.
         born: (T,) int64, number of the frame in which the track began.
         hits: (T,) int64, frames in which it was seen.
-        began: (T,) int64 ns, stamp of its first sight.
+        watched: (T,) float64, seconds over which it was seen.
         seen: (T,) int64 ns, stamp of its last sight.
         explained: (T,) int64 ns, when it was last seen or known to be hidden.
         absent: (T,) int64, looks in a row that found its place empty.
@@ -37,7 +37,7 @@ class Book:
     ids: np.ndarray
     born: np.ndarray
     hits: np.ndarray
-    began: np.ndarray
+    watched: np.ndarray
     seen: np.ndarray
     explained: np.ndarray
     absent: np.ndarray
@@ -53,7 +53,7 @@ class Book:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: np.ndarray) -> Book:
+    def __getitem__(self, index: np.ndarray | slice) -> Book:
         parts: dict[str, Any] = {f.name: getattr(self, f.name)[index] for f in fields(self)}
         return Book(**parts)
 
@@ -73,7 +73,7 @@ class Book:
             ids=np.full(n, -1, np.int64),
             born=np.full(n, frame, np.int64),
             hits=np.ones(n, np.int64),
-            began=np.full(n, stamp, np.int64),
+            watched=np.zeros(n),
             seen=np.full(n, stamp, np.int64),
             explained=np.full(n, stamp, np.int64),
             absent=np.zeros(n, np.int64),
@@ -104,10 +104,13 @@ class Book:
                 parts[f.name] = np.concatenate([a, b])
         return Book(**parts)
 
-    def see(self, rows: np.ndarray, seen: Instances, measured: np.ndarray, stamp: int) -> None:
+    def see(
+        self, rows: np.ndarray, seen: Instances, measured: np.ndarray, stamp: int, dt: float
+    ) -> None:
         """Take in the instances (on the host) that these rows were found to be, in place."""
         self.motion.update(rows, measured)
         self.hits[rows] += 1
+        self.watched[rows] += dt
         self.seen[rows] = self.explained[rows] = stamp
         self.absent[rows] = 0
         self.scores[rows] += 0.3 * (np.asarray(seen.scores) - self.scores[rows])

@@ -39,7 +39,7 @@ class Motion:
         covariances[..., 2] = _first_rates(measured) ** 2
         return cls(measured.copy(), np.zeros_like(measured), covariances)
 
-    def __getitem__(self, index: np.ndarray) -> Motion:
+    def __getitem__(self, index: np.ndarray | slice) -> Motion:
         return Motion(self.values[index], self.rates[index], self.covariances[index])
 
     def joined(self, other: Motion) -> Motion:
@@ -73,6 +73,9 @@ class Motion:
         given = np.isfinite(measured)
         fresh = given & ~np.isfinite(values)
         noise = measurement_noise(measured) ** 2
+        # A box whose size jumps has moved one edge only: the centre knows no better than that.
+        jumps = np.exp(measured[:, 2:4]) - np.exp(values[:, 2:4])
+        noise[:, :2] += 0.25 * np.nan_to_num(jumps) ** 2
         p, c, r = np.moveaxis(covariances, -1, 0)
         total = p + noise
         gain, rate_gain = p / total, c / total
@@ -130,7 +133,7 @@ def _first_rates(measured: np.ndarray) -> np.ndarray:
     """(N, 8) standard deviations of the rates at first sight: any traffic, at any distance."""
     sides = np.exp(measured[:, 2:4])
     out = np.empty_like(measured)
-    out[:, :2] = 60.0 + 1.0 * sides
+    out[:, :2] = 60.0 + 0.5 * sides
     out[:, 2:4] = 0.4
     out[:, RANGE:] = 12.0
     return out

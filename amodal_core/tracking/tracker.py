@@ -106,14 +106,15 @@ class Tracker:
         self._frame += 1
         seen = seen[np.flatnonzero(np.asarray(seen.scores) >= self.config.low_score)]
         book = self._book if self._book is not None else Book.begun(seen[:0], stamp, 0)
-        book = book[(stamp - book.seen) * 1e-9 <= self.config.coast_seconds + 1e-6]
+        if dt > self.config.coast_seconds:
+            book = book[:0]
         book.motion.predict(dt)
 
         measured = measure(
             np.asarray(seen.amodal_boxes), np.asarray(seen.depths), _array(seen.boxes3d)
         )
         rows, columns = self._associate(book, seen, measured)
-        book.see(rows, seen[columns], measured[columns], stamp)
+        book.see(rows, seen[columns], measured[columns], stamp, dt)
 
         unseen = np.setdiff1d(np.arange(len(book)), rows)
         masks, evidence = self._look(book, unseen, seen, columns, frame)
@@ -201,9 +202,10 @@ class Tracker:
         config = self.config
         book.explained[unseen[evidence.hidden]] = stamp
         book.absent[unseen] = np.where(evidence.absent, book.absent[unseen] + 1, 0)
-        # A track is trusted no longer than it has proven itself.
-        life = (book.seen[unseen] - book.began[unseen]) * 1e-9 + dt
-        patience = np.minimum(config.missed_seconds, life) + 1e-6
+        # A track is trusted no longer than it has proven itself, and hidden not much longer.
+        proven = book.watched[unseen] + dt
+        patience = np.minimum(config.missed_seconds, proven) + 1e-6
+        coast = np.minimum(config.coast_seconds, 3.0 * proven) + 1e-6
         boxes = book.motion[unseen].boxes()
         whole = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0), axis=1)
         inside = np.clip(boxes, 0, [masks.size[1], masks.size[0]] * 2)
@@ -211,6 +213,7 @@ class Tracker:
         return (
             (book.ids[unseen] >= 0)
             & ((stamp - book.explained[unseen]) * 1e-9 <= patience)
+            & ((stamp - book.seen[unseen]) * 1e-9 <= coast)
             & (book.absent[unseen] < config.absent_looks)
             & (share >= 0.3)
             & (masks.areas() > 0)
@@ -246,10 +249,8 @@ class Tracker:
         n, c = len(known), len(carried)
         everything = np.concatenate([known, carried])
         rest = masks - shown.union()[np.zeros(c, np.int64)]
-        gone = hidden & (rest.areas() < 0.1 * np.maximum(masks.areas(), 1))
-        rest = RleMasks.concatenated([rest, RleMasks.empty(size, 1)])[
-            np.where(gone, c, np.arange(c))
-        ]
+        rest = RleMasks.concatenated([rest, RleMasks.empty(size, 1)])
+        rest = rest[np.where(hidden, c, np.arange(c))]
         ranges = np.nan_to_num(book.motion.ranges()[carried]).astype(np.float32)
         limits = [size[1], size[0]] * 2
         boxes = np.clip(book.motion[carried].boxes(), 0, limits).astype(np.float32)

@@ -1,0 +1,150 @@
+"""The closed-form filters are the textbook's Kalman filter; the evidence reads scenes rightly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.tracking.association import assign
+from amodal_core.tracking.evidence import weigh
+from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
+
+SIZE = (40, 60)
+
+
+def measured_range(metres: float) -> np.ndarray:
+    return measure(np.array([[100.0, 100, 140, 130]]), np.array([metres]), None)
+
+
+def test_the_range_filter_is_the_textbooks(rng: np.random.Generator) -> None:
+    # With matrices: F, Q of white acceleration, H = [1 0], Joseph form.
+    motion = Motion.started(measured_range(20.0))
+    x = np.array([20.0, 0.0])
+    P = np.diag([measurement_noise(measured_range(20.0))[0, RANGE] ** 2, 12.0**2])
+    for step in range(30):
+        dt = float(rng.uniform(0.0, 0.3))
+        F = np.array([[1, dt], [0, 1]])
+        Q = 3.0**2 * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
+        x, P = F @ x, F @ P @ F.T + Q
+        motion.predict(dt)
+        z = 20.0 - step * 0.4 + rng.normal(0, 0.3)
+        if step % 4:
+            measured = measured_range(z)
+            R = measurement_noise(measured)[0, RANGE] ** 2
+            H = np.array([[1.0, 0.0]])
+            K = P @ H.T / (H @ P @ H.T + R)
+            x = x + K[:, 0] * (z - x[0])
+            J = np.eye(2) - K @ H
+            P = J @ P @ J.T + K @ K.T * R
+            motion.update(np.array([0]), measured)
+        got = motion.values[0, RANGE], motion.rates[0, RANGE]
+        np.testing.assert_allclose(got, x, rtol=1e-9)
+        p, c, r = motion.covariances[0, RANGE]
+        np.testing.assert_allclose([[p, c], [c, r]], P, rtol=1e-9, atol=1e-12)
+
+
+def test_a_steady_motion_is_learnt_and_extrapolated() -> None:
+    def at(t: float) -> np.ndarray:
+        centre, side = 100 + 70 * t, 40 * np.exp(0.2 * t)
+        box = np.array([[centre - side / 2, 50 - side / 2, centre + side / 2, 50 + side / 2]])
+        return measure(box, np.array([30 - 6 * t]), np.array([[10 + 3 * t, 2, 0, 4, 2, 1.5, 0]]))
+
+    motion = Motion.started(at(0))
+    for k in range(1, 21):
+        motion.predict(0.1)
+        motion.update(np.array([0]), at(0.1 * k))
+    motion.predict(1.0)
+    np.testing.assert_allclose(motion.values, at(3.0), rtol=0.03, atol=0.5)
+    np.testing.assert_allclose(motion.boxes()[0, 2:] - motion.boxes()[0, :2], [73] * 2, rtol=0.06)
+
+
+def test_a_box_that_loses_one_side_does_not_fly_away() -> None:
+    whole, cut = np.array([[364.0, 180, 522, 240]]), np.array([[442.0, 180, 522, 240]])
+    motion = Motion.started(measure(whole, np.array([20.0]), None))
+    motion.predict(0.1)
+    motion.update(np.array([0]), measure(cut, np.array([20.0]), None))
+    motion.predict(0.5)
+    assert abs(motion.values[0, 0] - 482) < 60  # its own half width of travel, not a car's length
+
+
+def test_what_is_not_measured_stays_unknown_until_it_is() -> None:
+    box = np.array([[10.0, 10, 30, 30]])
+    motion = Motion.started(measure(box, np.array([0.0]), None))
+    motion.predict(0.1)
+    motion.update(np.array([0]), measure(box, np.array([np.nan]), None))
+    assert np.isnan(motion.ranges()[0])
+    motion.update(np.array([0]), measure(box, np.array([12.0]), None))
+    motion.predict(0.1)
+    assert motion.ranges()[0] == pytest.approx(12.0)
+    assert np.isfinite(motion.boxes()).all()
+
+
+def test_only_the_rows_that_were_measured_change() -> None:
+    motion = Motion.started(np.concatenate([measured_range(r) for r in (5.0, 10.0, 20.0)]))
+    motion.update(np.array([1]), measured_range(11.0))
+    assert motion.values[[0, 2], RANGE].tolist() == [5.0, 20.0]
+    assert 10 < motion.values[1, RANGE] < 11
+
+
+def test_assignment_takes_the_best_total_and_respects_gates() -> None:
+    fits = np.array([[0.9, 0.8, -np.inf], [0.85, 0.1, -np.inf]])
+    rows, columns = assign(fits, 0.2)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 0)]
+    rows, columns = assign(fits, 0.82)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 0)]
+    assert len(assign(np.full((2, 3), -np.inf), 0.2)[0]) == 0
+    assert len(assign(np.zeros((0, 3)), 0.2)[0]) == 0
+
+
+def look(
+    depth_inside: float | None,
+    share: float = 1.0,
+    others: tuple[tuple[int, int, int, int], ...] = (),
+    other_depth: float = 8.0,
+    expected: float = 20.0,
+) -> tuple[bool, bool]:
+    """Hidden and absent of a track expected in a box, a share of which returns from a depth."""
+    mask = RleMasks.from_boxes(np.array([[10, 10, 40, 30]]), SIZE)
+    depth = None
+    if depth_inside is not None:
+        depth = np.zeros(SIZE, np.float32)
+        depth[10:30:2, 10:40:3] = 20.0
+        depth[10:30:2, 10 : 10 + int(30 * share) : 3] = depth_inside
+    seen = RleMasks.from_boxes(np.array(others).reshape(-1, 4), SIZE)
+    depths = np.full(len(seen), other_depth, np.float32)
+    found = weigh(mask, np.array([expected]), np.array([0.5]), seen, depths, depth)
+    return bool(found.hidden[0]), bool(found.absent[0])
+
+
+@pytest.mark.parametrize(
+    ("inside", "share", "hidden", "absent"),
+    [
+        (8.0, 1.0, True, False),
+        (8.0, 0.4, False, False),
+        (60.0, 1.0, False, True),
+        (60.0, 0.4, False, False),
+        (20.5, 1.0, False, False),
+        (None, 1.0, False, False),
+        (0.0, 1.0, False, False),
+    ],
+)
+def test_returns_inside_the_expected_mask_tell(
+    inside: float | None, share: float, hidden: bool, absent: bool
+) -> None:
+    assert look(inside, share) == (hidden, absent)
+
+
+def test_a_nearer_mask_over_the_place_hides_and_a_farther_one_does_not() -> None:
+    assert look(None, others=((5, 5, 30, 40),)) == (True, False)
+    assert look(None, others=((5, 5, 20, 40),)) == (False, False)
+    assert look(None, others=((5, 5, 30, 40),), other_depth=40.0)[0] is False
+    assert look(None, others=((5, 5, 30, 40),), other_depth=0.0)[0] is True
+
+
+def test_two_nearer_masks_hide_together() -> None:
+    assert look(None, others=((5, 5, 18, 40), (18, 5, 30, 40))) == (True, False)
+
+
+def test_an_unknown_range_cannot_be_seen_through() -> None:
+    assert look(60.0, expected=np.nan) == (False, False)

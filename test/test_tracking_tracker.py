@@ -1,0 +1,393 @@
+"""Tracks keep their identity through occlusion, gaps and look-alikes, and end when they should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracking_scenes import BACKGROUND, SIZE, STEP, Thing, id_at, view
+
+from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.masks.mask_set import BoxMasks, RleMasks
+from amodal_core.tracking import Tracker, TrackerConfig
+
+Scene = Callable[[int], Sequence[Thing]]
+
+
+def play(
+    scene: Scene, frames: range | int, tracker: Tracker | None = None, with_depth: bool = True
+) -> list[Tracks]:
+    """Step a tracker through a scene at 10 Hz."""
+    tracker = tracker or Tracker()
+    out = []
+    for k in range(frames) if isinstance(frames, int) else frames:
+        _, instances, frame = view(scene(k), k * STEP)
+        out.append(tracker.step(instances, k * STEP, frame if with_depth else None))
+    return out
+
+
+def car(x: float, depth: float = 20.0, name: str = "car", **more: object) -> Thing:
+    return Thing(name, x, 50, 40, 30, depth, **more)  # type: ignore[arg-type]
+
+
+def lorry(x: float, w: float = 150, depth: float = 10.0) -> Thing:
+    return Thing("lorry", x, 20, w, 90, depth, 1)
+
+
+def test_an_object_in_view_from_the_first_frame_is_a_track_from_the_first_frame() -> None:
+    tracks = play(lambda k: [car(50 + 3 * k), lorry(200)], 20)
+    assert [t.ids.tolist() for t in tracks] == [[0, 1]] * 20
+    assert [t.ages.tolist() for t in tracks] == [[k + 1] * 2 for k in range(20)]
+    assert not any(t.coasted.any() for t in tracks)
+    assert tracks[0].ids.dtype == tracks[0].ages.dtype == np.int64
+
+
+def test_seen_tracks_are_given_out_as_detected() -> None:
+    things = [car(180), lorry(200), car(20, name="other")]
+    _, instances, frame = view(things)
+    tracks = Tracker().step(instances, 0, frame)
+    order = [id_at(tracks, t) for t in things]
+    assert sorted(order) == [0, 1, 2]
+    for row, index in enumerate(order):
+        at = tracks.ids.tolist().index(index)
+        assert tracks.amodal.rle().counts[at] == instances.amodal.rle().counts[row]
+        assert tracks.visible.rle().counts[at] == instances.visible.rle().counts[row]
+        np.testing.assert_array_equal(tracks.amodal_boxes[at], instances.amodal_boxes[row])
+        assert tracks.depths[at] == instances.depths[row]
+
+
+def test_a_new_object_is_given_out_after_three_sights_with_its_true_age() -> None:
+    tracks = play(lambda k: [lorry(200)] + [car(50)] * (k >= 5), 9)
+    assert [len(t) for t in tracks] == [1] * 7 + [2, 2]
+    assert tracks[7].ages.tolist() == [8, 3]
+
+
+def test_a_false_detection_that_flickers_never_becomes_a_track() -> None:
+    tracks = play(lambda k: [lorry(200)] + [car(50)] * (k % 3 == 1), 30)
+    assert {i for t in tracks for i in t.ids.tolist()} == {0}
+
+
+@pytest.mark.parametrize(("speed", "hidden"), [(11.0, 10), (4.5, 26)])
+@pytest.mark.parametrize("with_depth", [True, False])
+def test_a_hidden_object_keeps_its_id_and_its_mask_moves_on(
+    speed: float, hidden: int, with_depth: bool
+) -> None:
+    def scene(k: int) -> list[Thing]:
+        return [lorry(140), car(20 + speed * k)]
+
+    frames = int((310 - 20) / speed)
+    tracks = play(scene, frames, with_depth=with_depth)
+    unseen = [k for k in range(frames) if len(view(scene(k))[0]) == 1]
+    assert len(unseen) >= hidden
+    for k, found in enumerate(tracks):
+        assert found.ids.tolist() == [0, 1]
+        assert found.coasted.tolist() == [False, k in unseen]
+        assert (
+            found.amodal.rle().iou(RleMasks.from_boxes(np.array([scene(k)[1].box]), SIZE))[1] > 0.6
+        )
+        if k in unseen:
+            assert found.visible.rle().areas()[1] == 0
+            assert found.visible_boxes[1].tolist() == [0, 0, 0, 0]
+            assert found.occlusion_rates[1] == 1.0
+            assert found.occluders.tolist() == [[False, False], [True, False]]
+            assert found.depths[1] == pytest.approx(20, abs=1.5)
+
+
+def test_an_object_hidden_for_thirty_frames_returns_under_its_id() -> None:
+    tracks = play(lambda k: [lorry(100, 196), car(20 + 5.6 * k)], 66)
+    assert sum(t.coasted.any() for t in tracks) == 30
+    assert all(t.ids.tolist() == [0, 1] for t in tracks)
+
+
+def test_a_hidden_object_ends_after_the_time_limit() -> None:
+    tracks = play(
+        lambda k: [lorry(140), car(150, seen=False) if k >= 20 else car(60 + 4.5 * k)], 60
+    )
+    last = max(k for k, t in enumerate(tracks) if 1 in t.ids)
+    gone = min(k for k, t in enumerate(tracks) if t.coasted.any())
+    assert 28 <= last - gone + 1 <= 30
+
+
+def test_free_space_reveals_that_a_hidden_object_is_gone() -> None:
+    # The lorry drives away and there is nothing behind it.
+    def scene(k: int) -> list[Thing]:
+        things = [lorry(140 if k < 25 else 140 + 40 * (k - 25))] if k < 32 else []
+        return things + ([car(100 + 5 * k)] if k < 15 else [])
+
+    tracks = play(scene, 35)
+    assert [1 in t.ids for t in tracks[:26]] == [True] * 26
+    revealed = next(k for k in range(25, 35) if scene(k) == [] or scene(k)[0].x > 230)
+    assert all(1 not in t.ids for t in tracks[revealed + 2 :])
+
+
+def test_free_space_ends_an_overlooked_track_before_its_time_and_only_with_depth() -> None:
+    def scene(k: int) -> list[Thing]:
+        return [car(100)] if k < 10 else []
+
+    assert [len(t) for t in play(scene, 20)] == [1] * 11 + [0] * 9
+    assert [len(t) for t in play(scene, 20, with_depth=False)] == [1] * 15 + [0] * 5
+
+
+def test_returns_at_its_own_range_keep_an_overlooked_track_for_half_a_second() -> None:
+    tracks = play(lambda k: [car(100 + k, seen=k < 10)], 20)
+    assert [len(t) for t in tracks] == [1] * 15 + [0] * 5
+    assert tracks[12].coasted.tolist() == [True]
+    assert tracks[12].occlusion_rates.tolist() == [0.0]
+    assert tracks[12].scores[0] < tracks[9].scores[0]
+
+
+def test_nearer_returns_that_no_detection_explains_hide_as_well() -> None:
+    def scene(k: int) -> list[Thing]:
+        wall = Thing("wall", 150, 10, 120, 100, 8.0, seen=False)
+        return [wall, car(20 + 8 * k)]
+
+    tracks = play(scene, 34)
+    assert all(t.ids.tolist() == [0] for t in tracks)
+    assert sum(t.coasted.any() for t in tracks) > 8
+    assert tracks[20].occlusion_rates.tolist() == [1.0]
+
+
+def test_crossing_look_alikes_keep_their_ids() -> None:
+    def scene(k: int) -> list[Thing]:
+        return [car(20 + 6 * k, 20.0, "east"), car(320 - 6 * k, 21.0, "west")]
+
+    tracks = play(scene, 50)
+    for k in (0, 10, 18, 33, 49):
+        assert [id_at(tracks[k], t) for t in scene(k)] == [0, 1], k
+    assert {i for t in tracks for i in t.ids.tolist()} == {0, 1}
+
+
+def test_a_look_alike_at_the_exit_does_not_take_the_hidden_ones_id() -> None:
+    # While the first is behind the lorry another one drives on before it, just past the exit.
+    def scene(k: int) -> list[Thing]:
+        things = [lorry(140), car(10 + 6 * k, name="first")]
+        if k >= 22:
+            things.append(car(292 + 2.0 * (k - 22), name="second"))
+        return things
+
+    tracks = play(scene, 46)
+    first = id_at(tracks[10], scene(10)[1])
+    second = id_at(tracks[30], scene(30)[2])
+    assert len({first, second, 0}) == 3
+    assert tracks[24].coasted.any()
+    assert id_at(tracks[-1], scene(45)[1]) == first
+    assert id_at(tracks[-1], scene(45)[2]) == second
+
+
+def test_embeddings_tell_look_alikes_apart_that_changed_places_unseen() -> None:
+    east, west = (1.0, 0.1, 0.0), (0.0, 0.1, 1.0)
+
+    def scene(k: int) -> list[Thing]:
+        if 10 <= k < 13:
+            return []
+        a, b = (100, 122) if k < 10 else (122, 100)
+        return [car(a, 20.0, "east", looks=east), car(b, 20.0, "west", looks=west)]
+
+    def ids(scene: Scene) -> list[list[int]]:
+        tracks = play(scene, 16, with_depth=False)
+        return [[id_at(tracks[k], t) for t in scene(k)] for k in (9, 15)]
+
+    before, after = ids(scene)
+    assert before == after
+    blind, swapped = ids(lambda k: [Thing(t.name, *t.box[:2], t.w, t.h, t.depth) for t in scene(k)])
+    assert blind == swapped[::-1]
+
+
+def test_a_gap_in_the_stream_is_bridged_with_its_true_length() -> None:
+    def scene(k: int) -> list[Thing]:
+        return [car(20 + 8 * k)]
+
+    tracker = Tracker()
+    play(scene, 15, tracker, with_depth=False)
+    after = play(scene, range(23, 26), tracker, with_depth=False)  # 0.8 s and 64 pixels later
+    assert [t.ids.tolist() for t in after] == [[0]] * 3
+    assert after[0].ages.tolist() == [16]
+
+
+def test_a_gap_longer_than_any_occlusion_begins_anew() -> None:
+    tracker = Tracker()
+    play(lambda k: [car(50)], 10, tracker)
+    after = play(lambda k: [car(50)], range(60, 64), tracker)
+    assert [t.ids.tolist() for t in after] == [[], [], [1], [1]]
+
+
+def test_time_that_jumps_back_ends_all_tracks_and_no_id_comes_twice() -> None:
+    tracker, report = Tracker(), Report()
+    play(lambda k: [car(50 + k), lorry(200)], 10, tracker)
+    _, instances, frame = view([car(50), lorry(200)])
+    again = tracker.step(instances, 0, frame, report)
+    assert again.ids.tolist() == [2, 3]
+    assert again.ages.tolist() == [1, 1]
+    assert len(report.warnings) == 1
+    assert "time jumped back by 0.900 s" in report.warnings[0]
+
+
+def test_reset_forgets_everything() -> None:
+    tracker = Tracker()
+    first = play(lambda k: [car(50 + k), lorry(200)], 5, tracker)
+    tracker.reset()
+    second = play(lambda k: [car(50 + k), lorry(200)], 5, tracker)
+    assert [t.ids.tolist() for t in first] == [t.ids.tolist() for t in second]
+    assert [t.ages.tolist() for t in first] == [t.ages.tolist() for t in second]
+
+
+def test_empty_frames_are_steps_too() -> None:
+    tracks = play(lambda k: [car(50 + k)] if 5 <= k < 12 else [], 30, with_depth=False)
+    assert [len(t) for t in tracks] == [0] * 7 + [1] * 10 + [0] * 13
+    assert tracks[0].occluders.shape == (0, 0)
+    tracks = play(lambda k: [], 3)
+    assert [len(t) for t in tracks] == [0, 0, 0]
+
+
+def test_an_object_that_leaves_the_image_ends_there() -> None:
+    tracks = play(lambda k: [car(250 + 14 * k)] if 250 + 14 * k < 395 else [], 20)
+    last_seen = max(k for k, t in enumerate(tracks) if len(t) and not t.coasted.all())
+    last = max(k for k, t in enumerate(tracks) if len(t))
+    assert last - last_seen <= 2
+
+
+def test_low_scores_prolong_tracks_but_begin_none() -> None:
+    faint = play(lambda k: [car(50, score=0.2)], 10)
+    assert all(len(t) == 0 for t in faint)
+    fading = play(lambda k: [car(50, score=0.9 if k < 5 else 0.2)], 30)
+    assert [t.ids.tolist() for t in fading] == [[0]] * 30
+    assert not any(t.coasted.any() for t in fading)
+
+
+def test_a_second_copy_of_a_detection_begins_no_track() -> None:
+    tracks = play(lambda k: [car(50 + k), car(52 + k, 20.3)], 10)
+    ids = {i for t in tracks[1:] for i in t.ids.tolist()}
+    assert len(ids) <= 2
+    tracks = play(lambda k: [car(50 + k)] + [car(52 + k, 20.3)] * (k > 0), 10)
+    assert {i for t in tracks for i in t.ids.tolist()} == {0}
+
+
+def test_the_class_is_what_most_of_the_tracks_life_says() -> None:
+    tracks = play(lambda k: [car(50 + k, kind=3 if k in (4, 7, 8) else 2)], 12)
+    assert {int(t.class_ids[0]) for t in tracks} == {2}
+    assert {i for t in tracks for i in t.ids.tolist()} == {0}
+
+
+def test_occluders_follow_the_tracks_whatever_the_order_of_detections() -> None:
+    things = [car(180), lorry(200), car(330, name="far"), car(60, 9.0, "near")]
+    tracker = Tracker()
+    for k in range(6):
+        _, instances, frame = view(things if k % 2 else things[::-1], k * STEP)
+        tracks = tracker.step(instances, k * STEP, frame)
+        index = [tracks.ids.tolist().index(id_at(tracks, t)) for t in things]
+        hides = np.argwhere(tracks.occluders[np.ix_(index, index)]).tolist()
+        assert hides == [[0, 1], [2, 1]]
+
+
+def test_3d_boxes_of_coasting_tracks_move_on() -> None:
+    tracker = Tracker()
+    for k in range(20):
+        things = [lorry(140), car(60 + 6 * k)]
+        names, instances, frame = view(things, k * STEP)
+        instances.boxes3d = np.array(
+            [
+                [10, 0, 0, 6, 2, 3, 0] if n == "lorry" else [20, 5 - 0.2 * k, 0, 4, 2, 1.5, 0.1]
+                for n in names
+            ],
+            np.float32,
+        ).reshape(-1, 7)
+        tracks = tracker.step(instances, k * STEP, frame)
+    assert tracks.coasted.tolist() == [False, True]
+    assert tracks.boxes3d is not None
+    np.testing.assert_allclose(tracks.boxes3d[1], [20, 5 - 0.2 * 19, 0, 4, 2, 1.5, 0.1], atol=0.3)
+
+
+def test_instances_on_a_models_device_are_taken() -> None:
+    boxes = torch.tensor([[10.0, 10, 50, 40]])
+    masks = BoxMasks(SIZE, torch.ones((1, 7, 7)), boxes)
+    instances = Instances(
+        SIZE, boxes, boxes, torch.tensor([0.9]), torch.tensor([1]), masks, masks,
+        torch.zeros(1), torch.tensor([12.0]), torch.zeros((1, 1), dtype=torch.bool),
+    )  # fmt: skip
+    tracks = Tracker().step(instances, 0)
+    assert isinstance(tracks.amodal, RleMasks)
+    assert tracks.amodal.areas().tolist() == [1200]
+
+
+def test_another_image_size_begins_anew() -> None:
+    tracker, report = Tracker(), Report()
+    play(lambda k: [car(50)], 3, tracker)
+    tracks = tracker.step(Instances.empty((60, 80)), 3 * STEP, None, report)
+    assert len(tracks) == 0
+    assert "image size changed" in report.warnings[0]
+
+
+def test_depth_of_another_size_is_not_looked_at() -> None:
+    tracker = Tracker()
+    play(lambda k: [car(100)], 5, tracker)
+    wrong = Frame(stamp=0, depth=np.full((10, 10), BACKGROUND, np.float32))
+    tracks = [tracker.step(Instances.empty(SIZE), k * STEP, wrong) for k in range(5, 8)]
+    assert [len(t) for t in tracks] == [1, 1, 1]
+
+
+def random_instances(rng: np.random.Generator, n: int) -> Instances:
+    """Anything that a bad model may say."""
+    corner = rng.uniform(-20, 110, (n, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0, 60, (n, 2))], 1)
+    amodal = RleMasks.from_boxes(boxes, (90, 120))
+    visible = amodal.layered(rng.permutation(n))
+    return Instances(
+        (90, 120),
+        boxes.astype(np.float32),
+        visible.boxes(),
+        rng.random(n).astype(np.float32),
+        rng.integers(0, 5, n),
+        amodal,
+        visible,
+        rng.random(n).astype(np.float32),
+        rng.choice([0, 5, 20, np.nan], n).astype(np.float32),
+        rng.random((n, n)) < 0.2,
+        rng.normal(size=(n, 4)).astype(np.float32) if rng.random() < 0.5 else None,
+        rng.choice([1.0, np.nan], (n, 7)).astype(np.float32) if rng.random() < 0.5 else None,
+    )
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_whatever_comes_in_what_goes_out_is_whole_and_repeatable(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = [random_instances(rng, int(rng.integers(0, 7))) for _ in range(12)]
+    steps = rng.choice([0, STEP, STEP, 5 * STEP], 12).cumsum().tolist()
+    depth = rng.choice([0, 4, 12, 60], (90, 120)).astype(np.float32)
+    one, two, ended, alive = Tracker(), Tracker(), set(), set()
+    for instances, stamp in zip(inputs, steps, strict=True):
+        frame = Frame(stamp, depth=depth)
+        tracks, again = one.step(instances, stamp, frame), two.step(instances, stamp, frame)
+        n = len(tracks)
+        ids = set(tracks.ids.tolist())
+        assert len(ids) == n
+        assert not ids & ended
+        ended |= alive - ids
+        alive = ids
+        assert (np.diff(tracks.ids) > 0).all()
+        assert tracks.ids.tolist() == again.ids.tolist()
+        assert tracks.amodal.rle().counts == again.amodal.rle().counts
+        seen = [c for c, k in zip(tracks.amodal.rle().counts, tracks.coasted, strict=True) if not k]
+        assert not set(seen) - set(instances.amodal.rle().counts)
+        assert len(tracks.amodal) == len(tracks.visible) == len(tracks.scores) == n
+        assert tracks.amodal_boxes.shape == tracks.visible_boxes.shape == (n, 4)
+        assert tracks.occluders.shape == (n, n)
+        assert np.isfinite(tracks.amodal_boxes).all()
+        coasted = tracks[np.flatnonzero(tracks.coasted)]
+        assert (coasted.visible.rle() - coasted.amodal.rle()).areas().sum() == 0
+        assert ((coasted.scores >= 0) & (coasted.scores <= 1)).all()
+
+
+def test_configurations_that_cannot_work_are_refused() -> None:
+    for wrong in (
+        {"high_score": 0.2, "low_score": 0.5},
+        {"min_hits": 0},
+        {"coast_seconds": -1.0},
+        {"absent_looks": 0},
+    ):
+        with pytest.raises(ValueError, match=r"score|min_hits|negative"):
+            TrackerConfig(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+"""Hand-made scenes whose true identities are known: boxes at depths that hide each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amodal_core.frame import Frame, Instances, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.order import occlusion_order, occlusion_rates, visible_from_order
+
+SIZE = (120, 400)
+STEP = 100_000_000  # 10 Hz
+BACKGROUND = 60.0
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A box in the image at a depth.
+
+    Attributes:
+        name: its true identity.
+        x: left edge, pixels.
+        y: upper edge.
+        w: width.
+        h: height.
+        depth: metres.
+        kind: class index.
+        score: of its detection.
+        looks: its embedding.
+        seen: whether the detector finds it.
+    """
+
+    name: str
+    x: float
+    y: float
+    w: float
+    h: float
+    depth: float
+    kind: int = 0
+    score: float = 0.9
+    looks: tuple[float, ...] | None = None
+    seen: bool = True
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """xyxy in pixels."""
+        return self.x, self.y, self.x + self.w, self.y + self.h
+
+
+def view(things: Sequence[Thing], stamp: int = 0) -> tuple[list[str], Instances, Frame]:
+    """What a perfect detector sees: names, instances, and a frame with the true depth.
+
+    Things that are less than 15 % visible are not found.
+    """
+    n = len(things)
+    depths = np.array([t.depth for t in things], np.float32)
+    amodal = RleMasks.from_boxes(np.array([t.box for t in things]).reshape(-1, 4), SIZE)
+    visible = visible_from_order(amodal, depths)
+    rates = occlusion_rates(amodal, visible)
+    looks = [t.looks for t in things]
+    instances = Instances(
+        size=SIZE,
+        amodal_boxes=amodal.boxes(),
+        visible_boxes=visible.boxes(),
+        scores=np.array([t.score for t in things], np.float32),
+        class_ids=np.array([t.kind for t in things], np.int64),
+        amodal=amodal,
+        visible=visible,
+        occlusion_rates=rates,
+        depths=depths,
+        occluders=occlusion_order(depths, amodal, visible),
+        embeddings=np.array(looks, np.float32) if n and None not in looks else None,
+    )
+    found = np.flatnonzero((rates < 0.85) & np.array([t.seen for t in things], bool))
+    depth = np.full(SIZE, BACKGROUND, np.float32)
+    for mask, thing in zip(visible.dense(), things, strict=True):
+        depth[mask] = thing.depth
+    # A LiDAR's lines, not every pixel.
+    sparse = np.zeros(SIZE, np.float32)
+    sparse[::4, ::2] = depth[::4, ::2]
+    return [things[i].name for i in found], instances[found], Frame(stamp=stamp, depth=sparse)
+
+
+def id_at(tracks: Tracks, thing: Thing) -> int:
+    """Id of the track whose amodal mask is the thing's (IoU over one half), -1 where none is."""
+    truth = RleMasks.from_boxes(np.array([thing.box]), SIZE)
+    overlap = tracks.amodal.rle().iou(truth)[:, 0] if len(tracks) else np.zeros(0)
+    return int(tracks.ids[overlap.argmax()]) if overlap.max(initial=0) > 0.5 else -1
