@@ -1,0 +1,109 @@
+"""ResNet and ResNeXt with a feature pyramid, for images with or without depth channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models import resnet
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from amodal_core.errors import InputError
+from amodal_core.models.batch import DEPTH_CHANNELS
+
+BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d")
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    # Statistics of the public weights, for small batches on top of them.
+    "frozen": FrozenBatchNorm2d,
+    "batch": nn.BatchNorm2d,
+    # Needs no batch statistics: for training from scratch (He et al. 2019).
+    "group": lambda channels: nn.GroupNorm(32, channels),
+}
+CHANNELS = 256
+LEVELS = ("0", "1", "2", "3")  # P2 to P5, strides 4 to 32; "pool" is P6
+
+
+def resnet_fpn(
+    name: str,
+    *,
+    lidar: bool,
+    norm: str = "frozen",
+    frozen_stages: int = 0,
+    weights: str | Path | None = None,
+) -> BackboneWithFPN:
+    """A backbone that gives {"0": P2, ..., "3": P5, "pool": P6}, 256 channels each.
+
+    Args:
+        name: one of `BACKBONES`.
+        lidar: take two depth channels after RGB; the stem is inflated and stays trainable.
+        norm: one of `NORMS`.
+        frozen_stages: how many of the five stages, the stem first, keep their weights. A stem with
+            depth channels never does: its new weights would stay untrained.
+        weights: torchvision's classification weights (.pth), or None for random ones.
+
+    Raises:
+        InputError: no such backbone or norm, or the weights do not fit it.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"no backbone '{name}'", "backbone", f"there are: {', '.join(BACKBONES)}")
+    if norm not in NORMS:
+        raise InputError(f"no norm '{norm}'", "norm", f"there are: {', '.join(NORMS)}")
+    body = getattr(resnet, name)(weights=None, norm_layer=NORMS[norm])
+    if weights is not None:
+        _load(body, Path(weights))
+    if lidar:
+        body.conv1 = inflate(body.conv1, DEPTH_CHANNELS)
+    stages = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
+    for number, parts in enumerate(stages[:frozen_stages]):
+        if number == 0 and lidar:
+            continue
+        for part in parts:
+            getattr(body, part).requires_grad_(False)
+    widths = [body.inplanes // 2**k for k in (3, 2, 1, 0)]
+    returned = {f"layer{k + 1}": str(k) for k in range(4)}
+    return BackboneWithFPN(body, returned, widths, CHANNELS, extra_blocks=LastLevelMaxPool())
+
+
+def inflate(stem: nn.Conv2d, extra: int) -> nn.Conv2d:
+    """The same convolution with `extra` more input channels, begun at the mean of its own."""
+    wide = nn.Conv2d(
+        stem.in_channels + extra,
+        stem.out_channels,
+        stem.kernel_size,  # type: ignore[arg-type]
+        stem.stride,  # type: ignore[arg-type]
+        stem.padding,  # type: ignore[arg-type]
+        bias=stem.bias is not None,
+    )
+    with torch.no_grad():
+        wide.weight[:, : stem.in_channels] = stem.weight
+        wide.weight[:, stem.in_channels :] = stem.weight.mean(dim=1, keepdim=True)
+        if stem.bias is not None and wide.bias is not None:
+            wide.bias.copy_(stem.bias)
+    return wide
+
+
+def _load(body: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise InputError("there are no such weights", str(path), "download torchvision's .pth")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch raises pickle, zip and runtime errors alike for files that are no weights.
+        raise InputError(f"not a file of weights: {error}", str(path), "copy it again") from None
+    own = body.state_dict()
+    state = {k: v for k, v in state.items() if not k.startswith("fc.") and k in own}
+    missing = [k for k in own if k not in state and not k.startswith("fc.")]
+    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    wrong = [k for k in state if state[k].shape != own[k].shape]
+    if missing or wrong:
+        raise InputError(
+            f"{len(missing)} tensors are missing and {len(wrong)} have other shapes, the first is "
+            f"{(missing + wrong)[0]}",
+            str(path),
+            "give the weights of this very backbone, with batch norm",
+        )
+    body.load_state_dict(state, strict=False)

@@ -1,0 +1,132 @@
+"""The two-stage trunk and its baselines: finite everywhere, batched as single, wholly trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_models_shared import frame, truth
+from torchvision.models import resnet
+
+from amodal_core.errors import InputError
+from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.layers.backbone import resnet_fpn
+from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.two_stage import PositiveRois, TwoStageConfig
+from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
+
+CONFIG = TwoStageConfig(
+    classes=("car", "pedestrian"), backbone="resnet18", norm="group", frozen_stages=0, samples=32,
+    proposals=20, proposals_train=50, max_instances=10,
+)  # fmt: skip
+BOXES = [(10, 10, 60, 50), (40, 30, 90, 80)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def batch(*boxes, size=(96, 128)):
+    frames = [frame(*size, seed=n) for n in range(len(boxes))]
+    return make_batch(frames, [targets_of(truth(size, b)) for b in boxes])
+
+
+@pytest.mark.parametrize("kind", [MaskRcnnAmodal, Orcnn])
+def test_every_weight_is_trained_the_depth_channels_of_the_stem_too(kind):
+    model = kind(CONFIG).train()
+    losses = model.losses(batch(BOXES))
+    assert all(torch.isfinite(v) for v in losses.values())
+    sum(losses.values()).backward()
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    # Two classes, both present: every channel gets a gradient.
+    assert still == []
+    assert model.backbone.body.conv1.weight.grad[:, 3:].abs().sum() > 0
+
+
+@pytest.mark.parametrize("boxes", [[], [(5, 5, 6, 6)], [(0, 0, 128, 96)]])
+def test_no_objects_one_pixel_and_the_whole_image_give_finite_losses(boxes):
+    model = Orcnn(CONFIG).train()
+    losses = model.losses(batch(boxes, BOXES))
+    assert all(torch.isfinite(v) for v in losses.values())
+    sum(losses.values()).backward()
+    alone = model.losses(batch(boxes))
+    assert all(torch.isfinite(v) for v in alone.values())
+
+
+def test_no_detections_give_empty_instances():
+    model = MaskRcnnAmodal(replace(CONFIG, min_score=1.1)).eval()
+    (result,) = model.infer([frame(96, 128)])
+    assert len(result.numpy()) == 0
+
+
+def test_batched_and_single_inference_agree():
+    model = MaskRcnnAmodal(replace(CONFIG, min_score=0.0)).eval()
+    frames = [frame(96, 128, seed=n) for n in range(3)]
+    together = [r.numpy() for r in model.infer(frames)]
+    for one, expected in zip(frames, together, strict=True):
+        (alone,) = model.infer([one])
+        alone = alone.numpy()
+        np.testing.assert_allclose(alone.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(alone.amodal_boxes, expected.amodal_boxes, atol=1e-2)
+        ious = alone.amodal.iou(expected.amodal).diagonal()
+        assert (ious[alone.amodal.areas() > 0] > 0.99).all()
+
+
+def test_rois_on_ignored_objects_are_neither_object_nor_background():
+    targets = targets_of(truth((96, 128), BOXES))
+    targets.ignore[1] = True
+    model = MaskRcnnAmodal(CONFIG).train()
+    model.heads.ignored = [targets.boxes[targets.ignore]]
+    proposals = [torch.tensor([[41.0, 31, 89, 79], [100, 2, 120, 20]])]
+    _, labels = model.heads.assign_targets_to_proposals(
+        proposals, [targets.boxes[:1]], [targets.labels[:1] + 1]
+    )
+    assert labels[0].tolist() == [-1, 0]
+
+
+def test_mask_targets_are_the_masks_seen_from_their_boxes():
+    targets = targets_of(truth((96, 128), [(10, 10, 50, 50)]))
+    rois = PositiveRois([torch.tensor([[10.0, 10, 90, 50]])], [targets])
+    crop = rois.crop([targets.amodal], 8)
+    assert crop[0, :, :4].all()
+    assert not crop[0, :, 4:].any()
+
+
+def test_depth_of_an_instance_is_the_median_of_the_returns_on_its_visible_part():
+    one = frame(64, 64)
+    one.depth = np.zeros((64, 64), np.float32)
+    one.depth[10:30:2, 10:20:2] = 12.0
+    one.depth[10:30:2, 24:40:2] = 50.0
+    channels = make_batch([one]).depth[0]
+    box = torch.tensor([[10.0, 10, 40, 30]])
+    left = torch.full((1, 28, 28), -1.0)
+    left[:, :, :8] = 1.0
+    assert instance_depths(channels, box, left).item() == pytest.approx(12.0, rel=1e-4)
+    nowhere = torch.tensor([[50.0, 50, 60, 60]])
+    assert instance_depths(channels, nowhere, left).item() == 0.0
+
+
+def test_backbone_weights_load_and_the_stem_is_inflated_from_them(tmp_path):
+    public = resnet.resnet18(weights=None)
+    torch.save(public.state_dict(), tmp_path / "resnet18.pth")
+    made = resnet_fpn("resnet18", lidar=True, weights=tmp_path / "resnet18.pth", frozen_stages=2)
+    stem = made.body.conv1.weight
+    assert torch.equal(stem[:, :3], public.conv1.weight)
+    assert torch.allclose(stem[:, 3], public.conv1.weight.mean(1))
+    assert stem.requires_grad
+    assert not any(p.requires_grad for p in made.body.layer1.parameters())
+    assert torch.equal(made.body.layer4[1].conv2.weight, public.layer4[1].conv2.weight)
+
+
+def test_weights_that_are_missing_foreign_or_broken_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such weights"):
+        resnet_fpn("resnet18", lidar=False, weights=tmp_path / "none.pth")
+    torch.save(resnet.resnet50(weights=None).state_dict(), tmp_path / "resnet50.pth")
+    with pytest.raises(InputError, match="other shapes"):
+        resnet_fpn("resnet18", lidar=False, weights=tmp_path / "resnet50.pth")
+    (tmp_path / "broken.pth").write_bytes(b"0" * 100)
+    with pytest.raises(InputError, match="not a file of weights"):
+        resnet_fpn("resnet18", lidar=False, weights=tmp_path / "broken.pth")
