@@ -1,4 +1,4 @@
-"""Serve a data set's samples to training through a torch DataLoader; broken ones never stop a run."""
+"""Serve samples to training through a torch DataLoader; broken ones never stop a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
     """Samples of one step.
 
     Attributes:
-        images: (B, 3, H, W) uint8, zeros right of and below images that are smaller than the largest.
+        images: (B, 3, H, W) uint8, zeros right of and below images smaller than the largest.
         sizes: (height, width) of each image.
         samples: the samples, their images removed: truth stays RLE until a loss asks for pixels.
         broken: samples that could not be read, by name and reason.
@@ -62,7 +62,7 @@ def collate(items: Sequence[Sample | tuple[str, str]]) -> Batch:
     for k, sample in enumerate(samples):
         assert sample.frame.image is not None
         h, w = sizes[k]
-        # Copied channel by channel into its place: a transposed copy first would cost as much again.
+        # Copied into its place at once: a transposed copy first would cost as much again.
         target = images[k].numpy()
         np.copyto(target[:, :h, :w], sample.frame.image.transpose(2, 0, 1))
         sample.frame.image = None

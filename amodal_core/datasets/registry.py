@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def formats() -> dict[str, str]:
     return {name: line for name, (_, line) in _FORMATS.items()}
 
 
+def _reader(format: str) -> Callable[..., Dataset]:
+    module, _, attribute = _FORMATS[format][0].partition(":")
+    reader: Callable[..., Dataset] = getattr(
+        import_module(f"amodal_core.datasets.{module}"), attribute
+    )
+    return reader
+
+
+def options_of(format: str) -> tuple[str, ...]:
+    """Names of a reader's options beside the path; () for an unknown format."""
+    return tuple(signature(_reader(format)).parameters)[1:] if format in _FORMATS else ()
+
+
 def open_dataset(path: str | Path, format: str = "", **options: Any) -> Dataset:
     """Open a data set.
 
@@ -66,11 +80,7 @@ def open_dataset(path: str | Path, format: str = "", **options: Any) -> Dataset:
         format, place = found[0]
     if format not in _FORMATS:
         raise InputError(f"no format '{format}'", str(path), f"there are: {', '.join(_FORMATS)}")
-    module, _, attribute = _FORMATS[format][0].partition(":")
-    reader: Callable[..., Dataset] = getattr(
-        import_module(f"amodal_core.datasets.{module}"), attribute
-    )
-    return reader(place, **options)
+    return _reader(format)(place, **options)
 
 
 def recognise(path: Path) -> Iterator[tuple[str, Path]]:

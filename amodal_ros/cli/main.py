@@ -24,6 +24,7 @@ app = typer.Typer(
 COMMANDS = (
     "demo",
     "convert",
+    "data",
     "synth",
     "replay",
     "launch",

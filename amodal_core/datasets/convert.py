@@ -1,0 +1,121 @@
+"""Any data set to any format that is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from amodal_core.datasets import (
+    amodal_synth_drive_write,
+    coco,
+    kins,
+    kitti_write,
+    labelme,
+    sailvos,
+    sailvos_cut,
+    to_bag,
+)
+from amodal_core.datasets.base import Dataset, new_folder
+from amodal_core.datasets.sailvos import SailVos
+from amodal_core.errors import InputError
+from amodal_core.frame import Sample
+
+TARGETS: dict[str, str] = {
+    "kins": "KINS 2020 with KITTI's folders; masks exact, identities over time lost",
+    "kins2019": "KINS 2019, the same with the older fields",
+    "cocovid": "CocoVID JSON as SAIL-VOS has it (--kind); everything exact",
+    "coco": "COCO JSON with visible_mask, track_id, occluders; everything exact",
+    "asd": "AmodalSynthDrive; masks exact, images as JPEG",
+    "kitti": "KITTI object; boxes, no masks",
+    "labelme": "labelme files; masks exact",
+    "bag": "one rosbag2 bag a video, with ground truth",
+    "sailvos-cut": "SAIL-VOS cut into clips (--structure), all variants",
+    "video-truth": "one JSON of per-video ground truth (--kind amodal or visible)",
+}
+
+
+def convert(
+    data: Dataset,
+    out: str | Path,
+    to: str,
+    *,
+    broken: dict[str, str],
+    kind: str = "joint",
+    class_map: Mapping[str, str] | None = None,
+    structure: str | Path | None = None,
+    limit: int | None = None,
+) -> Iterator[str]:
+    """Write a data set in another format; yields the name of each thing written.
+
+    Args:
+        data: what to write.
+        out: the folder to make (the JSON file for "video-truth").
+        to: one of TARGETS.
+        broken: takes the reason by name of each sample that cannot be read; they are left out.
+        kind: the variant of "cocovid" and "video-truth".
+        class_map: names of the target's classes for names of the data set's.
+        structure: the clips of "sailvos-cut".
+        limit: write so many samples at most.
+
+    Raises:
+        InputError: there is no such target, or it cannot hold the data set.
+    """
+    if to == "bag":
+        yield from _bags(data, Path(out))
+        return
+    if to == "sailvos-cut":
+        if not isinstance(data, SailVos):
+            raise InputError("only SAIL-VOS is cut", str(data.path))
+        given = sailvos_cut.read_structure(structure) if structure is not None else None
+        yield from sailvos_cut.cut(data, out, given)
+        return
+    if to == "video-truth":
+        masks = "visible" if kind == "visible" else "amodal"
+        yield from sailvos_cut.write_video_truth(out, data, masks)
+        return
+    samples = readable(data, broken, limit)
+    writers: dict[str, Callable[[], Iterator[str]]] = {
+        "kins": lambda: kins.write(out, samples, data.classes, class_map=class_map),
+        "kins2019": lambda: kins.write(
+            out, samples, data.classes, version=2019, class_map=class_map
+        ),
+        "cocovid": lambda: sailvos.write(out, samples, data.classes, kind=kind),
+        "coco": lambda: coco.write(out, samples, data.classes),
+        "asd": lambda: amodal_synth_drive_write.write(
+            out, samples, data.classes, class_map=class_map
+        ),
+        "kitti": lambda: kitti_write.write(out, samples, data.classes, class_map=class_map),
+        "labelme": lambda: labelme.write(out, samples, data.classes),
+    }
+    if to not in writers:
+        raise InputError(f"no format '{to}' to write", str(out), f"there are: {', '.join(TARGETS)}")
+    yield from writers[to]()
+
+
+def readable(data: Dataset, broken: dict[str, str], limit: int | None = None) -> Iterator[Sample]:
+    """The samples in the order of their videos; those that cannot be read go into `broken`."""
+    order = [i for v in data.videos for i in data.in_video(v)] if data.sequential else None
+    indices = list(range(len(data))) if order is None else order
+    for index in indices[:limit]:
+        sample = _read(data, index, broken)
+        if sample is not None:
+            yield sample
+
+
+def _read(data: Dataset, index: int, broken: dict[str, str]) -> Sample | None:
+    try:
+        return data[index]
+    except InputError as error:
+        broken[data.place(index).name] = f"{error.where}: {error.what}"
+        return None
+
+
+def _bags(data: Dataset, out: Path) -> Iterator[str]:
+    if not data.sequential:
+        raise InputError("single images make no bag", str(data.path), "use `amodal convert`")
+    if len(data.videos) == 1:
+        yield from to_bag.write_video(data, data.videos[0], out)
+        return
+    new_folder(out)
+    for video in data.videos:
+        yield from to_bag.write_video(data, video, out / video.replace("/", "_"))

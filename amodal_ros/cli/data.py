@@ -1,0 +1,232 @@
+"""`amodal data`: check, count, show and convert the data sets of the field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from amodal_core.datasets import contact_sheet, registry
+from amodal_core.datasets.base import Dataset, Finding
+from amodal_core.datasets.convert import TARGETS
+from amodal_core.datasets.convert import convert as convert_dataset
+from amodal_core.datasets.statistics import Statistics, count, plot
+from amodal_core.errors import InputError
+from amodal_ros.cli._progress import bar, stderr, warn
+
+_LIST = "  ".join(registry.formats())
+app = typer.Typer(
+    help=f"Check, count, show and convert data sets. Formats that are recognised: {_LIST}",
+    no_args_is_help=True,
+)
+stdout = Console(highlight=False)
+
+PathArgument = Annotated[Path, typer.Argument(help="The data set's file or folder.")]
+FormatOption = Annotated[str, typer.Option(help="Its format, where it is not recognised.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(help="The folder of its images (KINS, KINS_Video_Car: the KITTI folder)."),
+]
+
+
+def _open(path: Path, format: str, images: Path | None) -> Dataset:
+    options: dict[str, Any] = {}
+    if images is not None:
+        if not format:
+            found = list(registry.recognise(path)) if path.exists() else []
+            format = found[0][0] if len(found) == 1 else ""
+        takes = registry.options_of(format) if format else ()
+        name = next((n for n in ("kitti", "images") if n in takes), "")
+        if not name:
+            raise InputError("--images is of no use here", str(path), "leave it out")
+        options[name] = images
+    return registry.open_dataset(path, format, **options)
+
+
+def _steps(title: str, steps: Iterator[Any], total: int) -> Iterator[Any]:
+    """Pass on what is not None; every None moves the bar."""
+    done = 0
+    with bar(title) as progress:
+        for step in steps:
+            if step is None:
+                done += 1
+                progress(done, total)
+            else:
+                yield step
+
+
+@app.command(epilog="Example: amodal data check KINS/update_train_2020.json --fix build/kins_clean")
+def check(
+    path: PathArgument,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write a cleaned copy here; the original is not touched.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 for all.")] = 200,
+    format: FormatOption = "",
+    images: ImagesOption = None,
+) -> None:
+    """Validate every rule; prints what was found. Exit code 1 where anything was."""
+    data = _open(path, format, images)
+    findings: list[Finding] = []
+    rules: Counter[str] = Counter()
+    for finding in _steps("checking", data.check(), len(data)):
+        rules[finding.rule] += 1
+        if not limit or len(findings) < limit:
+            findings.append(finding)
+    if findings:
+        table = Table(title=f"{data.name}: {rules.total()} findings", title_justify="left")
+        for column in ("rule", "file", "id", "what"):
+            table.add_column(column, overflow="fold")
+        for f in findings:
+            table.add_row(f.rule, escape(f.where), f.id, escape(f.what))
+        stdout.print(table)
+        if len(findings) < rules.total():
+            stdout.print(f"{rules.total() - len(findings)} more; --limit 0 shows all")
+        for rule, times in rules.most_common():
+            stdout.print(f"{times:7d}  {rule}")
+    else:
+        stdout.print(f"{data.name}: {len(data)} samples, nothing found")
+    if fix is not None:
+        for _ in _steps("cleaning", data.fix(fix), len(data)):
+            pass
+        stderr.print(f"wrote the cleaned copy to {fix}", soft_wrap=True)
+    if rules:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: amodal data stats AmodalSynthDrive --out build/stats")
+def stats(
+    path: PathArgument,
+    out: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
+    format: FormatOption = "",
+    images: ImagesOption = None,
+) -> None:
+    """Count images, objects, classes, sizes and occlusion; images are not read."""
+    data = _open(path, format, images)
+    counted = Statistics()
+    for _ in _steps("counting", count(data, counted), len(data)):
+        pass
+    _print_statistics(data, counted)
+    if out is not None:
+        plot(counted, data.name, out / "statistics.png")
+        stderr.print(f"wrote {out / 'statistics.png'}", soft_wrap=True)
+    warn(f"{name}: {reason}" for name, reason in counted.broken.items())
+
+
+def _print_statistics(data: Dataset, s: Statistics) -> None:
+    many = max(1, s.objects)
+    rows = [
+        ("format", data.name),
+        ("images", f"{s.samples}, {s.annotated} annotated, {len(s.broken)} broken"),
+        ("image sizes", ", ".join(f"{w}x{h} ({n})" for (h, w), n in s.sizes.most_common(6))),
+        ("objects", f"{s.objects} ({s.objects / max(1, s.annotated):.1f} an image)"),
+        ("hidden > 0.25", f"{s.over[0]} ({s.over[0] / many:.1%})"),
+        ("hidden > 0.5", f"{s.over[1]} ({s.over[1] / many:.1%})"),
+        ("wholly hidden", f"{s.hidden}"),
+        ("small, medium, large", ", ".join(str(n) for n in s.size_groups)),
+        ("ignored", f"{s.ignored}"),
+    ]
+    if s.videos:
+        rows.append(
+            (
+                "videos",
+                f"{len(s.videos)}, {min(s.videos.values())} to {max(s.videos.values())} frames",
+            )
+        )
+        rows.append(("identities", f"{s.tracks}, {s.returns} returns after an absence"))
+    table = Table(show_header=False)
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    stdout.print(table)
+    classes = Table("class", "objects", "share")
+    for name, number in s.classes.most_common():
+        classes.add_row(escape(name), str(number), f"{number / many:.1%}")
+    if s.classes:
+        stdout.print(classes)
+
+
+@app.command(epilog="Example: amodal data show COCO_amodal_val2014.json --out build/sheets")
+def show(
+    path: PathArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the sheets.")] = Path("build/sheets"),
+    samples: Annotated[int, typer.Option(min=1, help="How many, evenly spread.")] = 16,
+    first: Annotated[bool, typer.Option("--first", help="The first ones instead.")] = False,
+    columns: Annotated[int, typer.Option(min=1, help="Pictures side by side.")] = 2,
+    width: Annotated[int, typer.Option(min=64, help="Of a picture in pixels.")] = 800,
+    format: FormatOption = "",
+    images: ImagesOption = None,
+) -> None:
+    """Contact sheets with masks drawn: what is seen filled, what is hidden hatched."""
+    data = _open(path, format, images)
+    spread = contact_sheet.spread(data, samples)
+    indices = list(range(len(spread))) if first else spread
+    broken: list[str] = []
+    sheets = contact_sheet.write_sheets(data, indices, out, columns=columns, width=width)
+    for made in _steps("drawing", sheets, len(indices)):
+        if isinstance(made, InputError):
+            broken.append(str(made))
+        else:
+            stdout.print(str(made), soft_wrap=True)
+    warn(broken)
+
+
+def _targets() -> str:
+    return "; ".join(f"{name}: {line}" for name, line in TARGETS.items())
+
+
+@app.command(epilog="Example: amodal data convert labels_of_labelme build/kins --to kins")
+def convert(
+    src: PathArgument,
+    dst: Annotated[Path, typer.Argument(help="What to write; it must not exist yet.")],
+    to: Annotated[str, typer.Option(help=_targets())],
+    kind: Annotated[
+        str, typer.Option(help="Variant of CocoVID: amodal, visible, joint or both_bbox.")
+    ] = "joint",
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="NAME=TARGET where a class has another name there."),
+    ] = None,
+    structure: Annotated[
+        Path | None, typer.Option(help="JSON of the clips of SAIL-VOS-cut; else cut by content.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many samples.")] = None,
+    format: FormatOption = "",
+    images: ImagesOption = None,
+) -> None:
+    """Write a data set in another format; what cannot be read is listed at the end."""
+    data = _open(src, format, images)
+    broken: dict[str, str] = {}
+    steps = convert_dataset(
+        data,
+        dst,
+        to,
+        broken=broken,
+        kind=kind,
+        class_map=_class_map(class_ or []),
+        structure=structure,
+        limit=limit,
+    )
+    done = 0
+    with bar("converting", "written") as progress:
+        for done, _ in enumerate(steps, 1):
+            progress(done, max(done, len(data)))
+    warn(f"{name}: {reason}" for name, reason in broken.items())
+    stderr.print(f"wrote {done} to {dst}; next: [bold]amodal data show {dst}[/]", soft_wrap=True)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _class_map(pairs: list[str]) -> dict[str, str]:
+    chosen = {}
+    for pair in pairs:
+        name, sign, target = pair.partition("=")
+        if not sign or not name or not target:
+            raise InputError(f"'{pair}' is not NAME=TARGET", "--class")
+        chosen[name] = target
+    return chosen
