@@ -65,8 +65,8 @@ def read_truth(path: str | Path, progress: Progress = _silent) -> Truth:
     if is_bag(path):
         found = _read_bag(path, "ground_truth")
         return Truth(found, {k + 1: k for k in range(len(found.classes))}, {1: path.stem}, path)
-    from amodal_core.datasets import open_dataset
     from amodal_core.datasets.coco_like import CocoLike
+    from amodal_core.datasets.registry import open_dataset
 
     dataset = open_dataset(path)
     n = len(dataset)

@@ -33,10 +33,14 @@ class Runs:
     @cached_property
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         boxes, areas = np.zeros((len(self), 4), np.int64), np.zeros(len(self), np.int64)
-        for height in np.unique(self.heights).tolist():
+        heights = np.unique(self.heights).tolist()
+        if len(heights) == 1:
+            found: tuple[np.ndarray, np.ndarray] = rle.bounds(self.runs, self.first, heights[0])
+            return found
+        for height in heights:
             members = np.flatnonzero(self.heights == height)
-            parts = rle.gather(self.runs, self.first, members)
-            boxes[members], areas[members] = rle.bounds(*parts, height)
+            runs, first = rle.gather(self.runs, self.first, members)
+            boxes[members], areas[members] = rle.bounds(runs, first, height)
         return boxes, areas
 
     @property

@@ -13,6 +13,7 @@ from amodal_core.evaluation.overlaps import Runs, grouped, parse
 from amodal_core.frame import Sample, Tracks
 
 KINDS = ("box", "visible", "amodal")
+_MOST_KEPT = 2**29  # bytes of parsed masks of one kind that a set keeps
 
 
 class ImageRecord(NamedTuple):
@@ -65,6 +66,7 @@ class AnnotationSet:
         return len(self.image_ids)
 
     def __post_init__(self) -> None:
+        self._parsed: dict[str, Runs] = {}
         self.image_ids = np.asarray(self.image_ids, np.int64)
         self.class_ids = np.asarray(self.class_ids, np.int64)
         self.instance_ids = np.asarray(self.instance_ids, np.int64)
@@ -115,19 +117,24 @@ class AnnotationSet:
         return self.runs(kind).areas.astype(np.float64)
 
     def runs(self, kind: str) -> Runs:
-        """The masks of one kind as runs, parsed anew at each call.
+        """The masks of one kind as runs; kept for the next call unless they are very large.
 
         Raises:
             InputError: an entry has no such mask, or one that is no RLE of its image's size.
         """
+        if kind in self._parsed:
+            return self._parsed[kind]
         masks = self.rle(kind)
         size = np.array([m["size"] for m in masks], np.int64).reshape(-1, 2)
         try:
-            return parse([m["counts"] for m in masks], size[:, 0], size[:, 1])
+            parsed = parse([m["counts"] for m in masks], size[:, 0], size[:, 1])
         except ValueError as error:
             raise InputError(
                 f"a broken {kind} mask: {error}", "", "write the file again"
             ) from error
+        if parsed.runs.nbytes < _MOST_KEPT:
+            self._parsed[kind] = parsed
+        return parsed
 
     def shapes(self, kind: str) -> Runs | np.ndarray:
         """What `kind` of evaluation compares: masks, or boxes (N, 4) float64 xyxy."""
@@ -156,7 +163,9 @@ class AnnotationSet:
                 values[f.name] = value[chosen]
             else:
                 values[f.name] = [value[i] for i in chosen]
-        return replace(self, **values)
+        part = replace(self, **values)
+        part._parsed = {kind: parsed[chosen] for kind, parsed in self._parsed.items()}
+        return part
 
     def with_classes(self, classes: Sequence[str], where: str) -> AnnotationSet:
         """The same entries with ids of another class list, matched by name.
