@@ -9,8 +9,8 @@ import numpy as np
 # Turning the hue by the golden angle keeps any run of consecutive ids far apart on the circle.
 _GOLDEN_ANGLE = 137.508
 # Three lightnesses (Oklab) tell apart the hues that come close again after many ids.
-_LIGHTNESS = (0.76, 0.68, 0.84)
-_CHROMA = 0.155
+_LIGHTNESS = (0.74, 0.66, 0.82)
+_CHROMA = 0.175
 
 
 @lru_cache(maxsize=4096)

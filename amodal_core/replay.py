@@ -265,7 +265,7 @@ class _Run:
         except InputError as error:
             self.record.warnings[str(error)] += 1
         found["identity_kept"] = identity.evaluate(truth, predictions).kept
-        return {k: round(float(v), 4) for k, v in found.items() if np.isfinite(v)}
+        return {k.replace(" ", "_"): round(float(v), 4) for k, v in found.items() if np.isfinite(v)}
 
 
 def _device(pipeline: Pipeline) -> str:

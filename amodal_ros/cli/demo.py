@@ -8,28 +8,39 @@ from typing import Annotated
 
 import typer
 
-from amodal_core.errors import InputError
 from amodal_core.replay import REPORT, VIDEO, ReplayOptions
-from amodal_ros.cli._progress import stderr
+from amodal_core.synthetic.generate import RunOptions, generate
+from amodal_ros.cli._progress import bar, stderr
 from amodal_ros.cli.replay import make_model, run, summarise
 
 _SAMPLE = "sample_drive"
+_FRAMES = 24
 
 
-def sample_drive() -> Path:
-    """The bag that comes with the project: in the checkout, or where pip installs it.
-
-    Raises:
-        InputError: it is in neither place.
-    """
+def sample_drive() -> Path | None:
+    """The bag that comes with the project: in the checkout, or where pip installs it."""
     checkout = Path(__file__).resolve().parents[2] / "data" / _SAMPLE
     installed = Path(sys.prefix) / "share" / "amodal_ros" / _SAMPLE
     for place in (checkout, installed):
-        bags = [place, *sorted(place.glob("*.mcap"))]
-        for bag in bags:
-            if (bag / "metadata.yaml").exists() or bag.suffix == ".mcap":
-                return bag
-    raise InputError("the sample drive is missing", str(checkout), "name a bag: amodal demo BAG")
+        if (place / "metadata.yaml").exists():
+            return place
+        files = sorted(place.glob("*.mcap"))
+        if files:
+            return files[0]
+    return None
+
+
+def make_drive(out: Path) -> Path:
+    """Render a short drive; a drive that an earlier demo made is used again.
+
+    Raises:
+        InputError: this machine cannot render, or `out` cannot be written.
+    """
+    if not out.exists():
+        stderr.print("no sample drive came with this installation: rendering a short one")
+        with bar("rendering") as progress:
+            generate(out, RunOptions(frames=_FRAMES, length=_FRAMES, seed=1), progress=progress)
+    return out
 
 
 def command(
@@ -46,7 +57,7 @@ def command(
 
     amodal demo my_drive.mcap --out build/my_drive
     """
-    bag = bag or sample_drive()
+    bag = bag or sample_drive() or make_drive(out.parent / f"{_SAMPLE}.mcap")
     stderr.print(f"replaying [bold]{bag}[/] with the geometric model, which needs no weights")
     record = run(bag, out, make_model("geometric", "cpu", None), ReplayOptions())
     summarise(record, out, video=True)
