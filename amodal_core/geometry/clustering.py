@@ -9,6 +9,7 @@ the line between neighbouring returns stands at a steep enough angle to the beam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -53,8 +54,7 @@ class Ground:
         return _interpolate(self.heights, np.ascontiguousarray(xy, np.float32))
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What the scan says about a cluster beside where its points are; shares are 0-1.
 
     Attributes:
@@ -77,7 +77,7 @@ def gather_evidence(
 ) -> list[Evidence]:
     """The evidence for each of `count` clusters, `labels` (N,) int32 being -1 for other points."""
     shares = _evidence(points, image.index, labels, count)
-    return [Evidence(*row) for row in shares.tolist()]
+    return [Evidence._make(row) for row in shares.tolist()]
 
 
 def range_image(points: np.ndarray) -> RangeImage:
@@ -144,14 +144,14 @@ def _rows_by_order(azimuth: np.ndarray, points: np.ndarray) -> np.ndarray | None
     """(N,) int32 rows where the scan lists laser after laser, else None."""
     if len(azimuth) < 100 or not np.isfinite(azimuth).all():
         return None
-    step = np.diff(azimuth)
-    step -= np.float32(2 * np.pi) * np.round(step / np.float32(2 * np.pi))
-    direction = np.float32(1.0 if np.median(step) >= 0 else -1.0)
-    step *= direction
-    if np.mean(step > -0.02) < 0.98:
+    step = np.empty(len(azimuth) - 1, np.float32)
+    clockwise = _steps(azimuth, step)
+    # Every turn goes one way; lasers without a return are gaps, small ones back are jitter.
+    if max(clockwise, 1.0 - clockwise) < 0.98:
         return None
+    direction = np.float32(-1.0 if clockwise > 0.5 else 1.0)
+    elevation = points[:, 2] / np.maximum(np.sqrt(points[:, 0] ** 2 + points[:, 1] ** 2), 1e-3)
     best, spread = None, np.inf
-    elevation = points[:, 2] / np.maximum(np.hypot(points[:, 0], points[:, 1]), 1e-3)
     # A turn ends ahead or behind, by the sensor's make: the right cut mixes no lasers in a row.
     for cut in (0.0, np.pi):
         rows = _cut_rows(azimuth, step, direction, np.float32(cut))
@@ -159,15 +159,35 @@ def _rows_by_order(azimuth: np.ndarray, points: np.ndarray) -> np.ndarray | None
         if not 8 <= len(count) <= 256:
             continue
         mean = np.bincount(rows, elevation) / np.maximum(count, 1)
-        left = float(np.mean((elevation - mean[rows]) ** 2))
+        left = _spread(elevation, rows, mean)
         if left < spread:
-            best, spread = rows, left
+            spread = left
             order = np.argsort(-mean, kind="stable")
-            if not np.array_equal(order, np.arange(len(order))):
-                rank = np.empty(len(order), np.int32)
-                rank[order] = np.arange(len(order), dtype=np.int32)
-                best = rank[rows]
+            rank = np.empty(len(order), np.int32)
+            rank[order] = np.arange(len(order), dtype=np.int32)
+            best = rank[rows]
     return best
+
+
+@njit(cache=True)
+def _steps(azimuth, step):  # type: ignore[no-untyped-def]
+    """Fill `step` with the turns from point to point; gives the share that go clockwise."""
+    turn = np.float32(2 * np.pi)
+    clockwise = 0
+    for i in range(len(step)):
+        d = azimuth[i + 1] - azimuth[i]
+        d -= turn * np.round(d / turn)
+        step[i] = d
+        clockwise += d < 0
+    return clockwise / len(step)
+
+
+@njit(cache=True)
+def _spread(elevation, rows, mean):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(rows)):
+        total += (elevation[i] - mean[rows[i]]) ** 2
+    return total / len(rows)
 
 
 @njit(cache=True)
@@ -178,9 +198,9 @@ def _cut_rows(azimuth, step, direction, cut):  # type: ignore[no-untyped-def]
     begin -= np.floor(begin / turn) * turn
     row = 0
     for i in range(len(step)):
-        begin += step[i]
+        begin += step[i] * direction
         # Cropped scans jump back to where each laser's sector begins.
-        if begin >= turn or step[i] < -0.15:
+        if begin >= turn or step[i] * direction < -0.15:
             row += 1
             begin = (azimuth[i + 1] - cut) * direction
             begin -= np.floor(begin / turn) * turn
