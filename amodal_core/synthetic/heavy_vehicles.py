@@ -6,7 +6,7 @@ import numpy as np
 
 from amodal_core.synthetic.assets import Asset, Motion
 from amodal_core.synthetic.materials import Material
-from amodal_core.synthetic.mesh import Mesh, box, faceted, grid_triangles, merged, tube
+from amodal_core.synthetic.mesh import Mesh, box, faceted, grid_triangles, grounded, merged, tube
 from amodal_core.synthetic.vehicles import wheel
 
 
@@ -268,7 +268,7 @@ def truck(rng: np.random.Generator, kind: str) -> Asset:
     rear = [-front + 1.5, -front + 2.8, -front + 4.1] if artic else [-front + cargo * 0.24]
     axles = [front - cab_length * 0.62, *([front - cab_length - 2.2] if artic else []), *rear]
     wheels, joints = _axles(axles, width, 0.5, 0.3, 12)
-    mesh = merged([*pieces, *wheels])
+    mesh = grounded(merged([*pieces, *wheels]), 0.9, 0.5)
     low, top = mesh.bounds
     return Asset(
         f"truck_{kind}", "truck", mesh, (float(top[0] - low[0]), width, float(top[2])), Motion.WHEELS,
@@ -314,7 +314,7 @@ def bus(rng: np.random.Generator) -> Asset:
             )
         )
     wheels, joints = _axles([length * 0.29, -length * 0.24], width + 0.06, 0.48, 0.3, 4)
-    mesh = merged([*pieces, *wheels])
+    mesh = grounded(merged([*pieces, *wheels]), 0.9, 0.5)
     return Asset(
         "bus",
         "bus",
@@ -368,7 +368,7 @@ def tram(rng: np.random.Generator) -> Asset:
         pieces.append(tube(arm, 0.025, Material.BLACK, (40, 40, 42), sides=5))
     pieces.append(box((0.12, 1.5, 0.05), (0, 0, lift + 1.77), Material.BLACK, (40, 40, 42)))
     length = 3 * section + 1.1
-    mesh = merged(pieces)
+    mesh = grounded(merged(pieces), 0.9, 0.5)
     return Asset(
         "tram", "tram", mesh, (length, width, high + 0.27), Motion.WHEELS, np.zeros((1, 3)), 0.3
     )

@@ -102,15 +102,16 @@ def panorama(light: Light) -> np.ndarray:
     towards = np.clip(towards, 0, 1)[..., None]
     if light.kind != "overcast":
         sky += light.sun_colour * (0.28 * towards**8 + 0.8 * towards**64 + 2.5 * towards**900)
-    field = noise(rng, 1.35, 1024)
-    field += 0.25 * noise(rng, 0.8, 1024)
+    field = noise(rng, 1.5, 1024)
     # clouds on a plane overhead: perspective flattens them towards the horizon
     scale = 1.0 / np.maximum(up, 0.03)
-    x = (flat * np.cos(azimuth) * scale * 95).astype(np.float32)
-    y = (flat * np.sin(azimuth) * scale * 95).astype(np.float32)
+    x = (flat * np.cos(azimuth) * scale * 60).astype(np.float32)
+    y = (flat * np.sin(azimuth) * scale * 60).astype(np.float32)
     density = cv2.remap(field, x % 1024, y % 1024, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     threshold = float(np.quantile(field, 1 - 0.75 * min(light.clouds, 1.0)))
     cover = np.clip((density - threshold) * 0.9, 0, 1) * np.clip((up - 0.015) * 12, 0, 1)
+    cover = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), 1.6)
+    density = cv2.GaussianBlur(density, (0, 0), 1.6)
     bright = light.horizon * 0.55 + light.sun_colour * (0.42 + 0.5 * towards**4)
     shade = 1 - 0.35 * np.clip(density - threshold - 0.5, 0, 1)
     if light.kind == "overcast":

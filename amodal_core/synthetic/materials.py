@@ -92,7 +92,7 @@ TABLE: dict[Material, Surface] = {
     Material.GRASS: Surface("grass", lidar=0.4, dropout=0.05),
     Material.CONCRETE: Surface("concrete", lidar=0.35),
     Material.PAINT: Surface("white", roughness=0.12, f0=0.055, lidar=0.45, dropout=0.05),
-    Material.GLASS: Surface("glass", roughness=0.04, f0=0.06, lidar=0.08, dropout=0.75),
+    Material.GLASS: Surface("glass", roughness=0.04, f0=0.08, lidar=0.08, dropout=0.75),
     Material.BLACK: Surface("white", roughness=0.6, f0=0.03, lidar=0.05, dropout=0.25),
     Material.TYRE: Surface("white", roughness=0.85, f0=0.02, lidar=0.07, dropout=0.1),
     Material.RIM: Surface("rim", Mode.DECAL, roughness=0.3, f0=0.3, lidar=0.4),

@@ -302,6 +302,21 @@ def quad(
     )
 
 
+def grounded(mesh: Mesh, height: float, least: float) -> Mesh:
+    """The mesh with ambient light fading from `height` metres down to a share `least` at the ground.
+
+    What stands on a dark road sees less of the sky the lower it is, faces that look down least of all.
+    """
+    rise = np.clip(mesh.positions[:, 2] / height, 0, 1)
+    open_ = least + (1 - least) * rise**0.7
+    open_ = open_ * np.where(mesh.normals[:, 2] < -0.5, 0.55, 1.0)
+    colours = mesh.colours.copy()
+    colours[:, 3] = np.clip(colours[:, 3] * open_, 0, 255)
+    return Mesh(
+        mesh.positions, mesh.normals, mesh.uvs, colours, mesh.materials, mesh.parts, mesh.triangles
+    )
+
+
 def pose(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, scale: float = 1) -> np.ndarray:
     """(4, 4) transform: scale, turn by yaw about +z, move."""
     c, s = np.cos(yaw) * scale, np.sin(yaw) * scale

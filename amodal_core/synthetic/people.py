@@ -6,7 +6,16 @@ import numpy as np
 
 from amodal_core.synthetic.assets import Asset, Motion
 from amodal_core.synthetic.materials import Material
-from amodal_core.synthetic.mesh import Mesh, box, ellipsoid, faceted, grid_triangles, merged, tube
+from amodal_core.synthetic.mesh import (
+    Mesh,
+    box,
+    ellipsoid,
+    faceted,
+    grid_triangles,
+    grounded,
+    merged,
+    tube,
+)
 
 Tone = tuple[int, int, int]
 
@@ -88,7 +97,7 @@ def _figure(
     skin, shirt, legs = _pick(rng, SKINS), _pick(rng, CLOTHES), _pick(rng, TROUSERS)
     hair, shoe = _pick(rng, HAIR), _pick(rng, ((24, 22, 22), (60, 44, 34), (190, 190, 188)))
     build = rng.uniform(0.9, 1.15)
-    hip, shoulder, knee, ankle = 0.52 * h, 0.815 * h, 0.285 * h, 0.045 * h
+    hip, shoulder, knee, ankle = 0.52 * h, 0.812 * h, 0.285 * h, 0.045 * h
     wide, deep = 0.118 * h * build, 0.068 * h * build
     long_coat = (not helmet) and rng.random() < 0.3
     skirt = (not helmet) and (not long_coat) and rng.random() < 0.15
@@ -98,9 +107,10 @@ def _figure(
         (0.53 * h, deep * 1.08, wide * 0.92, 0.0),
         (0.6 * h, deep * 0.98, wide * 0.84, 0.005),
         (0.7 * h, deep * 1.12, wide * 0.97, 0.008),
-        (0.78 * h, deep * 1.05, wide * 1.08, 0.0),
-        (0.818 * h, deep * 0.8, wide * 0.92, -0.006),
-        (0.842 * h, deep * 0.55, wide * 0.42, -0.004),
+        (0.77 * h, deep * 1.06, wide * 1.1, 0.0),
+        (0.803 * h, deep * 0.92, wide * 1.08, -0.004),
+        (0.826 * h, deep * 0.72, wide * 0.78, -0.006),
+        (0.848 * h, deep * 0.52, wide * 0.4, -0.004),
     ]
     meshes = [_lofted(torso, Material.CLOTH, shirt, parts["torso"])]
     if not long_coat:
@@ -159,16 +169,16 @@ def _figure(
     sleeves = rng.random() < 0.65
     joints = {"neck": np.array([0, 0, 0.85 * h])}
     for j, side in enumerate((1, -1)):
-        s = np.array([0, side * wide * 1.12, shoulder])
+        s = np.array([0, side * wide * 1.06, shoulder])
         e = np.array([-0.01, side * (wide * 1.2 + 0.015), 0.63 * h])
         w = np.array([0.015, side * (wide * 1.22 + 0.015), 0.475 * h])
         fore = (shirt, Material.CLOTH) if sleeves else (skin, Material.SKIN)
         thick = 0.033 * h * build
         meshes.append(
             _limb(
-                s + [0, 0, 0.012 * h],
+                s - [0, side * 0.012, 0.006 * h],
                 e,
-                (thick * 0.75, thick * 1.12, thick * 0.95, thick * 0.82),
+                (thick * 0.62, thick * 1.02, thick * 1.1, thick * 0.96, thick * 0.82),
                 shirt,
                 parts["arm"] + j,
                 Material.CLOTH,
@@ -251,7 +261,7 @@ def _figure(
     elif not helmet and rng.random() < 0.35:
         meshes.append(
             box(
-                (0.3, 0.1, 0.24),
+                (0.26, 0.08, 0.2),
                 (0.0, wide * 1.22 + 0.1, 0.38 * h),
                 Material.CLOTH,
                 _pick(rng, CLOTHES),
@@ -280,7 +290,7 @@ def pedestrian(rng: np.random.Generator) -> Asset:
     child = rng.random() < 0.12
     h = rng.uniform(1.15, 1.45) if child else rng.normal(1.73, 0.07)
     meshes, joints = _figure(rng, h, WALK_PARTS, helmet=False)
-    mesh = merged(meshes)
+    mesh = grounded(merged(meshes), 0.7, 0.6)
     low, high = mesh.bounds
     size = (0.8, float(high[1] - low[1]), float(h))
     return Asset(
@@ -383,7 +393,7 @@ def cyclist(rng: np.random.Generator) -> Asset:
                     part=part,
                 )
             )
-    mesh = merged(meshes)
+    mesh = grounded(merged(meshes), 0.7, 0.6)
     rows = np.stack([joints[n] for n in CYCLE_JOINTS])
     return Asset(
         "cyclist",

@@ -48,9 +48,9 @@ class Mix:
 
 
 MIXES = {
-    "urban": Mix(10.0, 0.86, 9.0, 2.5, 10, 0.09, 0.13),
-    "residential": Mix(28.0, 0.72, 5.0, 1.5, 6, 0.05, 0.12),
-    "arterial": Mix(9.0, 0.0, 2.0, 0.0, 5, 0.2, 0.14),
+    "urban": Mix(14.0, 0.66, 8.0, 2.5, 10, 0.09, 0.13),
+    "residential": Mix(30.0, 0.5, 5.0, 1.5, 6, 0.05, 0.12),
+    "arterial": Mix(14.0, 0.0, 2.0, 0.0, 5, 0.18, 0.14),
 }
 
 
@@ -135,9 +135,8 @@ def populate(
         stock.trams = [tram(rng)]
     duration = frames * period
     ego = Driver(0, 0.0, rng.uniform(3, 9), rng.uniform(7, 12), 4.6, None)
-    ego.lane = next(
-        i for i, lane in enumerate(lanes) if lane.name == f"lane{rng.integers(street.lanes)}+"
-    )
+    chosen = f"lane{rng.integers(street.lanes)}+"
+    ego.lane = next(i for i, lane in enumerate(lanes) if lane.name == chosen)
     ego.p = -18.0
     drivers = [ego]
     for index, lane in enumerate(lanes):

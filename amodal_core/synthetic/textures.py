@@ -227,13 +227,13 @@ def hedge(rng: np.random.Generator) -> np.ndarray:
 def treeline(rng: np.random.Generator) -> np.ndarray:
     """A distant wood: crowns against a transparent sky, repeating sideways."""
     x = np.arange(SIZE)
-    height = np.full(SIZE, 0.45 * SIZE)
-    for f in range(2, 40):
-        height += rng.normal(0, 55 / f**0.75) * np.cos(
-            2 * np.pi * f * x / SIZE + rng.uniform(0, 6.28)
-        )
+    height = np.full(SIZE, 0.38 * SIZE)
+    for centre, reach in zip(rng.uniform(0, SIZE, 34), rng.uniform(26, 70, 34), strict=True):
+        away = np.abs((x - centre + SIZE / 2) % SIZE - SIZE / 2) / reach
+        crown = rng.uniform(0.4, 0.85) * SIZE + reach * np.sqrt(np.clip(1 - away**2, 0, 1)) - reach
+        height = np.where(away < 1, np.maximum(height, crown), height)
     y = np.arange(SIZE)[:, None]
-    edge = noise(rng, 0.9) * 9
+    edge = noise(rng, 0.9) * 10
     inside = (SIZE - y) < (np.clip(height, 60, SIZE - 30) + edge)
     clumps = noise(rng, 1.1) * 0.22 + noise(rng, 0.3) * 0.16
     rise = np.clip((SIZE - y) / np.clip(height, 60, None), 0, 1)

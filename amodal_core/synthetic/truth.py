@@ -1,8 +1,8 @@
 """What is exactly there: masks, boxes, depths, identities; and when an object counts as a track.
 
-Amodal masks are clipped to the image: what lies beyond its border is in no mask (3D boxes are whole).
-A track begins in the first frame that shows enough pixels of an object and lasts while its amodal mask
-is large enough, through occlusions however complete.
+Amodal masks are clipped to the image: what lies beyond its border is in no mask; 3D boxes are whole.
+A track begins in the first frame that shows enough of an object and lasts while its amodal mask is
+large enough, through occlusions however complete.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ CLASSES = ("car", "van", "truck", "bus", "tram", "pedestrian", "cyclist")
 # smallest objects are of that size.
 SMALLEST = 40
 KITTI_WIDTH = 1242
+# Share of an object that must have been in view once: nobody annotates what was never recognisable.
+FIRST_SIGHT = 0.2
 
 
 @dataclass(eq=False)
@@ -96,7 +98,7 @@ class TrackBook:
         for k, number in enumerate(truth.ids.tolist()):
             if whole[k] < least:
                 continue
-            if seen[k] >= least / 2:
+            if seen[k] >= max(least, FIRST_SIGHT * whole[k]):
                 self.first.setdefault(number, self.count)
             if number in self.first:
                 keep.append(k)

@@ -15,6 +15,7 @@ from amodal_core.synthetic.mesh import (
     ellipsoid,
     faceted,
     grid_triangles,
+    grounded,
     merged,
     quad,
     tube,
@@ -312,7 +313,7 @@ def car(kind: str, rng: np.random.Generator) -> Asset:
     if rng.random() < 0.5:
         whip = np.array([[-0.3 * L, 0, 0.985 * H], [-0.35 * L, 0, 1.0 * H + 0.16]])
         pieces.append(tube(whip, 0.008, Material.BLACK, (20, 20, 20), sides=4))
-    mesh = merged(pieces)
+    mesh = grounded(merged(pieces), 0.9, 0.5)
     low, high = mesh.bounds
     category = "van" if kind in ("minibus", "panel_van") else "car"
     size = (float(high[0] - low[0]), float(W), float(high[2] - low[2]))
