@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.datasets import pickles
 from amodal_core.datasets.amodal_synth_drive import (
     CALIBRATION,
     CAMERAS,
@@ -119,7 +120,8 @@ def _write_lidar(
     """Scan and boxes in CARLA's left-handed axes, the sensor being the origin of the world."""
     boxes = None if truth.boxes3d is None else np.asarray(truth.boxes3d, np.float64)
     known = np.flatnonzero(np.isfinite(boxes).all(axis=1)).tolist() if boxes is not None else []
-    if frame.points is not None:
+    scans = base / "lidar" / sequence / f"full_{number:04d}_Lidar.pkl"
+    if frame.points is not None and not scans.exists():  # one scan serves all cameras
         points = np.asarray(frame.points, np.float32)
         labels = np.zeros(len(points), np.int64)
         for k in known:
@@ -131,10 +133,12 @@ def _write_lidar(
             "transform": np.eye(4),
             "horizontal_angle": 0.0,
         }
-        _write_pickle(base / "lidar" / sequence / f"full_{number:04d}_Lidar.pkl", scan)
+        _write_pickle(scans, scan)
     if boxes is not None:
+        path = base / "bboxes" / sequence / f"bboxess_{number:04d}.pkl"
+        others = pickles.load(path) if path.exists() else {}
         corners = {int(truth.ids[k]): _corners(boxes[k]) for k in known}
-        _write_pickle(base / "bboxes" / sequence / f"bboxess_{number:04d}.pkl", corners)
+        _write_pickle(path, others | corners)
 
 
 def _write_pickle(path: Path, value: Any) -> None:
