@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Amodal instance segmentation for vehicles: what is seen, what is hidden, and by what.",
     no_args_is_help=True,
     rich_markup_mode="rich",
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,6 +28,7 @@ COMMANDS = (
     "data",
     "synth",
     "replay",
+    "eval",
     "launch",
     "doctor",
     "models",
