@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from amodal_core.bags.drive import ARRAY_TYPE, find_topics
 from amodal_core.bags.messages import class_names, read_tracks
 from amodal_core.bags.reader import BagReader
-from amodal_core.bags.sensors import stamp_of
+from amodal_core.bags.sensors import read_image, stamp_of
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, from_tracks
 from amodal_core.frame import Tracks
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-_ARRAY = "amodal_msgs/msg/AmodalInstanceArray"
+TRACKS_BAG = "tracks.mcap"  # what `amodal replay` writes into its folder
 _RESULT_FILES = {"visible": "visible.json", "amodal": "amodal.json"}
 
 
@@ -38,12 +40,18 @@ class Truth:
         category_ids: class index by category id of the result files.
         videos: video name by video id of the result files.
         path: where it was read from.
+        pictures: the images of some image ids, RGB uint8, those that can be read.
     """
 
     set: AnnotationSet
     category_ids: dict[int, int]
     videos: dict[int, str] = field(default_factory=dict)
     path: Path = field(default_factory=Path)
+    pictures: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
+
+    def frames(self, video: str) -> list[ImageRecord]:
+        """A video's images in order: result lists count frames by place, not by number."""
+        return sorted((i for i in self.set.images if i.video == video), key=lambda i: i.frame)
 
 
 def is_bag(path: Path) -> bool:
@@ -63,18 +71,30 @@ def read_truth(path: str | Path, progress: Progress = _silent) -> Truth:
     """
     path = Path(path)
     if is_bag(path):
-        found = _read_bag(path, "ground_truth")
-        return Truth(found, {k + 1: k for k in range(len(found.classes))}, {1: path.stem}, path)
+        found = _read_bag(path, "ground_truth", progress)
+        stamps = {i.stamp: i.id for i in found.images}
+        return Truth(
+            found,
+            {k + 1: k for k in range(len(found.classes))},
+            {1: path.stem},
+            path,
+            lambda wanted: _bag_pictures(path, {s: i for s, i in stamps.items() if i in wanted}),
+        )
     from amodal_core.datasets.coco_like import CocoLike
     from amodal_core.datasets.registry import open_dataset
 
     dataset = open_dataset(path)
     n = len(dataset)
-    ids = range(1, n + 1)
+    ids = list(range(1, n + 1))
     categories = {k + 1: k for k in range(len(dataset.classes))}
+    videos = dict(enumerate(dataset.videos, start=1))
     if isinstance(dataset, CocoLike):
-        ids = [int(image["id"]) for image in dataset.images]  # type: ignore[assignment]
+        ids = [int(image["id"]) for image in dataset.images]
         categories = dict(dataset.category_ids)
+        # SAIL-VOS as released has one id for several videos; results then count them from 1.
+        named = {image.get("video_id"): image.get("video", "") for image in dataset.images}
+        if len(set(named.values())) == len(named) == len(videos):
+            videos = {int(k): v for k, v in named.items() if k is not None}
 
     def annotated() -> Iterable[tuple[ImageRecord, Tracks]]:
         for index in progress(range(n), n, "ground truth"):
@@ -87,36 +107,60 @@ def read_truth(path: str | Path, progress: Progress = _silent) -> Truth:
                     truth,
                 )
 
-    return Truth(
-        from_tracks(annotated(), dataset.classes),
-        categories,
-        dict(enumerate(dataset.videos, start=1)),
-        path,
-    )
+    def pictures(wanted: Sequence[int]) -> dict[int, np.ndarray]:
+        found = {}
+        places = {i: n for n, i in enumerate(ids)}
+        for number in wanted:
+            with suppress(InputError):
+                image = dataset.frame(places[number]).image
+                if image is not None:
+                    found[number] = image
+        return found
+
+    return Truth(from_tracks(annotated(), dataset.classes), categories, videos, path, pictures)
 
 
-def read_predictions(path: str | Path, truth: Truth, kind: str = "amodal") -> AnnotationSet:
+def _bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
+    """Images of a bag: image id by stamp in, image by image id out."""
+    found: dict[int, np.ndarray] = {}
+    with BagReader(path) as bag:
+        topic = find_topics(bag).image
+        for _, _, message in bag.messages([topic]):
+            number = wanted.get(stamp_of(message.header))
+            if number is not None and number not in found:
+                found[number] = read_image(message, topic)
+                if len(found) == len(wanted):
+                    break
+    return found
+
+
+def read_predictions(
+    path: str | Path, truth: Truth, kind: str = "amodal", progress: Progress = _silent
+) -> AnnotationSet:
     """Predictions for the images of a ground truth.
 
     Args:
         path: a folder with visible.json and amodal.json, one COCO results file, a YouTube-VIS
-            result list, or a bag with tracks.
+            result list, a bag with tracks, or the folder that `amodal replay` wrote one into.
         truth: what they will be compared with.
         kind: which masks a single results file holds, "visible" or "amodal".
+        progress: wraps an iterable of known length to show progress.
 
     Raises:
         InputError: the file is none of these, or does not fit the truth.
     """
     path = Path(path)
+    if not is_bag(path) and is_bag(path / TRACKS_BAG):
+        path = path / TRACKS_BAG
     if is_bag(path):
-        return _by_stamp(_read_bag(path, "tracks"), truth, path)
+        return _by_stamp(_read_bag(path, "tracks", progress), truth, path)
     if path.is_dir():
         parts = {k: path / name for k, name in _RESULT_FILES.items() if (path / name).is_file()}
         if not parts:
             raise InputError(
-                "neither visible.json nor amodal.json",
+                f"neither visible.json nor amodal.json nor {TRACKS_BAG}",
                 str(path),
-                "give the folder that `amodal infer --out` wrote, a results file or a bag",
+                "give a folder of results, a results file, a bag or the --out of `amodal replay`",
             )
         return _join({k: _read_json(p) for k, p in parts.items()}, truth, path)
     rows = _read_json(path)
@@ -171,9 +215,8 @@ def write_video_results(part: AnnotationSet, path: str | Path, kind: str, truth:
     """Write a YouTube-VIS result list: one entry a track with one RLE or null a frame."""
     names = {name: k for k, name in truth.videos.items()}
     images = {i.id: i for i in truth.set.images}
-    lengths: dict[str, int] = {}
-    for image in truth.set.images:
-        lengths[image.video] = max(lengths.get(image.video, 0), image.frame + 1)
+    frames = {video: truth.frames(video) for video in names}
+    places = {i.id: n for found in frames.values() for n, i in enumerate(found)}
     category = {k: c for c, k in truth.category_ids.items()}
     tracks: dict[tuple[str, int], list[int]] = {}
     for n, image_id in enumerate(part.image_ids):
@@ -181,11 +224,13 @@ def write_video_results(part: AnnotationSet, path: str | Path, kind: str, truth:
         tracks.setdefault((video, int(part.instance_ids[n])), []).append(n)
     rles, rows = part.rle(kind), []
     for (video, _), members in tracks.items():
-        segmentations: list[dict[str, Any] | None] = [None] * lengths[video]
+        segmentations: list[dict[str, Any] | None] = [None] * len(frames[video])
         for n in members:
             mask = rles[n]
-            frame = images[int(part.image_ids[n])].frame
-            segmentations[frame] = {"size": mask["size"], "counts": mask["counts"].decode()}
+            segmentations[places[int(part.image_ids[n])]] = {
+                "size": mask["size"],
+                "counts": mask["counts"].decode(),
+            }
         rows.append(
             {
                 "video_id": names[video],
@@ -346,7 +391,7 @@ def _rate(
 
 def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path) -> AnnotationSet:
     """A YouTube-VIS list: each entry is a track, `segmentations` one RLE or null a frame."""
-    by_place = {(i.video, i.frame): i for i in truth.set.images}
+    frames = {video: truth.frames(video) for video in truth.videos.values()}
     found: list[tuple[int, ImageRecord, dict[str, Any], bytes]] = []
     for n, row in enumerate(rows):
         where = f"{path} entry {n}"
@@ -354,17 +399,19 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
             raise InputError(
                 f"video id {row.get('video_id')} is not in the ground truth",
                 where,
-                f"it has videos 1 to {len(truth.videos)}",
+                f"it has {len(truth.videos)} videos, ids {min(truth.videos, default=0)} to "
+                f"{max(truth.videos, default=0)}",
             )
-        video = truth.videos[row["video_id"]]
-        for frame, segmentation in enumerate(row["segmentations"]):
+        images = frames[truth.videos[row["video_id"]]]
+        if len(row["segmentations"]) > len(images):
+            raise InputError(
+                f"{len(row['segmentations'])} frames, the video has {len(images)}",
+                where,
+                "one RLE or null for each frame of the ground truth, in order",
+            )
+        for image, segmentation in zip(images, row["segmentations"], strict=False):
             if segmentation is None:
                 continue
-            image = by_place.get((video, frame))
-            if image is None:
-                raise InputError(
-                    f"frame {frame} of '{video}' is not in the ground truth", where, "check it"
-                )
             counts = _mask(segmentation, (image.height, image.width), where)
             # GenVIS writes an all-zero mask where the object is not there.
             if coco.area({"size": [image.height, image.width], "counts": counts}):
@@ -391,10 +438,10 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
     )
 
 
-def _read_bag(path: Path, name: str) -> AnnotationSet:
+def _read_bag(path: Path, name: str, progress: Progress) -> AnnotationSet:
     """The AmodalInstanceArray topic of that last name, one image a message, ids by order."""
     with BagReader(path) as bag:
-        topics = [t.name for t in bag.topics.values() if t.type == _ARRAY]
+        topics = [t.name for t in bag.topics.values() if t.type == ARRAY_TYPE]
         chosen = [t for t in topics if t.rsplit("/", 1)[-1] == name]
         if len(chosen) != 1:
             raise InputError(
@@ -404,7 +451,8 @@ def _read_bag(path: Path, name: str) -> AnnotationSet:
             )
         names: dict[int, str] = {}
         frames: list[tuple[ImageRecord, Tracks]] = []
-        for n, (_, _, message) in enumerate(bag.messages(chosen)):
+        count = bag.topics[chosen[0]].count
+        for n, (_, _, message) in enumerate(progress(bag.messages(chosen), count, name)):
             names.update(class_names(message))
             record = ImageRecord(
                 n + 1,
@@ -416,8 +464,8 @@ def _read_bag(path: Path, name: str) -> AnnotationSet:
                 stamp_of(message.header),
             )
             frames.append((record, read_tracks(message, f"{path} {chosen[0]} message {n}")))
-    count = max(chain(names, [-1])) + 1
-    return from_tracks(frames, [names.get(k, f"class {k}") for k in range(count)])
+    top = max(chain(names, [-1])) + 1
+    return from_tracks(frames, [names.get(k, f"class {k}") for k in range(top)])
 
 
 def _by_stamp(predictions: AnnotationSet, truth: Truth, path: Path) -> AnnotationSet:

@@ -1,0 +1,229 @@
+"""The folder of an evaluation: metrics.json, the matches of each kind, and what compares them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal_core.errors import InputError
+from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
+from amodal_core.evaluation.formats import Truth, write_json
+from amodal_core.evaluation.matching import Matches
+from amodal_core.evaluation.run import Evaluation
+from amodal_core.evaluation.sets import AnnotationSet
+
+METRICS = "metrics.json"
+REPORT = "report.html"
+COMPARISON = "comparison.json"
+
+
+def write(
+    result: Evaluation,
+    out: str | Path,
+    inputs: dict[str, Any],
+    truth: Truth,
+    predictions: AnnotationSet,
+) -> list[Path]:
+    """Write metrics.json, report.html and matches_<kind>.npz.
+
+    Args:
+        result: the numbers.
+        out: a folder, made where it is missing.
+        inputs: what was compared: paths and options, for metrics.json.
+        truth: what was evaluated against, for the pictures of failures.
+        predictions: what was evaluated, as given to `run.evaluate`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    out = make_folder(out)
+    written = []
+    for kind, scores in result.scores.items():
+        if scores.matches is not None:
+            written.append(out / f"matches_{kind}.npz")
+            scores.matches.save(written[-1])
+    for stale in sorted(set(out.glob("matches_*.npz")) - set(written)):
+        stale.unlink()
+    write_json({"inputs": inputs, **result.as_json()}, out / METRICS)
+    return [out / METRICS, *written]
+
+
+def renamed(part: AnnotationSet, rules: Sequence[str]) -> AnnotationSet:
+    """The same set with classes renamed; two that get one name become one class.
+
+    Args:
+        part: predictions.
+        rules: "old=new" each.
+
+    Raises:
+        InputError: a rule that is none, or of a class that is not there.
+    """
+    names = list(part.classes)
+    for rule in rules:
+        old, equals, new = rule.partition("=")
+        if not equals or not old or not new:
+            raise InputError(f"'{rule}' is not old=new", "--map", "for example --map van=car")
+        if old not in part.classes:
+            raise InputError(
+                f"no class '{old}' in the predictions", "--map", f"there are: {', '.join(names)}"
+            )
+        names[part.classes.index(old)] = new
+    classes = tuple(dict.fromkeys(names))
+    table = np.array([classes.index(n) for n in names], np.int64)
+    ids = table[part.class_ids] if len(part) else part.class_ids
+    return replace(part, classes=classes, class_ids=ids)
+
+
+def make_folder(out: str | Path) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
+    return out
+
+
+@dataclass
+class Run:
+    """An evaluation read back.
+
+    Attributes:
+        name: of its folder.
+        metrics: what metrics.json holds.
+        matches: by kind.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    matches: dict[str, Matches]
+
+
+def read(out: str | Path) -> Run:
+    """Read what `write` wrote.
+
+    Raises:
+        InputError: the folder holds no evaluation, or a broken one.
+    """
+    out = Path(out)
+    path = out / METRICS
+    try:
+        metrics = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"no evaluation: {error.strerror}", str(path), "give the --out of `amodal eval`"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", str(path), "run `amodal eval` again") from None
+    if not isinstance(metrics, dict) or "scores" not in metrics:
+        raise InputError(
+            "these are no metrics of `amodal eval`", str(path), "give the --out of `amodal eval`"
+        )
+    matches = {kind: Matches.load(out / f"matches_{kind}.npz") for kind in metrics["scores"]}
+    return Run(out.resolve().name, metrics, matches)
+
+
+@dataclass
+class Comparison:
+    """One number of several runs beside each other.
+
+    Attributes:
+        kind: "box", "visible" or "amodal".
+        name: "AP", "AP50" or "AP75" (with a v before it for videos).
+        base: value of the first run.
+        others: of each further run.
+    """
+
+    kind: str
+    name: str
+    base: float
+    others: list[Difference]
+
+
+def compare_runs(
+    runs: Sequence[Run],
+    draws: int = DRAWS,
+    progress: Callable[[Iterable[int], str], Iterable[int]] = lambda items, _: items,
+) -> list[Comparison]:
+    """AP, AP50 and AP75 of each kind that all runs have, with paired bootstrap intervals.
+
+    Args:
+        runs: two or more; differences are to the first.
+        draws: number of resamples.
+        progress: wraps the draws; the second argument says which number.
+
+    Raises:
+        InputError: fewer than two runs, other protocols, or other ground truths.
+    """
+    if len(runs) < 2:
+        raise InputError(
+            "nothing to compare with", runs[0].name if runs else "", "give two folders"
+        )
+    first = runs[0]
+    for run in runs[1:]:
+        for what in ("level", "protocol"):
+            if run.metrics[what] != first.metrics[what]:
+                raise InputError(
+                    f"another {what} than that of {first.name}",
+                    run.name,
+                    "evaluate both with the same command and --protocol",
+                )
+    shared = [k for k in first.matches if all(k in r.matches for r in runs)]
+    if not shared:
+        raise InputError("no kind of masks that all have", ", ".join(r.name for r in runs))
+    letter = "v" if first.metrics["level"] == "video" else ""
+    compared = []
+    for kind in shared:
+        for name, thresholds in (
+            ("AP", slice(None)),
+            ("AP50", slice(0, 1)),
+            ("AP75", slice(5, 6)),
+        ):
+            found = compare(
+                [r.matches[kind] for r in runs],
+                thresholds,
+                draws,
+                progress=lambda items, what=f"{kind} {name}": progress(items, what),  # type: ignore[misc]
+            )
+            compared.append(Comparison(kind, letter + name, found[0].base, found))
+    return compared
+
+
+def write_comparison(
+    runs: Sequence[Run], found: Sequence[Comparison], draws: int, out: str | Path
+) -> list[Path]:
+    """Write comparison.json.
+
+    Args:
+        runs: what was compared.
+        found: what `compare_runs` gave.
+        draws: number of resamples.
+        out: a folder, made where it is missing.
+
+    Returns:
+        The files written.
+    """
+    out = make_folder(out)
+    rows = [
+        {
+            "kind": line.kind,
+            "name": line.name,
+            runs[0].name: line.base,
+            "others": {run.name: asdict(d) for run, d in zip(runs[1:], line.others, strict=True)},
+        }
+        for line in found
+    ]
+    write_json({"runs": [r.name for r in runs], "draws": draws, "rows": rows}, out / COMPARISON)
+    return [out / COMPARISON]
