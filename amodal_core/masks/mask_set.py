@@ -101,9 +101,13 @@ class RleMasks(Masks):
             shifts = np.cumsum([0] + [len(s._runs[0]) for s in sets])
             first = [s._runs[1][1:] + shift for s, shift in zip(sets, shifts, strict=False)]
             runs = np.concatenate([s._runs[0] for s in sets])
-            return cls._from_runs(
+            out = cls._from_runs(
                 sets[0].size, runs, np.concatenate([np.zeros(1, np.int64), *first])
             )
+            if all("_bounds" in s.__dict__ for s in sets):
+                boxes, areas = zip(*(s._bounds for s in sets), strict=True)
+                out.__dict__["_bounds"] = np.concatenate(boxes), np.concatenate(areas)
+            return out
         return cls(sets[0].size, [c for s in sets for c in s.counts])
 
     def __len__(self) -> int:
@@ -119,6 +123,9 @@ class RleMasks(Masks):
         out.size = self.size
         if "_runs" in self.__dict__:
             out.__dict__["_runs"] = rle.gather(*self._runs, chosen)
+        if "_bounds" in self.__dict__:
+            boxes, areas = self._bounds
+            out.__dict__["_bounds"] = boxes[chosen], areas[chosen]
         if "counts" in self.__dict__:
             counts = self.counts
             out.__dict__["counts"] = [counts[i] for i in chosen.tolist()]

@@ -292,8 +292,14 @@ def _encode_crop(crop, x, y, height, width, runs):  # type: ignore[no-untyped-de
 def _decode_crop(runs, begin, end, box, height):  # type: ignore[no-untyped-def]
     crop = np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_)
     for m in range(begin, end):
-        for pixel in range(runs[m, 0], runs[m, 1]):
-            crop[pixel % height - box[1], pixel // height - box[0]] = True
+        start = runs[m, 0]
+        column = start // height
+        while start < runs[m, 1]:
+            stop = min(runs[m, 1], (column + 1) * height)
+            for row in range(start - column * height, stop - column * height):
+                crop[row - box[1], column - box[0]] = True
+            start = stop
+            column += 1
     return crop
 
 

@@ -129,6 +129,7 @@ class Book:
         looks = unit(seen, len(rows))
         if looks.shape[1]:
             self.embeddings = widened(self.embeddings, looks.shape[1])
+            looks = widened(looks, self.embeddings.shape[1])
             known = np.any(self.embeddings[rows] != 0, axis=1, keepdims=True)
             mixed = np.where(known, 0.7 * self.embeddings[rows] + 0.3 * looks, looks)
             length = np.linalg.norm(mixed, axis=1, keepdims=True)

@@ -8,11 +8,11 @@ import numpy as np
 
 from amodal_core.frame import Array, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates
 from amodal_core.tracking.association import Looks, affinity, assign
 from amodal_core.tracking.book import Book, unit
 from amodal_core.tracking.evidence import Evidence, weigh
 from amodal_core.tracking.motion import RANGE, measure
+from amodal_core.tracking.output import seen_tracks, with_coasting
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ class Tracker:
         dt = 0.0 if self._stamp is None else (stamp - self._stamp) * 1e-9
         self._stamp, self._size = stamp, seen.size
         self._frame += 1
-        seen = seen[np.flatnonzero(np.asarray(seen.scores) >= self.config.low_score)]
+        worth = np.asarray(seen.scores) >= self.config.low_score
+        if not worth.all():
+            seen = seen[np.flatnonzero(worth)]
         book = self._book if self._book is not None else Book.begun(seen[:0], stamp, 0)
         if dt > self.config.coast_seconds:
             book = book[:0]
@@ -116,7 +118,7 @@ class Tracker:
         rows, columns = self._associate(book, seen, measured)
         book.see(rows, seen[columns], measured[columns], stamp, dt)
 
-        unseen = np.setdiff1d(np.arange(len(book)), rows)
+        unseen = np.delete(np.arange(len(book)), rows)
         masks, evidence = self._look(book, unseen, seen, columns, frame)
         stay = self._stay(book, unseen, masks, evidence, stamp, dt)
         coasting, masks = unseen[stay], masks[np.flatnonzero(stay)]
@@ -132,9 +134,15 @@ class Tracker:
         self._next_id += len(fresh)
         self._book = book
 
-        known = (origin >= 0) & (book.ids >= 0)
-        carried = np.arange(len(rows), len(rows) + len(coasting))
-        return self._tracks(book, seen, np.flatnonzero(known), origin, carried, masks, hidden)
+        known = np.flatnonzero((origin >= 0) & (book.ids >= 0))
+        tracks = seen_tracks(seen[origin[known]], book[known], self._frame)
+        if len(coasting):
+            carried = book[np.arange(len(rows), len(kept))]
+            idle = (stamp - carried.seen) * 1e-9 / max(self.config.coast_seconds, 1e-9)
+            fade = 1.0 - 0.5 * np.clip(idle, 0.0, 1.0)
+            tracks = with_coasting(tracks, carried, masks, hidden, fade, self._frame)
+        order = np.argsort(tracks.ids, kind="stable")
+        return tracks if (np.diff(order) > 0).all() else tracks[order]
 
     def _associate(
         self, book: Book, seen: Instances, measured: np.ndarray
@@ -157,12 +165,12 @@ class Tracker:
         fits = affinity(tracks, shifts, book.motion, detections, measured, config.max_range_error)
         sure = np.asarray(seen.scores) >= config.high_score
         rows, columns = assign(np.where(sure[None, :], fits, -np.inf), config.min_affinity)
-        left = fits.copy()
-        left[rows] = -np.inf
-        left[:, sure] = -np.inf
-        left[book.ids < 0] = -np.inf
-        more_rows, more_columns = assign(left, max(config.min_affinity, 0.4))
-        rows, columns = np.append(rows, more_rows), np.append(columns, more_columns)
+        if not sure.all():
+            fits[rows] = -np.inf
+            fits[:, sure] = -np.inf
+            fits[book.ids < 0] = -np.inf
+            more_rows, more_columns = assign(fits, max(config.min_affinity, 0.4))
+            rows, columns = np.append(rows, more_rows), np.append(columns, more_columns)
         order = np.argsort(rows, kind="stable")
         return rows[order], columns[order]
 
@@ -231,75 +239,6 @@ class Tracker:
         apart = np.abs(depths[born][:, None] - depths[matched][None, :])
         copy = (overlap > 0.7) & (apart < 2.0)
         return born[~copy.any(axis=1)]
-
-    def _tracks(
-        self,
-        book: Book,
-        seen: Instances,
-        known: np.ndarray,
-        origin: np.ndarray,
-        carried: np.ndarray,
-        masks: RleMasks,
-        hidden: np.ndarray,
-    ) -> Tracks:
-        """Put the seen tracks (as detected) and the coasting ones (as predicted) together."""
-        size = seen.size
-        found = seen[origin[known]]
-        shown = found.visible.rle()
-        n, c = len(known), len(carried)
-        everything = np.concatenate([known, carried])
-        rest = masks - shown.union()[np.zeros(c, np.int64)]
-        rest = RleMasks.concatenated([rest, RleMasks.empty(size, 1)])
-        rest = rest[np.where(hidden, c, np.arange(c))]
-        ranges = np.nan_to_num(book.motion.ranges()[carried]).astype(np.float32)
-        limits = [size[1], size[0]] * 2
-        boxes = np.clip(book.motion[carried].boxes(), 0, limits).astype(np.float32)
-        idle = (self._stamp or 0) - book.seen[carried]
-        fade = 1.0 - 0.5 * np.clip(idle * 1e-9 / max(self.config.coast_seconds, 1e-9), 0, 1)
-        boxes3d = None
-        if seen.boxes3d is not None:
-            place = np.array(book.boxes3d[carried])
-            place[:, :3] = np.where(
-                np.isfinite(place[:, :3]), book.motion.values[carried, 5:], np.nan
-            )
-            boxes3d = np.concatenate([np.asarray(found.boxes3d, np.float32), place])
-        embeddings = None
-        if seen.embeddings is not None:
-            width = np.asarray(seen.embeddings).shape[1]
-            embeddings = np.concatenate(
-                [np.asarray(found.embeddings), book.embeddings[carried][:, :width]]
-            )
-        amodal = RleMasks.concatenated([found.amodal.rle(), masks])
-        visible = RleMasks.concatenated([shown, rest])
-        depths = np.concatenate([np.asarray(found.depths, np.float32), ranges])
-        occluders = np.zeros((n + c, n + c), bool)
-        if c:
-            occluders = occlusion_order(depths, amodal, visible)
-        occluders[:n, :n] = found.occluders
-        tracks = Tracks(
-            size=size,
-            amodal_boxes=np.concatenate([np.asarray(found.amodal_boxes, np.float32), boxes]),
-            visible_boxes=np.concatenate(
-                [np.asarray(found.visible_boxes, np.float32), rest.boxes()]
-            ),
-            scores=np.concatenate(
-                [np.asarray(found.scores, np.float32), book.scores[carried] * fade]
-            ).astype(np.float32),
-            class_ids=book.class_ids[everything],
-            amodal=amodal,
-            visible=visible,
-            occlusion_rates=np.concatenate(
-                [np.asarray(found.occlusion_rates, np.float32), occlusion_rates(masks, rest)]
-            ),
-            depths=depths,
-            occluders=occluders,
-            embeddings=embeddings,
-            boxes3d=boxes3d,
-            ids=book.ids[everything],
-            ages=self._frame - book.born[everything] + 1,
-            coasted=np.concatenate([np.zeros(n, bool), np.ones(c, bool)]),
-        )
-        return tracks[np.argsort(tracks.ids, kind="stable")]
 
 
 def _array(values: Array | None) -> np.ndarray | None:
