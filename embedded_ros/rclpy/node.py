@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from builtin_interfaces.msg import Time as TimeMsg
+from cyclonedds.qos import Policy
 from rcl_interfaces.msg import Log, ParameterEvent
 
 from embedded_ros import arguments, names
@@ -447,7 +448,7 @@ class Node(NodeParameters):
             kind = ros_graph.ros_type(endpoint.type_name)
             gid = endpoint.key.bytes
             name, namespace = owners.get(gid, ("_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_"))
-            policy = endpoint.qos["Userdata"]
+            policy = endpoint.qos[Policy.Userdata]
             hashes = [i for i in (policy.data if policy else b"").split(b";") if b"typehash=" in i]
             known = hashes[0].decode().partition("=")[2] if hashes else type_hash(kind)
             role = "PUBLISHER" if writers else "SUBSCRIPTION"

@@ -187,16 +187,16 @@ def from_dds(qos: Qos) -> QoSProfile:
     def span(policy: Any, name: str) -> Duration:
         return Duration(nanoseconds=getattr(policy, name)) if policy is not None else Infinite
 
-    reliable = isinstance(qos["Reliability"], Policy.Reliability.Reliable)
-    transient = qos["Durability"] is Policy.Durability.TransientLocal
-    liveliness = qos["Liveliness"]
+    reliable = isinstance(qos[Policy.Reliability], Policy.Reliability.Reliable)
+    transient = qos[Policy.Durability] is Policy.Durability.TransientLocal
+    liveliness = qos[Policy.Liveliness]
     manual = isinstance(liveliness, Policy.Liveliness.ManualByTopic)
     return QoSProfile(
         history=HistoryPolicy.UNKNOWN,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if transient else DurabilityPolicy.VOLATILE,
-        lifespan=span(qos["Lifespan"], "lifespan"),
-        deadline=span(qos["Deadline"], "deadline"),
+        lifespan=span(qos[Policy.Lifespan], "lifespan"),
+        deadline=span(qos[Policy.Deadline], "deadline"),
         liveliness=LivelinessPolicy.MANUAL_BY_TOPIC if manual else LivelinessPolicy.AUTOMATIC,
         liveliness_lease_duration=span(liveliness, "lease_duration"),
     )

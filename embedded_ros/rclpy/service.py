@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cyclonedds.qos import Policy
 from rosbags.serde import SerdeError
 
 from embedded_ros import dds, interfaces
@@ -68,7 +69,7 @@ def _identity(endpoint: Any) -> str | None:
     """The clientid in a discovered endpoint's USER_DATA."""
     if endpoint is None or endpoint.qos is None:
         return None
-    policy = endpoint.qos["Userdata"]
+    policy = endpoint.qos[Policy.Userdata]
     for item in (policy.data if policy else b"").split(b";"):
         if item.startswith(b"clientid="):
             return item.decode()
