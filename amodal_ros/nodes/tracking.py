@@ -139,7 +139,9 @@ class Tracking(SyncedNode):
         report = Report()
         tracks = self._tracker.step(instances, stamp, frame, report)
         for warning in report.warnings:
-            self.warn(f"tracker: {warning[:20]}", warning)
+            # The jump has been logged when it came in.
+            if not warning.startswith("time jumped back"):
+                self.warn(f"tracker: {warning[:20]}", warning)
         self._learn_classes(message, stamp, frame_id)
         self._publish(tracks, stamp, frame_id)
 

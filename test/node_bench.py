@@ -1,0 +1,182 @@
+"""A node under test beside a peer that feeds it and listens to it, over DDS."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    image_message,
+    points_message,
+    transform_message,
+)
+from amodal_core.frame import Frame
+from amodal_core.warm_up import warm_up_frame
+from amodal_ros.conversions import FACTORY, message_class
+from amodal_ros.qos import profile
+
+CAMERA, LIDAR = "camera", "lidar"
+SECOND = 1_000_000_000
+BEGIN = 1_317_000_000 * SECOND  # a day in 2011
+
+
+class Bench:
+    """Runs a node and a peer in this process; all that passes between them goes over DDS.
+
+    Args:
+        make: the node's class.
+        parameters: its parameters.
+        expects: its inputs that must be connected before the test begins.
+    """
+
+    def __init__(self, make: Callable[..., Any], parameters: dict[str, Any], expects: list[str]):
+        args = ["--ros-args"]
+        for name, value in {"diagnostics_period": 0.1, **parameters}.items():
+            args += ["-p", f"{name}:={json.dumps(value)}"]
+        rclpy.init(args=args)
+        self.node = make()
+        self.peer = rclpy.create_node("peer", use_global_arguments=False)
+        self.received: dict[str, list[Any]] = defaultdict(list)
+        self.statuses: list[Any] = []
+        self._outputs: dict[str, Any] = {}
+        self.peer.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosed, 10)
+        declaration = self.node.declaration
+        for topic in declaration.publishes:
+            self.peer.create_subscription(
+                message_class(topic.type),
+                topic.name,
+                self.received[topic.name].append,
+                profile(topic.qos, lossless=True),
+            )
+        for topic in declaration.subscribes:
+            if topic.name != "/diagnostics":
+                kind = "reliable" if topic.qos == "sensor" else topic.qos
+                self._outputs[topic.name] = self.peer.create_publisher(
+                    message_class(topic.type), topic.name, profile(kind, lossless=True)
+                )
+        assert self.node.autostart()
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.peer)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        for name in expects:
+            self.until(
+                lambda name=name: self._outputs[name].get_subscription_count() > 0,
+                f"{name} to be subscribed to",
+            )
+        for topic in declaration.publishes:
+            self.until(
+                lambda topic=topic: self.node.listeners(topic.name) > 0, f"{topic.name} to be heard"
+            )
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def _diagnosed(self, message: Any) -> None:
+        self.statuses.extend(s for s in message.status if s.name.endswith(self.node.get_name()))
+
+    def send(self, topic: str, message: Any) -> None:
+        """Publish to the node."""
+        self._outputs[topic].publish(message)
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+        """Wait for a condition; fails the test where it does not come true."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.01)
+        raise AssertionError(f"waited {timeout:g} s in vain for {what}")
+
+    def outputs(self, topic: str, count: int) -> list[Any]:
+        """The first messages on one of the node's outputs."""
+        self.until(
+            lambda: len(self.received[topic]) >= count,
+            f"{count} messages on {topic}, of which {len(self.received[topic])} came",
+        )
+        return self.received[topic]
+
+    def diagnosis(self, level: int, text: str) -> Any:
+        """A status of that level whose line contains a text."""
+
+        def found() -> Any:
+            return next(
+                (s for s in self.statuses if s.level == bytes([level]) and text in s.message), None
+            )
+
+        return self.until(found, f"a diagnosis of level {level} with '{text}'")
+
+    def values(self) -> dict[str, str]:
+        """Key values of the newest status."""
+        before = len(self.statuses)
+        self.until(lambda: len(self.statuses) > before, "a diagnosis")
+        return {v.key: v.value for v in self.statuses[-1].values}
+
+    def close(self) -> None:
+        """End both nodes."""
+        rclpy.try_shutdown()
+        self._thread.join(5)
+        self.node.close()
+        self.node.destroy_node()
+        self.peer.destroy_node()
+
+
+# Messages of a small made-up drive.
+
+FRAME: Frame = warm_up_frame(120, 400)
+
+
+def stamp(index: int) -> int:
+    """The stamp of a frame of a 10 Hz drive."""
+    return BEGIN + index * SECOND // 10
+
+
+def info(index: int) -> Any:
+    """camera_info of a frame."""
+    calibration = FRAME.calibration
+    assert calibration is not None
+    return camera_info_message(
+        FACTORY, calibration.K, calibration.width, calibration.height, stamp(index), CAMERA
+    )
+
+
+def cloud(index: int, shift: float = 0.0) -> Any:
+    """A scan, 3 ms after the image; `shift` moves it forward, in metres."""
+    assert FRAME.points is not None
+    moved = FRAME.points + np.array([shift, 0, 0, 0], np.float32)
+    return points_message(FACTORY, moved, stamp(index) + 3_000_000, LIDAR)
+
+
+def image(index: int) -> Any:
+    """An image."""
+    assert FRAME.image is not None
+    return image_message(FACTORY, FRAME.image, stamp(index), CAMERA)
+
+
+def depth(index: int) -> Any:
+    """An empty depth image."""
+    return image_message(FACTORY, np.zeros(FRAME.size, np.float32), stamp(index), CAMERA)
+
+
+def tf_static() -> Any:
+    """Where the LiDAR stands."""
+    assert FRAME.calibration is not None
+    placed = transform_message(
+        FACTORY, CAMERA, LIDAR, FRAME.calibration.camera_from_lidar, stamp(0)
+    )
+    return FACTORY.create("tf2_msgs/msg/TFMessage", transforms=[placed])

@@ -1,0 +1,244 @@
+"""The launch files from end to end: nodes as processes over DDS, a bag in, tracks out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import node_bench as drive
+import numpy as np
+import pytest
+import rclpy
+from node_bench import SECOND, stamp
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from amodal_core.bags.drive import BagDrive
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.kitti import CAMERA_INFO, IMAGE, POINTS, convert_raw
+from amodal_core.bags.messages import read_tracks
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    image_message,
+    points_message,
+    transform_message,
+)
+from amodal_core.bags.writer import BagWriter
+from amodal_core.frame import Tracks
+from amodal_core.models.registry import create
+from amodal_core.pipeline import Pipeline
+from amodal_ros.conversions import message_class
+from amodal_ros.qos import profile
+
+pytestmark = pytest.mark.dds
+
+FRAMES = 15
+
+
+@pytest.fixture
+def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
+    """A DDS domain that no other test uses at the same time."""
+    number = 1 + time.time_ns() // 1000 % 90
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+    return number
+
+
+@pytest.fixture(scope="module")
+def small_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up drive towards three standing objects, with an image and a scan each 0.1 s."""
+    path = tmp_path_factory.mktemp("bags") / "small.mcap"
+    factory = RosbagsFactory()
+    frame = drive.FRAME
+    assert frame.points is not None
+    assert frame.calibration is not None
+    assert frame.image is not None
+    camera = frame.calibration
+    with BagWriter(path) as bag:
+        bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
+        bag.add_topic(IMAGE, "sensor_msgs/msg/Image")
+        bag.add_topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo")
+        bag.add_topic(POINTS, "sensor_msgs/msg/PointCloud2")
+        placed = transform_message(factory, "cam", "velo", camera.camera_from_lidar, stamp(0))
+        tree = factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
+        bag.write("/tf_static", tree, stamp(0))
+        for index in range(FRAMES):
+            at = stamp(index)
+            nearer = frame.points - np.array([0.15 * index, 0, 0, 0], np.float32)
+            info = camera_info_message(factory, camera.K, camera.width, camera.height, at, "cam")
+            bag.write(IMAGE, image_message(factory, frame.image, at, "cam"), at)
+            bag.write(CAMERA_INFO, info, at)
+            later = at + 3_000_000
+            bag.write(POINTS, points_message(factory, nearer, later, "velo"), later)
+    return path
+
+
+def offline(bag: Path) -> dict[int, Tracks]:
+    """The tracks of an offline run, by stamp."""
+    pipeline = Pipeline(create("geometric"))
+    with BagDrive(bag) as frames:
+        return {f.frame.stamp: pipeline.step(f.frame)[0].numpy() for f in frames}
+
+
+class Listener:
+    """Collects the messages of a topic from the other processes."""
+
+    def __init__(self, topic: str, type_name: str) -> None:
+        rclpy.init(args=[])
+        self.messages: list[Any] = []
+        self._node = rclpy.create_node("listener")
+        self._node.create_subscription(
+            message_class(type_name),
+            topic,
+            self.messages.append,
+            profile("reliable", lossless=True),
+        )
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        rclpy.try_shutdown()
+        self._thread.join(5)
+        self._node.destroy_node()
+
+
+@pytest.fixture
+def listen(domain: int) -> Iterator[Callable[..., Listener]]:
+    """Starts listeners and ends them."""
+    listeners: list[Listener] = []
+
+    def make(topic: str, type_name: str) -> Listener:
+        listeners.append(Listener(topic, type_name))
+        return listeners[-1]
+
+    yield make
+    for listener in listeners:
+        listener.close()
+
+
+def amodal_launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`amodal launch ...` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "amodal_ros.cli.main", "launch", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def assert_same(live: list[Any], expected: dict[int, Tracks]) -> None:
+    """The same objects, masks, boxes and ids for every stamp."""
+    stamps = [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in live]
+    assert stamps == sorted(expected)
+    for at, message in zip(stamps, live, strict=True):
+        found, known = read_tracks(message), expected[at]
+        assert found.ids.tolist() == known.ids.tolist()
+        assert found.ages.tolist() == known.ages.tolist()
+        assert found.coasted.tolist() == known.coasted.tolist()
+        assert found.class_ids.tolist() == known.class_ids.tolist()
+        assert found.amodal.rle().counts == known.amodal.rle().counts
+        assert found.visible.rle().counts == known.visible.rle().counts
+        assert np.array_equal(found.occluders, known.occluders)
+        for name in ("amodal_boxes", "visible_boxes", "scores", "occlusion_rates", "depths"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(known, name))
+        if found.boxes3d is not None:
+            assert known.boxes3d is not None
+            np.testing.assert_array_equal(found.boxes3d, known.boxes3d)
+
+
+def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
+    small_bag: Path, listen: Callable[..., Listener], tmp_path: Path
+) -> None:
+    tracks = listen("/tracks", "amodal_msgs/msg/AmodalInstanceArray")
+    ended = amodal_launch("replay", f"bag:={small_bag}", f"out:={tmp_path}/out", "rate:=2.0")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    expected = offline(small_bag)
+    assert len(expected) == FRAMES
+    assert max(len(t) for t in expected.values()) >= 2
+    assert_same(tracks.messages, expected)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["latency"]["frames"] == metrics["latency"]["answered"] == FRAMES
+    assert metrics["drops"] == {}
+    assert metrics["tracks"] == len({int(i) for t in expected.values() for i in t.ids})
+    assert set(metrics["stages"]) >= {"depth_projection", "segmentation", "tracking"}
+    assert f"played {FRAMES} frames, {FRAMES} answered" in ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_a_real_drive_loses_no_frame_at_ten_hertz(
+    kitti_raw_drive: Path, listen: Callable[..., Listener], tmp_path: Path
+) -> None:
+    bag = tmp_path / "drive"
+    convert_raw(kitti_raw_drive, bag)
+    tracks = listen("/tracks", "amodal_msgs/msg/AmodalInstanceArray")
+    ended = amodal_launch("pipeline", f"bag:={bag}", "rate:=1.0", "overlay:=true")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "played 36 frames, 36 answered" in ended.stdout + ended.stderr
+    assert_same(tracks.messages, offline(bag))
+
+
+def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: int) -> None:
+    ended = amodal_launch("pipeline", f"bag:={small_bag}", "model:=nonesuch")
+    assert ended.returncode == 1
+    assert "there is no model 'nonesuch'" in ended.stdout + ended.stderr
+    assert "died with exit code 1" in ended.stdout + ended.stderr
+
+
+def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: int) -> None:
+    command = [sys.executable, "-m", "amodal_ros.cli.main", "launch", "pipeline"]
+    with subprocess.Popen(
+        [*command, f"bag:={small_bag}", "loop:=true"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as launch:
+        assert launch.stdout is not None
+        lines, pids = [], []
+        for line in launch.stdout:
+            lines.append(line)
+            if "process started with pid" in line:
+                pids.append(int(line.split("[")[-1].rstrip("]\n")))
+            if "playing" in line:
+                break
+        time.sleep(1.0)
+        launch.send_signal(signal.SIGINT)
+        rest = launch.stdout.read()
+        assert launch.wait(30) == 0, "".join(lines) + rest
+    assert len(pids) == 4
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_unknown_and_missing_arguments_are_named() -> None:
+    wrong = amodal_launch("pipeline", "bagg:=x")
+    assert wrong.returncode == 2
+    assert "there is no launch argument 'bagg'" in wrong.stderr
+    assert "did you mean 'bag'?" in wrong.stderr
+    missing = amodal_launch("replay")
+    assert missing.returncode == 2
+    assert "bag:=VALUE is required" in missing.stderr
+
+
+def test_all_arguments_are_listed_with_their_defaults() -> None:
+    listed = amodal_launch("pipeline", "--show-args")
+    assert listed.returncode == 0
+    for name in ("model", "checkpoint", "device", "image", "camera_info", "points", "bag", "rate"):
+        assert f"'{name}':" in listed.stdout
+    assert "(default: '/kitti/velo/pointcloud')" in listed.stdout
