@@ -263,10 +263,13 @@ class CocoLike(Dataset):
                 ("unknown-category", f"category {annotation.get('category_id')} is not in the file")
             )
             mended = None
+        wholly_hidden = annotation.get(self.fields(annotation).visible_area) == 0
         for segmentation, of in (
             (self.amodal(annotation), "amodal"),
             (self.visible(annotation), "visible"),
         ):
+            if of == "visible" and wholly_hidden and segmentation == []:
+                continue
             if isinstance(segmentation, list):
                 problems += _polygon_findings(segmentation, of, size)
         masks: list[RleMasks] = []
@@ -281,7 +284,8 @@ class CocoLike(Dataset):
                 masks.append(RleMasks(size, [to_rle(segmentation, size)]))
             except SegmentationError as error:
                 entry = (error.rule, f"{of} mask: {error}")
-                if not any(p[0] == error.rule and p[1].startswith(of) for p in problems):
+                known = any(p[0] == error.rule and p[1].startswith(of) for p in problems)
+                if not known and not (of == "visible" and wholly_hidden):
                     problems.append(entry)
                 if of == "visible" and error.rule == "empty-polygon" and masks:
                     masks.append(RleMasks.empty(size, 1))
@@ -315,7 +319,7 @@ class CocoLike(Dataset):
             box = annotation.get(name)
             if box is None or not mask.areas()[0]:
                 continue
-            if not _is_box(box) or not _box_fits(box, mask.boxes()[0]):
+            if not _is_box(box) or not _box_fits(box, mask.boxes()[0], mask.size):
                 yield "box-mismatch", f"{name} {box} does not fit its mask"
         rate = annotation.get("occlude_rate")
         if isinstance(rate, (int, float)):
@@ -411,8 +415,10 @@ def _is_box(box: Any) -> bool:
     )
 
 
-def _box_fits(box: list[float], around: np.ndarray) -> bool:
+def _box_fits(box: list[float], around: np.ndarray, size: tuple[int, int]) -> bool:
     """Whether an xywh box is the mask's within some pixels: annotators' boxes are rounded."""
     corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    # Amodal boxes may go on beyond the border, where masks end.
+    corners = np.clip(corners, 0, (size[1], size[0], size[1], size[0]))
     side = max(around[2] - around[0], around[3] - around[1])
     return bool(np.abs(corners - around).max() <= max(4.0, 0.1 * side))
