@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,16 @@ def _bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
                 if len(found) == len(wanted):
                     break
     return found
+
+
+def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, list[str]]:
+    """A bag's truth with the classes added that only predictions have, and their names.
+
+    A bag lists no classes: those that it never shows are no mistake of the predictions.
+    """
+    used = dict.fromkeys(predictions.classes[k] for k in np.unique(predictions.class_ids).tolist())
+    new = [name for name in used if name not in truth.set.classes]
+    return replace(truth, set=replace(truth.set, classes=(*truth.set.classes, *new))), new
 
 
 def read_predictions(

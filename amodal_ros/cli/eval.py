@@ -17,7 +17,7 @@ from rich.table import Table
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results
-from amodal_core.evaluation.formats import is_bag, read_predictions, read_truth
+from amodal_core.evaluation.formats import is_bag, read_predictions, read_truth, with_classes_of
 from amodal_core.evaluation.protocols import (
     IMAGE_PROTOCOLS,
     VIDEO_PROTOCOLS,
@@ -209,6 +209,10 @@ def _run(
         truth = read_truth(gt, progress)
         predictions = read_predictions(dt, truth, masks[0] if masks else "amodal", progress)
     predictions = results.renamed(predictions, rename or ())
+    if is_bag(gt) and not class_agnostic:
+        truth, unseen = with_classes_of(truth, predictions)
+        if unseen:
+            warn([f"classes that the bag never shows, in no AP: {', '.join(unseen)}"])
     with stderr.status("evaluating") as status:
         result = evaluate(
             truth.set,
