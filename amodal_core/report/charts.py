@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 
 from amodal_core.palette import hex_colour
+from amodal_core.report import svg
 from amodal_core.report.record import TOTAL, Record, TrackRow
 
 WIDTH = 1000
@@ -30,52 +29,14 @@ _SHARES = (
 )
 
 
-def _svg(height: float, body: Sequence[str], title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
-        + "".join(body)
-        + "</svg>"
-    )
-
-
-def _text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text {place} class="{kind}">{escape(words)}</text>'
-
-
-def _line(x0: float, y0: float, x1: float, y1: float, kind: str) -> str:
-    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" class="{kind}"/>'
-
-
-def _rect(
-    x: float, y: float, w: float, h: float, kind: str = "", title: str = "", fill: str = ""
-) -> str:
-    paint = f' fill="{fill}"' if fill else ""
-    tip = f"<title>{escape(title)}</title>" if title else ""
-    return (
-        f'<rect x="{x:.2f}" y="{y:.1f}" width="{max(w, 0.5):.2f}" height="{h:.1f}" rx="2" '
-        f'class="{kind}"{paint}>{tip}</rect>'
-    )
-
-
-def _ticks(top: float, most: int = 6) -> list[float]:
-    """Round numbers from 0 up to `top`."""
-    if top <= 0:
-        return [0.0]
-    raw = top / most
-    size = 10 ** math.floor(math.log10(raw))
-    step = next(size * k for k in (1, 2, 5, 10) if size * k >= raw)
-    return [k * step for k in range(int(top / step + 1e-9) + 1)]
-
-
 def _frame_axis(record: Record, y0: float, y1: float) -> list[str]:
     """Grid lines and numbers of frames below a chart."""
     parts = []
-    for tick in _ticks(max(record.frames - 1, 1), 9):
+    for tick in svg.ticks(max(record.frames - 1, 1), 9):
         x = _frame_x(record, tick)
-        parts.append(_line(x, y0, x, y1, "grid"))
-        parts.append(_text(x, y1 + 16, f"{tick:.0f}", "middle", "dim"))
-    parts.append(_text(_LEFT - 10, y1 + 16, "frame", "end", "dim"))
+        parts.append(svg.line(x, y0, x, y1, "grid"))
+        parts.append(svg.text(x, y1 + 16, f"{tick:.0f}", "middle", "dim"))
+    parts.append(svg.text(_LEFT - 10, y1 + 16, "frame", "end", "dim"))
     return parts
 
 
@@ -109,7 +70,7 @@ def timeline(record: Record) -> str:
         y = top + k * pitch
         mine = rows[track]
         kind = record.classes[mine[-1].class_id]
-        parts.append(_text(_LEFT - 10, y + 14, f"{kind} {track}", "end"))
+        parts.append(svg.text(_LEFT - 10, y + 14, f"{kind} {track}", "end"))
         colour = hex_colour(track)
         for (coasted, level), group in groupby(
             mine, key=lambda r: (r.coasted, 0 if r.occlusion_rate < 0.1 else 1)
@@ -120,11 +81,15 @@ def timeline(record: Record) -> str:
                 state = "carried unseen" if coasted else "partly hidden" if level else "in view"
                 tip = f"{kind} {track}: frames {first.frame}-{last.frame}, {state}"
                 if coasted:
-                    parts.append(_rect(x, y + 5, width, 10, "coasted", tip, colour))
-                    parts.append(_rect(x, y + 5, width, 10, "over"))
+                    parts.append(svg.rect(x, y + 5, width, 10, "coasted", tip, colour))
+                    parts.append(svg.rect(x, y + 5, width, 10, "over"))
                 else:
-                    parts.append(_rect(x, y + 4, width, 12, "veiled" if level else "", tip, colour))
-    return _svg(bottom + 24, parts, "When each track was seen and when it was carried unseen")
+                    parts.append(
+                        svg.rect(x, y + 4, width, 12, "veiled" if level else "", tip, colour)
+                    )
+    return svg.chart(
+        WIDTH, bottom + 24, parts, "When each track was seen and when it was carried unseen"
+    )
 
 
 def _unbroken(rows: Sequence[TrackRow]) -> list[tuple[TrackRow, TrackRow]]:
@@ -151,35 +116,39 @@ def stage_bars(record: Record) -> str:
     bottom = top + pitch * len(names)
     scale = (WIDTH - _LEFT - _RIGHT - 130) / max(reach, 1e-6)
     parts = []
-    for tick in _ticks(reach):
+    for tick in svg.ticks(reach):
         x = _LEFT + tick * scale
-        parts.append(_line(x, top, x, bottom, "grid"))
-        parts.append(_text(x, bottom + 16, f"{tick:g}", "middle", "dim"))
-    parts.append(_text(_LEFT - 10, bottom + 16, "ms", "end", "dim"))
+        parts.append(svg.line(x, top, x, bottom, "grid"))
+        parts.append(svg.text(x, bottom + 16, f"{tick:g}", "middle", "dim"))
+    parts.append(svg.text(_LEFT - 10, bottom + 16, "ms", "end", "dim"))
     for k, name in enumerate(names):
         y, p = top + k * pitch, stages[name]
         part = "." in name
-        parts.append(_text(_LEFT - 10, y + 19, name, "end", "dim" if part else ""))
+        parts.append(svg.text(_LEFT - 10, y + 19, name, "end", "dim" if part else ""))
         tip = f"{name}: p50 {p['p50_ms']:.1f}, p95 {p['p95_ms']:.1f}, p99 {p['p99_ms']:.1f} ms"
-        parts.append(_rect(_LEFT, y + 7, p["p50_ms"] * scale, 16, "sub" if part else "stage", tip))
+        parts.append(
+            svg.rect(_LEFT, y + 7, p["p50_ms"] * scale, 16, "sub" if part else "stage", tip)
+        )
         for q in ("p95_ms", "p99_ms"):
             x = _LEFT + p[q] * scale
-            parts.append(_line(x, y + 7, x, y + 23, "mark"))
+            parts.append(svg.line(x, y + 7, x, y + 23, "mark"))
         parts.append(
-            _line(_LEFT + p["p50_ms"] * scale, y + 15, _LEFT + p["p99_ms"] * scale, y + 15, "mark")
+            svg.line(
+                _LEFT + p["p50_ms"] * scale, y + 15, _LEFT + p["p99_ms"] * scale, y + 15, "mark"
+            )
         )
         budget = BUDGETS.get(name)
         if budget is not None and budget <= reach:
             x = _LEFT + budget * scale
-            parts.append(_line(x, y + 3, x, y + 27, "budget"))
+            parts.append(svg.line(x, y + 3, x, y + 27, "budget"))
         parts.append(
-            _text(
+            svg.text(
                 _LEFT + max(p["p99_ms"], budget or 0) * scale + 10, y + 19, f"{p['p50_ms']:.1f} ms"
             )
             if budget is None or budget <= reach
-            else _text(_LEFT + p["p99_ms"] * scale + 10, y + 19, f"{p['p50_ms']:.1f} ms")
+            else svg.text(_LEFT + p["p99_ms"] * scale + 10, y + 19, f"{p['p50_ms']:.1f} ms")
         )
-    return _svg(bottom + 24, parts, "Milliseconds of each stage")
+    return svg.chart(WIDTH, bottom + 24, parts, "Milliseconds of each stage")
 
 
 def frame_times(record: Record) -> str:
@@ -198,15 +167,15 @@ def frame_times(record: Record) -> str:
             high = (bottom - top) * ms / reach
             y -= high
             tip = f"frame {k}: {stage} {ms:.1f} ms"
-            parts.append(_rect(x, y, width - gap, high, f"series{number}", tip))
+            parts.append(svg.rect(x, y, width - gap, high, f"series{number}", tip))
     budget = BUDGETS[TOTAL]
     if budget <= reach:
         y = bottom - (bottom - top) * budget / reach
-        parts.append(_line(_LEFT, y, WIDTH - _RIGHT, y, "budget"))
-    parts += _legend(
-        [(s.replace("_", " "), f"series{n}") for n, s in enumerate(stages)], bottom + 40
+        parts.append(svg.line(_LEFT, y, WIDTH - _RIGHT, y, "budget"))
+    parts += svg.legend(
+        _LEFT, [(s.replace("_", " "), f"series{n}") for n, s in enumerate(stages)], bottom + 40
     )
-    return _svg(bottom + 50, parts, "Milliseconds of each frame")
+    return svg.chart(WIDTH, bottom + 50, parts, "Milliseconds of each frame")
 
 
 def occlusion(record: Record) -> str:
@@ -228,9 +197,9 @@ def occlusion(record: Record) -> str:
                 high = (bottom - top) * number / reach
                 y -= high
                 tip = f"frame {k}: {number} {label}"
-                parts.append(_rect(x, y, width - gap, high, kind, tip))
-    parts += _legend([(label, kind) for label, kind, _ in _SHARES], bottom + 40)
-    return _svg(bottom + 50, parts, "Tracks by how much of them is hidden")
+                parts.append(svg.rect(x, y, width - gap, high, kind, tip))
+    parts += svg.legend(_LEFT, [(label, kind) for label, kind, _ in _SHARES], bottom + 40)
+    return svg.chart(WIDTH, bottom + 50, parts, "Tracks by how much of them is hidden")
 
 
 def _gap(record: Record) -> float:
@@ -239,18 +208,9 @@ def _gap(record: Record) -> float:
 
 def _value_axis(reach: float, top: float, bottom: float, unit: str) -> list[str]:
     parts = []
-    for tick in _ticks(reach, 4):
+    for tick in svg.ticks(reach, 4):
         y = bottom - (bottom - top) * tick / reach
-        parts.append(_line(_LEFT, y, WIDTH - _RIGHT, y, "grid"))
-        parts.append(_text(_LEFT - 10, y + 4, f"{tick:g}", "end", "dim"))
-    parts.append(_text(10, top + 12, unit, "start", "dim"))
-    return parts
-
-
-def _legend(entries: Sequence[tuple[str, str]], y: float) -> list[str]:
-    parts, x = [], float(_LEFT)
-    for label, kind in entries:
-        parts.append(_rect(x, y - 10, 12, 12, kind))
-        parts.append(_text(x + 18, y, label))
-        x += 38 + 7.2 * len(label)
+        parts.append(svg.line(_LEFT, y, WIDTH - _RIGHT, y, "grid"))
+        parts.append(svg.text(_LEFT - 10, y + 4, f"{tick:g}", "end", "dim"))
+    parts.append(svg.text(10, top + 12, unit, "start", "dim"))
     return parts

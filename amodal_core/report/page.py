@@ -23,28 +23,36 @@ def write_report(record: Record, path: str | Path, video: str | None = None) -> 
 
 def render(record: Record, video: str | None = None) -> str:
     """The page's text."""
-    environment = Environment(
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            record=record,
+            tiles=_tiles(record),
+            video=video,
+            key_frames=[
+                {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
+                for k in record.key_frames
+            ],
+            left_out=len(record.track_ids) - len(charts.shown_tracks(record)),
+            timeline=Markup(charts.timeline(record)),
+            occlusion=Markup(charts.occlusion(record)),
+            stage_bars=Markup(charts.stage_bars(record)),
+            frame_times=Markup(charts.frame_times(record)),
+            stages=record.percentiles(),
+            budgets=charts.BUDGETS,
+            version=__version__,
+        )
+    )
+
+
+def environment() -> Environment:
+    """The templates of this folder; what they are given is escaped."""
+    return Environment(
         loader=PackageLoader("amodal_core.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-    )
-    return environment.get_template("page.html").render(
-        record=record,
-        tiles=_tiles(record),
-        video=video,
-        key_frames=[
-            {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
-            for k in record.key_frames
-        ],
-        left_out=len(record.track_ids) - len(charts.shown_tracks(record)),
-        timeline=Markup(charts.timeline(record)),
-        occlusion=Markup(charts.occlusion(record)),
-        stage_bars=Markup(charts.stage_bars(record)),
-        frame_times=Markup(charts.frame_times(record)),
-        stages=record.percentiles(),
-        budgets=charts.BUDGETS,
-        version=__version__,
     )
 
 
