@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from test_models_shared import frame, truth
 from torchvision.models import resnet
 
 from amodal_core.errors import InputError
+from amodal_core.models.aisformer import AisFormer, AisFormerConfig
 from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
@@ -89,8 +90,8 @@ def test_rois_on_ignored_objects_are_neither_object_nor_background():
 
 def test_mask_targets_are_the_masks_seen_from_their_boxes():
     targets = targets_of(truth((96, 128), [(10, 10, 50, 50)]))
-    rois = PositiveRois([torch.tensor([[10.0, 10, 90, 50]])], [targets])
-    crop = rois.crop([targets.amodal], 8)
+    rois = PositiveRois([torch.tensor([[10.0, 10, 90, 50]])], [targets], [torch.tensor([0])])
+    crop = rois.amodal(8)
     assert crop[0, :, :4].all()
     assert not crop[0, :, 4:].any()
 
@@ -130,3 +131,40 @@ def test_weights_that_are_missing_foreign_or_broken_are_named(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"0" * 100)
     with pytest.raises(InputError, match="not a file of weights"):
         resnet_fpn("resnet18", lidar=False, weights=tmp_path / "broken.pth")
+
+
+def aisformer(**changes):
+    values = {f.name: getattr(CONFIG, f.name) for f in fields(CONFIG)}
+    return AisFormer(AisFormerConfig(**(values | {"hidden": 64, "dropout": 0.0} | changes)))
+
+
+def test_aisformer_trains_all_but_its_spare_query():
+    model = aisformer().train()
+    losses = model.losses(batch(BOXES))
+    assert set(losses) >= {"visible", "amodal", "occluder", "invisible"}
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    gradient = model.head.queries.grad.abs().sum(1)
+    assert (gradient[:3] > 0).all()
+
+
+def test_aisformer_survives_empty_images_and_agrees_batched_and_single():
+    model = aisformer(min_score=0.0)
+    losses = model.train().losses(batch([], [(5, 5, 6, 6)]))
+    assert all(torch.isfinite(v) for v in losses.values())
+    frames = [frame(96, 128, seed=n) for n in range(2)]
+    together = [r.numpy() for r in model.infer(frames)]
+    (alone,) = model.infer(frames[1:])
+    np.testing.assert_allclose(alone.numpy().scores, together[1].scores, atol=1e-5)
+
+
+def test_only_nearer_objects_are_occluders():
+    """Object 1 is hidden by object 0: its RoI learns 0's visible mask, 0's RoI learns nothing."""
+    targets = targets_of(truth((96, 128), [(10, 10, 60, 50), (40, 10, 90, 50)]))
+    targets.occluders[1, 0] = True
+    rois = PositiveRois([targets.boxes], [targets], [torch.tensor([0, 1])])
+    occluder, chosen = aisformer()._occluders(rois)
+    assert not occluder[0].any()
+    assert occluder[1, :, :11].all()
+    assert not occluder[1, :, 12:].any()
+    assert chosen.tolist() == [True, True]

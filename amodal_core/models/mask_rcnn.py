@@ -55,8 +55,8 @@ class MaskRcnnAmodal(TwoStage):
         """Binary cross entropy of both masks in the channel of the true class."""
         pooled = self.roi_features(features, rois.boxes, batch)
         amodal, visible = self._logits(pooled, rois.labels)
-        whole = rois.crop([t.amodal for t in rois.targets], SIDE)
-        seen = rois.crop([t.visible for t in rois.targets], SIDE)
+        whole = rois.amodal(SIDE)
+        seen = rois.visible(SIDE)
         return {"amodal": mask_loss(amodal, whole), "visible": mask_loss(visible, seen)}
 
     def masks(
@@ -82,8 +82,8 @@ class Orcnn(MaskRcnnAmodal):
         """Binary cross entropy of amodal, visible and invisible masks."""
         pooled = self.roi_features(features, rois.boxes, batch)
         amodal, visible = self._logits(pooled, rois.labels)
-        whole = rois.crop([t.amodal for t in rois.targets], SIDE)
-        seen = rois.crop([t.visible for t in rois.targets], SIDE)
+        whole = rois.amodal(SIDE)
+        seen = rois.visible(SIDE)
         return {
             "amodal": mask_loss(amodal, whole),
             "visible": mask_loss(visible, seen),

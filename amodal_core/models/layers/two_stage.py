@@ -65,11 +65,13 @@ class PositiveRois:
 
     Attributes:
         boxes: per image, (P_i, 4) float32.
-        targets: per image, the objects that the RoIs belong to, one a RoI.
+        objects: per image, its N_i objects.
+        matched: per image, (P_i,) int64, the object that each RoI belongs to.
     """
 
     boxes: list[torch.Tensor]
-    targets: list[Targets]
+    objects: list[Targets]
+    matched: list[torch.Tensor]
 
     def __len__(self) -> int:
         return sum(len(b) for b in self.boxes)
@@ -77,25 +79,32 @@ class PositiveRois:
     @property
     def labels(self) -> torch.Tensor:
         """(P,) int64 class ids from 0."""
-        return torch.cat([t.labels for t in self.targets])
+        return torch.cat([t.labels[m] for t, m in zip(self.objects, self.matched, strict=True)])
 
     def crop(self, masks: Sequence[torch.Tensor], side: int) -> torch.Tensor:
-        """(P, side, side) float32 0/1: each RoI's mask, sampled in its box.
+        """(P, side, side) float32 0/1: the mask of each RoI's object, sampled in the RoI's box.
 
         Args:
-            masks: per image (P_i, H, W) bool, one a RoI, such as `targets[i].amodal`.
+            masks: per image (N_i, H, W) bool, one an object, such as `objects[i].amodal`.
             side: cells along each side.
         """
         parts = []
-        for box, mask in zip(self.boxes, masks, strict=True):
+        for box, mask, index in zip(self.boxes, masks, self.matched, strict=True):
             if not len(box):
                 parts.append(box.new_zeros((0, side, side)))
                 continue
-            index = torch.arange(len(box), device=box.device, dtype=box.dtype)
-            rois = torch.cat([index[:, None], box], 1)
+            rois = torch.cat([index[:, None].to(box.dtype), box], 1)
             grid = roi_align(mask[:, None].to(box.dtype), rois, side, aligned=True)
             parts.append((grid[:, 0] >= 0.5).to(box.dtype))
         return torch.cat(parts)
+
+    def amodal(self, side: int) -> torch.Tensor:
+        """(P, side, side) float32 0/1: amodal masks in the boxes."""
+        return self.crop([t.amodal for t in self.objects], side)
+
+    def visible(self, side: int) -> torch.Tensor:
+        """(P, side, side) float32 0/1: visible masks in the boxes."""
+        return self.crop([t.visible for t in self.objects], side)
 
 
 class _Heads(RoIHeads):
@@ -202,7 +211,8 @@ class TwoStage(LearnedModel):
         positive = [label > 0 for label in labels]
         chosen = PositiveRois(
             [r[p] for r, p in zip(rois, positive, strict=True)],
-            [t.select(m[p]) for t, m, p in zip(wanted, matched, positive, strict=True)],
+            wanted,
+            [m[p] for m, p in zip(matched, positive, strict=True)],
         )
         return {
             "rpn_objectness": rpn["loss_objectness"],

@@ -1,0 +1,159 @@
+"""AISFormer: amodal instance segmentation with a transformer over each RoI.
+
+Tran et al., BMVC 2022. The RoI's pixels are encoded by one transformer layer; learned queries for
+the visible, occluder and amodal masks read them; each query's embedding times the pixel embeddings
+is its mask. One more mask, the invisible part, comes from the amodal and the visible embedding
+together.
+
+Unlike the original, only *nearer* objects are occluders: the truth's order (ico_id, LiDAR or exact
+truth) decides, see `Targets.occluders`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from amodal_core.models.batch import Batch
+from amodal_core.models.layers.attention import (
+    DecoderLayer,
+    EncoderLayer,
+    LearnedPosition2d,
+    perceptron,
+)
+from amodal_core.models.layers.backbone import CHANNELS
+from amodal_core.models.layers.two_stage import Features, PositiveRois, TwoStage, TwoStageConfig
+from amodal_core.models.mask_rcnn import mask_loss
+
+SIDE = 28
+VISIBLE, OCCLUDER, AMODAL = 0, 1, 2
+_QUERIES = 4
+_LEAST_OCCLUDER = 20  # pixels of an occluder in the amodal box that are worth learning
+
+
+@dataclass(frozen=True)
+class AisFormerConfig(TwoStageConfig):
+    """Settings of AISFormer.
+
+    Attributes:
+        heads: of each attention.
+        hidden: of each perceptron in the transformer.
+        dropout: share.
+        occluder_weight: of the occluder mask's loss.
+        invisible_weight: of the invisible mask's loss.
+    """
+
+    heads: int = 2
+    hidden: int = 2048
+    dropout: float = 0.1
+    occluder_weight: float = 0.25
+    invisible_weight: float = 0.25
+
+
+class AisFormerHead(nn.Module):
+    """(N, 256, 14, 14) features to five (N, 28, 28) masks.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: AisFormerConfig) -> None:
+        super().__init__()
+        width = CHANNELS
+        self.upsample = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(width, width, 2, 2),
+            nn.ReLU(inplace=True),
+        )
+        self.position = LearnedPosition2d(width)
+        self.encoder = EncoderLayer(width, config.heads, config.hidden, config.dropout)
+        self.decoder = DecoderLayer(width, config.heads, config.hidden, config.dropout)
+        self.queries = nn.Parameter(torch.randn(_QUERIES, width))
+        self.pixel_norm = nn.LayerNorm(width)
+        self.pixel_embedding = nn.Conv2d(width, width, 1)
+        nn.init.normal_(self.pixel_embedding.weight, std=0.001)
+        self.mask_embedding = perceptron([width] * 4)
+        self.invisible_embedding = perceptron([2 * width, width, width])
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits (N, 5, 28, 28): visible, occluder, amodal, spare, invisible."""
+        x = self.upsample(pooled)
+        n, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        position = self.position(h, w)
+        encoded = self.encoder(tokens, position)
+        queries = self.queries.expand(n, -1, -1)
+        read = self.decoder(torch.zeros_like(queries), queries, encoded, position)
+        embeddings = self.mask_embedding(read)
+        both = torch.cat([embeddings[:, AMODAL], embeddings[:, VISIBLE]], dim=-1)
+        embeddings = torch.cat([embeddings, self.invisible_embedding(both)[:, None]], dim=1)
+        pixels = self.pixel_norm(encoded + tokens).transpose(1, 2).reshape(n, c, h, w)
+        return torch.einsum("nqc,nchw->nqhw", embeddings, self.pixel_embedding(pixels))
+
+
+class AisFormer(TwoStage):
+    """AISFormer on the two-stage trunk; its masks are class-agnostic."""
+
+    name = "aisformer"
+    Config = AisFormerConfig
+    config: AisFormerConfig
+
+    def __init__(self, config: AisFormerConfig) -> None:
+        super().__init__(config)
+        self.head = AisFormerHead(config)
+
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross entropy of visible, amodal, occluder and invisible masks."""
+        logits = self.head(self.roi_features(features, rois.boxes, batch))
+        whole, seen = rois.amodal(SIDE), rois.visible(SIDE)
+        occluder, chosen = self._occluders(rois)
+        return {
+            "visible": mask_loss(logits[:, VISIBLE], seen),
+            "amodal": mask_loss(logits[:, AMODAL], whole),
+            "occluder": self.config.occluder_weight
+            * mask_loss(logits[chosen, OCCLUDER], occluder[chosen]),
+            "invisible": self.config.invisible_weight
+            * mask_loss(logits[:, -1], (whole != seen).to(whole.dtype)),
+        }
+
+    def _occluders(self, rois: PositiveRois) -> tuple[torch.Tensor, torch.Tensor]:
+        """Occluder masks (P, 28, 28), and which RoIs learn them.
+
+        RoIs with an occluder learn it; as many without, from the first on, learn to find none.
+        """
+        masks = []
+        for objects in rois.objects:
+            # Whose visible pixels lie in an object's amodal box and before it.
+            hides = objects.occluders.to(torch.float32)
+            union = torch.zeros_like(objects.visible)
+            some = hides.any(1)
+            if some.any():
+                flat = objects.visible.flatten(1).to(torch.float32)
+                union[some] = (hides[some] @ flat > 0).view_as(union[some])
+            masks.append(union)
+        occluder = rois.crop(masks, SIDE)
+        areas = torch.cat([_box_areas(b) for b in rois.boxes]) / SIDE**2
+        there = occluder.flatten(1).sum(1) * areas > _LEAST_OCCLUDER
+        occluder = torch.where(there[:, None, None], occluder, 0.0)
+        without = ~there & (torch.cumsum(~there, 0) <= there.sum().clamp(min=1))
+        return occluder, there | without
+
+    def masks(
+        self,
+        features: Features,
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        batch: Batch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Amodal and visible logits."""
+        logits = self.head(self.roi_features(features, boxes, batch))
+        return logits[:, AMODAL], logits[:, VISIBLE]
+
+
+def _box_areas(boxes: torch.Tensor) -> torch.Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
