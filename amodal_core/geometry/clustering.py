@@ -17,6 +17,17 @@ from numba import njit
 COLUMNS = 1800
 """Columns of the range image, 0.2 degrees each: coarse enough that a 10 Hz scan leaves no gaps."""
 
+_ABOVE_HORIZON = np.tan(np.radians(1.0))
+
+_COLUMN = 2 * np.pi / COLUMNS
+
+_BRIDGE = 1.0
+"""Metres of a surface that a post or a person may hide without splitting it in two."""
+
+_SAME_RANGE = 0.25
+
+_IN_FRONT = 0.5
+
 _UNORDERED_ROWS = 64
 _CELL = 2.0
 _REACH = 100.0
@@ -298,8 +309,8 @@ def _follow_ground(points, index, z0, a, b, sums, counts):  # type: ignore[no-un
             # The road may leave the plane slowly; a step up of more than a kerb is no ground.
             if abs(z - plane) > 0.2 + 0.02 * r:
                 continue
-            breaks = r < r_last - 0.3 or abs(z - z_last) > 0.1 + 0.1 * max(r - r_last, 0.0)
-            if breaks and (z > plane + 0.15 or z < plane - 0.4):
+            breaks = r < r_last - 0.3 or abs(z - z_last) > 0.04 + 0.1 * max(r - r_last, 0.0)
+            if breaks and (z > plane + 0.05 or z < plane - 0.4):
                 continue
             r_last, z_last = r, z
             k, m = int((x + _REACH) / _CELL), int((y + _REACH) / _CELL)
@@ -377,10 +388,16 @@ def _components(points, index, cells, keep, sine):  # type: ignore[no-untyped-de
             cell = queue[head]
             head += 1
             row, column = cell // columns, cell % columns
+            i = flat[cell]
+            d = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
             for way in range(4):
+                across = way < 2
                 # Look past a few empty cells: dark paint and glass return nothing.
-                reach = 4 if way < 2 else 3
-                for s in range(1, reach + 1):
+                reach = 4 if across else 3
+                # And past what stands in front, as far as it can be a post or a person.
+                furthest = max(reach, int(_BRIDGE / (d * _COLUMN))) if across else reach
+                empty, strange, bridged = 0, 0, False
+                for s in range(1, furthest + 1):
                     if way == 0:
                         other = row * columns + (column + s) % columns
                     elif way == 1:
@@ -395,12 +412,24 @@ def _components(points, index, cells, keep, sine):  # type: ignore[no-untyped-de
                         other = cell - s * columns
                     j = flat[other]
                     if j < 0:
+                        empty += 1
+                        if empty >= reach:
+                            break
                         continue
-                    if keep[j] and labels[other] < 0 and _joined(points, flat[cell], j, sine):
-                        labels[other] = next_label
-                        queue[tail] = other
-                        tail += 1
-                    if labels[other] == next_label or s >= 2:
+                    e = np.sqrt(points[j, 0] ** 2 + points[j, 1] ** 2)
+                    if keep[j] and (
+                        abs(e - d) < _SAME_RANGE if bridged else _joined(points, i, j, sine)
+                    ):
+                        if labels[other] < 0:
+                            labels[other] = next_label
+                            queue[tail] = other
+                            tail += 1
+                        break
+                    if across and e < d - _IN_FRONT:
+                        bridged = True
+                        continue
+                    strange += 1
+                    if strange >= 2 or bridged:
                         break
         next_label += 1
     out = np.full(len(points), -1, np.int32)
@@ -471,7 +500,9 @@ def _evidence(points, index, labels, count):  # type: ignore[no-untyped-def]
             if i >= 0:
                 if labels[i] >= 0:
                     total[labels[i], 3] += 1
-                    found[labels[i], 3] += row == 0
+                    r = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
+                    # Scanners look above the horizon: a first row below is the scene's, not theirs.
+                    found[labels[i], 3] += row == 0 and points[i, 2] > _ABOVE_HORIZON * r
                 break
     for k in range(count):
         # A few returns prove nothing about smoothness: three of bodywork are assumed beforehand.

@@ -177,10 +177,15 @@ def _classify(
         return None if hemmed_in else "cyclist"
     if foliage or r.error > _allowed_error(r, evidence):
         return None
-    if _truck_votes(length, width, top) > 0:
-        fits = top > 1.7 and length > 1.5 and width < 3.2 and not hemmed_in
-        return "truck" if fits and _down_to_ground(xy, heights) < _WALL else None
-    if top > 0.8 and length > 1.2 and width < 2.4:
+    if _truck_votes(length, width, top, cut) > 0:
+        stands = float(heights.min()) < 0.9
+        # A strip between a nearer thing and the scan's upper end is more often a wall.
+        strip = cut and length < 2.2 and max(evidence.hidden_left, evidence.hidden_right) > 0.5
+        fits = top > 1.7 and length > 1.5 and width < 3.2 and stands
+        if hemmed_in or strip or not fits:
+            return None
+        return "truck" if _down_to_ground(xy, heights) < _WALL else None
+    if top > 0.8 and 1.2 < length < 5.8 and width < 2.4:
         return "car"
     return "other" if length < 3.0 else None
 
@@ -191,12 +196,13 @@ def _allowed_error(r: Rectangle, evidence: Evidence) -> float:
     return (0.15 + 0.12 * width) * (1.0 + 3.0 * max(evidence.smooth - _SMOOTH, 0.0))
 
 
-def _truck_votes(length: float, width: float, top: float) -> float:
+def _truck_votes(length: float, width: float, top: float, cut: bool) -> float:
     """Above 0 for a truck rather than a car; three sizes vote, so that none alone makes it flicker.
 
     Only what is seen counts: a short or narrow view is no evidence of a car.
     """
-    height = np.clip((top - 2.0) / 0.2, -1.0, 1.0)
+    # What reaches above the scan higher than most cars' roofs is no car.
+    height = 0.5 if cut and top > 1.7 else np.clip((top - 2.0) / 0.2, -1.0, 1.0)
     longer = np.clip((length - 5.2) / 0.5, 0.0, 1.0)
     wider = np.clip((width - 2.1) / 0.2, 0.0, 1.0)
     return float(height + longer + wider)
