@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 
 from amodal_core.bags.sensors import (
     camera_info_message,
@@ -22,6 +22,7 @@ from amodal_core.bags.sensors import (
 )
 from amodal_core.frame import Frame
 from amodal_core.warm_up import warm_up_frame
+from amodal_ros.base_node import executor_of
 from amodal_ros.conversions import FACTORY, message_class
 from amodal_ros.qos import profile
 
@@ -68,7 +69,7 @@ class Bench:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.executor.add_node(self.peer)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread = threading.Thread(target=executor_of(self.executor), daemon=True)
         self._thread.start()
         for name in expects:
             self.until(
@@ -79,12 +80,6 @@ class Bench:
             self.until(
                 lambda topic=topic: self.node.listeners(topic.name) > 0, f"{topic.name} to be heard"
             )
-
-    def _spin(self) -> None:
-        try:
-            self.executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def _diagnosed(self, message: Any) -> None:
         self.statuses.extend(s for s in message.status if s.name.endswith(self.node.get_name()))

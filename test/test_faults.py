@@ -454,7 +454,9 @@ class TestUntrustedFiles:
         found = []
         for folder in ("amodal_ros", "embedded_ros", "launch"):
             for file in (project_root / folder).rglob("*.py"):
-                for node in ast.walk(ast.parse(file.read_text())):
-                    if isinstance(node, ast.Call) and forbidden.match(ast.unparse(node.func)):
-                        found.append(f"{file}:{node.lineno}")
+                found += [
+                    f"{file}:{node.lineno}"
+                    for node in ast.walk(ast.parse(file.read_text()))
+                    if isinstance(node, ast.Call) and forbidden.match(ast.unparse(node.func))
+                ]
         assert found == []

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import rclpy
 from node_bench import SECOND, stamp
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 
 from amodal_core.bags.drive import BagDrive
 from amodal_core.bags.factory import RosbagsFactory
@@ -34,6 +34,7 @@ from amodal_core.bags.writer import BagWriter
 from amodal_core.frame import Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
+from amodal_ros.base_node import executor_of
 from amodal_ros.conversions import message_class
 from amodal_ros.qos import profile
 
@@ -102,14 +103,8 @@ class Listener:
         )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread = threading.Thread(target=executor_of(self._executor), daemon=True)
         self._thread.start()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def close(self) -> None:
         rclpy.try_shutdown()
@@ -131,10 +126,13 @@ def listen(domain: int) -> Iterator[Callable[..., Listener]]:
         listener.close()
 
 
+AMODAL = [sys.executable, "-c", "from amodal_ros.cli.main import main; main()"]
+
+
 def amodal_launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`amodal launch ...` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "amodal_ros.cli.main", "launch", *arguments],
+        [*AMODAL, "launch", *arguments],
         capture_output=True,
         text=True,
         timeout=240,
@@ -201,9 +199,8 @@ def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain
 
 
 def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: int) -> None:
-    command = [sys.executable, "-m", "amodal_ros.cli.main", "launch", "pipeline"]
     with subprocess.Popen(
-        [*command, f"bag:={small_bag}", "loop:=true"],
+        [*AMODAL, "launch", "pipeline", f"bag:={small_bag}", "loop:=true"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

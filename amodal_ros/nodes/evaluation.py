@@ -20,6 +20,7 @@ from amodal_ros.declarations import DIAGNOSTICS, Declaration, Parameter, Topic
 from amodal_ros.topics import CAMERA_INFO, GROUND_TRUTH, TRACKS
 
 _PERCENTILES = ("p50", "p95", "p99")
+_RUNNING = 1.0  # seconds since the last frame for which the stream counts as running
 _WAITING = 256  # frames of which truth or tracks may be outstanding
 
 
@@ -45,6 +46,7 @@ class Evaluation(BaseNode):
     def configure(self) -> None:
         """Begin counting."""
         self._latency = LatencyMeter()
+        self._heard = -_RUNNING
         self._nodes: dict[str, dict[str, str]] = {}
         self._instances = 0
         self._ids: set[int] = set()
@@ -62,6 +64,7 @@ class Evaluation(BaseNode):
         if topic.name == DIAGNOSTICS.name:
             self._note_diagnostics(message)
         elif topic.name == CAMERA_INFO.name:
+            self._heard = now
             self._latency.frame(stamp, now)
         else:
             if topic.name == TRACKS.name:
@@ -157,7 +160,8 @@ class Evaluation(BaseNode):
             if status.name == own or "frames" not in values:
                 continue
             self._nodes[status.name] = values
-            if status.level != b"\x00":
+            # Before the first frame and after the last one, silence is no fault.
+            if status.level != b"\x00" and time.monotonic() - self._heard < _RUNNING:
                 self._warnings[f"{status.name}: {status.message.split(' for ')[0]}"] += 1
 
 

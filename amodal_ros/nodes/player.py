@@ -25,6 +25,7 @@ from amodal_ros.topics import TRACKS
 _CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "clock", "The bag's time")
 _CLOCK_PERIOD = 0.02  # seconds between two messages on /clock
 _STEADY = 1.0  # seconds for which nothing may change before all subscribers count as there
+_PATIENCE = 3.0  # seconds without an answer after which time goes on at the end of the bag
 _AHEAD_NS = 10_000_000_000  # how far the clock runs on after the last message
 
 
@@ -210,7 +211,11 @@ class Player(BaseNode):
         return took
 
     def _drain(self) -> None:
-        """Wait for the answers to the last frames while the clock runs on."""
+        """Wait for the answers to the last frames.
+
+        Time stands as long as answers come: nothing is late then. When they stay away it goes on,
+        so that what waits for a partner that never comes is given up and the rest is answered.
+        """
         if not self.value("frame_topic"):
             return
         now, end = self._played_until, self._played_until + _AHEAD_NS
@@ -223,11 +228,13 @@ class Player(BaseNode):
                     left, since = len(self._open), time.monotonic()
             if left == 0:
                 break
-            if time.monotonic() - since > self.value("drain_timeout"):
+            silent = time.monotonic() - since
+            if silent > self.value("drain_timeout"):
                 self.get_logger().warning(f"no tracks came for the last {left} frames")
                 break
-            now = min(now + round(5 * _CLOCK_PERIOD * 1e9), end)
-            self._tell_time(now)
+            if silent > _PATIENCE:
+                now = min(now + round(2 * _CLOCK_PERIOD * 1e9), end)
+                self._tell_time(now)
         # Others listen to the same last messages and may be a little behind.
         time.sleep(_STEADY)
 
