@@ -8,8 +8,8 @@ import numpy as np
 
 # Turning the hue by the golden angle keeps any run of consecutive ids far apart on the circle.
 _GOLDEN_ANGLE = 137.508
-# Three lightnesses (Oklab) tell apart the hues that come close again after many ids.
-_LIGHTNESS = (0.74, 0.66, 0.82)
+# Four lightnesses (Oklab) tell apart the hues that come close again after 13 and 21 ids.
+_LIGHTNESS = (0.74, 0.66, 0.82, 0.7)
 _CHROMA = 0.175
 
 
@@ -17,7 +17,7 @@ _CHROMA = 0.175
 def track_colour(track_id: int) -> tuple[int, int, int]:
     """The sRGB colour (0-255) of a track, always the same for an id."""
     hue = np.radians(25.0 + _GOLDEN_ANGLE * track_id)
-    lightness = _LIGHTNESS[track_id % 3]
+    lightness = _LIGHTNESS[track_id % 4]
     # Colours outside of sRGB lose chroma, not hue.
     for chroma in np.arange(_CHROMA, 0, -0.005):
         rgb = _oklab_to_srgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))

@@ -1,0 +1,99 @@
+"""The overlay: which pixels change, colours of tracks, labels that do not cover each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_pipeline import boxes_as_instances
+
+from amodal_core.frame import Tracks
+from amodal_core.overlay import OverlayStyle, draw_overlay
+from amodal_core.palette import hex_colour, track_colour
+
+SIZE = (200, 400)
+BARE = OverlayStyle(labels=False)
+GREY = np.full((*SIZE, 3), 100, np.uint8)
+
+
+def _tracks(boxes, depths, ids=None, coasted=()):
+    n = len(boxes)
+    exact = boxes_as_instances(boxes, depths, SIZE)
+    return Tracks(
+        **vars(exact),
+        ids=np.arange(n) if ids is None else np.array(ids),
+        ages=np.ones(n, np.int64),
+        coasted=np.isin(np.arange(n), coasted),
+    )
+
+
+def test_only_pixels_at_the_masks_change():
+    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    drawn = draw_overlay(GREY, tracks, ("car",), BARE)
+    changed = (drawn != GREY).any(axis=2)
+    near = np.zeros(SIZE, bool)
+    for x0, y0, x1, y1 in tracks.amodal_boxes.astype(int):
+        near[y0 - 2 : y1 + 2, x0 - 2 : x1 + 2] = True
+    assert not (changed & ~near).any()
+    assert changed[tracks.amodal.dense().any(axis=0)].all()
+    assert (GREY == 100).all(), "the image itself must not change"
+
+
+def test_the_visible_part_is_tinted_evenly_and_the_hidden_part_hatched():
+    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    drawn = draw_overlay(GREY, tracks, ("car",), BARE).astype(int)
+    # Inside, away from outlines: seen of track 1, and hidden of track 1 behind track 0.
+    seen = drawn[50:110, 170:240].reshape(-1, 3)
+    assert len(np.unique(seen, axis=0)) == 1
+    toward = np.array(track_colour(1)) - 100
+    assert np.dot(seen[0] - 100, toward) > 0
+    hidden = drawn[70:110, 110:140].reshape(-1, 3)
+    assert len(np.unique(hidden, axis=0)) == 2
+
+
+def test_a_track_that_coasts_is_hatched_whole():
+    drawn = draw_overlay(GREY, _tracks([(50, 60, 150, 140)], [10], coasted=[0]), ("car",), BARE)
+    inside = drawn[70:130, 60:140].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) == 2
+
+
+def test_labels_are_drawn_within_the_image_and_do_not_cover_each_other():
+    crowd = [(10 * k, 90, 10 * k + 60, 150) for k in range(8)]
+    tracks = _tracks(crowd, [10.0 + k for k in range(8)])
+    plain = draw_overlay(GREY, tracks, ("car",), BARE)
+    labelled = draw_overlay(GREY, tracks, ("car",))
+    fresh = (plain != labelled).any(axis=2)
+    for k in range(8):
+        # Each label begins with a bar in its track's colour, at least as high as its text.
+        bar = (labelled == track_colour(k)).all(axis=2) & fresh
+        assert bar.sum() >= 3 * 12, f"the label of track {k} is covered"
+
+
+@pytest.mark.parametrize("box", [(0, 0, 400, 200), (0, 0, 3, 3), (398, 198, 400, 200)])
+def test_objects_at_the_borders_are_drawn_without_trouble(box):
+    draw_overlay(GREY, _tracks([box], [5.0]), ("car",))
+
+
+def test_empty_tracks_and_empty_masks_leave_the_image_alone():
+    np.testing.assert_array_equal(draw_overlay(GREY, Tracks.empty(SIZE), ("car",)), GREY)
+    np.testing.assert_array_equal(
+        draw_overlay(GREY, _tracks([(10, 10, 10, 10)], [5.0]), ("car",)), GREY
+    )
+
+
+def test_instances_without_ids_are_numbered_by_their_place():
+    plain = boxes_as_instances([(50, 60, 150, 140)], [10.0], SIZE)
+    drawn = draw_overlay(GREY, plain, ("car",), BARE)
+    np.testing.assert_array_equal(
+        drawn, draw_overlay(GREY, _tracks([(50, 60, 150, 140)], [10.0], [0]), ("car",), BARE)
+    )
+
+
+def test_the_colour_of_a_track_is_its_own_and_far_from_its_neighbours():
+    colours = np.array([track_colour(k) for k in range(24)], float)
+    assert track_colour(7) == track_colour(7)
+    apart = np.linalg.norm(colours[:, None] - colours[None], axis=2) + 1e3 * np.eye(24)
+    assert apart.min() > 12
+    for k in range(20):
+        # Of any four ids in a row, all are easily told apart.
+        assert apart[k, k + 1 : k + 4].min() > 60
+    assert hex_colour(3) == "#" + "".join(f"{v:02x}" for v in track_colour(3))

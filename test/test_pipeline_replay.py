@@ -1,0 +1,283 @@
+"""Replays: what is written, that it is the same every time, and what it says of real driving."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import av
+import numpy as np
+import pytest
+from test_pipeline import StubModel, boxes_as_instances
+
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.kitti import convert_raw
+from amodal_core.bags.messages import instances_message, read_instances, read_tracks
+from amodal_core.bags.reader import BagReader
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    image_message,
+    points_message,
+    read_depth,
+    stamp_of,
+    transform_message,
+)
+from amodal_core.bags.writer import BagWriter
+from amodal_core.errors import InputError
+from amodal_core.frame import Tracks
+from amodal_core.models.registry import create
+from amodal_core.pipeline import Pipeline
+from amodal_core.replay import ReplayOptions, replay
+
+OUTPUTS = ["metrics.json", "overlay.mp4", "report.html", "tracks.mcap"]
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def test_a_replay_writes_tracks_numbers_video_and_report(mini_bag, out):
+    done = []
+    replay(mini_bag, out, Pipeline(StubModel()), progress=lambda k, n: done.append((k, n)))
+    assert sorted(p.name for p in out.iterdir()) == OUTPUTS
+    assert done[-1][0] == 4
+
+
+def test_the_same_bag_gives_the_same_bytes(mini_bag, tmp_path):
+    for name in "ab":
+        replay(mini_bag, tmp_path / name, Pipeline(StubModel()), ReplayOptions(video=False))
+    first, second = ((tmp_path / n / "tracks.mcap").read_bytes() for n in "ab")
+    assert first == second
+
+
+def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
+    replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(video=False, depth=True))
+    with BagReader(out / "tracks.mcap") as bag:
+        topics = {t.name: (t.type, t.count) for t in bag.topics.values()}
+        assert topics == {
+            "/label_info": ("vision_msgs/msg/LabelInfo", 1),
+            "/instances": ("amodal_msgs/msg/AmodalInstanceArray", 4),
+            "/tracks": ("amodal_msgs/msg/AmodalInstanceArray", 4),
+            "/detections": ("vision_msgs/msg/Detection2DArray", 4),
+            "/visible_labels": ("sensor_msgs/msg/Image", 4),
+            "/depth/image": ("sensor_msgs/msg/Image", 4),
+        }
+        assert bag.topics["/label_info"].latched
+        messages = {name: [] for name in topics}
+        for m in bag.messages():
+            messages[m.topic].append(m)
+    with BagReader(mini_bag) as bag:
+        images = [m.message for m in bag.messages(["/kitti/camera_color_left/image_raw"])]
+    # The fourth image has no scan.
+    stamps = [stamp_of(m.header) for k, m in enumerate(images) if k != 3]
+    for k, item in enumerate(messages["/tracks"]):
+        assert stamp_of(item.message.header) == item.stamp == stamps[k]
+        assert item.message.header.frame_id == "camera_color_left"
+        assert read_tracks(item.message).ids.tolist() == [0, 1]
+    expected = boxes_as_instances([(7, 10, 27, 30), (17, 5, 42, 25)], [10.0, 20.0], (48, 96))
+    found = read_instances(messages["/instances"][2].message)
+    assert found.visible.rle().counts == expected.visible.rle().counts
+    assert found.occluders.tolist() == [[False, False], [True, False]]
+    depth = read_depth(messages["/depth/image"][0].message)
+    assert set(np.unique(depth)) == {0, np.float32(9.75)}
+
+
+def test_metrics_have_their_schema(mini_bag, out):
+    replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(video=False))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["frames"] == 4
+    assert metrics["instances"] == 8
+    assert metrics["tracks"] == 2
+    assert metrics["fps"] > 0
+    for stage in ("depth_projection", "segmentation", "tracking", "messages", "total"):
+        p = metrics["stages"][stage]
+        assert 0 <= p["p50_ms"] <= p["p95_ms"] <= p["p99_ms"]
+    text = [w["text"] for w in metrics["warnings"]]
+    assert any("dropped, no /kitti/velo/pointcloud" in t for t in text)
+    assert metrics["accuracy"] is None
+
+
+def test_the_video_is_what_browsers_play(mini_bag, out):
+    replay(mini_bag, out, Pipeline(StubModel()))
+    with av.open(str(out / "overlay.mp4")) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == pytest.approx(10.0)
+        frames = [f.to_ndarray(format="rgb24") for f in video.decode(stream)]
+    assert [f.shape for f in frames] == [(48, 96, 3)] * 4
+    head = (out / "overlay.mp4").read_bytes()
+    # The index lies before the pictures, so that playing starts at once.
+    assert head.index(b"moov") < head.index(b"mdat")
+
+
+class _Page(HTMLParser):
+    """Collects what a page loads and the text that it shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.text, self.open = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.loads += [values[k] for k in ("src", "href") if k in values]
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(mini_bag, out):
+    replay(mini_bag, out, Pipeline(StubModel()))
+    page = _Page()
+    text = (out / "report.html").read_text()
+    page.feed(text)
+    assert page.open == []
+    pictures = [src for src in page.loads if src.startswith("data:image/jpeg;base64,")]
+    assert len(pictures) == 4
+    assert set(page.loads) - set(pictures) == {"overlay.mp4"}
+    assert not re.search(r"https?://|@import|<script", text)
+    words = " ".join(page.text)
+    for expected in ("car 0", "car 1", "dropped, no /kitti/velo/pointcloud", "segmentation"):
+        assert expected in words
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_frames_can_be_limited_and_old_results_are_replaced(mini_bag, out):
+    replay(mini_bag, out, Pipeline(StubModel()))
+    record = replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(2, video=False))
+    assert record.frames == 2
+    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "report.html", "tracks.mcap"]
+    with BagReader(out / "tracks.mcap") as bag:
+        assert bag.topics["/tracks"].count == 2
+
+
+def test_a_bag_that_breaks_on_the_way_leaves_nothing_half_written(mini_kitti_raw, tmp_path, out):
+    import sqlite3
+
+    convert_raw(mini_kitti_raw, tmp_path / "broken", storage="sqlite3")
+    database = sqlite3.connect(tmp_path / "broken" / "broken.db3")
+    database.execute(
+        "UPDATE messages SET data = substr(data, 1, 40) WHERE id = "
+        "(SELECT id FROM messages WHERE length(data) > 10000 ORDER BY timestamp DESC LIMIT 1)"
+    )
+    database.commit()
+    database.close()
+    with pytest.raises(InputError, match="damaged after"):
+        replay(tmp_path / "broken", out, Pipeline(StubModel()))
+    assert list(out.iterdir()) == []
+
+
+def test_a_bag_without_a_frame_says_why(mini_kitti_raw, tmp_path, out):
+    with pytest.raises(InputError, match="no such bag"):
+        replay(tmp_path / "nowhere", out, Pipeline(StubModel()))
+    _truth_bag(tmp_path / "apart", 0, lag=70_000_000)
+    with pytest.raises(InputError, match=r"gives no frame: /cam/image: dropped, no /points"):
+        replay(tmp_path / "apart", out, Pipeline(StubModel()), ReplayOptions(1))
+    for scan in (mini_kitti_raw / "velodyne_points" / "data").iterdir():
+        scan.unlink()
+    convert_raw(mini_kitti_raw, tmp_path / "blind")
+    with pytest.raises(InputError, match="no sensor_msgs/msg/PointCloud2"):
+        replay(tmp_path / "blind", out, Pipeline(StubModel()))
+
+
+def _truth_bag(path, shift, lag=0):
+    """Six frames in which the stub's boxes, moved by `shift` pixels, are the ground truth.
+
+    The scans lag `lag` nanoseconds behind their images, and there is but one image then.
+    """
+    f = RosbagsFactory()
+    place = np.linalg.inv([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    K = np.array([[30.0, 0, 30], [0, 30, 20], [0, 0, 1]])
+    with BagWriter(path) as bag:
+        bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
+        bag.add_topic("/cam/image", "sensor_msgs/msg/Image")
+        bag.add_topic("/cam/camera_info", "sensor_msgs/msg/CameraInfo")
+        bag.add_topic("/points", "sensor_msgs/msg/PointCloud2")
+        bag.add_topic("/ground_truth", "amodal_msgs/msg/AmodalInstanceArray")
+        link = transform_message(f, "lidar", "cam", place, 0)
+        bag.write("/tf_static", f.create("tf2_msgs/msg/TFMessage", transforms=[link]), 0)
+        for k in range(6):
+            at = 1_000_000_000 + k * 100_000_000
+            pixels = np.full((40, 60, 3), 90, np.uint8)
+            if k == 0 or not lag:
+                bag.write("/cam/image", image_message(f, pixels, at, "cam"), at)
+            bag.write("/cam/camera_info", camera_info_message(f, K, 60, 40, at, "cam"), at)
+            cloud = points_message(f, np.ones((5, 4), np.float32), at + lag, "lidar")
+            bag.write("/points", cloud, at + lag)
+            boxes = [
+                (5 + k + shift, 10, 25 + k + shift, 30),
+                (15 + k + shift, 5, 40 + k + shift, 25),
+            ]
+            exact = boxes_as_instances(boxes, [10.0, 20.0], (40, 60))
+            exact.scores[:] = 1
+            truth = Tracks(
+                **vars(exact),
+                ids=np.array([70, 71]),
+                ages=np.full(2, k + 1),
+                coasted=np.zeros(2, bool),
+            )
+            message = instances_message(
+                f, truth, stamp=at, frame_id="cam", classes=("passenger car",)
+            )
+            bag.write("/ground_truth", message, at)
+
+
+def test_accuracy_against_ground_truth_is_one_for_perfect_tracks_and_less_for_others(tmp_path, out):
+    _truth_bag(tmp_path / "same", 0)
+    best = replay(tmp_path / "same", out, Pipeline(StubModel()), ReplayOptions(video=False))
+    assert best.accuracy["amodal_AP"] == pytest.approx(1.0)
+    assert best.accuracy["visible_AP"] == pytest.approx(1.0)
+    assert best.accuracy["HOTA"] == pytest.approx(1.0)
+    _truth_bag(tmp_path / "moved", 4)
+    worse = replay(tmp_path / "moved", out, Pipeline(StubModel()), ReplayOptions(video=False))
+    assert worse.accuracy["amodal_AP"] < 0.5
+    assert "amodal_AP" in json.loads((out / "metrics.json").read_text())["accuracy"]
+    assert "ground truth" in (out / "report.html").read_text()
+
+
+# Where two vehicles of the real drive are, by hand: frame -> (column, row) of the truck's striped
+# bar and of the estate car's number plate, and their outlines (x0, y0, x1, y1).
+_TRUCK = {0: (435, 212), 12: (345, 220), 24: (250, 236), 35: (140, 253)}
+_CAR = {0: (628, 254), 12: (634, 261), 24: (645, 275), 35: (648, 291)}
+_TRUCK_BOX = {0: (345, 150, 508, 265), 12: (262, 138, 486, 288), 24: (135, 125, 458, 320)}
+_CAR_BOX = {0: (557, 183, 699, 308), 12: (556, 188, 713, 325), 24: (551, 185, 733, 355)}
+
+
+def _iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b)]
+    return shared / (sum(areas) - shared)
+
+
+def test_two_vehicles_of_a_real_drive_are_one_track_each(kitti_raw_drive, tmp_path, out):
+    convert_raw(kitti_raw_drive, tmp_path / "drive")
+    pipeline = Pipeline(create("geometric"))
+    record = replay(tmp_path / "drive", out, pipeline, ReplayOptions(video=False))
+    assert record.frames == 36
+    assert not record.warnings
+    with BagReader(out / "tracks.mcap") as bag:
+        frames = [read_tracks(m.message) for m in bag.messages(["/tracks"])]
+    for points, boxes in ((_TRUCK, _TRUCK_BOX), (_CAR, _CAR_BOX)):
+        known = sorted(points)
+        places = np.array([points[k] for k in known])
+        found = []
+        for k, tracks in enumerate(frames):
+            u, v = (round(float(np.interp(k, known, places[:, c]))) for c in (0, 1))
+            here = np.flatnonzero(tracks.visible.rle().dense()[:, v, u])
+            assert len(here) == 1, f"frame {k}: {len(here)} visible masks at ({u}, {v})"
+            found.append(int(tracks.ids[here[0]]))
+            if k in boxes:
+                overlap = _iou(tracks.amodal_boxes[here[0]], boxes[k])
+                assert overlap > 0.6, f"frame {k}: box IoU {overlap:.2f}"
+        assert len(set(found)) == 1, f"ids over the frames: {found}"
