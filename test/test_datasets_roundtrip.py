@@ -115,9 +115,7 @@ def test_amodal_synth_drive_keeps_masks_identities_scans_and_boxes(
         _same_classes(data, before, after, {"pedestrian": "person"})
         order = np.argsort(before.truth.ids), np.argsort(after.truth.ids)
         assert np.array_equal(before.truth.ids[order[0]], after.truth.ids[order[1]])
-        assert np.allclose(
-            before.truth.boxes3d[order[0]], after.truth.boxes3d[order[1]], atol=1e-4
-        )
+        assert np.allclose(before.truth.boxes3d[order[0]], after.truth.boxes3d[order[1]], atol=1e-4)
         assert np.array_equal(before.frame.points, after.frame.points)
         difference = np.abs(before.frame.image.astype(int) - after.frame.image.astype(int))
         assert difference.mean() < 2  # JPEG

@@ -70,7 +70,7 @@ class CocoLike(Dataset):
                 "a category without id or name", str(self.path), "export the file again"
             ) from None
         folders = [Path(images)] if images is not None else list(self._folders())
-        self.folder = ImageFolder(folders, [i["file_name"] for i in self.images[:20]])
+        self.folder = ImageFolder(folders, self._probes())
 
     def _image(self, index: int, element: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -90,6 +90,10 @@ class CocoLike(Dataset):
         for base in (self.path.parent, self.path.parent.parent):
             yield base / "images"
             yield base
+
+    def _probes(self) -> list[str]:
+        """Some file names by which the right folder is known."""
+        return [i["file_name"] for i in self.images[:20]]
 
     def fields(self, annotation: dict[str, Any]) -> Fields:
         """Where an annotation keeps what."""

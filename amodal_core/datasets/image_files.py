@@ -111,7 +111,7 @@ class ImageFolder:
 
     def __init__(self, candidates: Iterable[Path], names: Sequence[str]) -> None:
         self._candidates = list(dict.fromkeys(candidates))
-        self._names = list(names[:20])
+        self._names = list(names)
 
     @cached_property
     def path(self) -> Path:

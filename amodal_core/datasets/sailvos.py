@@ -57,6 +57,10 @@ class SailVos(CocoLike):
         self._file_order = [(i["video"], i["frame_id"]) for i in self.images]
         self.images.sort(key=lambda i: (i["video"], i["frame_id"]))
 
+    def _probes(self) -> list[str]:
+        names = super()._probes()
+        return [*names, *(str(Path(n).with_suffix(".png")) for n in names if n.endswith(".bmp"))]
+
     def place(self, index: int) -> Place:
         """The video is the first folder of the image's path."""
         image = self.images[index]
