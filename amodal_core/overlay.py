@@ -221,12 +221,14 @@ def _label_all(
                 nearest = hiders[np.argmin(host.depths[hiders])]
                 lines[1].append((" behind " if coasted[i] else " by ", False, _AMBER))
                 lines[1].append((f"{int(ids[nearest])}", True, colours[nearest]))
-        size = _chip_size(lines, style.text_size)
-        place = _free_place(boxes[i], size, taken, out.shape[1], out.shape[0])
-        if place is None:
-            continue
-        _draw_chip(out, lines, place, style.text_size, colours[i], bool(coasted[i]))
-        taken.append(place)
+        # Where a crowd leaves no room for all, the number alone may still fit.
+        for shown in (lines, [lines[0][:1]]):
+            size = _chip_size(shown, style.text_size)
+            place = _free_place(boxes[i], size, taken, out.shape[1], out.shape[0])
+            if place is not None:
+                _draw_chip(out, shown, place, style.text_size, colours[i], bool(coasted[i]))
+                taken.append(place)
+                break
 
 
 def _chip_size(lines: list[Words], text_size: int) -> tuple[int, int]:
@@ -260,8 +262,8 @@ def _free_place(
         (x0, y1 + 2),
         (x1 + 2, y0),
         (x0 - w - 2, y0),
-        *((x0, y0 - h - 2 - k * (h // 2 + 2)) for k in range(1, 7)),
-        *((x1 - w, y1 + 2 + k * (h // 2 + 2)) for k in range(1, 4)),
+        *((x, y0 - h - 2 - k * (h // 2 + 2)) for k in range(1, 7) for x in (x0, x1 - w)),
+        *((x, y1 + 2 + k * (h // 2 + 2)) for k in range(1, 5) for x in (x1 - w, x0)),
     ]
     for x, y in anchors:
         x, y = min(max(x, 0), width - w), min(max(y, 0), height - h)
