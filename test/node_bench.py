@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts rclpy in place
+
 import json
 import threading
 import time
