@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from amodal_core.errors import InputError
+from amodal_core.evaluation import pictures, report
 from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
+from amodal_core.evaluation.failures import SURE
 from amodal_core.evaluation.formats import Truth, write_json
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.run import Evaluation
@@ -45,7 +47,7 @@ def write(
         InputError: the folder cannot be made.
     """
     out = make_folder(out)
-    written = []
+    written: list[Path] = []
     for kind, scores in result.scores.items():
         if scores.matches is not None:
             written.append(out / f"matches_{kind}.npz")
@@ -53,7 +55,18 @@ def write(
     for stale in sorted(set(out.glob("matches_*.npz")) - set(written)):
         stale.unlink()
     write_json({"inputs": inputs, **result.as_json()}, out / METRICS)
-    return [out / METRICS, *written]
+    sure = predictions.select(predictions.scores >= SURE)
+    images = truth.pictures([f.image_id for f in result.failures])
+    drawn = pictures.draw(result.failures, truth.set, sure, images)
+    page = report.render(
+        result,
+        drawn,
+        Path(inputs["gt"]).name,
+        Path(inputs["dt"]).name,
+        f"Numbers are in {METRICS}; compare runs with `amodal eval compare`.",
+    )
+    report.write_page(page, out / REPORT)
+    return [out / REPORT, out / METRICS, *written]
 
 
 def renamed(part: AnnotationSet, rules: Sequence[str]) -> AnnotationSet:
@@ -204,7 +217,7 @@ def compare_runs(
 def write_comparison(
     runs: Sequence[Run], found: Sequence[Comparison], draws: int, out: str | Path
 ) -> list[Path]:
-    """Write comparison.json.
+    """Write comparison.json and report.html.
 
     Args:
         runs: what was compared.
@@ -225,5 +238,26 @@ def write_comparison(
         }
         for line in found
     ]
-    write_json({"runs": [r.name for r in runs], "draws": draws, "rows": rows}, out / COMPARISON)
-    return [out / COMPARISON]
+    names = [r.name for r in runs]
+    write_json({"runs": names, "draws": draws, "rows": rows}, out / COMPARISON)
+    page = report.render_comparison(
+        names,
+        [(f"{line.kind} {line.name}", line.base, line.others) for line in found],
+        says(runs, draws),
+        [r.metrics for r in runs],
+    )
+    report.write_page(page, out / REPORT)
+    return [out / REPORT, out / COMPARISON]
+
+
+def says(runs: Sequence[Run], draws: int) -> str:
+    """How the intervals of a comparison came about."""
+    unit = "videos" if runs[0].metrics["level"] == "video" else "images"
+    count = len(next(iter(runs[0].matches.values())).images)
+    text = (
+        f"Paired bootstrap over {count} {unit}, {draws} draws; an interval without 0 is a "
+        f"difference that another sample of {unit} would show, too."
+    )
+    if count < 10:
+        text += f" With {count} {unit} the intervals say little."
+    return text

@@ -85,7 +85,12 @@ class Evaluation:
                 for kind, s in self.scores.items()
             },
             "tables": {
-                name: {"title": t.title, "says": t.says, "values": _numbers(t.values)}
+                name: {
+                    "title": t.title,
+                    "says": t.says,
+                    "shares": t.shares,
+                    "values": _numbers(t.values),
+                }
                 for name, t in self.tables.items()
             },
             "confusion": {

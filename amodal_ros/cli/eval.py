@@ -25,6 +25,7 @@ from amodal_core.evaluation.protocols import (
     find,
     legacy_size_names,
 )
+from amodal_core.evaluation.report import number, percent
 from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import KINDS
 from amodal_ros.cli._progress import stderr, warn
@@ -161,17 +162,12 @@ def compare(
         table.add_column(other.name, justify="right")
         table.add_column("difference, 95 % interval", justify="right")
     for line in found:
-        cells = [f"{line.kind} {line.name}", _percent(line.base)]
+        cells = [f"{line.kind} {line.name}", percent(line.base)]
         for other_value in line.others:
-            cells += [_percent(other_value.value), _interval(other_value)]
+            cells += [percent(other_value.value), _interval(other_value)]
         table.add_row(*cells)
     console.print(table)
-    console.print(
-        f"Paired bootstrap over {len(next(iter(read[0].matches.values())).images)} images (or "
-        f"videos), {draws} draws; an interval without 0 is a difference that another sample of "
-        "images would show, too.",
-        style="dim",
-    )
+    console.print(results.says(read, draws), style="dim")
     if out is not None:
         for path in results.write_comparison(read, found, draws, out):
             typer.echo(path)
@@ -247,7 +243,7 @@ def show(result: Evaluation) -> None:
     table.add_column("annotations", justify="right", style="dim")
     first = result.scores[kinds[0]] if kinds else None
     for name in first.values if first else ():
-        cells = [_percent(result.scores[k].values[name]) for k in kinds]
+        cells = [percent(result.scores[k].values[name]) for k in kinds]
         numbers = dict.fromkeys(str(result.scores[k].counts[name]) for k in kinds)
         table.add_row(name, *cells, " / ".join(numbers))
     console.print(table)
@@ -262,7 +258,7 @@ def show(result: Evaluation) -> None:
         small.add_column()
         small.add_column(justify="right")
         for name, value in other.values.items():
-            small.add_row(name, _percent(value) if other.shares else _number(value))
+            small.add_row(name, percent(value) if other.shares else number(value))
         console.print(small)
         console.print(other.says, style="dim")
 
@@ -276,19 +272,8 @@ def _per_class(result: Evaluation, kinds: list[str]) -> Table:
     for name in result.scores[kinds[0]].per_class:
         values = [result.scores[k].per_class.get(name, math.nan) for k in kinds]
         if not all(map(math.isnan, values)):
-            table.add_row(name, *map(_percent, values))
+            table.add_row(name, *map(percent, values))
     return table
-
-
-def _percent(value: float) -> str:
-    """In percent; a dash where there is nothing to count."""
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
 def _interval(difference: Any) -> str:

@@ -1,0 +1,309 @@
+"""An evaluation, or a comparison of several, as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from amodal_core import __version__
+from amodal_core.evaluation.bootstrap import Difference
+from amodal_core.evaluation.failures import SURE, Confusion
+from amodal_core.evaluation.image_level import Scores
+from amodal_core.evaluation.matching import RECALLS
+from amodal_core.evaluation.pictures import Picture
+from amodal_core.evaluation.run import Evaluation
+from amodal_core.report import svg
+from amodal_core.report.page import environment
+
+_LEFT, _TOP, _SIDE_X, _SIDE_Y = 46, 12, 440, 250  # of a chart of precision over recall
+_TILES = (
+    ("tracking amodal", "HOTA", "HOTA, amodal"),
+    ("mIoU skip-empty", "mIoU_occ", "mIoU of hidden parts"),
+    ("order", "correct", "occlusion order right"),
+    ("identity", "kept", "identities kept"),
+)
+
+
+def render(
+    result: Evaluation, pictures: Sequence[Picture], gt: str = "", dt: str = "", extra: str = ""
+) -> str:
+    """The page of one evaluation.
+
+    Args:
+        result: the numbers.
+        pictures: the worst failures.
+        gt: what was compared with, for the title.
+        dt: what was evaluated.
+        extra: a sentence for the foot of the page.
+    """
+    protocol = result.protocol
+    kinds = list(result.scores)
+    return _page(
+        title=dt or "Evaluation",
+        subtitle=f"against {gt}, {result.level} by {result.level}, protocol {protocol.name}",
+        tiles=_tiles(result),
+        warnings=result.warnings,
+        tables=_score_tables(result, kinds),
+        curves=_curves(list(result.scores.values())),
+        curves_say=f", over {protocol.columns[0].name}'s share of it" if _part(protocol) else "",
+        confusion=[_confusion(name, table) for name, table in result.confusion.items()],
+        others=[
+            {
+                "title": table.title,
+                "says": table.says,
+                "rows": [
+                    _row(name, [_cell(value, table.shares)]) for name, value in table.values.items()
+                ],
+            }
+            for table in result.tables.values()
+        ],
+        pictures=[
+            {
+                "truth": base64.b64encode(p.truth).decode(),
+                "prediction": base64.b64encode(p.prediction).decode(),
+                "caption": p.caption,
+                "where": p.where,
+            }
+            for p in pictures
+        ],
+        files=extra,
+    )
+
+
+def render_comparison(
+    names: Sequence[str],
+    rows: Sequence[tuple[str, float, Sequence[Difference]]],
+    says: str,
+    metrics: Sequence[dict[str, Any]],
+) -> str:
+    """The page that compares runs.
+
+    Args:
+        names: of the runs; differences are to the first.
+        rows: name of a number, its value in the first run, and the others' differences.
+        says: how the intervals came about.
+        metrics: metrics.json of each run, for all other numbers side by side.
+    """
+    table = {
+        "title": "AP",
+        "says": "",
+        "heads": ["", *names],
+        "rows": [
+            _row(name, [_cell(base), *(_cell(d.value) for d in others)])
+            for name, base, others in rows
+        ],
+    }
+    return _page(
+        title=" / ".join(names),
+        subtitle=f"{metrics[0]['level']} by {metrics[0]['level']}, protocol "
+        f"{metrics[0]['protocol']['name']}: {metrics[0]['protocol']['says']}",
+        tables=[table, *_side_by_side(names, metrics)],
+        base=names[0],
+        intervals=Markup(_intervals(names, rows)),
+        intervals_say=says,
+        files="Numbers are in comparison.json.",
+    )
+
+
+def _page(**values: Any) -> str:
+    empty: dict[str, Any] = {
+        "tiles": [],
+        "warnings": [],
+        "curves": [],
+        "curves_say": "",
+        "confusion": [],
+        "others": [],
+        "pictures": [],
+        "base": "",
+        "intervals": "",
+        "intervals_say": "",
+        "sure": SURE,
+        "version": __version__,
+    }
+    return environment().get_template("evaluation.html").render({**empty, **values})
+
+
+def write_page(text: str, path: str | Path) -> None:
+    """Write the page, whole or not at all."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def percent(value: float | None) -> str:
+    """A share of 1 in percent; a dash where there is nothing to count."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    """A number that is no share; a dash where there is nothing to count."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
+
+
+def _cell(value: float | None, share: bool = True) -> dict[str, Any]:
+    known = value is not None and not math.isnan(value) and 0 <= value <= 1
+    return {
+        "text": percent(value) if share else number(value),
+        "share": 100 * value if share and known and value is not None else None,
+        "kind": "",
+    }
+
+
+def _row(name: str, cells: list[dict[str, Any]], count: str | None = None) -> dict[str, Any]:
+    return {"name": name, "cells": cells, "count": count}
+
+
+def _part(protocol: Any) -> bool:
+    return bool(protocol.columns[0].bin.occlusion or protocol.columns[0].bin.area)
+
+
+def _tiles(result: Evaluation) -> list[dict[str, str]]:
+    first = result.protocol.columns[0].name
+    tiles = [
+        (percent(s.values[first]), f"{first}, {kind}")
+        for kind, s in reversed(result.scores.items())
+    ]
+    for table, name, label in _TILES:
+        if table in result.tables:
+            tiles.append((percent(result.tables[table].values[name]), label))
+    tiles += [(f"{n:,}".replace(",", " "), what) for what, n in result.counts.items() if n]
+    return [{"value": value, "label": label} for value, label in tiles]
+
+
+def _score_tables(result: Evaluation, kinds: list[str]) -> list[dict[str, Any]]:
+    if not kinds:
+        return []
+    scores = [result.scores[k] for k in kinds]
+    rows = []
+    for name in scores[0].values:
+        counts = " / ".join(dict.fromkeys(str(s.counts[name]) for s in scores))
+        rows.append(_row(name, [_cell(s.values[name]) for s in scores], counts))
+    tables: list[dict[str, Any]] = [
+        {
+            "title": "Average precision and recall",
+            "says": result.protocol.says,
+            "heads": ["", *kinds, "annotations"],
+            "rows": rows,
+        }
+    ]
+    classes = [
+        _row(name, [_cell(s.per_class.get(name)) for s in scores])
+        for name in scores[0].per_class
+        if any(not math.isnan(s.per_class.get(name, math.nan)) for s in scores)
+    ]
+    if classes:
+        title = f"{result.protocol.columns[0].name} by class"
+        tables.append({"title": title, "says": "", "heads": ["", *kinds], "rows": classes})
+    return tables
+
+
+def _curves(scores: Sequence[Scores]) -> list[Markup]:
+    """Precision over recall at IoU .5 and .75, one line a kind."""
+    charts = []
+    for iou in (0.5, 0.75):
+        body = []
+        for k in range(6):
+            x, y = _LEFT + _SIDE_X * k / 5, _TOP + _SIDE_Y * k / 5
+            body.append(svg.line(x, _TOP, x, _TOP + _SIDE_Y, "grid"))
+            body.append(svg.line(_LEFT, y, _LEFT + _SIDE_X, y, "grid"))
+            body.append(svg.text(x, _TOP + _SIDE_Y + 17, f"{k / 5:g}", "middle", "dim"))
+            body.append(svg.text(_LEFT - 8, y + 4, f"{1 - k / 5:g}", "end", "dim"))
+        for one in scores:
+            found = one.curves.mean_curve(iou) if one.curves is not None else ()
+            if len(found):
+                points = " ".join(
+                    f"{_LEFT + _SIDE_X * r:.1f},{_TOP + _SIDE_Y * (1 - p):.1f}"
+                    for r, p in zip(RECALLS, found, strict=True)
+                )
+                body.append(f'<polyline points="{points}" class="curve {one.kind}"/>')
+        body += svg.legend(_LEFT, [(s.kind, f"key-{s.kind}") for s in scores], _TOP + _SIDE_Y + 44)
+        middle = svg.text(_LEFT + _SIDE_X, _TOP + _SIDE_Y + 44, f"at IoU {iou:g}", "end", "dim")
+        title = f"Precision over recall at IoU {iou:g}"
+        width, height = _LEFT + _SIDE_X + 12, _TOP + _SIDE_Y + 54
+        charts.append(Markup(svg.chart(width, height, [*body, middle], title)))
+    return charts if scores else []
+
+
+def _confusion(name: str, table: Confusion) -> dict[str, Any]:
+    rows = []
+    for label, counts in zip(table.rows, table.counts.tolist(), strict=True):
+        total = sum(counts)
+        if not total:
+            continue
+        cells = []
+        for column, n in zip(table.columns, counts, strict=True):
+            kind = "hit" if column == label else "miss" if column == "missed" else "off"
+            share = round(100 * n / total)
+            cells.append({"text": n or "", "percent": max(share, 8) if n else 0, "kind": kind})
+        rows.append({"name": label, "cells": cells})
+    return {"title": name, "columns": table.columns, "rows": rows}
+
+
+def _side_by_side(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every other number that all runs have."""
+    tables = []
+    for kind, first in metrics[0]["scores"].items():
+        if all(kind in m["scores"] for m in metrics):
+            values = [m["scores"][kind]["values"] for m in metrics]
+            tables.append((f"All columns, {kind}", "", True, first["values"], values))
+    for name, first in metrics[0]["tables"].items():
+        if all(name in m["tables"] for m in metrics):
+            values = [m["tables"][name]["values"] for m in metrics]
+            shares = bool(first.get("shares", True))
+            tables.append((first["title"], first["says"], shares, first["values"], values))
+    return [
+        {
+            "title": title,
+            "says": says,
+            "heads": ["", *names],
+            "rows": [_row(n, [_cell(v.get(n), shares) for v in values]) for n in keys],
+        }
+        for title, says, shares, keys, values in tables
+    ]
+
+
+def _intervals(
+    names: Sequence[str], rows: Sequence[tuple[str, float, Sequence[Difference]]]
+) -> str:
+    """A dot for each difference with its 95 % interval."""
+    lines = [
+        (f"{name}, {run}" if len(names) > 2 else name, d)
+        for name, _, others in rows
+        for run, d in zip(names[1:], others, strict=True)
+    ]
+    known = [x for _, d in lines for x in (d.low, d.high) if not math.isnan(x)]
+    reach = max([abs(x) for x in known] + [0.005]) * 1.15
+    left, width, pitch, top = 190, 640, 28, 6
+    bottom = top + pitch * len(lines)
+
+    def place(value: float) -> float:
+        return left + width * (value + reach) / (2 * reach)
+
+    body = []
+    for tick in svg.ticks(reach * 100, 4):
+        for signed in {tick, -tick}:
+            x = place(signed / 100)
+            body.append(svg.line(x, top, x, bottom, "grid" if tick else "zero"))
+            body.append(svg.text(x, bottom + 16, f"{signed:+g}" if tick else "0", "middle", "dim"))
+    for k, (name, d) in enumerate(lines):
+        y = top + k * pitch + pitch / 2
+        body.append(svg.text(left - 12, y + 4, name, "end"))
+        if math.isnan(d.low):
+            continue
+        kind = "better" if d.low > 0 else "worse" if d.high < 0 else ""
+        change = 100 * (d.value - d.base)
+        body.append(svg.line(place(d.low), y, place(d.high), y, f"whisker {kind}"))
+        body.append(
+            f'<circle cx="{place(change / 100):.1f}" cy="{y:.1f}" r="5" class="dot {kind}"/>'
+        )
+        words = f"{change:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        body.append(svg.text(left + width + 14, y + 4, words))
+    return svg.chart(1000, bottom + 26, body, "Differences with 95 % intervals")
