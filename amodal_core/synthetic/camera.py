@@ -40,7 +40,7 @@ class CameraResponse:
         options: of the camera.
     """
 
-    def __init__(self, light: Light, options: CameraOptions = CameraOptions()) -> None:  # noqa: B008
+    def __init__(self, light: Light, options: CameraOptions = CameraOptions()) -> None:
         self.light = light
         self.options = options
         x = np.linspace(0, 1, 4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -57,7 +58,7 @@ def _kerb(street: Street, s: np.ndarray, d: float, side: int) -> Mesh:
     normal = np.stack([np.sin(heading), -np.cos(heading)], 1) * side  # towards the road
     n = len(s)
     low = np.stack([x0, y0, np.zeros(n)], 1)
-    high = low + [0, 0, KERB_HEIGHT]
+    high = low + np.array([0, 0, KERB_HEIGHT])
     back = high - np.concatenate([normal, np.zeros((n, 1))], 1) * 0.16
     vertices = np.concatenate([low, high, back])
     a = np.arange(n - 1)
@@ -89,7 +90,7 @@ def sections(
             *(c for j in street.junctions for c in (j.s - j.half, j.s + j.half) if low < c < high),
         }
     )
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in itertools.pairwise(cuts):
         middle = (a + b) / 2
         inside = next((j for j in street.junctions if abs(middle - j.s) < j.half), None)
         pieces = max(1, round((b - a) / 24))

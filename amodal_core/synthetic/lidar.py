@@ -113,7 +113,7 @@ def scan(caster: Caster, frame: int, options: LidarOptions, rng: np.random.Gener
     a, e = np.meshgrid(azimuth, BEAMS, indexing="ij")
     local = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=-1)
     poses = _sensor_poses(scene.world_from_lidar, frame, delay, options.period)
-    directions = np.einsum("cij,cbj->cbi", poses[:, :3, :3], local).reshape(-1, 3)
+    directions = (local @ poses[:, :3, :3].transpose(0, 2, 1)).reshape(-1, 3)
     origins = np.repeat(poses[:, :3, 3], len(BEAMS), axis=0)
     delays = np.repeat(delay, len(BEAMS))
     shapes, places, velocities, ids = caster.instances(frame)
@@ -122,8 +122,13 @@ def scan(caster: Caster, frame: int, options: LidarOptions, rng: np.random.Gener
     )
     hit = hits.triangle >= 0
     triangle, instance, distance = hits.triangle[hit], hits.instance[hit], hits.distance[hit]
-    normal = np.einsum("rij,rj->ri", places[instance][:, :3, :3], caster.library.normals[triangle])
-    cosine = np.abs((normal * directions[hit]).sum(axis=1))
+    normal = caster.library.normals[triangle]
+    towards = directions[hit]
+    cosine = np.zeros(len(triangle))
+    for i in range(3):
+        for j in range(3):
+            cosine += places[:, i, j][instance] * normal[:, j] * towards[:, i]
+    cosine = np.abs(cosine)
     table = lidar_table()[caster.library.materials[triangle]]
     tints = np.ones(int(ids.max()) + 1)
     for actor in scene.actors:

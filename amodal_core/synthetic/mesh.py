@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from amodal_core.synthetic.materials import Material
+
+Vector = Sequence[float] | np.ndarray
 
 
 @dataclass(eq=False)
@@ -50,7 +53,7 @@ class Mesh:
             np.ascontiguousarray(triangles),
         )
 
-    def tinted(self, factor: Sequence[float] | np.ndarray) -> Mesh:
+    def tinted(self, factor: Vector) -> Mesh:
         """The mesh with its colours multiplied by an RGB factor."""
         colours = self.colours.copy()
         colours[:, :3] = np.clip(colours[:, :3] * np.asarray(factor), 0, 255)
@@ -64,7 +67,7 @@ class Mesh:
             self.triangles,
         )
 
-    @property
+    @cached_property
     def bounds(self) -> np.ndarray:
         """(2, 3) smallest and largest corner."""
         return np.stack([self.positions.min(axis=0), self.positions.max(axis=0)])
@@ -88,7 +91,7 @@ def faceted(
     positions: np.ndarray,
     triangles: np.ndarray,
     material: np.ndarray | int,
-    colour: np.ndarray | Sequence[int],
+    colour: Vector,
     uvs: np.ndarray | None = None,
     *,
     crease: float = 40.0,
@@ -180,10 +183,10 @@ def grid_triangles(rows: int, columns: int, *, wrap: bool = False) -> np.ndarray
 
 
 def box(
-    size: Sequence[float],
-    centre: Sequence[float] = (0, 0, 0),
+    size: Vector,
+    centre: Vector = (0, 0, 0),
     material: int = Material.CONCRETE,
-    colour: Sequence[int] = (255, 255, 255),
+    colour: Vector = (255, 255, 255),
     *,
     part: int = 0,
     texel: float = 1.0,
@@ -205,9 +208,9 @@ def box(
 
 def tube(
     points: np.ndarray,
-    radii: Sequence[float] | np.ndarray,
+    radii: Vector | float,
     material: int = Material.METAL,
-    colour: Sequence[int] = (128, 128, 128),
+    colour: Vector = (128, 128, 128),
     *,
     sides: int = 8,
     squash: float = 1.0,
@@ -254,10 +257,10 @@ def tube(
 
 
 def ellipsoid(
-    radii: Sequence[float],
-    centre: Sequence[float],
+    radii: Vector,
+    centre: Vector,
     material: int,
-    colour: Sequence[int],
+    colour: Vector,
     *,
     part: int = 0,
     sides: int = 10,
@@ -282,7 +285,7 @@ def ellipsoid(
 def quad(
     corners: np.ndarray,
     material: int,
-    colour: Sequence[int] = (255, 255, 255),
+    colour: Vector = (255, 255, 255),
     uv: Sequence[float] = (0, 0, 1, 1),
     *,
     part: int = 0,
@@ -317,13 +320,13 @@ def grounded(mesh: Mesh, height: float, least: float) -> Mesh:
     )
 
 
-def pose(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0, scale: float = 1) -> np.ndarray:
-    """(4, 4) transform: scale, turn by yaw about +z, move."""
-    c, s = np.cos(yaw) * scale, np.sin(yaw) * scale
-    return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, scale, z], [0, 0, 0, 1.0]])
+def pose(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0) -> np.ndarray:
+    """(4, 4) transform: turn by yaw about +z, then move."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
 
-def rotation_y(angle: float, pivot: Sequence[float] = (0, 0, 0)) -> np.ndarray:
+def rotation_y(angle: float, pivot: Vector = (0, 0, 0)) -> np.ndarray:
     """(4, 4) turn about the +y axis through a pivot (positive: +z towards +x)."""
     c, s = np.cos(angle), np.sin(angle)
     matrix = np.array([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1.0]])

@@ -62,8 +62,8 @@ def _cycle(parts: np.ndarray, asset: Asset, travelled: float) -> None:
     turn = travelled / 2.2 * 2  # a gear of about 4.4 m a turn of the crank... in radians a metre
     parts[13] = rotation_y(turn, CRANK)
     seat = np.eye(4)
-    seat[:3, 3] = SADDLE + [0.0, 0.0, 0.1] - np.array([hip0[0], 0, hip0[2]])
-    pelvis = SADDLE + [0.0, 0.0, 0.1]
+    seat[:3, 3] = SADDLE + np.array([0.0, 0.0, 0.1]) - np.array([hip0[0], 0, hip0[2]])
+    pelvis = SADDLE + np.array([0.0, 0.0, 0.1])
     lean = rotation_y(0.62, pelvis) @ seat
     parts[3] = lean
     head = lean @ np.append(neck, 1.0)
@@ -75,7 +75,7 @@ def _cycle(parts: np.ndarray, asset: Asset, travelled: float) -> None:
     ):
         side = 1 - 2 * j
         pedal = CRANK + rotation_y(turn)[:3, :3] @ np.array([CRANK_LENGTH * side, 0, 0])
-        pedal = pedal + [-0.06, 0.0, ankle0[2] + 0.03]
+        pedal = pedal + np.array([-0.06, 0.0, ankle0[2] + 0.03])
         start = (seat @ np.append(hip, 1.0))[:3]
         first, second = _two_link(start, pedal, upper_leg, lower_leg, bend=1.0)
         parts[9 + j] = rotation_y(first, start) @ seat

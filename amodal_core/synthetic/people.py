@@ -186,7 +186,7 @@ def _figure(
         )
         meshes.append(
             _limb(
-                e + [0, 0, 0.01],
+                e + np.array([0, 0, 0.01]),
                 w,
                 (thick * 0.8, thick * 0.8, thick * 0.55),
                 fore[0],
@@ -221,7 +221,7 @@ def _figure(
         )
         meshes.append(
             _limb(
-                mid + [0, 0, 0.012],
+                mid + np.array([0, 0, 0.012]),
                 low,
                 (leg * 0.72, leg * 0.78, leg * 0.62, leg * 0.5),
                 skin if bare else legs,
@@ -229,7 +229,7 @@ def _figure(
                 Material.SKIN if bare else Material.CLOTH,
             )
         )
-        foot = low + [0.035 * h, 0, -ankle * 0.45]
+        foot = low + np.array([0.035 * h, 0, -ankle * 0.45])
         meshes.append(
             ellipsoid(
                 (0.075 * h, 0.026 * h, ankle * 0.62),
@@ -343,8 +343,8 @@ def cyclist(rng: np.random.Generator) -> Asset:
         bar(CRANK, head_low),
         bar(CRANK, SADDLE - [0, 0, 0.06]),
         bar(SADDLE - [-0.04, 0, 0.16], head_top),
-        bar(head_low, head_top + [-0.02, 0, 0.08]),
-        bar(head_top + [-0.02, 0, 0.08], [0.36, 0, 1.0], radius=0.014),
+        bar(head_low, head_top + np.array([-0.02, 0, 0.08])),
+        bar(head_top + np.array([-0.02, 0, 0.08]), [0.36, 0, 1.0], radius=0.014),
         bar(
             [0.36, 0, 1.0] - 0.27 * y,
             [0.4, 0, 1.03],

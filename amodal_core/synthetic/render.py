@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import moderngl
 import numpy as np
 
-from amodal_core.errors import InputError
 from amodal_core.synthetic import shaders
 from amodal_core.synthetic.assets import MAX_PARTS
+from amodal_core.synthetic.gpu import GpuMesh, Pair, create_context, material_table
 from amodal_core.synthetic.light import Light, panorama, reflected
-from amodal_core.synthetic.materials import TABLE, Material, Mode, shader_table
-from amodal_core.synthetic.mesh import Mesh
 from amodal_core.synthetic.scene import Actor, Rig, Scene
-from amodal_core.synthetic.texture_array import LAYERS, texture_array
+from amodal_core.synthetic.texture_array import texture_array
 
 NEAR, FAR = 0.25, 600.0
 SUPERSAMPLE = 2
+ATLAS_ROWS = 2  # heights of the image in the atlas of amodal masks
 STATIC_SHADOW, MOVING_SHADOW = 4096, 2048
-TINTED = {
-    Material.PAINT, Material.CAR_FRONT, Material.CAR_REAR, Material.CAR_SIDE, Material.BUS_SIDE, Material.BUS_END,
-    Material.TRUCK_FRONT,
-}  # fmt: skip
-CUTOUT = np.array([TABLE[m].mode == Mode.CUTOUT for m in sorted(Material)])
-
-
-def create_context() -> moderngl.Context:
-    """A window-less OpenGL 3.3 context.
-
-    Raises:
-        InputError: this machine has no EGL or no driver.
-    """
-    try:
-        return moderngl.create_standalone_context(backend="egl", require=330)
-    except Exception as error:
-        raise InputError(
-            f"no window-less OpenGL 3.3 (EGL): {error}",
-            "amodal synth",
-            "install a driver: apt install libegl1 libgl1-mesa-dri",
-        ) from error
 
 
 def projection(K: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -74,86 +51,6 @@ class Rendered:
     amodal: dict[int, tuple[int, int, np.ndarray]]
 
 
-class _GpuMesh:
-    """Vertex buffers of a mesh with separate index buffers for opaque and cut-out triangles."""
-
-    def __init__(self, ctx: moderngl.Context, mesh: Mesh, programs: Sequence[_Pair]) -> None:
-        packed = np.zeros(
-            len(mesh.positions),
-            [("p", "3f4"), ("n", "3f4"), ("t", "2f4"), ("c", "4u1"), ("k", "2u1"), ("pad", "2u1")],
-        )
-        packed["p"], packed["n"], packed["t"], packed["c"] = (
-            mesh.positions,
-            mesh.normals,
-            mesh.uvs,
-            mesh.colours,
-        )
-        packed["k"][:, 0], packed["k"][:, 1] = mesh.materials, mesh.parts
-        self._vertices = ctx.buffer(packed.tobytes())
-        holes = CUTOUT[mesh.materials[mesh.triangles[:, 0]]]
-        self._indices = [
-            ctx.buffer(np.ascontiguousarray(t, np.int32).tobytes()) if len(t) else None
-            for t in (mesh.triangles[~holes], mesh.triangles[holes])
-        ]
-        self.arrays: dict[str, list[moderngl.VertexArray | None]] = {}
-        for pair in programs:
-            arrays = []
-            for program, index in zip((pair.opaque, pair.cutout), self._indices, strict=True):
-                if index is None:
-                    arrays.append(None)
-                    continue
-                names = ("in_position", "in_normal", "in_uv", "in_colour", "in_kind")
-                sizes = ("3f", "3f", "2f", "4f1", "2u1")
-                layout = " ".join(
-                    s if n in program else {"3f": "3x4", "2f": "2x4", "4f1": "4x1", "2u1": "2x1"}[s]
-                    for n, s in zip(names, sizes, strict=True)
-                )
-                used = [n for n in names if n in program]
-                content = [(self._vertices, layout + " 2x1", *used)]
-                arrays.append(ctx.vertex_array(program, content, index, index_element_size=4))
-            self.arrays[pair.name] = arrays
-
-    def release(self) -> None:
-        """Free what it holds on the GPU."""
-        for arrays in self.arrays.values():
-            for array in arrays:
-                if array is not None:
-                    array.release()
-        self._vertices.release()
-        for index in self._indices:
-            if index is not None:
-                index.release()
-
-
-class _Pair:
-    """One pass's program in two variants: opaque (early depth test) and cut-out (discards)."""
-
-    def __init__(self, ctx: moderngl.Context, name: str, vertex: str, fragment: str) -> None:
-        self.name = name
-        cut = fragment.replace("#version 330", "#version 330\n#define CUTOUT", 1)
-        self.opaque = ctx.program(vertex_shader=vertex.strip(), fragment_shader=fragment.strip())
-        self.cutout = ctx.program(vertex_shader=vertex.strip(), fragment_shader=cut.strip())
-
-    def set(self, name: str, value: object) -> None:
-        """Set a uniform in both variants, where it survived compilation."""
-        for program in (self.opaque, self.cutout):
-            if name in program:
-                uniform = program[name]
-                if isinstance(value, np.ndarray):
-                    uniform.write(np.ascontiguousarray(value, np.float32).tobytes())
-                else:
-                    uniform.value = value
-
-
-@lru_cache(maxsize=2)
-def _table() -> np.ndarray:
-    table = shader_table(LAYERS)
-    table[[int(m) for m in TINTED], 1] += 16
-    padded = np.zeros(256, np.float32)
-    padded[: table.size] = table.reshape(-1)
-    return padded
-
-
 class Renderer:
     """Renders the frames of one scene. Keeps static geometry, textures and static shadows on the GPU.
 
@@ -170,17 +67,17 @@ class Renderer:
         self.ctx = ctx or create_context()
         self.scene, self.rig = scene, rig
         self.clip = projection(rig.K, rig.width, rig.height)
-        self._colour = _Pair(self.ctx, "colour", shaders.COLOUR_VERTEX, shaders.COLOUR_FRAGMENT)
-        self._label = _Pair(self.ctx, "label", shaders.LABEL_VERTEX, shaders.LABEL_FRAGMENT)
+        self._colour = Pair(self.ctx, "colour", shaders.COLOUR_VERTEX, shaders.COLOUR_FRAGMENT)
+        self._label = Pair(self.ctx, "label", shaders.LABEL_VERTEX, shaders.LABEL_FRAGMENT)
         pairs = (self._colour, self._label)
         self._layers = self._upload_layers(texture_seed)
         self._sky_map, self._reflections = self._upload_sky(scene.light)
-        self._chunks = [(_GpuMesh(self.ctx, m, pairs), m.bounds) for m in scene.chunks]
-        self._assets = {id(a.asset): _GpuMesh(self.ctx, a.asset.mesh, pairs) for a in scene.actors}
+        self._chunks = [(GpuMesh(self.ctx, m, pairs), m.bounds) for m in scene.chunks]
+        self._assets = {id(a.asset): GpuMesh(self.ctx, a.asset.mesh, pairs) for a in scene.actors}
         self._make_targets()
         self._make_screen_programs()
         for pair in pairs:
-            pair.set("table", _table())
+            pair.set("table", material_table())
             pair.set("layers", 0)
         self._constants(scene.light)
         self._static_matrix = self._shadow_matrix(self._static_region())
@@ -220,7 +117,12 @@ class Renderer:
         self._label_target = ctx.framebuffer(
             [ctx.texture(size, 2, dtype="f4")], ctx.depth_renderbuffer(size)
         )
-        self._shadow_maps = []
+        self._small_target = ctx.framebuffer([ctx.texture(size, 4, dtype="f4")])
+        sheet = (size[0], size[1] * ATLAS_ROWS)
+        self._atlas = ctx.framebuffer(
+            [ctx.texture(sheet, 2, dtype="f4")], ctx.depth_renderbuffer(sheet)
+        )
+        self._shadow_maps: list[tuple[moderngl.Texture, moderngl.Framebuffer]] = []
         for side in (STATIC_SHADOW, MOVING_SHADOW):
             texture = ctx.depth_texture((side, side))
             texture.compare_func = "<="
@@ -231,15 +133,20 @@ class Renderer:
     def _make_screen_programs(self) -> None:
         ctx = self.ctx
         corners = ctx.buffer(np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32).tobytes())
-        self._sky = ctx.program(
+        self._sky: Any = ctx.program(
             vertex_shader=shaders.SKY_VERTEX.strip(), fragment_shader=shaders.SKY_FRAGMENT.strip()
         )
-        self._contact = ctx.program(
+        self._contact: Any = ctx.program(
             vertex_shader=shaders.CONTACT_VERTEX.strip(),
             fragment_shader=shaders.CONTACT_FRAGMENT.strip(),
         )
         self._sky_array = ctx.vertex_array(self._sky, [(corners, "2f", "in_position")])
         self._contact_array = ctx.vertex_array(self._contact, [(corners, "2f", "in_position")])
+        resolve = ctx.program(
+            vertex_shader=shaders.RESOLVE_VERTEX.strip(),
+            fragment_shader=shaders.RESOLVE_FRAGMENT.strip(),
+        )
+        self._resolve_array = ctx.vertex_array(resolve, [(corners, "2f", "in_position")])
         self._sky["sky"] = 1
 
     def _constants(self, light: Light) -> None:
@@ -289,8 +196,7 @@ class Renderer:
         return matrix
 
     def _depth_pass(self, index: int, matrix: np.ndarray) -> None:
-        texture, target = self._shadow_maps[index]
-        del texture
+        target = self._shadow_maps[index][1]
         target.use()
         target.clear(depth=1.0)
         self.ctx.enable_only(moderngl.DEPTH_TEST)
@@ -303,11 +209,11 @@ class Renderer:
         for mesh, _ in self._chunks:
             self._draw(mesh, "label")
 
-    def _set_parts(self, pair: _Pair, matrices: np.ndarray) -> None:
+    def _set_parts(self, pair: Pair, matrices: np.ndarray) -> None:
         pair.set("parts", np.asarray(matrices))
 
     @staticmethod
-    def _draw(mesh: _GpuMesh, name: str) -> None:
+    def _draw(mesh: GpuMesh, name: str) -> None:
         for array in mesh.arrays[name]:
             if array is not None:
                 array.render()
@@ -327,7 +233,7 @@ class Renderer:
         amodal = self._draw_amodal(index, view, inside)
         return Rendered(radiance, labels, depth, amodal)
 
-    def _visible_chunks(self, view: np.ndarray, eye: np.ndarray) -> list[_GpuMesh]:
+    def _visible_chunks(self, view: np.ndarray, eye: np.ndarray) -> list[GpuMesh]:
         kept = []
         for mesh, (low, high) in self._chunks:
             corners = np.array(
@@ -365,7 +271,7 @@ class Renderer:
         return not any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1))
 
     def _draw_colour(
-        self, index: int, view: np.ndarray, eye: np.ndarray, chunks: list[_GpuMesh],
+        self, index: int, view: np.ndarray, eye: np.ndarray, chunks: list[GpuMesh],
         seen: list[tuple[Actor, np.ndarray]], inside: list[tuple[Actor, np.ndarray]],
     ) -> np.ndarray:  # fmt: skip
         forward = self.scene.world_from_lidar[index][:3, 0]
@@ -410,10 +316,12 @@ class Renderer:
         ctx.enable_only(moderngl.DEPTH_TEST)
         self._sky_array.render(moderngl.TRIANGLE_STRIP)
         self._draw_contacts(index, view, inside)
-        data = np.frombuffer(self._colour_target.read(components=4, dtype="f2"), np.float16)
-        width, height = self.rig.width, self.rig.height
-        big = data.reshape(height, SUPERSAMPLE, width, SUPERSAMPLE, 4)
-        return _box_filter(big)
+        self._small_target.use()
+        ctx.enable_only(moderngl.NOTHING)
+        self._colour_target.color_attachments[0].use(0)
+        self._resolve_array.render(moderngl.TRIANGLE_STRIP)
+        data = np.frombuffer(self._small_target.read(components=4, dtype="f4"), np.float32)
+        return data.reshape(self.rig.height, self.rig.width, 4)[..., :3]
 
     def _draw_contacts(
         self, index: int, view: np.ndarray, inside: list[tuple[Actor, np.ndarray]]
@@ -439,7 +347,7 @@ class Renderer:
         ctx.enable_only(moderngl.DEPTH_TEST)
 
     def _draw_labels(
-        self, view: np.ndarray, chunks: list[_GpuMesh], inside: list[tuple[Actor, np.ndarray]]
+        self, view: np.ndarray, chunks: list[GpuMesh], inside: list[tuple[Actor, np.ndarray]]
     ) -> tuple[np.ndarray, np.ndarray]:
         pair, target = self._label, self._label_target
         target.use()
@@ -475,38 +383,34 @@ class Renderer:
     def _draw_amodal(
         self, index: int, view: np.ndarray, inside: list[tuple[Actor, np.ndarray]]
     ) -> dict[int, tuple[int, int, np.ndarray]]:
-        """Each actor alone; actors whose boxes do not touch share a pass."""
-        groups: list[list[tuple[Actor, np.ndarray, tuple[int, int, int, int]]]] = []
-        for actor, parts in inside:
-            box = self._screen_box(actor, index, view)
-            if box is None:
-                continue
-            for group in groups:
-                if all(
-                    box[0] >= b[2] or box[2] <= b[0] or box[1] >= b[3] or box[3] <= b[1]
-                    for _, _, b in group
-                ):
-                    group.append((actor, parts, box))
-                    break
-            else:
-                groups.append([(actor, parts, box)])
-        pair, target = self._label, self._label_target
-        result: dict[int, tuple[int, int, np.ndarray]] = {}
-        target.use()
+        """Each actor alone, in a cell of an atlas: one read-back serves many.
+
+        A cell shows its part of the image pixel for pixel, the viewport being moved by whole pixels.
+        """
+        found = [(a, p, self._screen_box(a, index, view)) for a, p in inside]
+        boxed = [(a, p, box) for a, p, box in found if box is not None]
+        width, height = self.rig.width, self.rig.height
+        sizes = [(x1 - x0, y1 - y0) for _, _, (x0, y0, x1, y1) in boxed]
+        pair, target = self._label, self._atlas
         pair.set("view", view)
-        for group in groups:
+        result: dict[int, tuple[int, int, np.ndarray]] = {}
+        for sheet in shelves(sizes, width, ATLAS_ROWS * height):
+            target.use()
+            target.scissor = None
             target.clear(0, 0, 0, 0, depth=1.0)
-            for actor, parts, _ in group:
+            for k, (left, low) in sheet.items():
+                actor, parts, (x0, y0, _, _) = boxed[k]
+                target.viewport = (left - x0, low - y0, width, height)
+                target.scissor = (left, low, *sizes[k])
                 self._set_parts(pair, parts)
                 pair.set("label", float(actor.id))
                 self._draw(self._assets[id(actor.asset)], "label")
-            low = np.min([b[:2] for _, _, b in group], axis=0)
-            high = np.max([b[2:] for _, _, b in group], axis=0)
-            size = (int(high[0] - low[0]), int(high[1] - low[1]))
-            data = target.read(viewport=(int(low[0]), int(low[1]), *size), components=2, dtype="f4")
-            both = np.frombuffer(data, np.float32).reshape(size[1], size[0], 2)
-            for actor, _, (x0, y0, x1, y1) in group:
-                patch = both[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0], 1]
+            used = max(low + sizes[k][1] for k, (_, low) in sheet.items())
+            data = target.read(viewport=(0, 0, width, used), components=2, dtype="f4")
+            depth = np.frombuffer(data, np.float32).reshape(used, width, 2)[..., 1]
+            for k, (left, low) in sheet.items():
+                actor, _, (x0, y0, _, _) = boxed[k]
+                patch = depth[low : low + sizes[k][1], left : left + sizes[k][0]]
                 if patch.any():
                     result[actor.id] = (x0, y0, patch.copy())
         return result
@@ -520,7 +424,19 @@ class Renderer:
         self.ctx.release()
 
 
-def _box_filter(big: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32 mean of the samples of each pixel; very bright samples are held back."""
-    samples = np.minimum(big[..., :3].astype(np.float32), 6.0)
-    return samples.mean(axis=(1, 3))
+def shelves(
+    sizes: list[tuple[int, int]], width: int, height: int
+) -> list[dict[int, tuple[int, int]]]:
+    """Pack rectangles (width, height) into sheets: for each sheet, x and y by index of the rectangle."""
+    sheets: list[dict[int, tuple[int, int]]] = []
+    x = y = tall = 0
+    for k in sorted(range(len(sizes)), key=lambda k: -sizes[k][1]):
+        w, h = sizes[k]
+        if x + w > width:
+            x, y, tall = 0, y + tall, 0
+        if not sheets or y + h > height:
+            sheets.append({})
+            x = y = tall = 0
+        sheets[-1][k] = (x, y)
+        x, tall = x + w, max(tall, h)
+    return sheets

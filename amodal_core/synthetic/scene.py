@@ -40,7 +40,8 @@ class Actor:
 
     def place(self, frame: int) -> np.ndarray:
         """(4, 4) world_from_actor."""
-        return pose(*self.xy[frame], self.z, self.yaw[frame])
+        x, y = self.xy[frame]
+        return pose(float(x), float(y), self.z, float(self.yaw[frame]))
 
     def parts(self, frame: int) -> np.ndarray:
         """(MAX_PARTS, 4, 4) world_from_part."""

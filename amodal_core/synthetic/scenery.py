@@ -101,7 +101,9 @@ def leaf_cards(
     tone = np.repeat(rng.uniform(170, 255, n), 4)
     colours = np.stack([tone, tone, tone, ao], axis=1).astype(np.uint8)
     base = np.arange(n)[:, None] * 4
-    triangles = np.concatenate([base + [0, 1, 2], base + [0, 2, 3]]).astype(np.int32)
+    triangles = np.concatenate([base + np.array([0, 1, 2]), base + np.array([0, 2, 3])]).astype(
+        np.int32
+    )
     uvs = np.tile(np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32), (n, 1))
     return Mesh(
         flat.astype(np.float32), normals.astype(np.float32), uvs, colours,

@@ -232,3 +232,26 @@ void main() {
     result = vec2(label, depth);
 }
 """
+
+# Mean of 2 x 2 samples; very bright ones are held back, or highlights would flicker.
+RESOLVE_VERTEX = """
+#version 330
+in vec2 in_position;
+void main() {
+    gl_Position = vec4(in_position, 0.0, 1.0);
+}
+"""
+
+RESOLVE_FRAGMENT = """
+#version 330
+uniform sampler2D samples;
+out vec4 shade;
+void main() {
+    ivec2 at = ivec2(gl_FragCoord.xy) * 2;
+    vec4 sum = vec4(0.0);
+    for (int k = 0; k < 4; k++) {
+        sum += min(texelFetch(samples, at + ivec2(k & 1, k >> 1), 0), vec4(6.0));
+    }
+    shade = sum * 0.25;
+}
+"""

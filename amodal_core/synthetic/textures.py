@@ -137,7 +137,7 @@ def roof(rng: np.random.Generator) -> np.ndarray:
 
 def wood(rng: np.random.Generator) -> np.ndarray:
     """Upright planks, 2 m a side."""
-    y, x = np.mgrid[:SIZE, :SIZE]
+    _y, x = np.mgrid[:SIZE, :SIZE]
     planks = 14
     cell = SIZE / planks
     tone = rng.normal(1, 0.12, planks)[(x / cell).astype(int) % planks]

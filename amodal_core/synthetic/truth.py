@@ -54,22 +54,22 @@ def frame_truth(scene: Scene, rendered: Rendered, frame: int) -> FrameTruth:
     actors = {a.id: a for a in scene.actors}
     ids = np.array(sorted(rendered.amodal), np.int64)
     amodal, visible, depths = [], [], []
-    for number in ids.tolist():
+    offsets = np.zeros((len(ids), 2), np.int64)
+    for k, number in enumerate(ids.tolist()):
         x, y, patch = rendered.amodal[number]
-        whole = np.zeros((height, width), bool)
-        whole[y : y + patch.shape[0], x : x + patch.shape[1]] = patch > 0
-        amodal.append(whole)
-        visible.append(rendered.labels == number)
+        seen = rendered.labels[y : y + patch.shape[0], x : x + patch.shape[1]] == number
+        offsets[k] = x, y
+        amodal.append((patch > 0) | seen)
+        visible.append(seen)
         depths.append(np.median(patch[patch > 0]))
     lidar_from_world = np.linalg.inv(scene.world_from_lidar[frame])
     boxes = [box_in_lidar(actors[n], frame, lidar_from_world) for n in ids.tolist()]
-    empty = np.zeros((0, height, width), bool)
     return FrameTruth(
         (height, width),
         ids,
         np.array([CLASSES.index(actors[n].asset.category) for n in ids.tolist()], np.int64),
-        RleMasks.from_dense(np.stack(amodal) if amodal else empty),
-        RleMasks.from_dense(np.stack(visible) if visible else empty),
+        RleMasks.from_crops(amodal, offsets, (height, width)),
+        RleMasks.from_crops(visible, offsets, (height, width)),
         np.array(depths, np.float32),
         np.array(boxes, np.float32).reshape(-1, 7),
     )
