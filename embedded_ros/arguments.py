@@ -57,7 +57,11 @@ def _parse_one(found: Arguments, item: str, items: Any) -> None:
     if item in ("--enable-rosout-logs", "--disable-rosout-logs"):
         found.rosout = item.startswith("--enable")
         return
-    if item in ("--enable-stdout-logs", "--disable-external-lib-logs", "--enable-external-lib-logs"):
+    if item in (
+        "--enable-stdout-logs",
+        "--disable-external-lib-logs",
+        "--enable-external-lib-logs",
+    ):
         return
     value = next(items, None)
     if value is None:
@@ -83,7 +87,13 @@ def _parse_one(found: Arguments, item: str, items: Any) -> None:
     elif item == "--log-level":
         name, sep, level = value.rpartition(":=")
         found.log_levels[name if sep else ""] = level
-    elif item in ("-e", "--enclave", "--log-file-name", "--log-config-file", "--log-stdout-disabled"):
+    elif item in (
+        "-e",
+        "--enclave",
+        "--log-file-name",
+        "--log-config-file",
+        "--log-stdout-disabled",
+    ):
         return
     else:
         raise ValueError(f"unknown ROS argument '{item}'")

@@ -102,9 +102,7 @@ def create_participant(domain: int) -> DomainParticipant:
     """A participant that ROS 2 peers recognise; loopback only unless the environment says else."""
     if not os.environ.get("CYCLONEDDS_URI"):
         subnet = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "SUBNET"
-        os.environ["CYCLONEDDS_URI"] = _CONFIGURATION.format(
-            interfaces="" if subnet else _LOOPBACK
-        )
+        os.environ["CYCLONEDDS_URI"] = _CONFIGURATION.format(interfaces="" if subnet else _LOOPBACK)
     return DomainParticipant(domain, qos=Qos(Policy.Userdata(b"enclave=/;")))
 
 

@@ -58,9 +58,7 @@ class Graph:
             )
         }
         self._alive = {
-            topic: ReadCondition(
-                reader, SampleState.Any | ViewState.Any | InstanceState.Alive
-            )
+            topic: ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Alive)
             for topic, reader in self._builtin.items()
         }
 

@@ -39,9 +39,7 @@ def missing(name: str) -> NoReturn:
     """
     top = name.split(".")[0]
     package = PACKAGES.get(top, f"ros-jazzy-{top.replace('_', '-')}")
-    raise ModuleNotFoundError(
-        f"{name} is not part of embedded_ros; install {package}", name=name
-    )
+    raise ModuleNotFoundError(f"{name} is not part of embedded_ros; install {package}", name=name)
 
 
 def absent_attribute(module: str) -> Callable[[str], Any]:

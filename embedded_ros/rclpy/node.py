@@ -463,7 +463,13 @@ def _rosout(publisher: Publisher) -> Callable[..., None]:
     ) -> None:
         stamp = TimeMsg(sec=now // 10**9, nanosec=now % 10**9)
         log = Log(
-            stamp=stamp, level=level, name=name, msg=message, file=file, function=function, line=line
+            stamp=stamp,
+            level=level,
+            name=name,
+            msg=message,
+            file=file,
+            function=function,
+            line=line,
         )
         publisher.publish(log)
 

@@ -65,7 +65,9 @@ def _check_range(parameter: Parameter, descriptor: Any) -> str:
         return f"Parameter {parameter.name} out of range. {shown}"
     step = limits.step
     if step and not near(low + round((value - low) / step) * step, value):
-        return f"The parameter value for {parameter.name} is not a valid step. {shown}, step: {step}"
+        return (
+            f"The parameter value for {parameter.name} is not a valid step. {shown}, step: {step}"
+        )
     return ""
 
 

@@ -60,9 +60,7 @@ class Parameter:
                 # An empty sequence fits the first array type, as in rclpy.
                 if kind is not cls.NOT_SET and kind.check(parameter_value):
                     return kind
-            raise TypeError(
-                f"The given value is not one of the allowed types '{parameter_value}'."
-            )
+            raise TypeError(f"The given value is not one of the allowed types '{parameter_value}'.")
 
         def check(self, parameter_value: Any) -> bool:
             """Whether a value is of this type."""

@@ -214,9 +214,7 @@ qos_profile_sensor_data = QoSProfile(depth=5, reliability=_BEST_EFFORT)
 qos_profile_services_default = QoSProfile(depth=10)
 qos_profile_parameters = QoSProfile(depth=1000)
 qos_profile_parameter_events = QoSProfile(depth=1000)
-qos_profile_action_status_default = QoSProfile(
-    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+qos_profile_action_status_default = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # rclpy keeps this one in qos under a private name; /rosout is latched for ten seconds.
 qos_profile_rosout_default = QoSProfile(
     depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL, lifespan=Duration(seconds=10)
@@ -273,5 +271,3 @@ def qos_check_compatible(
     if (wanted.deadline.nanoseconds or limit) < (offered.deadline.nanoseconds or limit):
         reasons.append("ERROR: Subscription deadline is less than publisher deadline;")
     return (QoSCompatibility.ERROR if reasons else QoSCompatibility.OK), "".join(reasons)
-
-

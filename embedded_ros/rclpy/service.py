@@ -50,9 +50,12 @@ def endpoints(
 ) -> tuple[dds.Reader, dds.Writer]:
     """The reader and writer of a service, or of a client."""
     participant = node.context.participant
-    halves = (f"{srv_type.ros_name}_Request", f"rq{name}Request"), (
-        f"{srv_type.ros_name}_Response",
-        f"rr{name}Reply",
+    halves = (
+        (f"{srv_type.ros_name}_Request", f"rq{name}Request"),
+        (
+            f"{srv_type.ros_name}_Response",
+            f"rr{name}Reply",
+        ),
     )
     (in_type, in_topic), (out_type, out_topic) = halves if serves else halves[::-1]
 

@@ -67,8 +67,10 @@ class Subscription:
                 continue
             self._wants_info = count == 2
             return
-        raise RuntimeError("Subscription.__init__(): callback should be either be callable with "
-                           "one argument (message) or with two arguments (message, message_info)")
+        raise RuntimeError(
+            "Subscription.__init__(): callback should be either be callable with "
+            "one argument (message) or with two arguments (message, message_info)"
+        )
 
     @property
     def _open(self) -> dds.Reader:

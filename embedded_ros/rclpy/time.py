@@ -41,9 +41,7 @@ class Time:
     def __add__(self, other: Duration) -> Time:
         if not isinstance(other, Duration):
             return NotImplemented
-        return Time(
-            nanoseconds=self.nanoseconds + other.nanoseconds, clock_type=self.clock_type
-        )
+        return Time(nanoseconds=self.nanoseconds + other.nanoseconds, clock_type=self.clock_type)
 
     __radd__ = __add__
 
