@@ -9,6 +9,7 @@ import numpy as np
 from amodal_core.evaluation.overlaps import Overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
+_TOUCHES = 0.1  # an IoU below this is another object that lies in the way
 SURE = 0.3  # least score of a prediction where one answer an object is wanted
 BINS = {
     "in view (< 5 % hidden)": (0.0, 0.05),
@@ -46,6 +47,7 @@ def confusion(
     k = len(truth.classes)
     guess = np.where(paired >= 0, predictions.class_ids[paired] if len(predictions) else k, k)
     present = np.flatnonzero(np.bincount(truth.class_ids, minlength=k))
+    guessed = np.unique(np.append(present, guess[guess < k]))
     tables = {}
     for name, (low, high) in BINS.items():
         inside = (truth.occlusion_rates >= low) & (truth.occlusion_rates < high) & ~truth.crowd
@@ -54,8 +56,8 @@ def confusion(
         if counts.any():
             tables[name] = Confusion(
                 [truth.classes[c] for c in present],
-                [*(truth.classes[c] for c in present), "missed"],
-                counts[present][:, [*present, k]],
+                [*(truth.classes[c] for c in guessed), "missed"],
+                counts[present][:, [*guessed, k]],
             )
     return tables
 
@@ -67,7 +69,7 @@ class Failure:
     Attributes:
         image_id: its image.
         annotation: position in the truth.
-        prediction: position in the predictions, -1 where nothing overlaps.
+        prediction: position in the predictions, -1 where nothing overlaps it much.
         iou: amodal IoU of the two.
         lost: pixels of the truth's amodal mask, times 1 - IoU.
     """
@@ -80,7 +82,7 @@ class Failure:
 
 
 def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure]:
-    """The annotations that lose most pixels, at most one an image, worst first.
+    """The annotations that lose most pixels, worst first; at most one an image and an instance.
 
     Args:
         truth: with amodal masks.
@@ -88,6 +90,7 @@ def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure
         most: how many.
     """
     areas = truth.areas("amodal") * ~truth.crowd
+    shown: set[tuple[str, int]] = set()
     failed = []
     for n in range(len(found)):
         a, b, ious = found[n]
@@ -96,8 +99,16 @@ def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure
         best = ious.max(axis=1) if len(b) else np.zeros(len(a))
         lost = areas[a] * (1 - best)
         k = int(lost.argmax())
-        guess = int(b[ious[k].argmax()]) if best[k] > 0 else -1
+        guess = int(b[ious[k].argmax()]) if best[k] >= _TOUCHES else -1
         image = truth.images[n].id
         failed.append(Failure(image, int(a[k]), guess, float(best[k]), float(lost[k])))
-    failed.sort(key=lambda f: -f.lost)
-    return [f for f in failed[:most] if f.lost > 0]
+    videos = {i.id: i.video for i in truth.images}
+    chosen: list[Failure] = []
+    for failure in sorted(failed, key=lambda f: -f.lost):
+        instance = videos[failure.image_id], int(truth.instance_ids[failure.annotation])
+        if failure.lost <= 0 or len(chosen) == most:
+            break
+        if not instance[0] or instance not in shown:
+            shown.add(instance)
+            chosen.append(failure)
+    return chosen

@@ -24,7 +24,7 @@ _LEFT, _TOP, _SIDE_X, _SIDE_Y = 46, 12, 440, 250  # of a chart of precision over
 _TILES = (
     ("tracking amodal", "HOTA", "HOTA, amodal"),
     ("mIoU skip-empty", "mIoU_occ", "mIoU of hidden parts"),
-    ("order", "correct", "occlusion order right"),
+    ("order", "right", "occlusion order right"),
     ("identity", "kept", "identities kept"),
 )
 
@@ -57,7 +57,8 @@ def render(
                 "title": table.title,
                 "says": table.says,
                 "rows": [
-                    _row(name, [_cell(value, table.shares)]) for name, value in table.values.items()
+                    _row(name, [_cell(value, name not in table.plain)])
+                    for name, value in table.values.items()
                 ],
             }
             for table in result.tables.values()
@@ -253,20 +254,19 @@ def _side_by_side(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> li
     for kind, first in metrics[0]["scores"].items():
         if all(kind in m["scores"] for m in metrics):
             values = [m["scores"][kind]["values"] for m in metrics]
-            tables.append((f"All columns, {kind}", "", True, first["values"], values))
+            tables.append((f"All columns, {kind}", "", (), first["values"], values))
     for name, first in metrics[0]["tables"].items():
         if all(name in m["tables"] for m in metrics):
             values = [m["tables"][name]["values"] for m in metrics]
-            shares = bool(first.get("shares", True))
-            tables.append((first["title"], first["says"], shares, first["values"], values))
+            tables.append((first["title"], first["says"], first["plain"], first["values"], values))
     return [
         {
             "title": title,
             "says": says,
             "heads": ["", *names],
-            "rows": [_row(n, [_cell(v.get(n), shares) for v in values]) for n in keys],
+            "rows": [_row(n, [_cell(v.get(n), n not in plain) for v in values]) for n in keys],
         }
-        for title, says, shares, keys, values in tables
+        for title, says, plain, keys, values in tables
     ]
 
 

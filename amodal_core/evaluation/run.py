@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from amodal_core.evaluation import (
@@ -37,13 +37,13 @@ class Table:
         title: what they are.
         says: the protocol, one paragraph.
         values: number by name; NaN where there is nothing to count.
-        shares: the values are shares of 1, to be shown in percent.
+        plain: names of the values that are numbers; all others are shares of 1, for percent.
     """
 
     title: str
     says: str
     values: dict[str, float]
-    shares: bool = True
+    plain: tuple[str, ...] = ()
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Evaluation:
                 name: {
                     "title": t.title,
                     "says": t.says,
-                    "shares": t.shares,
+                    "plain": list(t.plain),
                     "values": _numbers(t.values),
                 }
                 for name, t in self.tables.items()
@@ -176,25 +176,37 @@ def _objects(
     result.failures = failures.worst(truth, found)
     depth = order_and_depth.depth_error(truth, sure, free)
     if depth.objects:
-        values = {k: v for k, v in asdict(depth).items() if isinstance(v, float)}
-        values |= {f"mean absolute, {k}": v for k, (_, v) in depth.by_range.items()}
+        metres = {
+            "mean error, m": depth.mean_absolute,
+            "median error, m": depth.median_absolute,
+            "RMSE, m": depth.rmse,
+            **{f"mean error, {k} away, m": v for k, (_, v) in depth.by_range.items()},
+        }
         result.tables["depth"] = Table(
             "Depth of instances",
-            f"Error along the optical axis in metres over {depth.objects} objects, paired at "
-            f"amodal IoU >= .5 among predictions with score >= {failures.SURE}; `relative` is of "
-            "the true depth, `known` the share of them with a depth.",
-            values,
-            shares=False,
+            f"Absolute error along the optical axis over {depth.objects} objects, paired at "
+            f"amodal IoU >= .5 among predictions with score >= {failures.SURE}; the relative error "
+            "is of the true depth.",
+            {
+                **metres,
+                "relative error": depth.relative,
+                "objects with a predicted depth": depth.known,
+            },
+            plain=tuple(metres),
         )
     order = order_and_depth.occlusion_order(truth, sure, free)
     if order.pairs:
-        values = {k: v for k, v in asdict(order).items() if isinstance(v, float)}
         result.tables["order"] = Table(
             "Occlusion order",
             f"Over {order.pairs} ordered pairs (j hides i) of the truth whose objects were both "
-            "found at amodal IoU >= .5; precision over predicted pairs; `found` is the share of "
-            "all the truth's pairs that could be judged.",
-            values,
+            "found at amodal IoU >= .5.",
+            {
+                "right": order.correct,
+                "the wrong way round": order.reversed,
+                "not named": order.unnamed,
+                "precision of named pairs": order.precision,
+                "pairs that could be judged": order.found,
+            },
         )
     if not visible:
         return
@@ -247,32 +259,30 @@ def _identities(
         seen = truth.select(truth.areas(kind) > 0)
         guessed = predictions.select(predictions.areas(kind) > 0)
         values = tracking.evaluate(seen, guessed, kind, result.protocol.class_agnostic)
-        counted = ("ID switches", "fragmentations")
         result.tables[f"tracking {kind}"] = Table(
             f"Identities, {kind} masks",
-            "TrackEval: HOTA, DetA, AssA and LocA are means over IoU .05:.05:.95; MOTA, IDF1 and "
-            "switches at IoU .5; means over classes.",
-            {k: v for k, v in values["all"].items() if k not in counted},
-        )
-        result.tables[f"switches {kind}"] = Table(
-            f"Identity switches, {kind} masks",
-            "Counts over all classes at IoU .5 (TrackEval CLEAR).",
-            {k: v for k, v in values["all"].items() if k in counted},
-            shares=False,
+            "TrackEval: HOTA, DetA, AssA and LocA are means over IoU .05:.05:.95; MOTA, IDF1, "
+            "switches and fragmentations at IoU .5; means over classes, counts over all.",
+            values["all"],
+            plain=tracking.COUNTS,
         )
     if masks["amodal"] and truth.has("visible"):
         step("identity through occlusion")
         kept = identity.evaluate(truth, predictions)
         if kept.reappearances or kept.untracked:
-            shares = {k: getattr(kept, k) for k in ("kept", "switched", "lost", "carried")}
+            shares = {
+                "kept": kept.kept,
+                "switched": kept.switched,
+                "lost": kept.lost,
+                "carried on the true place": kept.carried,
+            }
             shares |= {
                 f"kept, {name} ({n})": share for name, (n, share) in kept.by_length.items() if n
             }
             result.tables["identity"] = Table(
                 "Identity through full occlusion",
-                f"Share of {kept.reappearances} reappearances after a full occlusion whose object "
-                "kept, switched or lost its id; `carried` is the share of hidden frames with a "
-                f"mask at the true place (IoU >= .5). {kept.untracked} more were not tracked "
-                "before.",
+                f"Shares of {kept.reappearances} reappearances after a full occlusion whose object "
+                "kept, switched or lost its id, and of hidden frames with a mask at the true place "
+                f"(IoU >= .5). {kept.untracked} more were not tracked before.",
                 shares,
             )

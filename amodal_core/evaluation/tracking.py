@@ -20,6 +20,7 @@ _FIELDS = {
     "Identity": {"IDF1": "IDF1", "IDR": "ID recall", "IDP": "ID precision"},
     "CLEAR": {"MOTA": "MOTA", "IDSW": "ID switches", "Frag": "fragmentations"},
 }
+COUNTS = ("ID switches", "fragmentations")  # summed over classes; all others are shares
 _CROWD_IOU = 0.5
 
 
@@ -64,9 +65,8 @@ def evaluate(
                 values[ours] = float(np.mean(combined[key]))
         results[name] = values
     if not class_agnostic and results:
-        summed = ("ID switches", "fragmentations")
         results["all"] = {
-            key: float((np.sum if key in summed else np.mean)([r[key] for r in results.values()]))
+            key: float((np.sum if key in COUNTS else np.mean)([r[key] for r in results.values()]))
             for key in next(iter(results.values()))
         }
     return results

@@ -253,12 +253,12 @@ def show(result: Evaluation) -> None:
         console.print(_per_class(result, kinds))
     for other in result.tables.values():
         console.print()
-        small = Table(title=other.title, title_justify="left", title_style="bold", box=None)
-        small.show_header = False
+        console.print(f"[bold]{other.title}[/]")
+        small = Table(box=None, show_header=False)
         small.add_column()
         small.add_column(justify="right")
         for name, value in other.values.items():
-            small.add_row(name, percent(value) if other.shares else number(value))
+            small.add_row(name, number(value) if name in other.plain else percent(value))
         console.print(small)
         console.print(other.says, style="dim")
 
