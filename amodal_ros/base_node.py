@@ -47,6 +47,7 @@ class BaseNode(LifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(self.declaration.name, **kwargs)
         self.health = Health()
+        self.ending = False  # nothing is waited for any more
         self._throttled: dict[str, float] = {}
         self._throttle_lock = threading.Lock()
         self._outputs: dict[str, Any] = {}
@@ -204,6 +205,7 @@ class BaseNode(LifecycleNode):
         Raises:
             InputError: what was to be done at the end cannot be done.
         """
+        self.ending = True
         self._stop(finish=self.value("queue") == 0)
         self.finish()
 

@@ -50,6 +50,7 @@ class SyncedNode(BaseNode):
         self._infos: dict[int, Any] = {}
         self._infos_changed = threading.Condition()
         self._extrinsics: np.ndarray | None = None
+        self._waited_in_vain = False
         super().__init__(**kwargs)
 
     @abstractmethod
@@ -126,8 +127,7 @@ class SyncedNode(BaseNode):
         Raises:
             InputError: no camera_info, no transform, or one that is malformed.
         """
-        timeout = self.value("transform_timeout")
-        info = self.camera_info(stamp, timeout)
+        info = self.camera_info(stamp)
         camera = image.lstrip("/") or check_frame_id(
             info.header.frame_id, self.topic_name(CAMERA_INFO.name)
         )
@@ -135,24 +135,31 @@ class SyncedNode(BaseNode):
         if placed is None:
             lidar = check_frame_id(lidar, self.topic_name(POINTS.name))
             try:
-                placed = self.transforms.lookup(camera, lidar, timeout)
+                placed = self.transforms.lookup(camera, lidar, self._patience())
             except InputError as error:
+                self._waited_in_vain = True
                 self.health.condition("transform", str(error))
                 raise
+            self._waited_in_vain = False
             self.health.condition("transform", "")
         return read_camera_info(info, placed, self.topic_name(CAMERA_INFO.name))
 
-    def camera_info(self, stamp: int, timeout: float) -> Any:
+    def camera_info(self, stamp: int) -> Any:
         """The camera_info of a stamp, else the newest; InputError where none has ever come."""
         with self._infos_changed:
-            self._infos_changed.wait_for(lambda: bool(self._infos), timeout)
+            self._infos_changed.wait_for(lambda: bool(self._infos), self._patience())
             if not self._infos:
+                self._waited_in_vain = True
                 raise InputError(
                     "no camera_info has come",
                     self.topic_name(CAMERA_INFO.name),
                     "remap camera_info to the camera's",
                 )
             return self._infos.get(stamp) or next(reversed(self._infos.values()))
+
+    def _patience(self) -> float:
+        """Seconds to wait for what is missing: once, not again for every frame that needs it."""
+        return 0.0 if self._waited_in_vain or self.ending else self.value("transform_timeout")
 
     def _take(self, result: SyncResult) -> None:
         if result.reset:

@@ -107,8 +107,7 @@ class Segmentation(SyncedNode):
             frame.points_stamp = item.stamps[POINTS.name]
         if DEPTH.name in messages:
             frame.depth = read_depth(messages[DEPTH.name], self.topic_name(DEPTH.name))
-        timeout = self.value("transform_timeout")
-        frame_id = frame_id or self.camera_info(stamp, timeout).header.frame_id
+        frame_id = frame_id or self.camera_info(stamp).header.frame_id
         if "calibration" in self.model.inputs:
             lidar = messages[POINTS.name].header.frame_id if POINTS.name in messages else ""
             frame.calibration = self.calibration(stamp, frame_id, lidar)
