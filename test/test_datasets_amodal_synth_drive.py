@@ -57,7 +57,7 @@ def test_the_older_layout_without_camera_folders_gives_the_same(root: Path, tmp_
         shutil.copytree(source, older / modality / SEQUENCE)
     for modality in ("lidar", "bboxes"):
         shutil.copytree(root / "full" / modality, older / modality)
-    assert list(recognise(tmp_path / "older"))[0][0] == "amodal_synth_drive"
+    assert next(recognise(tmp_path / "older"))[0] == "amodal_synth_drive"
     before, after = AmodalSynthDrive(root), open_dataset(tmp_path / "older")
     assert len(after) == len(before) == 7
     assert after.videos == before.videos

@@ -65,9 +65,13 @@ def test_one_malformed_element_leaves_the_others_readable(tmp_path: Path) -> Non
 
 
 def test_a_writer_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"), JsonWriter(tmp_path / "a.json") as writer:
-        writer.annotation({"id": 1})
-        raise ValueError("stop")
+    def fail() -> None:
+        with JsonWriter(tmp_path / "a.json") as writer:
+            writer.annotation({"id": 1})
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 

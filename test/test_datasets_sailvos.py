@@ -39,7 +39,7 @@ def samples(rng: np.random.Generator) -> list[Sample]:
 
 @pytest.fixture
 def released(samples: list[Sample], tmp_path: Path) -> dict[str, Any]:
-    """The released form: .bmp, file numbers from 3, category ids with gaps, video ids not unique."""
+    """The released form: .bmp, files from 3 on, category ids with gaps, video ids not unique."""
     folder = tmp_path / VIDEO / "images"
     folder.mkdir(parents=True)
     images, annotations = [], []

@@ -1,7 +1,8 @@
 """labelme: one JSON beside each image, drawn by hand.
 
 Shapes of one label and one `group_id` are one object. Those flagged `visible`, or whose label ends
-in "_visible", draw what is seen of it, the others the whole; without the former it is not hidden.
+in "_visible", draw what is seen of it, the others the whole; without the former it is not hidden,
+unless the whole is flagged `hidden`: then nothing of it is seen.
 """
 
 from __future__ import annotations
@@ -174,16 +175,22 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
 def _shapes(truth: Tracks, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     whole, seen = to_polygons(truth.amodal.rle()), to_polygons(truth.visible.rle())
     for k in range(len(truth)):
-        hidden = float(truth.occlusion_rates[k]) > 0
-        for polygons, visible in ((whole[k], False), (seen[k] if hidden else [], True)):
+        occluded = float(truth.occlusion_rates[k]) > 0
+        for polygons, visible in ((whole[k], False), (seen[k] if occluded else [], True)):
             for polygon in polygons:
                 yield {
                     "label": classes[int(truth.class_ids[k])],
                     "points": np.asarray(polygon, np.float64).reshape(-1, 2).tolist(),
                     "group_id": int(truth.ids[k]),
                     "shape_type": "polygon",
-                    "flags": {"visible": True} if visible else {},
+                    "flags": _flags(visible, not seen[k]),
                 }
+
+
+def _flags(visible: bool, hidden: bool) -> dict[str, bool]:
+    if visible:
+        return {"visible": True}
+    return {"hidden": True} if hidden else {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -240,6 +247,8 @@ def _object_masks(
         problems.append(("missing-amodal", "a visible part without the whole"))
     amodal = RleMasks(size, [to_rle(whole or seen, size)])
     visible = RleMasks(size, [to_rle(seen or whole, size)])
+    if not seen and any((s.get("flags") or {}).get("hidden") for s in sound):
+        visible = RleMasks.empty(size, 1)
     if not amodal.areas()[0]:
         return None, [*problems, ("empty-mask", "the mask has no pixel")]
     outside, area = int((visible - amodal).areas()[0]), int(visible.areas()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -151,9 +152,16 @@ def _file_format(path: Path) -> str:
     return _coco_format(path, index)
 
 
+def _first(index: JsonIndex, name: str) -> dict[str, Any]:
+    """The first element of a list that can be read; the others are the checker's affair."""
+    for k in range(min(index.count(name), 100)):
+        with suppress(InputError):
+            return index.element(name, k)
+    return {}
+
+
 def _coco_format(path: Path, index: JsonIndex) -> str:
-    first = index.element("annotations", 0) if index.count("annotations") else {}
-    image = index.element("images", 0)
+    first, image = _first(index, "annotations"), _first(index, "images")
     if "a_segm" in first or "inmodal_seg" in first:
         return "kins"
     if "regions" in first:
