@@ -7,8 +7,9 @@ machine.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from amodal_core.bags.messages import (
 from amodal_core.bags.sensors import image_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.errors import InputError
-from amodal_core.evaluation import identity, image_level, tracking
-from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
-from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
+from amodal_core.evaluation import results as evaluation
+from amodal_core.evaluation.formats import bag_pictures
+from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.overlay import draw_overlay
 from amodal_core.pipeline import STAGES, Pipeline, Step
@@ -41,6 +42,7 @@ TRACKS_BAG = "tracks.mcap"
 METRICS = "metrics.json"
 VIDEO = "overlay.mp4"
 REPORT = "report.html"
+EVALUATION = "evaluation"
 _KEY_FRAMES = 6
 
 Progress = Callable[[int, int], None]
@@ -73,6 +75,8 @@ def replay(
     progress: Progress | None = None,
 ) -> Record:
     """Replay a bag; `out` gets tracks.mcap, metrics.json, overlay.mp4 and report.html.
+
+    A bag with ground truth is evaluated, too, into `out`/evaluation.
 
     Args:
         bag: a rosbag2 folder or file with a camera, its camera_info, a LiDAR and their transform.
@@ -111,6 +115,9 @@ def replay(
                         progress(done, expected)
         run.record.warnings.update(drive.warnings)
     run.record.accuracy = run.accuracy()
+    shutil.rmtree(out / EVALUATION, ignore_errors=True)
+    if run.record.accuracy:
+        run.evaluate(bag)
     if not options.video:
         (out / VIDEO).unlink(missing_ok=True)
     _write_text(out / METRICS, json.dumps(run.record.metrics(), indent=2) + "\n")
@@ -151,8 +158,7 @@ class _Run:
         self.classes = pipeline.model.classes
         self.record = Record(bag, pipeline.model.name, _device(pipeline), self.classes)
         self.factory = RosbagsFactory()
-        self.truths: list[tuple[ImageRecord, Tracks]] = []
-        self.found: list[tuple[ImageRecord, Tracks]] = []
+        self.stream = StreamAccuracy(bag)
         self.truth_classes: dict[int, str] = {}
         self._best = -1.0
         self._segment = -1
@@ -237,35 +243,22 @@ class _Run:
         """Keep what accuracy is made of."""
         if item.truth is None:
             return
-        number = len(self.truths)
-        height, width = tracks.size
-        image = ImageRecord(
-            number + 1, height, width, f"{number:06d}", "replay", number, item.frame.stamp
-        )
-        self.truths.append((image, item.truth))
-        self.found.append((image, tracks))
+        self.stream.add(item.frame.stamp, item.truth, tracks)
         self.truth_classes.update(item.truth_classes)
 
     def accuracy(self) -> dict[str, float]:
         """Amodal and visible AP, HOTA and kept identities against the bag's ground truth."""
-        if not self.truths or not any(len(t) for _, t in self.truths):
-            return {}
-        count = max(self.truth_classes) + 1
-        names = [self.truth_classes.get(k, f"class {k}") for k in range(count)]
-        truth = from_tracks(self.truths, names)
-        truth = replace(truth, classes=("object",), class_ids=np.zeros(len(truth), np.int64))
-        predictions = aligned(truth, from_tracks(self.found, self.classes), class_agnostic=True)
-        found: dict[str, float] = {}
-        protocol = IMAGE_PROTOCOLS["coco"]
-        for kind in ("amodal", "visible"):
-            scores = image_level.evaluate(truth, predictions, kind, protocol)
-            found.update({f"{kind}_{k}": v for k, v in scores.values.items()})
-        try:
-            found.update(tracking.evaluate(truth, predictions, class_agnostic=True)["all"])
-        except InputError as error:
-            self.record.warnings[str(error)] += 1
-        found["identity_kept"] = identity.evaluate(truth, predictions).kept
-        return {k.replace(" ", "_"): round(float(v), 4) for k, v in found.items() if np.isfinite(v)}
+        found = self.stream.values()
+        self.record.warnings.update(self.stream.warnings)
+        return found
+
+    def evaluate(self, bag: str | Path) -> None:
+        """Write all other numbers, by class and occlusion, and the worst failures to a folder."""
+        result, truth, predictions = self.stream.evaluation(self.truth_classes, self.classes)
+        stamps = {i.id: i.stamp for i in truth.set.images}
+        truth.pictures = lambda ids: bag_pictures(Path(bag), {stamps[i]: i for i in ids})
+        inputs = {"gt": str(bag), "dt": str(self.out / TRACKS_BAG)}
+        evaluation.write(result, self.out / EVALUATION, inputs, truth, predictions)
 
 
 def _device(pipeline: Pipeline) -> str:

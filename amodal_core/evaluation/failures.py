@@ -82,7 +82,9 @@ class Failure:
 
 
 def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure]:
-    """The annotations that lose most pixels, worst first; at most one an image and an instance.
+    """The annotations that lose most pixels, worst first.
+
+    At most one of an instance of a video, and at most one of a single image.
 
     Args:
         truth: with amodal masks.
@@ -90,25 +92,22 @@ def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure
         most: how many.
     """
     areas = truth.areas("amodal") * ~truth.crowd
-    shown: set[tuple[str, int]] = set()
-    failed = []
+    best, guess = np.zeros(len(truth)), np.full(len(truth), -1, np.int64)
     for n in range(len(found)):
         a, b, ious = found[n]
-        if not len(a):
-            continue
-        best = ious.max(axis=1) if len(b) else np.zeros(len(a))
-        lost = areas[a] * (1 - best)
-        k = int(lost.argmax())
-        guess = int(b[ious[k].argmax()]) if best[k] >= _TOUCHES else -1
-        image = truth.images[n].id
-        failed.append(Failure(image, int(a[k]), guess, float(best[k]), float(lost[k])))
+        if len(a) and len(b):
+            best[a], guess[a] = ious.max(axis=1), b[ious.argmax(axis=1)]
+    lost = areas * (1 - best)
     videos = {i.id: i.video for i in truth.images}
+    shown: set[tuple[str, int]] = set()
     chosen: list[Failure] = []
-    for failure in sorted(failed, key=lambda f: -f.lost):
-        instance = videos[failure.image_id], int(truth.instance_ids[failure.annotation])
-        if failure.lost <= 0 or len(chosen) == most:
+    for n in np.argsort(-lost, kind="stable").tolist():
+        if lost[n] <= 0 or len(chosen) == most:
             break
-        if not instance[0] or instance not in shown:
-            shown.add(instance)
-            chosen.append(failure)
+        image = int(truth.image_ids[n])
+        subject = videos[image], int(truth.instance_ids[n]) if videos[image] else image
+        if subject not in shown:
+            shown.add(subject)
+            prediction = int(guess[n]) if best[n] >= _TOUCHES else -1
+            chosen.append(Failure(image, n, prediction, float(best[n]), float(lost[n])))
     return chosen

@@ -9,18 +9,29 @@ import numpy as np
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation import identity, image_level, tracking
-from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
-from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
+from amodal_core.evaluation.formats import Truth, with_classes_of
+from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
+from amodal_core.evaluation.run import Evaluation, evaluate
+from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, aligned, from_tracks
 from amodal_core.frame import Tracks
 
 
 class StreamAccuracy:
-    """Collects truth and tracks of the same images; classes are not compared."""
+    """Collects truth and tracks of the same images.
 
-    def __init__(self) -> None:
+    Args:
+        name: of the stream, the video's name in reports.
+    """
+
+    def __init__(self, name: str = "stream") -> None:
+        self.name = name
         self._truths: list[tuple[ImageRecord, Tracks]] = []
         self._found: list[tuple[ImageRecord, Tracks]] = []
         self.warnings: list[str] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is any truth to compare with."""
+        return any(len(t) for _, t in self._truths)
 
     def add(self, stamp: int, truth: Tracks, tracks: Tracks) -> None:
         """Take in one image.
@@ -32,17 +43,20 @@ class StreamAccuracy:
         """
         number = len(self._truths)
         height, width = tracks.size
-        image = ImageRecord(number + 1, height, width, f"{number:06d}", "stream", number, stamp)
+        image = ImageRecord(number + 1, height, width, f"{number:06d}", self.name, number, stamp)
         self._truths.append((image, truth))
         self._found.append((image, tracks.numpy()))
 
     def values(self) -> dict[str, float]:
-        """Amodal and visible AP, HOTA and kept identities; empty where there was no truth."""
-        if not any(len(t) for _, t in self._truths):
+        """Amodal and visible AP, HOTA and kept identities; empty where there was no truth.
+
+        Classes are not compared: a stream need not say what its class ids mean.
+        """
+        if not self:
             return {}
-        truth = from_tracks(self._truths, _enough(self._truths))
+        truth = from_tracks(self._truths, _names(self._truths, {}))
         truth = replace(truth, classes=("object",), class_ids=np.zeros(len(truth), np.int64))
-        found = from_tracks(self._found, _enough(self._found))
+        found = from_tracks(self._found, _names(self._found, {}))
         predictions = aligned(truth, found, class_agnostic=True)
         values: dict[str, float] = {}
         for kind in ("amodal", "visible"):
@@ -53,10 +67,37 @@ class StreamAccuracy:
         except InputError as error:
             self.warnings.append(str(error))
         values["identity_kept"] = identity.evaluate(truth, predictions).kept
-        return {k: round(float(v), 4) for k, v in values.items() if np.isfinite(v)}
+        return {
+            k.replace(" ", "_"): round(float(v), 4) for k, v in values.items() if np.isfinite(v)
+        }
+
+    def evaluation(
+        self, truth_classes: dict[int, str], classes: Sequence[str]
+    ) -> tuple[Evaluation, Truth, AnnotationSet]:
+        """Everything that `amodal eval bag` computes, by class.
+
+        Args:
+            truth_classes: name by class id of the truth.
+            classes: names of the tracks' class ids.
+
+        Returns:
+            The numbers, and the two sides for `results.write`.
+
+        Raises:
+            InputError: there was no truth, or masks of another size.
+        """
+        truth = Truth(from_tracks(self._truths, _names(self._truths, truth_classes)), {})
+        predictions = from_tracks(self._found, classes)
+        truth, unseen = with_classes_of(truth, predictions)
+        result = evaluate(truth.set, predictions, VIDEO_PROTOCOLS["default"], "video")
+        if unseen:
+            result.warnings.append(
+                f"classes that the bag never shows, in no AP: {', '.join(unseen)}"
+            )
+        return result, truth, predictions
 
 
-def _enough(frames: Sequence[tuple[ImageRecord, Tracks]]) -> list[str]:
+def _names(frames: Sequence[tuple[ImageRecord, Tracks]], known: dict[int, str]) -> list[str]:
     """A name for each class id that occurs."""
     top = max((int(t.class_ids.max()) for _, t in frames if len(t)), default=0)
-    return [f"class {k}" for k in range(top + 1)]
+    return [known.get(k, f"class {k}") for k in range(max(top, *known, 0) + 1)]
