@@ -74,18 +74,22 @@ def draw_overlay(
     ids = host.ids if isinstance(host, Tracks) else np.arange(n)
     coasted = host.coasted if isinstance(host, Tracks) else np.zeros(n, bool)
     colours = [track_colour(int(i)) for i in ids]
-    visible, amodal = host.visible.rle(), host.amodal.rle()
+    amodal = host.amodal.rle()
+    visible = host.visible.rle() & amodal  # messages from elsewhere may claim more
     far_first = np.argsort(np.where(host.depths > 0, host.depths, np.inf), kind="stable")[::-1]
     seen, seen_at = visible.crops()
     whole, whole_at = amodal.crops()
-    hidden, hidden_at = (amodal - visible).crops()
     for i in far_first:
         if not coasted[i]:
             x, y = seen_at[i]
-            _tint(out, seen[i], x, y, np.int32(colours[i]), _SEEN, _SEEN)
+            _tint(out, seen[i], x, y, np.asarray(colours[i], np.int32), _SEEN, _SEEN)
     for i in far_first:
-        crop, (x, y) = (whole[i], whole_at[i]) if coasted[i] else (hidden[i], hidden_at[i])
-        _tint(out, crop, x, y, np.int32(colours[i]), _STRIPES, _BETWEEN)
+        crop, (x, y) = whole[i], whole_at[i]
+        if not coasted[i] and seen[i].size:
+            dx, dy = seen_at[i] - whole_at[i]
+            crop = crop.copy()
+            crop[dy : dy + seen[i].shape[0], dx : dx + seen[i].shape[1]] &= ~seen[i]
+        _tint(out, crop, x, y, np.asarray(colours[i], np.int32), _STRIPES, _BETWEEN)
     for i in far_first:
         _outline(out, whole[i], whole_at[i], seen[i], seen_at[i], colours[i], bool(coasted[i]))
     if style.labels:
@@ -176,14 +180,16 @@ def _text(words: str, size: int, bold: bool) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _put_text(
-    out: np.ndarray, coverage: np.ndarray, x: int, y: int, colour: tuple[int, int, int]
-) -> None:
-    height, width = coverage.shape
-    patch = out[y : y + height, x : x + width]
-    share = coverage[: patch.shape[0], : patch.shape[1], None].astype(np.uint16)
-    ink = np.asarray(colour, np.uint16)
-    patch[:] = (patch * (255 - share) + ink * share + 127) // 255
+@njit(cache=True, nogil=True)
+def _put_text(out, coverage, x, y, ink):  # type: ignore[no-untyped-def]
+    """Mix the ink of a line of text into the image, cut by its borders."""
+    for v in range(min(coverage.shape[0], out.shape[0] - y)):
+        for u in range(min(coverage.shape[1], out.shape[1] - x)):
+            part = np.int32(coverage[v, u])
+            if part:
+                for c in range(3):
+                    old = np.int32(out[y + v, x + u, c])
+                    out[y + v, x + u, c] = old + (ink[c] - old) * part // 255
 
 
 Words = list[tuple[str, bool, tuple[int, int, int]]]
@@ -242,10 +248,8 @@ def _line_size(line: Words, size: int) -> tuple[int, int]:
     return sum(w for _, w in parts), max(h for h, _ in parts)
 
 
-def _overlap(a: Box, b: Box) -> int:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
+def _touches(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _free_place(
@@ -268,7 +272,7 @@ def _free_place(
     for x, y in anchors:
         x, y = min(max(x, 0), width - w), min(max(y, 0), height - h)
         place = (x, y, x + w, y + h)
-        if x >= 0 and y >= 0 and not any(_overlap(place, other) for other in taken):
+        if x >= 0 and y >= 0 and not any(_touches(place, other) for other in taken):
             return place
     return None
 
@@ -295,6 +299,6 @@ def _draw_chip(
         x, size = x0 + 6, text_size - 2 * k
         for words, bold, ink in line:
             coverage = _text(words, size, bold)
-            _put_text(out, coverage, x, y, ink)
+            _put_text(out, coverage, x, y, np.asarray(ink, np.int32))
             x += coverage.shape[1]
         y += _line_size(line, size)[1]

@@ -33,6 +33,7 @@ from amodal_core.evaluation.formats import bag_pictures
 from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.overlay import draw_overlay
+from amodal_core.panel import draw_panel, panel_height
 from amodal_core.pipeline import STAGES, Pipeline, Step
 from amodal_core.report.page import write_report
 from amodal_core.report.record import TOTAL, KeyFrame, Record
@@ -169,7 +170,9 @@ class _Run:
             return _NoVideo()
         period = (ahead[-1].stamp - ahead[0].stamp) * 1e-9
         rate = min(max(1 / period, 1.0), 60.0) if period > 0 else 10.0
-        return VideoWriter(self.out / VIDEO, round(rate, 1), ahead[0].size)
+        height, width = ahead[0].size
+        size = height + panel_height(width), width
+        return VideoWriter(self.out / VIDEO, round(rate, 1), size)
 
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
@@ -192,7 +195,7 @@ class _Run:
         with report.time("messages"):
             self._write(bag, step, item.frame_id)
         tracks = step.tracks.numpy()
-        self._show(item, tracks, video, report)
+        self._show(step.frame, tracks, video, report)
         self._compare(item, tracks)
         self.record.add(item.frame.stamp, step.instances, tracks, report)
 
@@ -213,18 +216,21 @@ class _Run:
             bag.write("/depth/image", depth, stamp)
 
     def _show(
-        self, item: DriveFrame, tracks: Tracks, video: VideoWriter | _NoVideo, report: Report
+        self, frame: Frame, tracks: Tracks, video: VideoWriter | _NoVideo, report: Report
     ) -> None:
         """The overlay for the video, and the frame with most to see of each sixth of the drive."""
         segment = self.record.frames * _KEY_FRAMES // self.expected
         worth = float(np.minimum(tracks.occlusion_rates, 1.0 - tracks.occlusion_rates).sum())
         worth += 0.01 * len(tracks)
         chosen = segment != self._segment or worth > self._best
-        if item.frame.image is None or not (self.options.video or chosen):
+        if frame.image is None or not (self.options.video or chosen):
             return
         with report.time("overlay"):
-            picture = draw_overlay(item.frame.image, tracks, self.classes)
-        video.write(picture)
+            picture = draw_overlay(frame.image, tracks, self.classes)
+        if self.options.video:
+            with report.time("panel"):
+                panel = draw_panel(frame, tracks, picture.shape[1])
+            video.write(np.vstack([picture, panel]))
         if not chosen:
             return
         if segment == self._segment:
@@ -232,7 +238,7 @@ class _Run:
         self._segment, self._best = segment, worth
         coded = cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 88))[1]
         hidden = int((tracks.occlusion_rates >= 0.1).sum())
-        since = (item.frame.stamp - (self.record.stamps or [item.frame.stamp])[0]) * 1e-9
+        since = (frame.stamp - (self.record.stamps or [frame.stamp])[0]) * 1e-9
         caption = (
             f"frame {self.record.frames}, {since:.1f} s: {len(tracks)} tracks, "
             f"{hidden} partly hidden, {int(tracks.coasted.sum())} carried on unseen"
