@@ -12,6 +12,8 @@ from amodal_core.frame import Frame, Instances, Report
 class Model(Protocol):
     """A model that turns frames into instances.
 
+    A model may also have `optional`, a frozenset of the parts that it uses where they are there.
+
     Attributes:
         name: its name in the registry.
         inputs: the parts of a Frame that it needs: "image", "points", "depth", "calibration".
