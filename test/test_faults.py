@@ -38,7 +38,7 @@ Start = Callable[..., Bench]
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a node on a DDS domain of its own."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(100 + time.time_ns() // 1000 % 100))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + time.time_ns() // 1000 % 100))
     benches: list[Bench] = []
 
     def make(node: Callable[..., Any], expects: list[str], **parameters: Any) -> Bench:
@@ -55,11 +55,18 @@ def projection(start: Start, **parameters: Any) -> Bench:
     return start(DepthProjection, ["camera_info", "points", "/tf_static"], **REPLAY | parameters)
 
 
+def segmentation(start: Start) -> Bench:
+    expects = ["image", "camera_info", "points", "/tf_static"]
+    return start(Segmentation, expects, **REPLAY)
+
+
 def tracking(start: Start, **parameters: Any) -> Bench:
     return start(Tracking, ["instances", "depth/image"], **REPLAY | parameters)
 
 
 def send_frame(bench: Bench, index: int) -> None:
+    if bench.node.get_name() == "segmentation":
+        bench.send("image", drive.image(index))
     bench.send("camera_info", drive.info(index))
     bench.send("points", drive.cloud(index))
 
@@ -126,7 +133,7 @@ class TestTimeJumpsBack:
     def test_a_model_with_memory_forgets_the_stream(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bench = start(Segmentation, ["camera_info", "points", "/tf_static"], **REPLAY)
+        bench = segmentation(start)
         calls: list[str] = []
         monkeypatch.setattr(bench.node.model, "reset", lambda: calls.append("reset"))
         monkeypatch.setattr(
@@ -356,12 +363,13 @@ class TestOverload:
 
 class TestNoDetections:
     def test_an_empty_scan_gives_an_empty_array(self, start: Start) -> None:
-        bench = start(Segmentation, ["camera_info", "points", "/tf_static"], **REPLAY)
+        bench = segmentation(start)
         bench.send("/tf_static", drive.tf_static())
         scan = drive.cloud(0)
         scan.width = scan.row_step = 0
         scan.data = FACTORY.create("sensor_msgs/msg/PointCloud2", data=np.zeros(0, np.uint8)).data
         bench.send("camera_info", drive.info(0))
+        bench.send("image", drive.image(0))
         bench.send("points", scan)
         array = bench.outputs("instances", 1)[0]
         assert (array.height, array.width) == drive.FRAME.size

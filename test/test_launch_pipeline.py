@@ -46,7 +46,7 @@ FRAMES = 15
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
     """A DDS domain that no other test uses at the same time."""
-    number = 1 + time.time_ns() // 1000 % 90
+    number = 1 + time.time_ns() // 1000 % 100
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
     return number

@@ -38,6 +38,12 @@ class Segmentation(SyncedNode):
             Parameter("model", FALLBACK, "Name of the model; `amodal models` lists them."),
             Parameter("checkpoint", "", "Weights file of a learned model (.safetensors)."),
             Parameter("device", "cpu", "Torch device, such as cpu or cuda:0."),
+            Parameter(
+                "optional_inputs",
+                True,
+                "Wait also for inputs that the model can do without but uses where they are there, "
+                "such as the image for `geometric`.",
+            ),
             *SYNCHRONISER,
             *CALIBRATED,
         ),
@@ -46,14 +52,18 @@ class Segmentation(SyncedNode):
     model: Model
     # Built where their model needs them.
     _needs: tuple[Topic, ...] = ()
+    _parts: frozenset[str] = frozenset()
 
     def configure(self) -> None:
         """Load the model, or the one without weights where its checkpoint is missing."""
         self.model = self._load()
-        calibrated = "calibration" in self.model.inputs or "image" not in self.model.inputs
+        self._parts = self.model.inputs
+        if self.value("optional_inputs"):
+            self._parts = self._parts | getattr(self.model, "optional", frozenset())
+        calibrated = "calibration" in self._parts or "image" not in self._parts
         needs = [CAMERA_INFO] if calibrated else []
         for part, topic in (("image", IMAGE), ("points", POINTS), ("depth", DEPTH)):
-            if part in self.model.inputs:
+            if part in self._parts:
                 needs.append(topic)
         self._needs = tuple(needs)
         super().configure()
@@ -62,7 +72,7 @@ class Segmentation(SyncedNode):
         self.model.reset()
         self.get_logger().info(
             f"model {self.model.name} on {self.value('device')}, "
-            f"inputs: {', '.join(sorted(self.model.inputs))}"
+            f"inputs: {', '.join(sorted(self._parts))}"
         )
 
     def frame_topics(self) -> tuple[str, ...]:
@@ -73,7 +83,7 @@ class Segmentation(SyncedNode):
 
     def inputs(self) -> tuple[Topic, ...]:
         """What the model needs."""
-        transforms = (TF_STATIC, TF) if "calibration" in self.model.inputs else ()
+        transforms = (TF_STATIC, TF) if "calibration" in self._parts else ()
         return (*self._needs, *transforms)
 
     def process(self, stamp: int, item: MatchedSet) -> None:
@@ -108,7 +118,7 @@ class Segmentation(SyncedNode):
         if DEPTH.name in messages:
             frame.depth = read_depth(messages[DEPTH.name], self.topic_name(DEPTH.name))
         frame_id = frame_id or self.camera_info(stamp).header.frame_id
-        if "calibration" in self.model.inputs:
+        if "calibration" in self._parts:
             lidar = messages[POINTS.name].header.frame_id if POINTS.name in messages else ""
             frame.calibration = self.calibration(stamp, frame_id, lidar)
             if frame.image is not None:
