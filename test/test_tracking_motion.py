@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.tracking.association import assign
+from amodal_core.tracking.association import Looks, affinity, assign
 from amodal_core.tracking.evidence import weigh
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 
@@ -97,6 +97,30 @@ def test_assignment_takes_the_best_total_and_respects_gates() -> None:
     assert len(assign(np.zeros((0, 3)), 0.2)[0]) == 0
 
 
+def test_whole_masks_tell_who_it_is_when_other_parts_are_seen() -> None:
+    box = np.array([[10.0, 10, 40, 30]])
+    whole = RleMasks.from_boxes(box, SIZE)
+    left = RleMasks.from_boxes(np.array([[10, 10, 20, 30]]), SIZE)
+    right = RleMasks.from_boxes(np.array([[30, 10, 40, 30]]), SIZE)
+    measured = measure(box, np.array([20.0]), None)
+    kind = np.zeros(1, np.int64)
+
+    def fit(range_error: float = 0.0, other_class: int = 0) -> float:
+        return affinity(
+            Looks(whole, left, kind, None),
+            np.zeros((1, 2), np.int64),
+            Motion.started(measured),
+            Looks(whole, right, kind + other_class, None),
+            measure(box, np.array([20.0 + range_error]), None),
+            0.12,
+        )[0, 0]
+
+    assert fit() == pytest.approx(1.0)
+    assert fit() > fit(1.0) > fit(3.0) > 0.5
+    assert fit(5.0) == -np.inf
+    assert fit(other_class=1) == pytest.approx(0.85)
+
+
 def look(
     depth_inside: float | None,
     share: float = 1.0,
@@ -140,6 +164,18 @@ def test_a_nearer_mask_over_the_place_hides_and_a_farther_one_does_not() -> None
     assert look(None, others=((5, 5, 20, 40),)) == (False, False)
     assert look(None, others=((5, 5, 30, 40),), other_depth=40.0)[0] is False
     assert look(None, others=((5, 5, 30, 40),), other_depth=0.0)[0] is True
+
+
+def test_a_place_that_is_partly_covered_by_nearer_things_is_not_known_to_be_empty() -> None:
+    mask = RleMasks.from_boxes(np.array([[10, 10, 40, 30]]), SIZE)
+    none = RleMasks.empty(SIZE)
+    depth = np.full(SIZE, 60.0, np.float32)
+    for columns, absent in ((8, True), (11, False)):  # of thirty: 27 and 37 %
+        depth[:, 10 : 10 + columns] = 8.0
+        found = weigh(mask, np.array([20.0]), np.array([0.5]), none, np.zeros(0), depth)
+        assert (bool(found.hidden[0]), bool(found.absent[0])) == (False, absent)
+    # Nor one over which a nearer mask lies, however far its returns reach.
+    assert look(60.0, others=((5, 5, 30, 40),)) == (True, False)
 
 
 def test_two_nearer_masks_hide_together() -> None:

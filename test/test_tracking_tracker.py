@@ -258,17 +258,69 @@ def test_low_scores_prolong_tracks_but_begin_none() -> None:
     assert not any(t.coasted.any() for t in fading)
 
 
-def test_a_second_copy_of_a_detection_begins_no_track() -> None:
-    tracks = play(lambda k: [car(50 + k), car(52 + k, 20.3)], 10)
-    ids = {i for t in tracks[1:] for i in t.ids.tolist()}
-    assert len(ids) <= 2
-    tracks = play(lambda k: [car(50 + k)] + [car(52 + k, 20.3)] * (k > 0), 10)
+def test_faint_sights_do_not_confirm_a_track() -> None:
+    tracks = play(lambda k: [lorry(200), car(50, score=0.9 if k == 5 else 0.2)], 20)
     assert {i for t in tracks for i in t.ids.tolist()} == {0}
+
+
+def test_a_false_detection_in_the_first_frame_is_gone_after_the_second() -> None:
+    tracks = play(lambda k: [lorry(200)] + [car(50)] * (k == 0), 6, with_depth=False)
+    assert [t.ids.tolist() for t in tracks] == [[0, 1], [0, 1], [0], [0], [0], [0]]
+
+
+def test_a_track_that_was_hardly_seen_is_not_carried_for_long() -> None:
+    # Two sights, 0.2 s: three times that, not the three seconds of a well known object.
+    tracks = play(lambda k: [lorry(140), car(110 + 15 * k if k < 2 else 200)], 30, with_depth=False)
+    assert [k for k, t in enumerate(tracks) if t.coasted.any()] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_second_copy_of_a_detection_begins_no_track() -> None:
+    tracker = Tracker()
+    for k in range(8):
+        things = [car(50 + k), car(52 + k, 20.3)][: 1 + (k > 0)]
+        _, instances, frame = view(things, k * STEP, most_hidden=1.0)
+        assert len(instances) == len(things)
+        assert tracker.step(instances, k * STEP, frame).ids.tolist() == [0]
+
+
+def test_a_detection_in_the_same_place_at_another_range_is_another_object() -> None:
+    tracks = play(lambda k: [car(50, 20.0 if k < 10 else 9.0)], 16)
+    assert tracks[9].ids.tolist() == [0]
+    assert tracks[15].ids.tolist() == [0, 1]
+    assert tracks[15].coasted.tolist() == [True, False]  # the new one hides the old one
+
+
+def test_the_visible_mask_of_an_overlooked_track_leaves_out_what_others_show() -> None:
+    tracks = play(lambda k: [lorry(140), car(112, seen=k < 10)], 12)
+    at = tracks[11]
+    assert at.coasted.tolist() == [False, True]
+    hidden = 12 * 30  # twelve columns behind the lorry
+    assert at.visible.rle().areas()[1] == pytest.approx(40 * 30 - hidden, abs=45)
+    assert at.occlusion_rates[1] == pytest.approx(0.3, abs=0.04)
+    assert at.occluders.tolist() == [[False, False], [True, False]]
+
+
+def test_a_single_look_at_free_space_between_sights_ends_nothing() -> None:
+    tracks = play(lambda k: [car(100)] if k not in (10, 12, 14) else [], 18)
+    assert [t.ids.tolist() for t in tracks] == [[0]] * 18
+
+
+def test_occluders_among_seen_tracks_are_the_models_even_while_another_coasts() -> None:
+    tracker = Tracker()
+    for k in range(12):
+        things = [lorry(140), car(112), car(300, name="gone", seen=k < 9)]
+        _, instances, frame = view(things, k * STEP)
+        instances.occluders[1, 0] = False
+        instances.occluders[0, 1] = True  # not what depth says
+        tracks = tracker.step(instances, k * STEP, frame)
+    assert tracks.coasted.tolist() == [False, False, True]
+    assert np.argwhere(tracks.occluders).tolist() == [[0, 1]]
 
 
 def test_the_class_is_what_most_of_the_tracks_life_says() -> None:
     tracks = play(lambda k: [car(50 + k, kind=3 if k in (4, 7, 8) else 2)], 12)
     assert {int(t.class_ids[0]) for t in tracks} == {2}
+    assert not any(t.coasted.any() for t in tracks)
     assert {i for t in tracks for i in t.ids.tolist()} == {0}
 
 

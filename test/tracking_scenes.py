@@ -50,10 +50,12 @@ class Thing:
         return self.x, self.y, self.x + self.w, self.y + self.h
 
 
-def view(things: Sequence[Thing], stamp: int = 0) -> tuple[list[str], Instances, Frame]:
+def view(
+    things: Sequence[Thing], stamp: int = 0, most_hidden: float = 0.85
+) -> tuple[list[str], Instances, Frame]:
     """What a perfect detector sees: names, instances, and a frame with the true depth.
 
-    Things that are less than 15 % visible are not found.
+    Things that are hidden to `most_hidden` or more are not found.
     """
     n = len(things)
     depths = np.array([t.depth for t in things], np.float32)
@@ -74,7 +76,7 @@ def view(things: Sequence[Thing], stamp: int = 0) -> tuple[list[str], Instances,
         occluders=occlusion_order(depths, amodal, visible),
         embeddings=np.array(looks, np.float32) if n and None not in looks else None,
     )
-    found = np.flatnonzero((rates < 0.85) & np.array([t.seen for t in things], bool))
+    found = np.flatnonzero((rates < most_hidden) & np.array([t.seen for t in things], bool))
     depth = np.full(SIZE, BACKGROUND, np.float32)
     for mask, thing in zip(visible.dense(), things, strict=True):
         depth[mask] = thing.depth
