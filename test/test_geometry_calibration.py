@@ -8,7 +8,11 @@ import pytest
 from amodal_core.errors import InputError
 from amodal_core.geometry.calibration import from_camera_info, read_kitti, read_kitti_raw
 
-P2 = "7.215377e+02 0 6.095593e+02 4.485728e+01 0 7.215377e+02 1.72854e+02 2.163791e-01 0 0 1 2.745884e-03"
+P2 = (
+    "7.215377e+02 0 6.095593e+02 4.485728e+01 "
+    "0 7.215377e+02 1.72854e+02 2.163791e-01 "
+    "0 0 1 2.745884e-03"
+)
 R = "1 0 0 0 1 0 0 0 1"
 TR = "0 -1 0 0.1 0 0 -1 0.2 1 0 0 0.3"
 OBJECT = f"P0: {P2}\nP2: {P2}\nR0_rect: {R}\nTr_velo_to_cam: {TR}\nTr_imu_to_velo: {TR}\n\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.projection import NEAR, to_camera
@@ -137,16 +138,48 @@ def iou_3d(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _footprint_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N, M) area common to the footprints, metres squared."""
     overlap = np.zeros((len(a), len(b)))
-    if not len(a) or not len(b):
-        return overlap
-    radius_a, radius_b = np.hypot(a[:, 3], a[:, 4]) / 2, np.hypot(b[:, 3], b[:, 4]) / 2
-    apart = np.hypot(a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1])
-    quads_a, quads_b = corners(a)[:, :4, :2], corners(b)[:, :4, :2]
-    for i, j in np.argwhere(apart < radius_a[:, None] + radius_b[None]):
-        # Relative to one of them, so that float32 inside OpenCV costs nothing far from the origin.
-        origin = quads_a[i].mean(axis=0)
-        area, _ = cv2.intersectConvexConvex(
-            (quads_a[i] - origin).astype(np.float32), (quads_b[j] - origin).astype(np.float32)
-        )
-        overlap[i, j] = area
+    if len(a) and len(b):
+        _clip_all(corners(a)[:, :4, :2], corners(b)[:, :4, :2], overlap)
     return overlap
+
+
+@njit(cache=True)
+def _clip_all(a, b, overlap):  # type: ignore[no-untyped-def]
+    """Areas of intersection of counter-clockwise quadrangles (N, 4, 2), (M, 4, 2).
+
+    Sutherland and Hodgman's clipping, edge by edge. OpenCV's intersectConvexConvex is not used: it
+    gives 0 for boxes that share an edge's line.
+    """
+    shape, clipped = np.empty((16, 2)), np.empty((16, 2))
+    for i in range(len(a)):
+        for j in range(len(b)):
+            # Relative to one of them: coordinates far from the origin cost digits.
+            ox, oy = b[j, 0, 0], b[j, 0, 1]
+            count = 4
+            for k in range(4):
+                shape[k, 0], shape[k, 1] = a[i, k, 0] - ox, a[i, k, 1] - oy
+            for k in range(4):
+                px, py = b[j, k, 0] - ox, b[j, k, 1] - oy
+                ex, ey = b[j, (k + 1) % 4, 0] - ox - px, b[j, (k + 1) % 4, 1] - oy - py
+                kept = 0
+                for m in range(count):
+                    x, y = shape[m, 0], shape[m, 1]
+                    x2, y2 = shape[(m + 1) % count, 0], shape[(m + 1) % count, 1]
+                    side = ex * (y - py) - ey * (x - px)
+                    side2 = ex * (y2 - py) - ey * (x2 - px)
+                    if side >= 0:
+                        clipped[kept, 0], clipped[kept, 1] = x, y
+                        kept += 1
+                    if (side >= 0) != (side2 >= 0):
+                        t = side / (side - side2)
+                        clipped[kept, 0], clipped[kept, 1] = x + t * (x2 - x), y + t * (y2 - y)
+                        kept += 1
+                count = kept
+                shape, clipped = clipped, shape
+                if count == 0:
+                    break
+            area = 0.0
+            for m in range(count):
+                n = (m + 1) % count
+                area += shape[m, 0] * shape[n, 1] - shape[n, 0] * shape[m, 1]
+            overlap[i, j] = max(area / 2, 0.0)

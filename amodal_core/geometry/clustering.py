@@ -155,8 +155,7 @@ def _rows_by_order(azimuth: np.ndarray, points: np.ndarray) -> np.ndarray | None
     """(N,) int32 rows where the scan lists laser after laser, else None."""
     if len(azimuth) < 100 or not np.isfinite(azimuth).all():
         return None
-    step = np.empty(len(azimuth) - 1, np.float32)
-    clockwise = _steps(azimuth, step)
+    clockwise = _clockwise(azimuth)
     # Every turn goes one way; lasers without a return are gaps, small ones back are jitter.
     if max(clockwise, 1.0 - clockwise) < 0.98:
         return None
@@ -165,7 +164,7 @@ def _rows_by_order(azimuth: np.ndarray, points: np.ndarray) -> np.ndarray | None
     best, spread = None, np.inf
     # A turn ends ahead or behind, by the sensor's make: the right cut mixes no lasers in a row.
     for cut in (0.0, np.pi):
-        rows = _cut_rows(azimuth, step, direction, np.float32(cut))
+        rows = _cut_rows(azimuth, direction, np.float32(cut))
         count = np.bincount(rows)
         if not 8 <= len(count) <= 256:
             continue
@@ -181,16 +180,14 @@ def _rows_by_order(azimuth: np.ndarray, points: np.ndarray) -> np.ndarray | None
 
 
 @njit(cache=True)
-def _steps(azimuth, step):  # type: ignore[no-untyped-def]
-    """Fill `step` with the turns from point to point; gives the share that go clockwise."""
+def _clockwise(azimuth):  # type: ignore[no-untyped-def]
+    """Share of the steps from point to point that turn clockwise."""
     turn = np.float32(2 * np.pi)
-    clockwise = 0
-    for i in range(len(step)):
+    count = 0
+    for i in range(len(azimuth) - 1):
         d = azimuth[i + 1] - azimuth[i]
-        d -= turn * np.round(d / turn)
-        step[i] = d
-        clockwise += d < 0
-    return clockwise / len(step)
+        count += d - turn * np.round(d / turn) < 0
+    return count / (len(azimuth) - 1)
 
 
 @njit(cache=True)
@@ -202,20 +199,22 @@ def _spread(elevation, rows, mean):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _cut_rows(azimuth, step, direction, cut):  # type: ignore[no-untyped-def]
+def _cut_rows(azimuth, direction, cut):  # type: ignore[no-untyped-def]
+    """A row ends where the turn's phase falls: at the cut, or where a cropped scan jumps back."""
     rows = np.zeros(len(azimuth), np.int32)
     turn = np.float32(2 * np.pi)
-    begin = (azimuth[0] - cut) * direction
-    begin -= np.floor(begin / turn) * turn
-    row = 0
-    for i in range(len(step)):
-        begin += step[i] * direction
-        # Cropped scans jump back to where each laser's sector begins.
-        if begin >= turn or step[i] * direction < -0.15:
+    jitter = 0.03
+    row, before = 0, np.float32(0.0)
+    for i in range(len(azimuth)):
+        phase = (azimuth[i] - cut) * direction
+        phase -= np.floor(phase / turn) * turn
+        if phase < before - jitter:
             row += 1
-            begin = (azimuth[i + 1] - cut) * direction
-            begin -= np.floor(begin / turn) * turn
-        rows[i + 1] = row
+        elif phase > before + turn - jitter and row > 0:
+            # Jitter back over the cut.
+            row -= 1
+        rows[i] = row
+        before = phase
     return rows
 
 

@@ -11,6 +11,9 @@ _STEP = 0.05
 _LEAST_CONTRAST = 14.0
 """Grey levels, mean over the object's columns: weaker edges are texture."""
 
+_FADE = 1.0
+"""Metres above the returns over which an edge loses its claim to be the object's."""
+
 
 def top_edge(
     image: np.ndarray,
@@ -63,5 +66,7 @@ def top_edge(
     known = inside.sum(axis=1)
     contrast = np.abs(step.sum(axis=1)) / np.maximum(known, 1)
     contrast[known < 0.6 * len(column)] = 0.0
+    # Of edges alike the lower is the object's: the ones above belong to what is behind.
+    contrast *= np.exp(-(levels - levels[0]) / _FADE)
     best = int(np.argmax(contrast))
     return float(levels[best]) if contrast[best] > _LEAST_CONTRAST else None

@@ -61,7 +61,6 @@ class Geometric:
 
     name = "geometric"
     inputs = frozenset({"points", "calibration"})
-    optional = frozenset({"image"})  # tells heights where the scan ends
     classes = CLASSES
 
     def __init__(

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from geometry_scenes import camera, scan, standing
+
+from amodal_core.frame import Calibration, Frame, Report
+from amodal_core.geometry.boxes3d import corners, from_kitti_labels, image_boxes, project_convex
+from amodal_core.geometry.calibration import read_kitti, read_kitti_raw
+from amodal_core.geometry.silhouette import draw
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models.base import Model
+from amodal_core.models.geometric import Geometric
+from amodal_core.models.registry import create
+
+CAMERA = camera()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Geometric()
+
+
+def seen(model, boxes, seed=1, calibration=CAMERA):
+    points, _ = scan(boxes, seed=seed)
+    return model.infer([Frame(7, points=points, calibration=calibration)])[0]
+
+
+def truck(x, y):
+    """A body on six wheels."""
+    body = standing(x, y, 8, 2.5, 2.3)
+    body[2] += 0.7
+    wheels = [standing(x + dx, y + dy, 0.9, 0.25, 0.9) for dx in (-2.8, -1.8, 3) for dy in (-1, 1)]
+    return [body, *wheels]
+
+
+def cyclist(x, y, yaw):
+    return [standing(x, y, 1.75, 0.1, 1.0, yaw), standing(x, y, 0.35, 0.45, 1.75, yaw)]
+
+
+def box_mask(box) -> RleMasks:
+    """The box's exact projection as a mask."""
+    full = np.zeros((1, CAMERA.height, CAMERA.width), np.uint8)
+    crop, x, y = draw([project_convex(corners(box)[0], CAMERA)], CAMERA)
+    full[0, y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    return RleMasks.from_dense(full)
+
+
+def test_it_is_a_model_and_the_registry_knows_it():
+    model = create("geometric", device="cpu")
+    assert isinstance(model, Model)
+    assert model.inputs == {"points", "calibration"}
+    assert model.classes == ("car", "truck", "pedestrian", "cyclist", "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "boxes", "whole"),
+    [
+        ("car", [standing(12, 0, 4.2, 1.8, 1.5)], None),
+        ("car", [standing(12, 4, 4.2, 1.8, 1.5)], None),
+        ("car", [standing(14, 4, 4.2, 1.8, 1.5, np.pi / 2)], None),
+        ("car", [standing(18, -5, 4.2, 1.8, 1.5, 0.6)], None),
+        ("truck", truck(15, -3), standing(15, -3, 8, 2.5, 3.0)),
+        ("pedestrian", [standing(10, 1, 0.5, 0.6, 1.75)], None),
+        ("cyclist", cyclist(10, 1, np.pi / 2), standing(10, 1, 1.75, 0.5, 1.75, np.pi / 2)),
+    ],
+)
+def test_one_object_is_found_with_class_place_and_whole_mask(model, name, boxes, whole):
+    whole = boxes[0] if whole is None else whole
+    found = seen(model, boxes)
+    assert [model.classes[k] for k in found.class_ids] == [name]
+    box = found.boxes3d[0]
+    assert np.hypot(*(box[:2] - whole[:2])) < 0.6
+    assert box[2] - box[5] / 2 == pytest.approx(whole[2] - whole[5] / 2, abs=0.1)
+    assert abs(box[5] - whole[5]) < 0.35
+    if name in ("car", "truck"):
+        off = (box[6] - whole[6] + np.pi / 2) % np.pi - np.pi / 2
+        assert abs(off) < np.radians(4)
+        assert np.abs(box[3:5] - whole[3:5]).max() < 0.9
+    least = {"car": 0.75, "truck": 0.75, "pedestrian": 0.6, "cyclist": 0.5}[name]
+    assert found.amodal.iou(box_mask(whole))[0, 0] > least
+    assert found.occlusion_rates[0] < 0.02
+    assert found.scores[0] > 0.7
+
+
+def test_the_unseen_far_side_is_completed_from_a_view_of_the_rear_alone(model):
+    found = seen(model, [standing(14, 0, 4.2, 1.8, 1.5)])
+    # Nothing but the rear face at x = 11.9 and the roof's edge returns anything.
+    box = found.boxes3d[0]
+    assert box[3] == pytest.approx(4.2, abs=0.3)
+    assert box[0] - box[3] / 2 == pytest.approx(11.9, abs=0.15)
+
+
+def test_a_car_behind_a_car_is_whole_in_its_amodal_mask_and_cut_in_its_visible_one(model):
+    near, far = standing(9, 0, 4.2, 1.8, 1.5), standing(20, 2, 4.2, 1.8, 1.5)
+    found = seen(model, [near, far])
+    assert len(found) == 2
+    i, j = np.argsort(found.depths)
+    assert found.amodal[[j]].iou(box_mask(far))[0, 0] > 0.75
+    truth = box_mask(far).dense()[0] & ~box_mask(near).dense()[0]
+    visible = found.visible.dense()[j]
+    assert (visible & truth).sum() / (visible | truth).sum() > 0.6
+    rate = 1 - truth.sum() / box_mask(far).areas()[0]
+    assert found.occlusion_rates[j] == pytest.approx(rate, abs=0.1)
+    assert found.occluders[j, i]
+    assert found.occluders.sum() == 1
+    assert found.occlusion_rates[i] == 0
+
+
+def test_a_pedestrian_before_a_car_hides_its_middle_and_leaves_it_one_object(model):
+    found = seen(model, [standing(9, 0, 0.5, 0.5, 1.8), standing(15, 0, 4.2, 1.8, 1.5)])
+    names = [model.classes[k] for k in found.class_ids]
+    assert sorted(names) == ["car", "pedestrian"]
+    car, person = names.index("car"), names.index("pedestrian")
+    assert found.occluders[car, person]
+    assert not found.occluders[person, car]
+    visible = found.visible.dense()[car]
+    x0, _, x1, _ = found.amodal_boxes[car].astype(int)
+    middle = (x0 + x1) // 2
+    assert visible[:, x0 + 8].any()
+    assert visible[:, x1 - 8].any()
+    assert visible[:, middle].sum() < 0.3 * visible[:, x0 + 12].sum()
+
+
+def test_a_post_is_no_object_but_what_it_hides_is_not_visible(model):
+    car, post = standing(12, 0, 4.2, 1.8, 1.5), standing(7, 0.2, 0.12, 0.12, 3.0)
+    found = seen(model, [car, post])
+    assert [model.classes[k] for k in found.class_ids] == ["car"]
+    hidden = box_mask(post).dense()[0] & box_mask(car).dense()[0]
+    amodal, visible = found.amodal.dense()[0], found.visible.dense()[0]
+    assert (amodal & hidden).sum() > 0.8 * hidden.sum()
+    assert (visible & hidden).sum() < 0.2 * hidden.sum()
+    assert 0.05 < found.occlusion_rates[0] < 0.2
+    assert not found.occluders.any()
+
+
+def test_cars_side_by_side_stay_three(model):
+    boxes = [standing(12, y, 4.2, 1.8, 1.5) for y in (-2.6, 0, 2.6)]
+    found = seen(model, boxes)
+    assert [model.classes[k] for k in found.class_ids] == ["car"] * 3
+    assert np.abs(np.sort(found.boxes3d[:, 1]) - (-2.6, 0, 2.6)).max() < 0.15
+
+
+def test_a_car_that_leaves_the_image_is_cut_at_its_border_but_not_in_space(model):
+    box = standing(3, 3.5, 4.2, 1.8, 1.5)
+    found = seen(model, [box])
+    assert len(found) == 1
+    assert found.boxes3d[0, 3] == pytest.approx(4.2, abs=0.2)
+    assert np.abs(found.amodal_boxes[0] - image_boxes(box[None], CAMERA)[0]).max() < 12
+    assert found.amodal.dense().shape == (1, 375, 1242)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [],
+        [standing(-12, 0, 4.2, 1.8, 1.5)],
+        [standing(20, 0, 0.3, 30, 4)],
+        [standing(15, 2, 0.15, 0.15, 4)],
+        [standing(10, 0, 1, 1, 0.2)],
+    ],
+    ids=["empty road", "behind the camera", "wall", "pole", "kerb"],
+)
+def test_what_is_no_object_in_view_gives_none(model, boxes):
+    found = seen(model, boxes)
+    assert len(found) == 0
+    assert found.size == (375, 1242)
+    assert found.amodal.dense().shape == (0, 375, 1242)
+
+
+def test_masks_boxes_and_rates_agree_with_each_other(model):
+    found = seen(
+        model, [*truck(14, 3), standing(9, 0, 4.2, 1.8, 1.5), standing(20, -1, 4.2, 1.8, 1.5)]
+    )
+    amodal, visible = found.amodal.dense(), found.visible.dense()
+    assert len(found) == 3
+    assert not (visible & ~amodal).any(), "a visible mask is part of its amodal mask"
+    assert (visible.sum(axis=0) <= 1).all(), "a pixel shows one object"
+    assert np.array_equal(found.amodal_boxes, found.amodal.boxes())
+    assert np.array_equal(found.visible_boxes, found.visible.boxes())
+    rates = 1 - visible.sum(axis=(1, 2)) / amodal.sum(axis=(1, 2))
+    assert np.allclose(found.occlusion_rates, rates, atol=1e-6)
+    assert not (found.occluders & found.occluders.T).any()
+    assert (found.depths > 0).all()
+    assert found.boxes3d.dtype == found.scores.dtype == found.depths.dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_hardly_any_points_give_no_objects(model, count):
+    points = np.tile(np.array([[10, 0, -1, 0.5]], np.float32), (count, 1))
+    assert len(model.infer([Frame(0, points=points, calibration=CAMERA)])[0]) == 0
+
+
+def test_bad_points_are_dropped_and_change_nothing(model):
+    points, _ = scan([standing(12, 0, 4.2, 1.8, 1.5)], seed=1)
+    bad = points[::50].copy()
+    bad[:, np.arange(len(bad)) % 4] = np.nan
+    bad[::2] = np.inf
+    dirty = np.insert(points, np.arange(0, len(points), 50), bad, axis=0)
+    clean = model.infer([Frame(0, points=points, calibration=CAMERA)])[0]
+    found = model.infer([Frame(0, points=dirty, calibration=CAMERA)])[0]
+    assert np.array_equal(found.boxes3d, clean.boxes3d)
+    assert found.amodal.counts == clean.amodal.counts
+    points[:] = np.nan
+    assert len(model.infer([Frame(0, points=points, calibration=CAMERA)])[0]) == 0
+
+
+def test_a_frame_without_points_or_calibration_warns_and_is_empty(model):
+    report = Report()
+    image = np.zeros((20, 30, 3), np.uint8)
+    found = model.infer([Frame(0, image=image), Frame(0, image=image, calibration=CAMERA)], report)
+    assert [len(f) for f in found] == [0, 0]
+    assert found[0].size == (20, 30)
+    assert len(report.warnings) == 2
+
+
+def test_the_same_frame_gives_the_same_result(model):
+    points, _ = scan([*truck(14, 3), standing(9, 0, 4.2, 1.8, 1.5)], seed=2)
+    frame = Frame(0, points=points, calibration=CAMERA)
+    first, second = model.infer([frame, frame])
+    assert first.visible.counts == second.visible.counts
+    assert np.array_equal(first.boxes3d, second.boxes3d)
+
+
+def test_the_image_tells_the_height_of_what_is_taller_than_the_scan(model):
+    body = standing(11, 3, 6, 2.3, 2.1)
+    body[2] += 0.5
+    wheels = [standing(11 + dx, 3 + dy, 0.8, 0.25, 0.8) for dx in (-2, 2) for dy in (-0.9, 0.9)]
+    points, _ = scan([body, *wheels], seed=4)
+    tall = body.copy()
+    tall[5] = 2.6
+    image = np.full((375, 1242, 3), 200, np.uint8)
+    crop, x, y = draw([project_convex(corners(tall)[0], CAMERA)], CAMERA)
+    image[y : y + crop.shape[0], x : x + crop.shape[1]][crop > 0] = (140, 20, 20)
+    with_image = model.infer([Frame(0, image=image, points=points, calibration=CAMERA)])[0]
+    top = tall[2] + tall[5] / 2
+    assert len(with_image) == 1
+    assert with_image.boxes3d[0, 2] + with_image.boxes3d[0, 5] / 2 == pytest.approx(top, abs=0.2)
+
+
+def kitti_frames(drive):
+    calibration = read_kitti_raw(drive).calibration(1242, 375)
+    for path in sorted((drive / "velodyne_points" / "data").glob("*.bin")):
+        image = cv2.imread(str(drive / "image_02" / "data" / f"{path.stem}.png"))
+        points = np.fromfile(path, np.float32).reshape(-1, 4)
+        yield Frame(0, image[..., ::-1], points, calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def drive_results(kitti_raw_drive, model):
+    return [model.infer([frame])[0] for frame in kitti_frames(kitti_raw_drive)]
+
+
+def near(found, low, high, name):
+    """Indices of a class whose box's centre lies in a rectangle on the ground."""
+    xy = found.boxes3d[:, :2]
+    inside = ((xy >= low) & (xy <= high)).all(axis=1)
+    return np.flatnonzero(inside & (found.class_ids == Geometric.classes.index(name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("car", (7, -1), (10.5, 0.6)), ("truck", (7, 2.8), (15.5, 4.2))],
+    ids=["the grey estate ahead", "the red truck on the left"],
+)
+def test_real_vehicles_are_found_once_in_every_frame_and_steadily(drive_results, name, low, high):
+    previous = None
+    for number, found in enumerate(drive_results):
+        index = near(found, low, high, name)
+        assert len(index) == 1, f"frame {number}: {len(index)} of them"
+        box, mask = found.boxes3d[index[0]], found.amodal[index]
+        assert found.scores[index[0]] > 0.5
+        if previous is not None:
+            assert np.hypot(*(box[:2] - previous[0][:2])) < 0.8, f"frame {number} jumps"
+            assert abs(box[6] - previous[0][6]) < np.radians(8), f"frame {number} turns"
+            assert mask.iou(previous[1])[0, 0] > 0.75, f"frame {number}: the mask changes"
+        previous = box, mask
+
+
+def test_real_frames_are_not_littered_with_objects(drive_results):
+    assert max(len(found) for found in drive_results) <= 16
+    for found in drive_results:
+        xy, n = found.boxes3d[:, :2], len(found)
+        apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1)) + 9 * np.eye(n)
+        assert apart.min() > 1.0, "two objects in one place"
+
+
+def test_real_returns_of_an_object_lie_in_its_amodal_mask(drive_results, kitti_raw_drive):
+    from amodal_core.geometry.boxes3d import points_in_boxes
+    from amodal_core.geometry.projection import project
+
+    shares = []
+    for frame, found in list(zip(kitti_frames(kitti_raw_drive), drive_results, strict=True))[::9]:
+        result = project(frame.points, frame.calibration)
+        masks = found.amodal.dense()
+        for box, mask in zip(found.boxes3d, masks, strict=True):
+            inside = points_in_boxes(frame.points, box[None])[0]
+            pixels = result.pixels[inside]
+            pixels = pixels[pixels[:, 0] >= 0]
+            if len(pixels) > 30:
+                shares.append(mask[pixels[:, 1], pixels[:, 0]].mean())
+    assert min(shares) > 0.8
+    assert np.mean(shares) > 0.97
+
+
+def iou(a, b):
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = np.prod(np.clip(high - low, 0, None))
+    return shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind", "name", "least_iou", "most_metres"),
+    [
+        (0, "Pedestrian", "pedestrian", 0.6, 0.3),
+        (1, "Truck", "truck", 0.7, 3.0),
+        (1, "Cyclist", "pedestrian", 0.4, 1.0),
+        (2, "Car", "car", 0.7, 0.6),
+    ],
+)
+def test_boxes_agree_with_kittis_labels(
+    model, kitti_object_root, frame, kind, name, least_iou, most_metres
+):
+    root = kitti_object_root / "training"
+    kitti = read_kitti(root / "calib" / f"{frame:06d}.txt")
+    image = cv2.imread(str(root / "image_2" / f"{frame:06d}.png"))[..., ::-1]
+    calibration: Calibration = kitti.calibration(image.shape[1], image.shape[0])
+    points = np.fromfile(root / "velodyne" / f"{frame:06d}.bin", np.float32).reshape(-1, 4)
+    found = model.infer([Frame(0, image, points, calibration=calibration)])[0]
+    lines = (root / "label_2" / f"{frame:06d}.txt").read_text().splitlines()
+    values = np.array(next(r for r in lines if r.startswith(kind)).split()[4:15], float)
+    rect_from_lidar = kitti.rect_from_cam @ kitti.cam_from_lidar
+    truth = from_kitti_labels(values[4:7], values[7:10], values[10:], rect_from_lidar)[0]
+    distance = np.hypot(*(found.boxes3d[:, :2] - truth[:2]).T)
+    best = int(np.argmin(distance))
+    assert model.classes[found.class_ids[best]] == name
+    assert distance[best] < most_metres
+    assert iou(found.amodal_boxes[best].astype(float), values[:4]) > least_iou

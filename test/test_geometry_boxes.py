@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from geometry_scenes import camera, standing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amodal_core.geometry.boxes3d import (
+    corners,
+    from_kitti_labels,
+    image_boxes,
+    iou_3d,
+    iou_bev,
+    points_in_boxes,
+    project_convex,
+)
+from amodal_core.geometry.lshape import dominant_edge, fit_rectangle, rectangle_at
+from amodal_core.geometry.silhouette import draw, outlines
+from amodal_core.geometry.visibility import SightLines
+
+numbers = st.floats(-20, 20)
+sizes = st.floats(0.5, 8)
+boxes = st.tuples(numbers, numbers, numbers, sizes, sizes, sizes, st.floats(-4, 4)).map(np.array)
+
+
+def test_corners_of_a_turned_box():
+    box = np.array([[10, 5, 1, 4, 2, 1.5, np.pi / 2]])
+    c = corners(box)[0]
+    # Front left of a box that heads to +y: x - width / 2, y + length / 2, at the bottom.
+    assert np.allclose(c[0], [9, 7, 0.25])
+    assert np.allclose(c.min(axis=0), [9, 3, 0.25])
+    assert np.allclose(c.max(axis=0), [11, 7, 1.75])
+
+
+@settings(deadline=None)
+@given(boxes)
+def test_points_between_centre_and_corners_are_inside_and_beyond_are_outside(box):
+    c, centre = corners(box)[0], box[:3]
+    assert points_in_boxes(centre + 0.99 * (c - centre), box).all()
+    assert not points_in_boxes(centre + 1.01 * (c - centre), box).any()
+    assert points_in_boxes(centre + 1.01 * (c - centre), box, margin=0.2).all()
+
+
+def test_a_box_ahead_covers_what_a_ruler_says():
+    c = camera(width=200, height=100, focal=100.0)
+    box = np.array([[11, 0, 0, 2, 4, 2, 0.0]])
+    # Near face at 10 m: 4 m wide -> 40 pixels, 2 m high -> 20, about the centre (99.5, 49.5);
+    # a pixel's box reaches half a pixel around its centre.
+    assert np.allclose(image_boxes(box, c), [[80, 40, 120, 60]])
+
+
+def test_a_box_behind_the_camera_covers_nothing():
+    assert not image_boxes(np.array([[-11, 0, 0, 2, 4, 2, 0.0]]), camera()).any()
+    assert project_convex(corners(np.array([-11, 0, 0, 2, 4, 2, 0.0]))[0], camera()).shape == (0, 2)
+
+
+def test_a_box_around_the_camera_covers_the_whole_image():
+    c = camera()
+    assert image_boxes(np.array([[0, 0, 0, 30, 4, 3, 0.3]]), c).tolist() == [[0, 0, 1242, 375]]
+
+
+def test_a_box_that_begins_beside_the_camera_is_clipped_at_the_near_plane():
+    c = camera()
+    box = np.array([2, 3, -0.7, 8, 2, 2, 0.0])
+    # The exact outline: every point of the box in front of the near plane, densely sampled.
+    grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 60)] * 3), axis=-1).reshape(-1, 3)
+    points = grid * box[3:6] + box[:3]
+    points = points[points[:, 0] > 0.1]
+    u = c.K[0, 2] - c.K[0, 0] * points[:, 1] / points[:, 0]
+    v = c.K[1, 2] - c.K[1, 1] * points[:, 2] / points[:, 0]
+    found = image_boxes(box[None], c)[0]
+    assert found[0] == 0
+    assert abs(found[2] - (u.max() + 0.5)) < 1
+    assert found[1] == pytest.approx(max(v.min(), 0), abs=2)
+    assert found[3] == 375
+
+
+@settings(deadline=None, max_examples=60)
+@given(boxes)
+def test_a_box_overlaps_itself_wholly_and_its_shifted_copy_by_the_known_share(box):
+    box = box[None]
+    shifted = box.copy()
+    shifted[0, 0] += np.cos(box[0, 6]) * box[0, 3] / 2
+    shifted[0, 1] += np.sin(box[0, 6]) * box[0, 3] / 2
+    assert iou_bev(box, box)[0, 0] == pytest.approx(1, abs=1e-3)
+    assert iou_bev(box, shifted)[0, 0] == pytest.approx(1 / 3, abs=1e-3)
+    lifted = shifted.copy()
+    lifted[0, 2] += box[0, 5] / 2
+    assert iou_3d(box, lifted)[0, 0] == pytest.approx(1 / 7, abs=1e-3)
+    assert iou_bev(box, lifted)[0, 0] == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_boxes_apart_and_empty_sets_overlap_nowhere():
+    a = np.array([[0, 0, 0, 4, 2, 1, 0.0]])
+    assert iou_bev(a, np.array([[10, 0, 0, 4, 2, 1, 0.0]]))[0, 0] == 0
+    assert iou_3d(a, np.array([[0, 0, 5, 4, 2, 1, 0.0]]))[0, 0] == 0
+    assert iou_bev(a, np.zeros((0, 7))).shape == (1, 0)
+
+
+def test_crossed_boxes_share_their_middle_square():
+    a, b = np.array([[0, 0, 0, 6, 2, 1, 0.4]]), np.array([[0, 0, 0, 6, 2, 1, 0.4 + np.pi / 2]])
+    assert iou_bev(a, b)[0, 0] == pytest.approx(4 / (12 + 12 - 4), abs=1e-3)
+
+
+def test_a_kitti_label_becomes_a_box_in_the_lidar_frame():
+    rect_from_lidar = np.array([[0, -1, 0, 0], [0, 0, -1, -0.08], [1, 0, 0, -0.27], [0, 0, 0, 1]])
+    # A car 20 m ahead, bottom 1.65 m below the camera, heading along the camera's z (ry = -pi/2).
+    box = from_kitti_labels([[1.5, 1.8, 4.2]], [[2, 1.65, 20]], [-np.pi / 2], rect_from_lidar)[0]
+    assert np.allclose(box[:3], [20.27, -2, -(1.65 - 0.75) - 0.08])
+    assert np.allclose(box[3:6], [4.2, 1.8, 1.5])
+    assert np.allclose(np.cos(box[6]), 1)
+
+
+@pytest.mark.parametrize("degrees", [0, 10, 33, 45, 80])
+def test_the_rectangle_of_an_l_shape_is_found_at_any_heading(degrees, rng):
+    yaw = np.radians(degrees)
+    long, short = np.linspace(0, 4, 80), np.linspace(0, 1.8, 40)
+    shape = np.concatenate([np.c_[long, 0 * long], np.c_[0 * short, short]])
+    c, s = np.cos(yaw), np.sin(yaw)
+    xy = shape @ np.array([[c, s], [-s, c]]) + (8, 3) + rng.normal(0, 0.01, shape.shape)
+    found = fit_rectangle(xy)
+    off = (found.yaw - yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+    assert abs(off) < np.radians(1.6)
+    assert sorted(found.high - found.low) == pytest.approx([1.8, 4.0], abs=0.15)
+    assert found.error < 0.1
+
+
+def test_a_rounded_bumper_does_not_turn_the_heading(rng):
+    y = np.linspace(-0.9, 0.9, 60)
+    bumper = np.c_[10 + 0.3 * np.clip(np.abs(y) - 0.6, 0, None) ** 2 / 0.09, y + 0.2]
+    yaw, share = dominant_edge((bumper + rng.normal(0, 0.01, bumper.shape)).astype(np.float32))
+    off = (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+    assert abs(off) < np.radians(2)
+    assert share > 0.6
+
+
+def test_degenerate_footprints_have_rectangles_too():
+    one = rectangle_at(np.array([[3.0, 4.0]], np.float32), 0.3)
+    assert (one.high == one.low).all()
+    assert one.error == 0
+    fit_rectangle(np.array([[3.0, 4.0]]))
+    fit_rectangle(np.repeat([[3.0, 4.0]], 7, axis=0))
+    assert dominant_edge(np.array([[3.0, 4.0], [3.1, 4.0]], np.float32)) is None
+
+
+@pytest.mark.parametrize("name", ["car", "truck", "pedestrian", "cyclist", "other"])
+def test_a_silhouette_lies_inside_its_box_and_fills_most_of_it(name):
+    c = camera()
+    box = standing(14, 2, 4, 1.8, 1.6, 0.5)
+    mask, x, y = draw(outlines(box, name, c), c)
+    left, top, right, bottom = image_boxes(box[None], c)[0]
+    assert x >= left - 1.5
+    assert y >= top - 1.5
+    assert x + mask.shape[1] <= right + 1.5
+    assert y + mask.shape[0] <= bottom + 1.5
+    whole, _, _ = draw([project_convex(corners(box)[0], c)], c)
+    share = mask.sum() / whole.sum()
+    least = {"car": 0.7, "truck": 0.9, "pedestrian": 0.5, "cyclist": 0.4, "other": 0.9}[name]
+    assert least < share < 1.02
+
+
+def test_nothing_is_drawn_of_an_object_outside_the_image():
+    c = camera()
+    assert draw(outlines(standing(-10, 0, 4, 2, 2), "car", c), c) is None
+    assert draw(outlines(standing(5, 50, 4, 2, 2), "car", c), c) is None
+
+
+def test_a_far_nearer_end_does_not_put_a_long_trailer_before_the_car_beside_it():
+    c = camera()
+    # The trailer begins nearer than the car, but the car stands before the trailer's far end.
+    trailer, car = standing(12, -3.5, 16, 2.5, 3), standing(6, -0.9, 4.2, 1.8, 1.5)
+    beyond = standing(30, -2.5, 4.2, 1.8, 1.5)
+    front = SightLines(np.array([trailer, car, beyond]), c).in_front(np.array([4.0, 5.0, 28.0]))
+    assert front[0, 1]
+    assert not front[1, 0]
+    assert front[2, 0]
+    assert front[2, 1]
+    assert not front[0, 2]
+
+
+def test_objects_never_hide_each_other_mutually(rng):
+    n = 30
+    low, high = (4, -12, 0, 1, 0.5, 1, -3), (40, 12, 0, 8, 3, 1, 3)
+    boxes = rng.uniform(low, high, (n, 7))
+    front = SightLines(boxes, camera()).in_front(boxes[:, 0])
+    assert front.any()
+    assert not (front & front.T).any()
+    assert not front.diagonal().any()

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from geometry_scenes import SENSOR_HEIGHT, scan, standing
+
+from amodal_core.geometry.clustering import (
+    connected_components,
+    gather_evidence,
+    range_image,
+    remove_ground,
+)
+
+
+def clustered(boxes, order=None):
+    points, owner = scan(boxes, seed=3)
+    if order is not None:
+        points, owner = points[order(len(points))], owner[order(len(points))]
+    image = range_image(points)
+    ground, heights = remove_ground(points, image)
+    labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
+    return points, owner, image, ground, heights, labels
+
+
+CARS = [
+    standing(12, 0, 4.2, 1.8, 1.5),
+    standing(14, 3, 4.2, 1.8, 1.5),
+    standing(-9, 2, 4, 1.8, 1.5),
+]
+
+
+def test_a_scan_in_the_lasers_order_keeps_its_lasers_as_rows():
+    points, _ = scan(CARS)
+    image = range_image(points)
+    elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
+    rows = image.cells // image.index.shape[1]
+    spread = [np.ptp(elevation[rows == r]) for r in np.unique(rows)]
+    assert max(spread) < 1e-4
+    mean = [elevation[rows == r].mean() for r in np.unique(rows)]
+    assert np.all(np.diff(mean) < 0), "row 0 looks highest"
+
+
+def test_a_real_scan_has_its_64_lasers(kitti_raw_drive):
+    for path in sorted((kitti_raw_drive / "velodyne_points" / "data").glob("*.bin"))[::12]:
+        image = range_image(np.fromfile(path, np.float32).reshape(-1, 4))
+        assert image.index.shape[0] == 64
+
+
+def test_each_cell_holds_its_nearest_point(rng):
+    points = rng.normal(size=(3000, 4)).astype(np.float32) * (20, 20, 2, 1)
+    image = range_image(points)
+    assert (image.cells >= 0).all()
+    distance = np.hypot(points[:, 0], points[:, 1])
+    flat = image.index.ravel()
+    assert (distance[flat[image.cells]] <= distance + 1e-4).all()
+
+
+def test_points_that_are_not_finite_are_in_no_cell():
+    points, _ = scan(CARS)
+    points[5:8, 1] = np.nan
+    image = range_image(points)
+    assert (image.cells[5:8] == -1).all()
+    assert not np.isin(image.index, [5, 6, 7]).any()
+
+
+def test_flat_ground_is_found_and_nothing_that_stands_on_it_is_taken_for_it():
+    _, owner, _, ground, heights, _ = clustered(CARS)
+    assert np.abs(heights[owner == -1]).max() < 0.15
+    assert ground.z0 == pytest.approx(-SENSOR_HEIGHT, abs=0.03)
+    assert heights[owner == 0].max() == pytest.approx(1.5, abs=0.06)
+    at = ground.at(np.array([[12, 0], [30, -5], [-40, 3]], np.float32))
+    assert np.allclose(at, -SENSOR_HEIGHT, atol=0.06)
+
+
+def test_a_road_that_climbs_is_still_ground():
+    points, owner = scan([], seed=1)
+    slope = np.radians(4)
+    c, s = np.cos(slope), np.sin(slope)
+    points[:, :3] = points[:, :3] @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    _, heights = remove_ground(points, range_image(points))
+    near = np.hypot(points[:, 0], points[:, 1]) < 40
+    assert np.quantile(np.abs(heights[near & (owner == -1)]), 0.99) < 0.15
+
+
+@pytest.mark.parametrize("shuffled", [False, True], ids=["by laser", "shuffled"])
+def test_each_object_is_one_component_and_shares_it_with_nobody(shuffled):
+    order = (lambda n: np.random.default_rng(1).permutation(n)) if shuffled else None
+    _, owner, *_, labels = clustered(CARS, order)
+    seen = []
+    for k in range(len(CARS)):
+        own = labels[(owner == k) & (labels >= 0)]
+        values, counts = np.unique(own, return_counts=True)
+        assert counts.max() > 0.9 * len(own)
+        seen.append(values[counts.argmax()])
+    assert len(set(seen)) == len(CARS)
+    assert (labels[owner == -1] == -1).all()
+
+
+def test_a_car_across_the_seam_behind_the_sensor_is_one_component():
+    points, owner, *_, labels = clustered([standing(-10, 0, 4.2, 1.8, 1.5)])
+    face = (owner == 0) & (labels >= 0) & (points[:, 0] > -8.2)
+    assert (points[face, 1] > 0.5).any()
+    assert (points[face, 1] < -0.5).any()
+    assert len(np.unique(labels[face])) == 1
+
+
+def test_a_post_in_front_does_not_split_a_car():
+    points, owner, *_, labels = clustered(
+        [standing(12, 0, 4.2, 1.8, 1.5), standing(7, 0.2, 0.12, 0.12, 3)]
+    )
+    rear = (owner == 0) & (labels >= 0) & (points[:, 0] < 10)
+    left, right = labels[rear & (points[:, 1] > 0.4)], labels[rear & (points[:, 1] < 0)]
+    assert len(left) > 50
+    assert len(np.unique(np.concatenate([left, right]))) == 1
+    assert not np.isin(labels[owner == 1], left).any()
+
+
+def test_evidence_tells_on_which_side_something_nearer_ends_an_object():
+    # Seen from the sensor the near car (to the left, at +y) covers the far one's left end.
+    points, owner, image, _, _, labels = clustered(
+        [standing(9, 2.2, 4.2, 1.8, 2.0), standing(20, 2, 4.2, 1.8, 1.5)]
+    )
+    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    far = evidence[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
+    near = evidence[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
+    assert far.hidden_left > 0.8
+    assert far.hidden_right < 0.2
+    assert near.hidden_left < 0.1
+    assert near.hidden_right < 0.1
+    assert near.smooth > 0.9
+
+
+def test_evidence_tells_what_reaches_above_the_scan():
+    points, owner, image, _, _, labels = clustered(
+        [standing(8, 3, 6, 2.4, 3.2), standing(8, -3, 4.2, 1.8, 1.5)]
+    )
+    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    tall = evidence[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
+    low = evidence[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
+    assert tall.cut_above > 0.9
+    assert low.cut_above == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 99])
+def test_few_points_are_no_error(count, rng):
+    points = rng.normal(size=(count, 4)).astype(np.float32) * 10
+    image = range_image(points)
+    ground, heights = remove_ground(points, image)
+    labels = connected_components(points, image, np.ones(count, bool))
+    assert len(heights) == len(labels) == count
+    assert np.isfinite(ground.heights).all()
