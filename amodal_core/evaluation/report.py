@@ -43,7 +43,7 @@ def render(
     """
     protocol = result.protocol
     kinds = list(result.scores)
-    return _page(
+    return page(
         title=dt or "Evaluation",
         subtitle=f"against {gt}, {result.level} by {result.level}, protocol {protocol.name}",
         tiles=_tiles(result),
@@ -99,7 +99,7 @@ def render_comparison(
             for name, base, others in rows
         ],
     }
-    return _page(
+    return page(
         title=" / ".join(names),
         subtitle=f"{metrics[0]['level']} by {metrics[0]['level']}, protocol "
         f"{metrics[0]['protocol']['name']}: {metrics[0]['protocol']['says']}",
@@ -111,12 +111,16 @@ def render_comparison(
     )
 
 
-def _page(**values: Any) -> str:
+def page(**values: Any) -> str:
+    """Fill in evaluation.html; what is not given is left out of the page."""
     empty: dict[str, Any] = {
         "tiles": [],
         "warnings": [],
         "curves": [],
         "curves_say": "",
+        "plots": [],
+        "plots_title": "",
+        "plots_say": "",
         "confusion": [],
         "others": [],
         "pictures": [],

@@ -28,6 +28,8 @@ from amodal_core.evaluation.protocols import (
 from amodal_core.evaluation.report import number, percent
 from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import KINDS
+from amodal_core.evaluation.throughput import Search, Throughput, measure
+from amodal_core.evaluation.throughput_report import NUMBERS, write_throughput
 from amodal_ros.cli._progress import stderr, warn
 
 app = typer.Typer(
@@ -182,6 +184,76 @@ def protocols() -> None:
             columns = ", ".join(c.name for c in one.columns)
             console.print(Padding(f"[bold cyan]{one.name}[/]  {one.says}", (0, 0, 0, 2)))
             console.print(Padding(columns, (0, 0, 1, 4)), style="dim")
+
+
+@app.command()
+def live(
+    bag: Annotated[Path, typer.Argument(help="A bag with camera, camera_info and LiDAR.")],
+    out: Annotated[Path, typer.Option(help="Folder of throughput.json, report.html, nodes.log.")],
+    model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+    lowest: Annotated[float, typer.Option(min=0.1, help="Hz at which the search begins.")] = 1.0,
+    highest: Annotated[float, typer.Option(min=0.2, help="Hz at which it ends.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of each final run.")] = 8.0,
+) -> None:
+    """Latency and throughput of the running nodes: percentiles, drops, the highest sustained rate.
+
+    Starts the nodes as processes with the parameters of a vehicle (the newest frame wins), feeds
+    them with the bag's frames at rates found by the search of ros2_benchmark, and matches answers
+    by stamp. Takes minutes; let the machine do nothing else.
+
+    [bold]Example[/]
+
+    amodal eval live build/drive --model geometric --highest 30 --out build/live
+    """
+    # Brings in rclpy, real or embedded, which the other commands do without.
+    from amodal_ros.live_bench import LiveBench
+
+    if lowest >= highest:
+        raise InputError(f"{lowest:g} is not below {highest:g}", "--lowest", "give a wider range")
+    folder = results.make_folder(out)
+    arguments = [f"model:={model}", f"device:={device}"]
+    if checkpoint is not None:
+        if not checkpoint.exists():
+            raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
+        arguments.append(f"checkpoint:={checkpoint.resolve()}")
+    search = Search(lowest=lowest, highest=highest, run_seconds=seconds)
+    with stderr.status("starting the nodes") as status:
+        with LiveBench(bag, arguments, folder / "nodes.log") as bench:
+            found = measure(bench.run, search, lambda what: status.update(what))
+    warn(found.warnings)
+    _show_live(found)
+    for path in write_throughput(found, search, folder, f"{model} on {device}", bag.name):
+        typer.echo(path)
+
+
+def _show_live(found: Throughput) -> None:
+    probes = Table(title="search", title_justify="left", title_style="bold", box=None)
+    for name in ("rate, Hz", "answered, Hz", "missed", "p50, ms", "p95, ms", "sustained"):
+        probes.add_column(name, justify="right")
+    for result, good in found.probes:
+        row = result.numbers()
+        probes.add_row(
+            f"{result.rate:.3g}",
+            f"{row['answered_hz']:.1f}",
+            f"{result.missed} of {result.sent}",
+            number(row["p50_ms"]),
+            number(row["p95_ms"]),
+            "yes" if good else "no",
+        )
+    console.print(probes)
+    table = Table(box=None, show_header=False)
+    table.add_row("[bold]highest sustained rate[/]", f"[bold]{number(found.rate)} Hz[/]")
+    for name, value in found.numbers.items():
+        shown = percent(value) + " %" if name.endswith("share") else number(value)
+        table.add_row(NUMBERS[name], shown)
+    for reason, count in found.drops.items():
+        table.add_row(f"dropped, {reason}", str(count))
+    for node in found.cpu:
+        cost = f"{found.cpu[node]:.2f} cores, {found.memory_mb[node]:.0f} MB"
+        table.add_row(node, cost)
+    console.print(table)
 
 
 def _run(

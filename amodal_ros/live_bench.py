@@ -1,0 +1,344 @@
+"""A pipeline of real nodes fed with a bag's frames at any rate, and what comes back of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+from amodal_core.bags.drive import DriveTopics, find_topics
+from amodal_core.bags.reader import BagReader, RawMessage
+from amodal_core.bags.sensors import stamp_of
+from amodal_core.errors import InputError
+from amodal_core.evaluation.throughput import RunResult
+from amodal_ros.base_node import executor_of
+from amodal_ros.conversions import message_class
+from amodal_ros.declarations import DIAGNOSTICS
+from amodal_ros.qos import profile
+from amodal_ros.topics import DEPTH, INSTANCES, TRACKS
+
+_MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
+_START = 120.0  # seconds that the nodes may take to come up
+_STEADY = 1.5  # seconds without change after which all are connected
+_SILENCE = 1.0  # seconds without an answer after which the rest counts as missed
+_SETTLE = 1.3  # seconds for the nodes' next diagnostics, which come every second
+_SAMPLE = 0.1  # seconds between two looks at the memory
+
+
+class _Frame(NamedTuple):
+    """Serialised messages of one image: its scan, calibration and pixels."""
+
+    stamp: int
+    messages: tuple[RawMessage, ...]
+
+
+class LiveBench:
+    """Launches the nodes, publishes stamped frames, listens to tracks; use it in a `with` block.
+
+    Frames carry the time at which they are published, so that nothing jumps back when the bag
+    begins again.
+
+    Args:
+        bag: with a camera, its camera_info and a LiDAR.
+        arguments: launch arguments of pipeline.launch.py, NAME:=VALUE.
+        log: where the nodes' output goes.
+
+    Raises:
+        InputError: no such bag, or the nodes do not come up.
+    """
+
+    def __init__(self, bag: Path, arguments: Sequence[str], log: Path) -> None:
+        with BagReader(bag) as reader:
+            self._topics = find_topics(reader)
+            self._types = {name: t.type for name, t in reader.topics.items()}
+            self._frames, self._static = _load(reader, self._topics)
+        if not self._frames:
+            raise InputError("no image with a scan", str(bag), "check its topics")
+        self._arguments, self._log = list(arguments), log
+        self._sent: dict[int, float] = {}
+        self._answers: dict[int, float] = {}
+        self._drops: dict[str, Counter[str]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> LiveBench:
+        # A domain of its own: other graphs on this machine neither hear nor disturb this one.
+        os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+        rclpy.init()
+        self._node = rclpy.create_node("live_bench")
+        self._outputs: dict[str, Any] = {}
+        topics = self._topics
+        for name in (topics.points, topics.camera_info, topics.image):
+            self._outputs[name] = self._node.create_publisher(
+                message_class(self._types[name]), name, profile("reliable", lossless=True)
+            )
+        for raw in self._static:
+            self._outputs[raw.topic] = self._node.create_publisher(
+                message_class(self._types[raw.topic]), raw.topic, profile("latched_tf")
+            )
+        self._node.create_subscription(
+            message_class(TRACKS.type), TRACKS.name, self._answered, profile(TRACKS.qos)
+        )
+        self._node.create_subscription(
+            message_class(DIAGNOSTICS.type),
+            DIAGNOSTICS.name,
+            self._diagnosed,
+            profile(DIAGNOSTICS.qos),
+        )
+        executor = SingleThreadedExecutor()
+        executor.add_node(self._node)
+        self._thread = threading.Thread(target=executor_of(executor), daemon=True)
+        self._thread.start()
+        remaps = {
+            "image": topics.image,
+            "camera_info": topics.camera_info,
+            "points": topics.points,
+        }
+        start = "from amodal_ros.cli.main import main; main()"
+        command = [sys.executable, "-c", start, "launch", "pipeline"]
+        command += [*(f"{k}:={v}" for k, v in remaps.items()), "use_sim_time:=false"]
+        self._file = self._log.open("w")
+        self._process = subprocess.Popen(
+            [*command, *self._arguments],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        for raw in self._static:
+            self._outputs[raw.topic].publish(bytes(raw.data))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+        for node in self._nodes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                node.kill()
+        self._process.kill()
+        self._process.wait()
+        self._file.close()
+        rclpy.try_shutdown()
+        self._thread.join(2.0)
+
+    def run(self, rate: float, seconds: float) -> RunResult:
+        """Publish frames at a rate for so many seconds, and wait for the last answers."""
+        count = max(2, round(rate * seconds))
+        with self._lock:
+            self._sent.clear()
+            self._answers.clear()
+            before = {node: Counter(drops) for node, drops in self._drops.items()}
+        usage = _Usage(self._nodes())
+        begin = time.monotonic()
+        last = begin
+        for k in range(count):
+            due = begin + k / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+            last = self._publish(self._frames[k % len(self._frames)])
+        self._drain()
+        cpu, memory = usage.stop()
+        time.sleep(_SETTLE)
+        if self._process.poll() is not None:
+            raise InputError(
+                f"the nodes ended with code {self._process.returncode}", str(self._log), "see there"
+            )
+        with self._lock:
+            took = [
+                (at - self._sent[s]) * 1e3 for s, at in self._answers.items() if s in self._sent
+            ]
+            times = sorted(at for s, at in self._answers.items() if s in self._sent)
+            drops = {
+                f"{node}: {reason}": n
+                for node, counts in self._drops.items()
+                for reason, n in (counts - before.get(node, Counter())).items()
+            }
+        return RunResult(
+            rate=rate,
+            sent=count,
+            answered=len(took),
+            published_hz=_hz(count, last - begin),
+            answered_hz=_hz(len(times), times[-1] - times[0]) if len(times) > 1 else 0.0,
+            latencies_ms=np.array(took),
+            drops=drops,
+            cpu=cpu,
+            memory_mb=memory,
+        )
+
+    def _publish(self, frame: _Frame) -> float:
+        """Publish a frame with the present time as its stamp; when that was."""
+        stamp, at = time.time_ns(), time.monotonic()
+        with self._lock:
+            self._sent[stamp] = at
+        for raw in frame.messages:
+            shift = stamp - frame.stamp
+            self._outputs[raw.topic].publish(_restamped(raw, shift))
+        return at
+
+    def _drain(self) -> None:
+        """Wait until all frames are answered, or no answer comes any more."""
+        seen, since = -1, time.monotonic()
+        while True:
+            with self._lock:
+                answered, complete = len(self._answers), len(self._answers) >= len(self._sent)
+            if complete or time.monotonic() - since > _SILENCE:
+                return
+            if answered != seen:
+                seen, since = answered, time.monotonic()
+            time.sleep(0.02)
+
+    def _wait(self) -> None:
+        """Wait until the nodes listen and publish."""
+        deadline = time.monotonic() + _START
+        wanted = [self._topics.points, self._topics.camera_info, self._topics.image]
+        before: Any = None
+        since = time.monotonic()
+        while True:
+            if self._process.poll() is not None:
+                raise InputError(
+                    f"the nodes ended with code {self._process.returncode}",
+                    str(self._log),
+                    "see there, or try `amodal launch pipeline`",
+                )
+            now = [self._outputs[n].get_subscription_count() for n in wanted]
+            made = [self._node.count_publishers(t.name) for t in (DEPTH, INSTANCES, TRACKS)]
+            # Not every model takes images or depth; calibration and tracks are always there.
+            if (now, made) != before or not made[-1] or not now[1]:
+                before, since = (now, made), time.monotonic()
+            elif time.monotonic() - since > _STEADY:
+                return
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"the nodes are not ready after {_START:g} s", str(self._log), "see there"
+                )
+            time.sleep(0.05)
+
+    def _answered(self, message: Any) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._answers.setdefault(stamp_of(message.header), now)
+
+    def _diagnosed(self, message: Any) -> None:
+        with self._lock:
+            for status in message.status:
+                node = status.name.rsplit("/", 1)[-1]
+                self._drops[node] = Counter(
+                    {
+                        value.key.removeprefix("dropped: "): int(value.value)
+                        for value in status.values
+                        if value.key.startswith("dropped: ")
+                    }
+                )
+
+    def _nodes(self) -> list[psutil.Process]:
+        try:
+            return list(psutil.Process(self._process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+
+class _Usage:
+    """CPU and memory of processes from its making until `stop`."""
+
+    def __init__(self, processes: Sequence[psutil.Process]) -> None:
+        self._begin = time.monotonic()
+        self._cpu: dict[psutil.Process, float] = {}
+        self._peak: dict[psutil.Process, float] = {}
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._cpu[process] = sum(process.cpu_times()[:2])
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Share of a core, and largest resident megabytes, by node."""
+        self._done.set()
+        self._thread.join()
+        took = time.monotonic() - self._begin
+        cpu: Counter[str] = Counter()
+        memory: Counter[str] = Counter()
+        for process, before in self._cpu.items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                name = _name(process)
+                cpu[name] += (sum(process.cpu_times()[:2]) - before) / took  # type: ignore[assignment]
+                memory[name] += self._peak.get(process, 0.0)  # type: ignore[assignment]
+        return dict(cpu), dict(memory)
+
+    def _watch(self) -> None:
+        while not self._done.wait(_SAMPLE):
+            for process in self._cpu:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    used = process.memory_info().rss / 2**20
+                    self._peak[process] = max(self._peak.get(process, 0.0), used)
+
+
+def _name(process: psutil.Process) -> str:
+    """The node's name from its command line."""
+    for argument in process.cmdline():
+        if argument.startswith("__node:="):
+            return argument.removeprefix("__node:=")
+    return str(process.name())
+
+
+def _load(reader: BagReader, topics: DriveTopics) -> tuple[list[_Frame], list[RawMessage]]:
+    """The bag's frames, each image with the scan nearest in time, and its static transforms."""
+    wanted = [topics.image, topics.camera_info, topics.points]
+    static = [t.name for t in reader.topics.values() if t.latched and "TFMessage" in t.type]
+    sensors: dict[str, list[RawMessage]] = {name: [] for name in wanted}
+    transforms = []
+    limit = _MOST_FRAMES * len(wanted) + 50
+    for raw in islice(reader.raw_messages([*wanted, *static]), limit):
+        if raw.topic in sensors:
+            sensors[raw.topic].append(raw)
+        else:
+            transforms.append(raw)
+    infos = {_stamp(raw): raw for raw in sensors[topics.camera_info]}
+    scans = np.array([_stamp(raw) for raw in sensors[topics.points]], np.int64)
+    frames = []
+    for raw in sensors[topics.image][:_MOST_FRAMES]:
+        stamp = _stamp(raw)
+        if stamp in infos and len(scans):
+            scan = sensors[topics.points][int(np.abs(scans - stamp).argmin())]
+            frames.append(_Frame(stamp, (scan, infos[stamp], raw)))
+    return frames, transforms
+
+
+def _header(raw: RawMessage) -> struct.Struct:
+    """Layout of the stamp of the std_msgs/Header that a message begins with, at byte 4."""
+    return struct.Struct("<iI" if raw.data[1] & 1 else ">iI")
+
+
+def _stamp(raw: RawMessage) -> int:
+    sec, nanosec = _header(raw).unpack_from(raw.data, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
+
+
+def _restamped(raw: RawMessage, shift: int) -> bytes:
+    """The message with its stamp moved by nanoseconds."""
+    data = bytearray(raw.data)
+    _header(raw).pack_into(data, 4, *divmod(_stamp(raw) + shift, 1_000_000_000))
+    return bytes(data)
+
+
+def _hz(count: int, seconds: float) -> float:
+    return (count - 1) / seconds if seconds > 0 else 0.0
