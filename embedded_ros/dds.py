@@ -111,6 +111,8 @@ def delete(participant: DomainParticipant) -> None:
     _delete(participant._ref)
 
 
+# Its classes make types when subscripted, without being generics.
+_make: Any = idl
 _IDL = {
     "bool": bool,
     "byte": idl.uint8,
@@ -142,13 +144,13 @@ def _idl_field(desc: Any) -> Any:
     kind, detail = desc
     if kind == Nodetype.BASE:
         base, limit = detail
-        return idl.bounded_str[limit] if base == "string" and limit else _IDL[base]
+        return _make.bounded_str[limit] if base == "string" and limit else _IDL[base]
     if kind == Nodetype.NAME:
         return _idl_type(detail)
     item, length = _idl_field(detail[0]), detail[1]
     if kind == Nodetype.ARRAY:
-        return idl.array[item, length]
-    return idl.sequence[item, length] if length else idl.sequence[item]
+        return _make.array[item, length]
+    return _make.sequence[item, length] if length else _make.sequence[item]
 
 
 class _Topics:

@@ -14,11 +14,11 @@ from embedded_ros.importer import absent_attribute
 __getattr__ = absent_attribute(__name__)
 
 
-class DiagnosticStatusWrapper(DiagnosticStatus):  # type: ignore[misc]
+class DiagnosticStatusWrapper(DiagnosticStatus):
     """A diagnostic_msgs/DiagnosticStatus that is easy to fill."""
 
     def summary(self, *args: Any) -> None:
-        """Set level and message: summary(level, message) or summary(status)."""
+        """Set level and message, given both or another status."""
         level, message = args if len(args) == 2 else (args[0].level, args[0].message)
         self.level, self.message = level, str(message)
 

@@ -142,7 +142,10 @@ def _load_services() -> None:
         for half, text in (("Request", request), ("Response", response)):
             full = f"{name}_{half}"
             parsed = get_types_from_msg(text, full) if text.strip() else {}
-            empty = ([], [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))])
+            empty: Any = (
+                [],
+                [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))],
+            )
             definitions.register({full: next(iter(parsed.values()), empty)})
 
 

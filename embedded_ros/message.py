@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -155,13 +156,13 @@ def make_class(
         field = _field(desc, nested)
         if name in defaults:
             stored, value = field.store, defaults[name]
-            field = field._replace(default=lambda s=stored, v=value: s(v))
+            field = field._replace(default=partial(stored, value))
         table[name] = field
         names[name] = name
         if field.to_wire:
             names[name] = f"_wire_{name}"
             body[names[name]] = property(_wire_getter(name, field.to_wire))
-    made = type(short, (Message,), body)
+    made: type[Message] = type(short, (Message,), body)
     made._setters = [(getattr(made, n).__set__, f.from_wire) for n, f in table.items()]
     return made
 
@@ -271,18 +272,22 @@ def _numeric_sequence(base: str, item: _Field, limit: int) -> _Field:
         if isinstance(value, np.ndarray):
             if value.dtype != dtype or value.ndim != 1:
                 raise TypeError(f"an array of {value.dtype} with {value.ndim} dimensions")
-            return memoryview(np.ascontiguousarray(value)) if code == "B" else _copied(value)
+            return np.ascontiguousarray(value).data if code == "B" else _copied(value)
         if isinstance(value, bytes | bytearray | memoryview) and code in "Bb":
             view = memoryview(value)
             # Kept, not copied: images and clouds pass through here.
-            return view if view.format == code and view.ndim == 1 else view.cast("B").cast(code)
+            return (
+                view
+                if view.format == code and view.ndim == 1
+                else view.cast("B").cast("b" if code == "b" else "B")
+            )
         if isinstance(value, str):
             raise TypeError("a string")
         return array.array(code, [item.store(v) for v in value])
 
     def _copied(value: np.ndarray) -> array.array:
         made = array.array(code)
-        made.frombytes(memoryview(np.ascontiguousarray(value)).cast("B"))
+        made.frombytes(np.ascontiguousarray(value).data.cast("B"))
         return made
 
     def to_wire(value: Any) -> np.ndarray:

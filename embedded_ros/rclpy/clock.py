@@ -102,6 +102,7 @@ class Clock:
     """A clock of one kind; `Clock(clock_type=ClockType.ROS_TIME)` makes a ROSClock."""
 
     def __new__(cls, *, clock_type: ClockType = ClockType.SYSTEM_TIME) -> Clock:
+        """A ROSClock where ROS time is asked for."""
         if not isinstance(clock_type, ClockType):
             raise TypeError("Clock type must be a ClockType enum")
         return super().__new__(ROSClock if clock_type is ClockType.ROS_TIME else cls)
@@ -170,6 +171,7 @@ class ROSClock(Clock):
     """System time, or what a time source sets while ROS time is active."""
 
     def __new__(cls) -> ROSClock:
+        """Always of ROS time."""
         return super().__new__(cls, clock_type=ClockType.ROS_TIME)  # type: ignore[return-value]
 
     def __init__(self, **_: Any) -> None:

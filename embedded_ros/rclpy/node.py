@@ -47,8 +47,17 @@ from .utilities import get_default_context
 __getattr__ = absent_attribute(__name__)
 
 _ABSENT = frozenset(
-    "create_generic_publisher create_generic_subscription add_waitable remove_waitable"
-    " get_client_names_and_types_by_node wait_for_node".split()
+    {
+        "add_waitable",
+        "create_generic_publisher",
+        "create_generic_subscription",
+        "get_client_names_and_types_by_node",
+        "get_publisher_names_and_types_by_node",
+        "get_service_names_and_types_by_node",
+        "get_subscriber_names_and_types_by_node",
+        "set_descriptor",
+        "wait_for_node",
+    }
 )
 
 
@@ -65,7 +74,7 @@ class TopicEndpointInfo(NamedTuple):
 
 
 class Node(NodeParameters):
-    """A named participant of the ROS graph that owns publishers, subscriptions, timers and so on."""
+    """A named part of the ROS graph that owns publishers, subscriptions, timers and so on."""
 
     def __init__(
         self,

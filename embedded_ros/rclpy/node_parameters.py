@@ -323,7 +323,7 @@ class NodeParameters:
         return _check_range(parameter, descriptor)
 
     def list_parameters(self, prefixes: Sequence[str], depth: int) -> Any:
-        """Names below the prefixes, as rcl_interfaces/ListParametersResult; depth 0 is unlimited."""
+        """Names below the prefixes, as a ListParametersResult; depth 0 is unlimited."""
         result = ListParametersResult()
         for name in self._parameters:
             if prefixes:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cyclonedds.pub import DataWriter
 from cyclonedds.qos import Policy
+from cyclonedds.sub import DataReader
 from rosbags.serde import SerdeError
 
 from embedded_ros import dds, interfaces
@@ -142,14 +144,14 @@ class Service:
         """Wait until the client's reply reader is matched, else the reply would be lost."""
         if request_writer in self._known_clients:
             return
-        identity = _identity(self._reader.entity.get_matched_publication_data(request_writer))
+        reader, writer = self._reader.entity, self._writer.entity
+        assert isinstance(reader, DataReader)
+        assert isinstance(writer, DataWriter)
+        identity = _identity(reader.get_matched_publication_data(request_writer))
         end = time.monotonic() + _PATIENCE
         while identity is not None and time.monotonic() < end:
-            readers = (
-                self._writer.entity.get_matched_subscription_data(handle)
-                for handle in self._writer.matched()
-            )
-            if any(_identity(reader) == identity for reader in readers):
+            readers = map(writer.get_matched_subscription_data, self._writer.matched())
+            if any(_identity(found) == identity for found in readers):
                 self._known_clients.add(request_writer)
                 return
             time.sleep(0.002)

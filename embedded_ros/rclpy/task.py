@@ -114,7 +114,7 @@ class Task(Future):
         self._on_finished = finished
         self._handler: Any = handler
         self._args, self._kwargs = args, kwargs or {}
-        self._coroutine = handler if inspect.iscoroutine(handler) else None
+        self._coroutine: Any = handler if inspect.iscoroutine(handler) else None
         self._step = threading.Lock()
 
     def __call__(self) -> None:

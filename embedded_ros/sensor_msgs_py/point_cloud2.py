@@ -14,7 +14,7 @@ from embedded_ros.importer import absent_attribute
 
 __getattr__ = absent_attribute(__name__)
 
-_DATATYPES = {
+_DATATYPES: dict[int, Any] = {
     PointField.INT8: np.dtype(np.int8),
     PointField.UINT8: np.dtype(np.uint8),
     PointField.INT16: np.dtype(np.int16),
@@ -31,7 +31,7 @@ def dtype_from_fields(fields: Iterable[Any], point_step: int | None = None) -> n
     """The structured dtype of PointFields; a field with count n becomes name_0 ... name_(n-1)."""
     names: list[str] = []
     offsets: list[int] = []
-    formats: list[np.dtype] = []
+    formats: list[Any] = []
     for index, field in enumerate(fields):
         datatype = _DATATYPES[field.datatype]
         name = field.name or f"{DUMMY_FIELD_PREFIX}_{index}"
@@ -41,7 +41,7 @@ def dtype_from_fields(fields: Iterable[Any], point_step: int | None = None) -> n
             offsets.append(field.offset + part * datatype.itemsize)
             formats.append(datatype)
     assert len(set(names)) == len(names), "Duplicate field names are not allowed!"
-    layout: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets}
+    layout: Any = {"names": names, "formats": formats, "offsets": offsets}
     if point_step is not None:
         layout["itemsize"] = point_step
     return np.dtype(layout)

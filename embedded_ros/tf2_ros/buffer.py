@@ -294,7 +294,7 @@ class Buffer:
             while True:
                 try:
                     return find()
-                except TransformException:
+                except TransformException:  # noqa: PERF203
                     left = end - clock.monotonic()
                     if left <= 0:
                         raise

@@ -74,5 +74,5 @@ class TransformListener:
         for transform in message.transforms:
             try:
                 put(transform, "default_authority")
-            except InvalidArgumentException as error:
+            except InvalidArgumentException as error:  # noqa: PERF203
                 self.node.get_logger().error(f"ignored a {error}", throttle_duration_sec=5.0)

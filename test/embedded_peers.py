@@ -1,0 +1,108 @@
+"""Other processes with nodes of their own, for the tests of embedded_ros."""
+
+from __future__ import annotations
+
+import amodal_ros  # isort: skip - where ROS 2 is not installed, it puts rclpy in place
+
+import itertools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+import rclpy
+
+ROOT = Path(amodal_ros.__file__).resolve().parents[1]
+_PREAMBLE = """
+import json, sys
+import amodal_ros, rclpy
+from rclpy.executors import ExternalShutdownException
+def say(value): print(json.dumps(value), flush=True)
+"""
+_domains = itertools.count(os.getpid())
+
+if "embedded_ros" not in rclpy.__file__:
+    pytest.skip("ROS 2 is installed; embedded_ros stands back", allow_module_level=True)
+
+
+def next_domain() -> int:
+    """A domain id that no other test of this run uses, 1 to 89."""
+    return next(_domains) % 89 + 1
+
+
+class Peer:
+    """A process that runs Python code and prints JSON lines with say()."""
+
+    def __init__(self, domain: int, code: str, *args: str) -> None:
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PREAMBLE + textwrap.dedent(code), *args],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._said: queue.Queue = queue.Queue()
+        self.errors: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._listen, daemon=True),
+            threading.Thread(target=self._keep_errors, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout:
+            self._said.put(json.loads(line))
+
+    def _keep_errors(self) -> None:
+        self.errors.extend(self.process.stderr)
+
+    def hear(self, timeout: float = 20.0):
+        """The next thing that it says."""
+        try:
+            return self._said.get(timeout=timeout)
+        except queue.Empty:
+            raise AssertionError(
+                f"silent for {timeout} s; stderr: {''.join(self.errors)}"
+            ) from None
+
+    def interrupt(self, number: int = signal.SIGINT) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=15)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def ros(monkeypatch):
+    """A domain of its own, joined by this process; gives the domain id."""
+    domain = next_domain()
+    rclpy.init(args=[], domain_id=domain)
+    yield domain
+    rclpy.try_shutdown()
+
+
+def spin_until(node, condition, timeout: float = 15.0) -> bool:
+    """Run the node's callbacks until the condition holds."""
+    clock = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
+    end = clock.now().nanoseconds + int(timeout * 1e9)
+    while not condition():
+        if clock.now().nanoseconds > end:
+            return False
+        rclpy.spin_once(node, timeout_sec=0.05)
+    return True
