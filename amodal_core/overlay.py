@@ -7,7 +7,7 @@ within a dashed one, over whatever hides it. A track that coasts is hatched whol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numba import njit
 from PIL import Image, ImageDraw, ImageFont
 
 from amodal_core.frame import Instances, Tracks
+from amodal_core.masks.mask_set import RleMasks
 from amodal_core.palette import track_colour
 
 Box = tuple[int, int, int, int]
@@ -95,6 +96,30 @@ def draw_overlay(
     if style.labels:
         _label_all(out, host, ids, coasted, colours, classes, style, far_first[::-1])
     return out
+
+
+def enlarge(image: np.ndarray, tracks: Tracks, factor: int) -> tuple[np.ndarray, Tracks]:
+    """An image and its tracks, `factor` times as large, so that labels fit beside small objects."""
+    height, width = image.shape[0] * factor, image.shape[1] * factor
+    host = tracks.numpy()
+
+    def grown(masks: RleMasks) -> RleMasks:
+        crops, offsets = masks.crops()
+        large = [
+            cv2.resize(255 * c.view(np.uint8), None, fx=factor, fy=factor) > 127 if c.size else c
+            for c in crops
+        ]
+        return RleMasks.from_crops(large, offsets * factor, (height, width))
+
+    grown_tracks = replace(
+        host,
+        size=(height, width),
+        amodal=grown(host.amodal.rle()),
+        visible=grown(host.visible.rle()),
+        amodal_boxes=host.amodal_boxes * factor,
+        visible_boxes=host.visible_boxes * factor,
+    )
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), grown_tracks
 
 
 @njit(cache=True, nogil=True)

@@ -32,7 +32,7 @@ from amodal_core.evaluation import results as evaluation
 from amodal_core.evaluation.formats import bag_pictures
 from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.frame import Frame, Report, Tracks
-from amodal_core.overlay import draw_overlay
+from amodal_core.overlay import draw_overlay, enlarge
 from amodal_core.panel import draw_panel, panel_height
 from amodal_core.pipeline import STAGES, Pipeline, Step
 from amodal_core.report.page import write_report
@@ -170,7 +170,8 @@ class _Run:
             return _NoVideo()
         period = (ahead[-1].stamp - ahead[0].stamp) * 1e-9
         rate = min(max(1 / period, 1.0), 60.0) if period > 0 else 10.0
-        height, width = ahead[0].size
+        factor = _enlargement(ahead[0].size[1])
+        height, width = (n * factor for n in ahead[0].size)
         size = height + panel_height(width), width
         return VideoWriter(self.out / VIDEO, round(rate, 1), size)
 
@@ -225,8 +226,12 @@ class _Run:
         chosen = segment != self._segment or worth > self._best
         if frame.image is None or not (self.options.video or chosen):
             return
+        large, shown = frame.image, tracks
+        factor = _enlargement(frame.image.shape[1])
+        if factor > 1:
+            large, shown = enlarge(frame.image, tracks, factor)
         with report.time("overlay"):
-            picture = draw_overlay(frame.image, tracks, self.classes)
+            picture = draw_overlay(large, shown, self.classes)
         if self.options.video:
             with report.time("panel"):
                 panel = draw_panel(frame, tracks, picture.shape[1])
@@ -265,6 +270,11 @@ class _Run:
         truth.pictures = lambda ids: bag_pictures(Path(bag), {stamps[i]: i for i in ids})
         inputs = {"gt": str(bag), "dt": str(self.out / TRACKS_BAG)}
         evaluation.write(result, self.out / EVALUATION, inputs, truth, predictions)
+
+
+def _enlargement(width: int) -> int:
+    """How many times larger images of this width are drawn: about as wide as KITTI's."""
+    return max(1, min(4, round(1100 / width)))
 
 
 def _device(pipeline: Pipeline) -> str:

@@ -7,7 +7,7 @@ import pytest
 from test_pipeline import boxes_as_instances
 
 from amodal_core.frame import Tracks
-from amodal_core.overlay import OverlayStyle, draw_overlay
+from amodal_core.overlay import OverlayStyle, draw_overlay, enlarge
 from amodal_core.palette import hex_colour, track_colour
 
 SIZE = (200, 400)
@@ -97,3 +97,16 @@ def test_the_colour_of_a_track_is_its_own_and_far_from_its_neighbours():
         # Of any four ids in a row, all are easily told apart.
         assert apart[k, k + 1 : k + 4].min() > 60
     assert hex_colour(3) == "#" + "".join(f"{v:02x}" for v in track_colour(3))
+
+
+def test_enlarged_masks_cover_the_enlarged_objects():
+    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120), (3, 3, 3, 3)], [10, 20, 30])
+    image, large = enlarge(GREY, tracks, 3)
+    assert image.shape == (600, 1200, 3)
+    for name in ("amodal", "visible"):
+        expected = getattr(tracks, name).dense().repeat(3, axis=1).repeat(3, axis=2)
+        # Edges hold; corners are rounded by a pixel or two.
+        wrong = getattr(large, name).dense() != expected
+        assert wrong.sum(axis=(1, 2)).max() <= 6 * 3
+    np.testing.assert_array_equal(large.amodal_boxes[:2], 3 * tracks.amodal_boxes[:2])
+    draw_overlay(image, large, ("car",))

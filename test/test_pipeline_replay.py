@@ -106,8 +106,8 @@ def test_the_video_is_what_browsers_play(mini_bag, out):
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
         assert float(stream.average_rate) == pytest.approx(10.0)
         frames = [f.to_ndarray(format="rgb24") for f in video.decode(stream)]
-    # The image and, below it, the panel of a fifth of its width, made even.
-    assert [f.shape for f in frames] == [(48 + 20, 96, 3)] * 4
+    # The image, enlarged, and below it the panel of a fifth of its width, made even.
+    assert [f.shape for f in frames] == [(4 * 48 + 78, 4 * 96, 3)] * 4
     head = (out / "overlay.mp4").read_bytes()
     # The index lies before the pictures, so that playing starts at once.
     assert head.index(b"moov") < head.index(b"mdat")
