@@ -35,6 +35,7 @@ class Targets:
         occluders: (N, N) bool, `occluders[i, j]` where j hides part of i.
         ids: (N,) int64 identities within the video.
         ignore: (N,) bool, neither object nor background.
+        boxes3d: (N, 7) float32 as in `Instances.boxes3d`, NaN rows where unknown.
     """
 
     boxes: torch.Tensor
@@ -46,6 +47,7 @@ class Targets:
     occluders: torch.Tensor
     ids: torch.Tensor
     ignore: torch.Tensor
+    boxes3d: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -130,6 +132,7 @@ def targets_of(truth: Tracks) -> Targets:
     host = truth.numpy()
     n = len(host)
     ignore = host.ignore if host.ignore is not None else np.zeros(n, bool)
+    boxes3d = host.boxes3d if host.boxes3d is not None else np.full((n, 7), np.nan)
     return Targets(
         boxes=torch.as_tensor(np.asarray(host.amodal_boxes, np.float32)).reshape(n, 4),
         visible_boxes=torch.as_tensor(np.asarray(host.visible_boxes, np.float32)).reshape(n, 4),
@@ -140,6 +143,7 @@ def targets_of(truth: Tracks) -> Targets:
         occluders=torch.as_tensor(np.asarray(host.occluders, bool)).reshape(n, n),
         ids=torch.as_tensor(np.asarray(host.ids, np.int64)),
         ignore=torch.as_tensor(np.asarray(ignore, bool)),
+        boxes3d=torch.as_tensor(np.asarray(boxes3d, np.float32)).reshape(n, 7),
     )
 
 

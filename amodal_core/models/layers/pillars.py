@@ -1,0 +1,169 @@
+"""Points to pillars to a bird's-eye image, vectorised; no compiled extension.
+
+Lang et al., "PointPillars", CVPR 2019, in the arrangement of the public pure-PyTorch implementation
+so that its weights fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+_EPS, _MOMENTUM = 1e-3, 0.01  # of every norm, as in the public weights
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The volume that is looked at and its cells.
+
+    Attributes:
+        low: x, y, z in metres, LiDAR frame.
+        high: x, y, z in metres.
+        cell: size of a pillar in x and y.
+        most_points: kept of a pillar.
+        most_pillars: kept of a scan in inference; in training `most_pillars_train`.
+        most_pillars_train: see there.
+    """
+
+    low: tuple[float, float, float] = (0.0, -39.68, -3.0)
+    high: tuple[float, float, float] = (69.12, 39.68, 1.0)
+    cell: float = 0.16
+    most_points: int = 32
+    most_pillars: int = 40_000
+    most_pillars_train: int = 16_000
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(columns along x, rows along y)."""
+        return (
+            round((self.high[0] - self.low[0]) / self.cell),
+            round((self.high[1] - self.low[1]) / self.cell),
+        )
+
+
+@dataclass
+class Pillars:
+    """The pillars of B scans in a row.
+
+    Attributes:
+        points: (P, most_points, 4) float32 x, y, z, intensity; zeros where a pillar has fewer.
+        counts: (P,) int64 points of each.
+        scan: (P,) int64 which scan.
+        column: (P,) int64 place along x.
+        row: (P,) int64 place along y.
+    """
+
+    points: torch.Tensor
+    counts: torch.Tensor
+    scan: torch.Tensor
+    column: torch.Tensor
+    row: torch.Tensor
+
+
+def pillars_of(scans: list[torch.Tensor], grid: Grid, training: bool) -> Pillars:
+    """Sort the points of each scan into pillars.
+
+    A pillar keeps the first points that fall into it, a scan the pillars that its points reach
+    first, both in the order of the scan.
+
+    Args:
+        scans: (N, 4) float32 x, y, z, intensity each; may be empty.
+        grid: the volume.
+        training: keep the training number of pillars.
+    """
+    columns, rows = grid.size
+    most = grid.most_pillars_train if training else grid.most_pillars
+    device = scans[0].device
+    low = torch.tensor(grid.low, device=device)
+    high = torch.tensor(grid.high, device=device)
+    parts = []
+    for number, scan in enumerate(scans):
+        inside = ((scan[:, :3] >= low) & (scan[:, :3] < high)).all(1)
+        scan = scan[inside]
+        place = ((scan[:, :2] - low[:2]) / grid.cell).long()
+        place = torch.minimum(place, place.new_tensor([columns - 1, rows - 1]))
+        key, index = torch.unique(place[:, 1] * columns + place[:, 0], return_inverse=True)
+        n = len(key)
+        first = torch.full((n,), len(scan), device=device).scatter_reduce(
+            0, index, torch.arange(len(scan), device=device), "amin"
+        )
+        # Pillars in the order in which the scan reaches them.
+        order = torch.argsort(first)
+        turn = torch.empty_like(order)
+        turn[order] = torch.arange(n, device=device)
+        index = turn[index]
+        key = key[order][:most]
+        by_pillar = torch.argsort(index, stable=True)
+        sorted_index = index[by_pillar]
+        begin = torch.searchsorted(sorted_index, torch.arange(n, device=device))
+        rank = torch.arange(len(scan), device=device) - begin[sorted_index]
+        kept = (rank < grid.most_points) & (sorted_index < most)
+        points = scan.new_zeros((len(key), grid.most_points, 4))
+        points[sorted_index[kept], rank[kept]] = scan[by_pillar[kept], :4]
+        counts = torch.bincount(sorted_index[kept], minlength=len(key))
+        parts.append((points, counts, torch.full_like(key, number), key % columns, key // columns))
+    return Pillars(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+
+class PillarEncoder(nn.Module):
+    """Pillars to a bird's-eye image of 64 channels.
+
+    Nine features a point: offset to the pillar's centre in x and y (in the places of x and y), z,
+    intensity, offset to the mean of the pillar's points, and the offset to the centre again: the
+    public weights were trained so.
+
+    Args:
+        grid: the volume.
+        channels: of the image.
+    """
+
+    def __init__(self, grid: Grid, channels: int = 64) -> None:
+        super().__init__()
+        self.grid = grid
+        self.channels = channels
+        self.conv = nn.Conv1d(9, channels, 1, bias=False)
+        self.bn = nn.BatchNorm1d(channels, _EPS, _MOMENTUM)
+
+    def forward(self, pillars: Pillars, scans: int) -> torch.Tensor:
+        """(scans, channels, rows, columns); zeros where no point falls."""
+        columns, rows = self.grid.size
+        canvas = self.conv.weight.new_zeros((scans, rows, columns, self.channels))
+        if len(pillars.counts):
+            points = pillars.points
+            there = torch.arange(points.shape[1], device=points.device) < pillars.counts[:, None]
+            mean = points[..., :3].sum(1, keepdim=True) / pillars.counts[:, None, None]
+            place = torch.stack([pillars.column, pillars.row], 1).to(points.dtype)
+            low = torch.tensor(self.grid.low[:2], device=points.device)
+            centre = low + (place + 0.5) * self.grid.cell
+            to_centre = points[..., :2] - centre[:, None]
+            features = torch.cat(
+                [to_centre, points[..., 2:], points[..., :3] - mean, to_centre], dim=-1
+            )
+            features = features * there[..., None]
+            encoded = self.bn(self.conv(features.transpose(1, 2))).relu().amax(2)
+            canvas[pillars.scan, pillars.row, pillars.column] = encoded.to(canvas.dtype)
+        return canvas.permute(0, 3, 1, 2).contiguous()
+
+
+def stage(inputs: int, outputs: int, repeats: int) -> nn.Sequential:
+    """A 3x3 stride-2 convolution, then `repeats` more, each with norm and ReLU."""
+    layers: list[nn.Module] = []
+    for number in range(repeats + 1):
+        stride = 2 if number == 0 else 1
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs, _EPS, _MOMENTUM),
+            nn.ReLU(inplace=True),
+        ]
+        nn.init.kaiming_normal_(layers[-3].weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
+        inputs = outputs
+    return nn.Sequential(*layers)
+
+
+def upsampling(inputs: int, outputs: int, factor: int) -> nn.Sequential:
+    """A deconvolution by `factor` with norm and ReLU."""
+    layer = nn.ConvTranspose2d(inputs, outputs, factor, stride=factor, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs, _EPS, _MOMENTUM), nn.ReLU(inplace=True))

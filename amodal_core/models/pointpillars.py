@@ -1,0 +1,390 @@
+"""PointPillars: 3D boxes from LiDAR alone, in pure torch.
+
+Lang et al., CVPR 2019. Modules are named as in the public pure-PyTorch implementation, so that its
+weights load (`load_public_weights`). Boxes inside the network are x, y, z of the bottom's centre,
+width, length, height and KITTI's rotation_y; outside they are ours (`Instances.boxes3d`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import box_iou, sigmoid_focal_loss
+
+from amodal_core.errors import InputError
+from amodal_core.models.batch import Batch
+from amodal_core.models.layers.box_silhouettes import silhouettes
+from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
+from amodal_core.models.layers.rotated import rotated_nms
+from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+
+_SIDE = 28
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A class's anchor: width, length, height and z of its bottom in metres, and its IoU limits."""
+
+    size: tuple[float, float, float]
+    bottom: float
+    positive: float
+    negative: float
+
+
+ANCHORS = {
+    "pedestrian": Anchor((0.6, 0.8, 1.73), -0.6, 0.5, 0.35),
+    "cyclist": Anchor((0.6, 1.76, 1.73), -0.6, 0.5, 0.35),
+    "car": Anchor((1.6, 3.9, 1.56), -1.78, 0.6, 0.45),
+}
+_ROTATIONS = (0.0, 1.57)
+
+
+@dataclass(frozen=True)
+class PointPillarsConfig(LearnedConfig):
+    """Settings of PointPillars.
+
+    Attributes:
+        classes: KITTI's three; the anchors are theirs.
+        grid: the volume and its pillars.
+        candidates: best anchors of a scan that are decoded.
+        nms: bird's-eye IoU above which the weaker of two boxes of a class goes.
+    """
+
+    classes: tuple[str, ...] = tuple(ANCHORS)
+    min_score: float = 0.1
+    max_instances: int = 50
+    grid: Grid = field(default_factory=Grid)
+    candidates: int = 100
+    nms: float = 0.01
+
+
+@dataclass
+class Boxes3d:
+    """Boxes of one scan.
+
+    Attributes:
+        boxes: (N, 7) float32 centre x, y, z, length, width, height, yaw, LiDAR frame.
+        scores: (N,) float32.
+        labels: (N,) int64.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+
+
+class _Backbone(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.multi_blocks = nn.ModuleList([stage(64, 64, 3), stage(64, 128, 5), stage(128, 256, 5)])
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        levels = []
+        for block in self.multi_blocks:
+            x = block(x)
+            levels.append(x)
+        return levels
+
+
+class _Neck(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder_blocks = nn.ModuleList(
+            [upsampling(64, 128, 1), upsampling(128, 128, 2), upsampling(256, 128, 4)]
+        )
+
+    def forward(self, levels: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([b(x) for b, x in zip(self.decoder_blocks, levels, strict=True)], dim=1)
+
+
+class _Head(nn.Module):
+    def __init__(self, anchors: int, classes: int) -> None:
+        super().__init__()
+        self.conv_cls = nn.Conv2d(384, anchors * classes, 1)
+        self.conv_reg = nn.Conv2d(384, anchors * 7, 1)
+        self.conv_dir_cls = nn.Conv2d(384, anchors * 2, 1)
+        for layer in (self.conv_cls, self.conv_reg, self.conv_dir_cls):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if self.conv_cls.bias is not None:
+            nn.init.constant_(self.conv_cls.bias, -math.log(99.0))  # a prior of 1 %
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.conv_cls(x), self.conv_reg(x), self.conv_dir_cls(x)
+
+
+class PointPillars(LearnedModel):
+    """PointPillars with KITTI's anchors.
+
+    Args:
+        config: the settings.
+    """
+
+    name = "pointpillars"
+    Config = PointPillarsConfig
+    config: PointPillarsConfig
+
+    def __init__(self, config: PointPillarsConfig) -> None:
+        super().__init__(config)
+        unknown = set(config.classes) - set(ANCHORS)
+        if unknown:
+            raise InputError(
+                f"no anchors for {', '.join(sorted(unknown))}",
+                "pointpillars",
+                f"has {list(ANCHORS)}",
+            )
+        self.pillar_encoder = PillarEncoder(config.grid)
+        self.backbone = _Backbone()
+        self.neck = _Neck()
+        self.head = _Head(len(config.classes) * len(_ROTATIONS), len(config.classes))
+        self._anchor_cache: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Points; the camera only says where their boxes are seen."""
+        return frozenset({"points", "calibration", "image"})
+
+    def _forward(self, scans: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Class (B, A, K), box (B, A, 7), direction (B, A, 2) of every anchor, and the anchors."""
+        pillars = pillars_of(scans, self.config.grid, self.training)
+        levels = self.backbone(self.pillar_encoder(pillars, len(scans)))
+        outputs = self.head(self.neck(levels))
+        rows, columns = outputs[0].shape[-2:]
+        widths = (len(self.config.classes), 7, 2)
+        flat = [
+            x.permute(0, 2, 3, 1).reshape(len(scans), -1, w).float()
+            for x, w in zip(outputs, widths, strict=True)
+        ]
+        return (*flat, self._anchors(rows, columns, outputs[0].device))
+
+    def _anchors(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """(rows * columns * classes * 2, 7) x, y, bottom z, width, length, height, rotation."""
+        key = rows, columns, device
+        if key not in self._anchor_cache:
+            grid = self.config.grid
+            x = torch.linspace(grid.low[0], grid.high[0], columns + 1)[:-1]
+            y = torch.linspace(grid.low[1], grid.high[1], rows + 1)[:-1]
+            x = x + (grid.high[0] - grid.low[0]) / columns / 2
+            y = y + (grid.high[1] - grid.low[1]) / rows / 2
+            classes = [ANCHORS[c] for c in self.config.classes]
+            sizes = torch.tensor([[a.bottom, *a.size] for a in classes])
+            shape = (rows, columns, len(classes), len(_ROTATIONS))
+            anchors = torch.empty((*shape, 7))
+            anchors[..., 0] = x[None, :, None, None]
+            anchors[..., 1] = y[:, None, None, None]
+            anchors[..., 2:6] = sizes[None, None, :, None]
+            anchors[..., 6] = torch.tensor(_ROTATIONS)
+            self._anchor_cache[key] = anchors.reshape(-1, 7).to(device)
+        return self._anchor_cache[key]
+
+    def detect3d(self, scans: list[torch.Tensor]) -> list[Boxes3d]:
+        """3D boxes of each scan, best first.
+
+        Args:
+            scans: (N, 4) float32 x, y, z, intensity each, on the model's device.
+        """
+        classes, boxes, directions, anchors = self._forward(scans)
+        return [
+            self._decode(classes[n], boxes[n], directions[n], anchors) for n in range(len(scans))
+        ]
+
+    def _decode(
+        self,
+        logits: torch.Tensor,
+        deltas: torch.Tensor,
+        directions: torch.Tensor,
+        anchors: torch.Tensor,
+    ) -> Boxes3d:
+        scores = logits.sigmoid()
+        best = scores.amax(1).topk(min(self.config.candidates, len(scores))).indices
+        scores, turned = scores[best], directions[best].argmax(1)
+        boxes = decode(anchors[best], deltas[best])
+        # The network knows the heading up to half a turn; the direction settles it.
+        theta = boxes[:, 6] - torch.floor(boxes[:, 6] / math.pi + 1) * math.pi
+        boxes = torch.cat([boxes[:, :6], (theta + (1 - turned) * math.pi)[:, None]], 1)
+        ours = to_lidar_boxes(boxes)
+        flat = ours[:, [0, 1, 3, 4, 6]]
+        parts = []
+        for k in range(scores.shape[1]):
+            chosen = torch.nonzero(scores[:, k] > self.config.min_score)[:, 0]
+            chosen = chosen[rotated_nms(flat[chosen], scores[chosen, k], self.config.nms)]
+            parts.append((ours[chosen], scores[chosen, k], torch.full_like(chosen, k)))
+        found = [torch.cat(p) for p in zip(*parts, strict=True)]
+        order = found[1].argsort(descending=True, stable=True)[: self.config.max_instances]
+        return Boxes3d(*(f[order] for f in found))
+
+    def detect(self, batch: Batch) -> list[Found]:
+        """Boxes as the camera sees them; masks are their silhouettes, nearer ones in front."""
+        if batch.points is None or batch.calibrations is None:
+            raise InputError("PointPillars needs points and a calibration", "frames", "record both")
+        results = []
+        for n, (found, calibration) in enumerate(
+            zip(self.detect3d(batch.points), batch.calibrations, strict=True)
+        ):
+            seen = silhouettes(found.boxes, calibration, batch.scales[n], batch.sizes[n], _SIDE)
+            rows = seen.rows
+            results.append(
+                Found(
+                    seen.boxes,
+                    found.scores[rows],
+                    found.labels[rows],
+                    seen.amodal,
+                    seen.visible,
+                    seen.depths,
+                )
+            )
+        return results
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Focal class loss, smooth L1 of boxes with the sine of the heading's error, direction."""
+        if batch.points is None or batch.targets is None:
+            raise InputError(
+                "PointPillars is trained on points with 3D boxes", "batch", "give both"
+            )
+        logits, deltas, directions, anchors = self._forward(batch.points)
+        totals = {k: logits.new_zeros(()) for k in ("class", "box", "direction")}
+        positives = 0
+        for n, targets in enumerate(batch.targets):
+            known = torch.isfinite(targets.boxes3d).all(1) & ~targets.ignore
+            truth = from_lidar_boxes(targets.boxes3d[known])
+            labels, weights, matched = self.assign(anchors, truth, targets.labels[known])
+            positive = labels >= 0
+            wanted = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * positive[:, None]
+            focal = sigmoid_focal_loss(logits[n], wanted.to(logits.dtype), 0.25, 2.0)
+            totals["class"] = totals["class"] + (focal * weights[:, None]).sum()
+            count = int(positive.sum())
+            positives += count
+            # Sums over nothing keep the heads in the graph where no object is.
+            aim = encode(anchors[positive], truth[matched[positive]])
+            mine = deltas[n][positive]
+            turn = mine[:, 6] * 1.0
+            sine = torch.sin(turn) * torch.cos(aim[:, 6]), torch.cos(turn) * torch.sin(aim[:, 6])
+            mine = torch.cat([mine[:, :6], sine[0][:, None]], 1)
+            aim = torch.cat([aim[:, :6], sine[1][:, None]], 1)
+            totals["box"] = totals["box"] + F.smooth_l1_loss(mine, aim, beta=1 / 9, reduction="sum")
+            heading = truth[matched[positive], 6] % (2 * math.pi)
+            side = (heading / math.pi).floor().long().clamp(0, 1)
+            totals["direction"] = totals["direction"] + F.cross_entropy(
+                directions[n][positive], side, reduction="sum"
+            )
+        normal = max(positives, 1)
+        return {
+            "class": totals["class"] / normal,
+            "box": 2.0 * totals["box"] / normal,
+            "direction": 0.2 * totals["direction"] / normal,
+        }
+
+    def assign(
+        self, anchors: torch.Tensor, truth: torch.Tensor, classes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which anchor learns which object, class by class, by axis-nearest bird's-eye IoU.
+
+        Args:
+            anchors: (A, 7) of the network.
+            truth: (N, 7) in the network's form.
+            classes: (N,) int64.
+
+        Returns:
+            (A,) int64 class or -1, (A,) float32 weight of the class loss (0 between the limits),
+            (A,) int64 the object matched.
+        """
+        labels = anchors.new_full((len(anchors),), -1, dtype=torch.long)
+        weights = anchors.new_ones(len(anchors))
+        matched = torch.zeros_like(labels)
+        kinds = torch.arange(len(anchors), device=anchors.device) // len(_ROTATIONS)
+        kinds = kinds % len(self.config.classes)
+        for k, name in enumerate(self.config.classes):
+            objects = torch.nonzero(classes == k)[:, 0]
+            if not len(objects):
+                continue
+            own = torch.nonzero(kinds == k)[:, 0]
+            ious = box_iou(nearest_axis(anchors[own]), nearest_axis(truth[objects]))
+            best, which = ious.max(1)
+            anchor = ANCHORS[name]
+            positive = best >= anchor.positive
+            weights[own[(best >= anchor.negative) & ~positive]] = 0.0
+            # Every object has its best anchors, if they are not background by far.
+            top = ious.amax(0)
+            forced = (ious == top) & (top >= anchor.negative)
+            which = torch.where(forced.any(1), forced.float().argmax(1), which)
+            positive |= forced.any(1)
+            labels[own[positive]] = k
+            weights[own[positive]] = 1.0
+            matched[own] = objects[which]
+        return labels, weights, matched
+
+    def load_public_weights(self, path: str | Path) -> None:
+        """Load a state dictionary in the layout of the public pure-PyTorch implementation.
+
+        Raises:
+            InputError: the file is missing or does not fit.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError("there are no such weights", str(path), "check the path")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.load_state_dict(state)
+        except Exception as error:
+            # torch raises pickle, zip and runtime errors alike for files that are no weights.
+            line = str(error).splitlines()[0]
+            raise InputError(f"weights do not fit PointPillars: {line}", str(path), "") from None
+
+
+def nearest_axis(boxes: torch.Tensor) -> torch.Tensor:
+    """(N, 4) xyxy in the ground plane of (N, 7) network boxes, turned to the nearest axis."""
+    turned = torch.remainder(boxes[:, 6] + math.pi / 4, math.pi) >= math.pi / 2
+    along_x = torch.where(turned, boxes[:, 4], boxes[:, 3])
+    along_y = torch.where(turned, boxes[:, 3], boxes[:, 4])
+    half = torch.stack([along_x, along_y], 1) / 2
+    return torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)
+
+
+def encode(anchors: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """(N, 7) deltas that lead from anchors to boxes, both in the network's form."""
+    diagonal = torch.sqrt(anchors[:, 3] ** 2 + anchors[:, 4] ** 2)
+    middle = (boxes[:, 2] + boxes[:, 5] / 2) - (anchors[:, 2] + anchors[:, 5] / 2)
+    return torch.cat(
+        [
+            (boxes[:, :2] - anchors[:, :2]) / diagonal[:, None],
+            (middle / anchors[:, 5])[:, None],
+            torch.log(boxes[:, 3:6] / anchors[:, 3:6]),
+            boxes[:, 6:] - anchors[:, 6:],
+        ],
+        dim=1,
+    )
+
+
+def decode(anchors: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
+    """(N, 7) boxes in the network's form; the inverse of `encode`."""
+    diagonal = torch.sqrt(anchors[:, 3] ** 2 + anchors[:, 4] ** 2)
+    size = anchors[:, 3:6] * torch.exp(deltas[:, 3:6])
+    middle = deltas[:, 2] * anchors[:, 5] + anchors[:, 2] + anchors[:, 5] / 2
+    return torch.cat(
+        [
+            deltas[:, :2] * diagonal[:, None] + anchors[:, :2],
+            (middle - size[:, 2] / 2)[:, None],
+            size,
+            anchors[:, 6:] + deltas[:, 6:],
+        ],
+        dim=1,
+    )
+
+
+def to_lidar_boxes(boxes: torch.Tensor) -> torch.Tensor:
+    """(N, 7) network boxes to centre, length, width, height, yaw about +z."""
+    x, y, z, w, length, h, theta = boxes.unbind(1)
+    yaw = torch.remainder(-theta - math.pi / 2 + math.pi, 2 * math.pi) - math.pi
+    return torch.stack([x, y, z + h / 2, length, w, h, yaw], 1)
+
+
+def from_lidar_boxes(boxes: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_lidar_boxes`, up to whole turns."""
+    x, y, z, length, w, h, yaw = boxes.unbind(1)
+    return torch.stack([x, y, z - h / 2, w, length, h, -yaw - math.pi / 2], 1)

@@ -1,0 +1,244 @@
+"""PointPillars against slow references, and on a scene that it can learn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_models_shared import truth
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Calibration, Frame
+from amodal_core.geometry.boxes3d import corners, image_boxes
+from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.layers.box_silhouettes import silhouettes
+from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of
+from amodal_core.models.layers.rotated import iou_bev, rotated_nms
+from amodal_core.models.pointpillars import (
+    PointPillars,
+    PointPillarsConfig,
+    decode,
+    encode,
+    from_lidar_boxes,
+    nearest_axis,
+    to_lidar_boxes,
+)
+
+CALIBRATION = Calibration(
+    np.array([[200.0, 0, 160], [0, 200.0, 60], [0, 0, 1]]),
+    np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]),
+    320,
+    120,
+)
+SMALL = Grid(low=(0.0, -10.24, -3.0), high=(20.48, 10.24, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def cloud(n, grid=SMALL):
+    low, high = torch.tensor(grid.low), torch.tensor(grid.high)
+    xyz = low - 1 + torch.rand(n, 3) * (high - low + 2)
+    return torch.cat([xyz, torch.rand(n, 1)], 1)
+
+
+def slow_pillars(scan, grid, most):
+    """One point after the other, in the order of the scan."""
+    cells = {}
+    for point in scan.tolist():
+        if not all(a <= v < b for v, a, b in zip(point[:3], grid.low, grid.high, strict=True)):
+            continue
+        place = tuple(
+            int((np.float32(v) - np.float32(a)) / np.float32(grid.cell))
+            for v, a in zip(point[:2], grid.low[:2], strict=True)
+        )
+        if place not in cells:
+            if len(cells) == most:
+                continue
+            cells[place] = []
+        if len(cells[place]) < grid.most_points:
+            cells[place].append(point)
+    return cells
+
+
+@pytest.mark.parametrize("most", [40, 4000])
+def test_pillars_keep_the_first_points_and_the_first_pillars(most):
+    grid = replace(SMALL, cell=2.56, most_points=3, most_pillars=most)
+    scans = [cloud(400), torch.zeros(0, 4), cloud(50)]
+    pillars = pillars_of(scans, grid, training=False)
+    for number, scan in enumerate(scans):
+        expected = slow_pillars(scan, grid, most)
+        mine = pillars.scan == number
+        assert mine.sum() == len(expected)
+        for points, count, x, y in zip(
+            pillars.points[mine], pillars.counts[mine], pillars.column[mine], pillars.row[mine],
+            strict=True,
+        ):  # fmt: skip
+            wanted = torch.tensor(expected[int(x), int(y)])
+            assert count == len(wanted)
+            torch.testing.assert_close(points[:count], wanted)
+            assert not points[count:].any()
+
+
+def test_the_encoder_equals_the_nine_features_written_out():
+    grid = replace(SMALL, cell=2.56, most_points=4)
+    scan = cloud(60)
+    encoder = PillarEncoder(grid, channels=5).eval()
+    encoder.bn.running_mean.normal_()
+    image = encoder(pillars_of([scan], grid, training=False), 1)[0]
+    assert image.shape == (5, 8, 8)
+    weight = encoder.conv.weight[:, :, 0]
+    for (x, y), points in slow_pillars(scan, grid, 9999).items():
+        p = torch.tensor(points)
+        centre = torch.tensor(grid.low[:2]) + (torch.tensor([x, y]) + 0.5) * grid.cell
+        off = p[:, :2] - centre
+        features = torch.cat([off, p[:, 2:], p[:, :3] - p[:, :3].mean(0), off], 1)
+        empty = torch.zeros(grid.most_points - len(p), 9)
+        rows = torch.cat([features, empty]) @ weight.T
+        normed = (rows - encoder.bn.running_mean) / torch.sqrt(encoder.bn.running_var + 1e-3)
+        torch.testing.assert_close(image[:, y, x], normed.relu().amax(0), atol=1e-4, rtol=1e-4)
+
+
+def test_rotated_overlap_equals_opencv():
+    a, b = torch.rand(40, 5), torch.rand(30, 5)
+    for boxes in (a, b):
+        boxes *= torch.tensor([10.0, 10, 4, 2, 6.28])
+        boxes += torch.tensor([0.0, 0, 1, 1, -3.14])
+    ours = iou_bev(a, b)
+    for i, one in enumerate(a.tolist()):
+        for j, two in enumerate(b.tolist()):
+            rects = [((r[0], r[1]), (r[2], r[3]), math.degrees(r[4])) for r in (one, two)]
+            kind, points = cv2.rotatedRectangleIntersection(*rects)
+            shared = cv2.contourArea(cv2.convexHull(points)) if kind else 0.0
+            union = one[2] * one[3] + two[2] * two[3] - shared
+            assert ours[i, j] == pytest.approx(shared / union, abs=2e-4)
+    torch.testing.assert_close(iou_bev(a, a).diagonal(), torch.ones(40))
+
+
+def test_suppression_keeps_the_best_of_each_pile():
+    boxes = torch.tensor([[0.0, 0, 4, 2, 0], [0.2, 0, 4, 2, 0.1], [9, 0, 4, 2, 1], [0, 0, 4, 2, 3]])
+    scores = torch.tensor([0.5, 0.9, 0.3, 0.8])
+    assert rotated_nms(boxes, scores, 0.1).tolist() == [1, 2]
+    assert rotated_nms(boxes[:0], scores[:0], 0.1).tolist() == []
+
+
+def test_deltas_and_headings_invert():
+    boxes = torch.rand(50, 7) * 4 + 1
+    anchors = torch.rand(50, 7) * 4 + 1
+    torch.testing.assert_close(decode(anchors, encode(anchors, boxes)), boxes)
+    ours = torch.cat([boxes[:, :6], torch.rand(50, 1) * 6 - 3], 1)
+    torch.testing.assert_close(to_lidar_boxes(from_lidar_boxes(ours)), ours)
+
+
+def test_a_kitti_rotation_of_minus_half_pi_drives_along_x():
+    box = torch.tensor([[10.0, 2, -1.7, 1.6, 3.9, 1.5, -math.pi / 2]])
+    ours = to_lidar_boxes(box)[0]
+    assert ours.tolist() == pytest.approx([10, 2, -0.95, 3.9, 1.6, 1.5, 0], abs=1e-5)
+    corner = corners(ours[None].numpy())[0]
+    assert np.ptp(corner[:, 0]) == pytest.approx(3.9, abs=1e-4)
+    flat = nearest_axis(box)[0]
+    assert flat[2] - flat[0] == pytest.approx(3.9)
+
+
+def test_silhouettes_are_the_projected_boxes_and_the_nearer_hides_the_farther():
+    boxes = torch.tensor(
+        [[20.0, 0, 0, 4, 2, 2, 0], [10, 0, 0, 4, 2, 2, 0], [-10, 0, 0, 4, 2, 2, 0]]
+    )
+    seen = silhouettes(boxes, CALIBRATION, torch.ones(2), (120, 320), 28)
+    assert seen.rows.tolist() == [0, 1]
+    np.testing.assert_allclose(seen.boxes, image_boxes(boxes.numpy(), CALIBRATION)[:2], atol=1e-3)
+    assert (seen.amodal > 0).flatten(1).any(1).all()
+    assert not (seen.visible[0] > 0).any()
+    assert torch.equal(seen.visible[1], seen.amodal[1])
+    assert seen.depths.tolist() == [20, 10]
+
+
+def scene():
+    """A car of points on the ground, and its frame."""
+    box = np.array([[8.0, 1.0, -0.9, 3.9, 1.6, 1.5, 0.3]], np.float32)
+    unit = torch.rand(600, 3).numpy() - 0.5
+    local = unit * box[0, 3:6]
+    c, s = math.cos(0.3), math.sin(0.3)
+    xyz = local @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + box[0, :3]
+    ground = cloud(2000).numpy()
+    ground[:, 2] = -1.7
+    points = np.concatenate([np.c_[xyz, np.full(600, 0.5)], ground]).astype(np.float32)
+    image = np.zeros((120, 320, 3), np.uint8)
+    frame = Frame(1, image=image, points=points, calibration=CALIBRATION)
+    x0, y0, x1, y1 = image_boxes(box, CALIBRATION)[0].astype(int)
+    tracks = truth((120, 320), [(x0, y0, x1, y1)])
+    tracks.boxes3d = box
+    tracks.class_ids = np.array([2])
+    return frame, targets_of(tracks), box[0]
+
+
+def config(**changes):
+    return PointPillarsConfig(grid=SMALL, **changes)
+
+
+@pytest.mark.slow
+def test_it_learns_a_car_to_a_few_centimetres():
+    frame, targets, box = scene()
+    batch = make_batch([frame], [targets])
+    model = PointPillars(config()).train()
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    for _ in range(60):
+        losses = model.losses(batch)
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        optimiser.step()
+    # Norms follow slowly (momentum .01) what so few steps have changed.
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.losses(batch)
+    (instances,) = model.infer([frame])
+    assert model.classes[int(instances.class_ids[0])] == "car"
+    with torch.inference_mode():
+        found = model.eval().detect3d([torch.from_numpy(frame.points)])[0]
+    assert found.scores[0] > 0.3
+    np.testing.assert_allclose(found.boxes[0, :6], box[:6], atol=0.35)
+    off = (float(found.boxes[0, 6]) - box[6] + math.pi / 2) % math.pi - math.pi / 2
+    assert abs(off) < 0.2
+
+
+def test_empty_scans_and_scans_without_objects_are_fine():
+    frame, targets, _ = scene()
+    nothing = replace(frame, points=np.zeros((0, 4), np.float32))
+    model = PointPillars(config()).train()
+    empty = targets.select(torch.zeros(1, dtype=torch.bool))
+    losses = model.losses(make_batch([nothing, frame], [empty, empty]))
+    assert all(torch.isfinite(v) for v in losses.values())
+    sum(losses.values()).backward()
+    assert [len(r) for r in model.infer([nothing])] == [0]
+
+
+def test_public_weights_load_by_their_names_and_others_are_refused(tmp_path):
+    model = PointPillars(config())
+    names = set(model.state_dict())
+    assert {
+        "pillar_encoder.conv.weight",
+        "pillar_encoder.bn.running_mean",
+        "backbone.multi_blocks.2.15.weight",
+        "neck.decoder_blocks.1.0.weight",
+        "head.conv_dir_cls.bias",
+    } <= names
+    torch.save(model.state_dict(), tmp_path / "epoch.pth")
+    other = PointPillars(config())
+    other.load_public_weights(tmp_path / "epoch.pth")
+    assert torch.equal(other.head.conv_cls.weight, model.head.conv_cls.weight)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="do not fit"):
+        other.load_public_weights(tmp_path / "other.pth")
+
+
+def test_classes_without_anchors_are_an_error():
+    with pytest.raises(InputError, match="tram"):
+        PointPillars(config(classes=("car", "tram")))
