@@ -258,6 +258,13 @@ def test_low_scores_prolong_tracks_but_begin_none() -> None:
     assert not any(t.coasted.any() for t in fading)
 
 
+def test_a_hidden_object_ends_when_most_of_it_has_left_the_image() -> None:
+    tracks = play(lambda k: [lorry(280, 120), car(120 + 6 * k)], 70)
+    assert any(t.coasted.any() for t in tracks)
+    last = max(k for k, t in enumerate(tracks) if 1 in t.ids)
+    assert last in (43, 44)  # 30 % of its 40 pixels are left at x = 388, none at 400 in frame 46
+
+
 def test_faint_sights_do_not_confirm_a_track() -> None:
     tracks = play(lambda k: [lorry(200), car(50, score=0.9 if k == 5 else 0.2)], 20)
     assert {i for t in tracks for i in t.ids.tolist()} == {0}
@@ -385,6 +392,7 @@ def random_instances(rng: np.random.Generator, n: int) -> Instances:
     """Anything that a bad model may say."""
     corner = rng.uniform(-20, 110, (n, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(0, 60, (n, 2))], 1)
+    boxes[rng.random(n) < 0.05] = np.nan
     amodal = RleMasks.from_boxes(boxes, (90, 120))
     visible = amodal.layered(rng.permutation(n))
     return Instances(

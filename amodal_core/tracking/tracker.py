@@ -83,7 +83,7 @@ class Tracker:
         """The tracks of the next frame; call it for empty frames, too.
 
         Args:
-            instances: detections, on any device.
+            instances: detections, on any device; those with boxes that are not finite are ignored.
             stamp: nanoseconds. Earlier than the last one: time jumped back, all tracks end; ids
                 go on, so that none is used twice.
             frame: what the sensors saw; its depth tells free space from a hidden object.
@@ -105,6 +105,7 @@ class Tracker:
         self._stamp, self._size = stamp, seen.size
         self._frame += 1
         worth = np.asarray(seen.scores) >= self.config.low_score
+        worth &= np.isfinite(np.asarray(seen.amodal_boxes)).all(axis=1)
         if not worth.all():
             seen = seen[np.flatnonzero(worth)]
         book = self._book if self._book is not None else Book.begun(seen[:0], stamp, 0)
