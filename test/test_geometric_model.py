@@ -51,6 +51,7 @@ def test_it_is_a_model_and_the_registry_knows_it():
     model = create("geometric", device="cpu")
     assert isinstance(model, Model)
     assert model.inputs == {"points", "calibration"}
+    assert model.optional == {"image"}
     assert model.classes == ("car", "truck", "pedestrian", "cyclist", "other")
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NEAR = 0.1
 """Metres; points that are not farther than this along the optical axis are dropped."""
 
+_SPARE = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class Projection:
@@ -165,13 +167,14 @@ def _project_torch(points: torch.Tensor, calibration: Calibration, near: float) 
     u, v = (torch.where(inside, t, 0.0).long() for t in (u, v))
     shown = torch.where(inside, depth, 0.0).float()
     # One integer orders by depth, then by index: positive floats sort as their bit patterns do. The
-    # points outside go to one cell beyond the image, so that no step needs to wait for the host.
+    # points outside go to cells beyond the image, so that no step needs to wait for the host; to
+    # many cells, since a GPU's atomic operations on one would wait for each other.
     order = torch.arange(n, device=device)
     key = (shown.view(torch.int32).long() << 32) | order
-    cell = torch.where(inside, v * width + u, height * width)
+    cell = torch.where(inside, v * width + u, height * width + order % _SPARE)
     none = torch.iinfo(torch.int64).max
-    best = torch.full((height * width + 1,), none, dtype=torch.int64, device=device)
-    best = best.scatter_reduce(0, cell, key, "amin")[:-1]
+    best = torch.full((height * width + _SPARE,), none, dtype=torch.int64, device=device)
+    best = best.scatter_reduce(0, cell, key, "amin")[:-_SPARE]
     hit = best != none
     image = torch.where(hit, best >> 32, 0).int().view(torch.float32)
     index = torch.where(hit, best & 0xFFFFFFFF, -1).int()

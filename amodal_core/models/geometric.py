@@ -61,6 +61,7 @@ class Geometric:
 
     name = "geometric"
     inputs = frozenset({"points", "calibration"})
+    optional = frozenset({"image"})  # tells heights where the scan ends
     classes = CLASSES
 
     def __init__(
@@ -89,9 +90,9 @@ class Geometric:
             if frame.points is None or calibration is None:
                 report.warnings.append("geometric: no points or no calibration in this frame")
             return Instances.empty(frame.size)
-        finite = np.isfinite(points).all(axis=1)
-        if not finite.all():
-            points = points[finite]
+        # A sum tells in one pass whether any value is bad; most scans have none.
+        if not np.isfinite(points.sum()):
+            points = points[np.isfinite(points).all(axis=1)]
         points = np.ascontiguousarray(points, np.float32)
         if not len(points):
             return Instances.empty(frame.size)
