@@ -19,7 +19,7 @@ import pytest
 import rclpy
 
 ROOT = Path(amodal_ros.__file__).resolve().parents[1]
-_PREAMBLE = """
+PREAMBLE = """
 import json, sys
 import amodal_ros, rclpy
 from rclpy.executors import ExternalShutdownException
@@ -39,11 +39,12 @@ def next_domain() -> int:
 class Peer:
     """A process that runs Python code and prints JSON lines with say()."""
 
+    preamble = PREAMBLE
+
     def __init__(self, domain: int, code: str, *args: str) -> None:
-        environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PREAMBLE + textwrap.dedent(code), *args],
-            env=environment,
+            self.command(self.preamble + textwrap.dedent(code), *args),
+            env=self.environment(domain),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,6 +57,18 @@ class Peer:
         ]
         for thread in self._threads:
             thread.start()
+
+    def environment(self, domain: int) -> dict[str, str]:
+        """Its environment variables."""
+        return {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONPATH": str(ROOT)}
+
+    def command(self, code: str, *args: str) -> list[str]:
+        """The command line that runs the code."""
+        return [sys.executable, "-c", code, *args]
+
+    def silent(self) -> bool:
+        """Whether it has said nothing new."""
+        return self._said.empty()
 
     def _listen(self) -> None:
         for line in self.process.stdout:
