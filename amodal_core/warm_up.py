@@ -6,17 +6,27 @@ seconds, for which a vehicle would be blind.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from amodal_core.frame import Calibration, Frame
+from amodal_core.frame import Calibration, Frame, Instances
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.tracking import Tracker
 
 _GROUND = -1.73  # metres, of a LiDAR on a car's roof
-# Distance of a surface that faces the LiDAR, and its reach to the left, right and up, metres.
-_SURFACES = ((9.0, -1.0, 0.9, -0.2), (15.0, 2.0, 3.9, -0.1), (24.0, -5.0, -4.4, 0.0))
+# Two cars, a truck and a pedestrian: the distance of the surface that faces the LiDAR, its reach to
+# the right and left, and its upper edge, metres.
+_SURFACES = (
+    (9.0, -1.0, 0.9, -0.2),
+    (15.0, 2.0, 3.9, -0.1),
+    (30.0, 11.0, 13.3, 1.0),
+    (24.0, -9.0, -8.4, 0.0),
+)
 
 
 def warm_up_frame(height: int = 375, width: int = 1242) -> Frame:
-    """A road with three objects, as a 64-beam LiDAR sees it; the image is grey.
+    """A road with four objects, as a 64-beam LiDAR sees it; the image is grey.
 
     Args:
         height: of the image, pixels.
@@ -48,4 +58,41 @@ def warm_up_frame(height: int = 375, width: int = 1242) -> Frame:
         points=points,
         calibration=Calibration(K, camera_from_lidar, width, height),
         points_stamp=1,
+    )
+
+
+def warm_up_tracker() -> None:
+    """Take a tracker of its own through detections, an occlusion and an empty frame."""
+    tracker = Tracker()
+    size = (60, 100)
+    depth = np.zeros(size, np.float32)
+    near, far = (20, 10, 60, 50), (30, 20, 80, 45)
+    for k, boxes in enumerate([(near, far)] * 3 + [(near,)] * 2 + [()]):
+        tracker.step(
+            _rectangles(size, boxes), 1 + k * 100_000_000, Frame(1 + k * 100_000_000, depth=depth)
+        )
+
+
+def _rectangles(size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]]) -> Instances:
+    """Objects that fill boxes, the first one nearest."""
+    n = len(boxes)
+    amodal = np.zeros((n, *size), bool)
+    for mask, (x0, y0, x1, y1) in zip(amodal, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    visible = amodal.copy()
+    for k in range(1, n):
+        visible[k] &= ~visible[:k].any(axis=0)
+    xyxy = np.array(boxes, np.float32).reshape(n, 4)
+    rates = 1 - visible.sum(axis=(1, 2)) / np.maximum(amodal.sum(axis=(1, 2)), 1)
+    return Instances(
+        size=size,
+        amodal_boxes=xyxy,
+        visible_boxes=xyxy,
+        scores=np.full(n, 0.9, np.float32),
+        class_ids=np.zeros(n, np.int64),
+        amodal=RleMasks.from_dense(amodal),
+        visible=RleMasks.from_dense(visible),
+        occlusion_rates=rates.astype(np.float32),
+        depths=10 + 5 * np.arange(n, dtype=np.float32),
+        occluders=np.tri(n, k=-1, dtype=bool),
     )

@@ -54,7 +54,7 @@ class Player(BaseNode):
             ),
             Parameter(
                 "wait_timeout",
-                120.0,
+                300.0,
                 "Seconds to wait for them before giving up.",
                 low=0.0,
                 high=3600.0,
@@ -78,7 +78,8 @@ class Player(BaseNode):
 
     def __init__(self, **kwargs: Any) -> None:
         self._answered = threading.Condition()
-        self._open: dict[int, None] = {}
+        # Frames without an answer, and whether time still waits for it.
+        self._open: dict[int, bool] = {}
         self._answers = 0
         self._frames = 0
         self._held = 0.0
@@ -178,7 +179,7 @@ class Player(BaseNode):
             self._wait_until(begin, first, raw.stamp, rate)
             if raw.topic == frames:
                 with self._answered:
-                    self._open[_header_stamp(raw)] = None
+                    self._open[_header_stamp(raw)] = True
                     self._frames += 1
             self._bag_outputs[raw.topic].publish(bytes(raw.data))
             self._played_until = raw.stamp
@@ -199,13 +200,13 @@ class Player(BaseNode):
         """Hold time while too many frames are unanswered; seconds that it took."""
         begin = time.monotonic()
         with self._answered:
-            while limit and len(self._open) >= limit:
+            while limit and sum(self._open.values()) >= limit:
                 _check(self)
                 if not self._answered.wait(0.1) and (
                     time.monotonic() - begin > self.value("drain_timeout")
                 ):
-                    self.warn("hold", f"no answer to {len(self._open)} frames: going on without")
-                    self._open.clear()
+                    self.warn("hold", f"no answer yet to {len(self._open)} frames: going on")
+                    self._open = dict.fromkeys(self._open, False)
         took = time.monotonic() - begin
         self._held += took
         return took

@@ -17,6 +17,7 @@ from amodal_core.bags.sensors import read_depth
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.sync import MatchedSet
 from amodal_core.tracking.tracker import Tracker, TrackerConfig
+from amodal_core.warm_up import warm_up_tracker
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter
@@ -117,6 +118,7 @@ class Tracking(SyncedNode):
         """Set up the tracker."""
         self._tracker = Tracker(TrackerConfig(**{p.name: self.value(p.name) for p in _TRACKER}))
         self._classes: dict[int, str] = {}
+        warm_up_tracker()
         super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
