@@ -1,0 +1,1 @@
+"""Synthetic drives: procedural streets rendered with exact truth."""

@@ -21,7 +21,7 @@ _DEEP = 64
 
 @njit(cache=True)
 def build(low, high):  # type: ignore[no-untyped-def]
-    """Nodes over boxes (N, 3) float32: bounds (M, 6), links (M, 2), order (N,); splits by binned SAH."""
+    """Nodes over boxes (N, 3) float32: bounds (M, 6), links (M, 2), order (N,); binned SAH."""
     n = len(low)
     order = np.arange(n)
     bounds = np.empty((max(2 * n, 1), 6), np.float32)
@@ -121,7 +121,7 @@ def _box(bounds, node, o, inverse, limit):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _hole(uv, t, u, v, alpha, layer):  # type: ignore[no-untyped-def]
-    """Whether a hit at barycentrics u, v of triangle t falls in a hole of its texture (bilinear)."""
+    """Whether a hit at barycentrics u, v of triangle t lies in a hole of its texture."""
     size = alpha.shape[1]
     x = (uv[t, 0, 0] * (1 - u - v) + uv[t, 1, 0] * u + uv[t, 2, 0] * v) * size - 0.5
     y = (uv[t, 0, 1] * (1 - u - v) + uv[t, 1, 1] * u + uv[t, 2, 1] * v) * size - 0.5
@@ -139,9 +139,9 @@ def _hole(uv, t, u, v, alpha, layer):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _shape(
+def _shape(  # type: ignore[no-untyped-def]
     bounds, links, order, root, first, corners, uv, layers, alpha, o, d, inverse, stack, limit
-):  # type: ignore[no-untyped-def]
+):
     """Closest triangle of one shape along a ray: distance and triangle, (limit, -1) for none."""
     for k in range(3):
         inverse[k] = 1.0 / d[k] if abs(d[k]) > 1e-12 else 1e12
@@ -200,10 +200,29 @@ def _shape(
 
 
 @njit(cache=True, nogil=True)
-def cast(
-    top_bounds, top_links, top_order, inverses, velocities, roots, firsts,
-    bounds, links, order, corners, uv, layers, alpha, origins, directions, delays, limit, distance, instance, triangle,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+def cast(  # type: ignore[no-untyped-def]
+    top_bounds,
+    top_links,
+    top_order,
+    inverses,
+    velocities,
+    roots,
+    firsts,
+    bounds,
+    links,
+    order,
+    corners,
+    uv,
+    layers,
+    alpha,
+    origins,
+    directions,
+    delays,
+    limit,
+    distance,
+    instance,
+    triangle,
+):
     """Closest hits of rays (R, 3) float64; fills distance, instance and triangle (-1 = none).
 
     A ray is cast `delays[r]` seconds after the instances' poses: each is moved by its velocity.
@@ -336,9 +355,15 @@ class Hits:
 
 
 def cast_rays(
-    library: Library, shapes: Sequence[int], poses: np.ndarray, velocities: np.ndarray, origins: np.ndarray,
-    directions: np.ndarray, delays: np.ndarray, limit: float,
-) -> Hits:  # fmt: skip
+    library: Library,
+    shapes: Sequence[int],
+    poses: np.ndarray,
+    velocities: np.ndarray,
+    origins: np.ndarray,
+    directions: np.ndarray,
+    delays: np.ndarray,
+    limit: float,
+) -> Hits:
     """Cast rays at instances of a library's shapes.
 
     Args:
@@ -360,14 +385,30 @@ def cast_rays(
     slack = np.abs(velocities) * span + 1e-3
     low = (world.min(axis=1) - slack).astype(np.float32)
     high = (world.max(axis=1) + slack).astype(np.float32)
-    top = build(low, high)
+    top_bounds, top_links, top_order = build(low, high)
     rays = len(origins)
     hits = Hits(np.empty(rays), np.empty(rays, np.int64), np.empty(rays, np.int64))
     cast(
-        *top, np.linalg.inv(poses), np.ascontiguousarray(velocities, np.float64),
-        np.array([s.root for s in used]), np.array([s.first for s in used]),
-        library.bounds, library.links, library.order, library.corners, library.uvs, library.layers, library.alpha,
-        np.ascontiguousarray(origins, np.float64), np.ascontiguousarray(directions, np.float64),
-        np.ascontiguousarray(delays, np.float64), float(limit), hits.distance, hits.instance, hits.triangle,
-    )  # fmt: skip
+        top_bounds,
+        top_links,
+        top_order,
+        np.linalg.inv(poses),
+        np.ascontiguousarray(velocities, np.float64),
+        np.array([s.root for s in used]),
+        np.array([s.first for s in used]),
+        library.bounds,
+        library.links,
+        library.order,
+        library.corners,
+        library.uvs,
+        library.layers,
+        library.alpha,
+        np.ascontiguousarray(origins, np.float64),
+        np.ascontiguousarray(directions, np.float64),
+        np.ascontiguousarray(delays, np.float64),
+        float(limit),
+        hits.distance,
+        hits.instance,
+        hits.triangle,
+    )
     return hits

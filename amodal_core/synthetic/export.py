@@ -26,7 +26,6 @@ from amodal_core.synthetic.truth import CLASSES, TrackBook
 
 GROUND_TRUTH = "/ground_truth"
 FORMATS = ("bag", "kins", "asd", "kitti")
-# Where the car's base stands under the LiDAR, in metres: on the road, below its middle.
 _Row = tuple[SyntheticFrame, Tracks]
 
 
@@ -43,7 +42,9 @@ def write_bag(
     lidar_height: float,
     note: Callable[[SyntheticFrame, Tracks], None],
 ) -> None:
-    """Write one sequence as a compressed MCAP bag: KITTI's topics, the car's pose on /tf and /ground_truth.
+    """Write one sequence as a compressed MCAP bag.
+
+    KITTI's topics, the car's pose on /tf, the truth on /ground_truth.
 
     Raises:
         InputError: something lies at `path`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -102,9 +103,14 @@ class Drive:
         depth = np.rint(rendered.depth * DEPTH_SCALE)
         depth = np.where(depth < 65536, depth, 0).astype(np.uint16)
         return SyntheticFrame(
-            frame, depth, cloud.ids, frame_truth(self.scene, rendered, index), self.scene.world_from_lidar[index],
-            self.scene.light.kind, self.scene.kind,
-        )  # fmt: skip
+            frame,
+            depth,
+            cloud.ids,
+            frame_truth(self.scene, rendered, index),
+            self.scene.world_from_lidar[index],
+            self.scene.light.kind,
+            self.scene.kind,
+        )
 
     def _moves(self, index: int) -> np.ndarray:
         """(A + 1, 4, 4) camera_next_from_camera_now of each actor's points over one frame."""
@@ -129,7 +135,7 @@ def save_frame(path: Path, made: SyntheticFrame) -> None:
     assert made.frame.points is not None
     assert made.frame.calibration is not None
     truth = made.truth
-    masks = {}
+    masks: dict[str, Any] = {}
     for name, rle in (("amodal", truth.amodal), ("visible", truth.visible)):
         masks[name] = np.frombuffer(b"".join(rle.counts), np.uint8)
         masks[f"{name}_ends"] = np.cumsum([len(c) for c in rle.counts], dtype=np.int64)
@@ -170,7 +176,7 @@ def load_frame(path: Path) -> SyntheticFrame:
         stamp = int(data["stamp"])
         frame = Frame(
             stamp,
-            image=np.ascontiguousarray(cv2.imdecode(data["image"], cv2.IMREAD_COLOR)[..., ::-1]),
+            image=np.ascontiguousarray(_decoded(data["image"])[..., ::-1]),
             points=data["points"],
             calibration=Calibration(data["K"], data["camera_from_lidar"], width, height),
             points_stamp=stamp,
@@ -187,7 +193,7 @@ def load_frame(path: Path) -> SyntheticFrame:
         light, street = (str(k) for k in data["kinds"])
         return SyntheticFrame(
             frame,
-            cv2.imdecode(data["depth"], cv2.IMREAD_UNCHANGED),
+            _decoded(data["depth"]),
             data["point_ids"],
             truth,
             data["world_from_lidar"],
@@ -198,3 +204,9 @@ def load_frame(path: Path) -> SyntheticFrame:
 
 def _png(image: np.ndarray) -> np.ndarray:
     return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+
+
+def _decoded(png: np.ndarray) -> np.ndarray:
+    image = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image

@@ -87,7 +87,8 @@ def generate(
         progress: is called with (frames done, frames in all).
 
     Raises:
-        InputError: something lies at `out`, an unfinished run of other options lies beside it, no EGL.
+        InputError: something lies at `out`, an unfinished run of other options lies beside it, or
+            there is no EGL.
     """
     if options.format not in FORMATS:
         raise InputError(
@@ -146,7 +147,7 @@ def _render(
     before = {k: os.environ.get(k) for k in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
     try:
-        with context.Pool(min(workers, len(left)), maxtasksperchild=1) as pool:
+        with context.Pool(min(workers, len(left)), maxtasksperchild=8) as pool:
             waiting = [pool.apply_async(render_sequence, (work, options, k)) for k in left]
             while waiting:
                 for job in [j for j in waiting if j.ready()]:

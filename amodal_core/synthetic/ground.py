@@ -1,4 +1,4 @@
-"""The surface of a street: carriageway, kerbs, sidewalks, verges, crossings and paint on the road."""
+"""The surface of a street: carriageway, kerbs, sidewalks, verges, and paint on the road."""
 
 from __future__ import annotations
 
@@ -41,10 +41,14 @@ def strip(
     uvs = np.stack([grid_s, grid_d + height], axis=-1).reshape(-1, 2) / texel
     n = len(positions)
     return Mesh(
-        positions.astype(np.float32), normals.astype(np.float32), uvs.astype(np.float32),
-        np.tile(colours, (len(s), 1)).astype(np.uint8), np.full(n, material, np.uint8), np.zeros(n, np.uint8),
+        positions.astype(np.float32),
+        normals.astype(np.float32),
+        uvs.astype(np.float32),
+        np.tile(colours, (len(s), 1)).astype(np.uint8),
+        np.full(n, material, np.uint8),
+        np.zeros(n, np.uint8),
         triangles.astype(np.int32),
-    )  # fmt: skip
+    )
 
 
 def _shades(tones: list[tuple[int, int]]) -> np.ndarray:
@@ -246,10 +250,11 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
         )
 
     plain = street.kind == "residential"
-    dashes: list[tuple[float, float, float]] = []
-    for side in (1, -1):
-        for k in range(1, street.lanes):
-            dashes.append((side * (street.median / 2 + k * street.lane_width), 4.0, 8.0))
+    dashes: list[tuple[float, float, float]] = [
+        (side * (street.median / 2 + k * street.lane_width), 4.0, 8.0)
+        for side in (1, -1)
+        for k in range(1, street.lanes)
+    ]
     if street.median == 0 and not plain:
         dashes.append((0.0, 3.0, 6.0) if street.lanes == 1 else (0.0, 12.0, 12.0))
     edge = street.median / 2 + street.lanes * street.lane_width
@@ -303,8 +308,6 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
                     3.0,
                 ),
             )
-            for d in (sign * (street.kerb + 3.0), sign * (street.kerb + 3.6)):
-                del d
             stop = sign * (street.kerb + 1.2)
             span = (
                 np.array([j.s - j.half + 0.3, j.s])

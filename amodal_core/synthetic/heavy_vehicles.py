@@ -87,9 +87,10 @@ def hull(
 
 def _axles(
     at: list[float], width: float, radius: float, thickness: float, parts: int
-) -> tuple[list, list]:
+) -> tuple[list[Mesh], list[np.ndarray]]:
     """Wheels on both sides of the axles; at most `parts` of them turn on their own part."""
-    meshes, joints = [], []
+    meshes: list[Mesh] = []
+    joints: list[np.ndarray] = []
     for x in at:
         for side in (1, -1):
             centre = np.array([x, side * (width / 2 - thickness / 2 - 0.02), radius])
@@ -121,9 +122,18 @@ def truck(rng: np.random.Generator, kind: str) -> Asset:
     total = cargo + cab_length + 0.45
     front = total / 2
     cab = hull(
-        cab_length, width * 0.97, 0.42, cab_high, Material.PAINT, Material.TRUCK_FRONT, Material.PAINT,
-        corner=0.22, rake=0.3,
-    ).placed(np.array([[1, 0, 0, front - cab_length / 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))  # fmt: skip
+        cab_length,
+        width * 0.97,
+        0.42,
+        cab_high,
+        Material.PAINT,
+        Material.TRUCK_FRONT,
+        Material.PAINT,
+        corner=0.22,
+        rake=0.3,
+    ).placed(
+        np.array([[1, 0, 0, front - cab_length / 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    )
     pieces = [cab]
     for side in (1, -1):
         x0, z0 = front - cab_length * 0.52, 0.42 + (cab_high - 0.42) * 0.55
@@ -184,15 +194,10 @@ def truck(rng: np.random.Generator, kind: str) -> Asset:
                 (cargo, width, 0.18), (middle, 0, body_low), Material.WOOD, (200, 200, 200), texel=2
             )
         )
-        for y in (-width / 2, width / 2):
-            pieces.append(
-                box(
-                    (cargo, 0.05, 0.45),
-                    (middle, y, body_low + 0.3),
-                    Material.METAL,
-                    (170, 172, 174),
-                )
-            )
+        pieces += [
+            box((cargo, 0.05, 0.45), (middle, y, body_low + 0.3), Material.METAL, (170, 172, 174))
+            for y in (-width / 2, width / 2)
+        ]
         pieces.append(
             box(
                 (0.05, width, 0.45),
@@ -211,13 +216,13 @@ def truck(rng: np.random.Generator, kind: str) -> Asset:
         )
         for _ in range(int(rng.integers(2, 6))):
             size = rng.uniform((0.6, 0.6, 0.4), (2.2, 1.9, 1.3))
-            at = (
+            spot = (
                 middle + rng.uniform(-0.4, 0.4) * (cargo - size[0]),
                 0,
                 body_low + 0.09 + size[2] / 2,
             )
             tone = tuple(int(c) for c in rng.integers(60, 200, 3))
-            pieces.append(box(size, at, Material.WOOD, tone))
+            pieces.append(box(size, spot, Material.WOOD, tone))
     else:
         high = rng.uniform(3.4, 3.95) if artic else rng.uniform(2.9, 3.5)
         side = Material.TARP if kind in ("tarp", "artic") else Material.PLASTER
@@ -271,9 +276,14 @@ def truck(rng: np.random.Generator, kind: str) -> Asset:
     mesh = grounded(merged([*pieces, *wheels]), 0.9, 0.5)
     low, top = mesh.bounds
     return Asset(
-        f"truck_{kind}", "truck", mesh, (float(top[0] - low[0]), width, float(top[2])), Motion.WHEELS,
-        np.stack([np.zeros(3), *joints]), 0.5,
-    )  # fmt: skip
+        f"truck_{kind}",
+        "truck",
+        mesh,
+        (float(top[0] - low[0]), width, float(top[2])),
+        Motion.WHEELS,
+        np.stack([np.zeros(3), *joints]),
+        0.5,
+    )
 
 
 def bus(rng: np.random.Generator) -> Asset:

@@ -43,7 +43,12 @@ class LidarOptions:
 
 @dataclass(eq=False)
 class Scan:
-    """points (N, 4) float32 in the LiDAR frame with intensity 0-1; ids (N,) int32, 0 = background."""
+    """One turn.
+
+    Attributes:
+        points: (N, 4) float32, LiDAR frame, intensity 0-1.
+        ids: (N,) int32 actor ids, 0 = background.
+    """
 
     points: np.ndarray
     ids: np.ndarray
@@ -76,7 +81,10 @@ class Caster:
         self.library = Library(meshes, texture_seed)
 
     def instances(self, frame: int) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-        """Shape, pose (I, 4, 4), velocity (I, 3) and actor id (I,) of each instance; the first is the street."""
+        """Shape, pose (I, 4, 4), velocity (I, 3) and actor id (I,) of each instance.
+
+        The first is the street.
+        """
         shapes, poses, velocities, ids = [0], [np.eye(4)], [np.zeros(3)], [0]
         for actor in self.scene.actors:
             matrices = actor.parts(frame)
@@ -153,7 +161,7 @@ def scan(caster: Caster, frame: int, options: LidarOptions, rng: np.random.Gener
 
 
 def _sensor_poses(way: np.ndarray, frame: int, delay: np.ndarray, period: float) -> np.ndarray:
-    """(C, 4, 4) the sensor's poses at moments around a frame; moves and turns evenly between frames."""
+    """(C, 4, 4) the sensor's poses around a frame; it moves and turns evenly between frames."""
     now = way[frame]
     if len(way) < 2 or not delay.any():
         return np.broadcast_to(now, (len(delay), 4, 4))
@@ -173,9 +181,10 @@ def _sensor_poses(way: np.ndarray, frame: int, delay: np.ndarray, period: float)
 def cast_pixels(
     caster: Caster, frame: int, K: np.ndarray, camera_from_lidar: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Actor ids (P,) and depths (P,) along the optical axis of pixels (P, 2) u, v: the slow reference.
+    """Actor ids (P,) and depths (P,) along the optical axis of pixels (P, 2) u, v.
 
-    Independent of the renderer: it casts a ray through each pixel's centre; 0 where it meets nothing.
+    The slow reference, independent of the renderer: a ray through each pixel's centre; 0 where it
+    meets nothing.
     """
     world_from_camera = caster.scene.world_from_lidar[frame] @ np.linalg.inv(camera_from_lidar)
     rays = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1) @ np.linalg.inv(K).T

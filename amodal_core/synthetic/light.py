@@ -9,7 +9,7 @@ import numpy as np
 
 from amodal_core.synthetic.textures import noise
 
-SKY_SIZE = (2048, 1024)
+SKY_SIZE = (1024, 512)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,45 +46,65 @@ def make_light(rng: np.random.Generator, kind: str | None = None) -> Light:
     """Light of a random hour; `kind` fixes it to sun, overcast or dusk."""
     kind = kind or str(rng.choice(["sun", "sun", "sun", "overcast", "overcast", "dusk"]))
     azimuth = rng.uniform(0, 2 * np.pi)
-    elevation = np.radians(
-        {"sun": rng.uniform(24, 58), "overcast": 55.0, "dusk": rng.uniform(4, 10)}[kind]
-    )
-    sun = np.array(
-        [
-            np.cos(azimuth) * np.cos(elevation),
-            np.sin(azimuth) * np.cos(elevation),
-            np.sin(elevation),
-        ]
-    )
+    heights = {"sun": rng.uniform(24, 58), "overcast": 55.0, "dusk": rng.uniform(4, 10)}
+    elevation = np.radians(heights[kind])
+    flat = np.cos(elevation)
+    sun = np.array([np.cos(azimuth) * flat, np.sin(azimuth) * flat, np.sin(elevation)])
     if kind == "sun":
         warm = np.clip((np.degrees(elevation) - 15) / 40, 0, 1)
+        colour = np.array([1.0, 0.93 + 0.03 * warm, 0.80 + 0.1 * warm])
         return Light(
-            kind, sun, np.array([1.0, 0.93 + 0.03 * warm, 0.80 + 0.1 * warm]) * rng.uniform(1.25, 1.6),
-            np.array([0.30, 0.46, 0.82]) * rng.uniform(0.85, 1.1), np.array([1.0, 1.08, 1.2]) * rng.uniform(0.85, 1.15),
-            np.array([0.15, 0.145, 0.13]), rng.uniform(0.0006, 0.0018), rng.uniform(0.1, 0.6), rng.uniform(0.8, 1.15), False,
-            int(rng.integers(1 << 30)),
-        )  # fmt: skip
+            kind,
+            sun,
+            sun_colour=colour * rng.uniform(1.25, 1.6),
+            zenith=np.array([0.30, 0.46, 0.82]) * rng.uniform(0.85, 1.1),
+            horizon=np.array([1.0, 1.08, 1.2]) * rng.uniform(0.85, 1.15),
+            ground=np.array([0.15, 0.145, 0.13]),
+            haze=rng.uniform(0.0006, 0.0018),
+            clouds=rng.uniform(0.1, 0.6),
+            exposure=rng.uniform(0.8, 1.15),
+            lamps=False,
+            seed=int(rng.integers(1 << 30)),
+        )
     if kind == "overcast":
         grey = np.array([0.96, 1.0, 1.05])
         return Light(
-            kind, sun, np.array([0.14, 0.14, 0.14]), grey * 0.85, grey * rng.uniform(0.95, 1.15), np.array([0.14, 0.14, 0.135]),
-            rng.uniform(0.0012, 0.004), 1.0, rng.uniform(0.85, 1.15), bool(rng.random() < 0.3), int(rng.integers(1 << 30)),
-        )  # fmt: skip
+            kind,
+            sun,
+            sun_colour=np.array([0.14, 0.14, 0.14]),
+            zenith=grey * 0.85,
+            horizon=grey * rng.uniform(0.95, 1.15),
+            ground=np.array([0.14, 0.14, 0.135]),
+            haze=rng.uniform(0.0012, 0.004),
+            clouds=1.0,
+            exposure=rng.uniform(0.85, 1.15),
+            lamps=bool(rng.random() < 0.3),
+            seed=int(rng.integers(1 << 30)),
+        )
     return Light(
-        kind, sun, np.array([1.0, 0.6, 0.32]) * rng.uniform(0.35, 0.6), np.array([0.12, 0.17, 0.34]), np.array([0.85, 0.56, 0.4]) * rng.uniform(0.6, 0.9),
-        np.array([0.06, 0.055, 0.055]), rng.uniform(0.001, 0.0025), rng.uniform(0.2, 0.7), rng.uniform(1.5, 2.1), True, int(rng.integers(1 << 30)),
-    )  # fmt: skip
+        kind,
+        sun,
+        sun_colour=np.array([1.0, 0.6, 0.32]) * rng.uniform(0.35, 0.6),
+        zenith=np.array([0.12, 0.17, 0.34]),
+        horizon=np.array([0.85, 0.56, 0.4]) * rng.uniform(0.6, 0.9),
+        ground=np.array([0.06, 0.055, 0.055]),
+        haze=rng.uniform(0.001, 0.0025),
+        clouds=rng.uniform(0.2, 0.7),
+        exposure=rng.uniform(1.5, 2.1),
+        lamps=True,
+        seed=int(rng.integers(1 << 30)),
+    )
 
 
 def direction_to_uv(direction: np.ndarray) -> np.ndarray:
-    """(N, 2) panorama coordinates of (N, 3) directions; u turns with azimuth, v = 0.5 at the horizon."""
+    """(N, 2) panorama coordinates of (N, 3) directions; v = 0.5 at the horizon."""
     u = np.arctan2(direction[:, 1], direction[:, 0]) / (2 * np.pi)
     v = np.arcsin(np.clip(direction[:, 2], -1, 1)) / np.pi + 0.5
     return np.stack([u % 1, v], axis=1)
 
 
 def panorama(light: Light) -> np.ndarray:
-    """(1024, 2048, 3) float32 radiance of sky and ground all round, row 0 straight down."""
+    """(512, 1024, 3) float32 radiance of sky and ground all round, row 0 straight down."""
     width, height = SKY_SIZE
     rng = np.random.default_rng(light.seed)
     elevation = (np.arange(height) + 0.5) / height * np.pi - np.pi / 2
@@ -110,8 +130,8 @@ def panorama(light: Light) -> np.ndarray:
     density = cv2.remap(field, x % 1024, y % 1024, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     threshold = float(np.quantile(field, 1 - 0.75 * min(light.clouds, 1.0)))
     cover = np.clip((density - threshold) * 0.9, 0, 1) * np.clip((up - 0.015) * 12, 0, 1)
-    cover = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), 1.6)
-    density = cv2.GaussianBlur(density, (0, 0), 1.6)
+    cover = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), 0.8)
+    density = cv2.GaussianBlur(density, (0, 0), 0.8)
     bright = light.horizon * 0.55 + light.sun_colour * (0.42 + 0.5 * towards**4)
     shade = 1 - 0.35 * np.clip(density - threshold - 0.5, 0, 1)
     if light.kind == "overcast":

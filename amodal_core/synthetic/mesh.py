@@ -40,7 +40,7 @@ class Mesh:
         """The mesh moved by a (4, 4) similarity transform."""
         linear = transform[:3, :3]
         normals = self.normals @ linear.T
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         positions = self.positions @ linear.T + transform[:3, 3]
         triangles = self.triangles if np.linalg.det(linear) > 0 else self.triangles[:, ::-1]
         return Mesh(
@@ -133,7 +133,7 @@ def faceted(
     normals = np.stack(
         [np.bincount(rows, weighted[columns, i], minlength=3 * count) for i in range(3)], axis=1
     )
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     corner_positions = positions[triangles].reshape(-1, 3)
     if uvs is None:
         corner_uvs = np.zeros((3 * count, 2))
@@ -171,7 +171,7 @@ def faceted(
 
 
 def grid_triangles(rows: int, columns: int, *, wrap: bool = False) -> np.ndarray:
-    """(T, 3) triangles of a rows x columns grid of vertices; `wrap` closes the columns to a ring."""
+    """(T, 3) triangles of a rows x columns grid of vertices; `wrap` closes columns to a ring."""
     i, j = np.meshgrid(
         np.arange(rows - 1), np.arange(columns if wrap else columns - 1), indexing="ij"
     )
@@ -292,23 +292,27 @@ def quad(
     ao: int = 255,
 ) -> Mesh:
     """A rectangle of four corners, counter-clockwise from the lower left; uv = u0, v0, u1, v1."""
+    corners = np.asarray(corners, np.float64)
     u0, v0, u1, v1 = uv
-    uvs = np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1]])
-    return faceted(
-        np.asarray(corners),
-        np.array([[0, 1, 2], [0, 2, 3]]),
-        material,
-        colour,
-        uvs,
-        part=part,
-        ao=ao,
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+    normal /= max(float(np.linalg.norm(normal)), 1e-12)
+    colours = np.full((4, 4), ao, np.uint8)
+    colours[:, :3] = colour
+    return Mesh(
+        corners.astype(np.float32),
+        np.tile(normal, (4, 1)).astype(np.float32),
+        np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1]], np.float32),
+        colours,
+        np.full(4, material, np.uint8),
+        np.full(4, part, np.uint8),
+        np.array([[0, 1, 2], [0, 2, 3]], np.int32),
     )
 
 
 def grounded(mesh: Mesh, height: float, least: float) -> Mesh:
-    """The mesh with ambient light fading from `height` metres down to a share `least` at the ground.
+    """The mesh with ambient light fading from `height` metres to a share `least` at the ground.
 
-    What stands on a dark road sees less of the sky the lower it is, faces that look down least of all.
+    What stands on a dark road sees less of the sky the lower it is, least where it looks down.
     """
     rise = np.clip(mesh.positions[:, 2] / height, 0, 1)
     open_ = least + (1 - least) * rise**0.7

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from amodal_core.synthetic.assets import MAX_PARTS, Asset, Motion
 from amodal_core.synthetic.mesh import rotation_y
 from amodal_core.synthetic.people import CRANK, CRANK_LENGTH, GRIP, SADDLE
 
+DEVELOPMENT = 5.5  # metres that a bicycle goes in a turn of its cranks
 STRIDE = 1.45  # metres of a walking cycle (two steps) of a grown person
 
 
@@ -59,7 +62,7 @@ def _cycle(parts: np.ndarray, asset: Asset, travelled: float) -> None:
     )
     for part, x in ((1, -0.52), (2, 0.54)):
         parts[part] = rotation_y(travelled / asset.wheel_radius, (x, 0, asset.wheel_radius))
-    turn = travelled / 2.2 * 2  # a gear of about 4.4 m a turn of the crank... in radians a metre
+    turn = 2 * np.pi * travelled / DEVELOPMENT
     parts[13] = rotation_y(turn, CRANK)
     seat = np.eye(4)
     seat[:3, 3] = SADDLE + np.array([0.0, 0.0, 0.1]) - np.array([hip0[0], 0, hip0[2]])
@@ -68,8 +71,8 @@ def _cycle(parts: np.ndarray, asset: Asset, travelled: float) -> None:
     parts[3] = lean
     head = lean @ np.append(neck, 1.0)
     parts[4] = rotation_y(-0.5, head[:3]) @ lean
-    upper_leg, lower_leg = np.linalg.norm(hip0 - knee0), np.linalg.norm(knee0 - ankle0)
-    upper_arm, lower_arm = np.linalg.norm(shoulder0 - elbow0), np.linalg.norm(elbow0 - wrist0)
+    upper_leg, lower_leg = math.dist(hip0, knee0), math.dist(knee0, ankle0)
+    upper_arm, lower_arm = math.dist(shoulder0, elbow0), math.dist(elbow0, wrist0)
     for j, (hip, knee, shoulder, elbow) in enumerate(
         ((hip0, knee0, shoulder0, elbow0), (hip1, knee1, shoulder1, elbow1))
     ):

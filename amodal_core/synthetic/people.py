@@ -8,6 +8,7 @@ from amodal_core.synthetic.assets import Asset, Motion
 from amodal_core.synthetic.materials import Material
 from amodal_core.synthetic.mesh import (
     Mesh,
+    Vector,
     box,
     ellipsoid,
     faceted,
@@ -34,9 +35,20 @@ HAIR: tuple[Tone, ...] = (
     (140, 138, 136),
 )
 CLOTHES: tuple[Tone, ...] = (
-    (30, 32, 38), (44, 50, 66), (70, 72, 76), (28, 40, 84), (120, 30, 34), (180, 176, 168), (226, 224, 220),
-    (60, 84, 60), (150, 120, 84), (196, 60, 50), (60, 110, 160), (210, 180, 70), (96, 64, 100),
-)  # fmt: skip
+    (30, 32, 38),
+    (44, 50, 66),
+    (70, 72, 76),
+    (28, 40, 84),
+    (120, 30, 34),
+    (180, 176, 168),
+    (226, 224, 220),
+    (60, 84, 60),
+    (150, 120, 84),
+    (196, 60, 50),
+    (60, 110, 160),
+    (210, 180, 70),
+    (96, 64, 100),
+)
 TROUSERS: tuple[Tone, ...] = (
     (34, 42, 66),
     (50, 62, 96),
@@ -93,7 +105,7 @@ def _limb(
 def _figure(
     rng: np.random.Generator, h: float, parts: dict[str, int], *, helmet: bool
 ) -> tuple[list[Mesh], dict]:
-    """Limbs of a standing person of height h; parts: torso, head, arm, fore, thigh, shin (left first)."""
+    """Limbs of a standing person of height h; of arms and legs the left part comes first."""
     skin, shirt, legs = _pick(rng, SKINS), _pick(rng, CLOTHES), _pick(rng, TROUSERS)
     hair, shoe = _pick(rng, HAIR), _pick(rng, ((24, 22, 22), (60, 44, 34), (190, 190, 188)))
     build = rng.uniform(0.9, 1.15)
@@ -286,7 +298,7 @@ WALK_JOINTS = (
 
 
 def pedestrian(rng: np.random.Generator) -> Asset:
-    """A grown person or a child on foot; joints in the order of `WALK_JOINTS`, one for each part from 1."""
+    """A grown person or a child on foot; joints as in `WALK_JOINTS`, one a part from 1."""
     child = rng.random() < 0.12
     h = rng.uniform(1.15, 1.45) if child else rng.normal(1.73, 0.07)
     meshes, joints = _figure(rng, h, WALK_PARTS, helmet=False)
@@ -335,8 +347,15 @@ def cyclist(rng: np.random.Generator) -> Asset:
     rear, front = np.array([-0.52, 0, r]), np.array([0.54, 0, r])
     head_low, head_top = np.array([0.36, 0, 0.66]), np.array([0.3, 0, 0.9])
 
-    def bar(*points: np.ndarray, radius: float = 0.019, tone: Tone = frame, part: int = 0) -> Mesh:
-        return tube(np.stack(points), radius, Material.METAL, tone, sides=6, part=part)
+    def bar(*points: Vector, radius: float = 0.019, tone: Tone = frame, part: int = 0) -> Mesh:
+        return tube(
+            np.stack([np.asarray(p) for p in points]),
+            radius,
+            Material.METAL,
+            tone,
+            sides=6,
+            part=part,
+        )
 
     y = np.array([0, 1.0, 0])
     meshes += [

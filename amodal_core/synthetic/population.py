@@ -1,4 +1,4 @@
-"""Fills a street: vehicles in lanes, parked rows, walkers and riders, with a stable identity each."""
+"""Fills a street: vehicles in lanes, parked rows, walkers and riders."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from amodal_core.synthetic.vehicles import BODIES, car
 
 # sRGB paints of European streets and how common they are
 PAINTS = (
-    ((0.05, 0.05, 0.055), 0.2), ((0.66, 0.67, 0.69), 0.2), ((0.36, 0.37, 0.39), 0.17), ((0.88, 0.88, 0.87), 0.14),
-    ((0.1, 0.14, 0.27), 0.1), ((0.46, 0.06, 0.07), 0.07), ((0.2, 0.22, 0.24), 0.05), ((0.28, 0.34, 0.46), 0.02),
-    ((0.1, 0.22, 0.15), 0.02), ((0.62, 0.56, 0.44), 0.02), ((0.75, 0.58, 0.1), 0.01),
-)  # fmt: skip
+    ((0.05, 0.05, 0.055), 0.2),
+    ((0.66, 0.67, 0.69), 0.2),
+    ((0.36, 0.37, 0.39), 0.17),
+    ((0.88, 0.88, 0.87), 0.14),
+    ((0.1, 0.14, 0.27), 0.1),
+    ((0.46, 0.06, 0.07), 0.07),
+    ((0.2, 0.22, 0.24), 0.05),
+    ((0.28, 0.34, 0.46), 0.02),
+    ((0.1, 0.22, 0.15), 0.02),
+    ((0.62, 0.56, 0.44), 0.02),
+    ((0.75, 0.58, 0.1), 0.01),
+)
 KERB_HEIGHT = 0.12
 
 
@@ -196,7 +204,7 @@ def _fill_lane(
     mix: Mix,
     duration: float,
 ) -> list[Driver]:
-    """Vehicles along a lane with random gaps, none on top of the ego vehicle or in a closed junction."""
+    """Vehicles along a lane with random gaps, none near the ego vehicle or in a closed junction."""
     cross = lane.name.startswith("cross")
     low, high = (
         (-90.0 - 9 * duration, 80.0)
@@ -293,9 +301,16 @@ def _park(
 
 
 def _walkers(
-    rng: np.random.Generator, street: Street, low: float, high: float, frames: int, period: float, stock: Stock, mix: Mix,
+    rng: np.random.Generator,
+    street: Street,
+    low: float,
+    high: float,
+    frames: int,
+    period: float,
+    stock: Stock,
+    mix: Mix,
     admit: Callable[..., bool],
-) -> None:  # fmt: skip
+) -> None:
     times = np.arange(frames) * period
     for side in (1, -1):
         for _ in range(rng.poisson(mix.walkers * (high - low) / 200)):
@@ -337,9 +352,15 @@ def _walkers(
 
 
 def _crossers(
-    rng: np.random.Generator, street: Street, ego: Way, frames: int, period: float, stock: Stock, mix: Mix,
+    rng: np.random.Generator,
+    street: Street,
+    ego: Way,
+    frames: int,
+    period: float,
+    stock: Stock,
+    mix: Mix,
     admit: Callable[..., bool],
-) -> None:  # fmt: skip
+) -> None:
     """People who cross where nobody comes: at crossings and between parked cars."""
     times = np.arange(frames) * period
     s_line = street.curve.s

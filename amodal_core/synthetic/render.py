@@ -1,4 +1,4 @@
-"""OpenGL (EGL, no window) renderer: colour with shadows and reflections, labels, depth, amodal depth."""
+"""Renders a scene: colour with shadows and reflections, labels, depth, and objects alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Rendered:
         radiance: (H, W, 3) float32 linear light, box-filtered from 2 x 2 samples.
         labels: (H, W) int32 actor ids, 0 = background.
         depth: (H, W) float32 metres along the optical axis, 0 = sky.
-        amodal: for each visible or hidden actor id in the image: (x0, y0, depth patch with 0 outside).
+        amodal: x0, y0 and depth patch (0 outside) of each actor id in the image, seen or not.
     """
 
     radiance: np.ndarray
@@ -52,7 +52,7 @@ class Rendered:
 
 
 class Renderer:
-    """Renders the frames of one scene. Keeps static geometry, textures and static shadows on the GPU.
+    """Renders the frames of one scene; geometry, textures and static shadows stay on the GPU.
 
     Args:
         scene: what to render.
@@ -111,9 +111,8 @@ class Renderer:
     def _make_targets(self) -> None:
         ctx, size = self.ctx, (self.rig.width, self.rig.height)
         big = (size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE)
-        self._colour_target = ctx.framebuffer(
-            [ctx.texture(big, 4, dtype="f2")], ctx.depth_renderbuffer(big)
-        )
+        self._samples = ctx.texture(big, 4, dtype="f2")
+        self._colour_target = ctx.framebuffer([self._samples], ctx.depth_renderbuffer(big))
         self._label_target = ctx.framebuffer(
             [ctx.texture(size, 2, dtype="f4")], ctx.depth_renderbuffer(size)
         )
@@ -271,9 +270,14 @@ class Renderer:
         return not any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1))
 
     def _draw_colour(
-        self, index: int, view: np.ndarray, eye: np.ndarray, chunks: list[GpuMesh],
-        seen: list[tuple[Actor, np.ndarray]], inside: list[tuple[Actor, np.ndarray]],
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        index: int,
+        view: np.ndarray,
+        eye: np.ndarray,
+        chunks: list[GpuMesh],
+        seen: list[tuple[Actor, np.ndarray]],
+        inside: list[tuple[Actor, np.ndarray]],
+    ) -> np.ndarray:
         forward = self.scene.world_from_lidar[index][:3, 0]
         moving = self._shadow_matrix((eye + 32 * forward - [0, 0, 1.6], 46.0))
         self._depth_pass(1, moving)
@@ -285,16 +289,11 @@ class Renderer:
         self._colour_target.use()
         self._colour_target.clear(0, 0, 0, 0, depth=1.0)
         ctx.enable_only(moderngl.DEPTH_TEST)
-        for unit, texture in enumerate(
-            (
-                self._layers,
-                self._sky_map,
-                self._reflections,
-                self._shadow_maps[0][0],
-                self._shadow_maps[1][0],
-            )
-        ):
-            texture.use(unit)
+        self._layers.use(0)
+        self._sky_map.use(1)
+        self._reflections.use(2)
+        self._shadow_maps[0][0].use(3)
+        self._shadow_maps[1][0].use(4)
         half = np.array([[0.5, 0, 0, 0.5], [0, 0.5, 0, 0.5], [0, 0, 0.5, 0.5], [0, 0, 0, 1]])
         pair.set("view", view)
         pair.set("eye", tuple(eye))
@@ -318,7 +317,7 @@ class Renderer:
         self._draw_contacts(index, view, inside)
         self._small_target.use()
         ctx.enable_only(moderngl.NOTHING)
-        self._colour_target.color_attachments[0].use(0)
+        self._samples.use(0)
         self._resolve_array.render(moderngl.TRIANGLE_STRIP)
         data = np.frombuffer(self._small_target.read(components=4, dtype="f4"), np.float32)
         return data.reshape(self.rig.height, self.rig.width, 4)[..., :3]
@@ -385,7 +384,7 @@ class Renderer:
     ) -> dict[int, tuple[int, int, np.ndarray]]:
         """Each actor alone, in a cell of an atlas: one read-back serves many.
 
-        A cell shows its part of the image pixel for pixel, the viewport being moved by whole pixels.
+        A cell shows its part of the image pixel for pixel: the viewport moves by whole pixels.
         """
         found = [(a, p, self._screen_box(a, index, view)) for a, p in inside]
         boxed = [(a, p, box) for a, p, box in found if box is not None]
@@ -396,7 +395,7 @@ class Renderer:
         result: dict[int, tuple[int, int, np.ndarray]] = {}
         for sheet in shelves(sizes, width, ATLAS_ROWS * height):
             target.use()
-            target.scissor = None
+            target.scissor = target.viewport = (0, 0, width, ATLAS_ROWS * height)
             target.clear(0, 0, 0, 0, depth=1.0)
             for k, (left, low) in sheet.items():
                 actor, parts, (x0, y0, _, _) = boxed[k]
@@ -427,7 +426,7 @@ class Renderer:
 def shelves(
     sizes: list[tuple[int, int]], width: int, height: int
 ) -> list[dict[int, tuple[int, int]]]:
-    """Pack rectangles (width, height) into sheets: for each sheet, x and y by index of the rectangle."""
+    """Pack rectangles (width, height) into sheets: of each, x and y by index of the rectangle."""
     sheets: list[dict[int, tuple[int, int]]] = []
     x = y = tall = 0
     for k in sorted(range(len(sizes)), key=lambda k: -sizes[k][1]):

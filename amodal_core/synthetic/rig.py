@@ -21,8 +21,8 @@ def make_rig(
 
     Args:
         camera: "kitti" (1242x375, f 721.5) or "asd" (1920x1080, 90 degrees).
-        size: width, height in pixels; the field of view is kept, other shapes are cropped or extended
-            above and below.
+        size: width, height in pixels; the field of view across is kept, other shapes are cropped or
+            extended above and below.
         focal: focal length in pixels of the sized image, instead of the camera's own.
 
     Raises:

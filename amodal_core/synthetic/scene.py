@@ -1,4 +1,4 @@
-"""A drive before it is rendered: static chunks, actors with their ways, the sensors' poses, the light."""
+"""A drive before it is rendered: static chunks, actors, the sensors' poses, the light."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def leaf_cards(
     reach: np.ndarray,
     material: int,
 ) -> Mesh:
-    """Randomly turned square cards of leaves; their normals point out of the crown, so that it shades as a body."""
+    """Randomly turned cards of leaves; normals point out of the crown: it shades as one body."""
     n = len(at)
     a = rng.standard_normal((n, 3))
     a[:, 2] *= 0.5
@@ -106,9 +106,14 @@ def leaf_cards(
     )
     uvs = np.tile(np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32), (n, 1))
     return Mesh(
-        flat.astype(np.float32), normals.astype(np.float32), uvs, colours,
-        np.full(4 * n, material, np.uint8), np.zeros(4 * n, np.uint8), triangles,
-    )  # fmt: skip
+        flat.astype(np.float32),
+        normals.astype(np.float32),
+        uvs,
+        colours,
+        np.full(4 * n, material, np.uint8),
+        np.zeros(4 * n, np.uint8),
+        triangles,
+    )
 
 
 def bush(rng: np.random.Generator, radius: float, height: float) -> Mesh:
@@ -332,8 +337,8 @@ def building(
 ) -> Mesh:
     """A house: its front looks along +y, its base is centred on the origin.
 
-    Textured walls of 3 m a floor, a ground floor with shops or a plinth, a pitched or flat roof with
-    eaves, and chimneys.
+    Textured walls of 3 m a floor, a ground floor with shops or a plinth, a pitched or flat roof
+    with eaves, and chimneys.
     """
     style = WALLS[rng.integers(len(WALLS) if flat else 2)] if rng.random() < 0.75 else WALLS[3]
     tint = TINTS[rng.integers(len(TINTS))]
@@ -378,23 +383,26 @@ def building(
                 texel=3,
             )
         )
-        for _ in range(int(rng.integers(1, 4))):
-            pieces.append(
-                box(
-                    (2.4, 2.0, 1.6),
-                    (rng.uniform(-0.35, 0.35) * width, rng.uniform(-0.3, 0.3) * depth, top + 1.2),
-                    Material.METAL,
-                    (150, 150, 150),
-                )
-            )
+        spots = [
+            (rng.uniform(-0.35, 0.35) * width, rng.uniform(-0.3, 0.3) * depth, top + 1.2)
+            for _ in range(int(rng.integers(1, 4)))
+        ]
+        pieces += [box((2.4, 2.0, 1.6), spot, Material.METAL, (150, 150, 150)) for spot in spots]
     else:
         ridge = top + depth * rng.uniform(0.3, 0.45)
         W, D = w + 0.2, d + over
-        low = top - over * (ridge - top) / d
+        eaves = top - over * (ridge - top) / d
         vertices = np.array(
-            [[-W, D, low], [W, D, low], [W, 0, ridge], [-W, 0, ridge], [-W, -D, low], [W, -D, low]]
+            [
+                [-W, D, eaves],
+                [W, D, eaves],
+                [W, 0, ridge],
+                [-W, 0, ridge],
+                [-W, -D, eaves],
+                [W, -D, eaves],
+            ]
         )
-        slope = float(np.hypot(D, ridge - low))
+        slope = float(np.hypot(D, ridge - eaves))
         tone = [(255, 255, 255), (190, 170, 165), (120, 118, 122), (230, 190, 170)][rng.integers(4)]
         pieces.append(
             quad(vertices[[1, 0, 3, 2]], Material.ROOF, tone, (0, 0, 2 * W / 4, slope / 4))
@@ -421,9 +429,9 @@ def building(
                 texel=2,
             )
         )
-        gutter = np.array([[-W, D + 0.02, low - 0.02], [W, D + 0.02, low - 0.02]])
+        gutter = np.array([[-W, D + 0.02, eaves - 0.02], [W, D + 0.02, eaves - 0.02]])
         pieces.append(tube(gutter, 0.07, Material.METAL, (110, 104, 98), sides=6))
-        pipe = np.array([[w - 0.3, d + 0.06, low], [w - 0.3, d + 0.06, 0]])
+        pipe = np.array([[w - 0.3, d + 0.06, eaves], [w - 0.3, d + 0.06, 0]])
         pieces.append(tube(pipe, 0.05, Material.METAL, (110, 104, 98), sides=6))
     if not shops and rng.random() < 0.8:
         x = rng.uniform(-0.3, 0.3) * width

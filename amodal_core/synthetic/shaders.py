@@ -102,7 +102,8 @@ void main() {
         if (mode == 4) {
             float red = texel.a * smoothstep(0.25, 0.55, texel.r - max(texel.g, texel.b));
             glow = vec3(1.0, 0.06, 0.03) * red * (1.5 * braking + 0.28 * lamps + 0.06);
-            float white = texel.a * smoothstep(0.72, 0.9, min(texel.r, min(texel.g, texel.b))) * step(0.0, texel.b - texel.r);
+            float least = min(texel.r, min(texel.g, texel.b));
+            float white = texel.a * smoothstep(0.72, 0.9, least) * step(0.0, texel.b - texel.r);
             glow += vec3(1.0, 0.97, 0.9) * white * 2.2 * lamps;
         }
     } else if (mode == 3) {
@@ -132,7 +133,8 @@ void main() {
     vec3 light = ambient + sun_colour * cosine * shadow;
     vec3 result = albedo * light + glow;
     if (roughness < 0.72) {
-        float fresnel = f0 + (1.0 - f0) * pow(1.0 - clamp(facing, 0.0, 1.0), 5.0) * (1.0 - roughness);
+        float flat_on = 1.0 - clamp(facing, 0.0, 1.0);
+        float fresnel = f0 + (1.0 - f0) * pow(flat_on, 5.0) * (1.0 - roughness);
         vec3 r = reflect(-v, n);
         float open = mix(1.0, ao, 0.75) * clamp(1.0 + 1.5 * r.z, 0.25, 1.0);
         result = result * (1.0 - fresnel) + mirror(r, roughness * 7.0) * fresnel * open;

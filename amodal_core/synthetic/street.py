@@ -45,7 +45,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Signal:
-    """Lights of one junction: the main street is green until `switch`, then all are red, then the crossing is.
+    """Lights of one junction: one street is green until `switch`, then none, then the other.
 
     Attributes:
         main_first: which street begins.
@@ -157,19 +157,46 @@ def make_street(rng: np.random.Generator, kind: str, reach: float, duration: flo
     if kind == "urban":
         tram = bool(rng.random() < 0.3)
         return Street(
-            kind, curve, int(rng.choice([1, 1, 2])), 3.3, 7.0 if tram else 0.0, tram, 1.7 if rng.random() < 0.7 else 0.0,
-            2.2 if rng.random() < 0.9 else 0.0, rng.uniform(2.6, 4.5), rng.uniform(0.0, 1.5), tuple(junctions),
-        )  # fmt: skip
+            kind,
+            curve,
+            int(rng.choice([1, 1, 2])),
+            3.3,
+            7.0 if tram else 0.0,
+            tram,
+            1.7 if rng.random() < 0.7 else 0.0,
+            2.2 if rng.random() < 0.9 else 0.0,
+            rng.uniform(2.6, 4.5),
+            rng.uniform(0.0, 1.5),
+            tuple(junctions),
+        )
     if kind == "residential":
         return Street(
-            kind, curve, 1, rng.uniform(2.9, 3.3), 0.0, False, 1.6 if rng.random() < 0.4 else 0.0, 2.1, rng.uniform(1.8, 2.6),
-            rng.uniform(3.5, 8.0), tuple(junctions),
-        )  # fmt: skip
+            kind,
+            curve,
+            1,
+            rng.uniform(2.9, 3.3),
+            0.0,
+            False,
+            1.6 if rng.random() < 0.4 else 0.0,
+            2.1,
+            rng.uniform(1.8, 2.6),
+            rng.uniform(3.5, 8.0),
+            tuple(junctions),
+        )
     tram = bool(rng.random() < 0.4)
     return Street(
-        kind, curve, int(rng.choice([2, 3])), 3.4, 7.4 if tram else rng.uniform(1.2, 4.0), tram, 0.0, 0.0, rng.uniform(1.8, 3.0),
-        rng.uniform(8.0, 16.0), tuple(junctions),
-    )  # fmt: skip
+        kind,
+        curve,
+        int(rng.choice([2, 3])),
+        3.4,
+        7.4 if tram else rng.uniform(1.2, 4.0),
+        tram,
+        0.0,
+        0.0,
+        rng.uniform(1.8, 3.0),
+        rng.uniform(8.0, 16.0),
+        tuple(junctions),
+    )
 
 
 def make_lanes(street: Street) -> list[Lane]:
@@ -189,12 +216,12 @@ def make_lanes(street: Street) -> list[Lane]:
     if street.tram:
         lines.append(("tram", 1.75, "trams"))
     for name, d, what in lines:
-        for forward in (True, False):
-            lanes.append(_main_lane(street, name, d, forward, what))
+        lanes += [_main_lane(street, name, d, forward, what) for forward in (True, False)]
     for j in street.junctions:
         for k in range(2 if j.half > 6 else 1):
-            for up in (True, False):
-                lanes.append(_cross_lane(street, j, 1.65 + 3.3 * k, up, f"cross{k}"))
+            lanes += [
+                _cross_lane(street, j, 1.65 + 3.3 * k, up, f"cross{k}") for up in (True, False)
+            ]
     return lanes
 
 

@@ -14,13 +14,13 @@ PAINTERS: dict[str, Painter] = {
     for module, names in (
         (
             textures,
-            "white asphalt marking paving grass gravel concrete plaster brick roof wood bark cloth tarp "
-            "leaves leaves_b hedge treeline mesh_fence signs glass",
+            "white asphalt marking paving grass gravel concrete plaster brick roof wood bark "
+            "cloth tarp leaves leaves_b hedge treeline mesh_fence signs glass",
         ),
         (
             textures_built,
-            "facade_a facade_b facade_c facade_d shop car_front car_rear car_side rim bus_side bus_end "
-            "truck_front truck_rear plates",
+            "facade_a facade_b facade_c facade_d shop car_front car_rear car_side rim bus_side "
+            "bus_end truck_front truck_rear plates",
         ),
     )
     for name in names.split()

@@ -1,4 +1,4 @@
-"""Procedural textures of grounds, walls and plants: (S, S, 4) uint8 sRGB with the alpha of `Mode`."""
+"""Procedural textures of grounds, walls and plants: (S, S, 4) uint8 sRGB, alpha as in `Mode`."""
 
 from __future__ import annotations
 
@@ -257,8 +257,12 @@ def signs(_: np.random.Generator) -> np.ndarray:
     cell = SIZE // 4
     rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
     red, blue, white_, black, yellow = (
-        (186, 22, 30, 255), (18, 74, 158, 255), (240, 240, 240, 255), (12, 12, 12, 255), (246, 190, 20, 255),
-    )  # fmt: skip
+        (186, 22, 30, 255),
+        (18, 74, 158, 255),
+        (240, 240, 240, 255),
+        (12, 12, 12, 255),
+        (246, 190, 20, 255),
+    )
 
     def middle(k: int) -> tuple[int, int]:
         return (k % 4 * cell + cell // 2, k // 4 * cell + cell // 2)

@@ -178,7 +178,7 @@ def drive_way(driver: Driver, lane: Lane, width: float) -> Way:
 def walk_way(
     a: np.ndarray, b: np.ndarray, start: float, speed: float, times: np.ndarray, phase: float
 ) -> Way:
-    """A walk from a to b that begins `start` seconds after the drive does; stands before and after."""
+    """A walk from a to b that begins `start` seconds after the drive; stands before and after."""
     leg = b - a
     total = max(float(np.hypot(*leg)), 1e-6)
     done = np.clip((times - start) * speed, 0, total)

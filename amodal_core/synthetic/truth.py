@@ -1,8 +1,8 @@
 """What is exactly there: masks, boxes, depths, identities; and when an object counts as a track.
 
-Amodal masks are clipped to the image: what lies beyond its border is in no mask; 3D boxes are whole.
-A track begins in the first frame that shows enough of an object and lasts while its amodal mask is
-large enough, through occlusions however complete.
+Amodal masks are clipped to the image: what lies beyond its border is in no mask; 3D boxes are
+whole. A track begins in the first frame that shows enough of an object and lasts while its amodal
+mask is large enough, through occlusions however complete.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from amodal_core.synthetic.render import Rendered
 from amodal_core.synthetic.scene import Actor, Scene
 
 CLASSES = ("car", "van", "truck", "bus", "tram", "pedestrian", "cyclist")
-# Pixels of an amodal mask below which an object is not annotated, for an image of KITTI's width; KINS'
-# smallest objects are of that size.
+# Pixels of an amodal mask below which an object is not annotated, for an image of KITTI's width;
+# KINS' smallest objects are of that size.
 SMALLEST = 40
 KITTI_WIDTH = 1242
 # Share of an object that must have been in view once: nobody annotates what was never recognisable.
@@ -106,6 +106,11 @@ class TrackBook:
         self.count += 1
         chosen = np.array(keep, np.int64)
         return make_truth(
-            truth.amodal[chosen], truth.visible[chosen], truth.class_ids[chosen], truth.ids[chosen],
-            depths=truth.depths[chosen], boxes3d=truth.boxes3d[chosen], ages=ages,
-        )  # fmt: skip
+            truth.amodal[chosen],
+            truth.visible[chosen],
+            truth.class_ids[chosen],
+            truth.ids[chosen],
+            depths=truth.depths[chosen],
+            boxes3d=truth.boxes3d[chosen],
+            ages=ages,
+        )

@@ -96,7 +96,7 @@ def command(
     ] = 0.001,
     noise: Annotated[float, typer.Option(min=0.0, help="Factor on the camera's noise.")] = 1.0,
 ) -> None:
-    """Make drives through procedural streets with exact truth: masks, occlusion, depth, boxes, identities.
+    """Make drives through procedural streets with exact truth: masks, depth, boxes, identities.
 
     A killed run continues when the same command is given again.
     """
@@ -134,7 +134,8 @@ def command(
         table.add_row(name, str(count), f"{count / max(statistics.instances, 1):.1%}")
     stderr.print(table)
     stderr.print(
-        f"over 25 %: {statistics.share_over(0.25):.1%}, over 50 %: {statistics.share_over(0.5):.1%}; "
+        f"over 25 %: {statistics.share_over(0.25):.1%}, "
+        f"over 50 %: {statistics.share_over(0.5):.1%}; "
         f"{statistics.reappearances} full occlusions followed by reappearance"
     )
     stderr.print(f"wrote {out}", soft_wrap=True)
