@@ -29,8 +29,8 @@ from amodal_core.bags.sensors import image_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results as evaluation
-from amodal_core.evaluation.formats import bag_pictures
 from amodal_core.evaluation.stream import StreamAccuracy
+from amodal_core.evaluation.truth import bag_pictures
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.overlay import draw_overlay, enlarge
 from amodal_core.panel import draw_panel, panel_height

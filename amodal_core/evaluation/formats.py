@@ -1,162 +1,29 @@
-"""Truth and predictions from files: data sets, bags, COCO results, YouTube-VIS (GenVIS) lists."""
+"""Predictions from and to files: COCO results, KINS' names, YouTube-VIS (GenVIS) lists, bags."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
-from amodal_core.bags.drive import ARRAY_TYPE, find_topics
-from amodal_core.bags.messages import class_names, read_tracks
-from amodal_core.bags.reader import BagReader
-from amodal_core.bags.sensors import read_image, stamp_of
 from amodal_core.errors import InputError
-from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, from_tracks
-from amodal_core.frame import Tracks
+from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
+from amodal_core.evaluation.truth import Progress, Truth, is_bag, read_bag, silent
 
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 TRACKS_BAG = "tracks.mcap"  # what `amodal replay` writes into its folder
 _RESULT_FILES = {"visible": "visible.json", "amodal": "amodal.json"}
-
-
-def _silent(items: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
-    return items
-
-
-@dataclass
-class Truth:
-    """A ground truth with what result files refer to it by.
-
-    Attributes:
-        set: the annotations.
-        category_ids: class index by category id of the result files.
-        videos: video name by video id of the result files.
-        path: where it was read from.
-        pictures: the images of some image ids, RGB uint8, those that can be read.
-    """
-
-    set: AnnotationSet
-    category_ids: dict[int, int]
-    videos: dict[int, str] = field(default_factory=dict)
-    path: Path = field(default_factory=Path)
-    pictures: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
-
-    def frames(self, video: str) -> list[ImageRecord]:
-        """A video's images in order: result lists count frames by place, not by number."""
-        return sorted((i for i in self.set.images if i.video == video), key=lambda i: i.frame)
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a path looks like a rosbag2 bag."""
-    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
-
-
-def read_truth(path: str | Path, progress: Progress = _silent) -> Truth:
-    """Ground truth of a bag or of a data set, without its images.
-
-    Args:
-        path: a bag with a `ground_truth` topic, or what `amodal data check` recognises.
-        progress: wraps an iterable of known length to show progress.
-
-    Raises:
-        InputError: nothing of the kind is there.
-    """
-    path = Path(path)
-    if is_bag(path):
-        found = _read_bag(path, "ground_truth", progress)
-        stamps = {i.stamp: i.id for i in found.images}
-        return Truth(
-            found,
-            {k + 1: k for k in range(len(found.classes))},
-            {1: path.stem},
-            path,
-            lambda wanted: bag_pictures(path, {s: i for s, i in stamps.items() if i in wanted}),
-        )
-    from amodal_core.datasets.coco_like import CocoLike
-    from amodal_core.datasets.registry import open_dataset
-
-    dataset = open_dataset(path)
-    n = len(dataset)
-    ids = list(range(1, n + 1))
-    categories = {k + 1: k for k in range(len(dataset.classes))}
-    videos = dict(enumerate(dataset.videos, start=1))
-    if isinstance(dataset, CocoLike):
-        ids = [int(image["id"]) for image in dataset.images]
-        categories = dict(dataset.category_ids)
-        # SAIL-VOS as released has one id for several videos; results then count them from 1.
-        named = {image.get("video_id"): image.get("video", "") for image in dataset.images}
-        if len(set(named.values())) == len(named) == len(videos):
-            videos = {int(k): v for k, v in named.items() if k is not None}
-
-    def annotated() -> Iterable[tuple[ImageRecord, Tracks]]:
-        for index in progress(range(n), n, "ground truth"):
-            truth = dataset.truth(index)
-            if truth is not None:
-                place = dataset.place(index)
-                height, width = dataset.size(index)
-                yield (
-                    ImageRecord(ids[index], height, width, place.name, place.video, place.index),
-                    truth,
-                )
-
-    def pictures(wanted: Sequence[int]) -> dict[int, np.ndarray]:
-        found = {}
-        places = {i: n for n, i in enumerate(ids)}
-        for number in wanted:
-            with suppress(InputError):
-                image = dataset.frame(places[number]).image
-                if image is not None:
-                    found[number] = image
-        return found
-
-    return Truth(from_tracks(annotated(), dataset.classes), categories, videos, path, pictures)
-
-
-def bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
-    """Images of a bag that can be read, RGB uint8.
-
-    Args:
-        path: the bag.
-        wanted: image id by stamp in nanoseconds.
-
-    Returns:
-        The images by their ids.
-    """
-    found: dict[int, np.ndarray] = {}
-    with BagReader(path) as bag:
-        try:
-            topic = find_topics(bag).image
-        except InputError:
-            return found  # truth and tracks alone make an evaluation, too
-        for _, _, message in bag.messages([topic]):
-            number = wanted.get(stamp_of(message.header))
-            if number is not None and number not in found:
-                found[number] = read_image(message, topic)
-                if len(found) == len(wanted):
-                    break
-    return found
-
-
-def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, list[str]]:
-    """A bag's truth with the classes added that only predictions have, and their names.
-
-    A bag lists no classes: those that it never shows are no mistake of the predictions.
-    """
-    used = dict.fromkeys(predictions.classes[k] for k in np.unique(predictions.class_ids).tolist())
-    new = [name for name in used if name not in truth.set.classes]
-    return replace(truth, set=replace(truth.set, classes=(*truth.set.classes, *new))), new
+# Fields of files that hold both masks of an object: COCO with visible masks, KINS 2019 and 2020.
+_VISIBLE = ("visible_mask", "segm_visible", "inmodal_seg", "i_segm")
+_AMODAL = ("segm_amodal", "a_segm", "segmentation")
 
 
 def read_predictions(
-    path: str | Path, truth: Truth, kind: str = "amodal", progress: Progress = _silent
+    path: str | Path, truth: Truth, kind: str = "amodal", progress: Progress = silent
 ) -> AnnotationSet:
     """Predictions for the images of a ground truth.
 
@@ -174,7 +41,7 @@ def read_predictions(
     if not is_bag(path) and is_bag(path / TRACKS_BAG):
         path = path / TRACKS_BAG
     if is_bag(path):
-        return _by_stamp(_read_bag(path, "tracks", progress), truth, path)
+        return _by_stamp(read_bag(path, "tracks", progress), truth, path)
     if path.is_dir():
         parts = {k: path / name for k, name in _RESULT_FILES.items() if (path / name).is_file()}
         if not parts:
@@ -187,7 +54,17 @@ def read_predictions(
     rows = _read_json(path)
     if rows and "segmentations" in rows[0]:
         return _from_videos(rows, truth, kind, path)
+    if rows and any(name in rows[0] for name in _VISIBLE):
+        return _join(
+            {"visible": _field(rows, _VISIBLE), "amodal": _field(rows, _AMODAL)}, truth, path
+        )
     return _join({kind: rows}, truth, path)
+
+
+def _field(rows: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows with the mask under the first of these names as their `segmentation`."""
+    name = next((n for n in names if n in rows[0]), names[-1])
+    return [{**row, "segmentation": row.get(name)} for row in rows]
 
 
 def write_results(part: AnnotationSet, out: str | Path, category_ids: Sequence[int]) -> list[Path]:
@@ -230,6 +107,39 @@ def write_results(part: AnnotationSet, out: str | Path, category_ids: Sequence[i
         write_json(rows, out / name)
         written.append(out / name)
     return written
+
+
+def write_kins_results(part: AnnotationSet, path: str | Path, category_ids: Sequence[int]) -> None:
+    """Write one list with both masks of each object, under the names of KINS' annotations.
+
+    Args:
+        part: predictions with amodal and visible masks.
+        path: the file.
+        category_ids: the category id of each class.
+
+    Raises:
+        InputError: the set lacks one kind of mask.
+    """
+    visible, rows = part.rle("visible"), []
+    seen = part.runs("visible").boxes
+    for n, mask in enumerate(part.rle("amodal")):
+        x0, y0, x1, y1 = part.boxes[n].tolist()
+        u0, v0, u1, v1 = seen[n].tolist()
+        rows.append(
+            {
+                "image_id": int(part.image_ids[n]),
+                "category_id": int(category_ids[part.class_ids[n]]),
+                "score": float(part.scores[n]),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "segmentation": {"size": mask["size"], "counts": mask["counts"].decode()},
+                "inmodal_bbox": [u0, v0, u1 - u0, v1 - v0],
+                "inmodal_seg": {
+                    "size": visible[n]["size"],
+                    "counts": visible[n]["counts"].decode(),
+                },
+            }
+        )
+    write_json(rows, Path(path))
 
 
 def write_video_results(part: AnnotationSet, path: str | Path, kind: str, truth: Truth) -> None:
@@ -457,36 +367,6 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
         crowd=np.zeros(len(found), bool),
         depths=np.zeros(len(found)),
     )
-
-
-def _read_bag(path: Path, name: str, progress: Progress) -> AnnotationSet:
-    """The AmodalInstanceArray topic of that last name, one image a message, ids by order."""
-    with BagReader(path) as bag:
-        topics = [t.name for t in bag.topics.values() if t.type == ARRAY_TYPE]
-        chosen = [t for t in topics if t.rsplit("/", 1)[-1] == name]
-        if len(chosen) != 1:
-            raise InputError(
-                f"{len(chosen)} topics named {name}",
-                str(path),
-                f"AmodalInstanceArray topics there: {', '.join(topics) or 'none'}",
-            )
-        names: dict[int, str] = {}
-        frames: list[tuple[ImageRecord, Tracks]] = []
-        count = bag.topics[chosen[0]].count
-        for n, (_, _, message) in enumerate(progress(bag.messages(chosen), count, name)):
-            names.update(class_names(message))
-            record = ImageRecord(
-                n + 1,
-                message.height,
-                message.width,
-                f"{n:06d}",
-                path.stem,
-                n,
-                stamp_of(message.header),
-            )
-            frames.append((record, read_tracks(message, f"{path} {chosen[0]} message {n}")))
-    top = max(chain(names, [-1])) + 1
-    return from_tracks(frames, [names.get(k, f"class {k}") for k in range(top)])
 
 
 def _by_stamp(predictions: AnnotationSet, truth: Truth, path: Path) -> AnnotationSet:

@@ -14,10 +14,11 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation import pictures, report
 from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
 from amodal_core.evaluation.failures import SURE
-from amodal_core.evaluation.formats import Truth, write_json
+from amodal_core.evaluation.formats import write_json
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.sets import AnnotationSet
+from amodal_core.evaluation.truth import Truth
 
 METRICS = "metrics.json"
 REPORT = "report.html"

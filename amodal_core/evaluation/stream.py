@@ -9,10 +9,10 @@ import numpy as np
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation import identity, image_level, tracking
-from amodal_core.evaluation.formats import Truth, with_classes_of
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, aligned, from_tracks
+from amodal_core.evaluation.truth import Truth, with_classes_of
 from amodal_core.frame import Tracks
 
 

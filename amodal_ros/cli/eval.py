@@ -17,7 +17,7 @@ from rich.table import Table
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results
-from amodal_core.evaluation.formats import is_bag, read_predictions, read_truth, with_classes_of
+from amodal_core.evaluation.formats import read_predictions
 from amodal_core.evaluation.protocols import (
     IMAGE_PROTOCOLS,
     VIDEO_PROTOCOLS,
@@ -30,6 +30,7 @@ from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import KINDS
 from amodal_core.evaluation.throughput import Search, Throughput, measure
 from amodal_core.evaluation.throughput_report import NUMBERS, write_throughput
+from amodal_core.evaluation.truth import is_bag, read_truth, with_classes_of
 from amodal_ros.cli._progress import stderr, warn
 
 app = typer.Typer(
@@ -219,9 +220,9 @@ def live(
             raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
         arguments.append(f"checkpoint:={checkpoint.resolve()}")
     search = Search(lowest=lowest, highest=highest, run_seconds=seconds)
-    with stderr.status("starting the nodes") as status:
-        with LiveBench(bag, arguments, folder / "nodes.log") as bench:
-            found = measure(bench.run, search, lambda what: status.update(what))
+    nodes = LiveBench(bag, arguments, folder / "nodes.log")
+    with stderr.status("starting the nodes") as status, nodes as bench:
+        found = measure(bench.run, search, lambda what: status.update(what))
     warn(found.warnings)
     _show_live(found)
     for path in write_throughput(found, search, folder, f"{model} on {device}", bag.name):

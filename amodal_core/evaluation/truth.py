@@ -1,0 +1,181 @@
+"""Ground truth from data sets and bags, with what result files refer to it by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal_core.bags.drive import ARRAY_TYPE, find_topics
+from amodal_core.bags.messages import class_names, read_tracks
+from amodal_core.bags.reader import BagReader
+from amodal_core.bags.sensors import read_image, stamp_of
+from amodal_core.errors import InputError
+from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, from_tracks
+from amodal_core.frame import Tracks
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def silent(items: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
+    """No progress is shown."""
+    return items
+
+
+@dataclass
+class Truth:
+    """A ground truth with what result files refer to it by.
+
+    Attributes:
+        set: the annotations.
+        category_ids: class index by category id of the result files.
+        videos: video name by video id of the result files.
+        path: where it was read from.
+        pictures: the images of some image ids, RGB uint8, those that can be read.
+    """
+
+    set: AnnotationSet
+    category_ids: dict[int, int]
+    videos: dict[int, str] = field(default_factory=dict)
+    path: Path = field(default_factory=Path)
+    pictures: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
+
+    def frames(self, video: str) -> list[ImageRecord]:
+        """A video's images in order: result lists count frames by place, not by number."""
+        return sorted((i for i in self.set.images if i.video == video), key=lambda i: i.frame)
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path looks like a rosbag2 bag."""
+    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
+
+
+def read_truth(path: str | Path, progress: Progress = silent) -> Truth:
+    """Ground truth of a bag or of a data set, without its images.
+
+    Args:
+        path: a bag with a `ground_truth` topic, or what `amodal data check` recognises.
+        progress: wraps an iterable of known length to show progress.
+
+    Raises:
+        InputError: nothing of the kind is there.
+    """
+    path = Path(path)
+    if is_bag(path):
+        found = read_bag(path, "ground_truth", progress)
+        stamps = {i.stamp: i.id for i in found.images}
+        return Truth(
+            found,
+            {k + 1: k for k in range(len(found.classes))},
+            {1: path.stem},
+            path,
+            lambda wanted: bag_pictures(path, {s: i for s, i in stamps.items() if i in wanted}),
+        )
+    from amodal_core.datasets.coco_like import CocoLike
+    from amodal_core.datasets.registry import open_dataset
+
+    dataset = open_dataset(path)
+    n = len(dataset)
+    ids = list(range(1, n + 1))
+    categories = {k + 1: k for k in range(len(dataset.classes))}
+    videos = dict(enumerate(dataset.videos, start=1))
+    if isinstance(dataset, CocoLike):
+        ids = [int(image["id"]) for image in dataset.images]
+        categories = dict(dataset.category_ids)
+        # SAIL-VOS as released has one id for several videos; results then count them from 1.
+        named = {image.get("video_id"): image.get("video", "") for image in dataset.images}
+        if len(set(named.values())) == len(named) == len(videos):
+            videos = {int(k): v for k, v in named.items() if k is not None}
+
+    def annotated() -> Iterable[tuple[ImageRecord, Tracks]]:
+        for index in progress(range(n), n, "ground truth"):
+            truth = dataset.truth(index)
+            if truth is not None:
+                place = dataset.place(index)
+                height, width = dataset.size(index)
+                yield (
+                    ImageRecord(ids[index], height, width, place.name, place.video, place.index),
+                    truth,
+                )
+
+    def pictures(wanted: Sequence[int]) -> dict[int, np.ndarray]:
+        found = {}
+        places = {i: n for n, i in enumerate(ids)}
+        for number in wanted:
+            with suppress(InputError):
+                image = dataset.frame(places[number]).image
+                if image is not None:
+                    found[number] = image
+        return found
+
+    return Truth(from_tracks(annotated(), dataset.classes), categories, videos, path, pictures)
+
+
+def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, list[str]]:
+    """A bag's truth with the classes added that only predictions have, and their names.
+
+    A bag lists no classes: those that it never shows are no mistake of the predictions.
+    """
+    used = dict.fromkeys(predictions.classes[k] for k in np.unique(predictions.class_ids).tolist())
+    new = [name for name in used if name not in truth.set.classes]
+    return replace(truth, set=replace(truth.set, classes=(*truth.set.classes, *new))), new
+
+
+def bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
+    """Images of a bag that can be read, RGB uint8.
+
+    Args:
+        path: the bag.
+        wanted: image id by stamp in nanoseconds.
+
+    Returns:
+        The images by their ids.
+    """
+    found: dict[int, np.ndarray] = {}
+    with BagReader(path) as bag:
+        try:
+            topic = find_topics(bag).image
+        except InputError:
+            return found  # truth and tracks alone make an evaluation, too
+        for _, _, message in bag.messages([topic]):
+            number = wanted.get(stamp_of(message.header))
+            if number is not None and number not in found:
+                found[number] = read_image(message, topic)
+                if len(found) == len(wanted):
+                    break
+    return found
+
+
+def read_bag(path: Path, name: str, progress: Progress) -> AnnotationSet:
+    """The AmodalInstanceArray topic of that last name, one image a message, ids by order."""
+    with BagReader(path) as bag:
+        topics = [t.name for t in bag.topics.values() if t.type == ARRAY_TYPE]
+        chosen = [t for t in topics if t.rsplit("/", 1)[-1] == name]
+        if len(chosen) != 1:
+            raise InputError(
+                f"{len(chosen)} topics named {name}",
+                str(path),
+                f"AmodalInstanceArray topics there: {', '.join(topics) or 'none'}",
+            )
+        names: dict[int, str] = {}
+        frames: list[tuple[ImageRecord, Tracks]] = []
+        count = bag.topics[chosen[0]].count
+        for n, (_, _, message) in enumerate(progress(bag.messages(chosen), count, name)):
+            names.update(class_names(message))
+            record = ImageRecord(
+                n + 1,
+                message.height,
+                message.width,
+                f"{n:06d}",
+                path.stem,
+                n,
+                stamp_of(message.header),
+            )
+            frames.append((record, read_tracks(message, f"{path} {chosen[0]} message {n}")))
+    top = max(chain(names, [-1])) + 1
+    return from_tracks(frames, [names.get(k, f"class {k}") for k in range(top)])
