@@ -61,6 +61,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 255, (*SIZE, 3), np.uint8)
 
 
+@pytest.mark.benchmark(group="30 tracks to messages (budget 5 ms)")
 def test_messages_of_30_tracks(benchmark, tracks):
     """What the tracking node publishes: tracks, detections, labels; serialised."""
     factory, store = RosbagsFactory(), typestore()
@@ -76,6 +77,7 @@ def test_messages_of_30_tracks(benchmark, tracks):
     benchmark(publish)
 
 
+@pytest.mark.benchmark(group="30 tracks to messages (budget 5 ms)")
 def test_messages_of_30_tracks_naive(benchmark, tracks):
     """The masks through full images: decoded, coded anew one by one, painted one by one."""
     factory, store = RosbagsFactory(), typestore()
@@ -95,6 +97,7 @@ def test_messages_of_30_tracks_naive(benchmark, tracks):
     benchmark(publish)
 
 
+@pytest.mark.benchmark(group="30 tracks from messages")
 def test_reading_30_tracks(benchmark, tracks):
     factory, store = RosbagsFactory(), typestore()
     made = instances_message(factory, tracks, stamp=STAMP, frame_id="camera", classes=CLASSES)
@@ -102,10 +105,12 @@ def test_reading_30_tracks(benchmark, tracks):
     benchmark(lambda: read_tracks(store.deserialize_cdr(data, kind)))
 
 
+@pytest.mark.benchmark(group="overlay of 30 tracks")
 def test_overlay_of_30_tracks(benchmark, image, tracks):
     benchmark(draw_overlay, image, tracks, CLASSES)
 
 
+@pytest.mark.benchmark(group="overlay of 30 tracks")
 def test_overlay_of_30_tracks_naive(benchmark, image, tracks):
     """Tint each mask over the whole image in floats; no outlines, hatching or labels."""
 
@@ -127,11 +132,13 @@ def points() -> np.ndarray:
     return cloud.astype(np.float32)
 
 
+@pytest.mark.benchmark(group="PointCloud2 of 120k points")
 def test_reading_a_scan_of_120k_points(benchmark, points):
     message = points_message(RosbagsFactory(), points, STAMP, "velo_link")
     benchmark(read_points, message)
 
 
+@pytest.mark.benchmark(group="PointCloud2 of 120k points")
 def test_reading_a_scan_of_120k_points_naive(benchmark, points):
     """Through a structured array whose fields are stacked and filtered one after the other."""
     message = points_message(RosbagsFactory(), points, STAMP, "velo_link")
@@ -148,6 +155,7 @@ def test_reading_a_scan_of_120k_points_naive(benchmark, points):
     benchmark(read)
 
 
+@pytest.mark.benchmark(group="a frame, everything but the model (budget 10 ms)")
 def test_everything_but_the_model(benchmark, image, points, tracks):
     """Reading the scan, projection, tracking of 30 objects, messages; the budget is 10 ms."""
     calibration = Calibration(
