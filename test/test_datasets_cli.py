@@ -163,6 +163,19 @@ def test_every_target_is_written_from_the_command_line(
         same_masks(before.truth, after.truth)
 
 
+def test_a_limit_holds_for_every_target_or_is_refused(
+    video: tuple[Path, list[Sample]], tmp_path: Path
+) -> None:
+    for to, count in (("coco", 3), ("asd", 3)):
+        target = tmp_path / to
+        arguments = ["convert", str(video[0]), str(target), "--to", to, "--limit", "3"]
+        assert run.invoke(app, arguments).exit_code == 0
+        assert len(open_dataset(target)) == count
+    target = tmp_path / "truth.json"
+    arguments = ["convert", str(video[0]), str(target), "--to", "video-truth", "--limit", "3"]
+    assert isinstance(run.invoke(app, arguments).exception, InputError)
+
+
 def test_broken_frames_are_listed_and_the_rest_is_converted(
     video: tuple[Path, list[Sample]], tmp_path: Path
 ) -> None:

@@ -389,9 +389,10 @@ def occlusion_entry(amodal: RleMasks, visible: RleMasks) -> dict[str, Any]:
 
 
 def _bases(path: Path) -> list[Path]:
-    """The folders at or below a path that hold annotations."""
+    """The folders at or below a path that hold annotations; `empty` only where it is named."""
     places = [path, *(p for p in sorted(path.iterdir()) if p.is_dir())] if path.is_dir() else []
-    return [p for p in places if (p / MODALITY).is_dir()]
+    found = [p for p in places if (p / MODALITY).is_dir()]
+    return [p for p in found if p.name != "empty" or p == path or len(found) == 1]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

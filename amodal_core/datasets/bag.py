@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from amodal_core.bags.drive import BagDrive, DriveFrame
 from amodal_core.datasets.base import Dataset, Finding, Place
@@ -33,7 +36,9 @@ class BagSet(Dataset):
                 self._warnings += made.warnings
                 self._stamps.append(made.frame.stamp)
             self._warnings += drive.warnings
-        self.classes = tuple(names.get(k, f"class {k}") for k in range(max(names, default=-1) + 1))
+        # A bag names the classes that occur in it, no others: theirs are numbered anew.
+        self.classes = tuple(dict.fromkeys(names[k] for k in sorted(names)))
+        self._class_ids = {k: self.classes.index(name) for k, name in names.items()}
         self._turn = -1
         self._frames: Iterator[DriveFrame] = iter(())
         self._last: DriveFrame | None = None
@@ -63,7 +68,11 @@ class BagSet(Dataset):
 
     def truth(self, index: int) -> Tracks | None:
         """The ground truth of the image's stamp."""
-        return self._at(index).truth
+        truth = self._at(index).truth
+        if truth is None:
+            return None
+        ids = [self._class_ids[k] for k in np.asarray(truth.class_ids).tolist()]
+        return replace(truth, class_ids=np.array(ids, np.int64))
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width)."""

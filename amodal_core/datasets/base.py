@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -102,16 +103,24 @@ class Dataset(ABC, Sequence[Sample]):
         """Whether the samples belong to videos."""
         return len(self) > 0 and self.place(0).video != ""
 
+    @cached_property
+    def _videos(self) -> dict[str, list[int]]:
+        """The samples of each video in the order of time; one pass over all places."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for i in range(len(self)):
+            place = self.place(i)
+            if place.video:
+                found.setdefault(place.video, []).append((place.index, i))
+        return {video: [i for _, i in sorted(turns)] for video, turns in found.items()}
+
     @property
     def videos(self) -> tuple[str, ...]:
         """Names of the videos in order; empty for single images."""
-        names = dict.fromkeys(self.place(i).video for i in range(len(self)))
-        return tuple(name for name in names if name)
+        return tuple(self._videos)
 
     def in_video(self, video: str) -> list[int]:
-        """Indices of a video's samples in the order of time."""
-        chosen = [i for i in range(len(self)) if self.place(i).video == video]
-        return sorted(chosen, key=lambda i: self.place(i).index)
+        """Indices of a video's samples in the order of time; empty for an unknown video."""
+        return list(self._videos.get(video, ()))
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

@@ -64,21 +64,25 @@ def _draw_truth(picture: np.ndarray, sample: Sample, classes: Sequence[str], sca
         picture[hidden] = (0.1 * picture[hidden] + 0.9 * paint).astype(np.uint8)
         lines, _ = cv2.findContours(whole.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, lines, -1, paint.tolist(), 1, cv2.LINE_AA)
+    taken = np.zeros(picture.shape[:2], bool)
     for k in order.tolist():
         x1, y1, x2, _ = (np.asarray(truth.amodal_boxes[k]) * scale).astype(int).tolist()
-        if x2 - x1 >= 24:
-            rate = round(100 * float(truth.occlusion_rates[k]))
-            name = classes[int(truth.class_ids[k])]
-            text = f"{name} {rate}%" if rate else name
-            _text(picture, text, (x1 + 2, max(11, y1 + 11)), colour(int(truth.ids[k])), 0.38)
+        rate = round(100 * float(truth.occlusion_rates[k]))
+        name = classes[int(truth.class_ids[k])]
+        text = f"{name} {rate}%" if rate else name
+        at = max(0, x1), max(12, y1 - 3)
+        place = taken[at[1] - 11 : at[1] + 3, at[0] : at[0] + 7 * len(text)]
+        # A name over another helps nobody; the larger object keeps its own.
+        if x2 - x1 >= 24 and not place.any():
+            place[:] = True
+            _text(picture, text, at, colour(int(truth.ids[k])), 0.38)
 
 
 def _text(
     picture: np.ndarray, text: str, at: tuple[int, int], paint: tuple[int, int, int], size: float
 ) -> None:
     font = cv2.FONT_HERSHEY_SIMPLEX
-    dark = sum(paint) > 200
-    if dark:
+    if any(paint):  # colours need a dark border to be read on any background
         cv2.putText(picture, text, at, font, size, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(picture, text, at, font, size, paint, 1, cv2.LINE_AA)
 

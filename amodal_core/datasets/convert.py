@@ -55,14 +55,16 @@ def convert(
         kind: the variant of "cocovid" and "video-truth".
         class_map: names of the target's classes for names of the data set's.
         structure: the clips of "sailvos-cut".
-        limit: write so many samples at most.
+        limit: write so many samples at most, of each video where it becomes a bag.
 
     Raises:
         InputError: there is no such target, or it cannot hold the data set.
     """
     if to == "bag":
-        yield from _bags(data, Path(out))
+        yield from _bags(data, Path(out), limit)
         return
+    if limit is not None and to in ("sailvos-cut", "video-truth"):
+        raise InputError(f"{to} is written whole", "--limit", "leave it out")
     if to == "sailvos-cut":
         if not isinstance(data, SailVos):
             raise InputError("only SAIL-VOS is cut", str(data.path))
@@ -110,12 +112,12 @@ def _read(data: Dataset, index: int, broken: dict[str, str]) -> Sample | None:
         return None
 
 
-def _bags(data: Dataset, out: Path) -> Iterator[str]:
+def _bags(data: Dataset, out: Path, limit: int | None) -> Iterator[str]:
     if not data.sequential:
         raise InputError("single images make no bag", str(data.path), "use `amodal convert`")
     if len(data.videos) == 1:
-        yield from to_bag.write_video(data, data.videos[0], out)
+        yield from to_bag.write_video(data, data.videos[0], out, limit=limit)
         return
     new_folder(out)
     for video in data.videos:
-        yield from to_bag.write_video(data, video, out / video.replace("/", "_"))
+        yield from to_bag.write_video(data, video, out / video.replace("/", "_"), limit=limit)

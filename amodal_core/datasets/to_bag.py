@@ -32,7 +32,13 @@ GROUND_TRUTH = "/ground_truth"
 
 
 def write_video(
-    data: Dataset, video: str, out: str | Path, *, storage: str = "mcap", compress: bool = False
+    data: Dataset,
+    video: str,
+    out: str | Path,
+    *,
+    storage: str = "mcap",
+    compress: bool = False,
+    limit: int | None = None,
 ) -> Iterator[str]:
     """Write one video as a bag; yields each sample's name.
 
@@ -45,11 +51,12 @@ def write_video(
         out: the bag's folder.
         storage: "mcap" or "sqlite3".
         compress: zstd.
+        limit: write so many samples at most.
 
     Raises:
         InputError: there is no such video, a frame cannot be read, or the bag not be written.
     """
-    indices = data.in_video(video)
+    indices = data.in_video(video)[:limit]
     if not indices:
         raise InputError(f"no video '{video}'", str(data.path), "`amodal data stats` lists them")
     born: dict[int, int] = {}
