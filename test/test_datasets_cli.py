@@ -166,11 +166,11 @@ def test_every_target_is_written_from_the_command_line(
 def test_a_limit_holds_for_every_target_or_is_refused(
     video: tuple[Path, list[Sample]], tmp_path: Path
 ) -> None:
-    for to, count in (("coco", 3), ("asd", 3)):
+    for to in ("labelme", "asd"):
         target = tmp_path / to
         arguments = ["convert", str(video[0]), str(target), "--to", to, "--limit", "3"]
         assert run.invoke(app, arguments).exit_code == 0
-        assert len(open_dataset(target)) == count
+        assert len(open_dataset(target)) == 3
     target = tmp_path / "truth.json"
     arguments = ["convert", str(video[0]), str(target), "--to", "video-truth", "--limit", "3"]
     assert isinstance(run.invoke(app, arguments).exception, InputError)
