@@ -65,6 +65,7 @@ setup(
         # The message definitions also travel with the wheel, for machines without ROS 2.
         (f"share/{PACKAGE}/msg", glob("amodal_msgs/msg/*.msg")),
         (f"share/{PACKAGE}/vision_msgs", glob("amodal_msgs/vision_msgs/msg/*.msg")),
+        (f"share/{PACKAGE}/sample_drive", glob("data/sample_drive/*")),
     ],
     zip_safe=False,
     entry_points={

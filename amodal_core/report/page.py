@@ -12,6 +12,18 @@ from amodal_core import __version__
 from amodal_core.report import charts
 from amodal_core.report.record import TOTAL, Record
 
+# Shown large where the bag holds ground truth.
+_HEADLINES = (
+    ("amodal_AP", "amodal AP"),
+    ("amodal_AP50", "amodal AP at IoU 0.5"),
+    ("visible_AP", "visible AP"),
+    ("visible_AP50", "visible AP at IoU 0.5"),
+    ("HOTA", "HOTA"),
+    ("IDF1", "IDF1"),
+    ("AssA", "association (AssA)"),
+    ("identity_kept", "identities kept through full occlusion"),
+)
+
 
 def write_report(record: Record, path: str | Path, video: str | None = None) -> None:
     """Write the page, whole or not at all; `video` is the name of the video beside it."""
@@ -29,6 +41,7 @@ def render(record: Record, video: str | None = None) -> str:
         .render(
             record=record,
             tiles=_tiles(record),
+            headlines=_HEADLINES,
             video=video,
             key_frames=[
                 {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
