@@ -5,6 +5,7 @@ from __future__ import annotations
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
 import json
+import os
 import threading
 import time
 from collections import defaultdict
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
@@ -33,6 +35,14 @@ SECOND = 1_000_000_000
 BEGIN = 1_317_000_000 * SECOND  # a day in 2011
 
 
+def free_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this test, and processes that it starts, talk on a DDS domain of their own.
+
+    Only up to 100: the ports of higher domains lie where the kernel gives out its own.
+    """
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (time.time_ns() // 1000 + os.getpid()) % 100))
+
+
 class Bench:
     """Runs a node and a peer in this process; all that passes between them goes over DDS.
 
@@ -49,6 +59,7 @@ class Bench:
         rclpy.init(args=args)
         self.node = make()
         self.peer = rclpy.create_node("peer", use_global_arguments=False)
+        self._closed = False
         self.received: dict[str, list[Any]] = defaultdict(list)
         self.statuses: list[Any] = []
         self._outputs: dict[str, Any] = {}
@@ -125,7 +136,10 @@ class Bench:
         return {v.key: v.value for v in self.statuses[-1].values}
 
     def close(self) -> None:
-        """End both nodes."""
+        """End both nodes; calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         rclpy.try_shutdown()
         self._thread.join(5)
         self.node.close()

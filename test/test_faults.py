@@ -13,7 +13,7 @@ import node_bench as drive
 import numpy as np
 import pytest
 import rclpy
-from node_bench import SECOND, Bench, stamp
+from node_bench import SECOND, Bench, free_domain, stamp
 
 from amodal_core.bags.messages import instances_message
 from amodal_core.bags.sensors import read_depth
@@ -38,7 +38,7 @@ Start = Callable[..., Bench]
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a node on a DDS domain of its own."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + time.time_ns() // 1000 % 100))
+    free_domain(monkeypatch)
     benches: list[Bench] = []
 
     def make(node: Callable[..., Any], expects: list[str], **parameters: Any) -> Bench:

@@ -17,7 +17,7 @@ import node_bench as drive
 import numpy as np
 import pytest
 import rclpy
-from node_bench import SECOND, stamp
+from node_bench import SECOND, free_domain, stamp
 from rclpy.executors import SingleThreadedExecutor
 
 from amodal_core.bags.drive import BagDrive
@@ -44,12 +44,10 @@ FRAMES = 15
 
 
 @pytest.fixture
-def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
+def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A DDS domain that no other test uses at the same time."""
-    number = 1 + time.time_ns() // 1000 % 100
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    free_domain(monkeypatch)
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
-    return number
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ class Listener:
 
 
 @pytest.fixture
-def listen(domain: int) -> Iterator[Callable[..., Listener]]:
+def listen(domain: None) -> Iterator[Callable[..., Listener]]:
     """Starts listeners and ends them."""
     listeners: list[Listener] = []
 
@@ -191,14 +189,14 @@ def test_a_real_drive_loses_no_frame_at_ten_hertz(
     assert_same(tracks.messages, offline(bag))
 
 
-def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: int) -> None:
+def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: None) -> None:
     ended = amodal_launch("pipeline", f"bag:={small_bag}", "model:=nonesuch")
     assert ended.returncode == 1
     assert "there is no model 'nonesuch'" in ended.stdout + ended.stderr
     assert "died with exit code 1" in ended.stdout + ended.stderr
 
 
-def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: int) -> None:
+def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: None) -> None:
     with subprocess.Popen(
         [*AMODAL, "launch", "pipeline", f"bag:={small_bag}", "loop:=true"],
         stdout=subprocess.PIPE,
