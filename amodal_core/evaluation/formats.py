@@ -38,7 +38,7 @@ def read_predictions(
         InputError: the file is none of these, or does not fit the truth.
     """
     path = Path(path)
-    if not is_bag(path) and is_bag(path / TRACKS_BAG):
+    if (path / TRACKS_BAG).exists():
         path = path / TRACKS_BAG
     if is_bag(path):
         return _by_stamp(read_bag(path, "tracks", progress), truth, path)
@@ -206,22 +206,22 @@ def _mask(segmentation: Any, size: tuple[int, int], where: str) -> bytes:
             rle = coco.frPyObjects(segmentation, *size)
         else:
             rle = segmentation
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        height, width = map(int, rle["size"])
+        counts = rle["counts"]
+    except Exception as error:  # pycocotools raises bare Exceptions
         raise InputError("not a COCO segmentation", where, "RLE or polygons") from error
-    if tuple(rle["size"]) != size:
-        height, width = rle["size"]
+    if (height, width) != size:
         raise InputError(
             f"a mask of {width}x{height}, the image has {size[1]}x{size[0]}",
             where,
             "predict at the image's own size",
         )
-    counts = rle["counts"]
-    return counts.encode() if isinstance(counts, str) else counts
+    return counts.encode() if isinstance(counts, str) else bytes(counts)
 
 
 def _category(row: dict[str, Any], truth: Truth, where: str) -> int:
-    category = int(row.get("category_id", -1))
-    if category not in truth.category_ids:
+    category = row.get("category_id")
+    if not isinstance(category, int) or category not in truth.category_ids:
         known = ", ".join(map(str, sorted(truth.category_ids)))
         raise InputError(
             f"category id {category} is not in the ground truth",
@@ -229,6 +229,14 @@ def _category(row: dict[str, Any], truth: Truth, where: str) -> int:
             f"it has {len(truth.category_ids)} categories: {known}; class lists must agree",
         )
     return truth.category_ids[category]
+
+
+def _number(row: dict[str, Any], name: str, default: float, where: str) -> float:
+    value = row.get(name)
+    try:
+        return default if value is None else float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {value!r}, no number", where, "write it again") from None
 
 
 def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
@@ -248,7 +256,7 @@ def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> A
         by_id = {row["id"]: row for row in rows if "id" in row}
         if len(by_id) == len(lead) and all(row.get("id") in by_id for row in lead):
             rows = [by_id[row["id"]] for row in lead]
-        elif any(a["image_id"] != b["image_id"] for a, b in zip(rows, lead, strict=True)):
+        elif any(a.get("image_id") != b.get("image_id") for a, b in zip(rows, lead, strict=True)):
             raise InputError(
                 "visible.json and amodal.json list different images",
                 str(path),
@@ -259,7 +267,8 @@ def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> A
     masks: dict[str, list[bytes | None]] = {k: [None] * len(lead) for k in ("visible", "amodal")}
     for n, row in enumerate(lead):
         where = f"{path} entry {n}"
-        if row.get("image_id") not in sizes:
+        image = row.get("image_id")
+        if not isinstance(image, int) or image not in sizes:
             raise InputError(
                 f"image id {row.get('image_id')} is not in the ground truth",
                 where,
@@ -269,20 +278,27 @@ def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> A
             segmentation = others[kind][n].get("segmentation")
             if segmentation is not None:
                 masks[kind][n] = _mask(segmentation, sizes[row["image_id"]], where)
-    boxes = [_box(row, masks, n, sizes) for n, row in enumerate(lead)]
+    wheres = [f"{path} entry {n}" for n in range(len(lead))]
+    boxes = [_box(row, masks, n, sizes, wheres[n]) for n, row in enumerate(lead)]
+
+    def numbers(name: str, default: float) -> np.ndarray:
+        return np.array([_number(r, name, default, w) for r, w in zip(lead, wheres, strict=True)])
+
     return AnnotationSet(
         images=truth.set.images,
         classes=truth.set.classes,
         image_ids=np.array([r["image_id"] for r in lead]),
-        class_ids=np.array([_category(r, truth, f"{path} entry {n}") for n, r in enumerate(lead)]),
-        instance_ids=np.array([r.get("instance_id", -1) for r in lead]),
-        scores=np.array([float(r.get("score", 1.0)) for r in lead]),
+        class_ids=np.array([_category(r, truth, w) for r, w in zip(lead, wheres, strict=True)]),
+        instance_ids=numbers("instance_id", -1),
+        scores=numbers("score", 1.0),
         amodal=masks["amodal"],
         visible=masks["visible"],
         boxes=np.array(boxes, np.float64),
-        occlusion_rates=np.array([_rate(r, masks, n, sizes) for n, r in enumerate(lead)]),
+        occlusion_rates=np.array(
+            [_rate(r, masks, n, sizes, wheres[n]) for n, r in enumerate(lead)]
+        ),
         crowd=np.zeros(len(lead), bool),
-        depths=np.array([float(r.get("depth") or 0.0) for r in lead]),
+        depths=numbers("depth", 0.0),
     )
 
 
@@ -291,9 +307,15 @@ def _box(
     masks: dict[str, list[bytes | None]],
     n: int,
     sizes: dict[int, tuple[int, int]],
+    where: str,
 ) -> list[float]:
     if "bbox" in row:
-        x, y, w, h = map(float, row["bbox"])
+        try:
+            x, y, w, h = map(float, row["bbox"])
+        except (TypeError, ValueError):
+            raise InputError(
+                f"bbox is {row['bbox']!r}, not x, y, width, height", where, "write it again"
+            ) from None
     else:
         counts = masks["amodal"][n] or masks["visible"][n]
         if counts is None:
@@ -307,10 +329,11 @@ def _rate(
     masks: dict[str, list[bytes | None]],
     n: int,
     sizes: dict[int, tuple[int, int]],
+    where: str,
 ) -> float:
     """Hidden share: as predicted, else by the entry's own two masks, else unknown."""
     if row.get("occlusion_rate") is not None:
-        return float(row["occlusion_rate"])
+        return _number(row, "occlusion_rate", np.nan, where)
     whole, seen = masks["amodal"][n], masks["visible"][n]
     if whole is None or seen is None:
         return float("nan")
@@ -326,14 +349,17 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
     found: list[tuple[int, ImageRecord, dict[str, Any], bytes]] = []
     for n, row in enumerate(rows):
         where = f"{path} entry {n}"
-        if row.get("video_id") not in truth.videos:
+        number = row.get("video_id")
+        if not isinstance(number, int) or number not in truth.videos:
             raise InputError(
                 f"video id {row.get('video_id')} is not in the ground truth",
                 where,
                 f"it has {len(truth.videos)} videos, ids {min(truth.videos, default=0)} to "
                 f"{max(truth.videos, default=0)}",
             )
-        images = frames[truth.videos[row["video_id"]]]
+        images = frames[truth.videos[number]]
+        if not isinstance(row.get("segmentations"), list):
+            raise InputError("no list of segmentations", where, "one RLE or null a frame")
         if len(row["segmentations"]) > len(images):
             raise InputError(
                 f"{len(row['segmentations'])} frames, the video has {len(images)}",
@@ -359,7 +385,7 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
         image_ids=np.array([i.id for _, i, _, _ in found]),
         class_ids=np.array([_category(r, truth, f"{path} entry {n}") for n, _, r, _ in found]),
         instance_ids=np.array([n for n, *_ in found]),
-        scores=np.array([float(r.get("score", 1.0)) for _, _, r, _ in found]),
+        scores=np.array([_number(r, "score", 1.0, f"{path} entry {n}") for n, _, r, _ in found]),
         amodal=masks if kind == "amodal" else none,
         visible=masks if kind == "visible" else none,
         boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
