@@ -222,6 +222,19 @@ def test_moving_frames_are_interpolated(frames):
     np.testing.assert_allclose(matrix(fixed), expected, atol=1e-9)
 
 
+def test_interpolation_takes_the_shorter_way_round():
+    buffer, half = tf2_ros.Buffer(), Rotation.from_euler("z", 10, degrees=True)
+    first = transform("map", "base", 1.0, (0.0, 0.0, 0.0), Rotation.identity())
+    second = transform("map", "base", 2.0, (0.0, 0.0, 0.0), half * half)
+    # The same rotation, written with the opposite sign.
+    q = second.transform.rotation
+    second.transform.rotation = Quaternion(x=-q.x, y=-q.y, z=-q.z, w=-q.w)
+    for message in (first, second):
+        buffer.set_transform(message, "test")
+    found = matrix(buffer.lookup_transform("map", "base", Time(seconds=1.5)))
+    np.testing.assert_allclose(found[:3, :3], half.as_matrix(), atol=1e-9)
+
+
 def test_what_is_unknown_is_an_error_and_never_identity(frames):
     buffer, _, _ = frames
     with pytest.raises(tf2_ros.LookupException, match="nowhere"):

@@ -105,8 +105,8 @@ class Executor:
         """Stop; wait for running callbacks. False where they take longer than the time given."""
         if self._is_shutdown:
             return True
-        self.wake()
         self._is_shutdown = True
+        self._guard.trigger()
         with self._idle:
             if not self._idle.wait_for(lambda: self._active == 0, timeout_sec):
                 return False
