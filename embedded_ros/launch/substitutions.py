@@ -12,7 +12,7 @@ from .core import LaunchContext, SomeSubstitutionsType, Substitution, as_substit
 from .core import perform as perform_all
 
 
-class SubstitutionFailure(RuntimeError):  # noqa: N818 - the name that ROS 2 uses
+class SubstitutionFailure(RuntimeError):
     """A substitution has no value."""
 
 

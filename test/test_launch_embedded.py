@@ -1,0 +1,324 @@
+"""The embedded launch: what a launch file says is what happens, as under ROS 2's launch."""
+
+from __future__ import annotations
+
+import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts launch in place
+
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    GroupAction,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    SetLaunchConfiguration,
+    Shutdown,
+    TimerAction,
+)
+from launch.conditions import IfCondition, UnlessCondition
+from launch.event_handlers import OnProcessExit, OnProcessStart, OnShutdown
+from launch.events import Shutdown as ShutdownEvent
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import (
+    EnvironmentVariable,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+    PythonExpression,
+    ThisLaunchFileDir,
+)
+from launch_ros.actions import Node, PushRosNamespace, SetParameter
+from launch_ros.parameter_descriptions import ParameterValue
+
+import launch
+from launch import LaunchDescription, LaunchService
+
+embedded = "embedded_ros" in Path(str(launch.__file__)).parts
+pytestmark = pytest.mark.skipif(not embedded, reason="ROS 2's own launch is installed")
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Launches entities; gives the return code and all that was printed."""
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+
+    def go(*entities: Any, **arguments: str) -> tuple[int, str]:
+        service = LaunchService()
+        service.context.launch_configurations.update(arguments)
+        service.include_launch_description(LaunchDescription(entities))
+        code = service.run()
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    return go
+
+
+def python(code: str, **options: Any) -> ExecuteProcess:
+    return ExecuteProcess(cmd=[sys.executable, "-c", code], output="screen", name="it", **options)
+
+
+def test_lines_of_a_process_carry_its_name(run: Run) -> None:
+    code, text = run(python("print('hello'); import sys; print('oh', file=sys.stderr)"))
+    assert code == 0
+    assert "[it-1] hello\n" in text
+    assert "[it-1] oh\n" in text
+    assert "[it-1]: process has finished cleanly" in text
+
+
+def test_output_log_shows_errors_only_and_the_file_has_both(run: Run, tmp_path: Path) -> None:
+    process = ExecuteProcess(
+        cmd=[sys.executable, "-c", "import sys; print('plain'); print('bad', file=sys.stderr)"],
+        name="it",
+    )
+    _, text = run(process)
+    assert "plain" not in text
+    assert "[it-1] bad" in text
+    file = next((tmp_path / "log").glob("*/launch.log")).read_text()
+    assert "[it-1] plain" in file
+    assert "[it-1] bad" in file
+
+
+def test_arguments_take_their_default_the_given_value_or_are_required(run: Run) -> None:
+    declare = DeclareLaunchArgument("x", default_value="one", choices=["one", "two"])
+    log = LogInfo(msg=["x is ", LaunchConfiguration("x")])
+    assert "x is one" in run(declare, log)[1]
+    assert "x is two" in run(declare, log, x="two")[1]
+    code, text = run(declare, log, x="three")
+    assert code == 1
+    assert "'x' is 'three' where one of ['one', 'two'] is valid" in text
+    code, text = run(DeclareLaunchArgument("y"))
+    assert code == 1
+    assert "required launch argument 'y'" in text
+
+
+def test_conditions_choose(run: Run) -> None:
+    wet = LaunchConfiguration("wet")
+    entities = (
+        LogInfo(msg="umbrella", condition=IfCondition(wet)),
+        LogInfo(msg="hat", condition=UnlessCondition(wet)),
+        LogInfo(msg="boots", condition=IfCondition(PythonExpression(["'", wet, "' == 'true'"]))),
+    )
+    _, text = run(*entities, wet="true")
+    assert "umbrella" in text
+    assert "boots" in text
+    assert "hat" not in text
+    _, text = run(*entities, wet="0")
+    assert "hat" in text
+    assert "umbrella" not in text
+    code, text = run(*entities, wet="perhaps")
+    assert code == 1
+    assert "'perhaps' is neither true nor false" in text
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("1 + 2 * 3", "7"),
+        ("'a' in ['a', 'b'] and not False", "True"),
+        ("1 < 2 <= 2", "True"),
+        ("'x' if 3 > 4 else 'y'", "y"),
+        ("int('4') // 3", "1"),
+    ],
+)
+def test_python_expressions_are_worked_out(run: Run, expression: str, value: str) -> None:
+    assert f"= {value}\n" in run(LogInfo(msg=["= ", PythonExpression([expression])]))[1]
+
+
+def test_python_expressions_run_no_code(run: Run, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    code, _ = run(LogInfo(msg=PythonExpression([f"open('{witness}', 'w')"])))
+    assert code == 1
+    assert not witness.exists()
+
+
+def test_a_group_ends_what_was_set_in_it(run: Run) -> None:
+    log = LogInfo(
+        msg=[LaunchConfiguration("x"), " ", EnvironmentVariable("LAUNCH_TEST", default_value="-")]
+    )
+    inside = [SetLaunchConfiguration("x", "in"), SetEnvironmentVariable("LAUNCH_TEST", "set"), log]
+    _, text = run(GroupAction(inside), log, x="out")
+    assert text.index("in set") < text.index("out -")
+
+
+def test_included_files_know_their_folder_and_their_arguments(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "inner.launch.py"
+    file.write_text(
+        "from launch import LaunchDescription\n"
+        "from launch.actions import DeclareLaunchArgument, LogInfo\n"
+        "from launch.substitutions import LaunchConfiguration, ThisLaunchFileDir\n"
+        "def generate_launch_description():\n"
+        "    return LaunchDescription([DeclareLaunchArgument('who', default_value='nobody'),\n"
+        "        LogInfo(msg=[LaunchConfiguration('who'), ' in ', ThisLaunchFileDir()])])\n"
+    )
+    include = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution([str(tmp_path), "inner.launch.py"])),
+        launch_arguments=[("who", LaunchConfiguration("name"))],
+    )
+    assert f"me in {tmp_path}" in run(include, name="me")[1]
+    found = LaunchDescription([include]).get_launch_arguments()
+    assert [a.name for a in found] == ["who"]
+    code, text = run(LogInfo(msg=[ThisLaunchFileDir()]))
+    assert code == 1
+    assert "outside of a launch file" in text
+    code, text = run(IncludeLaunchDescription(str(tmp_path / "absent.launch.py")))
+    assert code == 1
+    assert "absent.launch.py" in text
+
+
+def test_functions_give_entities_when_the_values_are_known(run: Run) -> None:
+    def more(context: Any, word: str) -> list[Any]:
+        count = int(LaunchConfiguration("count").perform(context))
+        return [LogInfo(msg=f"{word} {k}") for k in range(count)]
+
+    _, text = run(OpaqueFunction(function=more, args=["no"]), count="3")
+    assert "no 2" in text
+    assert "no 3" not in text
+
+
+def test_handlers_see_processes_start_and_end(run: Run) -> None:
+    first, second = python("pass"), python("raise SystemExit(3)")
+    seen: list[tuple[str, int]] = []
+
+    def ended(event: Any, context: Any) -> None:
+        seen.append((event.process_name, event.returncode))
+
+    _, text = run(
+        RegisterEventHandler(OnProcessStart(target_action=first, on_start=[second])),
+        RegisterEventHandler(OnProcessExit(on_exit=ended)),
+        RegisterEventHandler(OnShutdown(on_shutdown=[LogInfo(msg="good night")])),
+        first,
+    )
+    assert sorted(seen) == [("it-1", 0), ("it-2", 3)]
+    assert "good night" in text
+
+
+def test_an_exception_in_a_handler_ends_the_launch_with_an_error(run: Run) -> None:
+    def ended(event: Any, context: Any) -> None:
+        raise RuntimeError("it must not end")
+
+    short = python("pass")
+    long = python("import time; time.sleep(60)")
+    code, text = run(
+        RegisterEventHandler(OnProcessExit(target_action=short, on_exit=ended)), long, short
+    )
+    assert code == 1
+    assert "it must not end" in text
+
+
+def test_shutdown_signals_are_stepped_up(run: Run) -> None:
+    stubborn = (
+        "import signal, time, sys\n"
+        "for s in sys.argv[1:]: signal.signal(int(s), signal.SIG_IGN)\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+
+    def started(*signals: int) -> ExecuteProcess:
+        return ExecuteProcess(
+            cmd=[sys.executable, "-c", stubborn, *map(str, signals)],
+            output="screen",
+            sigterm_timeout="0.3",
+            sigkill_timeout="0.3",
+        )
+
+    codes: list[int] = []
+    processes = [started(), started(2), started(2, 15)]
+    handlers = [
+        RegisterEventHandler(
+            OnProcessExit(target_action=p, on_exit=lambda e, c: codes.append(e.returncode))
+        )
+        for p in processes
+    ]
+    end = TimerAction(period=1.0, actions=[EmitEvent(event=ShutdownEvent(reason="enough"))])
+    code, text = run(*handlers, *processes, end)
+    assert code == 0
+    assert codes == [-2, -15, -9] or codes == [1, -15, -9]
+    assert "shutting down: enough" in text
+    assert "sending SIGTERM" in text
+    assert "sending SIGKILL" in text
+
+
+def test_a_process_starts_again_until_the_launch_ends(run: Run, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    again = python(f"open({str(marks)!r}, 'a').write('x')", respawn=True, respawn_delay=0.05)
+    run(again, TimerAction(period=1.5, actions=[Shutdown(reason="done")]))
+    assert len(marks.read_text()) >= 2
+
+
+def node_command(*actions: Any, **arguments: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """The command line of the node among the actions, and the parameters in its files."""
+    context = LaunchService().context
+    context.launch_configurations.update(arguments)
+    command: list[str] = []
+    for action in actions:
+        if isinstance(action, Node):
+            command = action.command(context)
+        else:
+            action.visit(context)
+    files = [Path(b) for a, b in pairwise(command) if a == "--params-file"]
+    return command, [yaml.safe_load(f.read_text())["/**"]["ros__parameters"] for f in files]
+
+
+def test_a_node_gets_name_namespace_parameters_and_remaps() -> None:
+    node = Node(
+        package="amodal_ros",
+        executable="tracking",
+        name="eyes",
+        namespace="head",
+        parameters=[
+            {
+                "a": 1,
+                "b": LaunchConfiguration("given"),
+                "c": ParameterValue(LaunchConfiguration("given"), value_type=str),
+                "nested": {"d": [1.5, 2.5]},
+            },
+        ],
+        remappings=[("image", LaunchConfiguration("camera"))],
+        ros_arguments=["--log-level", "debug"],
+    )
+    command, parameters = node_command(
+        SetParameter("use_sim_time", True),
+        PushRosNamespace("robot"),
+        node,
+        given="7",
+        camera="/cam",
+    )
+    assert command[:3] == [sys.executable, "-m", "amodal_ros.nodes.tracking"]
+    text = " ".join(command)
+    assert "-r __node:=eyes" in text
+    assert "-r __ns:=/robot/head" in text
+    assert "-r image:=/cam" in text
+    assert "--log-level debug" in text
+    assert parameters == [
+        {"use_sim_time": True},
+        {"a": 1, "b": 7, "c": "7", "nested": {"d": [1.5, 2.5]}},
+    ]
+
+
+def test_an_unknown_executable_or_parameter_file_is_named() -> None:
+    with pytest.raises(RuntimeError, match="'amodal_ros' has no executable 'nonesuch'"):
+        node_command(Node(package="amodal_ros", executable="nonesuch"))
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/p\.yaml"):
+        node_command(
+            Node(package="amodal_ros", executable="tracking", parameters=["/nowhere/p.yaml"])
+        )
+
+
+def test_what_is_not_embedded_names_the_package_to_install() -> None:
+    with pytest.raises(ImportError, match="ros-jazzy-launch"):
+        from launch.actions import AppendEnvironmentVariable  # noqa: F401
+    with pytest.raises(ImportError, match="ros-jazzy-launch-ros"):
+        from launch_ros.actions import ComposableNodeContainer  # noqa: F401
+    with pytest.raises(ImportError, match="ros-jazzy-launch"):
+        ExecuteProcess(cmd=["true"], emulate_tty=True)
