@@ -21,6 +21,7 @@ _codec = Typestore()
 # Default values that the definitions give; everything else starts at zero or empty.
 _defaults: dict[str, dict[str, Any]] = {
     "geometry_msgs/msg/Quaternion": {"w": 1.0},
+    "sensor_msgs/msg/NavSatStatus": {"status": -2},
 }
 _DEFAULT = re.compile(r"^\s*([\w/<>=\[\]]+)\s+(\w+)\s+([^=#\s].*?)\s*(?:#.*)?$")
 

@@ -18,7 +18,7 @@ from geometry_msgs.msg import Quaternion
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import GetParameters
 from rosbags.typesys import Stores, get_typestore
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, NavSatFix
 from std_msgs.msg import Char, Empty, Header, String
 
 from amodal_msgs.msg import AmodalInstance, AmodalInstanceArray, Mask
@@ -30,6 +30,7 @@ def test_a_message_starts_with_the_defaults_of_its_definition():
     assert Image().header == Header()
     assert AmodalInstance().track_id == AmodalInstance.UNTRACKED == -1
     assert Quaternion().w == 1.0
+    assert NavSatFix().status.status == -2
     assert CameraInfo().k.tolist() == [0.0] * 9
     assert DiagnosticStatus.WARN == b"\x01"
 
