@@ -338,3 +338,12 @@ def test_boxes_agree_with_kittis_labels(
     assert model.classes[found.class_ids[best]] == name
     assert distance[best] < most_metres
     assert iou(found.amodal_boxes[best].astype(float), values[:4]) > least_iou
+
+
+@pytest.mark.parametrize("frame", [0, 2], ids=["glass front and hedges", "garages and fences"])
+def test_buildings_and_plants_are_no_trucks(model, kitti_object_root, frame):
+    root = kitti_object_root / "training"
+    calibration = read_kitti(root / "calib" / f"{frame:06d}.txt").calibration(1242, 375)
+    points = np.fromfile(root / "velodyne" / f"{frame:06d}.bin", np.float32).reshape(-1, 4)
+    found = model.infer([Frame(0, points=points, calibration=calibration)])[0]
+    assert Geometric.classes.index("truck") not in found.class_ids

@@ -179,10 +179,11 @@ def _classify(
         return None
     if _truck_votes(length, width, top, cut) > 0:
         stands = float(heights.min()) < 0.9
-        # A strip between a nearer thing and the scan's upper end is more often a wall.
-        strip = cut and length < 2.2 and max(evidence.hidden_left, evidence.hidden_right) > 0.5
+        # A flat piece between a nearer thing and the scan's upper end is more often a wall.
+        hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.5
+        piece = cut and hidden and (length < 2.2 or width < 0.5)
         fits = top > 1.7 and length > 1.5 and width < 3.2 and stands
-        if hemmed_in or strip or not fits:
+        if hemmed_in or piece or not fits:
             return None
         return "truck" if _down_to_ground(xy, heights) < _WALL else None
     if top > 0.8 and 1.2 < length < 5.8 and width < 2.4:
