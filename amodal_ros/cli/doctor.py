@@ -58,7 +58,9 @@ def command() -> None:
 
       amodal doctor
     """
-    table = Table("", "what", "state", "what to do", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for title in ("", "what", "state", "what to do"):
+        table.add_column(title, overflow="fold")
     marks = {"ok": "[green]ok[/]", "optional": "[yellow]--[/]", "missing": "[red]!![/]"}
     failed = False
     console = Console()
