@@ -304,6 +304,14 @@ def test_identity_kept_counts_reappearances_by_length():
     assert other.occlusions[0].frames == 8
 
 
+def test_an_object_that_is_never_seen_has_no_identity_to_keep():
+    whole = rectangles([(5, 5, 20, 20)])
+    nothing = np.zeros_like(whole)
+    truth = make_set([(k, 0, 1, whole, 1.0, None, nothing) for k in (1, 2, 3)])
+    kept = identity.evaluate(truth, truth)
+    assert (kept.reappearances, kept.untracked) == (0, 0)
+
+
 def test_leaving_the_image_is_no_occlusion():
     truth, predictions = hidden_walk(9)
     out = truth.select(truth.areas("visible") > 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def evaluate(
         seen = [n for n in chosen if visible[n]]
         hidden = {int(place[n]): n for n in chosen if not visible[n]}
         before = -1
-        for n, following in zip(seen, [*seen[1:], None], strict=True):
+        for n, following in zip_longest(seen, seen[1:]):
             if found[n] >= 0:
                 before = int(found[n])
             if following is None or place[following] == place[n] + 1:

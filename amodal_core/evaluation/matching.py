@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numba import njit
@@ -99,7 +100,7 @@ class Matches:
                 parts: dict[str, Any] = {k: data[k] for k in data.files}
             parts["classes"] = tuple(parts["classes"].tolist())
             return cls(**parts)
-        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"cannot read the matches: {error}", str(path), "run `amodal eval` again"
             ) from error

@@ -1,0 +1,335 @@
+"""Runs are compared with paired intervals, failures are named, and the command writes it all."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from evaluation_data import HEIGHT, WIDTH, make_set, random_pair, rectangles
+from typer.testing import CliRunner
+
+from amodal_core.errors import InputError
+from amodal_core.evaluation import failures, formats, image_level, pairs, pictures, results
+from amodal_core.evaluation.bootstrap import ResampledPrecision, compare
+from amodal_core.evaluation.matching import Matches
+from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
+from amodal_core.evaluation.run import evaluate
+from amodal_core.evaluation.truth import Truth
+from amodal_ros.cli.main import app
+
+IDS = (1, 2, 3)
+
+
+def matches(truth, predictions, kind="amodal") -> Matches:
+    found = image_level.evaluate(truth, predictions, kind, IMAGE_PROTOCOLS["default"]).matches
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ap_of_a_resample_equals_ap_of_a_data_set_that_repeats_its_images(seed):
+    """Drawing an image twice is the same as having it twice under two ids."""
+    truth, predictions = random_pair(seed, images=30, crowd=0.05)
+    weights = np.random.default_rng(seed).integers(0, 3, 30)
+    ours = ResampledPrecision(matches(truth, predictions))(weights)
+
+    def repeated(part):
+        rows, ids = [], []
+        for k in range(int(weights.max())):
+            drawn = weights[part.image_ids - 1] > k
+            rows.append(np.flatnonzero(drawn))
+            ids.append(part.image_ids[drawn] + 1000 * k)
+        out = part.select(np.concatenate(rows))
+        images = [
+            i._replace(id=i.id + 1000 * k)
+            for k in range(int(weights.max()))
+            for i in part.images
+            if weights[i.id - 1] > k
+        ]
+        return replace(out, image_ids=np.concatenate(ids), images=images)
+
+    expected = image_level.evaluate(
+        repeated(truth), repeated(predictions), "amodal", IMAGE_PROTOCOLS["default"]
+    ).values["AP"]
+    assert ours == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_run_against_itself_differs_by_nothing():
+    truth, predictions = random_pair(3, images=20)
+    (difference,) = compare([matches(truth, predictions)] * 2, draws=50)
+    assert (difference.low, difference.high, difference.better) == (0.0, 0.0, 0.0)
+
+
+def test_a_clearly_better_run_has_an_interval_above_zero_and_a_worse_one_below():
+    truth, predictions = random_pair(4, images=60)
+    none = predictions.select(np.arange(len(predictions)) % 4 == 0)
+    full, part = matches(truth, predictions), matches(truth, none)
+    (better,) = compare([part, full], draws=200)
+    (worse,) = compare([full, part], draws=200)
+    assert better.low > 0
+    assert better.better == 1.0
+    assert better.value - better.base == pytest.approx(worse.base - worse.value)
+    assert worse.high < 0
+
+
+def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
+    """Two runs of equal quality: of 40 pairs of data sets, about 38 intervals hold 0."""
+    covered = 0
+    for seed in range(40):
+        truth, predictions = random_pair(100 + seed, images=40, objects=3)
+        rng = np.random.default_rng(seed)
+        halves = [
+            predictions.select(rng.random(len(predictions)) < 0.6),
+            predictions.select(rng.random(len(predictions)) < 0.6),
+        ]
+        (found,) = compare([matches(truth, h) for h in halves], draws=120, seed=seed)
+        covered += found.low <= 0 <= found.high
+    assert covered >= 32
+
+
+def test_runs_over_other_images_or_another_truth_do_not_compare():
+    truth, predictions = random_pair(5, images=10)
+    other, guesses = random_pair(6, images=11)
+    with pytest.raises(InputError, match="other images"):
+        compare([matches(truth, predictions), matches(other, guesses)])
+    less = truth.select(np.arange(len(truth)) > 0)
+    with pytest.raises(InputError, match="another ground truth"):
+        compare([matches(truth, predictions), matches(less, predictions)])
+
+
+def test_matches_come_back_from_their_file_and_a_broken_file_is_named(tmp_path):
+    truth, predictions = random_pair(7, images=10)
+    one = matches(truth, predictions)
+    one.save(tmp_path / "matches_amodal.npz")
+    back = Matches.load(tmp_path / "matches_amodal.npz")
+    assert back.classes == one.classes
+    for name in ("images", "image", "class_id", "rank", "score", "hit", "ignored", "truth"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(one, name))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04nothing")
+    for name in ("broken.npz", "none.npz"):
+        with pytest.raises(InputError, match="cannot read the matches"):
+            Matches.load(tmp_path / name)
+
+
+A, B, C = (rectangles([(x, 10, 16, 20)]) for x in (4, 30, 56))
+
+
+def test_confusion_counts_classes_by_occlusion_and_what_was_missed():
+    """Three cars: in view and found, 30 % hidden and called cyclist, 60 % hidden and missed."""
+    truth = make_set(
+        [(1, 0, 1, A, 1.0, 0.0), (1, 0, 2, B, 1.0, 0.3), (1, 0, 3, C, 1.0, 0.6)],
+    )
+    predictions = make_set([(1, 0, 1, A, 0.9), (1, 2, 2, B, 0.9)])
+    tables = failures.confusion(
+        truth, predictions, pairs.assign(truth, predictions, class_agnostic=True)
+    )
+    found = {
+        name: dict(zip(t.columns, t.counts[0].tolist(), strict=True)) for name, t in tables.items()
+    }
+    assert found == {
+        "in view (< 5 % hidden)": {"car": 1, "cyclist": 0, "missed": 0},
+        "medium (25-50 %)": {"car": 0, "cyclist": 1, "missed": 0},
+        "heavy (50-100 %)": {"car": 0, "cyclist": 0, "missed": 1},
+    }
+
+
+def test_the_worst_failures_lose_most_pixels_and_show_an_instance_once():
+    """A (320 pixels) is missed in both frames, B is half found: A once, then B's worse frame."""
+    half = rectangles([(30, 10, 16, 10)])
+    truth = make_set([(1, 0, 1, A), (1, 0, 2, B), (2, 0, 1, A), (2, 0, 2, B)])
+    predictions = make_set([(1, 0, 7, half, 0.9), (2, 0, 7, B, 0.9)], truth.images)
+    found = failures.worst(truth, pairs.image_overlaps(truth, predictions, "amodal"))
+    assert [(f.annotation, f.prediction) for f in found] == [(0, -1), (1, 0)]
+    assert found[0].lost == 320
+    assert found[1].iou == pytest.approx(0.5)
+    assert found[1].lost == pytest.approx(160)
+
+
+def test_single_images_give_one_failure_each():
+    truth = make_set([(1, 0, 1, A), (1, 0, 2, B), (2, 0, 3, C)])
+    truth.images = [i._replace(video="") for i in truth.images]
+    predictions = make_set([(1, 0, 7, B, 0.1)], truth.images)
+    found = failures.worst(truth, pairs.image_overlaps(truth, predictions, "amodal"))
+    assert [f.image_id for f in found] == [1, 2]
+
+
+def test_failures_are_drawn_with_and_without_their_image():
+    truth = make_set([(1, 0, 1, A), (1, 0, 2, B)])
+    predictions = make_set([(1, 1, 7, rectangles([(30, 10, 16, 10)]), 0.9)], truth.images)
+    found = failures.worst(truth, pairs.image_overlaps(truth, predictions, "amodal"))
+    image = np.full((HEIGHT, WIDTH, 3), (10, 200, 30), np.uint8)
+    for images in ({}, {1: image}):
+        drawn = pictures.draw(found, truth, predictions, images)
+        assert all(p.truth[:2] == p.prediction[:2] == b"\xff\xd8" for p in drawn)
+    assert drawn[0].caption == "car, 0% hidden: missed; what was found near it"
+    assert [p.where for p in drawn] == ["1", "1"]
+
+
+def test_what_there_is_nothing_of_is_a_dash_never_a_zero():
+    truth = make_set([(1, 0, 1, A, 1.0, 0.0)])
+    result = evaluate(truth, truth, IMAGE_PROTOCOLS["default"], "image")
+    assert math.isnan(result.scores["amodal"].values["AP heavy"])
+    values = result.as_json()["scores"]["amodal"]["values"]
+    assert values["AP heavy"] is None
+    assert values["AP"] == pytest.approx(1.0)
+
+
+def test_renaming_classes_joins_them_and_refuses_nonsense():
+    _, predictions = random_pair(8, images=5)
+    joined = results.renamed(predictions, ["cyclist=pedestrian"])
+    assert joined.classes == ("car", "pedestrian")
+    np.testing.assert_array_equal(joined.class_ids, np.minimum(predictions.class_ids, 1))
+    with pytest.raises(InputError, match="no class 'van'"):
+        results.renamed(predictions, ["van=car"])
+    with pytest.raises(InputError, match="not old=new"):
+        results.renamed(predictions, ["car"])
+
+
+# The command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def coco_files(tmp_path_factory):
+    """A COCO ground truth and two folders of results, the second one poorer."""
+    folder = tmp_path_factory.mktemp("eval")
+    truth, predictions = random_pair(9, images=25)
+    formats.write_results(predictions, folder / "good", IDS)
+    formats.write_results(
+        predictions.select(np.arange(len(predictions)) % 3 > 0), folder / "poor", IDS
+    )
+    whole, seen = truth.rle("amodal"), truth.rle("visible")
+    data = {
+        "images": [
+            {"id": i.id, "file_name": f"{i.name}.png", "height": i.height, "width": i.width}
+            for i in truth.images
+        ],
+        "categories": [{"id": k, "name": n} for k, n in zip(IDS, truth.classes, strict=True)],
+        "annotations": [
+            {
+                "id": n + 1,
+                "image_id": int(truth.image_ids[n]),
+                "category_id": IDS[truth.class_ids[n]],
+                "iscrowd": 0,
+                "bbox": [0, 0, 1, 1],
+                "area": 1,
+                "segmentation": {**whole[n], "counts": whole[n]["counts"].decode()},
+                "visible_mask": {**seen[n], "counts": seen[n]["counts"].decode()},
+            }
+            for n in range(len(truth))
+        ],
+    }
+    (folder / "gt.json").write_text(json.dumps(data))
+    return folder
+
+
+def amodal(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_command_prints_and_writes_numbers_report_and_matches(coco_files, tmp_path):
+    said = amodal(
+        "eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / "good",
+        "--out", tmp_path,
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "matches_amodal.npz",
+        "matches_box.npz",
+        "matches_visible.npz",
+        "metrics.json",
+        "report.html",
+    ]
+    assert metrics["protocol"]["says"] in " ".join(said.split()).replace("> =", ">=")
+    for kind in ("box", "visible", "amodal"):
+        value = metrics["scores"][kind]["values"]["AP50"]
+        assert 0.1 < value < 1
+        assert f"{100 * value:.1f}" in said
+    page = (tmp_path / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "the page needs nothing beside it"
+    for words in ("Precision over recall at IoU 0.75", "Confusion by occlusion", "Worst failures"):
+        assert words in page
+
+
+def test_runs_are_compared_from_their_folders(coco_files, tmp_path):
+    for name in ("good", "poor"):
+        amodal(
+            "eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / name,
+            "--kind", "amodal", "--out", tmp_path / name,
+        )  # fmt: skip
+    said = amodal(
+        "eval", "compare", tmp_path / "good", tmp_path / "poor", "--draws", 100,
+        "--out", tmp_path / "both",
+    )  # fmt: skip
+    assert "against good" in said
+    rows = json.loads((tmp_path / "both" / "comparison.json").read_text())["rows"]
+    assert [r["name"] for r in rows] == ["AP", "AP50", "AP75"]
+    assert rows[0]["others"]["poor"]["high"] < 0
+    assert "Differences to good" in (tmp_path / "both" / "report.html").read_text()
+
+
+def test_folders_that_are_no_evaluations_are_named(tmp_path):
+    with pytest.raises(InputError, match="no evaluation"):
+        results.read(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match="no metrics of `amodal eval`"):
+        results.read(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        results.read(tmp_path)
+
+
+def test_other_protocols_do_not_compare(tmp_path):
+    truth, predictions = random_pair(10, images=8)
+    for name, protocol, level in (
+        ("a", IMAGE_PROTOCOLS["default"], "image"),
+        ("b", IMAGE_PROTOCOLS["vrsp"], "image"),
+        ("c", VIDEO_PROTOCOLS["default"], "video"),
+    ):
+        result = evaluate(truth, predictions, protocol, level, ["amodal"])
+        results.write(
+            result, tmp_path / name, {"gt": "g", "dt": name}, Truth(truth, {}), predictions
+        )
+    runs = [results.read(tmp_path / name) for name in "abc"]
+    with pytest.raises(InputError, match="another protocol"):
+        results.compare_runs(runs[:2])
+    with pytest.raises(InputError, match="another level"):
+        results.compare_runs([runs[0], runs[2]])
+    with pytest.raises(InputError, match="nothing to compare with"):
+        results.compare_runs(runs[:1])
+
+
+def test_the_options_change_what_they_say(coco_files, tmp_path):
+    base = ["eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / "good"]
+    said = amodal(*base, "--protocol", "vrsp", "--legacy-names", "--out", tmp_path / "1")
+    assert "APs (occlusion >0.15)" in said
+    amodal(*base, "--class-agnostic", "--kind", "amodal", "--out", tmp_path / "2")
+    metrics = json.loads((tmp_path / "2" / "metrics.json").read_text())
+    assert list(metrics["scores"]) == ["amodal"]
+    assert metrics["scores"]["amodal"]["per_class"] == {}
+    single = coco_files / "good" / "amodal.json"
+    amodal(
+        "eval", "image", "--gt", coco_files / "gt.json", "--dt", single, "--kind", "amodal",
+        "--out", tmp_path / "3",
+    )  # fmt: skip
+    for wrong, words in (
+        (["--protocol", "best"], "no protocol 'best'"),
+        (["--kind", "whole"], "no kind 'whole'"),
+        (["--map", "tram=car"], "no class 'tram'"),
+        (["--legacy-names"], "VRSP's evaluation only"),
+    ):
+        with pytest.raises(InputError, match=words):
+            amodal(*base, *wrong, "--out", tmp_path / "4")
+
+
+def test_protocols_are_listed_with_what_they_say():
+    said = " ".join(amodal("eval", "protocols").split())
+    for protocols in (IMAGE_PROTOCOLS, VIDEO_PROTOCOLS):
+        for name, protocol in protocols.items():
+            assert name in said
+            assert protocol.says[-40:] in said
