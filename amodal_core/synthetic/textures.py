@@ -204,12 +204,12 @@ def _leaf_card(
 
 def leaves(rng: np.random.Generator) -> np.ndarray:
     """Broad leaves."""
-    return _leaf_card(rng, 420, (10, 22), (98, 116, 52))
+    return _leaf_card(rng, 420, (10, 22), (122, 142, 64))
 
 
 def leaves_b(rng: np.random.Generator) -> np.ndarray:
     """Small dense leaves."""
-    return _leaf_card(rng, 700, (7, 14), (74, 92, 46))
+    return _leaf_card(rng, 700, (7, 14), (98, 120, 58))
 
 
 def hedge(rng: np.random.Generator) -> np.ndarray:
@@ -219,7 +219,7 @@ def hedge(rng: np.random.Generator) -> np.ndarray:
         p = rng.integers(0, SIZE, 2)
         tone = rng.uniform(0.35, 1.15)
         axes = (int(rng.uniform(6, 13)), int(rng.uniform(3, 7)))
-        colour = (84 * tone, 104 * tone, 48 * tone, 255.0)
+        colour = (96 * tone, 118 * tone, 56 * tone, 255.0)
         cv2.ellipse(rgba, p.tolist(), axes, rng.uniform(0, 360), 0, 360, colour, -1)
     return rgba
 

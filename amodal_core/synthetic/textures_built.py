@@ -120,9 +120,11 @@ def shop(rng: np.random.Generator) -> np.ndarray:
         at = (int((x + 0.05) * SIZE), int(0.165 * SIZE))
         cv2.putText(rgba, text, at, cv2.FONT_HERSHEY_DUPLEX, 0.9, ink, 2, cv2.LINE_AA)
         _rect(rgba, x + 0.02, 0.25, x + 0.22, 0.86, (36, 38, 42, 235))
-        for _ in range(8):
-            px, py = x + rng.uniform(0.03, 0.18), rng.uniform(0.45, 0.75)
-            _rect(rgba, px, py, px + 0.03, 0.84, (*rng.integers(30, 150, 3), 170))
+        grey = rng.integers(40, 110)
+        for _ in range(9):  # goods behind the glass, mostly grey in its reflections
+            px, py = x + rng.uniform(0.03, 0.19), rng.uniform(0.5, 0.78)
+            tone = grey + rng.integers(-25, 40, 3)
+            _rect(rgba, px, py, px + rng.uniform(0.01, 0.025), 0.84, (*tone, 215))
         _rect(rgba, x + 0.24, 0.27, x + 0.31, 0.98, (30, 32, 34, 235))
         _rect(rgba, x + 0.235, 0.25, x + 0.24, 1.0, (60, 60, 60, 0))
     return rgba
