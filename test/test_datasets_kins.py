@@ -129,6 +129,10 @@ def test_occluders_are_of_the_same_cluster_and_nearer_in_its_order(
     # The same masks in different clusters do not hide each other.
     layout["annotations"][1]["oco_id"] = 9
     assert not _open(layout).truth(1).occluders.any()
+    # Nor does the farther one hide the nearer.
+    layout["annotations"][1] |= {"oco_id": 1, "ico_id": 1}
+    layout["annotations"][0]["ico_id"] = 2
+    assert not _open(layout).truth(1).occluders.any()
 
 
 def test_polygons_beyond_the_border_are_cut(layout: dict[str, Any]) -> None:

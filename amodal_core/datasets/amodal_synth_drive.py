@@ -190,9 +190,10 @@ class AmodalSynthDrive(Dataset):
         try:
             category, track = int(entry["category_id"]), int(entry["track_id"])
             occluded, crowd = bool(entry.get("occluded")), int(entry.get("iscrowd", 0))
-            int(key)
-        except (KeyError, TypeError, ValueError):
-            return None, [("missing-field", "no category_id or track_id")]
+            if not 0 <= track < 2**62 or not 0 <= int(key) < 2**16:
+                raise ValueError("an id that is no id")
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            return None, [("missing-field", "no category_id or track_id, or not one")]
         for name, at, frame, wrong, right in _KNOWN_WRONG:
             if sequence.startswith(name) and (camera, number, category) == (at, frame, wrong):
                 what = f"known wrong label: {ASD[wrong]} is a {ASD[right]}"

@@ -53,13 +53,13 @@ class Coco(CocoLike):
         self, annotations: list[dict[str, Any]], amodal: RleMasks, visible: RleMasks
     ) -> np.ndarray | None:
         """As listed, by instance id."""
-        if any("occluders" not in a for a in annotations):
+        if any(not isinstance(a.get("occluders"), list) for a in annotations):
             return None
         places = {self.instance_id(a): k for k, a in enumerate(annotations)}
         found = np.zeros((len(annotations), len(annotations)), bool)
         for k, annotation in enumerate(annotations):
             for hider in annotation["occluders"]:
-                if hider in places:
+                if isinstance(hider, int) and places.get(hider, k) != k:
                     found[k, places[hider]] = True
         return found
 

@@ -29,7 +29,8 @@ from amodal_core.masks.mask_set import RleMasks
 # Polygons of the visible and of the whole object are drawn separately: their borders differ by a
 # pixel here and there. More than this share of the visible area outside is a mistake.
 _BORDER_SHARE = 0.05
-_IMAGE_FIELDS = ("id", "file_name", "height", "width")
+# COCO's tools count pixels in 32 bits; more than this in a row is a mistake.
+LARGEST = 2**15
 
 
 class Fields(NamedTuple):
@@ -60,7 +61,8 @@ class CocoLike(Dataset):
         self.path = Path(path)
         self.name = f"{self.format} {self.path.stem}"
         self.json = JsonIndex(self.path)
-        self.images = [self._image(k, e) for k, e in enumerate(self.json.elements("images"))]
+        self._malformed: list[Finding] = []
+        self.images = [i for k in range(self.json.count("images")) if (i := self._image(k))]
         categories = list(self.json.elements("categories"))
         try:
             self.category_ids = {int(c["id"]): k for k, c in enumerate(categories)}
@@ -72,18 +74,26 @@ class CocoLike(Dataset):
         folders = [Path(images)] if images is not None else list(self._folders())
         self.folder = ImageFolder(folders, self._probes())
 
-    def _image(self, index: int, element: dict[str, Any]) -> dict[str, Any]:
+    def _image(self, index: int) -> dict[str, Any] | None:
+        """An entry of `images`; None, and a finding, where it is not one."""
         try:
-            element["id"] = int(element["id"])
-            element["height"], element["width"] = int(element["height"]), int(element["width"])
-            element["file_name"] = str(element["file_name"])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"image {index} lacks one of {', '.join(_IMAGE_FIELDS)}, or its id is no number",
-                str(self.path),
-                "export the file again",
-            ) from None
-        return element
+            element = self.json.element("images", index)
+            numbers = [element[field] for field in ("id", "height", "width")]
+            whole = all(isinstance(n, int) and abs(n) < 2**62 for n in numbers)
+            if not whole or not isinstance(element["file_name"], str):
+                raise ValueError("an id, height, width or file_name of another type")
+            if not (0 < numbers[1] <= LARGEST and 0 < numbers[2] <= LARGEST):
+                raise ValueError(f"{numbers[2]}x{numbers[1]} pixels")
+            return element
+        except (InputError, KeyError, ValueError) as error:
+            what = f"entry {index} of `images` cannot be used: {error}"
+            self._malformed.append(Finding("malformed-image", self.path.name, "", what))
+            return None
+
+    def category(self, annotation: dict[str, Any]) -> int | None:
+        """The class id of an annotation, None for one that the file does not list."""
+        number = annotation.get("category_id")
+        return self.category_ids.get(number) if isinstance(number, int) else None
 
     def _folders(self) -> Iterator[Path]:
         """Where the images may lie, the likeliest first."""
@@ -152,11 +162,10 @@ class CocoLike(Dataset):
         for annotation in self.annotations(index):
             try:
                 masks = self._masks(annotation, size)
-                known = self.category_ids.get(int(annotation["category_id"])) is not None
-                self.instance_id(annotation)
-            except (SegmentationError, KeyError, TypeError, ValueError):
+                number = self.instance_id(annotation)
+            except (SegmentationError, KeyError, TypeError, ValueError, OverflowError):
                 continue
-            if known:
+            if self.category(annotation) is not None and 0 <= number < 2**62:
                 good.append(annotation)
                 amodal.append(masks[0])
                 visible.append(masks[1])
@@ -171,7 +180,7 @@ class CocoLike(Dataset):
         return make_truth(
             whole,
             seen,
-            [self.category_ids[int(a["category_id"])] for a in good],
+            [self.category(a) or 0 for a in good],
             ids,
             occluders=self.occluders(good, whole, seen),
             ignore=[bool(a.get("iscrowd", 0)) for a in good],
@@ -194,6 +203,7 @@ class CocoLike(Dataset):
 
     def check(self) -> Iterator[Finding | None]:
         """Files, sizes, ids, categories and masks of every image and annotation."""
+        yield from self._malformed
         yield from self._check_ids()
         for index in range(len(self)):
             where = f"{self.path.name}: {self.images[index]['file_name']}"
@@ -262,7 +272,7 @@ class CocoLike(Dataset):
         if not isinstance(annotation.get("id"), int):
             problems.append(("missing-field", "no id, or one that is no number"))
             mended = None
-        if annotation.get("category_id") not in self.category_ids:
+        if self.category(annotation) is None:
             problems.append(
                 ("unknown-category", f"category {annotation.get('category_id')} is not in the file")
             )

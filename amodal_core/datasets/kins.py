@@ -74,11 +74,13 @@ class Kins(CocoLike):
     ) -> np.ndarray:
         """Those of the same cluster, nearer in its order, seen where the object is hidden."""
         found = hiding(amodal, visible)
-        if any("oco_id" not in a or "ico_id" not in a for a in annotations):
+        ranks = [(a.get("oco_id"), a.get("ico_id")) for a in annotations]
+        known = [(c, o) for c, o in ranks if isinstance(c, int) and isinstance(o, int)]
+        if len(known) != len(ranks):
             return found
-        cluster = np.array([int(a["oco_id"]) for a in annotations])
-        order = np.array([int(a["ico_id"]) for a in annotations])
-        return found & (cluster[:, None] == cluster) & (order[:, None] > order)
+        cluster, order = np.array(known, object).reshape(-1, 2).T
+        nearer: np.ndarray = (cluster[:, None] == cluster) & (order[:, None] > order)
+        return found & nearer.astype(bool)
 
     def _beside(self, index: int, folder: str, suffix: str) -> Path:
         """KITTI's file of the same stem in a folder beside image_2."""

@@ -13,6 +13,7 @@ Hu et al.: SAIL-VOS, CVPR 2019; Breitenstein et al.: End-to-end Amodal Video Ins
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,18 @@ class SailVos(CocoLike):
 
     def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
         super().__init__(path, images)
-        names: dict[int, str] = {}
-        for video in self.json.elements("videos"):
-            if isinstance(video.get("id"), int):
-                names[video["id"]] = str(video.get("name", video.get("vid_name", video["id"])))
+        names: dict[str, str] = {}
+        for k in range(self.json.count("videos")):
+            with suppress(InputError):
+                video = self.json.element("videos", k)
+                names[str(video.get("id"))] = str(video.get("name", video.get("vid_name", k)))
         for image in self.images:
             first = image["file_name"].split("/")[0]
             # The released file's video ids are not unique: the path says where an image belongs.
             image["video"] = first if "/" in image["file_name"] else ""
             if not image["video"]:
-                image["video"] = names.get(image.get("video_id", -1), str(image.get("video_id", 0)))
+                number = str(image.get("video_id", 0))
+                image["video"] = names.get(number, number)
             if not isinstance(image.get("frame_id"), int):
                 image["frame_id"] = image["id"]
         self._file_order = [(i["video"], i["frame_id"]) for i in self.images]
@@ -112,7 +115,8 @@ class SailVos(CocoLike):
         mended = super().mend(annotation, amodal, visible)
         if _is_joint(annotation):
             mended["segmentation"] = [to_dictionary(m.counts[0], m.size) for m in (amodal, visible)]
-            if annotation["bbox"] and isinstance(annotation["bbox"][0], list):
+            box = annotation.get("bbox")
+            if isinstance(box, list) and box and isinstance(box[0], list):
                 mended["bbox"] = [xywh(amodal), xywh(visible)]
         return mended
 
@@ -131,7 +135,7 @@ class SailVos(CocoLike):
         category: dict[tuple[str, int], Any] = {}
         for index in range(len(self)):
             for annotation in self._readable(index):
-                if "instance_id" not in annotation:
+                if not isinstance(annotation.get("instance_id"), int):
                     continue
                 key = self.images[index]["video"], annotation["instance_id"]
                 known = category.setdefault(key, annotation.get("category_id"))

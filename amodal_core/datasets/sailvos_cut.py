@@ -137,7 +137,7 @@ def cut(
                     writer.add("images", image)
                 for annotation in data.annotations(index):
                     masks = _masks(data, annotation, data.size(index))
-                    if masks is None or annotation.get("category_id") not in numbers:
+                    if masks is None or data.category(annotation) is None:
                         continue
                     known = data.instance_id(annotation)
                     if known not in instances:
