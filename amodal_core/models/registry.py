@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from amodal_core.errors import InputError
 from amodal_core.models.base import Model
+
+if TYPE_CHECKING:
+    from amodal_core.models.learned import LearnedModel  # importing torch takes seconds
 
 # name -> ("module:class", one line for `amodal models`)
 _MODELS: dict[str, tuple[str, str]] = {
     "geometric": (
         "amodal_core.models.geometric:Geometric",
         "LiDAR clusters completed by size priors; needs no weights, runs on a CPU",
+    ),
+    "mask_rcnn": (
+        "amodal_core.models.mask_rcnn:MaskRcnnAmodal",
+        "Mask R-CNN with amodal and visible mask heads; trained",
+    ),
+    "orcnn": (
+        "amodal_core.models.mask_rcnn:Orcnn",
+        "Mask R-CNN amodal whose invisible mask is trained, too; trained",
+    ),
+    "aisformer": (
+        "amodal_core.models.aisformer:AisFormer",
+        "a transformer of visible, occluder and amodal queries over each RoI; trained",
+    ),
+    "pointpillars": (
+        "amodal_core.models.pointpillars:PointPillars",
+        "3D boxes from LiDAR alone, their silhouettes as masks; trained",
     ),
 }
 
@@ -22,18 +42,49 @@ def available() -> dict[str, str]:
 
 
 def create(name: str, device: str = "cpu", **options: Any) -> Model:
-    """Make a model by name.
+    """Make a model by name, ready for inference.
 
     Args:
         name: one of `available()`.
         device: a torch device, such as "cpu" or "cuda:0".
-        **options: passed to the model's constructor.
+        **options: passed to the model's constructor. A trained model takes `checkpoint`, a path,
+            and settings that replace those of the checkpoint and that no weight depends on.
 
     Raises:
         ValueError: no model of that name.
+        InputError: a trained model without a checkpoint, or one that does not fit.
     """
+    kind = _class(name)
+    if not hasattr(kind, "from_checkpoint"):
+        model: Model = kind(device=device, **options)
+        return model
+    checkpoint = options.pop("checkpoint", None)
+    if not checkpoint:
+        raise InputError(
+            f"the model '{name}' needs a checkpoint",
+            "--checkpoint",
+            "train one with `amodal train`, or take 'geometric', which needs none",
+        )
+    trained: Model = kind.from_checkpoint(str(checkpoint), device, **options)
+    return trained
+
+
+def learned(name: str) -> type[LearnedModel]:
+    """The class of a trainable model.
+
+    Raises:
+        InputError: no model of that name, or one without anything to train.
+    """
+    trainable = [n for n in _MODELS if n != "geometric"]
+    if name not in trainable:
+        what = "has nothing to train" if name in _MODELS else "is no model"
+        raise InputError(f"'{name}' {what}", "model", f"choose {', '.join(trainable)}")
+    kind: type[LearnedModel] = _class(name)
+    return kind
+
+
+def _class(name: str) -> Any:
     if name not in _MODELS:
         raise ValueError(f"there is no model '{name}'; there are: {', '.join(_MODELS)}")
     module, _, attribute = _MODELS[name][0].partition(":")
-    model: Model = getattr(import_module(module), attribute)(device=device, **options)
-    return model
+    return getattr(import_module(module), attribute)
