@@ -32,6 +32,7 @@ from amodal_ros.declarations import DIAGNOSTICS
 from amodal_ros.qos import profile
 from amodal_ros.topics import DEPTH, INSTANCES, TRACKS
 
+_DOMAIN = "ROS_DOMAIN_ID"
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
 _START = 120.0  # seconds that the nodes may take to come up
 _STEADY = 1.5  # seconds without change after which all are connected
@@ -77,7 +78,8 @@ class LiveBench:
 
     def __enter__(self) -> LiveBench:
         # A domain of its own: other graphs on this machine neither hear nor disturb this one.
-        os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+        self._domain = os.environ.get(_DOMAIN)
+        os.environ[_DOMAIN] = str(1 + os.getpid() % 100)
         rclpy.init()
         self._node = rclpy.create_node("live_bench")
         self._outputs: dict[str, Any] = {}
@@ -140,6 +142,10 @@ class LiveBench:
         self._file.close()
         rclpy.try_shutdown()
         self._thread.join(2.0)
+        if self._domain is None:
+            del os.environ[_DOMAIN]
+        else:
+            os.environ[_DOMAIN] = self._domain
 
     def run(self, rate: float, seconds: float) -> RunResult:
         """Publish frames at a rate for so many seconds, and wait for the last answers."""

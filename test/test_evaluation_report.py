@@ -18,7 +18,10 @@ from amodal_core.evaluation.bootstrap import ResampledPrecision, compare
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import evaluate
+from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.evaluation.truth import Truth
+from amodal_core.frame import Tracks
+from amodal_core.masks.mask_set import RleMasks
 from amodal_ros.cli.main import app
 
 IDS = (1, 2, 3)
@@ -187,6 +190,54 @@ def test_renaming_classes_joins_them_and_refuses_nonsense():
         results.renamed(predictions, ["van=car"])
     with pytest.raises(InputError, match="not old=new"):
         results.renamed(predictions, ["car"])
+
+
+def a_frame(shift: int, empty: bool = False) -> Tracks:
+    boxes = [] if empty else [(4 + shift, 10, 16, 20), (40 + shift, 10, 16, 20)]
+    masks = np.array([rectangles([b]) for b in boxes], bool).reshape(-1, HEIGHT, WIDTH)
+    amodal = RleMasks.from_dense(masks) if len(masks) else RleMasks.empty((HEIGHT, WIDTH))
+    n = len(amodal)
+    return replace(
+        Tracks.empty((HEIGHT, WIDTH)),
+        amodal=amodal,
+        visible=amodal,
+        amodal_boxes=amodal.boxes(),
+        visible_boxes=amodal.boxes(),
+        scores=np.ones(n, np.float32),
+        class_ids=np.arange(n),
+        occlusion_rates=np.zeros(n, np.float32),
+        depths=np.full(n, 5.0, np.float32),
+        occluders=np.zeros((n, n), bool),
+        ids=np.arange(n),
+        ages=np.ones(n, np.int64),
+        coasted=np.zeros(n, bool),
+    )
+
+
+def test_a_stream_is_evaluated_whatever_its_class_ids_mean(tmp_path):
+    """Two objects, classes 0 and 1 in the truth and the other way round in the tracks.
+
+    Without class names the headline numbers are perfect; with them, every class is wrong.
+    """
+    stream = StreamAccuracy("drive")
+    assert not stream
+    assert stream.values() == {}
+    for k in range(4):
+        turned = replace(a_frame(k), class_ids=np.array([1, 0]))
+        stream.add(k + 1, a_frame(k), turned)
+    values = stream.values()
+    assert values["amodal_AP"] == values["HOTA"] == values["IDF1"] == pytest.approx(1.0)
+    result, truth, tracks = stream.evaluation({0: "car", 1: "van"}, ["car", "van", "bus"])
+    assert result.scores["amodal"].values["vAP"] == 0.0
+    assert result.confusion["in view (< 5 % hidden)"].counts.tolist() == [[0, 4, 0], [4, 0, 0]]
+    results.write(result, tmp_path, {"gt": "bag", "dt": "tracks"}, truth, tracks)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_stream_without_objects_in_its_truth_has_no_accuracy():
+    stream = StreamAccuracy()
+    stream.add(1, a_frame(0, empty=True), a_frame(0))
+    assert stream.values() == {}
 
 
 # The command ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.console import Console
 from rich.padding import Padding
@@ -39,6 +40,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 console = Console(highlight=False)
+_BUSY = 20.0  # percent of all processors that others may take without disturbing a measurement
 
 _Gt = Annotated[
     Path, typer.Option("--gt", help="Ground truth: a data set, its JSON file, or a bag with it.")
@@ -220,9 +222,13 @@ def live(
             raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
         arguments.append(f"checkpoint:={checkpoint.resolve()}")
     search = Search(lowest=lowest, highest=highest, run_seconds=seconds)
+    busy = psutil.cpu_percent(1.0)
     nodes = LiveBench(bag, arguments, folder / "nodes.log")
     with stderr.status("starting the nodes") as status, nodes as bench:
         found = measure(bench.run, search, lambda what: status.update(what))
+    if busy > _BUSY:
+        others = f"other programs kept the processors {busy:.0f} % busy before the first run"
+        found.warnings.append(others)
     warn(found.warnings)
     _show_live(found)
     for path in write_throughput(found, search, folder, f"{model} on {device}", bag.name):

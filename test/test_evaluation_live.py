@@ -1,0 +1,99 @@
+"""The bench that measures running nodes: what is sent, answered, dropped and used."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import node_bench as drive
+import numpy as np
+import pytest
+from node_bench import SECOND, stamp
+
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.kitti import CAMERA_INFO, IMAGE, POINTS
+from amodal_core.bags.reader import BagReader, RawMessage
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    image_message,
+    points_message,
+    transform_message,
+)
+from amodal_core.bags.writer import BagWriter
+from amodal_core.errors import InputError
+from amodal_ros.live_bench import LiveBench, _restamped
+
+LAG = 3_000_000  # nanoseconds by which a scan is later than its image
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five frames towards three standing objects."""
+    path = tmp_path_factory.mktemp("bags") / "five.mcap"
+    factory, frame = RosbagsFactory(), drive.FRAME
+    camera = frame.calibration
+    with BagWriter(path) as writer:
+        writer.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
+        for topic, kind in ((IMAGE, "Image"), (CAMERA_INFO, "CameraInfo"), (POINTS, "PointCloud2")):
+            writer.add_topic(topic, f"sensor_msgs/msg/{kind}")
+        placed = transform_message(factory, "cam", "velo", camera.camera_from_lidar, stamp(0))
+        tree = factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
+        writer.write("/tf_static", tree, stamp(0))
+        for k in range(5):
+            at = stamp(k)
+            info = camera_info_message(factory, camera.K, camera.width, camera.height, at, "cam")
+            points = frame.points - np.array([0.1 * k, 0, 0, 0], np.float32)
+            writer.write(IMAGE, image_message(factory, frame.image, at, "cam"), at)
+            writer.write(CAMERA_INFO, info, at)
+            writer.write(POINTS, points_message(factory, points, at + LAG, "velo"), at + LAG)
+    return path
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_only_the_stamp_of_a_message_is_changed_in_either_byte_order(order):
+    kind = b"\x00\x01\x00\x00" if order == "<" else b"\x00\x00\x00\x00"
+    data = kind + struct.pack(order + "iI", 7, 999_999_999) + b"frame and pixels"
+    moved = _restamped(RawMessage("/image", "sensor_msgs/msg/Image", 0, data), 2 * SECOND + 1)
+    assert struct.unpack_from(order + "iI", moved, 4) == (10, 0)
+    assert moved[:4] + moved[12:] == data[:4] + data[12:]
+
+
+def test_every_image_is_sent_with_its_calibration_and_the_nearest_scan(bag, tmp_path):
+    bench = LiveBench(bag, [], tmp_path / "log")
+    assert len(bench._frames) == 5
+    for frame in bench._frames:
+        assert [raw.topic for raw in frame.messages] == [POINTS, CAMERA_INFO, IMAGE]
+    assert [raw.topic for raw in bench._static] == ["/tf_static"]
+
+
+def test_a_bag_without_what_the_nodes_need_is_refused(tmp_path):
+    with BagWriter(tmp_path / "empty.mcap"):
+        pass
+    with pytest.raises(InputError), BagReader(tmp_path / "empty.mcap"):
+        LiveBench(tmp_path / "empty.mcap", [], tmp_path / "log")
+
+
+@pytest.mark.dds
+def test_running_nodes_answer_every_frame_of_a_slow_stream(bag, tmp_path):
+    """Seven frames at 2 Hz, the bag's five and two again: all answered, none dropped."""
+    before = os.environ.get("ROS_DOMAIN_ID")
+    with LiveBench(bag, ["model:=geometric"], tmp_path / "nodes.log") as bench:
+        bench.run(2.0, 2.0)
+        result = bench.run(2.0, 3.5)
+    assert (result.sent, result.answered, result.drops) == (7, 7, {})
+    assert result.published_hz == pytest.approx(2.0, rel=0.05)
+    assert result.answered_hz == pytest.approx(2.0, rel=0.3)
+    assert (result.latencies_ms > 1).all()
+    assert set(result.cpu) == {"depth_projection", "segmentation", "tracking"}
+    assert all(0 < share < 2 for share in result.cpu.values())
+    assert all(50 < megabytes < 4000 for megabytes in result.memory_mb.values())
+    assert os.environ.get("ROS_DOMAIN_ID") == before
+
+
+@pytest.mark.dds
+def test_nodes_that_do_not_come_up_are_an_error_that_names_the_log(bag, tmp_path):
+    bench = LiveBench(bag, ["model:=no_such_model"], tmp_path / "nodes.log")
+    with pytest.raises(InputError, match="nodes ended"), bench:
+        pass
+    assert "no_such_model" in (tmp_path / "nodes.log").read_text()
