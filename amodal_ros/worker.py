@@ -42,7 +42,7 @@ class Worker(Generic[T]):
         with self._changed:
             self._items.append((item, None))
             waiting = [k for k, (i, call) in enumerate(self._items) if call is None]
-            surplus = waiting[: len(waiting) - self._size] if self._size else []
+            surplus = waiting[: max(len(waiting) - self._size, 0)] if self._size else []
             for k in reversed(surplus):
                 dropped.append(self._items[k][0])  # type: ignore[arg-type]
                 del self._items[k]

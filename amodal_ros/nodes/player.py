@@ -139,6 +139,8 @@ class Player(BaseNode):
                 text += f", held {self._held:.1f} s for the pipeline"
             log.info(text)
             if not self.value("loop"):
+                # Others listen to the same last messages and may be a little behind.
+                time.sleep(_STEADY)
                 return 0
             with self._answered:
                 self._open.clear()
@@ -236,8 +238,6 @@ class Player(BaseNode):
             if silent > _PATIENCE:
                 now = min(now + round(2 * _CLOCK_PERIOD * 1e9), end)
                 self._tell_time(now)
-        # Others listen to the same last messages and may be a little behind.
-        time.sleep(_STEADY)
 
     def _tell_time(self, stamp: int) -> None:
         sec, nanosec = divmod(stamp, 1_000_000_000)

@@ -1,0 +1,283 @@
+"""The parts that nodes are made of, without DDS: worker, health, transforms, checks, latency."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.sensors import transform_message
+from amodal_core.errors import InputError
+from amodal_core.evaluation.latency import LatencyMeter
+from amodal_core.evaluation.stream import StreamAccuracy
+from amodal_core.frame import Calibration, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models.registry import create
+from amodal_core.warm_up import warm_up_frame
+from amodal_ros.health import ERROR, OK, WARN, Health
+from amodal_ros.transforms import TransformListener
+from amodal_ros.validation import check_frame_id, check_size, check_stamp, extrinsics
+from amodal_ros.worker import Worker
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.001)
+
+
+class TestWorker:
+    def gated(self, size: int) -> tuple[Worker[int], threading.Event, list[int], list[int]]:
+        gate, done, dropped = threading.Event(), list[int](), list[int]()
+
+        def process(item: int) -> None:
+            gate.wait(5)
+            done.append(item)
+
+        worker = Worker(process, dropped.append, lambda *_: None, size)
+        return worker, gate, done, dropped
+
+    def test_the_newest_replaces_what_waits(self) -> None:
+        worker, gate, done, dropped = self.gated(1)
+        worker.put(0)
+        wait(lambda: not worker._items)
+        for item in range(1, 6):
+            worker.put(item)
+        gate.set()
+        assert worker.stop(finish=True)
+        assert done == [0, 5]
+        assert dropped == [1, 2, 3, 4]
+
+    def test_so_many_may_wait(self) -> None:
+        worker, gate, done, dropped = self.gated(3)
+        worker.put(0)
+        wait(lambda: not worker._items)
+        for item in range(1, 6):
+            worker.put(item)
+        gate.set()
+        worker.stop(finish=True)
+        assert done == [0, 3, 4, 5]
+        assert dropped == [1, 2]
+
+    def test_without_a_limit_all_are_processed_in_order(self) -> None:
+        worker, gate, done, dropped = self.gated(0)
+        for item in range(100):
+            worker.put(item)
+        gate.set()
+        worker.stop(finish=True)
+        assert done == list(range(100))
+        assert dropped == []
+
+    def test_a_call_is_never_dropped_and_keeps_its_place(self) -> None:
+        worker, gate, done, dropped = self.gated(1)
+        worker.put(0)
+        wait(lambda: not worker._items)
+        worker.put(1)
+        worker.call(lambda: done.append(-1))
+        worker.put(2)
+        gate.set()
+        worker.stop(finish=True)
+        assert done == [0, -1, 2]
+        assert dropped == [1]
+
+    def test_an_exception_goes_to_the_handler_and_the_next_item_follows(self) -> None:
+        errors: list[tuple[int, str]] = []
+        done: list[float] = []
+        worker = Worker(
+            lambda item: done.append(1 / item),
+            lambda _: None,
+            lambda item, error: errors.append((item, type(error).__name__)),
+            0,
+        )
+        for item in (1, 0, 2):
+            worker.put(item)
+        worker.stop(finish=True)
+        assert done == [1.0, 0.5]
+        assert errors == [(0, "ZeroDivisionError")]
+
+    def test_stopping_forgets_what_waits_unless_told_otherwise(self) -> None:
+        worker, gate, done, _ = self.gated(0)
+        worker.put(0)
+        wait(lambda: not worker._items)
+        worker.put(1)
+        threading.Timer(0.05, gate.set).start()
+        assert worker.stop()
+        assert done == [0]
+
+
+class TestHealth:
+    def test_silence_grows_from_well_over_warning_to_error(self) -> None:
+        now = [0.0]
+        health = Health(lambda: now[0])
+        health.expect("points", "/lidar", True)
+        health.expect("truth", "/truth", False)
+        now[0] = 0.5
+        assert health.summary(1, 5)[0] == OK
+        now[0] = 2.0
+        assert health.summary(1, 5)[:2] == (WARN, "no message ever on /lidar for 2.0 s")
+        health.received("points", 7)
+        assert health.summary(1, 5)[0] == OK
+        now[0] = 8.0
+        assert health.summary(1, 5)[:2] == (ERROR, "no message on /lidar for 6.0 s")
+
+    def test_drops_warn_once_and_stay_in_the_values(self) -> None:
+        health = Health()
+        health.dropped("overload")
+        health.dropped("overload")
+        level, line, values = health.summary(1, 5)
+        assert (level, line) == (WARN, "2 dropped")
+        assert (values["dropped"], values["dropped: overload"]) == ("2", "2")
+        assert health.summary(1, 5)[0] == OK
+
+    def test_a_condition_lasts_until_it_is_mended(self) -> None:
+        health = Health()
+        health.condition("transform", "no transform")
+        assert health.summary(1, 5)[:2] == (ERROR, "no transform")
+        assert health.summary(1, 5)[0] == ERROR
+        health.condition("transform", "")
+        assert health.summary(1, 5)[0] == OK
+
+    def test_milliseconds_are_percentiles_of_the_last_frames(self) -> None:
+        health = Health()
+        for ms in range(1, 102):
+            health.processed(ms, float(ms))
+        values = health.summary(1, 5)[2]
+        assert values["frames"] == "101"
+        assert values["processing ms, last"] == "101.00"
+        assert float(values["processing ms, p50"]) == pytest.approx(51.5)
+
+
+class TestTransforms:
+    def message(self, parent: str, child: str, x: float) -> object:
+        matrix = np.eye(4)
+        matrix[0, 3] = x
+        factory = RosbagsFactory()
+        placed = transform_message(factory, parent, child, matrix, 1)
+        return factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
+
+    def test_a_jump_forgets_what_moves_and_keeps_what_is_static(self) -> None:
+        tree = TransformListener()
+        tree.add_static(self.message("camera", "lidar", 2.0))
+        tree.add(self.message("world", "camera", 5.0))
+        assert tree.lookup("world", "lidar", 0)[0, 3] == 7.0
+        tree.reset()
+        assert tree.lookup("camera", "lidar", 0)[0, 3] == 2.0
+        with pytest.raises(InputError, match="no transform from 'lidar' to 'world'"):
+            tree.lookup("world", "lidar", 0)
+
+    def test_a_lookup_waits_for_what_is_on_its_way(self) -> None:
+        tree = TransformListener()
+        add = self.message("camera", "lidar", 2.0)
+        threading.Timer(0.1, tree.add_static, [add]).start()
+        assert tree.lookup("camera", "lidar", 5.0)[0, 3] == 2.0
+
+
+class TestChecks:
+    def test_extrinsics_are_a_place_and_a_turn(self) -> None:
+        turn = Rotation.from_euler("zyx", (0.1, -0.2, 0.3))
+        matrix = extrinsics([1.0, 2.0, 3.0, *turn.as_quat()])
+        assert matrix is not None
+        np.testing.assert_allclose(matrix[:3, :3], turn.as_matrix(), atol=1e-12)
+        assert matrix[:3, 3].tolist() == [1.0, 2.0, 3.0]
+        assert extrinsics([0.0] * 7) is None
+        with pytest.raises(InputError, match="quaternion of length 1"):
+            extrinsics([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0])
+        with pytest.raises(InputError):
+            extrinsics([np.nan, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+
+    def test_headers_must_be_filled_in(self) -> None:
+        assert check_stamp(1, "/t") == 1
+        with pytest.raises(InputError, match="/t: the stamp is zero"):
+            check_stamp(0, "/t")
+        assert check_frame_id("/velo", "/t") == "velo"
+        with pytest.raises(InputError, match="frame_id is empty"):
+            check_frame_id("/", "/t")
+
+    def test_an_image_has_the_size_of_its_calibration(self) -> None:
+        camera = Calibration(np.eye(3), np.eye(4), 40, 30)
+        check_size((30, 40, 3), camera, "/image")
+        with pytest.raises(InputError, match="/image: the image is 30x40, camera_info says 40x30"):
+            check_size((40, 30, 3), camera, "/image")
+
+
+class TestLatency:
+    def test_frames_and_answers_are_matched_by_stamp_in_any_order(self) -> None:
+        meter = LatencyMeter()
+        for k in range(100):
+            meter.frame(k, k * 0.1)
+        for k in range(99, -1, -1):
+            if k != 50:
+                meter.answer(k, k * 0.1 + 0.001 * (k + 1))
+        found = meter.summary()
+        assert (found["frames"], found["answered"], found["unanswered"]) == (100, 99, 1)
+        exact = [k + 1 for k in range(100) if k != 50]
+        assert found["p50_ms"] == pytest.approx(np.percentile(exact, 50), abs=1e-3)
+        assert found["p99_ms"] == pytest.approx(np.percentile(exact, 99), abs=1e-3)
+        assert found["max_ms"] == pytest.approx(100.0)
+        assert found["fps"] == pytest.approx(99 / (99 * 0.1 + 0.1), abs=1e-3)
+
+    def test_an_answer_may_be_seen_before_its_frame(self) -> None:
+        meter = LatencyMeter()
+        meter.answer(1, 5.0)
+        meter.frame(1, 5.001)
+        assert (meter.answered, meter.unanswered) == (1, 0)
+
+    def test_nothing_is_nothing(self) -> None:
+        assert LatencyMeter().summary() == {
+            "frames": 0,
+            "answered": 0,
+            "unanswered": 0,
+            "fps": 0.0,
+        }
+
+
+class TestStreamAccuracy:
+    def tracks(self, shift: int, track: int, score: float = 1.0) -> Tracks:
+        mask = np.zeros((1, 40, 60), bool)
+        mask[0, 10:30, 10 + shift : 40 + shift] = True
+        rle = RleMasks.from_dense(mask)
+        empty = Tracks.empty((40, 60))
+        return Tracks(
+            size=empty.size,
+            amodal_boxes=rle.boxes(),
+            visible_boxes=rle.boxes(),
+            scores=np.array([score], np.float32),
+            class_ids=np.zeros(1, np.int64),
+            amodal=rle,
+            visible=rle,
+            occlusion_rates=np.zeros(1, np.float32),
+            depths=np.full(1, 10, np.float32),
+            occluders=np.zeros((1, 1), bool),
+            ids=np.array([track]),
+            ages=np.ones(1, np.int64),
+            coasted=np.zeros(1, bool),
+        )
+
+    def test_what_is_exact_scores_one_and_what_is_beside_it_less(self) -> None:
+        exact, beside = StreamAccuracy(), StreamAccuracy()
+        for k in range(5):
+            exact.add(k, self.tracks(0, 3), self.tracks(0, 8, 0.9))
+            beside.add(k, self.tracks(0, 3), self.tracks(6, 8, 0.9))
+        right, wrong = exact.values(), beside.values()
+        assert right["amodal_AP"] == pytest.approx(1.0)
+        assert right["visible_AP"] == pytest.approx(1.0)
+        # 24 of 36 columns overlap: 2/3 IoU, which four of COCO's ten thresholds accept.
+        assert wrong["amodal_AP"] == pytest.approx(0.4, abs=1e-3)
+
+    def test_without_truth_there_is_no_number(self) -> None:
+        accuracy = StreamAccuracy()
+        accuracy.add(0, Tracks.empty((40, 60)), self.tracks(0, 1))
+        assert accuracy.values() == {}
+
+
+def test_the_warm_up_frame_takes_the_model_through_its_classes() -> None:
+    model = create("geometric")
+    found = model.infer([warm_up_frame()])[0]
+    names = {model.classes[int(c)] for c in found.class_ids}
+    assert {"car", "truck"} <= names
