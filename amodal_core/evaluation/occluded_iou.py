@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amodal_core.evaluation.overlaps import shared
+from amodal_core.evaluation.overlaps import Overlaps, shared
 from amodal_core.evaluation.pairs import assign, assign_by_id
 from amodal_core.evaluation.sets import AnnotationSet
 
@@ -103,47 +103,98 @@ class OccludedIou:
     paired: float
 
 
-def evaluate(
-    truth: AnnotationSet, predictions: AnnotationSet, protocol: OccludedIouProtocol
-) -> OccludedIou:
-    """mIoU_full and mIoU_occ under one protocol.
+@dataclass(frozen=True)
+class Pixels:
+    """Pixels that N annotations and their predictions cover: A whole, V visible, P predicted.
+
+    Attributes:
+        pairs: (N,) the prediction of each annotation or -1.
+        a: (N,) |A|; p and v accordingly.
+        av: (N,) |A and V|; ap, pv and apv accordingly.
+        videos: (N,) name of each annotation's video.
+    """
+
+    pairs: np.ndarray
+    a: np.ndarray
+    v: np.ndarray
+    p: np.ndarray
+    av: np.ndarray
+    pv: np.ndarray
+    ap: np.ndarray
+    apv: np.ndarray
+    videos: np.ndarray
+
+
+def count_pixels(
+    truth: AnnotationSet,
+    predictions: AnnotationSet,
+    pairing: str,
+    found: Overlaps | None = None,
+) -> Pixels:
+    """Count what all protocols of one pairing are computed from.
 
     Args:
         truth: with visible and amodal masks.
         predictions: aligned with it, with amodal masks (and visible ones where pairing needs them).
-        protocol: see `PROTOCOLS`.
+        pairing: "id" or "visible", see `OccludedIouProtocol`.
+        found: overlaps of the visible masks, where they are known.
 
     Raises:
         InputError: a side lacks the masks.
     """
-    truth = truth.select(~truth.crowd)
-    whole, seen, predicted = truth.runs("amodal"), truth.runs("visible"), predictions.runs("amodal")
-    if protocol.pairing == "id":
+    if pairing == "id":
         pairs = assign_by_id(truth, predictions)
     else:
-        pairs = assign(truth, predictions, "visible", 0.5, class_agnostic=True)
-    compared = np.ones(len(pairs), bool) if protocol.missing_counts else pairs >= 0
-    guess = predicted[pairs]
-    a, v, p = whole.areas, seen.areas, guess.areas
-    av, pv, ap = shared(whole, seen), shared(guess, seen), shared(whole, guess)
-    apv = shared(whole & seen, guess)
+        free = truth.crowd  # crowds are compared with nothing
+        pairs = assign(
+            truth, predictions, "visible", 0.5, class_agnostic=True, found=found, skip=free
+        )
+    real = np.flatnonzero(~truth.crowd)
+    pairs = pairs[real]
+    whole, seen = truth.runs("amodal"), truth.runs("visible")
+    if len(real) < len(truth):
+        whole, seen = whole[real], seen[real]
+    guess = predictions.runs("amodal")[pairs]
+    videos = {i.id: i.video or i.name or str(i.id) for i in truth.images}
+    return Pixels(
+        pairs=pairs,
+        a=whole.areas,
+        v=seen.areas,
+        p=guess.areas,
+        av=shared(whole, seen),
+        pv=shared(guess, seen),
+        ap=shared(whole, guess),
+        apv=shared(whole & seen, guess),
+        videos=np.array([videos[i] for i in truth.image_ids[real].tolist()]),
+    )
+
+
+def evaluate(
+    truth: AnnotationSet, predictions: AnnotationSet, protocol: OccludedIouProtocol
+) -> OccludedIou:
+    """mIoU_full and mIoU_occ under one protocol, see `count_pixels`."""
+    return tabulate(count_pixels(truth, predictions, protocol.pairing), protocol)
+
+
+def tabulate(pixels: Pixels, protocol: OccludedIouProtocol) -> OccludedIou:
+    """Read a protocol's numbers off the pixels of its pairing."""
+    n = pixels
+    compared = np.ones(len(n.pairs), bool) if protocol.missing_counts else n.pairs >= 0
+    p, pv, ap, apv = n.p, n.pv, n.ap, n.apv
     if protocol.merge_visible:
-        p, pv, ap, apv = p + v - pv, v, ap + av - apv, av
-    hidden = a - av
-    full = _share(ap, a + p - ap)
+        p, pv, ap, apv = n.p + n.v - n.pv, n.v, n.ap + n.av - n.apv, n.av
+    hidden = n.a - n.av
+    full = _share(ap, n.a + p - ap)
     occluded = _share(ap - apv, hidden + (p - pv) - (ap - apv))
     chosen = compared & ((hidden > 0) if protocol.skip_empty else (occluded != 1.0))
-    groups = None
-    if protocol.average == "video":
-        videos = {i.id: i.video or i.name or str(i.id) for i in truth.images}
-        groups = np.array([videos[i] for i in truth.image_ids.tolist()])
+    groups = n.videos if protocol.average == "video" else None
     return OccludedIou(
         protocol,
         _mean(full, compared, groups),
         _mean(occluded, chosen, groups),
         int(compared.sum()),
         int(chosen.sum()),
-        float(np.mean(pairs >= 0)) if len(pairs) else float("nan"),
+        float(np.mean(n.pairs >= 0)) if len(n.pairs) else float("nan"),
     )
 
 

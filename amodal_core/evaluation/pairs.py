@@ -35,6 +35,7 @@ def assign(
     threshold: float = 0.5,
     class_agnostic: bool = False,
     found: Overlaps | None = None,
+    skip: np.ndarray | None = None,
 ) -> np.ndarray:
     """The prediction that belongs to each annotation: the assignment of largest total IoU.
 
@@ -45,6 +46,7 @@ def assign(
         threshold: least IoU of a pair.
         class_agnostic: pair objects of different classes too.
         found: the overlaps, where they are known.
+        skip: (N,) bool, annotations that get no prediction.
 
     Returns:
         (N,) int64 positions in `predictions`, -1 where none reaches the threshold.
@@ -56,6 +58,8 @@ def assign(
         possible = ious >= threshold
         if not class_agnostic:
             possible &= truth.class_ids[a][:, None] == predictions.class_ids[b][None]
+        if skip is not None:
+            possible &= ~skip[a][:, None]
         if not possible.any():
             continue
         rows, columns = linear_sum_assignment(np.where(possible, ious, 0), maximize=True)

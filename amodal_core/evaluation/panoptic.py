@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from amodal_core.evaluation.overlaps import overlaps
+from amodal_core.evaluation.overlaps import Overlaps, overlaps
+from amodal_core.evaluation.pairs import image_overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 
@@ -43,12 +44,19 @@ class PanopticScores:
     per_class: dict[str, tuple[float, float]]
 
 
-def evaluate(truth: AnnotationSet, predictions: AnnotationSet) -> PanopticScores:
+def evaluate(
+    truth: AnnotationSet,
+    predictions: AnnotationSet,
+    amodal: Overlaps | None = None,
+    visible: Overlaps | None = None,
+) -> PanopticScores:
     """APQ and APC of things.
 
     Args:
         truth: with visible and amodal masks.
         predictions: aligned with it, with both masks.
+        amodal: overlaps of the amodal masks, where they are known.
+        visible: overlaps of the visible masks, where they are known.
 
     Raises:
         InputError: a side lacks the masks.
@@ -56,25 +64,28 @@ def evaluate(truth: AnnotationSet, predictions: AnnotationSet) -> PanopticScores
     k = len(truth.classes)
     iou, tp, fp, fn = (np.zeros((k, 2)) for _ in range(4))  # columns: visible, hidden
     covered, area = np.zeros((k, 2)), np.zeros((k, 2))
-    orders = truth.by_image(truth.images), predictions.by_image(truth.images)
-    whole = truth.runs("amodal"), predictions.runs("amodal")
-    seen = truth.runs("visible"), predictions.runs("visible")
-    unseen = whole[0] - seen[0], whole[1] - seen[1]
-    each = [overlaps(*masks, *orders) for masks in (whole, seen, unseen)]
-    areas = np.stack([seen[0].areas, unseen[0].areas], axis=1).astype(np.float64)
+    unseen, other_unseen = (p.runs("amodal") - p.runs("visible") for p in (truth, predictions))
+    each = (
+        amodal or image_overlaps(truth, predictions, "amodal"),
+        visible or image_overlaps(truth, predictions, "visible"),
+        overlaps(
+            unseen, other_unseen, truth.by_image(truth.images), predictions.by_image(truth.images)
+        ),
+    )
+    areas = np.stack([truth.areas("visible"), unseen.areas.astype(np.float64)], axis=1)
     for image in range(len(truth.images)):
-        (a, b, amodal), (*_, visible), (*_, hidden) = (found[image] for found in each)
-        occluded_a, occluded_b = unseen[0].areas[a] > 0, unseen[1].areas[b] > 0
+        (a, b, whole), (*_, seen), (*_, hidden) = (found[image] for found in each)
+        occluded_a, occluded_b = unseen.areas[a] > 0, other_unseen.areas[b] > 0
         class_a, class_b = truth.class_ids[a], predictions.class_ids[b]
         same = class_a[:, None] == class_b[None]
         # Pairs of another class cost more than any of the same class, as in the original.
-        rows, columns = linear_sum_assignment(np.where(same, 1 - amodal, 100.0))
+        rows, columns = linear_sum_assignment(np.where(same, 1 - whole, 100.0))
         good = same[rows, columns]
         rows, columns = rows[good], columns[good]
         for r, c in zip(rows, columns, strict=True):
             n = class_a[r]
             tp[n, 0] += 1
-            iou[n, 0] += visible[r, c]
+            iou[n, 0] += seen[r, c]
             if occluded_a[r]:
                 tp[n, 1] += 1
                 iou[n, 1] += hidden[r, c]
@@ -91,9 +102,9 @@ def evaluate(truth: AnnotationSet, predictions: AnnotationSet) -> PanopticScores
             area[n] += areas[a[r]]
             candidates = np.flatnonzero(same[r])
             if len(candidates):
-                best = candidates[np.argmax(visible[r, candidates])]
-                if visible[r, best] > 0:
-                    covered[n] += areas[a[r]] * (visible[r, best], hidden[r, best])
+                best = candidates[np.argmax(seen[r, candidates])]
+                if seen[r, best] > 0:
+                    covered[n] += areas[a[r]] * (seen[r, best], hidden[r, best])
 
     def mean(top: np.ndarray, bottom: np.ndarray, known: np.ndarray) -> tuple[float, np.ndarray]:
         values = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)

@@ -169,6 +169,7 @@ def _objects(
     agnostic = result.protocol.class_agnostic
     step("pairs of objects")
     sure = predictions.select(predictions.scores >= failures.SURE)
+    predictions.release()
     found = pairs.image_overlaps(truth, sure, "amodal")
     free = pairs.assign(truth, sure, "amodal", 0.5, class_agnostic=True, found=found)
     if not agnostic:
@@ -214,10 +215,15 @@ def _objects(
     by_id = bool((predictions.instance_ids >= 0).any()) and bool(
         (pairs.assign_by_id(truth, predictions) >= 0).mean() > 0.5
     )
+    seen = pairs.image_overlaps(truth, sure, "visible")
+    pixels = {
+        pairing: occluded_iou.count_pixels(truth, sure, pairing, seen)
+        for pairing in (("id", "visible") if by_id else ("visible",))
+    }
     for name, protocol in occluded_iou.PROTOCOLS.items():
-        if protocol.pairing == "id" and not by_id:
+        if protocol.pairing not in pixels:
             continue
-        iou = occluded_iou.evaluate(truth, sure, protocol)
+        iou = occluded_iou.tabulate(pixels[protocol.pairing], protocol)
         result.tables[f"mIoU {name}"] = Table(
             f"Hidden parts, protocol {name}",
             f"{protocol.says} {iou.objects} objects, {iou.hidden} in mIoU_occ.",
@@ -229,7 +235,7 @@ def _objects(
         )
     step("panoptic quality")
     if not agnostic:
-        quality = panoptic.evaluate(truth, sure)
+        quality = panoptic.evaluate(truth, sure, found, seen)
         result.tables["panoptic"] = Table(
             "Amodal panoptic quality of things",
             "APQ and APC (Mohan and Valada 2022) over thing classes of the truth, predictions with "

@@ -136,6 +136,10 @@ class AnnotationSet:
             self._parsed[kind] = parsed
         return parsed
 
+    def release(self) -> None:
+        """Give back the memory of parsed masks."""
+        self._parsed.clear()
+
     def shapes(self, kind: str) -> Runs | np.ndarray:
         """What `kind` of evaluation compares: masks, or boxes (N, 4) float64 xyxy."""
         return self.boxes if kind == "box" else self.runs(kind)
