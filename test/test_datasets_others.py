@@ -16,6 +16,7 @@ from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.kitti_write import calibration_lines
 from amodal_core.datasets.registry import formats, open_dataset
 from amodal_core.datasets.segmentation import to_polygons
+from amodal_core.datasets.statistics import Statistics, count
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
@@ -454,6 +455,11 @@ def test_real_kitti_object_frames_have_no_findings(kitti_object_root: Path) -> N
     data = open_dataset(kitti_object_root)
     assert _rules(data) == []
     assert len(data[0].frame.points) > 10_000
+    s = Statistics()
+    list(count(data, s))
+    assert s.annotated == 3
+    assert s.classes["Pedestrian"] >= 1
+    assert s.occlusion.sum() == 0  # boxes tell nothing of what is hidden
 
 
 # All --------------------------------------------------------------------------------------------

@@ -79,6 +79,14 @@ class Dataset(ABC, Sequence[Sample]):
             InputError: an annotation cannot be read.
         """
 
+    def boxes(self, index: int) -> list[tuple[str, tuple[float, float, float, float]]]:
+        """Class and xyxy box of each object, of sets that annotate boxes and no masks.
+
+        Raises:
+            InputError: an annotation cannot be read.
+        """
+        return []
+
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of a sample's image in pixels."""

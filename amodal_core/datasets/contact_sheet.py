@@ -24,10 +24,21 @@ def colour(number: int) -> tuple[int, int, int]:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def draw(sample: Sample, classes: Sequence[str], width: int) -> np.ndarray:
+def draw(
+    sample: Sample,
+    classes: Sequence[str],
+    width: int,
+    boxes: Sequence[tuple[str, tuple[float, float, float, float]]] = (),
+) -> np.ndarray:
     """(h, width, 3) uint8 RGB: the image, its objects and a caption under it.
 
     Masks are drawn at the sheet's size, so that stripes and outlines are as wide in every picture.
+
+    Args:
+        sample: with an image.
+        classes: names of the truth's class ids.
+        width: of the picture in pixels.
+        boxes: class and xyxy box of objects that have no masks.
     """
     image = sample.frame.image
     if image is None:
@@ -37,9 +48,13 @@ def draw(sample: Sample, classes: Sequence[str], width: int) -> np.ndarray:
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     if sample.truth is not None:
         _draw_truth(picture, sample, classes, scale)
+    for k, (name, box) in enumerate(boxes):
+        x1, y1, x2, y2 = (round(v * scale) for v in box)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour(k), 1, cv2.LINE_AA)
+        _text(picture, name, (max(0, x1), max(12, y1 - 3)), colour(k), 0.38)
     caption = np.full((_CAPTION, width, 3), 255, np.uint8)
-    count = "" if sample.truth is None else f"   {len(sample.truth)} objects"
-    _text(caption, f"{sample.name}{count}", (4, 15), (0, 0, 0), 0.45)
+    count = len(sample.truth) if sample.truth is not None else len(boxes)
+    _text(caption, f"{sample.name}   {count} objects", (4, 15), (0, 0, 0), 0.45)
     return np.concatenate([picture, caption])
 
 
@@ -116,7 +131,7 @@ def write_sheets(
     number = 0
     for index in indices:
         try:
-            cells.append(draw(data[index], data.classes, width))
+            cells.append(draw(data[index], data.classes, width, data.boxes(index)))
             yield None
         except InputError as error:
             yield error

@@ -57,6 +57,10 @@ class _Kitti(Dataset):
         """The annotated boxes of a sample."""
         return []
 
+    def boxes(self, index: int) -> list[tuple[str, tuple[float, float, float, float]]]:
+        """The labels' boxes in the image."""
+        return [(x.type, x.box) for x in self.labels(index) if x.type != "DontCare"]
+
     def check(self) -> Iterator[Finding | None]:
         """Images, scans and labels."""
         for index in range(len(self)):

@@ -80,11 +80,16 @@ def count(data: Dataset, into: Statistics) -> Iterator[None]:
             into.videos[place.video] += 1
         try:
             truth = data.truth(index)
+            boxes = data.boxes(index)
             into.sizes[truth.size if truth is not None else data.size(index)] += 1
         except InputError as error:
             into.broken[place.name] = f"{error.where}: {error.what}" if error.where else error.what
             yield None
             continue
+        if boxes:
+            into.annotated += 1
+            into.per_image[len(boxes)] += 1
+            into.classes.update(name for name, _ in boxes)
         if truth is not None:
             into.annotated += 1
             into.per_image[len(truth)] += 1

@@ -126,12 +126,10 @@ def _print_statistics(data: Dataset, s: Statistics) -> None:
         ("images", f"{s.samples}, {s.annotated} annotated, {len(s.broken)} broken"),
         ("image sizes", ", ".join(f"{w}x{h} ({n})" for (h, w), n in s.sizes.most_common(6))),
         ("objects", f"{s.objects} ({s.objects / max(1, s.annotated):.1f} an image)"),
-        ("hidden > 0.25", f"{s.over[0]} ({s.over[0] / many:.1%})"),
-        ("hidden > 0.5", f"{s.over[1]} ({s.over[1] / many:.1%})"),
-        ("wholly hidden", f"{s.hidden}"),
-        ("small, medium, large", ", ".join(str(n) for n in s.size_groups)),
-        ("ignored", f"{s.ignored}"),
     ]
+    masks = int(s.occlusion.sum())
+    if masks:
+        rows += _occlusion_rows(s, masks)
     if s.videos:
         rows.append(
             (
@@ -149,6 +147,16 @@ def _print_statistics(data: Dataset, s: Statistics) -> None:
         classes.add_row(escape(name), str(number), f"{number / many:.1%}")
     if s.classes:
         stdout.print(classes)
+
+
+def _occlusion_rows(s: Statistics, masks: int) -> list[tuple[str, str]]:
+    return [
+        ("hidden > 0.25", f"{s.over[0]} ({s.over[0] / masks:.1%})"),
+        ("hidden > 0.5", f"{s.over[1]} ({s.over[1] / masks:.1%})"),
+        ("wholly hidden", f"{s.hidden}"),
+        ("small, medium, large", ", ".join(str(n) for n in s.size_groups)),
+        ("ignored", f"{s.ignored}"),
+    ]
 
 
 @app.command(epilog="Example: amodal data show COCO_amodal_val2014.json --out build/sheets")
