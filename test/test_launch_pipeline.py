@@ -19,6 +19,7 @@ import pytest
 import rclpy
 from node_bench import SECOND, free_domain, stamp
 from rclpy.executors import SingleThreadedExecutor
+from typer.testing import CliRunner
 
 from amodal_core.bags.drive import BagDrive
 from amodal_core.bags.factory import RosbagsFactory
@@ -31,10 +32,12 @@ from amodal_core.bags.sensors import (
     transform_message,
 )
 from amodal_core.bags.writer import BagWriter
+from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_ros.base_node import executor_of
+from amodal_ros.cli.main import app
 from amodal_ros.conversions import message_class
 from amodal_ros.qos import profile
 
@@ -176,7 +179,6 @@ def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     assert f"played {FRAMES} frames, {FRAMES} answered" in ended.stdout + ended.stderr
 
 
-@pytest.mark.slow
 def test_a_real_drive_loses_no_frame_at_ten_hertz(
     kitti_raw_drive: Path, listen: Callable[..., Listener], tmp_path: Path
 ) -> None:
@@ -222,18 +224,29 @@ def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: None
 
 
 def test_unknown_and_missing_arguments_are_named() -> None:
-    wrong = amodal_launch("pipeline", "bagg:=x")
-    assert wrong.returncode == 2
-    assert "there is no launch argument 'bagg'" in wrong.stderr
-    assert "did you mean 'bag'?" in wrong.stderr
-    missing = amodal_launch("replay")
-    assert missing.returncode == 2
-    assert "bag:=VALUE is required" in missing.stderr
+    with pytest.raises(InputError, match=r"no launch argument 'bagg' \(did you mean 'bag'\?\)"):
+        CliRunner().invoke(app, ["launch", "pipeline", "bagg:=x"], catch_exceptions=False)
+    with pytest.raises(InputError, match="bag:=VALUE is required"):
+        CliRunner().invoke(app, ["launch", "replay"], catch_exceptions=False)
+    with pytest.raises(InputError, match="did you mean 'pipeline'"):
+        CliRunner().invoke(app, ["launch", "pipelin"], catch_exceptions=False)
+    with pytest.raises(InputError, match="'rate=2' is not NAME:=VALUE"):
+        CliRunner().invoke(app, ["launch", "pipeline", "rate=2"], catch_exceptions=False)
 
 
 def test_all_arguments_are_listed_with_their_defaults() -> None:
-    listed = amodal_launch("pipeline", "--show-args")
-    assert listed.returncode == 0
+    listed = CliRunner().invoke(app, ["launch", "pipeline", "--show-args"])
+    assert listed.exit_code == 0
     for name in ("model", "checkpoint", "device", "image", "camera_info", "points", "bag", "rate"):
         assert f"'{name}':" in listed.stdout
     assert "(default: '/kitti/velo/pointcloud')" in listed.stdout
+
+
+def test_the_doctor_finds_what_it_needs_here(domain: None) -> None:
+    found = CliRunner().invoke(app, ["doctor"])
+    assert found.exit_code == 0, found.stdout
+    assert "two processes hear each other" in " ".join(found.stdout.split())
+
+
+def test_the_models_are_listed() -> None:
+    assert "geometric" in CliRunner().invoke(app, ["models"]).stdout
