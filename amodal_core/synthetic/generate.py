@@ -6,8 +6,9 @@ import json
 import multiprocessing
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -143,25 +144,26 @@ def _parts(work: Path, sequence: int) -> list[Path]:
 def _render(
     work: Path, options: RunOptions, left: list[int], workers: int, progress: Progress | None
 ) -> None:
-    context = multiprocessing.get_context("spawn")
     before = {k: os.environ.get(k) for k in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(left)), mp_context=context)
     try:
-        with context.Pool(min(workers, len(left)), maxtasksperchild=8) as pool:
-            waiting = [pool.apply_async(render_sequence, (work, options, k)) for k in left]
-            while waiting:
-                for job in [j for j in waiting if j.ready()]:
-                    waiting.remove(job)
-                    failure = job.get()
-                    if failure is not None:
-                        raise InputError(*failure)
-                if progress is not None:
-                    progress(
-                        sum(len(_parts(work, k)) for k in range(len(options.lengths()))),
-                        options.frames,
-                    )
-                time.sleep(0.05 if waiting else 0)
+        jobs = {pool.submit(render_sequence, work, options, k) for k in left}
+        while jobs:
+            done, jobs = wait(jobs, timeout=0.3, return_when=FIRST_COMPLETED)
+            if progress is not None:
+                made = sum(len(_parts(work, k)) for k in range(len(options.lengths())))
+                progress(made, options.frames)
+            for job in done:
+                failure = job.result()
+                if failure is not None:
+                    raise InputError(*failure)
+    except BrokenProcessPool:
+        cure = "give it fewer --workers if memory ran out; the same command continues"
+        raise InputError("a rendering process was killed", str(work), cure) from None
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)
