@@ -1,0 +1,1 @@
+"""Offline training of every trainable model, on one device or many."""

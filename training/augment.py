@@ -1,0 +1,190 @@
+"""Random changes of a sample that image, points, calibration, masks and boxes go through together.
+
+What the LiDAR shows in the image is projected anew afterwards from the changed points with the
+changed calibration, so that depth cannot drift from the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as colour
+
+from amodal_core.frame import Calibration, Frame
+from amodal_core.models.batch import Targets, resize_targets
+from training.config import Augment
+
+# An object of which a crop leaves less is neither learnt nor background.
+_LEAST_SHARE, _LEAST_PIXELS = 0.1, 4
+_MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # of the camera's x
+_MIRROR_LIDAR = np.diag([1.0, -1.0, 1.0, 1.0])  # of the LiDAR's y
+
+
+def augmented(
+    frame: Frame, targets: Targets, options: Augment, draw: np.random.Generator
+) -> tuple[Frame, Targets]:
+    """A changed copy of a sample with an image.
+
+    Args:
+        frame: at its own size.
+        targets: at the same size.
+        options: what may happen; sizes are final pixels.
+        draw: decides.
+    """
+    if draw.random() < options.flip:
+        frame, targets = flipped(frame, targets)
+    ratio = draw.uniform(*options.scale)
+    height, width = frame.size
+    if options.short_sides:
+        ratio *= int(draw.choice(options.short_sides)) / min(height, width)
+    if options.long_side:
+        ratio = min(ratio, options.long_side / max(height, width))
+    size = max(1, round(height * ratio)), max(1, round(width * ratio))
+    frame, targets = resized(frame, targets, size)
+    if options.crop is not None:
+        across, down = options.crop
+        x = int(draw.integers(0, max(size[1] - across, 0) + 1))
+        y = int(draw.integers(0, max(size[0] - down, 0) + 1))
+        frame, targets = cropped(
+            frame, targets, (x, y, min(x + across, size[1]), min(y + down, size[0]))
+        )
+    assert frame.image is not None
+    frame = replace(frame, image=_recoloured(frame.image, options, draw))
+    if frame.points is not None and options.point_dropout:
+        kept = draw.random(len(frame.points)) >= draw.uniform(0, options.point_dropout)
+        frame = replace(frame, points=frame.points[kept])
+    return frame, targets
+
+
+def flipped(frame: Frame, targets: Targets) -> tuple[Frame, Targets]:
+    """A mirrored street: the camera's x and the LiDAR's y change their signs."""
+    assert frame.image is not None
+    width = frame.image.shape[1]
+    calibration = frame.calibration
+    if calibration is not None:
+        K = calibration.K.copy()
+        K[0, 2] = width - 1 - K[0, 2]
+        K[0, 1] = -K[0, 1]
+        moved = _MIRROR @ calibration.camera_from_lidar @ _MIRROR_LIDAR
+        calibration = Calibration(K, moved, calibration.width, calibration.height)
+    points = frame.points
+    if points is not None:
+        points = points * np.array([1, -1, 1, 1], np.float32)
+    turned = replace(
+        frame,
+        image=np.ascontiguousarray(frame.image[:, ::-1]),
+        points=points,
+        depth=None if frame.depth is None else np.ascontiguousarray(frame.depth[:, ::-1]),
+        calibration=calibration,
+    )
+    sign = torch.tensor([1.0, -1, 1, 1, 1, 1, -1])
+    return turned, replace(
+        targets,
+        boxes=_mirrored(targets.boxes, width),
+        visible_boxes=torch.where(
+            (targets.visible_boxes != 0).any(1, keepdim=True),
+            _mirrored(targets.visible_boxes, width),
+            0.0,
+        ),
+        amodal=targets.amodal.flip(2),
+        visible=targets.visible.flip(2),
+        boxes3d=targets.boxes3d * sign,
+    )
+
+
+def _mirrored(boxes: torch.Tensor, width: int) -> torch.Tensor:
+    x0, y0, x1, y1 = boxes.unbind(1)
+    return torch.stack([width - x1, y0, width - x0, y1], 1)
+
+
+def resized(frame: Frame, targets: Targets, size: tuple[int, int]) -> tuple[Frame, Targets]:
+    """Another (height, width): image by area or bilinear, masks and depth by nearest pixel."""
+    assert frame.image is not None
+    height, width = frame.image.shape[:2]
+    if size == (height, width):
+        return frame, targets
+    down, across = size[0] / height, size[1] / width
+    calibration = frame.calibration
+    if calibration is not None:
+        # Integer pixels are centres: the outer corner (-0.5, -0.5) is what stays in place.
+        K = calibration.K.copy()
+        K[0] *= across
+        K[1] *= down
+        K[0, 2] += (across - 1) / 2
+        K[1, 2] += (down - 1) / 2
+        calibration = Calibration(K, calibration.camera_from_lidar, size[1], size[0])
+    how = cv2.INTER_AREA if down < 1 else cv2.INTER_LINEAR
+    depth = frame.depth
+    if depth is not None:
+        depth = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    image = cv2.resize(frame.image, size[::-1], interpolation=how)
+    return (
+        replace(frame, image=image, depth=depth, calibration=calibration),
+        resize_targets(targets, size),
+    )
+
+
+def cropped(
+    frame: Frame, targets: Targets, window: tuple[int, int, int, int]
+) -> tuple[Frame, Targets]:
+    """The part of a sample in a window x0, y0, x1, y1; masks end at its border.
+
+    Objects that are wholly outside go; those of which little is left are ignored.
+    """
+    assert frame.image is not None
+    x0, y0, x1, y1 = window
+    rows, columns = slice(y0, y1), slice(x0, x1)
+    calibration = frame.calibration
+    if calibration is not None:
+        K = calibration.K.copy()
+        K[0, 2] -= x0
+        K[1, 2] -= y0
+        calibration = Calibration(K, calibration.camera_from_lidar, x1 - x0, y1 - y0)
+    part = replace(
+        frame,
+        image=np.ascontiguousarray(frame.image[rows, columns]),
+        depth=None if frame.depth is None else np.ascontiguousarray(frame.depth[rows, columns]),
+        calibration=calibration,
+    )
+    amodal = targets.amodal[:, rows, columns]
+    before = targets.amodal.flatten(1).sum(1)
+    left = amodal.flatten(1).sum(1)
+    visible = targets.visible[:, rows, columns]
+    shift = torch.tensor([x0, y0, x0, y0], dtype=torch.float32)
+    limit = torch.tensor([x1 - x0, y1 - y0] * 2, dtype=torch.float32)
+
+    def moved(boxes: torch.Tensor) -> torch.Tensor:
+        return torch.minimum((boxes - shift).clamp(min=0), limit)
+
+    inside = replace(
+        targets,
+        boxes=moved(targets.boxes),
+        visible_boxes=torch.where(
+            visible.flatten(1).any(1)[:, None], moved(targets.visible_boxes), 0.0
+        ),
+        amodal=amodal,
+        visible=visible,
+        ignore=targets.ignore | (left < _LEAST_SHARE * before) | (left < _LEAST_PIXELS),
+    )
+    return part, inside.select(left > 0)
+
+
+def _recoloured(image: np.ndarray, options: Augment, draw: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation and hue, in this order."""
+    changes = (
+        (options.brightness, colour.adjust_brightness),
+        (options.contrast, colour.adjust_contrast),
+        (options.saturation, colour.adjust_saturation),
+    )
+    if not any(amount for amount, _ in changes) and not options.hue:
+        return image
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    for amount, change in changes:
+        if amount:
+            pixels = change(pixels, float(draw.uniform(1 - amount, 1 + amount)))
+    if options.hue:
+        pixels = colour.adjust_hue(pixels, float(draw.uniform(-options.hue, options.hue)))
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())

@@ -1,0 +1,287 @@
+"""What a run is told: one typed YAML file; wrong keys and values are named before it starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from amodal_core.errors import InputError
+
+_STRICT = ConfigDict(extra="forbid")
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Part = Annotated[float, Field(ge=0, lt=1)]  # of which something must be left
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Synthetic:
+    """Drives that are rendered before the first step; see `amodal synth --help`.
+
+    Attributes:
+        frames: in all.
+        seed: of everything in them.
+        size: width, height; None for the camera's own.
+        camera: kitti or asd.
+        length: frames of a sequence; another world every so many frames.
+        street: urban, residential or arterial; None to draw one.
+        weather: sun, overcast or dusk; None to draw one.
+        randomise: domain randomisation.
+        columns: LiDAR measurements of a beam in a turn.
+    """
+
+    frames: _Positive
+    seed: _Count = 0
+    size: tuple[int, int] | None = None
+    camera: str = "kitti"
+    length: _Positive = 20
+    street: str | None = None
+    weather: str | None = None
+    randomise: bool = False
+    columns: Annotated[int, Field(ge=16)] = 2048
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Source:
+    """Where samples come from: a path or synthetic drives.
+
+    Attributes:
+        path: of a data set as `amodal data` reads it, or a pattern such as "drives/*" for several.
+        format: see `amodal data formats`; recognised when "".
+        options: of the reader.
+        synthetic: rendered drives instead of a path.
+        start: first sample that is used.
+        stop: the sample after the last one used; None for all.
+    """
+
+    path: str = ""
+    format: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    synthetic: Synthetic | None = None
+    start: _Count = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Augment:
+    """Random changes of a sample; image, points, calibration, masks and boxes move together.
+
+    Attributes:
+        flip: probability of mirroring left and right.
+        short_sides: lengths in pixels of which one is drawn for the image's shorter side; empty
+            for the model's own `short_side`.
+        long_side: most pixels of the longer side; 0 for the model's own `long_side`.
+        scale: lowest and highest factor on top of that.
+        crop: width, height of a window that is cut out at a random place; None for no crop.
+        brightness: largest relative change, likewise the next three.
+        contrast: see there.
+        saturation: see there.
+        hue: largest turn, in whole turns.
+        depth_dropout: probability that a sample's depth is wholly unknown, so that one model works
+            with and without a LiDAR.
+        point_dropout: largest share of points that is left out of a sample.
+    """
+
+    flip: _Share = 0.5
+    short_sides: tuple[int, ...] = ()
+    long_side: _Count = 0
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+    brightness: _Part = 0.0
+    contrast: _Part = 0.0
+    saturation: _Part = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    depth_dropout: _Share = 0.0
+    point_dropout: _Part = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Optimiser:
+    """How weights move.
+
+    Attributes:
+        name: sgd or adamw.
+        rate: the learning rate that the schedule scales.
+        momentum: of sgd.
+        betas: of adamw.
+        weight_decay: of matrices and kernels; biases and norms never decay.
+        clip: largest norm of all gradients together; 0 for no limit.
+    """
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    rate: Annotated[float, Field(gt=0)] = 1e-3
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    clip: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Schedule:
+    """How the learning rate goes over the steps, see `training.schedules`.
+
+    Attributes:
+        kind: step, cosine or one_cycle.
+        warm_up: steps over which the rate rises linearly.
+        warm_up_from: its share of the rate at the first step.
+        milestones: steps at which a step schedule multiplies the rate by `gamma`.
+        gamma: see there.
+        floor: share of the rate at which a cosine ends.
+    """
+
+    kind: Literal["step", "cosine", "one_cycle"] = "cosine"
+    warm_up: _Count = 0
+    warm_up_from: _Share = 0.001
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    floor: _Share = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """A run.
+
+    Attributes:
+        model: name in the registry.
+        settings: of the model, without its classes.
+        classes: names that the model learns; the training data's own when empty.
+        class_map: class of the data -> class of the model, or null for objects that are neither
+            learnt nor counted as background. Equal and synonymous names need no entry.
+        train: where the samples come from.
+        held_out: where those come from that the model is judged on.
+        augment: random changes of the training samples.
+        optimiser: how weights move.
+        schedule: of the learning rate.
+        steps: of the optimiser.
+        batch_size: samples a step, over all processes and accumulated parts together.
+        accumulate: parts that a step's samples are computed in, one after the other.
+        precision: fp32, bf16 or fp16 (with loss scaling).
+        ema: decay of the moving average of the weights that is judged and kept; 0 for none.
+        seed: of weights, order and augmentation.
+        workers: reading processes of each training process.
+        device: such as cpu or cuda; "" for a GPU where there is one.
+        log_every: steps.
+        save_every: steps.
+        evaluate_every: steps; 0 for only at the end.
+        metric: kind and column of the best checkpoint, as `amodal eval image` names them.
+        out: folder of the run.
+        cache: folder of rendered drives and unpacked bags, shared by runs.
+        init: checkpoint of the same model whose weights are the first ones, "" for none.
+        store: fp32 or fp16, of the checkpoints for inference.
+    """
+
+    model: str
+    train: Annotated[tuple[Source, ...], Field(min_length=1)]
+    settings: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    class_map: dict[str, str | None] = field(default_factory=dict)
+    held_out: tuple[Source, ...] = ()
+    augment: Augment = field(default_factory=Augment)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    steps: _Positive = 1000
+    batch_size: _Positive = 2
+    accumulate: _Positive = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ema: _Part = 0.0
+    seed: _Count = 0
+    workers: _Count = 2
+    device: str = ""
+    log_every: _Positive = 20
+    save_every: _Positive = 500
+    evaluate_every: _Count = 0
+    metric: str = "amodal AP"
+    out: str = "runs/model"
+    cache: str = "runs/cache"
+    init: str = ""
+    store: Literal["fp32", "fp16"] = "fp32"
+
+
+def as_values(config: Config) -> dict[str, Any]:
+    """Plain values, the inverse of reading."""
+    return asdict(config)
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        path: of the YAML file.
+        overrides: "key=value" each; "optimiser.rate=0.01" reaches into a group, "train.0.path=x"
+            into a list; values are YAML.
+
+    Raises:
+        InputError: the file is missing or no YAML, a key is unknown, or a value does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("there is no such configuration", str(path), "see training/configs")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"not YAML: {line}", str(path), "mend the file") from None
+    if not isinstance(values, dict):
+        raise InputError("not a table of keys and values", str(path), "see training/configs")
+    for rule in overrides:
+        _override(values, rule)
+    return parse(values, str(path))
+
+
+def parse(values: dict[str, Any], where: str = "configuration") -> Config:
+    """A configuration from plain values.
+
+    Raises:
+        InputError: a key is unknown or a value does not fit.
+    """
+    try:
+        config = TypeAdapter(Config).validate_python(values)
+    except ValidationError as error:
+        raise _told(error, where) from None
+    for source in (*config.train, *config.held_out):
+        if bool(source.path) == (source.synthetic is not None):
+            raise InputError("a source has either a path or synthetic drives", where, "give one")
+    return config
+
+
+def _override(values: dict[str, Any], rule: str) -> None:
+    name, equals, text = rule.partition("=")
+    if not equals or not name:
+        raise InputError(f"'{rule}' is not key=value", "override", "such as optimiser.rate=0.01")
+    place: Any = values
+    *way, last = name.split(".")
+    try:
+        for part in way:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise InputError(f"there is no place '{name}'", "override", "name a key") from None
+    except yaml.YAMLError:
+        raise InputError(f"'{text}' is no YAML value", f"override {name}", "quote it") from None
+
+
+def _told(error: ValidationError, where: str) -> InputError:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(str(first["loc"][-1]), _KEYS, 1)
+        cure = f"did you mean {near[0]}?" if near else "see training/config.py"
+        return InputError(f"no setting '{name}'{more}", where, cure)
+    if first["type"] in ("missing", "missing_argument"):
+        return InputError(f"'{name}' is missing{more}", where, "add it")
+    return InputError(f"{name}: {first['msg'].lower()}{more}", where, f"got {first['input']!r}")
+
+
+_KEYS = [
+    name
+    for kind in (Config, Source, Synthetic, Augment, Optimiser, Schedule)
+    for name in kind.__dataclass_fields__
+]

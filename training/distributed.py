@@ -1,0 +1,106 @@
+"""The processes of a run: who this one is, and what all agree on. Started by torchrun or alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from amodal_core.errors import InputError
+
+_T = TypeVar("_T")
+# The others wait while the first process renders drives or evaluates.
+_PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those of the run.
+
+    Attributes:
+        rank: from 0.
+        world: number of processes.
+        device: of this one.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and talks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def totals(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gathered(self, value: _T) -> list[_T]:
+        """Every process's value, in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, value)
+        return parts
+
+    def of_first(self, value: _T) -> _T:
+        """The first process's value."""
+        box = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Place]:
+    """Join the run that torchrun describes in the environment; alone where it does not.
+
+    NCCL on GPUs, gloo on CPUs.
+
+    Args:
+        device: as in the configuration.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(kind)
+    except RuntimeError as error:
+        line = str(error).splitlines()[0]
+        raise InputError(line, f"device {kind}", "such as cpu, cuda or cuda:1") from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("there is no GPU that torch can use", f"device {kind}", "take cpu")
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if chosen.index is None or world > 1:
+            chosen = torch.device("cuda", local)
+        if chosen.index >= torch.cuda.device_count():
+            raise InputError(
+                f"there are {torch.cuda.device_count()} GPUs", f"device {chosen}", "start fewer"
+            )
+        torch.cuda.set_device(chosen)
+    if world == 1:
+        yield Place(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Place(rank, world, chosen)
+    finally:
+        dist.destroy_process_group()
