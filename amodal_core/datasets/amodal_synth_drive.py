@@ -22,11 +22,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy import ndimage
 
-from amodal_core.datasets import pickles
+from amodal_core.datasets.amodal_synth_drive_lidar import (
+    box_of,
+    in_sensor,
+    inside_count,
+    mirrored,
+    read_boxes,
+    read_lidar,
+)
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.categories import ASD, ASD_THINGS
 from amodal_core.datasets.image_files import check_image, image_size, read_labels, write_bytes
@@ -48,7 +54,7 @@ _KNOWN_WRONG = (
 )
 _FILE = re.compile(r"(?P<camera>[a-z]+)_(?:full|empty)_(?P<number>\d{4})_aminseg\.json$")
 # A scan of another moment than the boxes: too few points of things lie in a box of things.
-_IN_BOXES, _ENOUGH_POINTS, _MARGIN = 0.6, 50, 0.3
+_IN_BOXES, _ENOUGH_POINTS = 0.6, 50
 
 
 class AmodalSynthDrive(Dataset):
@@ -238,10 +244,10 @@ class AmodalSynthDrive(Dataset):
         lidar = self.lidar_path(index)
         if lidar.exists() and corners:
             scan = read_lidar(lidar)
-            in_world = _in_sensor(corners, scan["transform"])
-            if in_world is not None and _inside(scan, in_world) > _inside(scan, corners):
+            in_world = in_sensor(corners, scan["transform"])
+            if in_world is not None and inside_count(scan, in_world) > inside_count(scan, corners):
                 corners = in_world
-        return {t: _box_of(_mirrored(c)) for t, c in corners.items()}
+        return {t: box_of(mirrored(c)) for t, c in corners.items()}
 
     # Checking and mending ---------------------------------------------------------------------
 
@@ -332,8 +338,8 @@ class AmodalSynthDrive(Dataset):
         if scan is None or not corners:
             return
         things = int(np.isin(scan["labels"], ASD_THINGS).sum())
-        in_world = _in_sensor(corners, scan["transform"])
-        inside = max(_inside(scan, c) for c in (corners, in_world) if c is not None)
+        in_world = in_sensor(corners, scan["transform"])
+        inside = max(inside_count(scan, c) for c in (corners, in_world) if c is not None)
         if things >= _ENOUGH_POINTS and inside < _IN_BOXES * things:
             what = (
                 f"only {inside} of {things} points of things lie in a box: the scan is not of "
@@ -419,100 +425,3 @@ def _regions(labels: np.ndarray, values: list[int]) -> RleMasks:
         crops.append(labels[rows, columns] == value)
         offsets.append((columns.start, rows.start))
     return RleMasks.from_crops(crops, np.array(offsets, np.int64).reshape(-1, 2), size)
-
-
-def read_lidar(path: Path) -> dict[str, Any]:
-    """A scan: `points` (N, 4) float32 in our LiDAR frame, `labels` (N,) class ids, `transform`.
-
-    `transform` is the (4, 4) float64 pose of the sensor in CARLA's world, None where it is not one.
-
-    Raises:
-        InputError: the pickle is broken or holds something else.
-    """
-    value = pickles.load(path)
-    try:
-        points = np.asarray(value["points"], np.float32)
-        if points.ndim != 2 or points.shape[1] not in (3, 4):
-            raise ValueError(f"points of shape {points.shape}")
-        labels = np.asarray(value.get("labels", np.zeros(len(points))), np.int64).reshape(-1)
-        if len(labels) != len(points):
-            raise ValueError(f"{len(labels)} labels for {len(points)} points")
-        pose = np.asarray(value.get("transform", ()), np.float64)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"no scan: {error}", str(path), "download it again") from None
-    whole = np.zeros((len(points), 4), np.float32)
-    whole[:, : points.shape[1]] = points
-    whole[:, 1] *= -1
-    return {"points": whole, "labels": labels, "transform": pose if pose.shape == (4, 4) else None}
-
-
-def read_boxes(path: Path) -> dict[int, np.ndarray]:
-    """(8, 3) float64 corners in CARLA's axes by track id.
-
-    Raises:
-        InputError: the pickle is broken or holds something else.
-    """
-    value = pickles.load(path)
-    try:
-        corners = {int(k): np.asarray(v, np.float64)[..., :3] for k, v in value.items()}
-        bad = [k for k, v in corners.items() if v.shape != (8, 3) or not np.isfinite(v).all()]
-        if bad:
-            raise ValueError(f"box {bad[0]} is not 8 finite corners")
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"no boxes: {error}", str(path), "download it again") from None
-    return corners
-
-
-def _mirrored(corners: np.ndarray) -> np.ndarray:
-    return corners * np.array([1.0, -1.0, 1.0])
-
-
-def _in_sensor(
-    corners: dict[int, np.ndarray], pose: np.ndarray | None
-) -> dict[int, np.ndarray] | None:
-    """Corners of the world in the sensor's frame, None without a pose."""
-    if pose is None or abs(np.linalg.det(pose)) < 1e-9:
-        return None
-    T = np.linalg.inv(pose)
-    return {t: c @ T[:3, :3].T + T[:3, 3] for t, c in corners.items()}
-
-
-def _box_of(corners: np.ndarray) -> np.ndarray:
-    """(7,) centre, length, width, height, yaw of 8 corners of an upright box in any order."""
-    centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
-    height = corners[:, 2].max() - corners[:, 2].min()
-    (cx, cy), (a, b), angle = cv2.minAreaRect(corners[:, :2].astype(np.float32))
-    # CARLA lists the rear four corners first, and of each four the two of smaller y first.
-    ahead = (corners[4:] - corners[:4]).mean(axis=0)[:2]
-    aside = (corners[[2, 3, 6, 7]] - corners[[0, 1, 4, 5]]).mean(axis=0)[:2]
-    length, width = np.linalg.norm(ahead), np.linalg.norm(aside)
-    if abs(ahead @ aside) <= 1e-2 * length * width and abs(length * width - a * b) <= 1e-2 * a * b:
-        yaw = np.arctan2(ahead[1], ahead[0])
-        return np.array([cx, cy, centre[2], length, width, height, yaw], np.float32)
-    yaw = np.deg2rad(angle)
-    if b > a:
-        a, b, yaw = b, a, yaw + np.pi / 2
-    # Corners in another order do not tell the front: the heading nearer to forwards is taken.
-    yaw = (yaw + np.pi / 2) % np.pi - np.pi / 2
-    return np.array([cx, cy, centre[2], a, b, height, yaw], np.float32)
-
-
-def _inside(scan: dict[str, Any], corners: dict[int, np.ndarray]) -> int:
-    """How many points of things lie in a box."""
-    points = scan["points"][np.isin(scan["labels"], ASD_THINGS), :3].astype(np.float64)
-    inside = np.zeros(len(points), bool)
-    for c in corners.values():
-        inside |= in_box(points, _box_of(_mirrored(c)), _MARGIN)
-    return int(inside.sum())
-
-
-def in_box(points: np.ndarray, box: np.ndarray, margin: float = 0.0) -> np.ndarray:
-    """(N,) bool, whether points (N, 3) lie in a box (7,) grown by a margin in metres."""
-    offset = points - box[:3]
-    c, s = np.cos(box[6]), np.sin(box[6])
-    along = offset[:, 0] * c + offset[:, 1] * s
-    across = offset[:, 1] * c - offset[:, 0] * s
-    half = np.asarray(box[3:6], np.float64) / 2 + margin
-    return (
-        (np.abs(along) <= half[0]) & (np.abs(across) <= half[1]) & (np.abs(offset[:, 2]) <= half[2])
-    )

@@ -14,9 +14,9 @@ from amodal_core.datasets.amodal_synth_drive import (
     CALIBRATION,
     CAMERAS,
     MODALITY,
-    in_box,
     occlusion_entry,
 )
+from amodal_core.datasets.amodal_synth_drive_lidar import in_box
 from amodal_core.datasets.base import new_folder
 from amodal_core.datasets.categories import ASD, ASD_THINGS, translate
 from amodal_core.datasets.image_files import write_bytes, write_image

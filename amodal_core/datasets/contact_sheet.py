@@ -96,10 +96,16 @@ def _draw_truth(picture: np.ndarray, sample: Sample, classes: Sequence[str], sca
 def _text(
     picture: np.ndarray, text: str, at: tuple[int, int], paint: tuple[int, int, int], size: float
 ) -> None:
+    """Text on a plate of its colour; black text is written without one."""
     font = cv2.FONT_HERSHEY_SIMPLEX
-    if any(paint):  # colours need a dark border to be read on any background
-        cv2.putText(picture, text, at, font, size, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(picture, text, at, font, size, paint, 1, cv2.LINE_AA)
+    ink = (0, 0, 0)
+    if any(paint):
+        (wide, high), below = cv2.getTextSize(text, font, size, 1)
+        corner = at[0] + wide + 2, at[1] + below - 1
+        cv2.rectangle(picture, (at[0] - 1, at[1] - high - 2), corner, paint, -1)
+        bright = 0.3 * paint[0] + 0.59 * paint[1] + 0.11 * paint[2] > 110
+        ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(picture, text, at, font, size, ink, 1, cv2.LINE_AA)
 
 
 def spread(data: Dataset, many: int) -> list[int]:
