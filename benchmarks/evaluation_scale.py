@@ -1,6 +1,6 @@
 """Time and memory of a whole evaluation by the number of images.
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluation_scale.py 1000 3000 10000
+    PYTHONPATH=. OMP_NUM_THREADS=1 python benchmarks/evaluation_scale.py 1000 3000 10000
 
 Each size runs in a process of its own, so that the peak memory is its own. An image holds twelve
 objects (8 classes, 1242x375 pixels) that hide each other, and about fourteen predictions.
