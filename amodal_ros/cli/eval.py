@@ -165,7 +165,7 @@ def compare(
     table.add_column(read[0].name, justify="right")
     for other in read[1:]:
         table.add_column(other.name, justify="right")
-        table.add_column("difference, 95 % interval", justify="right")
+        table.add_column("95 % interval", justify="right", no_wrap=True)
     for line in found:
         cells = [f"{line.kind} {line.name}", percent(line.base)]
         for other_value in line.others:
