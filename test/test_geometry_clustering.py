@@ -149,3 +149,53 @@ def test_few_points_are_no_error(count, rng):
     labels = connected_components(points, image, np.ones(count, bool))
     assert len(heights) == len(labels) == count
     assert np.isfinite(ground.heights).all()
+
+
+def by_firing(points, steps=2000):
+    """The order in which drivers list a scan: all lasers of one azimuth, then the next azimuth."""
+    azimuth = np.arctan2(points[:, 1], points[:, 0])
+    elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
+    return np.lexsort((-elevation, np.rint(-azimuth * steps / (2 * np.pi))))
+
+
+@pytest.mark.parametrize("grain", [0.0, 0.01], ids=["exact", "rounded to a centimetre"])
+def test_a_scan_in_firing_order_has_its_unevenly_spaced_lasers_as_rows(grain):
+    points, _ = scan(CARS, seed=5)
+    lasers = range_image(points)
+    order = by_firing(points)
+    fired = points[order].copy()
+    if grain:
+        fired[:, :3] = np.rint(fired[:, :3] / grain) * grain
+    image = range_image(fired)
+    assert image.index.shape[0] == lasers.index.shape[0]
+    rows = image.cells // image.index.shape[1]
+    truth = lasers.cells[order] // lasers.index.shape[1]
+    assert (rows == truth).mean() > 0.999
+
+
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_columns_are_as_wide_as_the_scanners_steps(every):
+    points, _ = scan(CARS, seed=5)
+    step = np.rint((np.degrees(np.arctan2(points[:, 1], points[:, 0])) - 0.05) / 0.18).astype(int)
+    coarse = points[step % every == 0]
+    for points in (coarse, coarse[by_firing(coarse)]):
+        index = range_image(points).index
+        # Rows of ground are whole turns: their cells have returns all around.
+        row = index[40]
+        assert (row >= 0).mean() > 0.999
+        assert index.shape[1] > 0.8 * 2000 / every
+
+
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_bodywork_is_as_smooth_in_a_coarse_scan_as_in_a_fine_one(every):
+    points, owner = scan(CARS[:1], seed=5)
+    step = np.rint((np.degrees(np.arctan2(points[:, 1], points[:, 0])) - 0.05) / 0.18).astype(int)
+    order = np.flatnonzero(step % every == 0)
+    order = order[by_firing(points[order])]
+    points, owner = points[order], owner[order]
+    image = range_image(points)
+    _, heights = remove_ground(points, image)
+    labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
+    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
+    assert evidence[car].smooth > 0.8

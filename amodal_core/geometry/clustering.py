@@ -14,12 +14,20 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-COLUMNS = 1800
-"""Columns of the range image, 0.2 degrees each: coarse enough that a 10 Hz scan leaves no gaps."""
+from amodal_core.geometry.beams import rows_by_beam
+
+_FINEST = 1800
+"""Columns at most, 0.2 degrees each: what a 64-beam scanner's 10 Hz turn fills without gaps."""
+
+_COARSEST = 180
+
+_FILLED = 0.9
+"""Columns a step of the scanner: fewer than one, so that jitter leaves no gaps."""
 
 _ABOVE_HORIZON = np.tan(np.radians(1.0))
 
-_COLUMN = 2 * np.pi / COLUMNS
+_GLANCE = np.radians(0.8)
+"""How far across dark paint and glass, which return nothing, a surface is followed."""
 
 _BRIDGE = 1.0
 """Metres of a surface that a post or a person may hide without splitting it in two."""
@@ -28,7 +36,6 @@ _SAME_RANGE = 0.25
 
 _IN_FRONT = 0.5
 
-_UNORDERED_ROWS = 64
 _CELL = 2.0
 _REACH = 100.0
 _SIDE = int(2 * _REACH / _CELL)
@@ -39,8 +46,8 @@ class RangeImage:
     """A scan laid out by laser and azimuth.
 
     Attributes:
-        index: (R, COLUMNS) int32, the nearest point in each cell, -1 where there is none; row 0
-            looks highest.
+        index: (R, C) int32, the nearest point in each cell, -1 where there is none; row 0 looks
+            highest, columns run clockwise from straight behind.
         cells: (N,) int32, flat cell of each point, -1 for points that are not finite.
     """
 
@@ -94,8 +101,10 @@ def gather_evidence(
 def range_image(points: np.ndarray) -> RangeImage:
     """Lay a scan out by laser and azimuth.
 
-    Scans that list one laser's turn after the other (KITTI's do, whole or cropped) keep their
-    lasers as rows; in others the rows are equal steps of elevation.
+    Rows are the scanner's lasers: told by their order where the scan lists one laser's turn after
+    the other (KITTI's do, whole or cropped), else by the elevations at which the returns gather
+    (drivers list firing after firing). Scans without such elevations get equal steps. Columns are
+    as wide as the scanner's steps, and never narrower than 0.2 degrees.
 
     Args:
         points: (N, 3+) float32, LiDAR frame.
@@ -103,9 +112,9 @@ def range_image(points: np.ndarray) -> RangeImage:
     azimuth = np.arctan2(points[:, 1], points[:, 0]).astype(np.float32)
     rows = _rows_by_order(azimuth, points)
     if rows is None:
-        rows = _rows_by_elevation(points)
+        rows = rows_by_beam(points)
     height = int(rows.max(initial=0)) + 1
-    index = np.full((height, COLUMNS), -1, np.int32)
+    index = np.full((height, _columns(azimuth, rows)), -1, np.int32)
     cells = np.full(len(points), -1, np.int32)
     _fill_cells(np.ascontiguousarray(points, np.float32), azimuth, rows, index, cells)
     return RangeImage(index, cells)
@@ -218,15 +227,19 @@ def _cut_rows(azimuth, direction, cut):  # type: ignore[no-untyped-def]
     return rows
 
 
-def _rows_by_elevation(points: np.ndarray) -> np.ndarray:
-    elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
-    finite = np.isfinite(elevation)
-    if not finite.any():
-        return np.zeros(len(points), np.int32)
-    low, high = float(elevation[finite].min()), float(elevation[finite].max())
-    scale = (_UNORDERED_ROWS - 1) / max(high - low, 1e-3)
-    rows = np.rint((high - np.where(finite, elevation, low)) * scale)
-    return rows.astype(np.int32)
+def _columns(azimuth: np.ndarray, rows: np.ndarray) -> int:
+    """Columns that the scanner's own steps fill: from the usual step within the fullest rows."""
+    count = np.bincount(rows)
+    steps = []
+    for row in np.argsort(-count, kind="stable")[:8]:
+        turn = np.sort(azimuth[rows == row])
+        step = np.diff(turn[np.isfinite(turn)])
+        # What rounding and jitter put in one place is one step's, not none's.
+        steps.append(step[step > 3e-4])
+    every = np.concatenate(steps) if steps else np.zeros(0)
+    if len(every) < 50:
+        return _FINEST
+    return int(np.clip(_FILLED * 2 * np.pi / np.median(every), _COARSEST, _FINEST))
 
 
 @njit(cache=True)
@@ -373,6 +386,8 @@ def _heights_above(points, heights):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _components(points, index, cells, keep, sine):  # type: ignore[no-untyped-def]
     rows, columns = index.shape
+    width = 2 * np.pi / columns
+    sideways = max(2, int(_GLANCE / width + 0.5))
     labels = np.full(rows * columns, -1, np.int32)
     queue = np.empty(rows * columns, np.int32)
     flat = index.ravel()
@@ -392,9 +407,9 @@ def _components(points, index, cells, keep, sine):  # type: ignore[no-untyped-de
             for way in range(4):
                 across = way < 2
                 # Look past a few empty cells: dark paint and glass return nothing.
-                reach = 4 if across else 3
+                reach = sideways if across else 3
                 # And past what stands in front, as far as it can be a post or a person.
-                furthest = max(reach, int(_BRIDGE / (d * _COLUMN))) if across else reach
+                furthest = max(reach, int(_BRIDGE / (d * width))) if across else reach
                 empty, strange, bridged = 0, 0, False
                 for s in range(1, furthest + 1):
                     if way == 0:
