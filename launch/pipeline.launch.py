@@ -55,7 +55,7 @@ def _start(context):
     bag = str(Path(value["bag"]).expanduser()) if value["bag"] else ""
     sim_time = {"auto": bool(bag), "true": True, "false": False}[value["use_sim_time"]]
 
-    def node(executable, parameters, remap=(), **kwargs):
+    def node(executable, parameters, remap=()):
         files = [str(SHARE / "config" / "live.yaml")]
         if bag:
             files.append(str(SHARE / "config" / "replay.yaml"))
@@ -69,7 +69,8 @@ def _start(context):
             remappings=[(name, value[name]) for name in remap],
             ros_arguments=["--log-level", value["log_level"]],
             output="screen",
-            **kwargs,
+            # A busy machine may need longer than the usual 5 s to finish the last frames.
+            sigterm_timeout="15",
         )
 
     nodes = [

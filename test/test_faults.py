@@ -401,16 +401,26 @@ class TestBrokenFiles:
         assert str(bag) in error
         assert "Traceback" not in error
 
+    @pytest.mark.parametrize("checkpoint", ["/nowhere/a.safetensors", ""])
     def test_a_missing_checkpoint_gives_way_to_the_model_without_weights(
-        self, start: Start, capfd: pytest.CaptureFixture[str]
+        self, start: Start, capfd: pytest.CaptureFixture[str], checkpoint: str
     ) -> None:
-        bench = start(
-            Segmentation, ["camera_info"], model="aisformer", checkpoint="/nowhere/a.safetensors"
-        )
+        bench = start(Segmentation, ["camera_info"], model="aisformer", checkpoint=checkpoint)
         assert bench.node.model.name == "geometric"
         error = capfd.readouterr().err
-        assert "/nowhere/a.safetensors" in error
+        assert checkpoint in error
         assert "'geometric' runs in its place" in error
+
+    def test_a_broken_checkpoint_is_named_and_the_node_fails(
+        self, start: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "broken.safetensors"
+        file.write_bytes(b"no weights")
+        args = ["x", "--ros-args", "-p", "model:=aisformer", "-p", f"checkpoint:={file}"]
+        assert run(Segmentation, args) == 1
+        error = capfd.readouterr().err
+        assert str(file) in error
+        assert "Traceback" not in error
 
     def test_an_unknown_model_is_an_error_that_lists_the_known(
         self, start: Start, capfd: pytest.CaptureFixture[str]

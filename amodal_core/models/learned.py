@@ -84,8 +84,13 @@ class LearnedModel(nn.Module):
 
     @property
     def inputs(self) -> frozenset[str]:
-        """What a frame must have; depth is used where it is there."""
+        """What a frame must have."""
         return frozenset({"image"})
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """What is used where it is there: depth, by a model with a LiDAR branch."""
+        return frozenset({"depth"}) if self.config.lidar else frozenset()
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from amodal_core.bags.messages import instances_message
 from amodal_core.bags.sensors import read_depth, read_image, read_points
@@ -127,19 +126,22 @@ class Segmentation(SyncedNode):
 
     def _load(self) -> Model:
         name, checkpoint = self.value("model"), self.value("checkpoint")
-        options: dict[str, Any] = {}
-        if checkpoint:
-            if not Path(checkpoint).is_file():
-                self.get_logger().warning(
-                    f"there is no checkpoint {checkpoint}: the model '{name}' cannot run, "
-                    f"'{FALLBACK}' runs in its place (set the parameter `checkpoint`)"
-                )
-                return registry.create(FALLBACK, "cpu")
-            options["checkpoint"] = checkpoint
-        try:
-            return registry.create(name, self.value("device"), **options)
-        except ValueError as error:
-            raise InputError(str(error), "parameter model", "see `amodal models`") from error
+        known = registry.available()
+        if name not in known:
+            listed = f"there are: {', '.join(known)}"
+            raise InputError(f"there is no model '{name}'", "parameter model", listed)
+        if name == FALLBACK:
+            return registry.create(name, self.value("device"))
+        if not Path(checkpoint).is_file():
+            lacks = (
+                f"there is no checkpoint {checkpoint}" if checkpoint else "no checkpoint is given"
+            )
+            self.get_logger().warning(
+                f"{lacks}: the model '{name}' cannot run without its weights, '{FALLBACK}' runs in "
+                "its place (set the parameter `checkpoint`)"
+            )
+            return registry.create(FALLBACK, "cpu")
+        return registry.create(name, self.value("device"), checkpoint=checkpoint)
 
 
 def main() -> int:
