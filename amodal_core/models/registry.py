@@ -29,6 +29,10 @@ _MODELS: dict[str, tuple[str, str]] = {
         "amodal_core.models.aisformer:AisFormer",
         "a transformer of visible, occluder and amodal queries over each RoI; trained",
     ),
+    "flagship": (
+        "amodal_core.models.flagship:Flagship",
+        "single-stage visible, amodal and occluder masks with LiDAR, for CPUs and GPUs; trained",
+    ),
     "pointpillars": (
         "amodal_core.models.pointpillars:PointPillars",
         "3D boxes from LiDAR alone, their silhouettes as masks; trained",

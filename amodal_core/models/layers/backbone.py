@@ -54,7 +54,7 @@ def resnet_fpn(
         raise InputError(f"no norm '{norm}'", "norm", f"there are: {', '.join(NORMS)}")
     body = getattr(resnet, name)(weights=None, norm_layer=NORMS[norm])
     if weights is not None:
-        _load(body, Path(weights))
+        load_body(body, weights)
     if lidar:
         body.conv1 = inflate(body.conv1, DEPTH_CHANNELS)
     stages = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
@@ -86,7 +86,13 @@ def inflate(stem: nn.Conv2d, extra: int) -> nn.Conv2d:
     return wide
 
 
-def _load(body: nn.Module, path: Path) -> None:
+def load_body(body: nn.Module, weights: str | Path) -> None:
+    """Load torchvision's classification weights (.pth) into a ResNet, all but the classifier's.
+
+    Raises:
+        InputError: there is no such file, or it does not fit.
+    """
+    path = Path(weights)
     if not path.is_file():
         raise InputError("there are no such weights", str(path), "download torchvision's .pth")
     try:

@@ -1,0 +1,420 @@
+"""The flagship: a single-stage model that draws visible, amodal and occluder masks, with LiDAR.
+
+A convolutional backbone and pyramid see the image, a light branch the LiDAR's depth, added where
+returns are near. Every location of strides 8 to 32 (64) scores classes and gives an amodal and a
+visible box. The best, after a suppression of fixed size, bring kernels that draw three masks from
+shared features of stride 4 in their box, an embedding for tracking, depth and occlusion rate.
+docs/flagship.md says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import generalized_box_iou_loss
+
+from amodal_core.errors import InputError
+from amodal_core.models.batch import DEPTH_CHANNELS, Batch, Targets
+from amodal_core.models.layers.assignment import Assignment, assign, pair_iou
+from amodal_core.models.layers.csp import ConvNorm, CspBackbone, Pyramid
+from amodal_core.models.layers.dense_head import Dense, DenseHead, InstanceHead, suppress
+from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
+from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
+from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
+from amodal_core.models.layers.resnet_levels import ResNetLevels
+from amodal_core.models.layers.two_stage import PositiveRois
+from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+
+_MASK_STRIDE = 4
+_MASK_RANKS = 3  # the best locations of an object learn masks
+_MOST_MASKS = 1024  # of a batch
+_LEAST_QUALITY = 0.1  # weight of a location whose box is still far off
+_GOOD_BOX = 0.5  # IoU from which on masks are learned in the box that the model drew itself
+_LARGEST_LOG_DEPTH = 7.0  # a kilometre
+_BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 1, 1, 0.5, 0.25
+
+
+@dataclass(frozen=True)
+class _Shape:
+    channels: int  # of the pyramid
+    neck: int  # residual blocks of a fusion
+    levels: int
+    tower: int  # convolutions
+    mask_width: int
+    mask_channels: int
+    hidden: int  # of a mask network
+    instance: int  # hidden channels of what describes objects
+    embedding: int
+    lidar: tuple[int, int, int]
+
+
+_SHAPES = {
+    "compact": _Shape(96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
+    "r50": _Shape(256, 2, 4, 3, 128, 32, 32, 512, 128, (32, 64, 128)),
+}
+
+
+@dataclass(frozen=True)
+class FlagshipConfig(LearnedConfig):
+    """Settings of the flagship.
+
+    Attributes:
+        variant: "compact" for CPUs, "r50" for GPUs.
+        max_instances: of the best-scored in an image; the model always draws as many.
+        mask_side: cells along a mask's side.
+        nms: overlap of boxes above which the weaker one goes.
+        norm: of the ResNet: "batch", or "frozen" on top of public weights.
+        weights: torchvision's weights for the ResNet, "" for random ones.
+    """
+
+    variant: str = "compact"
+    max_instances: int = 64
+    mask_side: int = 28
+    nms: float = 0.6
+    norm: str = "batch"
+    weights: str = ""
+
+    @classmethod
+    def compact(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
+        """For CPUs: about 3 M parameters."""
+        return cls(classes, **settings)
+
+    @classmethod
+    def r50(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
+        """For GPUs: ResNet-50, wider heads, finer masks."""
+        own: dict[str, Any] = {"variant": "r50", "mask_side": 56, "max_instances": 100}
+        return cls(classes, **(own | settings))
+
+
+class Outputs(NamedTuple):
+    """The K best of each image, always as many; a score of 0 says that there is none.
+
+    Attributes:
+        boxes: (B, K, 4) float32 amodal xyxy in pixels.
+        visible_boxes: (B, K, 4) float32.
+        scores: (B, K) float32.
+        labels: (B, K) int64 from 0.
+        amodal: (B, K, S, S) float32 logits in `boxes`.
+        visible: (B, K, S, S) float32 logits in `boxes`.
+        occluder: (B, K, S, S) float32 logits in `boxes`: what lies before the object.
+        depths: (B, K) float32 metres, from looks and from LiDAR features.
+        occlusion: (B, K) float32, hidden share of the amodal area.
+        embeddings: (B, K, D) float32 of unit length.
+    """
+
+    boxes: torch.Tensor
+    visible_boxes: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+    amodal: torch.Tensor
+    visible: torch.Tensor
+    occluder: torch.Tensor
+    depths: torch.Tensor
+    occlusion: torch.Tensor
+    embeddings: torch.Tensor
+
+
+class Flagship(LearnedModel):
+    """See the module's head.
+
+    Args:
+        config: settings.
+
+    Raises:
+        InputError: no such variant, or frozen norms without weights to go with them.
+    """
+
+    name = "flagship"
+    Config = FlagshipConfig
+    config: FlagshipConfig
+
+    def __init__(self, config: FlagshipConfig) -> None:
+        super().__init__(config)
+        if config.variant not in _SHAPES:
+            raise InputError(
+                f"no variant '{config.variant}'", "flagship", f"there are: {', '.join(_SHAPES)}"
+            )
+        shape = self.shape = _SHAPES[config.variant]
+        self.backbone: CspBackbone | ResNetLevels
+        if config.variant == "r50":
+            self.backbone = ResNetLevels("resnet50", config.norm, config.weights)
+        else:
+            self.backbone = CspBackbone((32, 64, 128, 256), (1, 2, 3, 2))
+        widths = self.backbone.widths
+        self.lidar = LidarBranch(shape.lidar) if config.lidar else None
+        self.fusions = nn.ModuleList(
+            [GatedSum(w, lidar) for w, lidar in zip(widths, shape.lidar, strict=False)]
+            if config.lidar
+            else []
+        )
+        self.pyramid = Pyramid(widths[1:], shape.channels, shape.neck, shape.levels - 3)
+        strides = tuple(8 * 2**k for k in range(shape.levels))
+        self.head = DenseHead(shape.channels, len(config.classes), shape.tower, strides)
+        self.instances = InstanceHead(
+            2 * shape.channels,
+            kernel_size(shape.mask_channels, shape.hidden),
+            shape.embedding,
+            shape.instance,
+        )
+        self.fine = ConvNorm(widths[0], shape.mask_width, 1)
+        self.coarse = ConvNorm(shape.channels, shape.mask_width, 1)
+        self.mask_layers = nn.Sequential(
+            ConvNorm(shape.mask_width, shape.mask_width),
+            ConvNorm(shape.mask_width, shape.mask_width),
+            nn.Conv2d(shape.mask_width, shape.mask_channels, 1),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
+        """As `LearnedModel.from_checkpoint`, with norms folded: for inference only."""
+        model = super().from_checkpoint(path, device, **{"weights": "", **settings})
+        assert isinstance(model, Flagship)
+        return model.fuse()
+
+    def fuse(self) -> Flagship:
+        """Fold batch norms into convolutions, in place and for good."""
+        for module in list(self.modules()):
+            if isinstance(module, ConvNorm | ResNetLevels):
+                module.fuse()
+        self.to(memory_format=torch.channels_last)
+        return self.eval()
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        depth: torch.Tensor | None = None,
+        limits: torch.Tensor | None = None,
+    ) -> Outputs:
+        """Detect with sizes that depend on the inputs' sizes alone: nothing waits for the device.
+
+        Args:
+            images: (B, 3, H, W) as `Batch.images`; H and W are multiples of 32.
+            depth: (B, 2, H, W) as `Batch.depth`; None or zeros where nothing is known.
+            limits: (B, 2) width and height of the images without padding; None: no padding.
+        """
+        b, _, height, width = images.shape
+        if limits is None:
+            limits = torch.tensor([[width, height]], device=images.device).expand(b, 2)
+        limits = limits.to(torch.float32)
+        dense, features = self._see(images, depth)
+        best, labels = dense.logits.max(-1)
+        count = min(2 * self.config.max_instances, best.shape[1])
+        logits, places = best.topk(count, dim=1)
+        most = torch.cat([limits, limits], 1)[:, None]
+        boxes = torch.minimum(_taken(dense.boxes, places).clamp(min=0), most)
+        shown = torch.minimum(_taken(dense.visible_boxes, places).clamp(min=0), most)
+        labels = labels.gather(1, places)
+        scores = suppress(torch.sigmoid(logits), labels, boxes, shown, self.config.nms)
+        scores, order = scores.topk(min(self.config.max_instances, count), dim=1)
+        boxes, shown = _taken(boxes, order), _taken(shown, order)
+        seen = _taken(dense.features, places.gather(1, order))
+        told = self.instances(seen, boxes, limits[:, None])
+        side = self.config.mask_side
+        samples = sample_boxes(features, boxes, side, _MASK_STRIDE)
+        masks = draw_masks(samples.flatten(0, 1), told.kernels.flatten(0, 1), self.shape.hidden)
+        masks = masks.float().view(b, -1, 3, side, side)
+        return Outputs(
+            boxes,
+            shown,
+            scores,
+            labels.gather(1, order),
+            masks[:, :, 0],
+            masks[:, :, 1],
+            masks[:, :, 2],
+            told.log_depths.clamp(max=_LARGEST_LOG_DEPTH).exp(),
+            torch.sigmoid(told.occlusion),
+            told.embeddings,
+        )
+
+    def detect(self, batch: Batch) -> list[Found]:
+        """What is in each image; depths are LiDAR's where it falls on the visible part."""
+        limits = torch.tensor([(w, h) for h, w in batch.sizes]).to(batch.images.device)
+        out: Outputs = self(batch.images, batch.depth if self.config.lidar else None, limits)
+        extent = (out.boxes[..., 2:] - out.boxes[..., :2]).amin(-1)
+        wanted = (out.scores > 0) & (out.scores >= self.config.min_score) & (extent > 0)
+        found = []
+        for n in range(len(batch)):
+            index = torch.nonzero(wanted[n])[:, 0]
+            boxes, amodal = out.boxes[n, index], out.amodal[n, index]
+            visible = torch.minimum(out.visible[n, index], amodal)
+            depths = out.depths[n, index]
+            if batch.depth is not None and self.config.lidar:
+                measured = instance_depths(batch.depth[n].float(), boxes, visible)
+                depths = torch.where(measured > 0, measured, depths)
+            found.append(
+                Found(
+                    boxes,
+                    out.scores[n, index],
+                    out.labels[n, index],
+                    amodal,
+                    visible,
+                    depths,
+                    out.embeddings[n, index],
+                )
+            )
+        return found
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Losses of classes, boxes, masks, depth, occlusion rate and embedding."""
+        assert batch.targets is not None, "losses need targets"
+        dense, features = self._see(batch.images, batch.depth if self.config.lidar else None)
+        scores = torch.sigmoid(dense.logits.detach())
+        given = assign(scores, dense.boxes.detach(), dense.points, batch.targets)
+        image, place = torch.nonzero(given.objects >= 0, as_tuple=True)
+        learned = _Positives.of(given, image, place, batch)
+        quality = torch.zeros_like(dense.logits)
+        quality[image, place, learned.labels] = learned.quality
+        losses = {
+            "class": quality_focal(dense.logits, quality, (~given.ignored).to(quality.dtype)),
+            **_box_losses(dense, image, place, learned),
+        }
+        best = torch.nonzero(given.ranks[image, place] < _MASK_RANKS)[:, 0]
+        if len(best) > _MOST_MASKS:
+            best = best[given.ranks[image, place][best].argsort(stable=True)[:_MOST_MASKS]]
+            best = best.sort().values
+        chosen = learned.select(best)
+        boxes = dense.boxes.detach()[image[best], place[best]]
+        limits = torch.tensor([(w, h) for h, w in batch.sizes], dtype=torch.float32)
+        limits = limits.to(boxes.device)[image[best]]
+        boxes = torch.minimum(boxes.clamp(min=0), torch.cat([limits, limits], 1))
+        good = pair_iou(boxes, chosen.boxes) > _GOOD_BOX
+        boxes = torch.where(good[:, None], boxes, chosen.boxes)
+        told = self.instances(dense.features[image[best], place[best]], boxes, limits)
+        counts = torch.bincount(image[best], minlength=len(batch)).tolist()
+        samples = torch.cat(
+            [
+                sample_boxes(features[n : n + 1], part[None], self.config.mask_side, _MASK_STRIDE)[
+                    0
+                ]
+                for n, part in enumerate(boxes.split(counts))
+            ]
+        )
+        masks = draw_masks(samples, told.kernels, self.shape.hidden)
+        rois = PositiveRois(
+            list(boxes.split(counts)), batch.targets, list(chosen.objects.split(counts))
+        )
+        losses |= self._mask_losses(masks, rois)
+        known = (chosen.depths > 0).to(boxes.dtype)
+        error = F.smooth_l1_loss(
+            told.log_depths, chosen.depths.clamp(min=0.1).log(), beta=0.1, reduction="none"
+        )
+        hidden = F.binary_cross_entropy_with_logits(told.occlusion, chosen.hidden, reduction="none")
+        losses["depth"] = _DEPTH * (error * known).sum() / known.sum().clamp(min=1)
+        losses["occlusion"] = _OCCLUSION * hidden.sum() / max(len(best), 1)
+        losses["embedding"] = _EMBEDDING * contrastive(told.embeddings, chosen.identities)
+        return losses
+
+    def _see(self, images: torch.Tensor, depth: torch.Tensor | None) -> tuple[Dense, torch.Tensor]:
+        """What all locations say, and the mask features (B, C, H / 4, W / 4)."""
+        dtype = self.instances.shared.weight.dtype
+        levels = self.backbone(images.to(dtype, memory_format=torch.channels_last))
+        if self.lidar is not None:
+            if depth is None:
+                b, _, height, width = images.shape
+                depth = images.new_zeros((b, DEPTH_CHANNELS, height, width))
+            sensed = self.lidar(depth, dtype)
+            for k, (fusion, (lidar, support)) in enumerate(zip(self.fusions, sensed, strict=True)):
+                levels[k] = fusion(levels[k], lidar, support)
+        pyramid = self.pyramid(levels[1:])
+        fine = self.fine(levels[0])
+        fine = fine + F.interpolate(self.coarse(pyramid[0]), size=fine.shape[-2:], mode="nearest")
+        return self.head(pyramid), self.mask_layers(fine)
+
+    def _mask_losses(self, masks: torch.Tensor, rois: PositiveRois) -> dict[str, torch.Tensor]:
+        side, count = self.config.mask_side, max(len(masks), 1)
+        before = [_occluder_masks(t) for t in rois.objects]
+        return {
+            "amodal": _MASK * mask_losses(masks[:, 0], rois.amodal(side)).sum() / count,
+            "visible": _MASK * mask_losses(masks[:, 1], rois.visible(side)).sum() / count,
+            "occluder": _OCCLUDER * mask_losses(masks[:, 2], rois.crop(before, side)).sum() / count,
+        }
+
+
+@dataclass
+class _Positives:
+    """The truth of P locations, all images in a row."""
+
+    objects: torch.Tensor
+    labels: torch.Tensor
+    boxes: torch.Tensor
+    visible_boxes: torch.Tensor
+    depths: torch.Tensor
+    hidden: torch.Tensor
+    identities: torch.Tensor
+    quality: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, given: Assignment, image: torch.Tensor, place: torch.Tensor, batch: Batch
+    ) -> _Positives:
+        assert batch.targets is not None
+        counts = [len(t) for t in batch.targets]
+        first = torch.tensor([0, *counts[:-1]], device=image.device).cumsum(0)
+        objects = given.objects[image, place]
+        row = first[image] + objects
+        videos = batch.videos or [""] * len(batch)
+        # Single images share nobody; frames of one video do.
+        names = [name or f"\0{n}" for n, name in enumerate(videos)]
+        video = torch.tensor([names.index(name) for name in names], device=image.device)
+        ids = torch.cat([t.ids for t in batch.targets])[row]
+        whole = torch.cat([t.amodal.flatten(1).sum(1) for t in batch.targets])
+        seen = torch.cat([t.visible.flatten(1).sum(1) for t in batch.targets])
+        rates = (1 - seen / whole.clamp(min=1)).clamp(0, 1)
+
+        def of(name: str) -> torch.Tensor:
+            assert batch.targets is not None
+            return torch.cat([getattr(t, name) for t in batch.targets])[row]
+
+        return cls(
+            objects,
+            of("labels"),
+            of("boxes"),
+            of("visible_boxes"),
+            of("depths"),
+            rates[row],
+            video[image] * (ids.amax() + 1 if len(ids) else 1) + ids,
+            given.quality[image, place],
+        )
+
+    def select(self, index: torch.Tensor) -> _Positives:
+        return _Positives(**{name: value[index] for name, value in vars(self).items()})
+
+
+def _box_losses(
+    dense: Dense, image: torch.Tensor, place: torch.Tensor, learned: _Positives
+) -> dict[str, torch.Tensor]:
+    """GIoU of both boxes, good locations first; of visible ones where something is visible."""
+    weight = learned.quality.clamp(min=_LEAST_QUALITY)
+    total = weight.sum().clamp(min=1)
+    whole = generalized_box_iou_loss(dense.boxes[image, place], learned.boxes)
+    shown = learned.visible_boxes
+    some = (shown[:, 2:] > shown[:, :2]).all(1)
+    seen = generalized_box_iou_loss(
+        dense.visible_boxes[image, place], torch.where(some[:, None], shown, learned.boxes)
+    )
+    return {
+        "box": _BOX * (whole * weight).sum() / total,
+        "visible_box": _VISIBLE_BOX * (seen * weight * some).sum() / total,
+    }
+
+
+def _occluder_masks(objects: Targets) -> torch.Tensor:
+    """(N, H, W) bool: what is seen of those that hide each object."""
+    union = torch.zeros_like(objects.visible)
+    some = objects.occluders.any(1)
+    if some.any():
+        flat = objects.visible.flatten(1).to(torch.float32)
+        hides = objects.occluders[some].to(torch.float32)
+        union[some] = (hides @ flat > 0).view_as(union[some])
+    return union
+
+
+def _taken(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Rows (B, K, D) of (B, A, D) at (B, K) places."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
