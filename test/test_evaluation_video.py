@@ -154,6 +154,21 @@ def test_spatio_temporal_iou_adds_what_is_in_one_side_only():
     assert values["vAP"] == pytest.approx(0.1)
 
 
+def test_the_best_spatio_temporal_iou_is_of_a_track_of_the_same_class():
+    """Two frames. Found in one of them: 400 / 800; a perfect track of another class counts not.
+
+    The second object has no track at all: 0.
+    """
+    one, two = rectangles([(10, 10, 20, 20)]), rectangles([(50, 10, 20, 20)])
+    truth = make_set([(1, 0, 1, one), (2, 0, 1, one), (1, 1, 2, two)])
+    predictions = replace(
+        make_set([(1, 0, 7, one), (1, 2, 8, one), (2, 2, 8, one)]), images=truth.images
+    )
+    scores = video_level.evaluate(truth, predictions, "amodal", VIDEO_PROTOCOLS["default"])
+    assert scores.best_ious is not None
+    assert sorted(scores.best_ious.tolist()) == [0.0, 0.5]
+
+
 def test_a_mask_that_ends_with_its_frame_and_begins_with_the_next_stays_right():
     """Runs of neighbouring frames touch when both frames are fully covered."""
     full = np.ones((HEIGHT, WIDTH), bool)

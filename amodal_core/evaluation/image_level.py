@@ -23,6 +23,8 @@ class Scores:
         counts: entries of truth in each column's bin.
         curves: precision and recall over the first column's bin.
         matches: what they were computed from, for comparisons with other runs.
+        best_ious: of each annotation that is no crowd with the best prediction of its class; of
+            videos only.
         warnings: one line each.
     """
 
@@ -33,6 +35,7 @@ class Scores:
     counts: dict[str, int] = field(default_factory=dict)
     curves: Curves | None = None
     matches: Matches | None = None
+    best_ious: np.ndarray | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -140,10 +143,10 @@ def evaluate(
     return scores
 
 
-def tabulate(parts: Subjects, protocol: Protocol) -> Scores:
+def tabulate(parts: Subjects, protocol: Protocol, matcher: Matcher | None = None) -> Scores:
     """Run the bins of a protocol, each once, and read off its columns."""
     scores = Scores("", protocol)
-    matcher = parts.matcher(protocol)
+    matcher = matcher or parts.matcher(protocol)
     done: dict[Bin, tuple[Curves, int]] = {}
     unknown = int(np.isnan(parts.truth_occlusion).sum())
     for column in protocol.columns:

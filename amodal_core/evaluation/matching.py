@@ -242,6 +242,18 @@ class Matcher:
             truth,
         )
 
+    def best_ious(self) -> np.ndarray:
+        """(N,) float64, IoU of each annotation with the best detection of its class, 0 for none."""
+        found, best = self._overlaps, np.zeros(len(self._truth_class))
+        for image in range(len(found)):
+            a, b, ious = found[image]
+            if len(a) and len(b):
+                rows = slice(found.truth_first[image], found.truth_first[image + 1])
+                columns = slice(found.predictions_first[image], found.predictions_first[image + 1])
+                same = self._truth_class[rows][:, None] == self._class[columns][None]
+                best[a] = np.where(same, ious, 0.0).max(axis=1)
+        return best
+
 
 @njit(cache=True, nogil=True)
 def _match(  # type: ignore[no-untyped-def]

@@ -194,8 +194,10 @@ def _score_tables(result: Evaluation, kinds: list[str]) -> list[dict[str, Any]]:
     tables: list[dict[str, Any]] = [
         {
             "title": "Average precision and recall",
-            "says": result.protocol.says,
+            "says": result.protocol.says + " Annotations are those that count in a row, one number "
+            "a kind where they differ.",
             "heads": ["", *kinds, "annotations"],
+            "counted": True,
             "rows": rows,
         }
     ]

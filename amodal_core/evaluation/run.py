@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from amodal_core.evaluation import (
     failures,
     identity,
@@ -150,6 +152,18 @@ def evaluate(
         scores = module.evaluate(truth, predictions, kind, protocol)
         result.scores[kind] = scores
         result.warnings.extend(f"{kind}: {w}" for w in scores.warnings)
+        if scores.best_ious is not None and len(scores.best_ious):
+            best = scores.best_ious
+            result.tables[f"tubes {kind}"] = Table(
+                f"Spatio-temporal IoU, {kind} masks",
+                f"Of each of {len(best)} true tracks with the best predicted track of its class: "
+                "intersection over union, both summed over the frames of the video.",
+                {
+                    "mean": float(best.mean()),
+                    "median": float(np.median(best)),
+                    "share of tracks >= .5": float((best >= 0.5).mean()),
+                },
+            )
     masks = {k: truth.has(k) and predictions.has(k) for k in ("visible", "amodal")}
     if masks["amodal"]:
         _objects(result, truth, predictions, masks["visible"], step)

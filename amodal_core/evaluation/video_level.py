@@ -44,8 +44,11 @@ def evaluate(
         raise InputError(
             f"videos are compared by masks, not by {kind}", "--kind", "visible or amodal"
         )
-    scores = tabulate(subjects(truth, predictions, kind), protocol)
+    parts = subjects(truth, predictions, kind)
+    matcher = parts.matcher(protocol)
+    scores = tabulate(parts, protocol, matcher)
     scores.kind = kind
+    scores.best_ious = matcher.best_ious()[~parts.truth.crowd]
     if not len(predictions):
         scores.warnings.append("there are no predictions: every vAP is 0 by right")
     return scores
