@@ -154,6 +154,7 @@ class Config:
         classes: names that the model learns; the training data's own when empty.
         class_map: class of the data -> class of the model, or null for objects that are neither
             learnt nor counted as background. Equal and synonymous names need no entry.
+        smallest: pixels of an amodal mask below which an object is neither learnt nor counted.
         train: where the samples come from.
         held_out: where those come from that the model is judged on.
         augment: random changes of the training samples.
@@ -182,6 +183,7 @@ class Config:
     settings: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_map: dict[str, str | None] = field(default_factory=dict)
+    smallest: _Count = 0
     held_out: tuple[Source, ...] = ()
     augment: Augment = field(default_factory=Augment)
     optimiser: Optimiser = field(default_factory=Optimiser)

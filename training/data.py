@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -114,6 +116,7 @@ class Samples(TorchDataset[Sample]):
         sources: data sets and the samples used of each.
         classes: of the model.
         class_map: see `Config.class_map`.
+        smallest: pixels of an amodal mask below which an object is ignored.
 
     Raises:
         InputError: classes that do not fit, or an entry of the map that no data set has.
@@ -124,8 +127,9 @@ class Samples(TorchDataset[Sample]):
         sources: Sequence[tuple[Dataset, range]],
         classes: Sequence[str],
         class_map: dict[str, str | None],
+        smallest: int = 0,
     ) -> None:
-        self.sources = list(sources)
+        self.sources, self._smallest = list(sources), smallest
         there = {name for data, _ in sources for name in data.classes}
         unknown = sorted(set(class_map) - there)
         if unknown:
@@ -172,13 +176,14 @@ class Samples(TorchDataset[Sample]):
             )
         if truth is None:
             return sample
-        return replace(sample, truth=_mapped(truth, self._tables[which]))
+        return replace(sample, truth=self._mapped(truth, self._tables[which]))
 
-
-def _mapped(truth: Tracks, table: np.ndarray) -> Tracks:
-    ids = table[np.asarray(truth.class_ids)] if len(truth) else np.zeros(0, np.int64)
-    ignore = np.zeros(len(truth), bool) if truth.ignore is None else np.asarray(truth.ignore, bool)
-    return replace(truth, class_ids=np.maximum(ids, 0), ignore=ignore | (ids < 0))
+    def _mapped(self, truth: Tracks, table: np.ndarray) -> Tracks:
+        n = len(truth)
+        ids = table[np.asarray(truth.class_ids)] if n else np.zeros(0, np.int64)
+        ignore = np.zeros(n, bool) if truth.ignore is None else np.asarray(truth.ignore, bool)
+        ignore = ignore | (ids < 0) | (truth.amodal.rle().areas() < self._smallest)
+        return replace(truth, class_ids=np.maximum(ids, 0), ignore=ignore)
 
 
 @dataclass
@@ -347,7 +352,7 @@ def loader(
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_as_they_are,
-            worker_init_fn=one_thread,
+            worker_init_fn=_prepare_worker,
             prefetch_factor=4 if workers else None,
         )
     )
@@ -357,9 +362,9 @@ def _as_they_are(items: list[Item | InputError]) -> list[Item | InputError]:
     return items
 
 
-def one_thread(_: int) -> None:
-    """Workers run beside each other; threads of OpenCV and torch in each would only wait."""
-    import cv2
-
+def _prepare_worker(_: int) -> None:
+    """Threads of OpenCV and torch in each worker would only wait; signals are the run's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

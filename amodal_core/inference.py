@@ -1,0 +1,281 @@
+"""Any model over any data set: results in COCO's format, written as they come, resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal_core.datasets.base import Dataset
+from amodal_core.datasets.categories import translate
+from amodal_core.datasets.coco_like import CocoLike
+from amodal_core.errors import InputError
+from amodal_core.evaluation.formats import write_results
+from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
+from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.models.base import Model
+from amodal_core.pipeline import Pipeline
+
+_PARTS = ".parts"
+_COLUMNS = ("class_ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
+Found = dict[str, list[Any]]
+
+
+def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tracks]:
+    """What a model finds in frames, on the host; ids count from 0 in each, as nothing is tracked.
+
+    A frame without a part that the model needs is an error here: results with holes are none.
+
+    Raises:
+        InputError: a frame lacks a part.
+    """
+    ready = [Pipeline.project(frame, report) for frame in frames]
+    for frame in ready:
+        absent = sorted(part for part in model.inputs if getattr(frame, part) is None)
+        if absent:
+            raise InputError(
+                f"{model.name} needs {', '.join(absent)}", f"frame {frame.stamp}", "give other data"
+            )
+    found = []
+    for one in model.infer(ready, report):
+        host, n = one.numpy(), len(one)
+        values = {name: getattr(host, name) for name in host.__dataclass_fields__}
+        zeros = np.zeros(n, bool)
+        found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
+    return found
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How a model's classes are called in a data set.
+
+    Attributes:
+        table: (N,) int64, the data set's class of each of the model's, -1 where it has none.
+        dropped: names of those that have none.
+    """
+
+    table: np.ndarray
+    dropped: tuple[str, ...]
+
+
+def classes_in(model: Model, data: Dataset, chosen: dict[str, str]) -> Classes:
+    """Match a model's class names with a data set's.
+
+    Args:
+        model: whose classes are matched.
+        data: whose names are wanted.
+        chosen: class of the model -> class of the data set, before equal and synonymous names.
+
+    Raises:
+        InputError: no class of the model is in the data set, or a chosen name is unknown.
+    """
+    unknown = sorted(set(chosen) - set(model.classes))
+    if unknown:
+        raise InputError(
+            f"{model.name} has no class {unknown[0]}", "--map", f"it has {', '.join(model.classes)}"
+        )
+    table = [_class_in(data.classes, name, chosen) for name in model.classes]
+    dropped = [name for name, k in zip(model.classes, table, strict=True) if k < 0]
+    if len(dropped) == len(table):
+        raise InputError(
+            f"no class of {model.name} ({', '.join(model.classes)}) is in the data",
+            str(data.path),
+            f"name one with --map; the data has: {', '.join(data.classes)}",
+        )
+    return Classes(np.array(table, np.int64), tuple(dropped))
+
+
+def _class_in(targets: Sequence[str], name: str, chosen: dict[str, str]) -> int:
+    try:
+        return translate([chosen.get(name, name)], targets)[0]
+    except InputError:
+        if name in chosen:
+            raise
+        return -1
+
+
+class Run:
+    """Inference over a data set, batch by batch; every batch is kept as soon as it is done.
+
+    Args:
+        model: any.
+        data: any.
+        out: folder of visible.json and amodal.json, and of the parts while it runs.
+        classes: see `classes_in`.
+        settings: what decides the results beside model and data, to refuse another run's parts.
+        batch: frames that the model gets at once.
+        frames: how many of the data, from the first on; None for all.
+
+    Raises:
+        InputError: parts of another run lie in the folder, or it cannot be made.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        out: Path,
+        classes: Classes,
+        settings: dict[str, Any],
+        *,
+        batch: int = 4,
+        frames: int | None = None,
+    ) -> None:
+        self.model, self.data, self.classes = model, data, classes
+        self.out, self.report = out, Report()
+        self.count = min(len(data), frames) if frames else len(data)
+        self._batch = batch
+        self._parts = out / _PARTS
+        wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
+        note = self._parts / "run.json"
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
+        if note.exists():
+            if json.loads(note.read_text()) != json.loads(json.dumps(wanted)):
+                raise InputError(
+                    "an unfinished run of another model or other settings",
+                    str(self._parts),
+                    "finish it with them or remove that folder",
+                )
+        else:
+            _write(note, wanted)
+
+    def left(self) -> list[list[int]]:
+        """Samples of each batch that is not done."""
+        return [
+            list(range(k, min(k + self._batch, self.count)))
+            for k in range(0, self.count, self._batch)
+            if not self._part(k).exists()
+        ]
+
+    def done(self) -> int:
+        """Frames that are done."""
+        return self.count - sum(len(b) for b in self.left())
+
+    def step(self, indices: Sequence[int], frames: Sequence[Frame]) -> None:
+        """Infer a batch of `left()` and keep it."""
+        found = tracks_of(self.model, frames, self.report)
+        rows = [self._row(index, tracks) for index, tracks in zip(indices, found, strict=True)]
+        _write(self._part(indices[0]), rows)
+
+    def _part(self, first: int) -> Path:
+        return self._parts / f"{first:07d}.json"
+
+    def _row(self, index: int, tracks: Tracks) -> Found:
+        ids = self.classes.table[np.asarray(tracks.class_ids, np.int64)]
+        kept = tracks[ids >= 0]
+        height, width = kept.size
+        return {
+            "image": [index, height, width],
+            "class_ids": ids[ids >= 0].tolist(),
+            "scores": np.asarray(kept.scores, float).tolist(),
+            "boxes": np.asarray(kept.amodal_boxes, float).tolist(),
+            "rates": np.asarray(kept.occlusion_rates, float).tolist(),
+            "depths": np.asarray(kept.depths, float).tolist(),
+            "amodal": [c.decode() for c in kept.amodal.rle().counts],
+            "visible": [c.decode() for c in kept.visible.rle().counts],
+        }
+
+    def finish(self) -> list[Path]:
+        """Write visible.json and amodal.json from all parts, then remove the parts.
+
+        Raises:
+            InputError: a part is broken.
+        """
+        rows = list(self._rows())
+        ids = image_ids(self.data)
+        images = [ImageRecord(ids[k], height, width) for k, height, width in _column(rows, "image")]
+        columns = {name: [v for row in rows for v in row[name]] for name in _COLUMNS}
+        n = len(columns["scores"])
+        part = AnnotationSet(
+            images=images,
+            classes=self.data.classes,
+            image_ids=np.repeat([i.id for i in images], [len(r["scores"]) for r in rows]),
+            class_ids=np.array(columns["class_ids"], np.int64),
+            instance_ids=np.full(n, -1),
+            scores=np.array(columns["scores"]),
+            amodal=[c.encode() for c in columns["amodal"]],
+            visible=[c.encode() for c in columns["visible"]],
+            boxes=np.array(columns["boxes"]).reshape(-1, 4),
+            occlusion_rates=np.array(columns["rates"]),
+            crowd=np.zeros(n, bool),
+            depths=np.array(columns["depths"]),
+        )
+        written = write_results(part, self.out, category_ids(self.data))
+        for path in sorted(self._parts.iterdir()):
+            path.unlink()
+        self._parts.rmdir()
+        return written
+
+    def _rows(self) -> Iterator[Found]:
+        for k in range(0, self.count, self._batch):
+            path = self._part(k)
+            try:
+                yield from json.loads(path.read_text())
+            except (OSError, ValueError) as error:
+                raise InputError(f"a broken part: {error}", str(path), "remove it") from None
+
+
+def _column(rows: Sequence[Found], name: str) -> list[Any]:
+    return [row[name] for row in rows]
+
+
+def image_ids(data: Dataset) -> list[int]:
+    """What result files call the samples: COCO's ids where there are any, else 1, 2, ..."""
+    if isinstance(data, CocoLike):
+        return [int(image["id"]) for image in data.images]
+    return list(range(1, len(data) + 1))
+
+
+def category_ids(data: Dataset) -> list[int]:
+    """What result files call the classes: COCO's ids where there are any, else 1, 2, ..."""
+    if isinstance(data, CocoLike):
+        ids = {k: number for number, k in reversed(data.category_ids.items())}
+        return [ids[k] for k in range(len(data.classes))]
+    return list(range(1, len(data.classes) + 1))
+
+
+def _write(path: Path, value: Any) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(value))
+    part.replace(path)
+
+
+Progress = Callable[[int, int], None]
+
+
+def run(
+    work: Run, read: Callable[[Sequence[Sequence[int]]], Iterator[list[Frame]]], progress: Progress
+) -> list[Path]:
+    """Infer what is left and write the results.
+
+    Args:
+        work: the run.
+        read: gives the frames of each batch of indices, in order.
+        progress: is called with (frames done, frames in all).
+    """
+    batches = work.left()
+    done = work.done()
+    progress(done, work.count)
+    for indices, frames in zip(batches, read(batches), strict=True):
+        work.step(indices, frames)
+        done += len(indices)
+        progress(done, work.count)
+    return work.finish()
+
+
+def frames_in_order(data: Dataset) -> Callable[[Sequence[Sequence[int]]], Iterator[list[Frame]]]:
+    """A reader for `run` in this process."""
+
+    def read(batches: Sequence[Sequence[int]]) -> Iterator[list[Frame]]:
+        for batch in batches:
+            yield [replace(data.frame(k)) for k in batch]
+
+    return read

@@ -1,0 +1,176 @@
+"""What a run needs to go on exactly where it stopped, and the checkpoints that it leaves.
+
+Random numbers are functions of seed, step and rank (`seed_step`), the order of samples and the
+learning rate are functions of the step: none of them has a state to save.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from amodal_core.errors import InputError
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.learned import LearnedModel
+
+LAST, BEST, FINAL = "last.pt", "best.safetensors", "final.safetensors"
+# What may differ between an interrupted run and its continuation.
+FREE = ("steps", "workers", "device", "log_every", "save_every", "out", "cache")
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Set every generator that a model may draw from."""
+    mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(mixed)
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers.
+
+    The decay grows with the steps, (1 + n) / (10 + n) at most, so that the random weights of the
+    beginning do not linger.
+    """
+
+    @torch.no_grad()
+    def update(
+        averaged: Iterable[torch.Tensor], current: Iterable[torch.Tensor], count: Any
+    ) -> None:
+        n = float(count)
+        share = 1 - min(decay, (1 + n) / (10 + n))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, share)
+            else:
+                old.copy_(new)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+@dataclass
+class Progressed:
+    """How far a run has come.
+
+    Attributes:
+        step: steps done.
+        best: value of the metric at its best, None before the first evaluation.
+        best_step: steps done then.
+        metrics: of the last evaluation.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Parts:
+    """Everything of a run that changes.
+
+    Attributes:
+        model: the model itself, unwrapped.
+        optimizer: of its weights.
+        scaler: of fp16 losses; does nothing for other precisions.
+        ema: moving average, or None.
+        progressed: how far it is.
+    """
+
+    model: LearnedModel
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None
+    progressed: Progressed
+
+    @property
+    def judged(self) -> LearnedModel:
+        """The weights that are evaluated and kept: the average where there is one."""
+        if self.ema is None or not self.progressed.step:
+            return self.model
+        averaged = self.ema.module
+        assert isinstance(averaged, LearnedModel)
+        return averaged
+
+
+def save(path: Path, parts: Parts, config: dict[str, Any]) -> None:
+    """Write the state to a temporary file, then rename it."""
+    state = {
+        "config": config,
+        "progressed": vars(parts.progressed),
+        "model": parts.model.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "ema": None if parts.ema is None else parts.ema.state_dict(),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def load(path: Path, parts: Parts, config: dict[str, Any]) -> None:
+    """Put a saved state into the parts of a run of the same configuration.
+
+    Raises:
+        InputError: the file is broken, or of a run that was configured otherwise.
+    """
+    try:
+        state = torch.load(path, map_location=parts.model.device, weights_only=True)
+        theirs, progressed = state["config"], Progressed(**state["progressed"])
+    except Exception as error:
+        # torch raises pickle, zip and runtime errors alike for files that are no states.
+        line = str(error).splitlines()[0]
+        raise InputError(f"no state of a run: {line}", str(path), "remove it") from None
+    differing = sorted(k for k in config if k not in FREE and config[k] != theirs.get(k))
+    if differing:
+        raise InputError(
+            f"a run with other settings: {', '.join(differing)}",
+            str(path.parent),
+            "give them as they were, or another `out`",
+        )
+    parts.model.load_state_dict(state["model"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.scaler.load_state_dict(state["scaler"])
+    if parts.ema is not None:
+        parts.ema.load_state_dict(state["ema"])
+    parts.progressed = progressed
+
+
+def keep(path: Path, parts: Parts, data: str, half: bool) -> None:
+    """Write a checkpoint for inference of the weights that are judged."""
+    model = parts.judged
+    info = CheckpointInfo(
+        model.name,
+        model.config_json(),
+        model.classes,
+        data,
+        commit(),
+        parts.progressed.metrics,
+    )
+    save_checkpoint(path, model, info, torch.float16 if half else None)
+
+
+def commit() -> str:
+    """The commit of this code, "" where it is installed without its repository."""
+    try:
+        told = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told.stdout.strip()

@@ -1,0 +1,51 @@
+"""Train a model: `torchrun -m training.train CONFIG [key=value ...]`, or without torchrun alone."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from amodal_core.errors import InputError
+from training.config import Config, read
+from training.distributed import joined
+from training.engine import Outcome, Trainer
+from training.progress import console, display
+
+
+def train(config: Config) -> Outcome:
+    """Run a configuration in this process, together with those that torchrun started.
+
+    Raises:
+        InputError: whatever a user can mend.
+    """
+    with joined(config.device) as place, display(place.first) as shown:
+        if place.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+        outcome = Trainer(config, place, shown).run()
+    return outcome
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; bad input ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="training.train", description=__doc__)
+    parser.add_argument("config", help="a YAML file, see training/configs")
+    parser.add_argument("overrides", nargs="*", help="key=value, such as optimiser.rate=0.01")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        outcome = train(read(given.config, given.overrides))
+    except InputError as error:
+        console.print(f"[red bold]error[/] {error}", soft_wrap=True)
+        return 2
+    for path in outcome.checkpoints:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
