@@ -85,10 +85,9 @@ class Trainer:
         Samples([*training, *held_out], classes, config.class_map)
         self.samples = Samples(training, classes, self._known(training), config.smallest)
         self.held_out = (
-            Samples(held_out, classes, self._known(held_out), config.smallest)
-            if held_out
-            else None
-        )state.seed_step(config.seed, 0, 0)  # weights begin equal in every process
+            Samples(held_out, classes, self._known(held_out), config.smallest) if held_out else None
+        )
+        state.seed_step(config.seed, 0, 0)  # weights begin equal in every process
         model = kind.from_config({**config.settings, "classes": tuple(classes)})
         if config.init:
             _begin_with(model, config.init)
