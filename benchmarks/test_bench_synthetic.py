@@ -38,7 +38,7 @@ def test_lidar_two_levels(benchmark: Any) -> None:
     benchmark(lambda: scan(made._caster, 3, LidarOptions(), rng))
 
 
-def test_labels_rasterised(benchmark: Any) -> None:
+def test_colour_labels_and_amodal_masks_rasterised(benchmark: Any) -> None:
     made = drive(621, 188)
     benchmark(lambda: made._renderer.frame(3))
 

@@ -66,7 +66,9 @@ class Drive:
     ) -> None:
         self._world, self._sequence, self._rig, self._lidar = world, sequence, rig, lidar
         self.scene = make_scene(world, sequence, rig)
-        textures = world.seed if world.randomise else 0
+        textures = (
+            world.seed * 7919 + sequence
+        ) % 4096  # every sequence has its own makes and walls
         self._renderer = Renderer(self.scene, rig, textures)
         self._caster = Caster(self.scene, textures)
         self._response = CameraResponse(self.scene.light, camera)

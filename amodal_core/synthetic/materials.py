@@ -62,6 +62,12 @@ class Material(IntEnum):
     LEAVES_B = 38
     CHROME = 39
     PLATE = 40
+    CAR_FRONT_B = 41
+    CAR_REAR_B = 42
+    RIM_B = 43
+    CAR_FRONT_C = 44
+    CAR_REAR_C = 45
+    RIM_C = 46
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,12 @@ TABLE: dict[Material, Surface] = {
     Material.GRAVEL: Surface("gravel", lidar=0.3),
     Material.LEAVES_B: Surface("leaves_b", Mode.CUTOUT, 0.8, 0.03, 0.45, 0.1),
     Material.CHROME: Surface("white", roughness=0.15, f0=0.5, lidar=0.5),
+    Material.CAR_FRONT_B: Surface("car_front_b", Mode.LAMPS, 0.12, 0.055, 0.45, 0.05),
+    Material.CAR_REAR_B: Surface("car_rear_b", Mode.LAMPS, 0.12, 0.055, 0.5, 0.05),
+    Material.RIM_B: Surface("rim_b", Mode.DECAL, roughness=0.3, f0=0.3, lidar=0.4),
+    Material.CAR_FRONT_C: Surface("car_front_c", Mode.LAMPS, 0.12, 0.055, 0.45, 0.05),
+    Material.CAR_REAR_C: Surface("car_rear_c", Mode.LAMPS, 0.12, 0.055, 0.5, 0.05),
+    Material.RIM_C: Surface("rim_c", Mode.DECAL, roughness=0.3, f0=0.3, lidar=0.4),
     Material.PLATE: Surface("plates", roughness=0.5, f0=0.04, lidar=1.0, dropout=0.0),
 }
 

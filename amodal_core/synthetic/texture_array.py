@@ -26,6 +26,11 @@ PAINTERS: dict[str, Painter] = {
     for name in names.split()
 }
 
+# More of what is on every car: the same painters with other random numbers.
+for _copy in ("b", "c"):
+    for _name in ("car_front", "car_rear", "rim"):
+        PAINTERS[f"{_name}_{_copy}"] = PAINTERS[_name]
+
 LAYERS = {name: index for index, name in enumerate(PAINTERS)}
 CUTOUTS = ("leaves", "leaves_b", "treeline", "mesh_fence", "signs")
 

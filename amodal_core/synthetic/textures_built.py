@@ -124,7 +124,7 @@ def shop(rng: np.random.Generator) -> np.ndarray:
         for _ in range(9):  # goods behind the glass, mostly grey in its reflections
             px, py = x + rng.uniform(0.03, 0.19), rng.uniform(0.5, 0.78)
             tone = grey + rng.integers(-25, 40, 3)
-            _rect(rgba, px, py, px + rng.uniform(0.01, 0.025), 0.84, (*tone, 215))
+            _rect(rgba, px, py, px + rng.uniform(0.01, 0.025), 0.84, (*tone.tolist(), 215))
         _rect(rgba, x + 0.24, 0.27, x + 0.31, 0.98, (30, 32, 34, 235))
         _rect(rgba, x + 0.235, 0.25, x + 0.24, 1.0, (60, 60, 60, 0))
     return rgba
@@ -158,60 +158,94 @@ def _mirrored(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
     return [(1 - x, y) for x, y in points]
 
 
+def _front_lamp(rng: np.random.Generator) -> list[tuple[float, float]]:
+    """The outline of a left headlamp: slanted, upright or long."""
+    shapes = (
+        [(0.04, 0.38), (0.25, 0.42), (0.27, 0.52), (0.12, 0.53), (0.035, 0.47)],
+        [(0.05, 0.34), (0.2, 0.36), (0.22, 0.53), (0.06, 0.54)],
+        [(0.03, 0.41), (0.3, 0.45), (0.31, 0.5), (0.05, 0.5)],
+    )
+    shift = rng.uniform(-0.02, 0.03)
+    return [(x, y + shift) for x, y in shapes[rng.integers(len(shapes))]]
+
+
 def car_front(rng: np.random.Generator) -> np.ndarray:
     """A car's nose seen from ahead, sill to bonnet: lamps, grille, intakes, plate."""
     rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
     rgba[..., :3] = 60
     _rect(rgba, 0.0, 0.9, 1.0, 1.0, (16, 16, 17, 255))
-    _rect(rgba, 0.16, 0.72, 0.84, 0.88, (14, 14, 15, 255))
-    _rect(rgba, 0.3, 0.36, 0.7, 0.52, (20, 20, 21, 255))
-    for y in np.arange(0.375, 0.52, 0.035):
-        _rect(rgba, 0.31, y, 0.69, y + 0.01, (120, 122, 124, 255))
-    cv2.circle(rgba, (SIZE // 2, int(0.43 * SIZE)), 15, (190, 192, 194, 255), -1, cv2.LINE_AA)
-    lamp = [(0.04, 0.38), (0.25, 0.42), (0.27, 0.52), (0.12, 0.53), (0.035, 0.47)]
+    intake = rng.uniform(0.12, 0.3)
+    _rect(rgba, intake, 0.72, 1 - intake, 0.88, (14, 14, 15, 255))
+    wide, top = rng.uniform(0.26, 0.36), rng.uniform(0.34, 0.42)
+    _rect(rgba, wide, top, 1 - wide, 0.52, (20, 20, 21, 255))
+    bright = int(rng.integers(60, 170))
+    for y in np.arange(top + 0.015, 0.52, rng.uniform(0.022, 0.045)):
+        _rect(rgba, wide + 0.01, y, 0.99 - wide, y + 0.009, (bright, bright, bright + 2, 255))
+    badge = (SIZE // 2, int((top + 0.07) * SIZE))
+    cv2.circle(rgba, badge, int(rng.integers(10, 20)), (190, 192, 194, 255), -1, cv2.LINE_AA)
+    lamp = _front_lamp(rng)
+    high = float(np.mean([y for _, y in lamp]))
     for points in (lamp, _mirrored(lamp)):
         _lens(rgba, points, (24, 24, 26, 255))
-        inner = [(0.5 + (x - 0.5) * 0.985, 0.465 + (y - 0.465) * 0.78) for x, y in points]
+        inner = [(0.5 + (x - 0.5) * 0.985, high + (y - high) * 0.78) for x, y in points]
         _lens(rgba, inner, (172, 178, 186, 255))
         cx = np.mean([x for x, _ in points])
-        at = (int(cx * SIZE), int(0.465 * SIZE))
+        at = (int(cx * SIZE), int(high * SIZE))
         cv2.circle(rgba, at, 16, (236, 240, 250, 255), -1, cv2.LINE_AA)
         cv2.circle(rgba, at, 17, (70, 72, 76, 255), 2, cv2.LINE_AA)
     for x in (0.09, 0.91):
-        cv2.circle(
-            rgba, (int(x * SIZE), int(0.79 * SIZE)), 13, (150, 155, 160, 255), -1, cv2.LINE_AA
-        )
+        at = (int(x * SIZE), int(0.79 * SIZE))
+        cv2.circle(rgba, at, 13, (150, 155, 160, 255), -1, cv2.LINE_AA)
     _rect(rgba, 0.02, 0.585, 0.98, 0.592, (26, 26, 28, 255))
     _plate(rgba, rng, 0.5, 0.65, 0.3)
     return rgba
+
+
+def _rear_lamp(rng: np.random.Generator) -> list[tuple[float, float]]:
+    """The outline of a left tail lamp: wrapped round the corner, upright, or a long bar."""
+    shapes = (
+        [(0.03, 0.26), (0.19, 0.28), (0.21, 0.45), (0.06, 0.48), (0.03, 0.42)],
+        [(0.02, 0.16), (0.11, 0.17), (0.13, 0.52), (0.03, 0.53)],
+        [(0.02, 0.3), (0.27, 0.32), (0.27, 0.41), (0.04, 0.43)],
+    )
+    return shapes[rng.integers(len(shapes))]
 
 
 def car_rear(rng: np.random.Generator) -> np.ndarray:
     """A car's tail, sill to belt: lamps, boot lid, bumper, plate, exhaust."""
     rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
     rgba[..., :3] = 60
-    _rect(rgba, 0.06, 0.88, 0.94, 1.0, (18, 18, 19, 255))
-    lamp = [(0.03, 0.26), (0.19, 0.28), (0.21, 0.45), (0.06, 0.48), (0.03, 0.42)]
+    _rect(rgba, 0.06, rng.uniform(0.82, 0.92), 0.94, 1.0, (18, 18, 19, 255))
+    lamp = _rear_lamp(rng)
+    low, high = (max(y for _, y in lamp), min(y for _, y in lamp))
+    middle, tall = (low + high) / 2, low - high
     for points in (lamp, _mirrored(lamp)):
         _lens(rgba, points, (40, 8, 8, 255))
-        inner = [(0.5 + (x - 0.5) * 0.99, 0.37 + (y - 0.37) * 0.88) for x, y in points]
+        inner = [(0.5 + (x - 0.5) * 0.99, middle + (y - middle) * 0.88) for x, y in points]
         _lens(rgba, inner, (150, 14, 16, 255))
-        cx, spread = np.mean([x for x, _ in points]), 0.05
-        _rect(rgba, cx - spread, 0.385, cx + spread, 0.42, (196, 176, 170, 255))
-        _rect(rgba, cx - spread, 0.3, cx + spread, 0.375, (205, 16, 20, 255))
+        cx = float(np.mean([x for x, _ in points]))
+        spread = 0.3 * (max(x for x, _ in points) - min(x for x, _ in points))
+        y = middle + 0.1 * tall
+        _rect(rgba, cx - spread, y, cx + spread, y + 0.22 * tall, (196, 176, 170, 255))
+        y = middle - 0.35 * tall
+        _rect(rgba, cx - spread, y, cx + spread, y + 0.4 * tall, (205, 16, 20, 255))
     seam = (24, 24, 26, 255)
     _rect(rgba, 0.22, 0.6, 0.78, 0.607, seam)
-    _rect(rgba, 0.218, 0.26, 0.224, 0.6, seam)
-    _rect(rgba, 0.776, 0.26, 0.782, 0.6, seam)
+    _rect(rgba, 0.218, 0.46, 0.224, 0.6, seam)
+    _rect(rgba, 0.776, 0.46, 0.782, 0.6, seam)
     _rect(rgba, 0.02, 0.64, 0.98, 0.648, seam)
-    _rect(rgba, 0.33, 0.355, 0.67, 0.375, (150, 152, 154, 255))
-    _rect(rgba, 0.32, 0.39, 0.68, 0.53, (30, 30, 32, 150))
-    _plate(rgba, rng, 0.5, 0.46, 0.31)
-    _rect(rgba, 0.1, 0.76, 0.2, 0.79, (180, 20, 24, 255))
-    _rect(rgba, 0.8, 0.76, 0.9, 0.79, (180, 20, 24, 255))
-    cv2.ellipse(
-        rgba, (int(0.25 * SIZE), int(0.95 * SIZE)), (20, 9), 0, 0, 360, (90, 90, 92, 255), -1
-    )
+    if rng.random() < 0.65:  # the plate on the lid, else in the bumper
+        _rect(rgba, 0.33, 0.355, 0.67, 0.375, (150, 152, 154, 255))
+        _rect(rgba, 0.32, 0.39, 0.68, 0.53, (30, 30, 32, 150))
+        _plate(rgba, rng, 0.5, 0.46, 0.31)
+    else:
+        badge = (SIZE // 2, int(0.42 * SIZE))
+        cv2.circle(rgba, badge, 15, (170, 172, 175, 255), -1, cv2.LINE_AA)
+        _plate(rgba, rng, 0.5, 0.71, 0.31)
+    _rect(rgba, 0.1, 0.8, 0.2, 0.83, (180, 20, 24, 255))
+    _rect(rgba, 0.8, 0.8, 0.9, 0.83, (180, 20, 24, 255))
+    at = (int(0.25 * SIZE), int(0.95 * SIZE))
+    cv2.ellipse(rgba, at, (20, 9), 0, 0, 360, (90, 90, 92, 255), -1)
     return rgba
 
 
@@ -238,14 +272,15 @@ def rim(rng: np.random.Generator) -> np.ndarray:
     """A wheel seen from the side: tyre wall, rim, spokes with dark gaps."""
     rgba = layer(np.ones((SIZE, SIZE)), (20, 20, 21))
     c = (SIZE // 2, SIZE // 2)
-    cv2.circle(rgba, c, 172, (128, 130, 134, 255), -1, cv2.LINE_AA)
+    tone = int(rng.integers(95, 165))
+    cv2.circle(rgba, c, 172, (tone - 18, tone - 17, tone - 14, 255), -1, cv2.LINE_AA)
     cv2.circle(rgba, c, 158, (22, 22, 24, 255), -1, cv2.LINE_AA)
-    spokes = 7
+    spokes = int(rng.integers(5, 13))
     for k in range(spokes):
         angle = 2 * np.pi * k / spokes
         tip = (int(c[0] + 166 * np.cos(angle)), int(c[1] + 166 * np.sin(angle)))
-        cv2.line(rgba, c, tip, (150, 153, 158, 255), 34, cv2.LINE_AA)
-    cv2.circle(rgba, c, 52, (140, 142, 147, 255), -1, cv2.LINE_AA)
+        cv2.line(rgba, c, tip, (tone, tone + 2, tone + 5, 255), 240 // spokes, cv2.LINE_AA)
+    cv2.circle(rgba, c, 52, (tone - 10, tone - 9, tone - 5, 255), -1, cv2.LINE_AA)
     cv2.circle(rgba, c, 22, (62, 64, 68, 255), -1, cv2.LINE_AA)
     return rgba
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -426,6 +426,20 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     return faceted(vertices, triangles, material, colour, uvs, crease=33)
 
 
+_STYLES = (
+    (Material.CAR_FRONT, Material.CAR_REAR, Material.RIM),
+    (Material.CAR_FRONT_B, Material.CAR_REAR_B, Material.RIM_B),
+    (Material.CAR_FRONT_C, Material.CAR_REAR_C, Material.RIM_C),
+)
+
+
+def _styled(mesh: Mesh, style: int) -> Mesh:
+    """The mesh with one of the three makes' faces and rims."""
+    table = np.arange(256, dtype=np.uint8)
+    table[[int(m) for m in _STYLES[0]]] = [int(m) for m in _STYLES[style]]
+    return replace(mesh, materials=table[mesh.materials])
+
+
 def car(kind: str, rng: np.random.Generator) -> Asset:
     """A car or van of a body type in `BODIES`, its sizes varied by up to 5 percent."""
     body = BODIES[kind]
@@ -461,7 +475,7 @@ def car(kind: str, rng: np.random.Generator) -> Asset:
     if rng.random() < 0.5:
         whip = np.array([[-0.3 * L, 0, 0.985 * H], [-0.35 * L, 0, 1.0 * H + 0.16]])
         pieces.append(tube(whip, 0.008, Material.BLACK, (20, 20, 20), sides=4))
-    mesh = grounded(merged(pieces), 0.9, 0.5)
+    mesh = _styled(grounded(merged(pieces), 0.9, 0.5), list(BODIES).index(kind) % 3)
     low, high = mesh.bounds
     category = "van" if kind in ("minibus", "panel_van") else "car"
     size = (float(high[0] - low[0]), float(W), float(high[2] - low[2]))
