@@ -245,6 +245,15 @@ def test_predictions_on_crowds_are_no_false_positives():
     assert tracking.evaluate(truth, make_set([(1, 0, 1, one), (1, 0, 2, two)]))["all"]["MOTA"] == 1
 
 
+def test_a_prediction_that_is_paired_stays_though_it_lies_on_a_crowd_too():
+    pytest.importorskip("trackeval")
+    one = rectangles([(5, 5, 20, 20)])
+    truth = make_set([(1, 0, 1, one), (1, 0, 2, one)])
+    truth.crowd[1] = True
+    values = tracking.evaluate(truth, make_set([(1, 0, 1, one)]))["all"]
+    assert values["MOTA"] == values["IDF1"] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("name", ["eoras", "skip-empty", "savos"])
 def test_occluded_iou_equals_an_obvious_reference(name):
     truth, predictions = random_pair(17, images=25, videos=3)
@@ -356,6 +365,21 @@ def test_depth_error_is_over_objects_that_have_both_depths():
     assert error.mean_absolute == pytest.approx(2.0)
     assert error.relative == pytest.approx(0.1)
     assert error.by_range["20-40 m"] == (1, pytest.approx(3.0))
+
+
+def test_a_needless_hidden_part_is_a_false_positive_of_the_hidden_column():
+    """Car 1 is in full view, its prediction half hidden; car 2 is half hidden and found exactly.
+
+    Hidden: IoU 1 of car 2 over 1 TP + 1 FP = 1/2. Visible: (1/2 + 1) over 2 TP = 3/4.
+    """
+    near, near_seen = rectangles([(0, 0, 20, 20)]), rectangles([(0, 0, 10, 20)])
+    far, far_seen = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
+    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_seen)])
+    guessed = make_set([(1, 0, 1, near, 1.0, None, near_seen), (1, 0, 2, far, 1.0, None, far_seen)])
+    scores = panoptic.evaluate(truth, guessed)
+    assert scores.apq_occluded == pytest.approx(1 / 2)
+    assert scores.apq_visible == pytest.approx(3 / 4)
+    assert scores.apq == pytest.approx(2.5 / 4)
 
 
 def test_panoptic_quality_of_a_case_worked_by_hand():

@@ -185,7 +185,8 @@ def _objects(
     sure = predictions.select(predictions.scores >= failures.SURE)
     predictions.release()
     found = pairs.image_overlaps(truth, sure, "amodal")
-    free = pairs.assign(truth, sure, "amodal", 0.5, class_agnostic=True, found=found)
+    crowd = truth.crowd
+    free = pairs.assign(truth, sure, "amodal", class_agnostic=True, found=found, skip=crowd)
     if not agnostic:
         result.confusion = failures.confusion(truth, sure, free)
     result.failures = failures.worst(truth, found)
@@ -249,7 +250,11 @@ def _objects(
         )
     step("panoptic quality")
     if not agnostic:
-        quality = panoptic.evaluate(truth, sure, found, seen)
+        quality = (
+            panoptic.evaluate(truth.select(~crowd), sure)
+            if crowd.any()
+            else panoptic.evaluate(truth, sure, found, seen)
+        )
         result.tables["panoptic"] = Table(
             "Amodal panoptic quality of things",
             "APQ and APC (Mohan and Valada 2022) over thing classes of the truth, predictions with "
