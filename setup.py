@@ -11,7 +11,6 @@ PACKAGE = "amodal_ros"
 REQUIRES = [
     "av>=12",
     "cyclonedds>=0.10.5; platform_system == 'Linux'",
-    "hotcoco>=1.3",
     "jinja2>=3.1",
     "matplotlib>=3.8",
     "moderngl>=5.10",
