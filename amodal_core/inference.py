@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.categories import translate
@@ -127,7 +131,7 @@ class Run:
         frames: int | None = None,
     ) -> None:
         self.model, self.data, self.classes = model, data, classes
-        self.out, self.report = out, Report()
+        self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
         self._batch = batch
         self._parts = out / _PARTS
@@ -164,6 +168,7 @@ class Run:
         found = tracks_of(self.model, frames, self.report)
         rows = [self._row(index, tracks) for index, tracks in zip(indices, found, strict=True)]
         _write(self._part(indices[0]), rows)
+        self.inferred += len(indices)
 
     def _part(self, first: int) -> Path:
         return self._parts / f"{first:07d}.json"
@@ -251,31 +256,58 @@ def _write(path: Path, value: Any) -> None:
 Progress = Callable[[int, int], None]
 
 
-def run(
-    work: Run, read: Callable[[Sequence[Sequence[int]]], Iterator[list[Frame]]], progress: Progress
-) -> list[Path]:
+class _Frames(TorchDataset["Frame | InputError"]):
+    """Frames of a data set for reading processes; errors are returned, which would bury them."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Frame | InputError:
+        try:
+            return self._data.frame(index)
+        except InputError as error:
+            return error
+
+
+def run(work: Run, workers: int, progress: Progress) -> list[Path]:
     """Infer what is left and write the results.
 
     Args:
         work: the run.
-        read: gives the frames of each batch of indices, in order.
+        workers: processes that read frames; 0 for this one.
         progress: is called with (frames done, frames in all).
+
+    Raises:
+        InputError: a frame that cannot be read, or lacks what the model needs.
     """
     batches = work.left()
     done = work.done()
     progress(done, work.count)
-    for indices, frames in zip(batches, read(batches), strict=True):
+    reading = DataLoader(
+        _Frames(work.data),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_they_are,
+        worker_init_fn=_one_thread,
+    )
+    for indices, frames in zip(batches, reading, strict=True):
+        broken = [f for f in frames if isinstance(f, InputError)]
+        if broken:
+            raise broken[0]
         work.step(indices, frames)
         done += len(indices)
         progress(done, work.count)
     return work.finish()
 
 
-def frames_in_order(data: Dataset) -> Callable[[Sequence[Sequence[int]]], Iterator[list[Frame]]]:
-    """A reader for `run` in this process."""
+def _as_they_are(frames: list[Frame | InputError]) -> list[Frame | InputError]:
+    return frames
 
-    def read(batches: Sequence[Sequence[int]]) -> Iterator[list[Frame]]:
-        for batch in batches:
-            yield [replace(data.frame(k)) for k in batch]
 
-    return read
+def _one_thread(_: int) -> None:
+    """Readers run beside each other; threads of OpenCV and torch in each would only wait."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -150,9 +150,12 @@ def load(path: Path, parts: Parts, config: dict[str, Any]) -> None:
 def keep(path: Path, parts: Parts, data: str, half: bool) -> None:
     """Write a checkpoint for inference of the weights that are judged."""
     model = parts.judged
+    settings = model.config_json()
+    if "weights" in settings:
+        settings["weights"] = ""  # the file that training began with is not needed any more
     info = CheckpointInfo(
         model.name,
-        model.config_json(),
+        settings,
         model.classes,
         data,
         commit(),

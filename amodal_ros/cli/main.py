@@ -20,13 +20,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# Modules of amodal_ros.cli, in the order of `amodal --help`: one with an `app` is a group of commands,
-# any other holds one function `command`.
+# Modules of amodal_ros.cli, in the order of `amodal --help`: one with an `app` is a group of
+# commands, any other holds one function `command`.
 COMMANDS = (
     "demo",
     "convert",
     "data",
     "synth",
+    "train",
+    "infer",
+    "export",
     "replay",
     "eval",
     "launch",

@@ -1,0 +1,50 @@
+"""`amodal export`: a trained model as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amodal_core.errors import InputError
+from amodal_ros.cli._progress import stderr, warn
+
+_CLOSE = 1e-3
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights (.safetensors) of a model.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file.")],
+    size: Annotated[
+        str, typer.Option(help="WxH of the input in pixels, multiples of 32; fixed in the file.")
+    ] = "640x192",
+    batch: Annotated[int, typer.Option(min=1, help="Images at once; fixed in the file.")] = 1,
+) -> None:
+    """Export a trained model as ONNX and compare it with onnxruntime.
+
+    The file takes `images` (B, 3, H, W), RGB less mean over deviation of ImageNet, and `depth`
+    (B, 2, H, W), log depth over log 80 m and its validity, where the model takes a LiDAR.
+
+    [bold]Example[/]
+
+    amodal export runs/compact/best.safetensors --out compact.onnx --size 1248x384
+    """
+    from amodal_core.models import registry
+    from amodal_core.models.checkpoint import read_info
+    from amodal_core.models.export import export_onnx
+
+    try:
+        width, height = (int(v) for v in size.lower().split("x"))
+    except ValueError:
+        raise InputError(f"'{size}' is no size", "--size", "write it like 640x192") from None
+    kind = registry.learned(read_info(checkpoint).model)
+    model = kind.from_checkpoint(str(checkpoint))
+    with stderr.status(f"exporting {model.name}"):
+        done = export_onnx(model, out, (width, height), batch)
+    shapes = ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in done.inputs.items())
+    stderr.print(f"inputs: {shapes}; outputs: {', '.join(done.outputs)}", soft_wrap=True)
+    stderr.print(f"largest relative difference of onnxruntime from torch: {done.error:.1e}")
+    if done.error > _CLOSE:
+        warn(["onnxruntime gives other results than torch; see the difference above"])
+    typer.echo(done.path)

@@ -1,0 +1,76 @@
+"""`amodal infer`: any model over any data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amodal_core.errors import InputError
+from amodal_ros.cli._progress import bar, stderr, warn
+
+
+def command(
+    data: Annotated[Path, typer.Argument(help="A data set, its JSON file, or a bag.")],
+    out: Annotated[Path, typer.Option(help="Folder of visible.json and amodal.json.")],
+    model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+    format: Annotated[str, typer.Option(help="Of the data; recognised when not given.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Frames that the model gets at once.")] = 4,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read frames.")] = 2,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="class of the model=class of the data; repeatable."),
+    ] = None,
+) -> None:
+    """Run a model over a data set and write COCO results, ready for `amodal eval`.
+
+    A killed run continues when the same command is given again.
+
+    [bold]Examples[/]
+
+    amodal infer kins/update_test_2020.json --model aisformer --checkpoint best.safetensors --out r
+
+    amodal eval image --gt kins/update_test_2020.json --dt r --out build/eval
+    """
+    from amodal_core import inference
+    from amodal_core.datasets.bag import BagSet
+    from amodal_core.datasets.registry import open_dataset
+    from amodal_ros.cli.replay import make_model
+
+    dataset = open_dataset(data, format)
+    chosen = make_model(model, device, checkpoint)
+    classes = inference.classes_in(chosen, dataset, _renames(rename or []))
+    if classes.dropped:
+        warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
+    stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
+    settings: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+    settings |= {"map": sorted(rename or []), "max_frames": max_frames}
+    work = inference.Run(chosen, dataset, out, classes, settings, batch=batch, frames=max_frames)
+    # A bag is read from its beginning to its end; several processes would each read all of it.
+    parallel = 0 if isinstance(dataset, BagSet) else workers
+    with bar(f"{model} on {dataset.name}") as progress:
+        written = inference.run(work, parallel, progress)
+    told = _timings(work.report.timings, work.inferred)
+    stderr.print(f"{work.count} frames; {told}", soft_wrap=True)
+    for path in written:
+        typer.echo(path)
+
+
+def _renames(rules: Sequence[str]) -> dict[str, str]:
+    chosen = {}
+    for rule in rules:
+        old, equals, new = rule.partition("=")
+        if not equals or not old or not new:
+            raise InputError(f"'{rule}' is not class=class", "--map", "such as --map truck=bus")
+        chosen[old] = new
+    return chosen
+
+
+def _timings(timings: dict[str, float], frames: int) -> str:
+    each = (f"{name} {ms / frames:.1f}" for name, ms in timings.items())
+    return "ms a frame: " + ", ".join(each) if frames else "all were done before"

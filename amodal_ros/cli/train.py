@@ -1,0 +1,54 @@
+"""`amodal train`: train a model from a configuration file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amodal_core.errors import InputError
+from amodal_ros.cli._progress import stderr
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="A YAML file; training/configs has many.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as optimiser.rate=0.01.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="On this machine: one a GPU, or several on the CPU.")
+    ] = 1,
+) -> None:
+    """Train a model; started again, it goes on exactly where it was stopped.
+
+    Leaves last.pt (the state), best.safetensors and final.safetensors (for `--checkpoint`),
+    metrics.jsonl and TensorBoard's events in the folder `out`. Ctrl-C ends after the current step.
+
+    [bold]Examples[/]
+
+    amodal train training/configs/synthetic/flagship_compact.yaml out=runs/compact
+
+    amodal train training/configs/kins/aisformer.yaml train.0.path=kins --processes 8
+    """
+    if processes > 1:
+        # Several processes are torchrun's business; so are several machines.
+        arguments = [str(config), *(overrides or [])]
+        told = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        told += ["--nproc-per-node", str(processes), "-m", "training.train"]
+        done = subprocess.run([*told, *arguments], check=False)
+        raise typer.Exit(done.returncode)
+    from training.config import read
+    from training.train import train
+
+    outcome = train(read(config, overrides or []))
+    if not outcome.finished:
+        raise typer.Exit(130)
+    if not outcome.checkpoints:
+        raise InputError("no checkpoint was written", str(config))
+    if outcome.best is not None:
+        stderr.print(f"best value of the metric: {outcome.best:.3f}")
+    for path in outcome.checkpoints:
+        typer.echo(path)
