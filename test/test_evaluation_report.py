@@ -172,6 +172,21 @@ def test_failures_are_drawn_with_and_without_their_image():
     assert [p.where for p in drawn] == ["1", "1"]
 
 
+def test_a_found_object_is_shown_beside_its_own_prediction_alone():
+    truth = make_set([(1, 0, 1, A)])
+    half, other = rectangles([(4, 10, 16, 10)]), rectangles([(14, 12, 16, 16)])
+    one = make_set([(1, 0, 7, half, 0.9)], truth.images)
+    two = make_set([(1, 0, 7, half, 0.9), (1, 0, 8, other, 0.9)], truth.images)
+    shown = [
+        pictures.draw(
+            failures.worst(truth, pairs.image_overlaps(truth, part, "amodal")), truth, part, {}
+        )[0]
+        for part in (one, two)
+    ]
+    assert shown[0].prediction == shown[1].prediction
+    assert shown[0].prediction != shown[0].truth
+
+
 def test_what_there_is_nothing_of_is_a_dash_never_a_zero():
     truth = make_set([(1, 0, 1, A, 1.0, 0.0)])
     result = evaluate(truth, truth, IMAGE_PROTOCOLS["default"], "image")

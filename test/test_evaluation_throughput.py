@@ -80,9 +80,30 @@ def test_the_search_is_binary_then_linear_then_five_runs():
     assert [r.rate for r in found.runs] == [found.rate] * 5
 
 
-def test_a_cold_start_loses_no_rate_because_a_trial_run_comes_first():
-    warm, cold = measure(pipeline(20.0)), measure(pipeline(20.0, stumbles=50))
-    assert cold.rate == warm.rate
+def test_a_cold_start_loses_no_probe_because_a_trial_run_comes_first():
+    """Capacity 40: the first probe, at 30.5 Hz, is sustained only by a graph that is warm."""
+    warm, cold = measure(pipeline(40.0)), measure(pipeline(40.0, stumbles=50))
+    assert [(r.rate, good) for r, good in cold.probes] == [
+        (r.rate, good) for r, good in warm.probes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("published", "answered_hz", "answered", "sustained"),
+    [
+        (10.0, 10.0, 40, True),
+        (10.0, 10.0, 38, True),  # 5 % of 40 frames may be missing
+        (10.0, 10.0, 37, False),
+        (10.0, 9.5, 40, True),
+        (10.0, 9.4, 40, False),  # answers come slower than frames go out
+        (9.4, 9.4, 40, False),  # the frames themselves went out too slowly
+    ],
+)
+def test_a_run_is_sustained_within_the_allowed_loss_and_lag(
+    published, answered_hz, answered, sustained
+):
+    result = RunResult(10.0, 40, answered, published, answered_hz, np.ones(answered))
+    assert Search().sustained(result) == sustained
 
 
 def test_best_and_worst_of_the_five_runs_are_dropped_from_every_number():
