@@ -8,7 +8,8 @@ from synthetic_drives import SIZE, urban_drive, urban_frames
 
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.synthetic.frames import DEPTH_SCALE, SyntheticFrame
-from amodal_core.synthetic.lidar import cast_pixels
+from amodal_core.synthetic.lidar import LidarOptions, cast_pixels, scan
+from amodal_core.synthetic.lidar import _sensor_poses as sensor_poses
 from amodal_core.synthetic.render import shelves
 from amodal_core.synthetic.statistics import Statistics
 from amodal_core.synthetic.truth import CLASSES, FrameTruth, TrackBook
@@ -188,3 +189,35 @@ def test_sheets_of_the_atlas_never_overlap() -> None:
 def test_classes_are_those_of_the_assets() -> None:
     for actor in urban_drive().scene.actors:
         assert actor.asset.category in CLASSES
+
+
+def test_a_rolling_turn_moves_with_the_car() -> None:
+    way = np.tile(np.eye(4), (3, 1, 1))
+    way[:, 0, 3] = [0, 1, 2]  # 10 m/s along x
+    turn = 0.1
+    way[2, :2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    poses = sensor_poses(way, 1, np.array([-0.05, 0.0, 0.05]), 0.1)
+    assert poses[:, 0, 3].tolist() == pytest.approx([0.5, 1.0, 1.5])
+    assert np.allclose(poses[1], way[1])
+    assert np.arctan2(poses[2, 1, 0], poses[2, 0, 0]) == pytest.approx(turn / 2)
+
+
+def test_scans_lose_pulses_and_carry_noise() -> None:
+    caster = urban_drive()._caster
+
+    def measure(**how: object) -> np.ndarray:
+        options = LidarOptions(columns=256, **how)  # type: ignore[arg-type]
+        return scan(caster, 1, options, np.random.default_rng(0)).points
+
+    every = measure(dropout=False, noise=0.0)
+    lost = measure(dropout=True)
+    assert 0.5 < len(lost) / len(every) < 0.99
+    ranges = np.linalg.norm(every[:, :3], axis=1)
+    assert ranges.max() <= 121
+    assert ranges.min() > 0.9
+    assert every[:, 3].min() >= 0
+    assert every[:, 3].max() <= 1
+    rolled = measure(dropout=False, noise=0.0, rolling=True)
+    assert len(rolled) > 0.9 * len(every)
+    ahead = measure(dropout=False, fov=90.0)
+    assert (np.abs(np.arctan2(ahead[:, 1], ahead[:, 0])) <= np.radians(45.5)).all()

@@ -99,6 +99,12 @@ def command(
     """Make drives through procedural streets with exact truth: masks, depth, boxes, identities.
 
     A killed run continues when the same command is given again.
+
+    [bold]Examples[/]
+
+    amodal synth build/drive --frames 50 --seed 1
+
+    amodal synth build/train --frames 10000 --format kins --workers 16
     """
     from amodal_core.synthetic.camera import CameraOptions
     from amodal_core.synthetic.generate import RunOptions, generate
