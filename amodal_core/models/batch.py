@@ -207,7 +207,7 @@ def make_batch(
         if long_side:
             ratio = min(ratio, long_side / max(height, width))
         size = max(1, round(height * ratio)), max(1, round(width * ratio))
-        image = torch.from_numpy(np.ascontiguousarray(frame.image)).to(device, non_blocking=True)
+        image = _tensor(frame.image).to(device, non_blocking=True)
         image = image.permute(2, 0, 1)[None].float()
         if size != (height, width):
             image = F.interpolate(image, size, mode="bilinear", antialias=ratio < 1)
@@ -223,7 +223,7 @@ def make_batch(
                     f"stamp {frame.stamp}",
                     "project the LiDAR into the image's own size",
                 )
-            metres = torch.from_numpy(np.ascontiguousarray(frame.depth)).to(device)
+            metres = _tensor(frame.depth).to(device)
             depths.append(_nearest_depth(metres, size))
     high = -(-max(s[0] for s in sizes) // STRIDE) * STRIDE
     wide = -(-max(s[1] for s in sizes) // STRIDE) * STRIDE
@@ -246,7 +246,7 @@ def make_batch(
             )
     points = None
     if all(f.points is not None for f in frames):
-        points = [torch.from_numpy(np.ascontiguousarray(f.points, np.float32)) for f in frames]
+        points = [_tensor(np.asarray(f.points, np.float32)) for f in frames]
     calibrations = [f.calibration for f in frames if f.calibration is not None]
     batch = Batch(
         images=stacked,
@@ -261,6 +261,11 @@ def make_batch(
         targets=prepared,
     )
     return batch.to(device)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor on the array's memory; on a copy where a message only lends it."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _nearest_depth(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
