@@ -24,7 +24,7 @@ from amodal_core.geometry.projection import depth_image
 from amodal_core.models.batch import Targets, targets_of
 from training.augment import augmented
 from training.config import Augment, Source
-from training.frames import Progress, of_bag, of_drives
+from training.frames import Frames, Progress, is_unpacked, of_bag, of_drives
 
 _MOST_BLANKS = 100  # frames without annotation in a row that are passed over
 
@@ -71,6 +71,8 @@ def _paths(pattern: str) -> list[Path]:
 
 
 def _open(source: Source, path: Path, cache: Path, progress: Progress) -> Dataset:
+    if not source.format and is_unpacked(path):
+        return Frames(path)
     if source.format in ("", "bag") and path.exists() and is_bag(path):
         return of_bag(path, cache, progress)
     try:

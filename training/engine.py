@@ -276,7 +276,7 @@ class Trainer:
         path = self.out / f"broken_batch_rank{self.place.rank}.pt"
         if broken:
             torch.save(_plain(batch, items, losses, step), path)
-        found = ", ".join(f"{k} {float(v):.3g}" for k, v in losses.items())
+        found = ", ".join(f"{k} {float(v.detach()):.3g}" for k, v in losses.items())
         raise InputError(
             f"the loss is not finite at step {step}: {found}"
             if broken
@@ -408,7 +408,7 @@ def _plain(
     return {
         "step": step,
         "names": [i.name for i in items],
-        "losses": {k: float(v) for k, v in losses.items()},
+        "losses": {k: float(v.detach()) for k, v in losses.items()},
         "images": batch.images.cpu(),
         "depth": None if batch.depth is None else batch.depth.cpu(),
         "sizes": batch.sizes,

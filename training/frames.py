@@ -103,6 +103,11 @@ class Frames(Dataset):
             return Sample(frame, _truth(data), place.name, place.video, place.index)
 
 
+def is_unpacked(path: Path) -> bool:
+    """Whether a path is a folder of unpacked frames."""
+    return (path / _INDEX).is_file()
+
+
 def _file(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.npz"
 
@@ -187,7 +192,7 @@ def of_bag(bag: Path, cache: Path, progress: Progress) -> Frames:
     files = [bag] if bag.is_file() else sorted(p for p in bag.iterdir() if p.is_file())
     stamp = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     folder = cache / f"bag_{bag.stem}_{_digest(stamp)}"
-    if (folder / _INDEX).exists():
+    if is_unpacked(folder):
         return Frames(folder)
     return unpack(BagSet(bag), folder, progress)
 
@@ -213,14 +218,14 @@ def of_drives(wanted: Synthetic, cache: Path, workers: int, progress: Progress) 
     )
     count = len(options.lengths())
     folders = [base / f"{k:04d}" for k in range(count)]
-    if not all((f / _INDEX).exists() for f in folders):
+    if not all(is_unpacked(f) for f in folders):
         bags = base / "bags"
         if not bags.exists():
             base.mkdir(parents=True, exist_ok=True)
             generate(bags, options, workers, lambda n, m: progress("rendering drives", n, m))
         for k, folder in enumerate(folders):
             bag = bags if count == 1 else bags / f"drive_{k:04d}"
-            if not (folder / _INDEX).exists():
+            if not is_unpacked(folder):
                 unpack(BagSet(bag), folder, progress)
         shutil.rmtree(bags)
     return [Frames(f) for f in folders]

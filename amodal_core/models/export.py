@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +113,26 @@ def export_onnx(
     return Exported(path, {k: tuple(v.shape) for k, v in inputs.items()}, names, error)
 
 
-def difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-    """The largest difference of any output, relative to that output's largest value."""
+def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    """The largest difference of any output, relative to that output's largest value.
+
+    Equally good instances may come in another order: each of an image's is compared with the one
+    in the nearest box among the other side's. Suppressed ones, of score 0, do not count.
+
+    Args:
+        expected: (B, K, ...) each, boxes first, then visible boxes, then scores.
+        found: the same of the other side.
+    """
     worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        scale = max(float(np.abs(a).max(initial=0)), 1e-6)
-        worst = max(worst, float(np.abs(a.astype(float) - b.astype(float)).max(initial=0)) / scale)
+    for n in range(len(expected[0])):
+        there = np.flatnonzero(expected[2][n] > 0)
+        if not len(there):
+            continue
+        apart = np.abs(expected[0][n, there, None] - found[0][n, None]).sum(-1)
+        apart += np.abs(expected[2][n, there, None] - found[2][n, None]) * expected[0].max()
+        twin = apart.argmin(1)
+        for a, b in zip(expected, found, strict=True):
+            ours, theirs = a[n, there].astype(float), b[n, twin].astype(float)
+            scale = max(float(np.abs(ours).max()), 1e-6)
+            worst = max(worst, float(np.abs(ours - theirs).max()) / scale)
     return worst

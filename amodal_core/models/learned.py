@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from torch import nn
@@ -156,8 +156,8 @@ class LearnedModel(nn.Module):
                 "model configuration",
                 f"it has: {', '.join(sorted(known))}",
             )
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(cls.Config(**values))
+        kinds = get_type_hints(cls.Config)
+        return cls(cls.Config(**{k: _typed(kinds[k], v) for k, v in values.items()}))
 
     @classmethod
     def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
@@ -177,6 +177,21 @@ class LearnedModel(nn.Module):
         model = cls.from_config(info.config | settings)
         load_weights(path, model, cls.name)
         return model.to(device).eval()
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A JSON value as a configuration holds it: tuples, and groups of settings."""
+    if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        unknown = sorted(set(value) - set(kinds))
+        if unknown:
+            raise InputError(
+                f"no setting {', '.join(unknown)}",
+                "model configuration",
+                f"there are: {', '.join(sorted(kinds))}",
+            )
+        return kind(**{k: _typed(kinds[k], v) for k, v in value.items()})
+    return tuple(value) if isinstance(value, list) else value
 
 
 def instances_of(found: Found, size: tuple[int, int], scale: torch.Tensor) -> Instances:

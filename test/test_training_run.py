@@ -1,0 +1,209 @@
+"""Runs: exact resume, averages, checkpoints, and stops that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from training_scenes import CLASSES, Tiny, register_tiny, run_config, write_streets
+
+from amodal_core.errors import InputError
+from amodal_core.models import registry
+from amodal_core.models.checkpoint import read_info
+from training import engine, state
+from training.train import train
+
+FULL = {
+    "settings": {"dropout": 0.3},
+    "augment": {"flip": 0.5, "scale": [0.8, 1.2], "brightness": 0.2, "depth_dropout": 0.3},
+    "ema": 0.9,
+    "accumulate": 2,
+    "log_every": 1,
+    "optimiser": {"name": "adamw", "rate": 0.01, "clip": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_streets(tmp_path_factory.mktemp("streets") / "train", 5)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    register_tiny()
+
+
+def last(out):
+    return torch.load(out / state.LAST, weights_only=True)
+
+
+def same(a, b):
+    """Equal to the last bit, whatever the nesting."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def stopped_at(step, monkeypatch, config):
+    """Run until a signal comes during a step, as a scheduler or Ctrl-C would send it."""
+    taken = engine.Trainer._step
+
+    def told(self, number, *rest):
+        if number == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken(self, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Trainer, "_step", told)
+        outcome = train(config)
+    assert not outcome.finished
+    return outcome
+
+
+def test_a_stopped_run_goes_on_to_the_very_same_weights(data, tmp_path, monkeypatch):
+    whole = run_config(tmp_path / "whole", data, **FULL)
+    train(whole)
+    config = run_config(tmp_path / "parts", data, **FULL)
+    assert stopped_at(2, monkeypatch, config).steps == 3
+    torch.manual_seed(99)  # what else the process draws is of no account
+    np.random.default_rng().random()
+    outcome = train(config)
+    assert (outcome.steps, outcome.finished) == (6, True)
+    a, b = last(tmp_path / "whole"), last(tmp_path / "parts")
+    for part in ("model", "optimizer", "ema", "scaler"):
+        assert same(a[part], b[part]), part
+    steps = [json.loads(s)["step"] for s in (tmp_path / "parts/metrics.jsonl").open()]
+    assert steps == sorted(set(steps))
+
+
+def test_workers_change_nothing(data, tmp_path):
+    for name, workers in (("none", 0), ("two", 2)):
+        train(run_config(tmp_path / name, data, **FULL, workers=workers, steps=3))
+    assert same(last(tmp_path / "none")["model"], last(tmp_path / "two")["model"])
+
+
+def test_accumulated_parts_equal_one_whole_batch(data, tmp_path):
+    for name, parts in (("whole", 1), ("parts", 2)):
+        train(run_config(tmp_path / name, data, batch_size=4, accumulate=parts, steps=3))
+    a, b = last(tmp_path / "whole")["model"], last(tmp_path / "parts")["model"]
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+
+
+def test_a_folder_of_other_settings_is_not_continued(data, tmp_path):
+    train(run_config(tmp_path / "run", data, steps=2))
+    with pytest.raises(InputError, match="other settings: optimiser"):
+        train(run_config(tmp_path / "run", data, steps=3, optimiser={"rate": 0.5}))
+    train(run_config(tmp_path / "run", data, steps=3))  # longer is the same run
+    assert last(tmp_path / "run")["progressed"]["step"] == 3
+
+
+def test_a_broken_state_is_named(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / state.LAST).write_bytes(b"half a file")
+    with pytest.raises(InputError, match="no state of a run"):
+        train(run_config(tmp_path / "run", data))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(data, tmp_path):
+    config = run_config(tmp_path / "run", data, settings={"explode": 4}, save_every=2)
+    with pytest.raises(InputError, match=r"not finite at step 3: pixels nan"):
+        train(config)
+    batch = torch.load(tmp_path / "run/broken_batch_rank0.pt", weights_only=True)
+    assert batch["step"] == 3
+    assert len(batch["names"]) == len(batch["images"]) == len(batch["targets"]) == 2
+    assert all(name.startswith("street/") for name in batch["names"])
+    kept = last(tmp_path / "run")
+    assert kept["progressed"]["step"] == 2
+    assert all(torch.isfinite(v).all() for v in kept["model"].values())
+
+
+def test_gradients_that_are_not_finite_are_never_saved(data, tmp_path, monkeypatch):
+    def broken(self, batch):
+        zero = self.last.bias.sum() * 0
+        return {"pixels": zero.sqrt()}  # 0 forward, NaN backward
+
+    monkeypatch.setattr(Tiny, "losses", broken)
+    with pytest.raises(InputError, match="not finite"):
+        train(run_config(tmp_path / "run", data, steps=1))
+    assert not (tmp_path / "run" / state.LAST).exists()
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(data, tmp_path, monkeypatch):
+    values = iter([0.2, 0.7, 0.4])
+    monkeypatch.setattr(engine, "judge", lambda *_: {"visible AP50": next(values)})
+    config = run_config(
+        tmp_path / "run", data, held_out=[{"path": str(data)}], evaluate_every=2, ema=0.5,
+        metric="visible AP50",
+    )  # fmt: skip
+    outcome = train(config)
+    assert outcome.best == 0.7
+    best, final = read_info(outcome.checkpoints[0]), read_info(outcome.checkpoints[1])
+    assert (best.metrics, final.metrics) == ({"visible AP50": 0.7}, {"visible AP50": 0.4})
+    assert (best.model, best.classes) == ("tiny", CLASSES)
+    assert "train" in best.data
+    loaded = Tiny.from_checkpoint(str(outcome.checkpoints[1]))
+    averaged = last(tmp_path / "run")["ema"]["module.last.weight"]
+    assert torch.equal(loaded.last.weight, averaged)
+
+
+def test_the_average_trails_the_weights_and_catches_up_in_the_beginning():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = state.moving_average(model, 0.99)
+    average.update_parameters(model)
+    torch.nn.init.ones_(model.weight)
+    expected, seen = 0.0, []
+    for n in range(1, 6):
+        average.update_parameters(model)
+        decay = min(0.99, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay)
+        seen.append(float(average.module.weight.detach()))
+        assert seen[-1] == pytest.approx(expected)
+    assert seen[-1] > 0.9
+
+
+def test_the_held_out_split_is_judged_by_the_projects_own_evaluation(data, tmp_path):
+    config = run_config(tmp_path / "run", data, held_out=[{"path": str(data), "stop": 3}], steps=1)
+    outcome = train(config)
+    assert {"amodal AP", "visible AP50", "box AR@100"} <= set(outcome.metrics)
+    assert all(0 <= v <= 1 for v in outcome.metrics.values())
+    with pytest.raises(InputError, match="no metric 'mask AP'"):
+        train(run_config(tmp_path / "other", data, metric="mask AP"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(data, tmp_path, precision):
+    train(run_config(tmp_path / "run", data, precision=precision, steps=3, store="fp16"))
+    model = last(tmp_path / "run")["model"]
+    assert all(torch.isfinite(v).all() for v in model.values())
+    assert Tiny.from_checkpoint(str(tmp_path / "run/final.safetensors")).last.weight.dtype == (
+        torch.float32
+    )
+
+
+def test_a_run_begins_with_the_weights_of_a_checkpoint(data, tmp_path):
+    train(run_config(tmp_path / "first", data, steps=2))
+    init = str(tmp_path / "first/final.safetensors")
+    # A rate that changes nothing: what comes out is what went in.
+    second = {"init": init, "steps": 1, "optimiser": {"name": "sgd", "rate": 1e-30}}
+    train(run_config(tmp_path / "second", data, **second))
+    assert same(last(tmp_path / "first")["model"], last(tmp_path / "second")["model"])
+    with pytest.raises(InputError, match="checkpoint with the classes"):
+        train(run_config(tmp_path / "x", data, init=init, classes=["car", "bicycle", "person"]))
+
+
+def test_losses_go_down_and_are_written(data, tmp_path):
+    train(run_config(tmp_path / "run", data, steps=30, log_every=5, optimiser={"rate": 0.05}))
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert {"pixels", "gradient_norm", "rate", "images_per_second", "memory_gb"} <= set(rows[0])
+    assert list((tmp_path / "run/tensorboard").iterdir())

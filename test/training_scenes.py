@@ -1,0 +1,173 @@
+"""A street of boxes with exact truth, small enough to train on in seconds; and a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Place
+from amodal_core.datasets.truth import make_truth
+from amodal_core.frame import Calibration, Frame, Sample
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models import registry
+from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from training import config
+from training.frames import unpack
+
+CLASSES = ("car", "pedestrian", "cyclist")
+COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
+BOXES = ((3.9, 1.6, 1.56), (0.8, 0.6, 1.73), (1.76, 0.6, 1.73))  # length, width, height
+SIZE = (64, 96)
+K = np.array([[70.0, 0, 47.5], [0, 70.0, 31.5], [0, 0, 1]])
+CAMERA = np.array([[0, -1.0, 0, 0.0], [0, 0, -1, 0.0], [1, 0, 0, 0], [0, 0, 0, 1]])
+
+
+def street(seed: int, objects: int = 4) -> Sample:
+    """Boxes ahead of the camera, the nearer before the farther, each with returns on its front."""
+    rng = np.random.default_rng(seed)
+    height, width = SIZE
+    x = np.sort(rng.uniform(6, 18, objects))
+    y = rng.uniform(-0.5, 0.5, objects) * x
+    kinds = rng.integers(0, len(CLASSES), objects)
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[: height // 2] = 160
+    image += rng.integers(0, 20, image.shape, dtype=np.uint8)
+    masks, boxes, scans = [], [], []
+    for k in range(objects):
+        length, across, up = BOXES[kinds[k]]
+        bottom = -1.5
+        corners = np.array([[-y[k] - across / 2, -bottom], [-y[k] + across / 2, -bottom - up]])
+        u = K[0, 0] * corners[:, 0] / x[k] + K[0, 2]
+        v = K[1, 1] * corners[:, 1] / x[k] + K[1, 2]
+        mask = np.zeros(SIZE, bool)
+        rows = slice(max(0, round(v.min())), max(0, round(v.max())))
+        mask[rows, max(0, round(u.min())) : max(0, round(u.max()))] = True
+        masks.append(mask)
+        boxes.append([x[k] + length / 2, y[k], bottom + up / 2, length, across, up, 0.0])
+        n = 60
+        front = [np.full(n, x[k]), y[k] + rng.uniform(-0.5, 0.5, n) * across]
+        scans.append(np.column_stack([*front, bottom + rng.random(n) * up, rng.random(n)]))
+    for k in reversed(range(objects)):
+        image[masks[k]] = COLOURS[kinds[k]] + rng.integers(-20, 20, 3)
+    there = np.array([m.any() for m in masks])
+    amodal = RleMasks.from_dense(np.array(masks)[there])
+    truth = make_truth(
+        amodal,
+        amodal.layered(np.arange(len(amodal))),
+        kinds[there],
+        np.flatnonzero(there),
+        depths=x[there],
+        boxes3d=np.array(boxes, np.float32)[there],
+    )
+    points = np.concatenate(scans).astype(np.float32)
+    calibration = Calibration(K, CAMERA, width, height)
+    frame = Frame(BEGIN + seed * PERIOD, image=image, points=points, calibration=calibration)
+    return Sample(frame, truth, f"street/{seed:04d}", "street", seed)
+
+
+class Streets(Dataset):
+    """Streets as a data set."""
+
+    def __init__(self, count: int, first: int = 0, classes: tuple[str, ...] = CLASSES) -> None:
+        self.samples = [street(first + k) for k in range(count)]
+        self.name, self.path, self.classes = "streets", Path("streets"), classes
+
+    def __len__(self):
+        return len(self.samples)
+
+    def place(self, index):
+        sample = self.samples[index]
+        return Place(sample.name, sample.video, sample.index)
+
+    def frame(self, index):
+        return self.samples[index].frame
+
+    def truth(self, index):
+        return self.samples[index].truth
+
+    def size(self, index):
+        return self.samples[index].frame.size
+
+    def check(self):
+        yield from ()
+
+
+def write_streets(folder: Path, count: int, **options) -> Path:
+    """Streets on the disk, as a configuration names them."""
+    unpack(Streets(count, **options), folder, lambda *_: None)
+    return folder
+
+
+@dataclass(frozen=True)
+class TinyConfig(LearnedConfig):
+    """Settings of the tiny model.
+
+    Attributes:
+        dropout: share; makes losses random.
+        explode: loss becomes NaN once it was asked for so often, 0 for never.
+    """
+
+    dropout: float = 0.0
+    explode: int = 0
+
+
+class Tiny(LearnedModel):
+    """Says of every pixel whether an object is there; its loss is a plain mean over images."""
+
+    name = "tiny"
+    Config = TinyConfig
+    config: TinyConfig
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__(config)
+        self.first = nn.Conv2d(5 if config.lidar else 3, 8, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 8)
+        self.last = nn.Conv2d(8, 1, 1)
+        self.asked = 0
+
+    def _logits(self, batch):
+        x = self.norm(self.first(batch.inputs(self.config.lidar))).relu()
+        return self.last(F.dropout(x, self.config.dropout, self.training))[:, 0]
+
+    def losses(self, batch):
+        wanted = torch.stack([t.amodal.any(0) for t in batch.targets]).float()
+        logits = self._logits(batch)
+        self.asked += 1
+        loss = F.binary_cross_entropy_with_logits(logits, wanted)
+        return {"pixels": loss * (torch.nan if self.asked == self.config.explode else 1.0)}
+
+    def detect(self, batch):
+        found = []
+        for logits, (h, w) in zip(self._logits(batch), batch.sizes, strict=True):
+            part = F.interpolate(logits[None, None, :h, :w], (8, 8))[0]
+            box = torch.tensor([[0.0, 0, w, h]])
+            ones = torch.ones(1)
+            found.append(Found(box, ones, torch.zeros(1, dtype=torch.long), part, part, ones))
+        return found
+
+
+def register_tiny() -> None:
+    """Make the tiny model known by its name."""
+    registry._MODELS["tiny"] = ("training_scenes:Tiny", "for tests")
+
+
+def run_config(out: Path, data: Path, **values) -> config.Config:
+    """A short run of the tiny model; `values` replace anything."""
+    base = {
+        "model": "tiny",
+        "train": [{"path": str(data)}],
+        "optimiser": {"name": "sgd", "rate": 0.1},
+        "schedule": {"kind": "cosine", "warm_up": 2},
+        "steps": 6,
+        "batch_size": 2,
+        "workers": 0,
+        "device": "cpu",
+        "out": str(out),
+        "cache": str(out.parent / "cache"),
+    }
+    return config.parse(base | values)
