@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from evaluation_data import HEIGHT, WIDTH, make_set, random_pair, rectangles
@@ -19,7 +20,7 @@ from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import evaluate
 from amodal_core.evaluation.stream import StreamAccuracy
-from amodal_core.evaluation.truth import Truth
+from amodal_core.evaluation.truth import Truth, read_truth
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_ros.cli.main import app
@@ -320,6 +321,16 @@ def test_the_command_prints_and_writes_numbers_report_and_matches(coco_files, tm
     assert not re.search(r"(src|href)=\"(?!data:)", page), "the page needs nothing beside it"
     for words in ("Precision over recall at IoU 0.75", "Confusion by occlusion", "Worst failures"):
         assert words in page
+
+
+def test_failures_of_a_data_set_are_drawn_on_its_images(coco_files, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    data = json.loads((coco_files / "gt.json").read_text())
+    (tmp_path / "gt.json").write_text(json.dumps(data))
+    cv2.imwrite(str(tmp_path / data["images"][2]["file_name"]), image[..., ::-1])
+    found = read_truth(tmp_path / "gt.json").pictures([1, 3])
+    assert list(found) == [3]  # the other image is not there
+    np.testing.assert_array_equal(found[3], image)
 
 
 def test_runs_are_compared_from_their_folders(coco_files, tmp_path):
