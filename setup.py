@@ -38,6 +38,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
     ],
+    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
     "dev": ["mypy>=1.10", "ruff>=0.6", "types-PyYAML", "types-psutil"],
 }
 

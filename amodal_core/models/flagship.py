@@ -328,7 +328,7 @@ class Flagship(LearnedModel):
 
     def _mask_losses(self, masks: torch.Tensor, rois: PositiveRois) -> dict[str, torch.Tensor]:
         side, count = self.config.mask_side, max(len(masks), 1)
-        before = [_occluder_masks(t) for t in rois.objects]
+        before = [occluder_masks(t) for t in rois.objects]
         return {
             "amodal": _MASK * mask_losses(masks[:, 0], rois.amodal(side)).sum() / count,
             "visible": _MASK * mask_losses(masks[:, 1], rois.visible(side)).sum() / count,
@@ -404,7 +404,7 @@ def _box_losses(
     }
 
 
-def _occluder_masks(objects: Targets) -> torch.Tensor:
+def occluder_masks(objects: Targets) -> torch.Tensor:
     """(N, H, W) bool: what is seen of those that hide each object."""
     union = torch.zeros_like(objects.visible)
     some = objects.occluders.any(1)

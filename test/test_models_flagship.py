@@ -1,0 +1,505 @@
+"""The flagship: finite everywhere, batched as single, sound without LiDAR, the same in ONNX."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from drawn_frames import CLASSES, drawn_frame
+from evaluation_data import make_set
+from test_models_shared import frame, truth
+from torchvision.ops import nms
+
+from amodal_core.errors import InputError
+from amodal_core.evaluation import image_level
+from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
+from amodal_core.evaluation.sets import ImageRecord
+from amodal_core.models.batch import DEPTH_CHANNELS, Targets, depth_channels, make_batch, targets_of
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.flagship import Flagship, FlagshipConfig, Outputs, occluder_masks
+from amodal_core.models.layers.assignment import assign
+from amodal_core.models.layers.dense_head import suppress
+from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
+from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
+from amodal_core.models.layers.lidar_branch import sparse_cells
+from amodal_core.models.onnx_export import export_onnx
+
+CONFIG = FlagshipConfig.compact(CLASSES, max_instances=20)
+SIZE = (96, 160)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def batch(*boxes, size=SIZE):
+    frames = [frame(*size, seed=n) for n in range(len(boxes))]
+    truths = [targets_of(truth(size, b)) for b in boxes]
+    return make_batch(frames, [replace(t, labels=t.labels % len(CLASSES)) for t in truths])
+
+
+def drawn(*seeds, **options):
+    return [drawn_frame(s, SIZE, **options) for s in seeds]
+
+
+def drawn_batch(*seeds):
+    pairs = drawn(*seeds)
+    return make_batch([f for f, _ in pairs], [targets_of(t) for _, t in pairs])
+
+
+def targets(boxes, size=SIZE) -> Targets:
+    one = targets_of(truth(size, boxes))
+    # The truth's boxes share their memory.
+    return replace(one, visible_boxes=one.boxes.clone(), labels=one.labels % len(CLASSES))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A compact model after a few steps on two frames, and its losses before and after them."""
+    torch.manual_seed(0)
+    model = Flagship(replace(CONFIG, min_score=0.0)).train()
+    one = drawn_batch(0, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    first = model.losses(one)
+    for _ in range(30):
+        optimizer.zero_grad()
+        last = model.losses(one)
+        sum(last.values()).backward()
+        optimizer.step()
+    return model.eval(), first, last
+
+
+@pytest.fixture
+def settled(trained):
+    """That model, for inference."""
+    return trained[0]
+
+
+# Training
+
+
+@pytest.mark.parametrize("variant", ["compact", "r50"])
+def test_every_weight_is_trained(variant):
+    config = getattr(FlagshipConfig, variant)(CLASSES, mask_side=14)
+    # Objects of all sizes, for all levels.
+    boxes = [(10, 10, 30, 30), (30, 20, 80, 70), (50, 15, 190, 125), (0, 0, 192, 128)]
+    one = batch(boxes, boxes, size=(128, 192))
+    for n, target in enumerate(one.targets):
+        target.depths = torch.tensor([5.0, 6.0, 7.0, 8.0])
+        target.occluders[3, 2] = n == 0
+    model = Flagship(config).train()
+    losses = model.losses(one)
+    assert all(torch.isfinite(v) for v in losses.values())
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    still = [n for n, p in model.named_parameters() if not p.grad.any()]
+    # Which level learns a box is up to the assignment; none but boxes' norms may be left out.
+    assert [n for n in still if not n.startswith("head.box_tower")] == []
+    assert len(still) <= 2 * len(model.head.box_tower) * (len(model.head.strides) - 1)
+
+
+@pytest.mark.parametrize(
+    "boxes", [[], [(5, 5, 6, 6)], [(0, 0, 160, 96)], [(3, 3, 3, 9)], [(9, 9, 40, 40)] * 3]
+)
+def test_no_objects_one_pixel_the_whole_image_and_twins_give_finite_losses(boxes):
+    model = Flagship(CONFIG).train()
+    for one in (batch(boxes), batch(boxes, [(10, 10, 60, 50)])):
+        model.zero_grad()
+        losses = model.losses(one)
+        assert all(torch.isfinite(v) for v in losses.values())
+        sum(losses.values()).backward()
+        # Processes that train together need a gradient, be it zero, of every weight.
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_an_image_of_which_all_is_ignored_trains_nothing_but_its_background():
+    model = Flagship(CONFIG).train()
+    one = batch([(0, 0, 160, 96)])
+    one.targets[0].ignore[:] = True
+    assert {k: round(v.item(), 6) for k, v in model.losses(one).items() if v != 0} == {}
+
+
+def test_a_few_steps_lower_every_loss(trained):
+    _, first, last = trained
+    for name in ("class", "box", "visible_box", "amodal", "visible", "occluder", "depth"):
+        assert last[name] < 0.8 * first[name], name
+
+
+def test_half_precision_training_is_finite_and_near_single_precision():
+    model = Flagship(CONFIG).train()
+    one = drawn_batch(0, 1)
+    exact = model.losses(one)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.losses(one)
+    sum(rounded.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    for name in ("class", "box", "depth"):
+        assert rounded[name].item() == pytest.approx(exact[name].item(), rel=0.1), name
+
+
+def test_an_occluder_kernel_learns_what_is_seen_of_those_in_front():
+    one = targets([(10, 10, 60, 50), (40, 10, 90, 50), (100, 10, 120, 50)])
+    one.occluders[1, 0] = True
+    masks = occluder_masks(one)
+    assert torch.equal(masks[1], one.visible[0])
+    assert not masks[0].any()
+    assert not masks[2].any()
+
+
+# Assignment
+
+POINTS = torch.cartesian_prod(torch.arange(4.0, 160, 8), torch.arange(4.0, 96, 8))
+
+
+def assigned(one: Targets, boxes=None, scores=None):
+    scores = torch.full((1, len(POINTS), 2), 0.1) if scores is None else scores
+    if boxes is None:
+        boxes = torch.cat([POINTS - 12, POINTS + 12], 1)[None]
+    return assign(scores, boxes, POINTS, [one])
+
+
+def test_locations_on_the_visible_part_learn_an_object_those_whose_boxes_fit_first():
+    one = targets([(10, 10, 90, 50)])
+    one.visible_boxes[0] = torch.tensor([10.0, 10, 40, 50])
+    boxes = torch.cat([POINTS - 12, POINTS + 12], 1)[None]
+    fitting = int(((torch.tensor([36.0, 28.0]) == POINTS).all(1)).nonzero())
+    boxes[0, fitting] = torch.tensor([10.0, 10, 90, 50])
+    given = assigned(one, boxes)
+    chosen = given.objects[0] == 0
+    assert 1 < chosen.sum() <= 10
+    assert (POINTS[chosen, 0] < 40).all()
+    assert given.ranks[0, fitting] == 0
+    assert given.quality[0, fitting] == 1
+    assert given.quality[0].argmax() == fitting
+    assert (given.quality[0][~chosen] == 0).all()
+
+
+def test_every_object_however_small_gets_a_location_and_a_wholly_hidden_one_too():
+    one = targets([(13, 13, 14, 14), (60, 40, 62, 41), (90, 30, 130, 60)])
+    one.visible_boxes[2] = 0
+    assert set(assigned(one).objects[0].tolist()) == {-1, 0, 1, 2}
+
+
+def test_background_on_ignored_objects_is_left_alone_objects_on_it_are_not():
+    one = targets([(0, 0, 80, 96), (10, 10, 40, 40)])
+    one.ignore[0] = True
+    given = assigned(one)
+    inside = POINTS[:, 0] < 80
+    assert 0 not in given.objects[0].tolist()
+    assert torch.equal(given.ignored[0], inside & (given.objects[0] < 0))
+    assert (given.objects[0] == 1).any()
+
+
+# Parts
+
+
+def test_suppression_of_fixed_size_is_greedy_suppression():
+    generator = torch.Generator().manual_seed(3)
+    low = torch.rand(80, 2, generator=generator) * 60
+    boxes = torch.cat([low, low + 10 + torch.rand(80, 2, generator=generator) * 30], 1)
+    scores = torch.rand(80, generator=generator).sort(descending=True).values
+    labels = torch.zeros(1, 80, dtype=torch.long)
+    left = suppress(scores[None], labels, boxes[None], boxes[None], 0.5)[0]
+    expected = torch.zeros(80, dtype=torch.bool)
+    expected[nms(boxes, scores, 0.5)] = True
+    assert 10 < expected.sum() < 70
+    assert torch.equal(left > 0, expected)
+
+
+def test_a_car_that_hides_most_of_another_does_not_suppress_it():
+    whole = torch.tensor([[[10.0, 10, 50, 40], [14, 10, 54, 40]]])
+    seen = torch.tensor([[[10.0, 10, 50, 40], [50, 10, 54, 40]]])
+    scores, labels = torch.tensor([[0.9, 0.8]]), torch.zeros(1, 2, dtype=torch.long)
+    assert (suppress(scores, labels, whole, seen, 0.6) > 0).tolist() == [[True, True]]
+    assert (suppress(scores, labels, whole, whole, 0.6) > 0).tolist() == [[True, False]]
+
+
+def test_samples_lie_at_the_centres_of_a_boxes_cells():
+    x = (torch.arange(40.0) + 0.5) * 4
+    y = (torch.arange(24.0) + 0.5) * 4
+    features = torch.stack([x.expand(24, 40), y[:, None].expand(24, 40)])[None]
+    box = torch.tensor([[[20.0, 12, 100, 60]]])
+    got = sample_boxes(features, box, 8, 4)[0, 0]
+    torch.testing.assert_close(got[0, 3], torch.arange(25.0, 100, 10))
+    torch.testing.assert_close(got[1, :, 5], torch.arange(15.0, 60, 6))
+
+
+def test_a_kernel_is_a_network_of_three_layers_over_features_and_place():
+    kernels = torch.randn(3, kernel_size(5, 4))
+    samples = torch.randn(3, 5, 6, 6)
+    got = draw_masks(samples, kernels, 4)
+    place = (torch.arange(6) + 0.5) / 3 - 1
+    for n, (r, c) in [(0, (1, 4)), (2, (5, 0))]:
+        x = torch.cat([samples[n, :, r, c], place[c : c + 1], place[r : r + 1]])
+        rest = kernels[n]
+        for outer in (4, 4, 3):
+            weight, rest = rest[: outer * len(x)].view(outer, -1), rest[outer * len(x) :]
+            bias, rest = rest[:outer], rest[outer:]
+            x = weight @ x + bias
+            x = x.relu() if outer == 4 else x
+        torch.testing.assert_close(got[n, :, r, c], x, rtol=1e-4, atol=1e-4)
+
+
+def test_sparse_cells_tell_nearest_and_mean_depth_and_how_much_is_known():
+    metres = torch.zeros(8, 8)
+    metres[1, 1], metres[2, 3] = 8.0, 20.0
+    near, mean, share, there = sparse_cells(depth_channels(metres)[None])[0]
+    logs = torch.tensor([8.0, 20.0]).log() / np.log(80)
+    torch.testing.assert_close(near[0, 0], logs[0])
+    torch.testing.assert_close(mean[0, 0], logs.mean())
+    assert share[0, 0] == 2 / 16
+    assert there.tolist() == [[1, 0], [0, 0]]
+    assert not near[1].any()
+    assert not mean[1].any()
+
+
+def test_losses_know_right_from_wrong():
+    mask = torch.zeros(2, 8, 8)
+    mask[0, 2:6, 2:6] = 1
+    right = mask_losses((mask - 0.5) * 40, mask)
+    wrong = mask_losses((0.5 - mask) * 40, mask)
+    assert right.max() < 1e-4
+    assert wrong.min() > 10
+    quality = torch.tensor([[[0.7, 0.0], [0.0, 0.0]]])
+    even = torch.logit(quality.clamp(1e-6))
+    assert quality_focal(even, quality, torch.ones(1, 2)) < 1e-4
+    assert quality_focal(-even, quality, torch.ones(1, 2)) > 1
+    looks = torch.eye(4)[[0, 0, 1, 1]]
+    ids = torch.tensor([5, 5, 9, 9])
+    assert contrastive(looks, ids) < 1e-3
+    assert contrastive(looks, ids[[0, 2, 1, 3]]) > 1
+    for few in (looks[:0], looks[:1], looks[:2]):
+        assert contrastive(few, ids[: len(few)]) == 0
+
+
+def test_identities_are_shared_by_frames_of_a_video_only():
+    model = Flagship(CONFIG).train()
+    one = drawn_batch(0, 1)
+    for target in one.targets:
+        target.ids = torch.arange(len(target))
+    apart = model.losses(one)["embedding"]
+    together = model.losses(replace(one, videos=["a", "a"], indices=[0, 1]))["embedding"]
+    assert together != apart
+
+
+# Inference
+
+
+def test_batched_and_single_inference_agree(settled):
+    frames = [f for f, _ in drawn(2, 3, 4)]
+    together = [r.numpy() for r in settled.infer(frames)]
+    for one, expected in zip(frames, together, strict=True):
+        (alone,) = [r.numpy() for r in settled.infer([one])]
+        assert len(alone) == len(expected) > 0
+        np.testing.assert_allclose(alone.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(alone.amodal_boxes, expected.amodal_boxes, atol=1e-2)
+        np.testing.assert_allclose(alone.embeddings, expected.embeddings, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(alone.embeddings, axis=1), 1, atol=1e-5)
+        ious = alone.amodal.iou(expected.amodal).diagonal()
+        assert (ious[alone.amodal.areas() > 0] > 0.99).all()
+
+
+def test_visible_masks_lie_within_amodal_ones_and_boxes_within_the_image(settled):
+    (result,) = settled.infer([drawn_frame(2, (90, 150))[0]])
+    result = result.numpy()
+    assert ((result.visible - result.amodal).areas() == 0).all()
+    assert (result.amodal_boxes >= 0).all()
+    assert (result.amodal_boxes <= [150, 90, 150, 90]).all()
+
+
+def test_nothing_found_gives_empty_instances(settled):
+    settled.config = replace(settled.config, min_score=1.1)
+    try:
+        (result,) = settled.infer([frame(96, 128)])
+    finally:
+        settled.config = replace(settled.config, min_score=0.0)
+    assert len(result.numpy()) == 0
+
+
+def test_without_lidar_the_image_alone_decides_to_the_bit(settled):
+    one = drawn_batch(2)
+    with torch.inference_mode():
+        missing = settled(one.images, None)
+        zeros = settled(one.images, torch.zeros_like(one.depth))
+        lidar, settled.lidar = settled.lidar, None
+        without = settled(one.images)
+        settled.lidar = lidar
+        present = settled(one.images, one.depth)
+    for a, b, c in zip(missing, zeros, without, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    assert not torch.allclose(missing.boxes, present.boxes, atol=1e-3)
+
+
+def test_lidar_reaches_no_farther_than_its_returns_let_it(settled):
+    """A return at the left says nothing about the right edge of a wide image."""
+    images = torch.randn(1, 3, 32, 640)
+    depth = torch.zeros(1, DEPTH_CHANNELS, 32, 640)
+    depth[0, :, 16, 4] = 1
+    sensed = settled.lidar(depth, torch.float32)
+    image = [torch.randn(1, w, 32 // s, 640 // s) for w, s in ((32, 4), (64, 8), (128, 16))]
+    for fusion, (features, support), level in zip(settled.fusions, sensed, image, strict=True):
+        changed = (fusion(level, features, support) != level).any(1)[0]
+        assert changed[:, :4].any()
+        assert not changed[:, changed.shape[1] // 4 :].any()
+    assert images.shape == (1, 3, 32, 640)
+
+
+def test_depth_is_the_lidars_where_it_falls_on_the_object_and_the_models_elsewhere(settled):
+    one = drawn_batch(2)
+    one.depth = depth_channels(torch.full(SIZE, 12.0))[None]
+    with torch.inference_mode():
+        (measured,) = settled.detect(one)
+        covered = (measured.visible > 0).flatten(1).any(1)
+        assert covered.any()
+        torch.testing.assert_close(measured.depths[covered], torch.full((covered.sum(),), 12.0))
+        (guessed,) = settled.detect(replace(one, depth=None))
+    assert (guessed.depths > 0).all()
+    assert (guessed.depths - 12).abs().max() > 1e-3
+
+
+def test_folded_norms_change_nothing(settled):
+    one = drawn_batch(2, 3)
+    folded = copy.deepcopy(settled).fuse()
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    with torch.inference_mode():
+        exact, masks = settled._see(one.images, one.depth)
+        dense, folded_masks = folded._see(one.images, one.depth)
+    for name in ("logits", "boxes", "visible_boxes", "features"):
+        a, b = getattr(exact, name), getattr(dense, name)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(masks, folded_masks, rtol=1e-3, atol=1e-3)
+
+
+def test_norms_of_a_resnet_fold_too():
+    model = Flagship(FlagshipConfig.r50(CLASSES, mask_side=14, max_instances=5)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        before = model.backbone(images)
+        after = model.fuse().backbone(images)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_weights_give_finite_results_near_the_exact_ones(settled):
+    one = drawn_batch(2)
+    with torch.inference_mode():
+        exact = settled(one.images, one.depth)
+        rounded = copy.deepcopy(settled).bfloat16()(one.images, one.depth)
+    assert all(part.isfinite().all() for part in rounded)
+    assert rounded.boxes.dtype == rounded.amodal.dtype == torch.float32
+    torch.testing.assert_close(rounded.scores.amax(), exact.scores.amax(), rtol=0.1, atol=0.05)
+
+
+def test_nothing_in_the_forward_path_waits_for_the_device(settled):
+    """A whole-graph export refuses whatever reads a tensor's value on the host."""
+    one = drawn_batch(2)
+    program = torch.export.export(settled, (one.images, one.depth))
+    names = " ".join(str(n.target) for n in program.graph.nodes)
+    assert "aten.topk" in names
+    assert not any(n in names for n in ("aten.item", "nonzero", "_local_scalar", "masked_select"))
+
+
+def test_outputs_have_the_size_that_the_configuration_tells(settled):
+    with torch.inference_mode():
+        out: Outputs = settled(torch.zeros(2, 3, 64, 96))
+    assert out.boxes.shape == (2, 20, 4)
+    assert out.amodal.shape == out.visible.shape == out.occluder.shape == (2, 20, 28, 28)
+    assert out.embeddings.shape == (2, 20, 32)
+    assert ((out.occlusion >= 0) & (out.occlusion <= 1)).all()
+
+
+# Files
+
+
+def test_a_checkpoint_is_small_and_gives_the_model_back_ready_for_inference(settled, tmp_path):
+    path = tmp_path / "flagship.safetensors"
+    info = CheckpointInfo("flagship", settled.config_json(), CLASSES)
+    save_checkpoint(path, settled, info, torch.float16)
+    assert path.stat().st_size < 20e6
+    loaded = Flagship.from_checkpoint(str(path), min_score=0.0)
+    one = drawn_batch(2)
+    with torch.inference_mode():
+        a, b = settled(one.images, one.depth), loaded(one.images, one.depth)
+    torch.testing.assert_close(a.scores[:, :5], b.scores[:, :5], rtol=0.02, atol=0.02)
+
+
+def test_what_is_no_variant_or_no_norm_is_refused():
+    with pytest.raises(InputError, match="no variant 'r51'"):
+        Flagship(FlagshipConfig(CLASSES, variant="r51"))
+    with pytest.raises(InputError, match="no norm 'group'"):
+        Flagship(FlagshipConfig.r50(CLASSES, norm="group"))
+
+
+def test_onnx_gives_the_same_results(settled, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    path = export_onnx(settled, tmp_path / "flagship.onnx", SIZE)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["model"] == "flagship"
+    assert [o.name for o in session.get_outputs()] == list(Outputs._fields)
+    one = drawn_batch(3)
+    got = session.run(None, {"images": one.images.numpy(), "depth": one.depth.numpy()})
+    with torch.inference_mode():
+        expected = settled(one.images, one.depth)
+    # Detections that score alike may swap places; the best do not.
+    best = int((expected.scores[0] > 0.2).sum())
+    assert best >= 2
+    for name, a, b in zip(Outputs._fields, got, expected, strict=True):
+        np.testing.assert_allclose(
+            a[0, :best], b[0, :best].numpy(), rtol=1e-3, atol=1e-2, err_msg=name
+        )
+
+
+def test_onnx_of_a_size_that_does_not_fit_is_refused(settled, tmp_path):
+    with pytest.raises(InputError, match="150x96"):
+        export_onnx(settled, tmp_path / "flagship.onnx", (96, 150))
+    assert not list(tmp_path.iterdir())
+
+
+# Learning
+
+
+def amodal_ap50(model, pairs) -> float:
+    results = [r.numpy() for r in model.infer([f for f, _ in pairs])]
+    images = [ImageRecord(n, *SIZE, str(n), "v", n) for n in range(len(pairs))]
+    sets = []
+    for tracks in ([t for _, t in pairs], results):
+        rows = [
+            (n, int(label), k, mask, float(score))
+            for n, one in enumerate(tracks)
+            for k, (label, mask, score) in enumerate(
+                zip(one.class_ids, one.amodal.rle().dense(), one.scores, strict=True)
+            )
+        ]
+        sets.append(make_set(rows, images, CLASSES))
+    scores = image_level.evaluate(*sets, "amodal", IMAGE_PROTOCOLS["coco"])
+    return float(scores.values["AP50"])
+
+
+@pytest.mark.slow
+def test_eight_frames_are_learned_by_heart():
+    pairs = drawn(*range(8))
+    assert sum((t.occlusion_rates > 0.2).sum() for _, t in pairs) >= 8
+    one = drawn_batch(*range(8))
+    model = Flagship(FlagshipConfig.compact(CLASSES)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, 200, pct_start=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum(model.losses(one).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
+        optimizer.step()
+        schedule.step()
+    score = amodal_ap50(model, pairs)
+    print(f"amodal AP50 of eight frames: {score:.3f}")
+    assert score > 0.9
