@@ -152,6 +152,29 @@ def test_a_car_that_leaves_the_image_is_cut_at_its_border_but_not_in_space(model
     assert found.amodal.dense().shape == (1, 375, 1242)
 
 
+@pytest.mark.parametrize("y", [4.5, -4.5], ids=["left", "right"])
+def test_a_car_that_leaves_the_scans_field_of_view_is_completed_beyond_it(model, y):
+    box = standing(4.3, y, 4.2, 1.8, 1.5)
+    points, _ = scan([box], seed=1)
+    ahead = np.abs(np.arctan2(points[:, 1], points[:, 0])) < np.radians(45)
+    found = model.infer([Frame(0, points=points[ahead], calibration=CAMERA)])[0]
+    assert len(found) == 1
+    # 2.2 m of its length lie outside.
+    assert np.abs(found.boxes3d[0, :2] - box[:2]).max() < 0.4
+    assert found.amodal.iou(box_mask(box))[0, 0] > 0.75
+
+
+@pytest.mark.parametrize(
+    "body",
+    [standing(13, 0, 8, 2.4, 3.0), standing(15, -4, 8, 2.4, 3.0), standing(12, 0, 4.9, 1.9, 2.1)],
+    ids=["its rear alone", "its rear and side", "a van"],
+)
+def test_a_body_that_reaches_the_ground_is_a_vehicle_where_it_stands_free(model, body):
+    found = seen(model, [body])
+    assert [model.classes[k] for k in found.class_ids] == ["truck"]
+    assert found.amodal.iou(box_mask(body))[0, 0] > 0.7
+
+
 @pytest.mark.parametrize(
     "boxes",
     [

@@ -199,3 +199,41 @@ def test_bodywork_is_as_smooth_in_a_coarse_scan_as_in_a_fine_one(every):
     evidence = gather_evidence(points, image, labels, labels.max() + 1)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
     assert evidence[car].smooth > 0.8
+
+
+def test_posts_before_its_middle_end_no_object():
+    boxes = [standing(12, 0, 4.2, 1.8, 1.5), *(standing(7, y, 0.1, 0.1, 3) for y in (-0.25, 0.2))]
+    points, owner, image, _, _, labels = clustered(boxes)
+    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    car = evidence[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
+    assert car.hidden_left < 0.1
+    assert car.hidden_right < 0.1
+
+
+@pytest.mark.parametrize("side", [1, -1], ids=["left", "right"])
+def test_evidence_tells_what_the_scans_field_of_view_cuts_off(side):
+    boxes = [standing(5, 4.5 * side, 4.2, 1.8, 1.5), standing(12, 0, 4.2, 1.8, 1.5)]
+    points, owner = scan(boxes, seed=3)
+    ahead = np.abs(np.arctan2(points[:, 1], points[:, 0])) < np.radians(45)
+    points, owner = points[ahead], owner[ahead]
+    image = range_image(points)
+    _, heights = remove_ground(points, image)
+    labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
+    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    cut, whole = (
+        evidence[np.bincount(labels[(owner == k) & (labels >= 0)]).argmax()] for k in (0, 1)
+    )
+    beyond = (cut.beyond_left, cut.beyond_right)[::side]
+    assert beyond[0] > 0.9
+    assert beyond[1] == whole.beyond_left == whole.beyond_right == 0
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.025])
+def test_bodywork_is_smooth_in_a_quiet_and_in_a_noisy_scan(noise):
+    points, owner = scan([standing(25, 4, 4.2, 1.8, 1.5)], seed=3, noise=noise)
+    image = range_image(points)
+    _, heights = remove_ground(points, image)
+    labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
+    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
+    assert evidence[car].smooth > 0.7

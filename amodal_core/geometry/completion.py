@@ -35,6 +35,9 @@ SIZES = {
     "cyclist": Size((1.75, 1.4, 2.2), (0.6, 0.4, 0.95), (1.72, 1.4, 2.05)),
 }
 
+_VAN = Size((4.9, 4.2, 6.0), (1.95, 1.7, 2.2), (2.05, 1.9, 2.8))
+"""Trucks whose whole width shows and is less than 2.1 m."""
+
 _LOWEST_TOP = 0.5
 """Metres; kerbs, cones and plants that end lower are no obstacles of a size to track."""
 
@@ -105,7 +108,7 @@ def complete(
     cut = evidence.cut_above > 0.3
     height = top
     if name in SIZES:
-        usual, least, most = SIZES[name].height
+        usual, least, most = _usual(name, size[1], evidence).height
         height = float(np.clip(max(top, usual) if cut else top, least, most))
     z = float(ground.at(np.array([[x, y]], np.float32))[0])
     box = np.array([x, y, z + height / 2, size[0], size[1], height, yaw])
@@ -185,10 +188,26 @@ def _classify(
         fits = top > 1.7 and length > 1.5 and width < 3.2 and stands
         if hemmed_in or piece or not fits:
             return None
-        return "truck" if _down_to_ground(xy, heights) < _WALL else None
+        if _stands_free(length, width, evidence):
+            return "truck"
+        grounded = _down_to_ground(xy, heights)
+        # Nor is what shows only over the top of nearer things.
+        over = cut and grounded < 0.1 and evidence.hidden_left + evidence.hidden_right > 1.0
+        return "truck" if grounded < _WALL and not over else None
     if top > 0.8 and 1.2 < length < 5.8 and width < 2.4:
         return "car"
     return "other" if length < 3.0 else None
+
+
+def _stands_free(length: float, width: float, evidence: Evidence) -> bool:
+    """Whether it is as wide and long as a vehicle, and both its ends are its own.
+
+    A wall goes on: behind what hides its end, or round its corner.
+    """
+    ends = evidence.hidden_left + evidence.hidden_right + 2.0 * evidence.touching
+    rear = width < 2.7 and 1.6 < length < 3.0
+    box = 1.2 < width < 2.7 and length < 14.0
+    return ends < 0.4 and (rear or box)
 
 
 def _allowed_error(r: Rectangle, evidence: Evidence) -> float:
@@ -229,8 +248,8 @@ def _grow(
     if name == "other":
         wanted = np.maximum(extent, 0.3)
     else:
-        size = SIZES[name]
-        hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.4
+        size = _usual(name, extent[1], evidence)
+        hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.45
         # From straight behind, only returns through the glass tell of the length.
         ahead = (low + high) / 2
         end_on = abs(ahead[1]) < np.tan(np.radians(8.0)) * abs(ahead[0])
@@ -240,7 +259,14 @@ def _grow(
                 _wanted(extent[1], size.width, hidden),
             ]
         )
-    return yaw, *_extend(low, high, wanted)
+    return yaw, *_extend(yaw, low, high, wanted, evidence)
+
+
+def _usual(name: str, width: float, evidence: Evidence) -> Size:
+    """What the class measures; trucks no wider than vans measure what vans do."""
+    whole = max(evidence.hidden_left, evidence.hidden_right) < 0.3
+    narrow = _VAN.width[1] < width < 2.1
+    return _VAN if name == "truck" and whole and narrow else SIZES[name]
 
 
 def _without_mirrors(
@@ -262,12 +288,20 @@ def _wanted(seen: float, size: tuple[float, float, float], hidden: bool) -> floa
     return max(seen, usual)
 
 
-def _extend(low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Grow [low, high] to the wanted sizes away from the sensor, which stands at 0."""
+def _extend(
+    yaw: float, low: np.ndarray, high: np.ndarray, wanted: np.ndarray, evidence: Evidence
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grow [low, high] to the wanted sizes.
+
+    Away from the sensor, which stands at 0, or over the end of the scan's field of view.
+    """
+    beyond = _beyond(yaw, low, high, evidence)
     low, high = low.copy(), high.copy()
     for k in range(2):
         missing = max(wanted[k] - (high[k] - low[k]), 0.0)
-        if low[k] > 0:
+        if beyond == (k, 0):
+            low[k] -= missing
+        elif beyond == (k, 1) or low[k] > 0:
             high[k] += missing
         elif high[k] < 0:
             low[k] -= missing
@@ -275,6 +309,25 @@ def _extend(low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> tuple[np.n
             low[k] -= missing / 2
             high[k] += missing / 2
     return low, high
+
+
+def _beyond(
+    yaw: float, low: np.ndarray, high: np.ndarray, evidence: Evidence
+) -> tuple[int, int] | None:
+    """Axis, and end of it (0 low, 1 high), that the scan's field of view cuts off."""
+    if max(evidence.beyond_left, evidence.beyond_right) < 0.5:
+        return None
+    # The face towards which the cut rows' ends lie: leftmost or rightmost as seen from the sensor.
+    c, s = np.cos(yaw), np.sin(yaw)
+    centre = (low + high) / 2
+    middle = np.array([c * centre[0] - s * centre[1], s * centre[0] + c * centre[1]])
+    left = np.array([-middle[1], middle[0]]) / max(float(np.hypot(*middle)), 1e-6)
+    if evidence.beyond_right > evidence.beyond_left:
+        left = -left
+    along = np.array([c * left[0] + s * left[1], c * left[1] - s * left[0]])
+    # The longer side counts for more: what is cut is cut along its length.
+    axis = int(np.argmax(np.abs(along) * (high - low)))
+    return axis, int(along[axis] > 0)
 
 
 def _quarter_turn(
