@@ -36,7 +36,7 @@ _DOMAIN = "ROS_DOMAIN_ID"
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
 _START = 120.0  # seconds that the nodes may take to come up
 _STEADY = 1.5  # seconds without change after which all are connected
-_SILENCE = 1.0  # seconds without an answer after which the rest counts as missed
+_SILENCE = 2.0  # seconds without an answer after which the rest counts as missed
 _SETTLE = 1.3  # seconds for the nodes' next diagnostics, which come every second
 _SAMPLE = 0.1  # seconds between two looks at the memory
 
