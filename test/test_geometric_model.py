@@ -152,6 +152,22 @@ def test_a_car_that_leaves_the_image_is_cut_at_its_border_but_not_in_space(model
     assert found.amodal.dense().shape == (1, 375, 1242)
 
 
+@pytest.mark.parametrize("lean", [-0.25, 0.25])
+def test_a_persons_mask_follows_the_returns_and_not_a_usual_shape(model, lean):
+    """A wide step to one side below an upright body: no two people look alike."""
+    parts = [standing(9, 1, 0.25, 0.45, 0.9), standing(9, 1, 0.22, 0.2, 1.75)]
+    parts[0][2] += 0.6
+    parts += [standing(9, 1 + lean * (2 * k + 1) / 4, 0.15, 0.2, 0.62 - 0.1 * k) for k in range(4)]
+    truth = np.any([box_mask(part).dense()[0] for part in parts], axis=0)
+    found = seen(model, parts)
+    assert [model.classes[k] for k in found.class_ids] == ["pedestrian"]
+    mask = found.amodal.dense()[0]
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.75
+    columns, true_columns = (np.flatnonzero(m.any(axis=0)) for m in (mask, truth))
+    assert abs(columns[0] - true_columns[0]) <= 3
+    assert abs(columns[-1] - true_columns[-1]) <= 3
+
+
 @pytest.mark.parametrize("y", [4.5, -4.5], ids=["left", "right"])
 def test_a_car_that_leaves_the_scans_field_of_view_is_completed_beyond_it(model, y):
     box = standing(4.3, y, 4.2, 1.8, 1.5)

@@ -96,6 +96,37 @@ def outlines(box: np.ndarray, name: str, calibration: Calibration) -> list[np.nd
     return [outline for outline in found if len(outline) >= 3]
 
 
+def envelope(pixels: np.ndarray, rows: np.ndarray, step: float, bottom: float) -> list[np.ndarray]:
+    """What an object's own returns show of its outline, laser by laser.
+
+    People are of no usual shape: what is between the outermost returns of each laser is theirs, and
+    what is between two lasers is between their outermost returns.
+
+    Args:
+        pixels: (N, 2) int, column and row in the image of the object's returns.
+        rows: (N,) int, the laser of each, 0 looks highest.
+        step: pixels between neighbouring returns of a laser; half of it is added at each end.
+        bottom: row in the image at which the object stands.
+
+    Returns:
+        Convex polygons, (4, 2) float64 pixels each; none for fewer than four lasers.
+    """
+    lasers, index = np.unique(rows, return_inverse=True)
+    if len(lasers) < 4:
+        return []
+    left = np.full(len(lasers), np.inf)
+    right = np.full(len(lasers), -np.inf)
+    np.minimum.at(left, index, pixels[:, 0])
+    np.maximum.at(right, index, pixels[:, 0])
+    level = np.bincount(index, pixels[:, 1]) / np.bincount(index)
+    half = float(np.median(np.diff(level) / np.diff(lasers))) / 2
+    # Half a laser's spacing above the highest, and down to the ground.
+    left, right = np.pad(left, 1, "edge") - step / 2, np.pad(right, 1, "edge") + step / 2
+    level = np.concatenate([[level[0] - half], level, [max(bottom, level[-1])]])
+    corners = np.stack([left, level, right, level], axis=1).reshape(-1, 2, 2)
+    return [np.concatenate([upper, lower[::-1]]) for upper, lower in pairwise(corners)]
+
+
 def draw(
     polygons: list[np.ndarray], calibration: Calibration, margin: int = 0
 ) -> tuple[np.ndarray, int, int] | None:

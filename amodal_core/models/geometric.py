@@ -11,9 +11,14 @@ import numpy as np
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
 from amodal_core.geometry.assembly import Found, assemble
-from amodal_core.geometry.clustering import connected_components, range_image, remove_ground
+from amodal_core.geometry.clustering import (
+    RangeImage,
+    connected_components,
+    range_image,
+    remove_ground,
+)
 from amodal_core.geometry.completion import CLASSES, SIZES, Candidate
-from amodal_core.geometry.projection import Projection, project
+from amodal_core.geometry.projection import Projection, project, to_camera
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
 from amodal_core.masks.mask_set import RleMasks
@@ -27,6 +32,11 @@ _SPLAT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 9))
 
 _LONG = 9.0
 """Metres; a longer truck is a tractor with a trailer, and has no level top edge to look for."""
+
+_PEOPLE = ("pedestrian", "cyclist")
+
+_UNHIDDEN = 0.4
+"""Share of rows that something nearer ends, up to which returns tell a person's whole outline."""
 
 _BEFORE = 0.5
 """Metres that a return must be nearer than an object to stand before it."""
@@ -108,7 +118,7 @@ class Geometric:
             found, owner = assemble(points, heights, labels, image, ground, seen, self.min_points)
         with report.time("geometric.masks"):
             return self._instances(
-                found, owner, points, heights, frame.image, projection, calibration
+                found, owner, points, heights, image, frame.image, projection, calibration
             )
 
     def _instances(
@@ -117,6 +127,7 @@ class Geometric:
         owner: np.ndarray,
         points: np.ndarray,
         heights: np.ndarray,
+        ranges: RangeImage,
         image: np.ndarray | None,
         projection: Projection,
         calibration: Calibration,
@@ -129,7 +140,7 @@ class Geometric:
             candidate = f.candidate
             if candidate.cut_above and image is not None and candidate.box[3] < _LONG:
                 candidate = _with_top(f, heights, image, projection, calibration)
-            drawn = self._draw(candidate, f.index, projection, calibration)
+            drawn = self._draw(candidate, f, ranges, projection, calibration)
             if drawn is not None:
                 objects.append(drawn)
         n = len(objects)
@@ -166,23 +177,32 @@ class Geometric:
     def _draw(
         self,
         candidate: Candidate,
-        index: np.ndarray,
+        found: Found,
+        ranges: RangeImage,
         projection: Projection,
         calibration: Calibration,
     ) -> _Object | None:
-        polygons = silhouette.outlines(candidate.box, candidate.name, calibration)
-        pixels = projection.pixels[index]
-        inside = pixels[:, 0] >= 0
+        inside = projection.pixels[found.index, 0] >= 0
         if not inside.any():
             return None
-        own = np.asarray(pixels[inside])
-        if candidate.name != "pedestrian" and len(own) >= 3:
-            polygons.append(cv2.convexHull(own).reshape(-1, 2).astype(np.float64))
+        index = found.index[inside]
+        own = np.asarray(projection.pixels[index])
+        depth = float(np.median(projection.z[index]))
+        polygons: list[np.ndarray] = []
+        hidden = max(found.evidence.hidden_left, found.evidence.hidden_right)
+        if candidate.name in _PEOPLE and hidden < _UNHIDDEN:
+            rows = ranges.cells[index] // ranges.index.shape[1]
+            bottom = calibration.K[1, 2] + calibration.K[1, 1] * _foot(candidate.box, calibration)
+            step = calibration.K[0, 0] * 2 * np.pi / ranges.index.shape[1]
+            polygons = silhouette.envelope(own, rows, step, bottom)
+        if not polygons:
+            polygons = silhouette.outlines(candidate.box, candidate.name, calibration)
+            if candidate.name != "pedestrian" and len(own) >= 3:
+                polygons.append(cv2.convexHull(own).reshape(-1, 2).astype(np.float64))
         drawn = silhouette.draw(polygons, calibration)
         if drawn is None or drawn[0].sum() < self.min_pixels:
             return None
         mask, x, y = drawn
-        depth = float(np.median(projection.z[index][inside]))
         return _Object(candidate, mask, mask.copy(), x, y, depth)
 
     @staticmethod
@@ -210,6 +230,13 @@ class Geometric:
             cover = np.zeros((h, w), np.uint8)
             cover[y[near], x[near]] = 1
             o.visible &= 1 - cv2.dilate(cover, _SPLAT)
+
+
+def _foot(box: np.ndarray, calibration: Calibration) -> float:
+    """Tangent of the angle, below the optical axis, at which a box stands on the ground."""
+    middle = np.array([[box[0], box[1], box[2] - box[5] / 2]])
+    _, y, z = to_camera(middle, calibration)[0]
+    return float(y / max(z, 0.1))
 
 
 def _with_top(
