@@ -1,0 +1,227 @@
+"""Configurations and sources: classes by name, errors that say what to mend, modality dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from training_scenes import CLASSES, Streets, run_config, write_streets
+
+from amodal_core.datasets import kins
+from amodal_core.errors import InputError
+from training import config
+from training.config import Augment, Optimiser, Schedule, Source
+from training.data import Augmented, Samples, open_sources
+from training.frames import Frames, of_bag
+from training.schedules import factor, make_optimizer
+from training.train import main
+
+
+def quiet(*_):
+    return None
+
+
+def sources(data, **options):
+    return [(data, range(len(data)))]
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    return Frames(write_streets(tmp_path_factory.mktemp("s") / "streets", 4))
+
+
+def test_unpacked_frames_are_the_frames(streets):
+    for k, sample in enumerate(Streets(4).samples):
+        found = streets[k]
+        assert np.array_equal(found.frame.image, sample.frame.image)
+        assert np.array_equal(found.frame.points, sample.frame.points)
+        assert np.array_equal(found.frame.calibration.K, sample.frame.calibration.K)
+        assert found.truth.amodal.counts == sample.truth.amodal.counts
+        assert found.truth.visible.counts == sample.truth.visible.counts
+        assert np.array_equal(found.truth.boxes3d, sample.truth.boxes3d)
+        assert np.array_equal(found.truth.occluders, sample.truth.occluders)
+        assert (found.name, found.video, found.index) == (sample.name, sample.video, sample.index)
+
+
+def test_a_bag_is_unpacked_once_and_read_at_random(project_root, tmp_path):
+    bag = project_root / "data" / "sample_drive"
+    told = []
+    data = of_bag(bag, tmp_path, lambda *step: told.append(step))
+    assert told[-1][1:] == (40, 40)
+    again = of_bag(bag, tmp_path, lambda *_: pytest.fail("unpacked twice"))
+    assert again[39].frame.stamp > again[0].frame.stamp
+    assert len(data[20].truth) > 0
+
+
+def test_classes_are_mapped_by_name_by_synonym_and_by_the_map():
+    data = Streets(1, classes=("Person", "tram", "car"))
+    samples = Samples(sources(data), ("car", "pedestrian"), {"tram": None})
+    truth = samples[0].truth
+    theirs = data.samples[0].truth.class_ids
+    expected = {0: (1, False), 1: (0, True), 2: (0, False)}
+    assert list(zip(truth.class_ids.tolist(), truth.ignore.tolist(), strict=True)) == [
+        expected[k] for k in theirs.tolist()
+    ]
+    chosen = Samples(sources(data), ("car", "pedestrian"), {"tram": "car"})[0].truth
+    assert not chosen.ignore.any()
+
+
+def test_classes_that_fit_nothing_are_named():
+    data = Streets(1, classes=("car", "unicycle", "pedestrian"))
+    with pytest.raises(InputError, match="no class for unicycle"):
+        Samples(sources(data), ("car", "pedestrian"), {})
+    with pytest.raises(InputError, match="no data set has the class bus"):
+        Samples(sources(data), ("car", "pedestrian"), {"unicycle": "car", "bus": "car"})
+
+
+def test_small_objects_are_ignored_not_lost():
+    data = Streets(1)
+    areas = data.samples[0].truth.amodal.rle().areas()
+    limit = int(np.sort(areas)[1])
+    truth = Samples(sources(data), CLASSES, {}, smallest=limit)[0].truth
+    assert truth.ignore.tolist() == (areas < limit).tolist()
+
+
+def test_masks_and_calibrations_of_other_sizes_are_refused():
+    data = Streets(1)
+    sample = data.samples[0]
+    sample.frame.image = sample.frame.image[:-1]
+    with pytest.raises(InputError, match="masks of 96x64, image of 96x63"):
+        Samples(sources(data), CLASSES, {})[0]
+    data = Streets(1)
+    data.samples[0].truth = None
+    data.samples[0].frame.image = data.samples[0].frame.image[:, :-1]
+    with pytest.raises(InputError, match="calibration for 96x64"):
+        Samples(sources(data), CLASSES, {})[0]
+
+
+def test_start_and_stop_reach_over_several_parts(tmp_path):
+    for name, first in (("a", 0), ("b", 10)):
+        write_streets(tmp_path / name, 3, first=first)
+    found = open_sources(
+        [Source(path=str(tmp_path / "*"), start=2, stop=5)], tmp_path / "cache", 1, quiet
+    )
+    samples = Samples(found, CLASSES, {})
+    assert [samples[k].name for k in range(len(samples))] == [
+        "street/0002", "street/0010", "street/0011",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({"path": "no/such/folder"}, "no such file or folder"),
+        ({"path": "no/such/*"}, "nothing fits this pattern"),
+        ({"path": "STREETS", "start": 4}, "no sample from 4"),
+        ({"path": "STREETS", "format": "kins", "options": {"colour": 1}}, "options of the reader"),
+    ],
+)
+def test_sources_that_are_not_there_are_named(source, says, streets, tmp_path):
+    source["path"] = source["path"].replace("STREETS", str(streets.path))
+    with pytest.raises(InputError, match=says):
+        open_sources([Source(**source)], tmp_path, 1, quiet)
+
+
+def test_a_missing_image_stops_training_and_is_named(tmp_path):
+    list(kins.write(tmp_path / "kins", [Streets(1).samples[0]] * 3, CLASSES))
+    for image in (tmp_path / "kins/training/image_2").iterdir():
+        image.unlink()
+    (data, chosen), *_ = open_sources([Source(path=str(tmp_path / "kins"))], tmp_path, 1, quiet)
+    samples = Samples([(data, chosen)], data.classes, {})
+    item = Augmented(samples, Augment(), 0, depth=False, points=False)[0, 1]
+    assert isinstance(item, InputError)
+    assert "000001.png" in str(item)
+
+
+def test_depth_is_dropped_as_often_as_asked_and_is_unknown_then(streets):
+    samples = Samples(sources(streets), CLASSES, {})
+    data = Augmented(samples, Augment(depth_dropout=0.5), 7, depth=True, points=False)
+    known = [bool(data[epoch, k].frame.depth.any()) for epoch in range(20) for k in range(4)]
+    assert 0.3 < np.mean(known) < 0.7
+    # The same sample of the same epoch is always the same.
+    assert known[:4] == [bool(data[0, k].frame.depth.any()) for k in range(4)]
+
+
+def test_frames_without_annotation_are_passed_over():
+    data = Streets(3)
+    data.samples[1].truth = None
+    samples = Samples(sources(data), CLASSES, {})
+    read = Augmented(samples, Augment(flip=0), 0, depth=False, points=False)
+    assert read[0, 1].name == "street/0002"
+    for sample in data.samples:
+        sample.truth = None
+    assert "no annotation" in str(read[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"optimizer": {}}, "no setting 'optimizer'.*did you mean optimiser"),
+        ({"optimiser": {"rte": 1}}, "no setting 'optimiser.rte'.*did you mean rate"),
+        ({"steps": "many"}, "steps: .*valid integer"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"precision": "int8"}, "precision: "),
+        ({"train": [{}]}, "either a path or synthetic"),
+        ({"train": []}, "train: "),
+    ],
+)
+def test_settings_that_do_not_exist_or_fit_are_named(values, says):
+    with pytest.raises(InputError, match=says):
+        config.parse({"model": "mask_rcnn", "train": [{"path": "x"}]} | values)
+
+
+def test_overrides_reach_into_groups_and_lists(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: mask_rcnn\ntrain:\n  - {path: a}\n")
+    read = config.read(path, ["optimiser.rate=1e-4", "train.0.path=b", "settings.norm=group"])
+    assert (read.optimiser.rate, read.train[0].path) == (1e-4, "b")
+    assert read.settings == {"norm": "group"}
+    with pytest.raises(InputError, match="not key=value"):
+        config.read(path, ["rate"])
+    with pytest.raises(InputError, match=r"no place 'train\.x\.path'"):
+        config.read(path, ["train.x.path=1"])
+    with pytest.raises(InputError, match="no such configuration"):
+        config.read(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"model": "geometric"}, "'geometric' has nothing to train"),
+        ({"model": "yolo"}, "'yolo' is no model"),
+        ({"settings": {"bakbone": "x"}, "model": "mask_rcnn"}, "no setting bakbone"),
+        ({"device": "cuda:77"}, "device cuda:77"),
+        ({"batch_size": 3, "accumulate": 2, "model": "mask_rcnn"}, "a batch of 3"),
+    ],
+)
+def test_runs_that_cannot_begin_say_why(values, says, streets, tmp_path):
+    from training.train import train
+
+    small = {"backbone": "resnet18", "norm": "group"}
+    values = {"settings": small} | values
+    with pytest.raises(InputError, match=says):
+        train(run_config(tmp_path / "run", streets.path, **values))
+
+
+def test_the_command_line_ends_with_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    assert "no such configuration" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rates_warm_up_step_down_and_follow_cosines():
+    step = Schedule(kind="step", warm_up=4, warm_up_from=0.0, milestones=(10, 20), gamma=0.1)
+    found = [factor(step, s, 30) for s in (0, 2, 4, 9, 10, 20)]
+    assert found == pytest.approx([0, 0.5, 1, 1, 0.1, 0.01])
+    cosine = Schedule(kind="cosine", warm_up=10, floor=0.2)
+    assert [factor(cosine, s, 110) for s in (10, 60, 110)] == pytest.approx([1, 0.6, 0.2])
+    cycle = [factor(Schedule(kind="one_cycle"), s, 100) for s in (0, 40, 100)]
+    assert cycle == pytest.approx([0.1, 1, 1e-4])
+
+
+def test_biases_and_norms_do_not_decay_and_frozen_weights_do_not_move():
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.GroupNorm(2, 4))
+    module[0].weight.requires_grad_(False)
+    frozen = torch.nn.Sequential(module, torch.nn.Conv2d(4, 2, 1))
+    groups = make_optimizer(frozen, Optimiser(name="sgd", weight_decay=0.1)).param_groups
+    shapes = {g["weight_decay"]: [tuple(p.shape) for p in g["params"]] for g in groups}
+    assert shapes == {0.1: [(2, 4, 1, 1)], 0.0: [(4,), (4,), (4,), (2,)]}
