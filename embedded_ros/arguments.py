@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+_FLAGS = ("--enable-stdout-logs", "--disable-external-lib-logs", "--enable-external-lib-logs")
+_ROSOUT = {"--enable-rosout-logs": True, "--disable-rosout-logs": False}
+_IGNORED = ("-e", "--enclave", "--log-file-name", "--log-config-file")
 
-@dataclass
-class Rule:
+
+class Rule(NamedTuple):
     """One remap; `node` is empty where it holds for every node."""
 
     node: str
@@ -42,64 +45,45 @@ def parse(argv: Sequence[str]) -> Arguments:
     found, ros, items = Arguments(), False, iter(argv)
     for item in items:
         if not ros:
-            if item == "--ros-args":
-                ros = True
-            else:
+            ros = item == "--ros-args"
+            if not ros:
                 found.others.append(item)
         elif item == "--":
             ros = False
-        elif item != "--ros-args":
-            _parse_one(found, item, items)
+        elif item in _ROSOUT:
+            found.rosout = _ROSOUT[item]
+        elif item != "--ros-args" and item not in _FLAGS:
+            value = next(items, None)
+            if value is None:
+                raise ValueError(f"{item} needs a value")
+            _parse_one(found, item, value)
     return found
 
 
-def _parse_one(found: Arguments, item: str, items: Any) -> None:
-    if item in ("--enable-rosout-logs", "--disable-rosout-logs"):
-        found.rosout = item.startswith("--enable")
-        return
-    if item in (
-        "--enable-stdout-logs",
-        "--disable-external-lib-logs",
-        "--enable-external-lib-logs",
-    ):
-        return
-    value = next(items, None)
-    if value is None:
-        raise ValueError(f"{item} needs a value")
+def _parse_one(found: Arguments, item: str, value: str) -> None:
     if item in ("-r", "--remap"):
-        match, sep, replacement = value.partition(":=")
-        node, colon, rest = match.rpartition(":")
-        if match in ("__node", "__name", "__ns") or rest in ("__node", "__name", "__ns"):
-            match, node = (rest or match), (node if colon else "")
-        elif colon:
-            match = rest
-        if not sep or not replacement:
+        match, _, replacement = value.partition(":=")
+        # The last colon ends the node's name; rostopic://x has none.
+        node, _, name = match.rpartition(":") if "://" not in match else ("", "", match)
+        if not replacement:
             raise ValueError(f"Failed to parse remap rule '{value}'; it is FROM:=TO")
-        found.rules.append(Rule(node, match, replacement))
+        found.rules.append(Rule(node, name, replacement))
     elif item in ("-p", "--param"):
-        name, sep, text = value.partition(":=")
+        match, sep, text = value.partition(":=")
         if not sep:
             raise ValueError(f"Failed to parse parameter '{value}'; it is NAME:=VALUE")
-        node, _, short = name.rpartition(":")
-        found.parameters.append((f"/**/{node}" if node else "/**", {short: yaml_value(text)}))
+        node, _, name = match.rpartition(":")
+        found.parameters.append((f"/**/{node}" if node else "/**", {name: _yaml_value(text)}))
     elif item == "--params-file":
         found.parameters.extend(parameter_file(Path(value)))
     elif item == "--log-level":
-        name, sep, level = value.rpartition(":=")
-        found.log_levels[name if sep else ""] = level
-    elif item in (
-        "-e",
-        "--enclave",
-        "--log-file-name",
-        "--log-config-file",
-        "--log-stdout-disabled",
-    ):
-        return
-    else:
+        name, _, level = value.rpartition(":=")
+        found.log_levels[name] = level
+    elif item not in _IGNORED:
         raise ValueError(f"unknown ROS argument '{item}'")
 
 
-def yaml_value(text: str) -> Any:
+def _yaml_value(text: str) -> Any:
     """A parameter's value as rcl reads it: YAML, and what is no YAML is a string."""
     try:
         value = yaml.safe_load(text)
@@ -157,12 +141,8 @@ def _flatten(prefix: str, tree: Any) -> dict[str, Any]:
 
 def node_matches(pattern: str, full_name: str) -> bool:
     """Whether a parameter file's node pattern (* one level, ** any) names a node."""
-
-    def match(wanted: list[str], given: list[str]) -> bool:
-        if not wanted:
-            return not given
-        if wanted[0] == "**":
-            return any(match(wanted[1:], given[n:]) for n in range(len(given) + 1))
-        return bool(given) and fnmatchcase(given[0], wanted[0]) and match(wanted[1:], given[1:])
-
-    return match(pattern.strip("/").split("/"), full_name.strip("/").split("/"))
+    levels = (
+        "(/[^/]+)*" if level == "**" else "/" + re.escape(level).replace(r"\*", "[^/]*")
+        for level in pattern.strip("/").split("/")
+    )
+    return re.fullmatch("".join(levels), full_name) is not None

@@ -77,7 +77,6 @@ _wait = _function("dds_waitset_wait", _i32, _i32, _P, _size, _i64)
 _delete = _function("dds_delete", _i32, _i32)
 _set_status_mask = _function("dds_set_status_mask", _i32, _i32, _u32)
 _instance_handle = _function("dds_get_instance_handle", _i32, _i32, _P)
-_wait_for_acks = _function("dds_wait_for_acks", _i32, _i32, _i64)
 _matched = {
     kind: _function(f"dds_get_matched_{kind}", _i32, _i32, _P, _size)
     for kind in ("subscriptions", "publications")
@@ -85,10 +84,9 @@ _matched = {
 
 
 class Received(NamedTuple):
-    """One sample: CDR bytes, the writer's clock in nanoseconds, the writer's handle."""
+    """One sample: CDR bytes and the writer's handle."""
 
     data: memoryview
-    source_timestamp: int
     publication_handle: int
 
 
@@ -113,21 +111,9 @@ def delete(participant: DomainParticipant) -> None:
 
 # Its classes make types when subscripted, without being generics.
 _make: Any = idl
-_IDL = {
-    "bool": bool,
-    "byte": idl.uint8,
-    "octet": idl.uint8,
-    "char": idl.uint8,
-    "string": str,
-    "wstring": str,
-    **{
-        name: getattr(idl, name)
-        for name in (
-            *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
-            *("float32", "float64"),
-        )
-    },
-}
+# Types that IDL calls otherwise.
+_IDL = {"bool": bool, "string": str, "wstring": str}
+_IDL.update(dict.fromkeys(("byte", "octet", "char"), idl.uint8))
 
 
 @cache
@@ -144,7 +130,9 @@ def _idl_field(desc: Any) -> Any:
     kind, detail = desc
     if kind == Nodetype.BASE:
         base, limit = detail
-        return _make.bounded_str[limit] if base == "string" and limit else _IDL[base]
+        if base == "string" and limit:
+            return _make.bounded_str[limit]
+        return _IDL.get(base) or getattr(idl, base)
     if kind == Nodetype.NAME:
         return _idl_type(detail)
     item, length = _idl_field(detail[0]), detail[1]
@@ -153,32 +141,28 @@ def _idl_field(desc: Any) -> Any:
     return _make.sequence[item, length] if length else _make.sequence[item]
 
 
-class _Topics:
+_topics: weakref.WeakKeyDictionary[DomainParticipant, dict[tuple[str, str], Topic]] = (
+    weakref.WeakKeyDictionary()
+)
+_topics_lock = threading.Lock()
+
+
+def _topic(participant: DomainParticipant, name: str, ros_type: str) -> Topic:
     """A participant may create a topic once; readers and writers of one name share it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._made: weakref.WeakKeyDictionary[DomainParticipant, dict[str, Topic]] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    def get(self, participant: DomainParticipant, name: str, ros_type: str) -> Topic:
-        with self._lock:
-            made = self._made.setdefault(participant, {})
-            key = f"{name} {ros_type}"
-            if key not in made:
-                is_service = name.startswith(("rq/", "rr/"))
-                made[key] = Topic(participant, name, _idl_type(ros_type, is_service))
-            return made[key]
-
-
-_topics = _Topics()
+    with _topics_lock:
+        made = _topics.setdefault(participant, {})
+        if (name, ros_type) not in made:
+            is_service = name.startswith(("rq/", "rr/"))
+            made[name, ros_type] = Topic(participant, name, _idl_type(ros_type, is_service))
+        return made[name, ros_type]
 
 
 class Endpoint:
     """What writers and readers share: identity, matches, deletion."""
 
     _matches: str
+    _mismatch_bit: int
+    _mismatch_status: Any
 
     def __init__(self, entity: DataWriter | DataReader) -> None:
         self.entity = entity
@@ -195,9 +179,17 @@ class Endpoint:
                 return list(handles[: max(0, count)])
             room = count
 
-    def watch(self, status_mask: int) -> None:
-        """Let wait sets that this endpoint is attached to wake on these statuses."""
-        _checked(_set_status_mask(self.ref, status_mask), "setting a status mask")
+    def watch_mismatches(self) -> None:
+        """Let wait sets that this endpoint is attached to wake on an incompatible peer."""
+        _checked(_set_status_mask(self.ref, 1 << self._mismatch_bit), "setting a status mask")
+
+    def take_mismatch(self) -> int | None:
+        """DDS id of the policy by which a new peer is incompatible; None where none came."""
+        status = self._mismatch_status()
+        read = getattr(library, f"dds_get_{self._mismatch_status.__name__}")
+        if read(self.ref, ctypes.byref(status)) < 0 or not status.total_count_change:
+            return None
+        return int(status.last_policy_id)
 
     def close(self) -> None:
         """Delete the DDS entity."""
@@ -209,10 +201,10 @@ class Writer(Endpoint):
     """Writes CDR payloads."""
 
     _matches = "subscriptions"
+    _mismatch_bit, _mismatch_status = 3, internal.dds_c_t.offered_incompatible_qos_status
 
     def __init__(self, participant: DomainParticipant, name: str, ros_type: str, qos: Qos) -> None:
-        topic = _topics.get(participant, name, ros_type)
-        super().__init__(DataWriter(participant, topic, qos=qos))
+        super().__init__(DataWriter(participant, _topic(participant, name, ros_type), qos=qos))
         handle = ctypes.c_uint64()
         _checked(_instance_handle(self.ref, ctypes.byref(handle)), "asking for a handle")
         self.handle = handle.value
@@ -225,19 +217,15 @@ class Writer(Endpoint):
         sample = _Buffer(payload.ctypes.data, payload.nbytes)
         _checked(_write(self.ref, ctypes.byref(sample)), "writing")
 
-    def wait_for_acks(self, nanoseconds: int) -> bool:
-        """Whether every reliable reader has acknowledged everything within the time."""
-        return bool(_wait_for_acks(self.ref, nanoseconds) == 0)
-
 
 class Reader(Endpoint):
     """Takes CDR payloads, oldest first."""
 
     _matches = "publications"
+    _mismatch_bit, _mismatch_status = 4, internal.dds_c_t.requested_incompatible_qos_status
 
     def __init__(self, participant: DomainParticipant, name: str, ros_type: str, qos: Qos) -> None:
-        topic = _topics.get(participant, name, ros_type)
-        super().__init__(DataReader(participant, topic, qos=qos))
+        super().__init__(DataReader(participant, _topic(participant, name, ros_type), qos=qos))
         self.condition = _checked(_read_condition(self.ref, _ANY), "creating a condition")
         self._lock = threading.Lock()
 
@@ -252,8 +240,7 @@ class Reader(Endpoint):
                     return None
             serdata = _P(slot[0])
             if info[0].valid_data:
-                data = _payload(serdata)
-                return Received(data, info[0].source_timestamp, info[0].publication_handle)
+                return Received(_payload(serdata), info[0].publication_handle)
             _serdata_unref(serdata)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -85,8 +84,7 @@ class Graph:
         """Take endpoints back."""
         with self._lock:
             if node in self._nodes:
-                kept = [e for e in self._nodes[node] if e not in endpoints]
-                self._nodes[node] = kept
+                self._nodes[node] = [e for e in self._nodes[node] if e not in endpoints]
                 self._publish()
 
     def _publish(self) -> None:
@@ -122,14 +120,14 @@ class Graph:
         reader, condition = self._builtin[topic], self._alive[topic]
         return list(reader.read(100_000, condition=condition))
 
-    def nodes(self) -> list[tuple[str, str, Any]]:
-        """(namespace, name, entities) of every node on the network, ours included."""
+    def nodes(self) -> list[tuple[str, str]]:
+        """(namespace, name) of every node on the network, ours included."""
         with self._lock:
             self._update()
             alive = {p.key.bytes for p in self._read(BuiltinTopicDcpsParticipant)}
             self._peers = {g: nodes for g, nodes in self._peers.items() if g in alive}
             return [
-                (node.node_namespace, node.node_name, node)
+                (node.node_namespace, node.node_name)
                 for nodes in self._peers.values()
                 for node in nodes
             ]
@@ -139,38 +137,3 @@ class Graph:
         topic = BuiltinTopicDcpsPublication if writers else BuiltinTopicDcpsSubscription
         with self._lock:
             return self._read(topic)
-
-    def topics(self) -> list[tuple[str, list[str]]]:
-        """Names and types of all topics."""
-        return _by_name(self.endpoints(True) + self.endpoints(False), ("rt/",))
-
-    def services(self) -> list[tuple[str, list[str]]]:
-        """Names and types of all services."""
-        return _by_name(self.endpoints(True) + self.endpoints(False), ("rq/", "rr/"))
-
-
-def ros_name(dds_topic: str) -> str:
-    """The ROS name of a DDS topic."""
-    name = dds_topic[2:] if dds_topic[:3] in ("rt/", "rq/", "rr/") else dds_topic
-    if dds_topic.startswith("rq/"):
-        return name.removesuffix("Request")
-    return name.removesuffix("Reply") if dds_topic.startswith("rr/") else name
-
-
-def ros_type(dds_type: str) -> str:
-    """The ROS type of a DDS type; services without their half."""
-    parts = dds_type.split("::")
-    if len(parts) == 4 and parts[2] == "dds_":
-        short = parts[3].removesuffix("_")
-        if parts[1] == "srv":
-            short = short.removesuffix("_Request").removesuffix("_Response")
-        return f"{parts[0]}/{parts[1]}/{short}"
-    return dds_type
-
-
-def _by_name(found: list[Any], prefixes: tuple[str, ...]) -> list[tuple[str, list[str]]]:
-    types: dict[str, set[str]] = defaultdict(set)
-    for endpoint in found:
-        if endpoint.topic_name.startswith(prefixes):
-            types[ros_name(endpoint.topic_name)].add(ros_type(endpoint.type_name))
-    return sorted((name, sorted(kinds)) for name, kinds in types.items())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from embedded_ros import interfaces
 
 _HERE = str(Path(__file__).parent)
-# Import name -> the apt package that holds the whole of it.
+# Import name -> the apt package that holds the whole of it; others follow the same rule.
 PACKAGES = {
     "ament_index_python": "ros-jazzy-ament-index-python",
     "cv_bridge": "ros-jazzy-cv-bridge",
@@ -28,8 +28,14 @@ PACKAGES = {
 }
 
 
+def _refusal(name: str) -> str:
+    top = name.split(".")[0]
+    package = PACKAGES.get(top, f"ros-jazzy-{top.replace('_', '-')}")
+    return f"{name} is not part of embedded_ros; install {package}"
+
+
 def missing(name: str) -> NoReturn:
-    """Refuse a part of ROS 2 that is not here.
+    """Refuse a module of ROS 2 that is not here, or a name in one.
 
     Args:
         name: dotted, from the import name on, such as rclpy.action.
@@ -37,9 +43,43 @@ def missing(name: str) -> NoReturn:
     Raises:
         ModuleNotFoundError: always.
     """
-    top = name.split(".")[0]
-    package = PACKAGES.get(top, f"ros-jazzy-{top.replace('_', '-')}")
-    raise ModuleNotFoundError(f"{name} is not part of embedded_ros; install {package}", name=name)
+    raise ModuleNotFoundError(_refusal(name), name=name)
+
+
+def refuse(what: str) -> NoReturn:
+    """Refuse a use of a class or function that ROS 2 allows and embedded_ros does not.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    raise NotImplementedError(_refusal(what))
+
+
+def refuse_arguments(function: str, given: Mapping[str, Any]) -> None:
+    """Refuse arguments that a function has in ROS 2 and not here.
+
+    Args:
+        function: dotted, such as rclpy.node.Node.create_publisher.
+        given: the unknown keyword arguments.
+
+    Raises:
+        NotImplementedError: there are any.
+    """
+    for name in given:
+        refuse(f"{function}({name}=)")
+
+
+class Partial:
+    """Base of classes that have only a part of the attributes that they have in ROS 2."""
+
+    # Those that are missing, separated by spaces.
+    _absent: ClassVar[str] = ""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        for base in type(self).__mro__:
+            if name in vars(base).get("_absent", "").split():
+                raise AttributeError(_refusal(f"{base.__module__}.{base.__qualname__}.{name}"))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 def absent_attribute(module: str) -> Callable[[str], Any]:
@@ -56,6 +96,14 @@ def absent_attribute(module: str) -> Callable[[str], Any]:
     return lookup
 
 
+class _SourceLoader(SourceFileLoader):
+    """Loads an embedded module, and lets it name the package for what it lacks."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        vars(module).setdefault("__getattr__", absent_attribute(module.__name__))
+
+
 class _MessageLoader(Loader):
     """Makes `std_msgs`, `std_msgs.msg` and `std_msgs.srv` from the known definitions."""
 
@@ -67,7 +115,7 @@ class _MessageLoader(Loader):
         if kind:
             for name in interfaces.names_in(package, kind):
                 setattr(module, name, interfaces.interface(f"{package}/{kind}/{name}"))
-        module.__getattr__ = absent_attribute(module.__name__)  # type: ignore[method-assign]
+        vars(module)["__getattr__"] = absent_attribute(module.__name__)
 
 
 class _Finder(MetaPathFinder):
@@ -85,30 +133,26 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         top, _, rest = fullname.partition(".")
         if not rest:
-            if top not in PACKAGES and not interfaces.has_package(top):
-                return None
-            if self._installed(fullname, target):
+            known = top in PACKAGES or interfaces.kinds_in(top)
+            if not known or self._installed(fullname, target):
                 return None
             self._owned.add(top)
         elif top not in self._owned:
             return None
         if top in PACKAGES:
             spec = PathFinder.find_spec(fullname, path if rest else [_HERE], target)
-            if spec is None or spec.loader is None:
+            if spec is None or spec.loader is None or spec.origin is None:
                 missing(fullname)
+            spec.loader = _SourceLoader(fullname, spec.origin)
             return spec
         if rest not in ("", *interfaces.kinds_in(top)):
             missing(fullname)
         return ModuleSpec(fullname, _MessageLoader(), is_package=not rest)
 
     def _installed(self, name: str, target: ModuleType | None) -> bool:
-        for finder in sys.meta_path:
-            if finder is self:
-                continue
-            spec = finder.find_spec(name, None, target)
-            if spec is not None and spec.loader is not None and spec.origin is not None:
-                return True
-        return False
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, None, target) for finder in others)
+        return any(s is not None and s.loader is not None and s.origin is not None for s in specs)
 
 
 def install() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import yaml
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -18,6 +19,8 @@ from embedded_ros.message import Message, make_class
 # Names as published, for hashes and layouts; the codec has its own store (see `_codec`).
 definitions: Typestore = get_typestore(Stores.ROS2_JAZZY)
 _codec = Typestore()
+# What an empty message looks like on the wire.
+_EMPTY: Any = ([], [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))])
 # Default values that the definitions give; everything else starts at zero or empty.
 _defaults: dict[str, dict[str, Any]] = {
     "geometry_msgs/msg/Quaternion": {"w": 1.0},
@@ -44,21 +47,10 @@ def add_messages(texts: Mapping[str, str]) -> None:
 
 
 def _literal(kind: str, text: str) -> Any:
-    if text.startswith("["):
-        items = [item.strip() for item in text.strip("[]").split(",") if item.strip()]
-        return [_literal(kind.split("[")[0], item) for item in items]
-    if kind.startswith(("string", "wstring")):
-        return text.strip("\"'")
-    if kind == "bool":
-        return text.lower() in ("true", "1")
-    if kind.startswith("float"):
-        return float(text)
-    return int(text, 0)
-
-
-def has_package(package: str) -> bool:
-    """Whether any message or service of this package is known."""
-    return bool(kinds_in(package))
+    value = yaml.safe_load(text)
+    if not kind.startswith("float"):
+        return value
+    return [float(v) for v in value] if isinstance(value, list) else float(value)
 
 
 def kinds_in(package: str) -> tuple[str, ...]:
@@ -80,16 +72,14 @@ def names_in(package: str, kind: str) -> list[str]:
 def message(name: str) -> type[Message]:
     """The class of a message by full name, such as sensor_msgs/msg/Image."""
     constants, fields = definitions.fielddefs[name]
-    if fields and fields[0][0] == "structure_needs_at_least_one_member":
+    if fields == _EMPTY[1]:
         fields = []
     nested = {sub: message(sub) for _, desc in fields for sub in _names(desc)}
     made = make_class(name, constants, fields, nested, _defaults.get(name, {}))
     # The codec reads and writes the wire form of each field under its own name, so that users see
     # what rclpy shows and rosbags sees NumPy arrays.
     wire = [(made.wire_names[field], desc) for field, desc in fields]
-    if not wire:
-        wire = [("_wire_empty", (Nodetype.BASE, ("uint8", 0)))]
-    _codec.fielddefs[name] = ([], wire)
+    _codec.fielddefs[name] = ([], wire or [("_wire_empty", (Nodetype.BASE, ("uint8", 0)))])
     _codec.types[name] = made.from_wire  # type: ignore[assignment]
     return made
 
@@ -139,15 +129,11 @@ def type_hash(name: str) -> str:
 
 
 def _load_services() -> None:
-    for name, (request, response) in service_definitions.SERVICES.items():
-        for half, text in (("Request", request), ("Response", response)):
+    for name, text in service_definitions.SERVICES.items():
+        for half, part in zip(("Request", "Response"), text.split("---"), strict=True):
             full = f"{name}_{half}"
-            parsed = get_types_from_msg(text, full) if text.strip() else {}
-            empty: Any = (
-                [],
-                [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))],
-            )
-            definitions.register({full: next(iter(parsed.values()), empty)})
+            parsed = get_types_from_msg(part, full) if part.strip() else {}
+            definitions.register({full: next(iter(parsed.values()), _EMPTY)})
 
 
 _load_services()

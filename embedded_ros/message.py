@@ -11,19 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from rosbags.interfaces import Nodetype
 
-_TYPECODES = {
-    "int8": "b",
-    "uint8": "B",
-    "char": "B",
-    "int16": "h",
-    "uint16": "H",
-    "int32": "i",
-    "uint32": "I",
-    "int64": "q",
-    "uint64": "Q",
-    "float32": "f",
-    "float64": "d",
-}
+# Type codes of array.array.
+_TYPECODES = {"char": "B", "float32": "f", "float64": "d"}
+_TYPECODES.update(zip(("int8", "int16", "int32", "int64"), "bhiq", strict=True))
+_TYPECODES.update(zip(("uint8", "uint16", "uint32", "uint64"), "BHIQ", strict=True))
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -201,49 +192,50 @@ def _checker(cls: type) -> Callable[[Any], Any]:
     return check
 
 
+_KINDS: dict[str, tuple[type, str]] = {
+    "string": (str, "string"),
+    "wstring": (str, "string"),
+    "bool": (bool, "boolean"),
+    "float32": (float, "float"),
+    "float64": (float, "double"),
+    "char": (int, "uint8"),
+}
+
+
 def _scalar(base: str, limit: int) -> _Field:
-    if base in ("string", "wstring"):
-
-        def text(value: Any) -> str:
-            if not isinstance(value, str) or (limit and len(value) > limit):
-                raise TypeError(f"not {value!r:.80}")
-            return value
-
-        return _Field(text, str, f"string<{limit}>" if limit else "string")
-    if base == "bool":
-        return _Field(_checker(bool), bool, "boolean")
     if base in ("byte", "octet"):
+        return _octet()
+    kind, type_name = _KINDS.get(base, (int, base))
+    low, high = (np.iinfo(type_name).min, np.iinfo(type_name).max) if kind is int else (0, 0)
 
-        def octet(value: Any) -> bytes:
-            if not isinstance(value, bytes | memoryview) or len(value) != 1:
-                raise TypeError(f"not {value!r:.80}")
-            return bytes(value)
+    def fits(value: Any) -> bool:
+        if kind is str:
+            return not limit or len(value) <= limit
+        if base == "float32":
+            # Infinity and NaN have a place in 32 bits, too.
+            return not _FLOAT32_MAX < abs(value) < float("inf")
+        return kind is not int or low <= value <= high
 
-        def signed(value: bytes) -> int:
-            return int.from_bytes(value, "little", signed=True)
-
-        return _Field(octet, lambda: b"\0", "octet", signed, lambda v: bytes([v & 255]))
-    if base.startswith("float"):
-
-        def real(value: Any) -> float:
-            if not isinstance(value, float):
-                raise TypeError(f"not {value!r:.80}")
-            if base == "float32" and _FLOAT32_MAX < abs(value) < float("inf"):
-                raise ValueError(f"{value} does not fit")
-            return value
-
-        return _Field(real, float, "float" if base == "float32" else "double")
-    bits, unsigned = (8, True) if base == "char" else (int(base.strip("uint")), base[0] == "u")
-    low, high = (0, 2**bits) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1))
-
-    def whole(value: Any) -> int:
-        if not isinstance(value, int):
+    def store(value: Any) -> Any:
+        if not isinstance(value, kind):
             raise TypeError(f"not {value!r:.80}")
-        if not low <= value < high:
-            raise ValueError(f"{value} is not within [{low}, {high - 1}]")
+        if not fits(value):
+            raise ValueError(f"{value!r:.80} does not fit")
         return value
 
-    return _Field(whole, int, base if base != "char" else "uint8")
+    return _Field(store, kind, f"{type_name}<{limit}>" if kind is str and limit else type_name)
+
+
+def _octet() -> _Field:
+    def store(value: Any) -> bytes:
+        if not isinstance(value, bytes | memoryview) or len(value) != 1:
+            raise TypeError(f"not {value!r:.80}")
+        return bytes(value)
+
+    def signed(value: bytes) -> int:
+        return int.from_bytes(value, "little", signed=True)
+
+    return _Field(store, lambda: b"\0", "octet", signed, lambda v: bytes([v & 255]))
 
 
 def _numeric_array(base: str, length: int) -> _Field:
@@ -274,13 +266,8 @@ def _numeric_sequence(base: str, item: _Field, limit: int) -> _Field:
                 raise TypeError(f"an array of {value.dtype} with {value.ndim} dimensions")
             return np.ascontiguousarray(value).data if code == "B" else _copied(value)
         if isinstance(value, bytes | bytearray | memoryview) and code in "Bb":
-            view = memoryview(value)
             # Kept, not copied: images and clouds pass through here.
-            return (
-                view
-                if view.format == code and view.ndim == 1
-                else view.cast("B").cast("b" if code == "b" else "B")
-            )
+            return memoryview(value).cast("B").cast("b" if code == "b" else "B")
         if isinstance(value, str):
             raise TypeError("a string")
         return array.array(code, [item.store(v) for v in value])

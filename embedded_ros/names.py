@@ -7,46 +7,42 @@ from collections.abc import Sequence
 
 from embedded_ros.arguments import Rule
 
-_TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SUBSTITUTION = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+# What must not be in a name before expansion, and why.
+_TOPIC_ERRORS = (
+    (re.compile(r"^$"), "topic name must not be empty"),
+    (re.compile(r"(?<=.)/$"), "topic name must not end with a forward slash"),
+    (re.compile(r"(?<=^~)[^/]"), "tilde must be followed by a forward slash"),
+    (re.compile(r"//"), "topic name must not contain repeated '/'"),
+    (re.compile(r"(^|(?<=/))[0-9]"), "topic name token must not start with a number"),
+    (
+        re.compile(r"[^A-Za-z0-9_/~]|(?<!^)~"),
+        "topic name must not contain characters other than alphanumerics, '_', '~', '{', or '}'",
+    ),
+)
+_NODE_ERRORS = (
+    (re.compile(r"^$"), "node name must not be empty"),
+    (
+        re.compile(r"[^A-Za-z0-9_]"),
+        "node name must not contain characters other than alphanumerics or '_'",
+    ),
+    (re.compile(r"^[0-9]"), "node name must not start with a number"),
+)
 
 
 def node_name_error(name: str) -> tuple[str, int] | None:
     """What is wrong with a node name, and where."""
-    if not name:
-        return "node name must not be empty", 0
-    for index, character in enumerate(name):
-        if not re.match(r"[A-Za-z0-9_]", character):
-            return (
-                "node name must not contain characters other than alphanumerics or '_'",
-                index,
-            )
-    return ("node name must not start with a number", 0) if name[0].isdigit() else None
+    return _first_error(name, _NODE_ERRORS)
 
 
 def topic_name_error(name: str) -> tuple[str, int] | None:
     """What is wrong with a topic or service name, before expansion, and where."""
-    if not name:
-        return "topic name must not be empty", 0
-    bare = re.sub(r"\{[A-Za-z_][A-Za-z0-9_]*\}", lambda m: "x" * len(m[0]), name)
-    if bare != "/" and bare.endswith("/"):
-        return "topic name must not end with a forward slash", len(name) - 1
-    start = 0 if not bare.startswith("~") else 1
-    if start and len(bare) > 1 and bare[1] != "/":
-        return "tilde must be followed by a forward slash", 1
-    position = start
-    for token in bare[start:].split("/"):
-        if token and not _TOKEN.fullmatch(token):
-            if token[0].isdigit():
-                return "topic name token must not start with a number", position
-            return (
-                "topic name must not contain characters other than alphanumerics, '_', '~', '{',"
-                " or '}'",
-                position,
-            )
-        if not token and position > start and position < len(bare):
-            return "topic name must not contain repeated '/'", position
-        position += len(token) + 1
-    return None
+    return _first_error(_SUBSTITUTION.sub(lambda m: "x" * len(m[0]), name), _TOPIC_ERRORS)
+
+
+def _first_error(name: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> tuple[str, int] | None:
+    found = ((text, match.start()) for rule, text in rules if (match := rule.search(name)))
+    return next(found, None)
 
 
 def expand(name: str, node: str, namespace: str) -> str:

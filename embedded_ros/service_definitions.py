@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-_SET = "rcl_interfaces/Parameter[] parameters\n"
-# Full name -> request and response.
-SERVICES: dict[str, tuple[str, str]] = {
-    "std_srvs/srv/Empty": ("", ""),
-    "std_srvs/srv/SetBool": ("bool data\n", "bool success\nstring message\n"),
-    "std_srvs/srv/Trigger": ("", "bool success\nstring message\n"),
+# Full name -> request and response, as in .srv files.
+SERVICES = {
+    "std_srvs/srv/Empty": "---",
+    "std_srvs/srv/SetBool": "bool data\n---\nbool success\nstring message",
+    "std_srvs/srv/Trigger": "---\nbool success\nstring message",
     "rcl_interfaces/srv/ListParameters": (
-        "uint64 DEPTH_RECURSIVE=0\nstring[] prefixes\nuint64 depth\n",
-        "rcl_interfaces/ListParametersResult result\n",
+        "uint64 DEPTH_RECURSIVE=0\nstring[] prefixes\nuint64 depth\n"
+        "---\nrcl_interfaces/ListParametersResult result"
     ),
     "rcl_interfaces/srv/GetParameters": (
-        "string[] names\n",
-        "rcl_interfaces/ParameterValue[] values\n",
+        "string[] names\n---\nrcl_interfaces/ParameterValue[] values"
     ),
-    "rcl_interfaces/srv/GetParameterTypes": ("string[] names\n", "uint8[] types\n"),
+    "rcl_interfaces/srv/GetParameterTypes": "string[] names\n---\nuint8[] types",
     "rcl_interfaces/srv/DescribeParameters": (
-        "string[] names\n",
-        "rcl_interfaces/ParameterDescriptor[] descriptors\n",
+        "string[] names\n---\nrcl_interfaces/ParameterDescriptor[] descriptors"
     ),
     "rcl_interfaces/srv/SetParameters": (
-        _SET,
-        "rcl_interfaces/SetParametersResult[] results\n",
+        "rcl_interfaces/Parameter[] parameters\n---\nrcl_interfaces/SetParametersResult[] results"
     ),
     "rcl_interfaces/srv/SetParametersAtomically": (
-        _SET,
-        "rcl_interfaces/SetParametersResult result\n",
+        "rcl_interfaces/Parameter[] parameters\n---\nrcl_interfaces/SetParametersResult result"
     ),
-    "lifecycle_msgs/srv/ChangeState": (
-        "lifecycle_msgs/Transition transition\n",
-        "bool success\n",
-    ),
-    "lifecycle_msgs/srv/GetState": ("", "lifecycle_msgs/State current_state\n"),
-    "lifecycle_msgs/srv/GetAvailableStates": ("", "lifecycle_msgs/State[] available_states\n"),
+    "lifecycle_msgs/srv/ChangeState": "lifecycle_msgs/Transition transition\n---\nbool success",
+    "lifecycle_msgs/srv/GetState": "---\nlifecycle_msgs/State current_state",
+    "lifecycle_msgs/srv/GetAvailableStates": "---\nlifecycle_msgs/State[] available_states",
     "lifecycle_msgs/srv/GetAvailableTransitions": (
-        "",
-        "lifecycle_msgs/TransitionDescription[] available_transitions\n",
+        "---\nlifecycle_msgs/TransitionDescription[] available_transitions"
     ),
 }
 
@@ -50,9 +41,6 @@ HASHES: dict[str, str] = {
     ),
     "rmw_dds_common/msg/ParticipantEntitiesInfo": (
         "RIHS01_91a0593bacdcc50ea9bdcf849a938b128412cc1ea821245c663bcd26f83c295e"
-    ),
-    "service_msgs/msg/ServiceEventInfo": (
-        "RIHS01_41bcbbe07a75c9b52bc96bfd5c24d7f0fc0a08c0cb7921b3373c5732345a6f45"
     ),
     "std_msgs/msg/Char": (
         "RIHS01_3ad2d04dd29ba19d04b16659afa3ccaedd691914b02a64e82e252f2fa6a586a9"

@@ -17,6 +17,12 @@ from embedded_peers import ROOT
 from geometry_msgs.msg import Quaternion
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import GetParameters
+from rclpy.clock import Clock
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, Image, NavSatFix
 from std_msgs.msg import Char, Empty, Header, String
@@ -149,6 +155,7 @@ def test_type_hashes_are_those_of_ros_2(name, digest):
             "import rclpy.action",
             "rclpy.action is not part of .*ros-jazzy-rclpy",
         ),
+        ("from rclpy.executors import MultiThreadedExecutor", "install ros-jazzy-rclpy"),
         ("from tf2_ros import BufferClient", "install ros-jazzy-tf2-ros-py"),
         ("from std_msgs.msg import Nothing", "install ros-jazzy-std-msgs"),
         ("import nav_msgs.srv", "install ros-jazzy-nav-msgs"),
@@ -157,6 +164,23 @@ def test_type_hashes_are_those_of_ros_2(name, digest):
 def test_what_is_missing_names_the_package_to_install(statement, named):
     with pytest.raises(ImportError, match=named):
         exec(statement)
+
+
+@pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        (lambda: QoSProfile(depth=1, deadline=Duration(seconds=1)), r"QoSProfile\(deadline=\)"),
+        (lambda: get_logger("x").info("text", skip_first=True), r"log\(skip_first=\)"),
+        (lambda: Node("x", allow_undeclared_parameters=True), "allow_undeclared_parameters"),
+        (lambda: Node.create_subscription(None, Image, "x", print, 1, raw=True), "raw="),
+        (lambda: Node.__new__(LifecycleNode).create_rate, "rclpy.node.Node.create_rate"),
+        (lambda: Clock().sleep_for, "rclpy.clock.Clock.sleep_for"),
+    ],
+)
+def test_what_a_class_lacks_names_the_package_to_install(use, named):
+    with pytest.raises((NotImplementedError, AttributeError), match=named) as refused:
+        use()
+    assert "install ros-jazzy-rclpy" in str(refused.value)
 
 
 def test_an_installed_package_is_never_shadowed(tmp_path):

@@ -14,7 +14,7 @@ class PackageNotFoundError(KeyError):
     """No prefix holds the package."""
 
 
-def get_search_paths() -> list[str]:
+def _search_paths() -> list[str]:
     """Prefixes that may hold packages, the nearest first."""
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     return [p for p in [*prefixes, sys.prefix] if p and Path(p).is_dir()]
@@ -26,17 +26,15 @@ def get_package_prefix(package_name: str) -> str:
     Raises:
         PackageNotFoundError: there is none.
     """
-    for prefix in get_search_paths():
+    for prefix in _search_paths():
         if Path(prefix, _MARKER, package_name).exists():
             return prefix
         if Path(prefix, "share", package_name, "package.xml").exists():
             return prefix
-    raise PackageNotFoundError(
-        f"package '{package_name}' not found, searching: {get_search_paths()}"
-    )
+    raise PackageNotFoundError(f"package '{package_name}' not found, searching: {_search_paths()}")
 
 
-def get_package_share_directory(package_name: str, print_warning: bool = True) -> str:
+def get_package_share_directory(package_name: str) -> str:
     """The folder of a package's launch files, configuration and so on.
 
     A checkout on the Python path whose package.xml has this name counts too.
@@ -51,8 +49,3 @@ def get_package_share_directory(package_name: str, print_warning: bool = True) -
             if name == package_name:
                 return str(entry.resolve())
     return str(Path(get_package_prefix(package_name), "share", package_name))
-
-
-def get_package_share_path(package_name: str, print_warning: bool = True) -> Path:
-    """get_package_share_directory() as a Path."""
-    return Path(get_package_share_directory(package_name))

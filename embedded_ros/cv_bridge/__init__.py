@@ -7,11 +7,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 
-from embedded_ros.importer import absent_attribute
-
-__getattr__ = absent_attribute(__name__)
+from embedded_ros.importer import Partial, refuse
 
 _DEPTHS = {
     "8U": "uint8",
@@ -22,40 +20,15 @@ _DEPTHS = {
     "32F": "float32",
     "64F": "float64",
 }
-# Named encodings: dtype, channels, colour space.
-_NAMED: dict[str, tuple[str, int, str]] = {
-    f"{space}{bits}": (f"uint{bits}", channels, space)
-    for space, channels in (("mono", 1), ("rgb", 3), ("bgr", 3), ("rgba", 4), ("bgra", 4))
-    for bits in (8, 16)
+# Named encodings: dtype, channels, colour space in OpenCV's words.
+_NAMED = {
+    "mono8": ("uint8", 1, "GRAY"),
+    "mono16": ("uint16", 1, "GRAY"),
+    "rgb8": ("uint8", 3, "RGB"),
+    "bgr8": ("uint8", 3, "BGR"),
+    "rgba8": ("uint8", 4, "RGBA"),
+    "bgra8": ("uint8", 4, "BGRA"),
 }
-_NAMED.update(
-    {
-        f"bayer_{order}{bits}": (f"uint{bits}", 1, f"bayer_{order}")
-        for order in ("rggb", "bggr", "gbrg", "grbg")
-        for bits in (8, 16)
-    }
-)
-_NAMED.update(
-    {
-        name: ("uint8", 2, space)
-        for name, space in (
-            ("yuv422", "uyvy"),
-            ("uyvy", "uyvy"),
-            ("yuv422_yuy2", "yuyv"),
-            ("yuyv", "yuyv"),
-        )
-    }
-)
-# OpenCV names a Bayer pattern by its second row's second and third pixel.
-_RAW = {
-    "bayer_rggb": "BayerBG",
-    "bayer_bggr": "BayerRG",
-    "bayer_gbrg": "BayerGR",
-    "bayer_grbg": "BayerGB",
-    "uyvy": "YUV",
-    "yuyv": "YUV",
-}
-_SPACES = {"mono": "GRAY", "rgb": "RGB", "bgr": "BGR", "rgba": "RGBA", "bgra": "BGRA"}
 
 
 class CvBridgeError(TypeError):
@@ -64,8 +37,10 @@ class CvBridgeError(TypeError):
 
 def _describe(encoding: str) -> tuple[str, int, str | None]:
     """dtype, channels and colour space of an encoding; the space of 32FC1 and the like is None."""
-    if encoding.lower() in _NAMED:
-        return _NAMED[encoding.lower()]
+    if encoding in _NAMED:
+        return _NAMED[encoding]
+    if encoding.startswith(("bayer_", "yuv", "uyvy", "yuyv", "nv", "rgb16", "bgr16", "bgra16")):
+        refuse(f"cv_bridge.CvBridge with encoding [{encoding}]")
     found = re.fullmatch(r"(8U|8S|16U|16S|32S|32F|64F)(?:C([0-9]+))?", encoding)
     if not found:
         raise CvBridgeError(f"Unrecognized image encoding [{encoding}]")
@@ -80,15 +55,7 @@ def _convert(image: np.ndarray, encoding: str, desired: str) -> np.ndarray:
             raise CvBridgeError(f"cannot convert [{encoding}] to [{desired}]")
         return image.astype(wanted_dtype)
     if space != wanted_space:
-        target = _SPACES.get(wanted_space)
-        if target is None:
-            raise CvBridgeError(f"cannot convert [{encoding}] to [{desired}]")
-        source = _RAW.get(space) or _SPACES[space]
-        suffix = {"uyvy": "_UYVY", "yuyv": "_YUYV"}.get(space, "")
-        code = getattr(cv2, f"COLOR_{source}2{target}{suffix}", None)
-        if code is None:
-            raise CvBridgeError(f"cannot convert [{encoding}] to [{desired}]")
-        image = cv2.cvtColor(image, code)
+        image = cv2.cvtColor(image, getattr(cv2, f"COLOR_{space}2{wanted_space}"))
     if dtype == wanted_dtype:
         return image
     # Between 8 and 16 bits the full range is kept.
@@ -96,12 +63,13 @@ def _convert(image: np.ndarray, encoding: str, desired: str) -> np.ndarray:
     return np.rint(image * scale).astype(wanted_dtype)
 
 
-class CvBridge:
-    """Converts sensor_msgs/Image and CompressedImage."""
+class CvBridge(Partial):
+    """Converts sensor_msgs/Image."""
 
-    def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
-        """NumPy dtype name and channels of an encoding."""
-        return _describe(encoding)[:2]
+    _absent = (
+        "compressed_imgmsg_to_cv2 cv2_to_compressed_imgmsg cvtype2_to_dtype_with_channels "
+        "dtype_with_channels_to_cvtype2 encoding_to_cvtype2 encoding_to_dtype_with_channels"
+    )
 
     def imgmsg_to_cv2(self, img_msg: Any, desired_encoding: str = "passthrough") -> np.ndarray:
         """The image as a writable array of its own, (H, W) or (H, W, C), in native byte order.
@@ -138,52 +106,26 @@ class CvBridge:
         Raises:
             CvBridgeError: the array is not of this encoding.
         """
-        if not isinstance(cvim, np.ndarray) or cvim.ndim not in (2, 3):
-            raise TypeError("Your input type is not a numpy array of 2 or 3 dimensions")
         channels = 1 if cvim.ndim == 2 else cvim.shape[2]
-        depths = {name: depth for depth, name in _DEPTHS.items()}
-        if cvim.dtype.name not in depths:
+        depth = next((d for d, name in _DEPTHS.items() if name == cvim.dtype.name), None)
+        if depth is None:
             raise CvBridgeError(f"no encoding holds {cvim.dtype}")
         if encoding == "passthrough":
-            encoding = f"{depths[cvim.dtype.name]}C{channels}"
+            encoding = f"{depth}C{channels}"
         elif _describe(encoding)[:2] != (cvim.dtype.name, channels):
             raise CvBridgeError(
                 f"encoding specified as {encoding}, but image has incompatible type "
-                f"{depths[cvim.dtype.name]}C{channels}"
+                f"{depth}C{channels}"
             )
-        image = np.ascontiguousarray(cvim.astype(cvim.dtype.newbyteorder("<"), copy=False))
+        # Copied: the caller may draw on while the message waits.
+        pixels = cvim.astype(cvim.dtype.newbyteorder("<"), copy=False).tobytes()
         message = Image(
             height=cvim.shape[0],
             width=cvim.shape[1],
             encoding=encoding,
-            is_bigendian=0,
             step=cvim.shape[1] * channels * cvim.dtype.itemsize,
-            # Copied: the caller may draw on while the message waits.
-            data=image.tobytes(),
+            data=pixels,
         )
         if header is not None:
             message.header = header
         return message
-
-    def compressed_imgmsg_to_cv2(
-        self, cmprs_img_msg: Any, desired_encoding: str = "passthrough"
-    ) -> np.ndarray:
-        """The decoded image, bgr8 or mono8 where nothing else is desired."""
-        packed = np.frombuffer(cmprs_img_msg.data, np.uint8)
-        image = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise CvBridgeError(f"cannot decode a [{cmprs_img_msg.format}] image")
-        if desired_encoding == "passthrough":
-            return image
-        bits = image.dtype.itemsize * 8
-        space = {2: "mono", 3: "bgr"}.get(image.ndim, "bgr")
-        if image.ndim == 3 and image.shape[2] == 4:
-            space = "bgra"
-        return _convert(image, f"{space}{bits}", desired_encoding)
-
-    def cv2_to_compressed_imgmsg(self, cvim: np.ndarray, dst_format: str = "jpg") -> Any:
-        """A sensor_msgs/CompressedImage of an array."""
-        done, packed = cv2.imencode(f".{dst_format}", cvim)
-        if not done:
-            raise CvBridgeError(f"cannot encode {cvim.dtype} {cvim.shape} as {dst_format}")
-        return CompressedImage(format=dst_format, data=packed.tobytes())

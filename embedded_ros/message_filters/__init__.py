@@ -12,11 +12,8 @@ from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.qos import qos_profile_default
-from rclpy.time import Time
 
-from embedded_ros.importer import absent_attribute
-
-__getattr__ = absent_attribute(__name__)
+from embedded_ros.importer import refuse_arguments
 
 
 def _stamp(message: Any) -> int:
@@ -49,52 +46,10 @@ class Subscriber(SimpleFilter):
         msg_type: Any,
         topic: str,
         qos_profile: Any = qos_profile_default,
-        **kw: Any,
     ) -> None:
         super().__init__()
         self.node, self.topic = node, topic
-        self.sub = node.create_subscription(
-            msg_type, topic, lambda msg: self.signalMessage(msg), qos_profile, **kw
-        )
-
-    def getTopic(self) -> str:  # noqa: N802
-        """The topic's name."""
-        return self.topic
-
-    def unregister(self) -> None:
-        """Leave the topic."""
-        self.node.destroy_subscription(self.sub)
-
-
-class Cache(SimpleFilter):
-    """Keeps the last messages of a filter, sorted by stamp."""
-
-    def __init__(self, f: SimpleFilter, cache_size: int = 1) -> None:
-        super().__init__()
-        self._size, self._lock = cache_size, threading.Lock()
-        self._messages: list[tuple[int, Any]] = []
-        f.registerCallback(self.add)
-
-    def add(self, msg: Any) -> None:
-        """Keep a message and pass it on."""
-        stamp = _stamp(msg)
-        with self._lock:
-            self._messages = sorted([*self._messages, (stamp, msg)], key=lambda m: m[0])
-            del self._messages[: -self._size]
-        self.signalMessage(msg)
-
-    def getInterval(self, from_stamp: Time, to_stamp: Time) -> list[Any]:  # noqa: N802
-        """Messages within [from, to]."""
-        low, high = from_stamp.nanoseconds, to_stamp.nanoseconds
-        return [msg for stamp, msg in self._messages if low <= stamp <= high]
-
-    def getElemBeforeTime(self, stamp: Time) -> Any:  # noqa: N802
-        """The newest message at or before a time, or None."""
-        return next((m for t, m in reversed(self._messages) if t <= stamp.nanoseconds), None)
-
-    def getElemAfterTime(self, stamp: Time) -> Any:  # noqa: N802
-        """The oldest message at or after a time, or None."""
-        return next((m for t, m in self._messages if t >= stamp.nanoseconds), None)
+        self.sub = node.create_subscription(msg_type, topic, self.signalMessage, qos_profile)
 
 
 class ApproximateTimeSynchronizer(SimpleFilter):
@@ -109,14 +64,10 @@ class ApproximateTimeSynchronizer(SimpleFilter):
         fs: Sequence[SimpleFilter],
         queue_size: int,
         slop: float,
-        allow_headerless: bool = False,
+        **absent: Any,
     ) -> None:
         super().__init__()
-        if allow_headerless:
-            raise NotImplementedError(
-                "message_filters allow_headerless is not part of embedded_ros; install "
-                "ros-jazzy-message-filters"
-            )
+        refuse_arguments("message_filters.ApproximateTimeSynchronizer", absent)
         self._slop, self._size = Duration(seconds=slop).nanoseconds, queue_size
         self._queues: list[dict[int, Any]] = [{} for _ in fs]
         self._lock = threading.Lock()

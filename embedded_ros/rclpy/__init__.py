@@ -6,19 +6,17 @@ import atexit
 from collections.abc import Sequence
 from typing import Any
 
-from embedded_ros.importer import absent_attribute
+from embedded_ros.importer import refuse_arguments
 
 from . import context as _contexts
-from . import signals, utilities
-from .context import Context
+from . import exceptions
+from .context import Context, get_default_context
 from .executors import Executor, SingleThreadedExecutor
 from .node import Node
 from .parameter import Parameter
-from .signals import SignalHandlerOptions
 from .task import Future
-from .utilities import get_default_context, ok
 
-__getattr__ = absent_attribute(__name__)
+__all__ = ["Context", "Future", "Node", "Parameter", "exceptions", "get_default_context"]
 
 _executor: Executor | None = None
 
@@ -28,46 +26,45 @@ def init(
     args: Sequence[str] | None = None,
     context: Context | None = None,
     domain_id: int | None = None,
-    signal_handler_options: SignalHandlerOptions | None = None,
+    **absent: Any,
 ) -> Context:
-    """Start ROS communication; handles SIGINT and SIGTERM for the default context.
-
-    Returns:
-        the context, which is also a context manager that shuts down.
-    """
+    """Start ROS communication; handles SIGINT and SIGTERM for the default context."""
+    refuse_arguments("rclpy.init", absent)
     if context is None:
-        context = utilities.fresh_default_context()
-        if signal_handler_options is None:
-            signal_handler_options = SignalHandlerOptions.ALL
+        context = get_default_context(shutting_down=False)
+        _contexts.handle_signals()
     context.init(args, domain_id=domain_id)
-    if signal_handler_options:
-        signals.install_signal_handlers(signal_handler_options)
     return context
 
 
-def shutdown(*, context: Context | None = None, uninstall_handlers: bool | None = None) -> None:
+def ok(*, context: Context | None = None) -> bool:
+    """Whether init() was called and shutdown() was not."""
+    return (context or get_default_context()).ok()
+
+
+def shutdown(*, context: Context | None = None) -> None:
     """Stop ROS communication.
 
     Raises:
         RuntimeError: it is not running.
     """
     _drop_executor()
-    utilities.shutdown(context=context)
-    if uninstall_handlers or (uninstall_handlers is None and context is None):
-        signals.uninstall_signal_handlers()
+    (context or get_default_context()).shutdown()
+    if context is None:
+        _contexts.restore_signals()
 
 
-def try_shutdown(*, context: Context | None = None, uninstall_handlers: bool | None = None) -> None:
+def try_shutdown(*, context: Context | None = None) -> None:
     """Stop ROS communication, where it runs."""
     if ok(context=context):
-        shutdown(context=context, uninstall_handlers=uninstall_handlers)
+        shutdown(context=context)
 
 
 def _drop_executor() -> None:
     global _executor
     executor, _executor = _executor, None
     if executor is not None:
-        executor.shutdown(timeout_sec=0)
+        executor.shutdown()
 
 
 def get_global_executor() -> Executor:
@@ -87,12 +84,8 @@ def spin_once(
     node: Node, *, executor: Executor | None = None, timeout_sec: float | None = None
 ) -> None:
     """Wait for one callback of the node and run it."""
-    executor = executor or get_global_executor()
-    executor.add_node(node)
-    try:
-        executor.spin_once(timeout_sec=timeout_sec)
-    finally:
-        executor.remove_node(node)
+    with (executor or get_global_executor()).serving(node) as serving:
+        serving.spin_once(timeout_sec)
 
 
 def spin(node: Node, executor: Executor | None = None) -> None:
@@ -101,13 +94,8 @@ def spin(node: Node, executor: Executor | None = None) -> None:
     Raises:
         ExternalShutdownException: a signal or another thread shut the context down.
     """
-    executor = executor or get_global_executor()
-    executor.add_node(node)
-    try:
-        while executor.context.ok():
-            executor.spin_once()
-    finally:
-        executor.remove_node(node)
+    with (executor or get_global_executor()).serving(node) as serving:
+        serving.spin()
 
 
 def spin_until_future_complete(
@@ -117,12 +105,8 @@ def spin_until_future_complete(
     timeout_sec: float | None = None,
 ) -> None:
     """Run the node's callbacks until the future is done or the time is over."""
-    executor = executor or get_global_executor()
-    executor.add_node(node)
-    try:
-        executor.spin_until_future_complete(future, timeout_sec)
-    finally:
-        executor.remove_node(node)
+    with (executor or get_global_executor()).serving(node) as serving:
+        serving.spin_until_future_complete(future, timeout_sec)
 
 
 @atexit.register
@@ -132,21 +116,3 @@ def _leave() -> None:
     for running in list(_contexts.running):
         running.try_shutdown()
         running.leave()
-
-
-__all__ = [
-    "Context",
-    "Future",
-    "Node",
-    "Parameter",
-    "create_node",
-    "get_default_context",
-    "get_global_executor",
-    "init",
-    "ok",
-    "shutdown",
-    "spin",
-    "spin_once",
-    "spin_until_future_complete",
-    "try_shutdown",
-]

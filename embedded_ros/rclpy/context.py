@@ -1,8 +1,9 @@
-"""A context: one DDS participant, its nodes' arguments, and shutdown."""
+"""A context: one DDS participant, its nodes' arguments, and shutdown, by signals too."""
 
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import sys
 import threading
@@ -12,36 +13,35 @@ from typing import Any
 
 from embedded_ros import arguments, dds
 from embedded_ros.graph import Graph
+from embedded_ros.importer import Partial
 
 from .exceptions import NotInitializedException
-from .logging import get_logging_severity_from_string, set_logger_level
+from .logging import LoggingSeverity, set_logger_level
 
 _MAX_DOMAIN = 232
 running: weakref.WeakSet[Context] = weakref.WeakSet()
+_previous_handlers: dict[int, Any] = {}
+_default: Context | None = None
 
 
-class Context:
+class Context(Partial):
     """Between init() and shutdown(), what nodes and executors share."""
+
+    _absent = "handle get_domain_id track_node untrack_node"
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._ok = False
-        self._on_shutdown: list[Any] = []
+        self._participant: Any = None
+        self._on_shutdown: list[weakref.WeakMethod] = []
         self._service_count = 0
         self.arguments = arguments.Arguments()
 
-    def init(
-        self,
-        args: Sequence[str] | None = None,
-        *,
-        initialize_logging: bool = True,
-        domain_id: int | None = None,
-    ) -> None:
+    def init(self, args: Sequence[str] | None = None, *, domain_id: int | None = None) -> None:
         """Join a domain.
 
         Args:
             args: command line; the process's own where absent.
-            initialize_logging: set log levels from the command line.
             domain_id: ROS_DOMAIN_ID, else 0, where absent.
 
         Raises:
@@ -56,10 +56,10 @@ class Context:
                 domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 0)
             if not 0 <= domain_id <= _MAX_DOMAIN:
                 raise ValueError(f"Domain id ({domain_id}) should be between 0 and {_MAX_DOMAIN}")
-            if initialize_logging:
-                for name, level in self.arguments.log_levels.items():
-                    set_logger_level(name, get_logging_severity_from_string(level))
-            self._domain_id = domain_id
+            for name, level in self.arguments.log_levels.items():
+                if level.upper() not in LoggingSeverity.__members__:
+                    raise RuntimeError(f"Invalid severity string '{level}'")
+                set_logger_level(name, LoggingSeverity[level.upper()])
             self._participant = dds.create_participant(domain_id)
             self._graph = Graph(self._participant)
             self._ok = True
@@ -72,37 +72,23 @@ class Context:
     @property
     def used(self) -> bool:
         """Whether it was shut down."""
-        return not self._ok and hasattr(self, "_participant")
+        return not self._ok and self._participant is not None
 
     def leave(self) -> None:
         """Leave the domain at once, instead of when nothing refers to it any more."""
         dds.delete(self._participant)
 
-    def get_domain_id(self) -> int:
-        """The domain joined."""
-        self._require()
-        return self._domain_id
-
     @property
     def participant(self) -> Any:
-        """The DDS participant."""
-        self._require()
+        """The DDS participant; it outlives shutdown(), so that nodes can be destroyed after it."""
+        if self._participant is None:
+            raise NotInitializedException
         return self._participant
 
     @property
     def graph(self) -> Graph:
         """What is on the network."""
-        self._require()
         return self._graph
-
-    def _require(self) -> None:
-        # The participant outlives shutdown(), so that nodes can be destroyed after it.
-        if not hasattr(self, "_participant"):
-            raise NotInitializedException
-
-    def create_guard(self) -> dds.Guard:
-        """A guard condition that lives as long as the participant."""
-        return dds.Guard(self.participant)
 
     def next_service_id(self) -> str:
         """What marks the two endpoints of one more service or client in USER_DATA."""
@@ -114,12 +100,7 @@ class Context:
     def on_shutdown(self, callback: Callable[[], Any]) -> None:
         """Call a method when the context shuts down; its object is not kept alive."""
         with self._lock:
-            if not self._ok:
-                callback()
-            elif hasattr(callback, "__self__"):
-                self._on_shutdown.append(weakref.WeakMethod(callback))
-            else:
-                self._on_shutdown.append(lambda: callback)
+            self._on_shutdown.append(weakref.WeakMethod(callback))
 
     def shutdown(self) -> None:
         """Stop everything that spins.
@@ -134,8 +115,6 @@ class Context:
     def try_shutdown(self) -> None:
         """Like shutdown(), where it runs."""
         with self._lock:
-            if not self._ok:
-                return
             self._ok = False
             callbacks, self._on_shutdown = self._on_shutdown, []
         for reference in callbacks:
@@ -143,10 +122,37 @@ class Context:
             if callback is not None:
                 callback()
 
-    def __enter__(self) -> Context:
-        if not self._ok:
-            self.init()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.try_shutdown()
+def get_default_context(*, shutting_down: bool = True) -> Context:
+    """The context that everything uses where none is given.
+
+    Args:
+        shutting_down: whether one that was shut down is asked for too; else a new one follows it.
+    """
+    global _default
+    if _default is None or (_default.used and not shutting_down):
+        _default = Context()
+    return _default
+
+
+def handle_signals() -> None:
+    """Shut all contexts down on SIGINT and SIGTERM, in the main thread; Python allows no other."""
+    if threading.current_thread() is threading.main_thread():
+        for number in {signal.SIGINT, signal.SIGTERM} - _previous_handlers.keys():
+            _previous_handlers[number] = signal.signal(number, _handle)
+
+
+def restore_signals() -> None:
+    """Put the former handlers back."""
+    if threading.current_thread() is threading.main_thread():
+        for number in list(_previous_handlers):
+            signal.signal(number, _previous_handlers.pop(number))
+
+
+def _handle(number: int, frame: Any) -> None:
+    for context in list(running):
+        context.try_shutdown()
+    # Python's own SIGINT handler raises KeyboardInterrupt, as under rclpy.
+    previous = _previous_handlers.get(number)
+    if callable(previous):
+        previous(number, frame)

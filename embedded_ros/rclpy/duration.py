@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import total_ordering
-from typing import Any
+
+from embedded_ros.importer import Partial
 
 _S = 10**9
 
 
 @total_ordering
-class Duration:
+class Duration(Partial):
     """A signed span of time in nanoseconds."""
+
+    _absent = "from_msg get_c_duration to_msg"
 
     def __init__(self, *, seconds: float = 0, nanoseconds: float = 0) -> None:
         total = int(seconds * _S) + int(nanoseconds)
@@ -31,19 +34,3 @@ class Duration:
 
     def __hash__(self) -> int:
         return hash(self.nanoseconds)
-
-    def to_msg(self) -> Any:
-        """A builtin_interfaces/Duration."""
-        from builtin_interfaces.msg import Duration as Msg
-
-        sec, nanosec = divmod(self.nanoseconds, _S)
-        return Msg(sec=sec, nanosec=nanosec)
-
-    @classmethod
-    def from_msg(cls, msg: Any) -> Duration:
-        """From a builtin_interfaces/Duration."""
-        return cls(nanoseconds=msg.sec * _S + msg.nanosec)
-
-
-# What QoS profiles call "no limit".
-Infinite = Duration(nanoseconds=2**63 - 1)

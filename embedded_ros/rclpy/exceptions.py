@@ -16,10 +16,6 @@ class InvalidHandle(Exception):
     """The entity has been destroyed."""
 
 
-class ROSInterruptException(Exception):
-    """Shutdown interrupted a sleep or a wait."""
-
-
 class NameValidationException(Exception):
     """A node, topic or service name breaks the rules."""
 
@@ -46,61 +42,46 @@ class InvalidTopicNameException(NameValidationException):
 class ParameterException(Exception):
     """Base of the parameter errors."""
 
-    def __init__(self, error_msg: str, parameters: Any, *args: Any) -> None:
-        super().__init__(f"{error_msg}: {parameters}", *args)
+    def __init__(self, error_msg: str, parameters: Any) -> None:
+        super().__init__(f"{error_msg}: {parameters}")
 
 
 class ParameterNotDeclaredException(ParameterException):
     """The parameter was not declared."""
 
-    def __init__(self, parameters: Any, *args: Any) -> None:
-        super().__init__("Invalid access to undeclared parameter(s)", parameters, *args)
+    def __init__(self, parameters: Any) -> None:
+        super().__init__("Invalid access to undeclared parameter(s)", parameters)
 
 
 class ParameterAlreadyDeclaredException(ParameterException):
     """The parameter is declared already."""
 
-    def __init__(self, parameters: Any, *args: Any) -> None:
-        super().__init__("Parameter(s) already declared", parameters, *args)
+    def __init__(self, parameters: Any) -> None:
+        super().__init__("Parameter(s) already declared", parameters)
 
 
 class InvalidParameterException(ParameterException):
     """The parameter's name is not allowed."""
 
-    def __init__(self, parameter: Any, *args: Any) -> None:
-        super().__init__("Invalid parameter name", parameter, *args)
+    def __init__(self, parameter: Any) -> None:
+        super().__init__("Invalid parameter name", parameter)
 
 
 class InvalidParameterTypeException(ParameterException):
     """The value's type is not the declared one."""
 
-    def __init__(self, desired: Any, expected_type: Any, *args: Any) -> None:
+    def __init__(self, desired: Any, expected_type: Any) -> None:
         super().__init__(
             f"Trying to set parameter '{desired.name}' to '{desired.value}' of type "
             f"'{desired.type_.name}', expecting type '{expected_type}'",
             desired.name,
-            *args,
         )
 
 
 class InvalidParameterValueException(ParameterException):
     """A callback or a descriptor refused the value."""
 
-    def __init__(self, parameter: Any, value: Any, reason: str, *args: Any) -> None:
+    def __init__(self, parameter: Any, value: Any, reason: str) -> None:
         super().__init__(
-            f"Invalid parameter value ({value}) for parameter. Reason: {reason}", parameter, *args
+            f"Invalid parameter value ({value}) for parameter. Reason: {reason}", parameter
         )
-
-
-class ParameterImmutableException(ParameterException):
-    """The parameter is read-only."""
-
-    def __init__(self, parameter: Any, *args: Any) -> None:
-        super().__init__("Attempted to modify read-only parameter", parameter, *args)
-
-
-class ParameterUninitializedException(ParameterException):
-    """A statically typed parameter has no value yet."""
-
-    def __init__(self, parameter: Any, *args: Any) -> None:
-        super().__init__("The parameter is not initialized", parameter, *args)

@@ -6,28 +6,12 @@ import array
 from enum import Enum
 from typing import Any
 
-import yaml
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
 
-PARAMETER_SEPARATOR_STRING = "."
 _SEQUENCES = (list, tuple, array.array)
-# Type name -> field of ParameterValue; the Python type of a value or of its elements.
-_KINDS: dict[str, type] = {
-    "BOOL": bool,
-    "INTEGER": int,
-    "DOUBLE": float,
-    "STRING": str,
-    "BYTE_ARRAY": bytes,
-    "BOOL_ARRAY": bool,
-    "INTEGER_ARRAY": int,
-    "DOUBLE_ARRAY": float,
-    "STRING_ARRAY": str,
-}
-
-
-def _is(kind: type, value: Any) -> bool:
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+# The Python type of a value, or of an array's elements.
+_KINDS = {"BOOL": bool, "INTEGER": int, "DOUBLE": float, "STRING": str, "BYTE": bytes}
 
 
 class Parameter:
@@ -54,11 +38,9 @@ class Parameter:
             Raises:
                 TypeError: no parameter can hold it.
             """
-            if parameter_value is None:
-                return cls.NOT_SET
+            # An empty sequence fits the first array type, as in rclpy.
             for kind in cls:
-                # An empty sequence fits the first array type, as in rclpy.
-                if kind is not cls.NOT_SET and kind.check(parameter_value):
+                if kind.check(parameter_value):
                     return kind
             raise TypeError(f"The given value is not one of the allowed types '{parameter_value}'.")
 
@@ -66,18 +48,16 @@ class Parameter:
             """Whether a value is of this type."""
             if self is Parameter.Type.NOT_SET:
                 return parameter_value is None
-            kind = _KINDS[self.name]
-            if self.name.endswith("_ARRAY"):
-                return isinstance(parameter_value, _SEQUENCES) and all(
-                    _is(kind, item) for item in parameter_value
-                )
-            return _is(kind, parameter_value)
+            kind = _KINDS[self.name.removesuffix("_ARRAY")]
+            if not self.name.endswith("_ARRAY"):
+                return _is(kind, parameter_value)
+            return isinstance(parameter_value, _SEQUENCES) and all(
+                _is(kind, item) for item in parameter_value
+            )
 
     def __init__(self, name: str, type_: Parameter.Type | None = None, value: Any = None) -> None:
         if type_ is None:
             type_ = Parameter.Type.from_parameter_value(value)
-        if not isinstance(type_, Parameter.Type):
-            raise TypeError(f"type must be an instance of '{Parameter.Type!r}'")
         if not type_.check(value):
             raise ValueError(f"Type '{type_}' and value '{value}' do not agree")
         self._name, self._type, self._value = name, type_, value
@@ -86,7 +66,10 @@ class Parameter:
     def from_parameter_msg(cls, param_msg: Any) -> Parameter:
         """From a rcl_interfaces/Parameter."""
         kind = Parameter.Type(param_msg.value.type)
-        return cls(param_msg.name, kind, parameter_value_to_python(param_msg.value))
+        if kind is Parameter.Type.NOT_SET:
+            return cls(param_msg.name, kind)
+        value = getattr(param_msg.value, f"{kind.name.lower()}_value")
+        return cls(param_msg.name, kind, list(value) if kind.name.endswith("_ARRAY") else value)
 
     @property
     def name(self) -> str:
@@ -119,25 +102,5 @@ class Parameter:
         return ParameterMsg(name=self.name, value=self.get_parameter_value())
 
 
-def parameter_value_to_python(parameter_value: Any) -> Any:
-    """The value that a rcl_interfaces/ParameterValue holds; None where not set."""
-    try:
-        kind = Parameter.Type(parameter_value.type)
-    except ValueError:
-        raise RuntimeError(f"unexpected parameter type {parameter_value.type}") from None
-    if kind is Parameter.Type.NOT_SET:
-        return None
-    value = getattr(parameter_value, f"{kind.name.lower()}_value")
-    return list(value) if kind.name.endswith("_ARRAY") else value
-
-
-def get_parameter_value(string_value: str) -> Any:
-    """A rcl_interfaces/ParameterValue of what a string means in YAML."""
-    try:
-        value = yaml.safe_load(string_value)
-        kind = Parameter.Type.from_parameter_value(value)
-    except (yaml.YAMLError, TypeError):
-        value, kind = string_value, Parameter.Type.STRING
-    if kind in (Parameter.Type.NOT_SET, Parameter.Type.BYTE_ARRAY):
-        value, kind = string_value, Parameter.Type.STRING
-    return Parameter("", kind, value).get_parameter_value()
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

@@ -5,32 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedded_ros import dds, interfaces
+from embedded_ros.importer import Partial
 
-from .duration import Duration, Infinite
 from .exceptions import InvalidHandle
-from .qos import QoSProfile, to_dds
+from .qos import MismatchWarning, QoSProfile, to_dds
 
 if TYPE_CHECKING:
     from .node import Node
 
 
-class Publisher:
+class Publisher(Partial):
     """Publishes messages of one type on one topic; see Node.create_publisher."""
 
+    _absent = "assert_liveliness event_handlers handle wait_for_all_acked"
+
     def __init__(self, node: Node, msg_type: Any, topic: str, qos_profile: QoSProfile) -> None:
-        self._node = node
         self.msg_type = msg_type
         self.topic = self.topic_name = topic
         self.qos_profile = qos_profile
-        user_data = f"typehash={interfaces.type_hash(msg_type.ros_name)};"
-        prefix = "" if qos_profile.avoid_ros_namespace_conventions else "rt"
+        kind = msg_type.ros_name
+        qos = to_dds(qos_profile, f"typehash={interfaces.type_hash(kind)};")
         self._writer: dds.Writer | None = dds.Writer(
-            node.context.participant,
-            prefix + topic,
-            msg_type.ros_name,
-            to_dds(qos_profile, user_data),
+            node.context.participant, f"rt{topic}", kind, qos
         )
-        self.event_handlers: list[Any] = []
+        self.mismatch = MismatchWarning(
+            self._writer,
+            node.get_logger(),
+            f"New subscription discovered on topic '{topic}', requesting incompatible QoS. "
+            "No messages will be sent to it.",
+        )
 
     @property
     def _open(self) -> dds.Writer:
@@ -55,26 +58,7 @@ class Publisher:
         """How many subscriptions receive from this."""
         return len(self._open.matched())
 
-    @property
-    def logger_name(self) -> str:
-        """The name of the node's logger."""
-        return self._node.get_logger().name
-
-    def assert_liveliness(self) -> None:
-        """Say that this publisher is alive, for MANUAL_BY_TOPIC."""
-        dds.library.dds_assert_liveliness(self._open.ref)
-
-    def wait_for_all_acked(self, timeout: Duration = Infinite) -> bool:
-        """Whether every reliable subscription acknowledges everything within the time."""
-        return self._open.wait_for_acks(timeout.nanoseconds)
-
-    def destroy(self) -> None:
-        """Leave the topic."""
-        self._node.destroy_publisher(self)
-
     def _close(self) -> list[dds.Endpoint]:
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return []
+        writer, self._writer = self._open, None
         writer.close()
         return [writer]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from functools import total_ordering
 from typing import Any
 
-from .clock_type import ClockType
 from .duration import Duration
 
 _S = 10**9
+
+
+class ClockType(IntEnum):
+    """Kinds of clocks, numbered as in rcl."""
+
+    UNINITIALIZED = 0
+    ROS_TIME = 1
+    SYSTEM_TIME = 2
+    STEADY_TIME = 3
 
 
 @total_ordering
@@ -22,8 +31,6 @@ class Time:
         nanoseconds: float = 0,
         clock_type: ClockType = ClockType.SYSTEM_TIME,
     ) -> None:
-        if not isinstance(clock_type, ClockType):
-            raise TypeError("Clock type must be a ClockType enum")
         if seconds < 0 or nanoseconds < 0:
             raise ValueError("Times must be positive")
         self.nanoseconds = int(seconds * _S) + int(nanoseconds)
