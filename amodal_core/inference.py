@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from amodal_core.datasets.coco_like import CocoLike
 from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import write_results
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
-from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.models.base import Model
 from amodal_core.pipeline import Pipeline
 
@@ -48,7 +48,7 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
     found = []
     for one in model.infer(ready, report):
         host, n = one.numpy(), len(one)
-        values = {name: getattr(host, name) for name in host.__dataclass_fields__}
+        values = {f.name: getattr(host, f.name) for f in fields(Instances)}
         zeros = np.zeros(n, bool)
         found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
     return found

@@ -1,0 +1,192 @@
+"""`amodal infer` and `amodal export`: results that `amodal eval` reads, resumable, in one piece."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from training_scenes import CLASSES, Streets, Tiny, TinyConfig, register_tiny
+from typer.testing import CliRunner
+
+from amodal_core import inference
+from amodal_core.datasets import kins
+from amodal_core.datasets.registry import open_dataset
+from amodal_core.errors import InputError
+from amodal_core.evaluation.formats import read_predictions
+from amodal_core.evaluation.truth import read_truth
+from amodal_core.frame import Report, Tracks
+from amodal_core.models import registry
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.export import difference, export_onnx
+from amodal_core.models.flagship import Flagship, FlagshipConfig
+from amodal_ros.cli.main import app
+
+
+class Oracle:
+    """Finds what is there, under other names of two classes; counts how often it is asked."""
+
+    name = "oracle"
+    inputs = frozenset({"image"})
+    classes = ("car", "person", "bicycle", "tree")
+
+    def __init__(self, data):
+        self.truth = {data.frame(k).image.tobytes(): data.truth(k) for k in range(len(data))}
+        self.asked = 0
+
+    def infer(self, frames, report=None):
+        self.asked += len(frames)
+        return [self.truth[f.image.tobytes()] for f in frames]
+
+    def reset(self):
+        pass
+
+
+@pytest.fixture
+def data(tmp_path):
+    list(kins.write(tmp_path / "kins", Streets(5).samples, CLASSES))
+    return open_dataset(tmp_path / "kins")
+
+
+@pytest.fixture
+def model(data):
+    oracle = Oracle(data)
+    names = {"car": 0, "pedestrian": 1, "cyclist": 2}
+    for truth in oracle.truth.values():
+        truth.class_ids = np.array([names[data.classes[k]] for k in truth.class_ids])
+    return oracle
+
+
+def run(model, data, out, **options):
+    classes = inference.classes_in(model, data, {})
+    return inference.Run(model, data, out, classes, {"model": model.name}, batch=2, **options)
+
+
+def test_what_a_model_finds_is_what_evaluation_reads(model, data, tmp_path):
+    written = inference.run(run(model, data, tmp_path / "out"), 0, lambda *_: None)
+    assert [p.name for p in written] == ["visible.json", "amodal.json"]
+    truth = read_truth(data.path)
+    found = read_predictions(tmp_path / "out", truth)
+    assert found.amodal == truth.set.amodal
+    assert found.visible == truth.set.visible
+    assert found.class_ids.tolist() == truth.set.class_ids.tolist()
+    assert found.image_ids.tolist() == truth.set.image_ids.tolist()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["amodal.json", "visible.json"]
+
+
+def test_a_killed_run_infers_only_what_is_left(model, data, tmp_path):
+    first = run(model, data, tmp_path / "out")
+    indices = first.left()[0]
+    first.step(indices, [data.frame(k) for k in indices])
+    assert model.asked == 2
+    told = []
+    inference.run(run(model, data, tmp_path / "out"), 0, lambda *step: told.append(step))
+    assert model.asked == 5
+    assert (told[0], told[-1]) == ((2, 5), (5, 5))
+    inference.run(run(model, data, tmp_path / "whole"), 0, lambda *_: None)
+    for name in ("visible.json", "amodal.json"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_parts_of_another_run_are_not_mixed_in(model, data, tmp_path):
+    run(model, data, tmp_path / "out")
+    classes = inference.classes_in(model, data, {})
+    with pytest.raises(InputError, match="unfinished run of another model"):
+        inference.Run(model, data, tmp_path / "out", classes, {"model": "other"}, batch=2)
+
+
+def test_reading_processes_change_nothing(model, data, tmp_path):
+    inference.run(run(model, data, tmp_path / "a"), 0, lambda *_: None)
+    inference.run(run(model, data, tmp_path / "b"), 2, lambda *_: None)
+    assert (tmp_path / "a/amodal.json").read_text() == (tmp_path / "b/amodal.json").read_text()
+
+
+def test_classes_that_the_data_lacks_are_left_out_and_told(model, data):
+    classes = inference.classes_in(model, data, {})
+    assert classes.dropped == ("tree",)
+    assert classes.table.tolist()[3] == -1
+    chosen = inference.classes_in(model, data, {"tree": "misc"})
+    assert data.classes[chosen.table[3]] == "misc"
+    with pytest.raises(InputError, match="has no class bush"):
+        inference.classes_in(model, data, {"bush": "car"})
+    model.classes = ("tree", "bush")
+    with pytest.raises(InputError, match="no class of oracle"):
+        inference.classes_in(model, data, {})
+
+
+def test_a_frame_that_cannot_be_read_or_used_is_named(model, data, tmp_path):
+    model.inputs = frozenset({"image", "points"})
+    frame = data.frame(0)
+    frame.points = None
+    with pytest.raises(InputError, match="oracle needs points"):
+        inference.tracks_of(model, [frame], Report())
+    next((tmp_path / "kins/training/image_2").glob("000003*")).unlink()
+    model.inputs = frozenset({"image"})
+    with pytest.raises(InputError, match="000003"):
+        inference.run(run(model, data, tmp_path / "out"), 2, lambda *_: None)
+    assert model.asked == 2  # what was done before is kept
+
+
+def test_nothing_found_is_a_result_too(model, data, tmp_path):
+    model.infer = lambda frames, report=None: [Tracks.empty((64, 96)) for _ in frames]
+    inference.run(run(model, data, tmp_path / "out"), 0, lambda *_: None)
+    assert json.loads((tmp_path / "out/amodal.json").read_text()) == []
+
+
+def test_the_command_runs_a_checkpoint_over_data(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    register_tiny()
+    tiny = Tiny(TinyConfig(CLASSES))
+    info = CheckpointInfo("tiny", tiny.config_json(), CLASSES)
+    save_checkpoint(tmp_path / "tiny.safetensors", tiny, info)
+    told = ["infer", str(data.path), "--model", "tiny", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(
+        app, [*told, "--checkpoint", str(tmp_path / "tiny.safetensors"), "--workers", "0"]
+    )
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "out/amodal.json").read_text())
+    assert {r["image_id"] for r in rows} == {image["id"] for image in data.images}
+    without = CliRunner().invoke(app, told)
+    assert isinstance(without.exception, InputError)
+    assert "needs a checkpoint" in str(without.exception)
+
+
+@pytest.fixture(scope="module")
+def flagship():
+    """A small input's worth of statistics in its norms, so that scores are not all alike."""
+    torch.manual_seed(0)
+    model = Flagship(FlagshipConfig(("car", "pedestrian"))).train()
+    with torch.no_grad():
+        for _ in range(10):
+            model(torch.randn(2, 3, 64, 96), torch.rand(2, 2, 64, 96))
+    return model.fuse()
+
+
+def test_onnxruntime_gives_what_torch_gives(flagship, tmp_path):
+    pytest.importorskip("onnxruntime")
+    done = export_onnx(flagship, tmp_path / "flagship.onnx", (96, 64))
+    assert done.error < 1e-3
+    assert done.inputs == {"images": (1, 3, 64, 96), "depth": (1, 2, 64, 96)}
+    import onnx
+
+    told = {p.key: p.value for p in onnx.load(tmp_path / "flagship.onnx").metadata_props}
+    assert json.loads(told["classes"]) == ["car", "pedestrian"]
+    assert [p.name for p in tmp_path.iterdir()] == ["flagship.onnx"]
+
+
+def test_another_order_is_no_difference_and_another_value_is():
+    boxes = np.array([[[0, 0, 9, 9], [5, 5, 20, 20.0]]])
+    scores, labels = np.array([[0.9, 0.5]]), np.array([[1, 0]])
+    ours = [boxes, boxes, scores, labels]
+    turned = [v[:, ::-1] for v in ours]
+    assert difference(ours, turned) == 0
+    assert difference(ours, [*turned[:3], labels]) > 0.5
+
+
+def test_what_cannot_be_exported_is_refused(flagship, tmp_path):
+    with pytest.raises(InputError, match="multiples of 32"):
+        export_onnx(flagship, tmp_path / "x.onnx", (100, 64))
+    with pytest.raises(InputError, match="no single graph"):
+        export_onnx(Tiny(TinyConfig(CLASSES)), tmp_path / "x.onnx", (96, 64))
+    assert list(tmp_path.iterdir()) == []
