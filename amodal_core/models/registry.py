@@ -29,6 +29,10 @@ _MODELS: dict[str, tuple[str, str]] = {
         "amodal_core.models.aisformer:AisFormer",
         "a transformer of visible, occluder and amodal queries over each RoI; trained",
     ),
+    "vrsp": (
+        "amodal_core.models.vrsp:Vrsp",
+        "VRSP-Net: visible-region attention and a codebook of shapes; trained",
+    ),
     "flagship": (
         "amodal_core.models.flagship:Flagship",
         "single-stage visible, amodal and occluder masks with LiDAR, for CPUs and GPUs; trained",

@@ -1,0 +1,218 @@
+"""The shape prior of VRSP-Net: an auto-encoder of masks, and the usual masks of each class.
+
+The codebook holds latents of masks that the training set showed, thinned by k-means; what lies
+nearest to a mask's latent, decoded, is a plausible whole shape for it.
+
+The auto-encoder sees binary masks everywhere, in training and in use: latents of logits would lie
+elsewhere than those of the codebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import MiniBatchKMeans
+from torch import nn
+
+from amodal_core.errors import InputError
+
+SIDE = 28
+_CHANNELS = 8
+# Side of the latent, and of each decoder stage's input with the padding of its convolution; the
+# stage without padding makes 14 of 16.
+_LATENT_SIDES = {2: 7, 3: 4}
+_PADDINGS = {2: (1, 1), 3: (1, 0, 1)}
+_MOST_CLUSTERED = 1 << 17  # masks of a class that k-means sees, augmented; 200 MB of latents
+_ENCODED_AT_ONCE = 4096
+
+
+class MaskAutoEncoder(nn.Module):
+    """Binary 28x28 masks to latents and back, in single precision whatever the model runs in.
+
+    Args:
+        convolutions: of stride 2 in the encoder; 3 give latents of 128 numbers, 2 of 392.
+
+    Raises:
+        InputError: neither 2 nor 3 convolutions.
+    """
+
+    def __init__(self, convolutions: int) -> None:
+        super().__init__()
+        if convolutions not in _LATENT_SIDES:
+            raise InputError(
+                f"{convolutions} convolutions in the encoder", "model configuration", "2 or 3"
+            )
+        self.side = _LATENT_SIDES[convolutions]
+        self.width = _CHANNELS * self.side**2
+        down: list[nn.Module] = []
+        for n in range(convolutions):
+            down += [nn.Conv2d(_CHANNELS if n else 1, _CHANNELS, 3, 2, 1), nn.ReLU(inplace=True)]
+        self.encoder = nn.Sequential(*down)
+        up: list[nn.Module] = []
+        for padding in _PADDINGS[convolutions]:
+            up += [
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+                nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=padding),
+                nn.ReLU(inplace=True),
+            ]
+        self.decoder = nn.Sequential(*up, nn.Conv2d(_CHANNELS, 1, 3, padding=1), nn.Sigmoid())
+
+    def encode(self, masks: torch.Tensor) -> torch.Tensor:
+        """(N, D) float32 latents of (N, 28, 28) masks, 0 or 1."""
+        with torch.autocast(masks.device.type, enabled=False):
+            latents: torch.Tensor = self.encoder(masks.float()[:, None]).flatten(1)
+            return latents
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """(N, 28, 28) float32 masks between 0 and 1 of (N, D) latents."""
+        with torch.autocast(latents.device.type, enabled=False):
+            grids = latents.float().view(-1, _CHANNELS, self.side, self.side)
+            masks: torch.Tensor = self.decoder(grids)[:, 0]
+            return masks
+
+    def loss(self, masks: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of (N, 28, 28) masks of 0 and 1; 0 with a gradient where N is 0."""
+        if not len(masks):
+            return sum((p.sum() * 0 for p in self.parameters()), masks.new_zeros(()))
+        return F.mse_loss(self.decode(self.encode(masks)), masks.float())
+
+
+class Codebook(nn.Module):
+    """Latents of usual masks, class by class; its size does not depend on what is in it.
+
+    Args:
+        classes: how many.
+        centres: of a class at most.
+        width: of a latent.
+    """
+
+    centres: torch.Tensor
+    counts: torch.Tensor
+
+    def __init__(self, classes: int, centres: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.zeros(classes, centres, width))
+        self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
+
+    @property
+    def built(self) -> bool:
+        """Whether any class has a centre."""
+        return bool(self.counts.any())
+
+    def clear(self) -> None:
+        """Forget all centres."""
+        self.centres.zero_()
+        self.counts.zero_()
+
+    def fill(self, latents: dict[int, np.ndarray]) -> None:
+        """Replace the contents.
+
+        Args:
+            latents: class id -> (M, D) float32, M at most the codebook's size.
+        """
+        self.clear()
+        for label, rows in latents.items():
+            self.centres[label, : len(rows)] = torch.as_tensor(rows).to(self.centres)
+            self.counts[label] = len(rows)
+
+    def nearest(
+        self, queries: torch.Tensor, labels: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest centres of each query's class by Euclidean distance, nearest first.
+
+        A class with fewer than k centres repeats them in turn. Classes are searched one by one,
+        all queries of a class at once.
+
+        Args:
+            queries: (N, D) latents.
+            labels: (N,) class ids.
+            k: how many.
+
+        Returns:
+            latents (N, k, D), zeros where the class has no centre, and (N,) bool where it has one.
+        """
+        found = self.centres.new_zeros((len(queries), k, self.centres.shape[2]))
+        counts: list[int] = self.counts.tolist()
+        for label in labels.unique().tolist():
+            if not counts[label]:
+                continue
+            rows = (labels == label).nonzero()[:, 0]
+            own = self.centres[label, : counts[label]]
+            # The way over a matrix product loses digits, and other ones in other batches.
+            distances = torch.cdist(
+                queries[rows].to(own), own, compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            some = min(k, len(own))
+            order = distances.topk(some, largest=False).indices
+            found[rows] = own[order[:, torch.arange(k, device=order.device) % some]]
+        return found, self.counts[labels] > 0
+
+
+class MaskCollection:
+    """The masks of each class that a codebook is made from, one bit a cell.
+
+    Args:
+        classes: how many.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._packed: list[list[np.ndarray]] = [[] for _ in range(classes)]
+
+    def add(self, masks: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in (N, 28, 28) masks of 0 and 1 with their (N,) class ids; empty ones are left."""
+        there = masks.flatten(1).any(1)
+        bits = np.packbits(masks[there].flatten(1).bool().cpu().numpy(), axis=1)
+        ids = labels[there].cpu().numpy()
+        for label in np.unique(ids):
+            self._packed[label].append(bits[ids == label])
+
+    def latents(
+        self, auto_encoder: MaskAutoEncoder, most: int, seed: int = 0
+    ) -> dict[int, np.ndarray]:
+        """Cluster each class's masks, turned and mirrored, in latent space.
+
+        Args:
+            auto_encoder: encodes them, on its own device.
+            most: centres of a class; where there are no more different masks, all are kept.
+            seed: of k-means, and of the choice among very many masks.
+
+        Returns:
+            class id -> (M, D) float32, of classes with a mask.
+        """
+        return {
+            label: _centres(np.concatenate(parts), auto_encoder, most, seed)
+            for label, parts in enumerate(self._packed)
+            if parts
+        }
+
+
+def _centres(packed: np.ndarray, auto_encoder: MaskAutoEncoder, most: int, seed: int) -> np.ndarray:
+    distinct = np.unique(packed, axis=0)
+    draw = np.random.default_rng(seed)
+    if len(distinct) * 8 > _MOST_CLUSTERED:
+        distinct = distinct[draw.choice(len(distinct), _MOST_CLUSTERED // 8, replace=False)]
+    masks = np.unpackbits(distinct, axis=1, count=SIDE * SIDE).reshape(-1, SIDE, SIDE)
+    turned = np.unique(np.packbits(turns(masks).reshape(-1, SIDE * SIDE), axis=1), axis=0)
+    device = next(auto_encoder.parameters()).device
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(turned), _ENCODED_AT_ONCE):
+            some = np.unpackbits(turned[start : start + _ENCODED_AT_ONCE], axis=1, count=SIDE**2)
+            grids = torch.from_numpy(some.reshape(-1, SIDE, SIDE)).to(device)
+            parts.append(auto_encoder.encode(grids).cpu().numpy())
+    latents = np.concatenate(parts)
+    if len(latents) <= most:
+        return latents
+    means = MiniBatchKMeans(
+        most, batch_size=max(_ENCODED_AT_ONCE, most), n_init=1, random_state=seed
+    ).fit(latents)
+    return np.asarray(means.cluster_centers_, np.float32)
+
+
+def turns(masks: np.ndarray) -> np.ndarray:
+    """(8 N, S, S): masks (N, S, S) turned by 0, 90, 180 and 270 degrees, each mirrored, too."""
+    both: Iterable[np.ndarray] = (masks, masks[:, :, ::-1])
+    return np.concatenate([np.rot90(m, k, (1, 2)) for m in both for k in range(4)])

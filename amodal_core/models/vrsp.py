@@ -1,0 +1,540 @@
+"""VRSP-Net: amodal masks from the visible region and a shape prior.
+
+Xiao et al., AAAI 2021. Two heads, amodal and visible, look at a RoI coarsely; then each looks again
+where the other one saw the object. What such a shape usually looks like, from a codebook of the
+training set's masks, joins the second look, and detections whose masks look like nothing known, or
+whose visible part looks like another class, lose score.
+
+It is trained in two runs with one command between them: the first trains all and the mask
+auto-encoder, `Vrsp.build_codebook` fills the codebook, the second begins with that checkpoint and
+learns to use the priors. A checkpoint without a codebook works, without priors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import batched_nms, box_iou
+from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
+
+from amodal_core.errors import InputError
+from amodal_core.models.batch import Batch, Targets
+from amodal_core.models.layers.backbone import CHANNELS
+from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.two_stage import (
+    Features,
+    PositiveRois,
+    TwoStage,
+    TwoStageConfig,
+    mask_head,
+)
+from amodal_core.models.learned import Found
+from amodal_core.models.mask_rcnn import mask_loss
+from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
+
+COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
+_POOLED = 14
+_AT_ONCE = 256  # RoIs through the heads; bounds the memory of inference
+_CLOSE_BOX = 0.8  # IoU of a box whose mask may train the auto-encoder
+_SURE = 0.6  # share of a score that reclassification leaves alone
+
+
+@dataclass(frozen=True)
+class VrspConfig(TwoStageConfig):
+    """Settings of VRSP-Net.
+
+    Attributes:
+        refinement: "cross": visible sees the coarse amodal mask, amodal the refined visible one;
+            "visible": only the visible mask is refined; "coarse": neither.
+        guided_weight: of the refined masks' loss under attention to the true masks.
+        reclassification: a second classification, of the visible region, changes the scores.
+        reclassification_weight: of its loss.
+        reclassification_guided_weight: within that loss, of attention to the true visible mask.
+        reclassification_hidden: width of its two layers.
+        prior_refinement: the refined amodal mask sees the nearest shapes of the codebook.
+        prior_rescoring: a mask's distance to the nearest shape changes its score.
+        rescoring_alpha: a mask wrong everywhere keeps log(alpha - 1) / log(alpha) of its score.
+        feature_matching: coarse features learn to be like those under attention to the truth.
+        matching_weights: of the features before and after upsampling.
+        priors: shapes that the refinement sees.
+        encoder_convolutions: of the mask auto-encoder, 2 or 3.
+        prior_iou: a predicted mask more alike to the truth joins the auto-encoder's masks; 1 for
+            true masks only.
+        centres: of the codebook, a class at most.
+        candidates: box and class pairs of an image that are rescored, the best-scored first.
+    """
+
+    refinement: str = CROSS
+    guided_weight: float = 1.0
+    reclassification: bool = True
+    reclassification_weight: float = 0.25
+    reclassification_guided_weight: float = 0.1
+    reclassification_hidden: int = 1024
+    prior_refinement: bool = True
+    prior_rescoring: bool = True
+    rescoring_alpha: float = 2.0
+    feature_matching: bool = True
+    matching_weights: tuple[float, float] = (0.01, 0.05)
+    priors: int = 16
+    encoder_convolutions: int = 3
+    prior_iou: float = 0.95
+    centres: int = 1024
+    candidates: int = 400
+
+
+@dataclass
+class _Look:
+    """One pass of a head.
+
+    Attributes:
+        inner: (N, 256, 14, 14) after the convolutions.
+        outer: (N, 256, 28, 28) after upsampling.
+        logits: (N, 28, 28) in the channel of the RoI's class.
+    """
+
+    inner: torch.Tensor
+    outer: torch.Tensor
+    logits: torch.Tensor
+
+
+class _Head(nn.Module):
+    """(N, 256, 14, 14) features to (N, 28, 28) logits of each RoI's class."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        layers = mask_head()
+        self.convolutions, self.upsample = layers[:-2], layers[-2:]
+        self.weight = nn.Parameter(torch.empty(classes, CHANNELS))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        nn.init.normal_(self.weight, std=0.001)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> _Look:
+        inner = self.convolutions(x)
+        outer = self.upsample(inner)
+        # A 1x1 convolution of which only the channel that is wanted is computed.
+        logits = torch.einsum("nchw,nc->nhw", outer, self.weight[labels])
+        return _Look(inner, outer, logits + self.bias[labels, None, None])
+
+
+@dataclass
+class _Masks:
+    """All looks at the RoIs; the refined ones are the coarse ones where nothing is refined."""
+
+    coarse_amodal: _Look
+    coarse_visible: _Look
+    amodal: _Look
+    visible: _Look
+    priors: torch.Tensor | None  # (N, K, 14, 14)
+
+
+class Vrsp(TwoStage):
+    """VRSP-Net on the two-stage trunk.
+
+    Unlike the original, the priors are looked up by the binary coarse mask, not by its logits: the
+    auto-encoder knows binary masks. Before there is a codebook the refinement sees empty priors.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        InputError: settings that exclude each other.
+    """
+
+    name = "vrsp"
+    Config = VrspConfig
+    config: VrspConfig
+
+    def __init__(self, config: VrspConfig) -> None:
+        super().__init__(config)
+        _check(config)
+        classes = len(config.classes)
+        self.amodal_head, self.visible_head = _Head(classes), _Head(classes)
+        if config.prior_refinement or config.prior_rescoring:
+            self.auto_encoder = MaskAutoEncoder(config.encoder_convolutions)
+            self.codebook = Codebook(classes, config.centres, self.auto_encoder.width)
+        if config.prior_refinement:
+            self.prior_fusion = nn.Conv2d(CHANNELS + config.priors, CHANNELS, 3, padding=1)
+            # The head is shared with the coarse look: begin with the features that it knows.
+            nn.init.normal_(self.prior_fusion.weight, std=0.001)
+            assert self.prior_fusion.bias is not None
+            nn.init.zeros_(self.prior_fusion.bias)
+            with torch.no_grad():
+                every = torch.arange(CHANNELS)
+                self.prior_fusion.weight[every, every, 1, 1] += 1
+        if config.reclassification:
+            self.reclassifier = nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(CHANNELS * _POOLED**2, config.reclassification_hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(config.reclassification_hidden, config.reclassification_hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(config.reclassification_hidden, classes),
+            )
+
+    @property
+    def _has_prior(self) -> bool:
+        return self.config.prior_refinement or self.config.prior_rescoring
+
+    def _look(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
+        amodal, visible = self.amodal_head(x, labels), self.visible_head(x, labels)
+        if self.config.refinement == COARSE:
+            return _Masks(amodal, visible, amodal, visible, None)
+        priors = self._priors(amodal.logits, labels) if self.config.prior_refinement else None
+        seen = self.visible_head(_attended(x, amodal.logits), labels)
+        whole = amodal
+        if self.config.refinement == CROSS:
+            whole = self._look_at_whole(_attended(x, seen.logits), labels, priors)
+        elif priors is not None:
+            whole = self._look_at_whole(x, labels, priors)
+        return _Masks(amodal, visible, whole, seen, priors)
+
+    def _look_at_whole(
+        self, x: torch.Tensor, labels: torch.Tensor, priors: torch.Tensor | None
+    ) -> _Look:
+        if priors is not None:
+            x = self.prior_fusion(torch.cat([x, priors.to(x.dtype)], 1))
+        look: _Look = self.amodal_head(x, labels)
+        return look
+
+    @torch.no_grad()
+    def _nearest_shapes(
+        self, masks: torch.Tensor, labels: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, k, 28, 28) shapes nearest to binary masks (N, 28, 28), and (N,) bool: there are."""
+        latents, known = self.codebook.nearest(self.auto_encoder.encode(masks), labels, k)
+        shapes = self.auto_encoder.decode(latents.flatten(0, 1)).view(-1, k, SIDE, SIDE)
+        return torch.where(known[:, None, None, None], shapes, 0.0), known
+
+    def _priors(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(N, K, 14, 14) nearest shapes of the coarse masks."""
+        if not self.codebook.built:
+            return logits.new_zeros((len(logits), self.config.priors, _POOLED, _POOLED))
+        shapes, _ = self._nearest_shapes(logits > 0, labels, self.config.priors)
+        return F.avg_pool2d(shapes, 2)
+
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Losses of all looks, of the matching of features, the second class and the prior.
+
+        The refined masks count by how well the mask that they attend to was found, RoI by RoI.
+        """
+        x = self.roi_features(features, rois.boxes, batch)
+        labels = rois.labels
+        found = self._look(x, labels)
+        whole, seen = rois.amodal(SIDE), rois.visible(SIDE)
+        losses = {
+            "amodal": mask_loss(found.coarse_amodal.logits, whole),
+            "visible": mask_loss(found.coarse_visible.logits, seen),
+        }
+        if self.config.refinement != COARSE:
+            weight = mask_ious(found.coarse_amodal.logits > 0, whole > 0)
+            losses["visible_refined"] = weighted_mask_loss(found.visible.logits, seen, weight)
+            if found.amodal is not found.coarse_amodal:
+                weight = mask_ious(found.coarse_visible.logits > 0, seen > 0)
+                losses["amodal_refined"] = weighted_mask_loss(found.amodal.logits, whole, weight)
+            losses |= self._guided_losses(x, rois, found, whole, seen)
+        if self.config.reclassification:
+            losses["visible_class"] = self._class_loss(x, rois, found.visible.logits, seen)
+        if self._has_prior and not self.codebook.built:
+            shapes, _ = self._shapes(rois, found.amodal.logits > 0, whole > 0)
+            losses["auto_encoder"] = self.auto_encoder.loss(shapes)
+        return losses
+
+    def _guided_losses(
+        self,
+        x: torch.Tensor,
+        rois: PositiveRois,
+        found: _Masks,
+        whole: torch.Tensor,
+        seen: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Losses under attention to the true masks; the coarse features follow those features.
+
+        Where only the visible mask is refined, the amodal one attends to nothing and has none.
+        """
+        labels, weight = rois.labels, self.config.guided_weight
+        visible = self.visible_head(x * rois.amodal(_POOLED)[:, None], labels)
+        losses = {"visible_guided": weight * mask_loss(visible.logits, seen)}
+        pairs = [(found.coarse_visible, visible)]
+        if self.config.refinement == CROSS:
+            attended = x * rois.visible(_POOLED)[:, None]
+            amodal = self._look_at_whole(attended, labels, found.priors)
+            losses["amodal_guided"] = weight * mask_loss(amodal.logits, whole)
+            pairs.append((found.coarse_amodal, amodal))
+        if self.config.feature_matching:
+            inner, outer = self.config.matching_weights
+            parts = [
+                inner * feature_distance(coarse.inner, guided.inner)
+                + outer * feature_distance(coarse.outer, guided.outer)
+                for coarse, guided in pairs
+            ]
+            losses["matching"] = torch.stack(parts).sum()
+        return losses
+
+    def _class_loss(
+        self, x: torch.Tensor, rois: PositiveRois, logits: torch.Tensor, seen: torch.Tensor
+    ) -> torch.Tensor:
+        """Cross entropy of the second class, weighted by the visible mask's IoU; see the paper."""
+        labels, config = rois.labels, self.config
+        guided = self.reclassifier(x * rois.visible(_POOLED)[:, None]).float()
+        guesses = self._second_class(x, logits).float()
+        if not len(labels):
+            return guided.sum() + guesses.sum()
+        weight = mask_ious(logits > 0, seen > 0)
+        own = (weight * F.cross_entropy(guesses, labels, reduction="none")).mean()
+        told = F.cross_entropy(guided, labels)
+        return config.reclassification_weight * (own + config.reclassification_guided_weight * told)
+
+    def _second_class(self, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """(N, C) logits of what shows in the visible masks."""
+        attention = F.avg_pool2d(visible.detach()[:, None], 2)
+        classes: torch.Tensor = self.reclassifier(x * attention)
+        return classes
+
+    def _shapes(
+        self, rois: PositiveRois, masks: torch.Tensor, truth: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks (M, 28, 28) of 0 and 1 that the prior is made from, and their (M,) class ids.
+
+        The true masks in the true boxes; of RoIs whose box and mask are nearly right, the mask and
+        the true one in that box.
+
+        Args:
+            rois: boxes with their objects.
+            masks: (P, 28, 28) bool, found in the boxes.
+            truth: (P, 28, 28) bool, true in the boxes.
+        """
+        objects = rois.objects
+        every = [torch.arange(len(t), device=t.labels.device) for t in objects]
+        ideal = PositiveRois([t.boxes for t in objects], objects, every)
+        shapes, labels = [ideal.amodal(SIDE)], [ideal.labels]
+        if self.config.prior_iou < 1 and len(rois):
+            overlaps = [
+                box_iou(b, t.boxes)[torch.arange(len(b), device=b.device), m]
+                for b, t, m in zip(rois.boxes, objects, rois.matched, strict=True)
+            ]
+            good = torch.cat(overlaps) > _CLOSE_BOX
+            good &= mask_ious(masks, truth) > self.config.prior_iou
+            shapes += [masks[good].float(), truth[good].float()]
+            labels += [rois.labels[good]] * 2
+        return torch.cat(shapes), torch.cat(labels)
+
+    def masks(
+        self,
+        features: Features,
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        batch: Batch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refined logits in the channel of the predicted class."""
+        ids = torch.cat(labels)
+        x = self.roi_features(features, boxes, batch)
+        looks = [
+            self._look(part, some)
+            for part, some in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
+        ]
+        return (
+            torch.cat([look.amodal.logits for look in looks]),
+            torch.cat([look.visible.logits for look in looks]),
+        )
+
+    def detect(self, batch: Batch) -> list[Found]:
+        """Detections; with a rescorer every candidate gets its masks and new score before NMS.
+
+        A candidate's masks belong to its own box and class, so those of the candidates that NMS
+        leaves are the final ones.
+        """
+        if not (self.config.reclassification or self.config.prior_rescoring):
+            return super().detect(batch)
+        features, boxes, scores, labels = self._candidates(batch)
+        ids, old = torch.cat(labels), torch.cat(scores)
+        x = self.roi_features(features, boxes, batch)
+        parts = []
+        rows = (x.split(_AT_ONCE), ids.split(_AT_ONCE), old.split(_AT_ONCE))
+        for some, kinds, score in zip(*rows, strict=True):
+            look = self._look(some, kinds)
+            new = self._rescored(some, kinds, score, look)
+            parts.append((new, look.amodal.logits, look.visible.logits))
+        new, amodal, visible = (torch.cat(p) for p in zip(*parts, strict=True))
+        counts = [len(b) for b in boxes]
+        found = []
+        per_image = (boxes, new.split(counts), labels, amodal.split(counts), visible.split(counts))
+        for n, (box, score, label, whole, seen) in enumerate(zip(*per_image, strict=True)):
+            sure = score >= self.config.min_score
+            own = [v[sure] for v in (box, score, label, whole, seen)]
+            keep = batched_nms(own[0], own[1], own[2], self.config.nms)[: self.config.max_instances]
+            box, score, label, whole, seen = (v[keep] for v in own)
+            depth = None if batch.depth is None else batch.depth[n]
+            depths = instance_depths(depth, box, seen)
+            found.append(Found(box, score, label, whole, seen, depths))
+        return found
+
+    def _candidates(
+        self, batch: Batch
+    ) -> tuple[Features, list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Features; boxes, scores and class ids of each image's box and class pairs before NMS."""
+        features = self.backbone(batch.inputs(self.config.lidar))
+        proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
+        logits, deltas = self.heads.box_predictor(pooled)
+        counts = [len(p) for p in proposals]
+        every = self.heads.box_coder.decode(deltas.float(), proposals).split(counts)
+        likely = logits.float().softmax(-1).split(counts)
+        boxes, scores, labels = [], [], []
+        for box, score, size in zip(every, likely, batch.sizes, strict=True):
+            box = clip_boxes_to_image(box, size)[:, 1:].reshape(-1, 4)
+            label = torch.arange(score.shape[1] - 1, device=box.device).repeat(len(score))
+            score = score[:, 1:].reshape(-1)
+            keep = (score > self.config.min_score).nonzero()[:, 0]
+            keep = keep[remove_small_boxes(box[keep], 1e-2)]
+            keep = keep[score[keep].topk(min(len(keep), self.config.candidates)).indices]
+            boxes.append(box[keep])
+            scores.append(score[keep])
+            labels.append(label[keep])
+        return features, boxes, scores, labels
+
+    def _rescored(
+        self, x: torch.Tensor, labels: torch.Tensor, scores: torch.Tensor, look: _Masks
+    ) -> torch.Tensor:
+        """(N,) geometric mean of the scores and of what the rescorers say."""
+        factors = []
+        if self.config.reclassification:
+            likely = self._second_class(x, look.visible.logits).float().softmax(-1)
+            own = likely[torch.arange(len(labels), device=labels.device), labels]
+            factors.append(_SURE + (1 - _SURE) * own)
+        if self.config.prior_rescoring and self.codebook.built:
+            masks = look.amodal.logits > 0
+            shapes, known = self._nearest_shapes(masks, labels, 1)
+            wrong = (masks != (shapes[:, 0] > 0.5)).float().flatten(1).mean(1)
+            alike = prior_factor(wrong, self.config.rescoring_alpha)
+            factors.append(torch.where(known, alike, 1.0))
+        for factor in factors:
+            scores = scores * factor
+        return scores ** (1 / (1 + len(factors)))
+
+    @torch.no_grad()
+    def build_codebook(
+        self,
+        batches: Iterable[Batch],
+        seed: int = 0,
+        progress: Callable[[int], None] = lambda frames: None,
+    ) -> list[int]:
+        """Fill the codebook in one pass over the training set, with the trained auto-encoder.
+
+        Args:
+            batches: with targets, without augmentation, on any device.
+            seed: of k-means.
+            progress: called with the number of frames that are done.
+
+        Returns:
+            the number of centres of each class.
+
+        Raises:
+            InputError: the model has no shape prior, or there is no object in the batches.
+        """
+        if not self._has_prior:
+            raise InputError(
+                "the model has no shape prior",
+                "model configuration",
+                "set prior_refinement or prior_rescoring",
+            )
+        was_training = self.training
+        self.eval()
+        self.codebook.clear()  # predictions are those of the first run, whatever was there
+        masks = MaskCollection(len(self.classes))
+        done = 0
+        for given in batches:
+            batch = given.to(self.device)
+            masks.add(*self._seen_shapes(batch))
+            done += len(batch)
+            progress(done)
+        latents = masks.latents(self.auto_encoder, self.config.centres, seed)
+        self.train(was_training)
+        if not latents:
+            raise InputError("no object with a mask", "training data", "give annotated frames")
+        self.codebook.fill(latents)
+        counts: list[int] = self.codebook.counts.tolist()
+        return counts
+
+    def _seen_shapes(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The masks of a batch that a codebook is made from, and their class ids."""
+        assert batch.targets is not None, "a codebook needs targets"
+        wanted = [t.select(~t.ignore) for t in batch.targets]
+        if self.config.prior_iou < 1:
+            hits = [_hits(f, t) for f, t in zip(self.detect(batch), wanted, strict=True)]
+        else:
+            nothing = batch.images.new_zeros((0, SIDE, SIDE), dtype=torch.bool)
+            hits = [(t.boxes[:0], t.labels[:0], nothing) for t in wanted]
+        boxes, matched, masks = (list(parts) for parts in zip(*hits, strict=True))
+        rois = PositiveRois(boxes, wanted, matched)
+        return self._shapes(rois, torch.cat(masks), rois.amodal(SIDE) > 0)
+
+
+def _hits(found: Found, truth: Targets) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Boxes (M, 4) close to an object of their class, the object (M,), the masks (M, S, S)."""
+    overlap = box_iou(found.boxes, truth.boxes)
+    overlap = overlap * (found.labels[:, None] == truth.labels)
+    row, column = (overlap > _CLOSE_BOX).nonzero(as_tuple=True)
+    return found.boxes[row], column, found.amodal[row] > 0
+
+
+def _check(config: VrspConfig) -> None:
+    """Refuse settings that exclude each other."""
+
+    def refuse(what: str, cure: str) -> None:
+        raise InputError(what, "model configuration", cure)
+
+    if config.refinement not in (COARSE, VISIBLE, CROSS):
+        refuse(f"refinement '{config.refinement}'", f"choose {COARSE}, {VISIBLE} or {CROSS}")
+    needing = ("feature_matching", "reclassification", "prior_refinement")
+    if config.refinement == COARSE and (on := [n for n in needing if getattr(config, n)]):
+        refuse(
+            f"{', '.join(on)} without refined masks", "turn them off, or set refinement to cross"
+        )
+    if config.rescoring_alpha <= 1:
+        refuse(f"rescoring_alpha {config.rescoring_alpha}", "take more than 1, such as 2")
+    if min(config.priors, config.centres) < 1:
+        refuse("no priors or no centres", "turn the priors off by prior_refinement: false")
+
+
+def _attended(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Features (N, C, 14, 14) weighted by a mask given as logits (N, 28, 28)."""
+    return x * F.avg_pool2d(logits[:, None], 2).sigmoid()
+
+
+def mask_ious(masks: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """(N,) float32 IoU of masks (N, S, S) bool, one by one; 1 where both are empty."""
+    shared = (masks & truth).flatten(1).sum(1).float()
+    union = (masks | truth).flatten(1).sum(1).float()
+    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
+
+
+def weighted_mask_loss(
+    logits: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Mean over RoIs of each one's weight (N,) times its mean binary cross entropy."""
+    if not len(logits):
+        return logits.sum()
+    each = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
+    return (weight * each.flatten(1).mean(1)).mean()
+
+
+def feature_distance(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean over RoIs of 1 - cosine of two features (N, ...); only the first gets a gradient."""
+    if not len(features):
+        return features.sum()
+    cosine = F.cosine_similarity(
+        features.flatten(1).float(), wanted.detach().flatten(1).float(), dim=1
+    )
+    return (1 - cosine).mean()
+
+
+def prior_factor(wrong: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Factor of a score by the share of cells in which mask and nearest shape differ."""
+    return torch.log(alpha - wrong).clamp(min=0) / torch.log(wrong.new_tensor(alpha))

@@ -1,0 +1,454 @@
+"""VRSP-Net: every flag trains, priors come from the codebook, the original's defects are absent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_models_shared import frame, truth
+from torchvision.ops import box_iou
+
+from amodal_core.errors import InputError
+from amodal_core.models import registry
+from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.layers.two_stage import PositiveRois
+from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollection, turns
+from amodal_core.models.vrsp import (
+    Vrsp,
+    VrspConfig,
+    feature_distance,
+    mask_ious,
+    prior_factor,
+    weighted_mask_loss,
+)
+
+SIZE = (64, 96)
+SMALL = {
+    "classes": ("car", "pedestrian"), "backbone": "resnet18", "norm": "group", "frozen_stages": 0,
+    "samples": 8, "proposals": 6, "proposals_train": 20, "max_instances": 6, "min_score": 0.0,
+    "reclassification_hidden": 8, "centres": 32, "priors": 4, "encoder_convolutions": 3,
+}  # fmt: skip
+PLAIN = {"reclassification": False, "prior_refinement": False, "prior_rescoring": False,
+         "feature_matching": False}  # fmt: skip
+BOXES = [(6, 8, 50, 50), (40, 20, 80, 60)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def vrsp(**changes):
+    return Vrsp(VrspConfig(**(SMALL | changes)))
+
+
+def batch(*boxes, size=SIZE):
+    frames = [frame(*size, seed=n) for n in range(len(boxes))]
+    return make_batch(frames, [targets_of(truth(size, b)) for b in boxes])
+
+
+def finite(losses):
+    return all(torch.isfinite(v) for v in losses.values())
+
+
+def shapes(n=40, draw=None):
+    """Ellipses of many forms, (n, 28, 28) of 0 and 1."""
+    draw = draw or np.random.default_rng(0)
+    y, x = np.mgrid[:28, :28] + 0.5
+    made = []
+    for _ in range(n):
+        cx, cy = draw.uniform(8, 20, 2)
+        a, b = draw.uniform(3, 12, 2)
+        made.append(((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 < 1)
+    return torch.from_numpy(np.array(made)).float()
+
+
+def with_codebook(model, n=6):
+    """Some shapes for the first class, fewer than there are priors for the second."""
+    made = shapes(n + 2)
+    with torch.no_grad():
+        latents = model.auto_encoder.encode(made).numpy()
+    model.codebook.fill({0: latents[:n], 1: latents[n:]})
+    return model
+
+
+# Training
+
+
+def test_every_weight_is_trained_before_there_is_a_codebook():
+    model = vrsp().train()
+    losses = model.losses(batch(BOXES))
+    assert set(losses) >= {
+        "amodal", "visible", "amodal_refined", "visible_refined", "amodal_guided",
+        "visible_guided", "matching", "visible_class", "auto_encoder",
+    }  # fmt: skip
+    assert finite(losses)
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    # Without a codebook the priors are empty.
+    assert not model.prior_fusion.weight.grad[:, 256:].any()
+
+
+def test_with_a_codebook_the_auto_encoder_rests_and_the_priors_are_learned():
+    model = with_codebook(vrsp().train())
+    losses = model.losses(batch(BOXES))
+    assert "auto_encoder" not in losses
+    sum(losses.values()).backward()
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still
+    assert all(n.startswith("auto_encoder.") for n in still)
+    assert model.prior_fusion.weight.grad[:, 256:].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [
+        ({"refinement": "visible"}, {"amodal_guided"}),
+        ({"refinement": "visible", "prior_refinement": False}, {"amodal_guided", "amodal_refined"}),
+        (PLAIN | {"refinement": "coarse"}, {"amodal_refined", "visible_refined", "matching"}),
+        ({"feature_matching": False}, {"matching"}),
+        ({"reclassification": False}, {"visible_class"}),
+        ({"prior_refinement": False, "prior_rescoring": False}, {"auto_encoder"}),
+    ],
+)
+def test_every_version_trains_and_infers_the_one_whose_amodal_masks_are_coarse_too(changes, absent):
+    model = vrsp(**changes).train()
+    losses = model.losses(batch(BOXES))
+    assert finite(losses)
+    assert not absent & set(losses)
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    (found,) = model.infer([frame(*SIZE)])
+    assert len(found) > 0
+
+
+@pytest.mark.parametrize("boxes", [[], [(5, 5, 6, 6)], [(0, 0, 96, 64)]])
+@pytest.mark.parametrize("built", [False, True])
+def test_no_objects_one_pixel_and_the_whole_image_give_finite_losses(boxes, built):
+    model = vrsp().train()
+    if built:
+        with_codebook(model)
+    for some in (batch(boxes, BOXES), batch(boxes)):
+        losses = model.losses(some)
+        assert finite(losses)
+        sum(losses.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_no_detections_give_empty_instances():
+    (result,) = with_codebook(vrsp(min_score=1.1)).infer([frame(*SIZE)])
+    assert len(result.numpy()) == 0
+
+
+@pytest.mark.parametrize("changes", [{}, PLAIN])
+def test_batched_and_single_inference_agree(changes):
+    model = vrsp(**changes)
+    if not changes:
+        with_codebook(model)
+    frames = [frame(*SIZE, seed=n) for n in range(3)]
+    together = [r.numpy() for r in model.infer(frames)]
+    for one, expected in zip(frames, together, strict=True):
+        alone = model.infer([one])[0].numpy()
+        np.testing.assert_allclose(alone.scores, expected.scores, atol=1e-4)
+        np.testing.assert_allclose(alone.amodal_boxes, expected.amodal_boxes, atol=1e-2)
+        ious = alone.amodal.iou(expected.amodal).diagonal()
+        assert (ious[alone.amodal.areas() > 0] > 0.99).all()
+
+
+def test_a_training_step_lowers_the_losses_of_all_masks():
+    model = vrsp(reclassification_guided_weight=1.0).train()
+    some = batch(BOXES)
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    names = ("amodal", "visible", "amodal_guided", "visible_guided", "auto_encoder")
+    first = last = {}
+    for step in range(6):
+        torch.manual_seed(1)  # the same RoIs are drawn
+        losses = model.losses(some)
+        last = {n: losses[n].item() for n in names}
+        first = first or last
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    assert all(last[n] < first[n] for n in names)
+
+
+def test_settings_that_exclude_each_other_are_named():
+    with pytest.raises(InputError, match="feature_matching, reclassification, prior_refinement"):
+        vrsp(refinement="coarse")
+    with pytest.raises(InputError, match="refinement 'both'"):
+        vrsp(refinement="both")
+    with pytest.raises(InputError, match="rescoring_alpha"):
+        vrsp(rescoring_alpha=1.0)
+    with pytest.raises(InputError, match="4 convolutions"):
+        vrsp(encoder_convolutions=4)
+
+
+# Defects of the original
+
+
+def test_visible_masks_are_learned_from_visible_truth_not_from_the_amodal_outline():
+    targets = targets_of(truth(SIZE, [(10, 10, 50, 50)]))
+    targets.visible[0, :, 30:] = False
+    some = make_batch([frame(*SIZE)], [targets])
+    model = vrsp(**PLAIN).eval()
+    rois = PositiveRois([torch.tensor([[10.0, 10, 50, 50]])], some.targets, [torch.tensor([0])])
+    # Heads that see the left half: perfect for the visible mask, half wrong for the amodal one.
+    half = torch.full((1, 28, 28), -20.0)
+    half[:, :, :14] = 20.0
+    look = model._look(torch.zeros(1, 256, 14, 14), torch.tensor([0]))
+    for one in (look.coarse_amodal, look.coarse_visible):
+        one.logits = half
+    model._look = lambda *_: look
+    features = model.backbone(some.inputs(True))
+    losses = model.mask_losses(features, rois, some)
+    assert losses["visible"] < 1e-6
+    assert losses["amodal"] == pytest.approx(10.0, abs=0.1)
+
+
+def test_refined_masks_count_by_the_iou_of_their_own_image_and_their_own_class():
+    """Two images, two RoIs, two classes: each weight is that RoI's, in its class's channel."""
+    truths = torch.zeros(2, 28, 28)
+    truths[0, :, :14] = 1
+    truths[1] = 1
+    found = torch.stack([truths[0] > 0, torch.zeros(28, 28, dtype=torch.bool)])
+    weights = mask_ious(found, truths > 0)
+    assert weights.tolist() == [1.0, 0.0]
+    logits = torch.zeros(2, 28, 28)
+    loss = weighted_mask_loss(logits, truths, weights)
+    assert loss == pytest.approx(np.log(2) / 2, rel=1e-5)
+    assert mask_ious(torch.zeros(1, 4, 4) > 0, torch.zeros(1, 4, 4) > 0).item() == 1.0
+
+
+def test_a_head_answers_in_the_channel_of_the_class_that_is_asked():
+    head = vrsp(**PLAIN).amodal_head
+    x = torch.randn(3, 256, 14, 14)
+    labels = torch.tensor([1, 0, 1])
+    look = head(x, labels)
+    every = torch.nn.functional.conv2d(look.outer, head.weight[:, :, None, None], head.bias)
+    assert torch.allclose(look.logits, every[torch.arange(3), labels], atol=1e-5)
+    look.logits[0].sum().backward()
+    assert head.weight.grad[1].any()
+    assert not head.weight.grad[0].any()
+
+
+def test_priors_are_looked_up_by_binary_masks_whatever_the_size_of_the_logits():
+    model = with_codebook(vrsp()).eval()
+    mask = shapes(1)
+    logits = (mask - 0.5) * torch.rand(1, 28, 28) * 3
+    label = torch.tensor([0])
+    weak, strong = model._priors(logits * 0.01, label), model._priors(logits * 100, label)
+    assert torch.equal(weak, strong)
+    with torch.no_grad():
+        latent, _ = model.codebook.nearest(model.auto_encoder.encode(mask), label, 4)
+        wanted = model.auto_encoder.decode(latent[0])
+    assert torch.allclose(strong[0], torch.nn.functional.avg_pool2d(wanted[:, None], 2)[:, 0])
+
+
+@pytest.mark.parametrize("count", [1, 7, 80])
+def test_heads_and_codebook_have_as_many_classes_as_the_data(count):
+    names = tuple(f"class {n}" for n in range(count))
+    model = vrsp(classes=names, centres=2)
+    assert len(model.amodal_head.bias) == len(model.visible_head.bias) == count
+    assert len(model.codebook.counts) == model.reclassifier[-1].out_features == count
+
+
+# Attention
+
+
+def test_each_refined_look_attends_to_what_the_other_head_saw():
+    model = vrsp(prior_refinement=False).eval()
+    x, label = torch.rand(1, 256, 14, 14), torch.tensor([0])
+    inputs = {}
+
+    def record(head, given):
+        inputs.setdefault(head, []).append(given[0])
+
+    for head in (model.amodal_head, model.visible_head):
+        head.register_forward_pre_hook(record)
+    with torch.no_grad():
+        look = model._look(x, label)
+    pool = torch.nn.functional.avg_pool2d
+    by_amodal = pool(look.coarse_amodal.logits, 2).sigmoid()
+    by_visible = pool(look.visible.logits, 2).sigmoid()
+    assert torch.allclose(inputs[model.visible_head][1], x * by_amodal[:, None])
+    assert torch.allclose(inputs[model.amodal_head][1], x * by_visible[:, None])
+
+
+def test_feature_matching_pulls_the_coarse_features_to_the_guided_ones_not_back():
+    coarse = torch.randn(2, 3, 4, 4, requires_grad=True)
+    guided = torch.randn(2, 3, 4, 4, requires_grad=True)
+    feature_distance(coarse, guided).backward()
+    assert coarse.grad.any()
+    assert guided.grad is None
+    assert feature_distance(coarse, 3 * coarse) == pytest.approx(0.0, abs=1e-6)
+    assert feature_distance(coarse, -coarse) == pytest.approx(2.0, abs=1e-6)
+
+
+# Auto-encoder and codebook
+
+
+@pytest.mark.parametrize(("convolutions", "width"), [(2, 392), (3, 128)])
+def test_the_auto_encoder_learns_to_return_masks(convolutions, width):
+    auto_encoder = MaskAutoEncoder(convolutions)
+    masks = shapes(64)
+    assert auto_encoder.encode(masks).shape == (64, width)
+    optimizer = torch.optim.Adam(auto_encoder.parameters(), 0.01)
+    for _ in range(120):
+        optimizer.zero_grad()
+        auto_encoder.loss(masks).backward()
+        optimizer.step()
+    with torch.no_grad():
+        back = auto_encoder.decode(auto_encoder.encode(masks)) > 0.5
+    assert mask_ious(back, masks > 0).mean() > 0.8
+    assert auto_encoder.decode(torch.zeros(0, width)).shape == (0, 28, 28)
+
+
+def test_nearest_shapes_are_those_of_a_slow_search_within_the_class():
+    codebook = Codebook(3, 20, 16)
+    draw = np.random.default_rng(0)
+    latents = {0: draw.normal(size=(20, 16)), 1: draw.normal(size=(3, 16))}
+    codebook.fill({k: v.astype(np.float32) for k, v in latents.items()})
+    queries = draw.normal(size=(50, 16)).astype(np.float32)
+    labels = draw.integers(0, 3, 50)
+    found, known = codebook.nearest(torch.from_numpy(queries), torch.from_numpy(labels), 5)
+    assert found.shape == (50, 5, 16)
+    for query, label, rows, is_known in zip(queries, labels, found, known, strict=True):
+        assert bool(is_known) == (label != 2)
+        if label == 2:
+            assert not rows.any()
+            continue
+        own = latents[label]
+        order = sorted(range(len(own)), key=lambda m: ((own[m] - query) ** 2).sum())[:5]
+        order = [order[k % len(order)] for k in range(5)]
+        np.testing.assert_allclose(rows.numpy(), own[order], rtol=1e-5)
+
+
+def test_a_codebook_keeps_few_masks_in_all_turns_and_thins_many_by_k_means():
+    auto_encoder = MaskAutoEncoder(3)
+    half = torch.zeros(28, 28)
+    half[:9, :20] = 1  # eight different turns
+    masks = MaskCollection(3)
+    masks.add(torch.stack([half, half, torch.zeros(28, 28)]), torch.tensor([1, 1, 2]))
+    few = masks.latents(auto_encoder, 1024)
+    assert {k: v.shape for k, v in few.items()} == {1: (8, 128)}
+    with torch.no_grad():
+        for turned in turns(half.numpy()[None]):
+            latent = auto_encoder.encode(torch.from_numpy(turned.copy())[None]).numpy()
+            assert np.abs(few[1] - latent).max(1).min() < 1e-6
+    masks.add(shapes(30), torch.ones(30, dtype=torch.int64))
+    many = masks.latents(auto_encoder, 10)[1]
+    assert many.shape == (10, 128)
+    assert np.array_equal(many, masks.latents(auto_encoder, 10)[1])
+    with torch.no_grad():
+        every = auto_encoder.encode(torch.from_numpy(turns(shapes(30).numpy()))).numpy()
+    spread = ((every - every.mean(0)) ** 2).sum(1).mean()
+    left = ((every[:, None] - many[None]) ** 2).sum(2).min(1).mean()
+    assert left < 0.5 * spread
+
+
+def test_a_codebook_built_from_frames_travels_in_the_checkpoint(tmp_path):
+    model = vrsp(prior_iou=1.0)
+    assert model.build_codebook([batch(BOXES, []), batch([])]) == [1, 1]  # squares stay squares
+    assert model.codebook.built
+    path = tmp_path / "vrsp.safetensors"
+    save_checkpoint(path, model, CheckpointInfo("vrsp", model.config_json(), model.classes))
+    again = registry.create("vrsp", checkpoint=str(path))
+    assert torch.equal(again.codebook.centres, model.codebook.centres)
+    assert torch.equal(again.codebook.counts, model.codebook.counts)
+    one = frame(*SIZE)
+    ours, theirs = model.infer([one])[0].numpy(), again.infer([one])[0].numpy()
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+    # One without a codebook has the same tensors, so that the second run begins with either.
+    assert {k: v.shape for k, v in vrsp().state_dict().items()} == {
+        k: v.shape for k, v in again.state_dict().items()
+    }
+
+
+def test_a_codebook_also_takes_predictions_that_are_nearly_right_and_truth_in_their_boxes():
+    model = vrsp().eval()
+    some = batch([(10, 10, 50, 50)])
+    objects = some.targets
+    boxes = torch.tensor([[10.0, 10, 50, 54], [10, 10, 50, 50], [10, 10, 50, 80]])
+    rois = PositiveRois([boxes], objects, [torch.zeros(3, dtype=torch.int64)])
+    inside = rois.amodal(28) > 0
+    found = inside.clone()
+    found[1, :14] = False  # a good box with a bad mask; the third has a bad box
+    taken, labels = model._shapes(rois, found, inside)
+    assert len(taken) == len(labels) == 3  # the truth, one prediction, the truth in its box
+    assert taken[0].all()
+    assert torch.equal(taken[1] > 0, inside[0])
+    sure = vrsp(prior_iou=1.0)._shapes(rois, found, inside)[0]
+    assert len(sure) == 1
+
+
+def test_a_model_without_priors_or_data_without_objects_builds_no_codebook():
+    with pytest.raises(InputError, match="no shape prior"):
+        vrsp(**PLAIN).build_codebook([batch(BOXES)])
+    with pytest.raises(InputError, match="no object"):
+        vrsp().build_codebook([batch([])])
+
+
+# Scores
+
+
+def test_rescoring_is_the_geometric_mean_of_score_class_and_likeness():
+    model = with_codebook(vrsp()).eval()
+    x, labels = torch.rand(4, 256, 14, 14), torch.tensor([0, 1, 0, 1])
+    scores = torch.tensor([0.9, 0.5, 0.1, 0.7])
+    with torch.no_grad():
+        look = model._look(x, labels)
+        new = model._rescored(x, labels, scores, look)
+        pool = torch.nn.functional.avg_pool2d(look.visible.logits[:, None], 2)
+        p = model.reclassifier(x * pool).softmax(-1)[torch.arange(4), labels]
+        mask = look.amodal.logits > 0
+        latents, _ = model.codebook.nearest(model.auto_encoder.encode(mask), labels, 1)
+        prior = model.auto_encoder.decode(latents[:, 0]) > 0.5
+    d = (mask ^ prior).float().mean((1, 2))
+    expected = scores * (0.6 + 0.4 * p) * torch.relu(torch.log(2 - d) / np.log(2))
+    assert torch.allclose(new, expected ** (1 / 3), atol=1e-6)
+
+
+def test_likeness_keeps_all_of_a_score_or_nothing():
+    wrong = torch.tensor([0.0, 1.0])
+    assert prior_factor(wrong, 2.0).tolist() == [1.0, 0.0]
+    assert prior_factor(wrong, 3.0)[1] == pytest.approx(np.log(2) / np.log(3))
+
+
+def test_a_class_without_shapes_keeps_its_score():
+    model = vrsp(reclassification=False).eval()
+    model.codebook.fill({0: np.zeros((1, 128), np.float32)})
+    x, labels = torch.rand(1, 256, 14, 14), torch.tensor([1])
+    with torch.no_grad():
+        new = model._rescored(x, labels, torch.tensor([0.25]), model._look(x, labels))
+    assert new.item() == pytest.approx(0.5)
+
+
+def test_scores_change_before_overlapping_candidates_suppress_each_other():
+    """Of two boxes on each other the one stays that wins after rescoring."""
+    model = vrsp(nms=0.3).eval()
+    some = batch(BOXES)
+    near = torch.tensor([[6.0, 8, 50, 50], [7, 8, 50, 50]])
+    assert box_iou(near[:1], near[1:]).item() > 0.9
+    features = model.backbone(some.inputs(True))
+    model._candidates = lambda _: (
+        features, [near], [torch.tensor([0.9, 0.2])], [torch.zeros(2, dtype=torch.int64)],
+    )  # fmt: skip
+    model._rescored = lambda *_: torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        (found,) = model.detect(some)
+    assert found.scores.tolist() == pytest.approx([0.8])
+    assert found.boxes.tolist() == near[1:].tolist()
+
+
+def test_candidates_are_those_of_the_trunk_before_its_suppression():
+    model = vrsp(**PLAIN, nms=1.0, max_instances=100).eval()
+    some = batch(BOXES, BOXES)
+    with torch.no_grad():
+        _, boxes, scores, labels = model._candidates(some)
+        for n, found in enumerate(model.detect(some)):
+            order = scores[n].argsort(descending=True)
+            assert torch.allclose(found.scores, scores[n][order], atol=1e-6)
+            assert torch.allclose(found.boxes, boxes[n][order], atol=1e-4)
+            assert torch.equal(found.labels, labels[n][order])
