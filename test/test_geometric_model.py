@@ -35,6 +35,12 @@ def truck(x, y):
     return [body, *wheels]
 
 
+def sign(x, y):
+    board = standing(x, y, 0.1, 2.2, 1.2)
+    board[2] += 1.5
+    return board
+
+
 def cyclist(x, y, yaw):
     return [standing(x, y, 1.75, 0.1, 1.0, yaw), standing(x, y, 0.35, 0.45, 1.75, yaw)]
 
@@ -199,8 +205,11 @@ def test_a_body_that_reaches_the_ground_is_a_vehicle_where_it_stands_free(model,
         [standing(20, 0, 0.3, 30, 4)],
         [standing(15, 2, 0.15, 0.15, 4)],
         [standing(10, 0, 1, 1, 0.2)],
+        [standing(14, 0, 0.1, 5, 1.3)],
+        [standing(14, 4, 5, 0.1, 2.4)],
+        [sign(12, 3)],
     ],
-    ids=["empty road", "behind the camera", "wall", "pole", "kerb"],
+    ids=["empty road", "behind", "wall", "pole", "kerb", "fence", "hoarding", "traffic sign"],
 )
 def test_what_is_no_object_in_view_gives_none(model, boxes):
     found = seen(model, boxes)
@@ -277,6 +286,14 @@ def test_the_image_tells_the_height_of_what_is_taller_than_the_scan(model):
     top = tall[2] + tall[5] / 2
     assert len(with_image) == 1
     assert with_image.boxes3d[0, 2] + with_image.boxes3d[0, 5] / 2 == pytest.approx(top, abs=0.2)
+
+
+def test_a_wall_between_two_parked_cars_is_no_third_one(model):
+    wall = standing(12, 9, 20, 0.3, 4)
+    cars = [standing(x, 5, 4.4, 1.8, 1.5) for x in (7, 14.5)]
+    found = seen(model, [wall, *cars])
+    assert [model.classes[k] for k in found.class_ids] == ["car", "car"]
+    assert np.abs(np.sort(found.boxes3d[:, 0]) - (7, 14.5)).max() < 0.6
 
 
 def kitti_frames(drive):

@@ -154,6 +154,10 @@ def _join(
     """Both as one truck, if they make one no wider than the narrower of them allows."""
     index = np.concatenate([a.index, b.index])
     evidence = Evidence(
+        # Which ends are the whole's is not known: as little is its own as of the parts.
+        hidden_left=max(a.evidence.hidden_left, b.evidence.hidden_left),
+        hidden_right=max(a.evidence.hidden_right, b.evidence.hidden_right),
+        touching=max(a.evidence.touching, b.evidence.touching),
         cut_above=max(a.evidence.cut_above, b.evidence.cut_above),
         smooth=float(
             np.average((a.evidence.smooth, b.evidence.smooth), weights=(len(a.index), len(b.index)))

@@ -52,6 +52,15 @@ _SMOOTH = 0.52
 """Share of smooth returns that tells bodywork (0.7 and more) from foliage (0.2 to 0.45)."""
 
 
+_FLAT = 0.15
+"""Metres; the faces of vehicles are deeper, with bumpers, lamps and wheels."""
+
+_FLOATING = 1.0
+"""Metres above the ground: what has no return below, and nothing before it, is no vehicle."""
+
+_ROUGHEST_TRUCK = 0.42
+"""Metres off its rectangle's edges; a body has flat sides even where glass shows its inside."""
+
 _WALL = 0.85
 """Share of a side that reaches the ground: trucks stand on wheels (0.4 to 0.8), walls do not."""
 
@@ -185,7 +194,9 @@ def _classify(
         # A flat piece between a nearer thing and the scan's upper end is more often a wall.
         hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.5
         piece = cut and hidden and (length < 2.2 or width < 0.5)
-        fits = top > 1.7 and length > 1.5 and width < 3.2 and stands
+        panel = width < _FLAT and length > 3.0
+        fits = top > 1.7 and length > 1.5 and width < 3.2 and stands and not panel
+        fits = fits and r.error < _ROUGHEST_TRUCK
         if hemmed_in or piece or not fits:
             return None
         if _stands_free(length, width, evidence):
@@ -195,6 +206,13 @@ def _classify(
         over = cut and grounded < 0.1 and evidence.hidden_left + evidence.hidden_right > 1.0
         return "truck" if grounded < _WALL and not over else None
     if top > 0.8 and 1.2 < length < 5.8 and width < 2.4:
+        # Sides of cars are rounded: what is as flat as a board is one, or a wall beyond a gap.
+        board = width < _FLAT and length > 2.4 and len(xy) > 40
+        beyond = hemmed_in and width < 2 * _FLAT and (length > 2.4 or top > 1.75)
+        aloft = float(heights.min()) > _FLOATING
+        aloft = aloft and max(evidence.hidden_left, evidence.hidden_right) < 0.4
+        if board or beyond or aloft:
+            return None
         return "car"
     return "other" if length < 3.0 else None
 
