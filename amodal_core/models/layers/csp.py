@@ -45,7 +45,9 @@ class ConvNorm(nn.Module):
         return F.relu_(self.norms[level](self.convs[0](x)))
 
     def fuse(self) -> None:
-        """Fold the norms into the convolution, one copy of it for each level."""
+        """Fold the norms into the convolution, one copy of it for each level; once only."""
+        if not len(self.norms):
+            return
         conv = self.convs[0]
         assert isinstance(conv, nn.Conv2d)
         self.convs = nn.ModuleList([folded(conv, norm) for norm in self.norms])
