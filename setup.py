@@ -20,25 +20,29 @@ REQUIRES = [
     "pillow>=10",
     "psutil>=5.9",
     "pycocotools>=2.0.7",
+    "pydantic>=2.6",
     "pyyaml>=6.0",
     "rich>=13.7",
     "rosbags>=0.10.4",
     "safetensors>=0.4.3",
     "scikit-learn>=1.4",
     "scipy>=1.11",
+    "tensorboard>=2.14",
     "torch>=2.4",
     "torchvision>=0.19",
     "typer>=0.12",
 ]
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"]
 EXTRAS = {
     "test": [
+        *EXPORT,
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-benchmark>=4",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
     ],
-    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+    "export": EXPORT,
     "dev": ["mypy>=1.10", "ruff>=0.6", "types-PyYAML", "types-psutil"],
 }
 
@@ -55,7 +59,10 @@ setup(
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     packages=find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*", "training*"]),
-    package_data={"": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"]},
+    package_data={
+        "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"],
+        "training": ["configs/*/*.yaml", "slurm.sh"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from training_scenes import CLASSES, Streets, run_config, write_streets
 
 from amodal_core.datasets import kins
+from amodal_core.datasets.registry import formats
 from amodal_core.errors import InputError
+from amodal_core.models import registry
 from training import config
 from training.config import Augment, Optimiser, Schedule, Source
 from training.data import Augmented, Samples, open_sources
 from training.frames import Frames, of_bag
+from training.judge import check_metric
 from training.schedules import factor, make_optimizer
 from training.train import main
 
@@ -225,3 +230,19 @@ def test_biases_and_norms_do_not_decay_and_frozen_weights_do_not_move():
     groups = make_optimizer(frozen, Optimiser(name="sgd", weight_decay=0.1)).param_groups
     shapes = {g["weight_decay"]: [tuple(p.shape) for p in g["params"]] for g in groups}
     assert shapes == {0.1: [(2, 4, 1, 1)], 0.0: [(4,), (4,), (4,), (2,)]}
+
+
+CONFIGS = sorted((Path(__file__).parents[1] / "training/configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_shipped_configuration_fits_its_model(path):
+    read = config.read(path)
+    check_metric(read.metric)
+    kind = registry.learned(read.model)
+    assert set(read.settings) <= set(kind.Config.__dataclass_fields__)
+    assert read.schedule.warm_up < read.steps
+    assert all(m < read.steps for m in read.schedule.milestones)
+    assert read.held_out
+    for source in (*read.train, *read.held_out):
+        assert source.format in ("", *formats())
