@@ -1,13 +1,7 @@
-"""ONNX for the models whose forward pass is one graph, checked against onnxruntime.
-
-The file takes what `make_batch` prepares (normalised images, depth channels) at one fixed size and
-gives the model's outputs by name. Its metadata says what the checkpoint says.
-"""
+"""ONNX files of the models that are one graph, compared with onnxruntime after writing."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +10,9 @@ import numpy as np
 import torch
 
 from amodal_core.errors import InputError
-from amodal_core.models.batch import DEPTH_CHANNELS, STRIDE
+from amodal_core.models.flagship import Flagship
 from amodal_core.models.learned import LearnedModel
-
-OPSET = 18
+from amodal_core.models.onnx_export import INPUTS, OUTPUTS, export_onnx
 
 
 @dataclass(frozen=True)
@@ -30,8 +23,7 @@ class Exported:
         path: the file.
         inputs: names and shapes.
         outputs: names.
-        error: largest difference of onnxruntime's outputs from torch's, relative to each output's
-            largest value.
+        error: see `difference`, of onnxruntime's outputs from torch's on random inputs.
     """
 
     path: Path
@@ -40,77 +32,51 @@ class Exported:
     error: float
 
 
-def export_onnx(
+def export(
     model: LearnedModel, path: str | Path, size: tuple[int, int], batch: int = 1
 ) -> Exported:
-    """Write a model as ONNX under a temporary name, compare it with torch, then rename it.
+    """Write a model as ONNX and compare it with torch.
 
     Args:
-        model: on the CPU, with a `forward(images, depth)` that gives a NamedTuple of tensors.
+        model: on the CPU.
         path: of the .onnx file.
         size: width, height of the input in pixels, multiples of 32.
         batch: images at once.
 
     Raises:
-        InputError: a model without such a forward pass, an impossible size, or onnx is missing.
+        InputError: a model that is no single graph, an impossible size, or a missing package.
     """
-    path = Path(path)
-    if type(model).forward is torch.nn.Module.forward or not hasattr(model, "fuse"):
+    if not isinstance(model, Flagship):
         raise InputError(
-            f"{model.name} is no single graph (its proposals have no fixed number)",
+            f"{model.name} is no single graph: its proposals have no fixed number",
             "export",
             "models that can be exported: flagship",
         )
-    width, height = size
-    if width % STRIDE or height % STRIDE or min(size) <= 0:
-        raise InputError(
-            f"an input of {width}x{height}", "--size", f"give multiples of {STRIDE} pixels"
-        )
     try:
-        import onnx
         import onnxruntime
-    except ImportError as missing:
+    except ImportError:
         raise InputError(
-            f"{missing.name} is not installed", "export", "pip install 'amodal_ros[export]'"
+            "onnxruntime is not installed", "export", "pip install 'amodal_ros[export]'"
         ) from None
-    model.eval()
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((batch, 3, height, width), generator=generator)
-    inputs = {"images": images}
+    width, height = size
+    written = export_onnx(model, path, (height, width), batch)
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn((batch, 3, height, width), generator=draw)]
     if model.config.lidar:
-        known = torch.rand((batch, 1, height, width), generator=generator) < 0.05
-        log = torch.rand((batch, 1, height, width), generator=generator)
-        inputs["depth"] = torch.cat([log * known, known.float()], 1)
-        assert inputs["depth"].shape[1] == DEPTH_CHANNELS
+        known = (torch.rand((batch, 1, height, width), generator=draw) < 0.05).float()
+        log_depth = torch.rand((batch, 1, height, width), generator=draw) * known
+        given.append(torch.cat([log_depth, known], 1))
     with torch.inference_mode():
-        expected = model(*inputs.values())
-    names = tuple(expected._fields)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
-    try:
-        torch.onnx.export(
-            model,
-            tuple(inputs.values()),
-            str(part),
-            input_names=list(inputs),
-            output_names=list(names),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        graph = onnx.load(str(part))
-        told = {"model": model.name, "config": model.config_json(), "classes": model.classes}
-        for key, value in told.items():
-            entry = graph.metadata_props.add()
-            entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
-        onnx.save(graph, str(part))
-        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
-        found = session.run(None, {k: v.numpy() for k, v in inputs.items()})
-        error = difference([v.numpy() for v in expected], found)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return Exported(path, {k: tuple(v.shape) for k, v in inputs.items()}, names, error)
+        expected = model.eval()(*given)
+    inputs = dict(zip(INPUTS, given, strict=False))
+    session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
+    found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    return Exported(
+        written,
+        {name: tuple(value.shape) for name, value in inputs.items()},
+        OUTPUTS,
+        difference([value.numpy() for value in expected], found),
+    )
 
 
 def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:

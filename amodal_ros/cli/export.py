@@ -32,7 +32,7 @@ def command(
     """
     from amodal_core.models import registry
     from amodal_core.models.checkpoint import read_info
-    from amodal_core.models.export import export_onnx
+    from amodal_core.models.export import export
 
     try:
         width, height = (int(v) for v in size.lower().split("x"))
@@ -41,7 +41,7 @@ def command(
     kind = registry.learned(read_info(checkpoint).model)
     model = kind.from_checkpoint(str(checkpoint))
     with stderr.status(f"exporting {model.name}"):
-        done = export_onnx(model, out, (width, height), batch)
+        done = export(model, out, (width, height), batch)
     shapes = ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in done.inputs.items())
     stderr.print(f"inputs: {shapes}; outputs: {', '.join(done.outputs)}", soft_wrap=True)
     stderr.print(f"largest relative difference of onnxruntime from torch: {done.error:.1e}")
