@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import MiniBatchKMeans
 from torch import nn
 
 from amodal_core.errors import InputError
@@ -59,6 +58,11 @@ class MaskAutoEncoder(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.decoder = nn.Sequential(*up, nn.Conv2d(_CHANNELS, 1, 3, padding=1), nn.Sigmoid())
+        # So few channels die under smaller weights with biases.
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def encode(self, masks: torch.Tensor) -> torch.Tensor:
         """(N, D) float32 latents of (N, 28, 28) masks, 0 or 1."""
@@ -206,6 +210,8 @@ def _centres(packed: np.ndarray, auto_encoder: MaskAutoEncoder, most: int, seed:
     latents = np.concatenate(parts)
     if len(latents) <= most:
         return latents
+    from sklearn.cluster import MiniBatchKMeans  # only who builds a codebook needs it
+
     means = MiniBatchKMeans(
         most, batch_size=max(_ENCODED_AT_ONCE, most), n_init=1, random_state=seed
     ).fit(latents)
