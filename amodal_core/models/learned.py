@@ -261,21 +261,24 @@ def occluders_of(
     n, side = len(boxes), hidden.shape[-1]
     if n == 0:
         return torch.zeros((0, 0), dtype=torch.bool, device=boxes.device)
+    known = depths > 0
+    nearer = (depths[None] < depths[:, None]) & known[None] & known[:, None]
+    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    nearer &= (high > low).all(-1) & hidden.flatten(1).any(1)[:, None]
+    # Few pairs are left in a street; looking up the cells of all would take most of the time.
+    i, j = torch.nonzero(nearer, as_tuple=True)
     centres = (torch.arange(side, device=boxes.device) + 0.5) / side
     x = boxes[:, :1] + centres * (boxes[:, 2:3] - boxes[:, :1])  # (N, S)
     y = boxes[:, 1:2] + centres * (boxes[:, 3:4] - boxes[:, 1:2])
     width = (boxes[:, 2] - boxes[:, 0]).clamp(min=1e-6)
     height = (boxes[:, 3] - boxes[:, 1]).clamp(min=1e-6)
-    column = torch.floor((x[:, None] - boxes[None, :, 0, None]) / width[None, :, None] * side)
-    row = torch.floor((y[:, None] - boxes[None, :, 1, None]) / height[None, :, None] * side)
-    inside_x = (column >= 0) & (column < side)  # (i, j, S)
-    inside_y = (row >= 0) & (row < side)
+    column = torch.floor((x[i] - boxes[j, None, 0]) / width[j, None] * side)  # (P, S)
+    row = torch.floor((y[i] - boxes[j, None, 1]) / height[j, None] * side)
+    inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None]
     column, row = column.clamp(0, side - 1).long(), row.clamp(0, side - 1).long()
-    j = torch.arange(n, device=boxes.device)[None, :, None, None]
-    covered = seen[j, row[:, :, :, None], column[:, :, None, :]]  # (i, j, S, S)
-    covered &= inside_y[:, :, :, None] & inside_x[:, :, None, :]
-    shared = (covered & hidden[:, None]).flatten(2).sum(2)
-    enough = shared >= (0.01 * side * side)
-    known = depths > 0
-    nearer = (depths[None] < depths[:, None]) & known[None] & known[:, None]
-    return enough & nearer
+    covered = seen[j[:, None, None], row[:, :, None], column[:, None]]  # (P, S, S)
+    shared = (covered & inside & hidden[i]).flatten(1).sum(1)
+    result = torch.zeros_like(nearer)
+    result[i, j] = shared >= 0.01 * side * side
+    return result
