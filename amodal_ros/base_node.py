@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import message_filters
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import (
@@ -167,11 +168,12 @@ class BaseNode(LifecycleNode):
             for topic in self.inputs():
                 qos = profile(topic.qos, reliability=self.value("reliability"), lossless=queue == 0)
                 self.health.expect(topic.name, self.topic_name(topic.name), topic.required)
-                self._inputs.append(
-                    self.create_subscription(
-                        message_class(topic.type), topic.name, self._receiver(topic), qos
-                    )
+                # Only the way in: messages are matched by the synchroniser of the offline replay.
+                source = message_filters.Subscriber(
+                    self, message_class(topic.type), topic.name, qos_profile=qos
                 )
+                source.registerCallback(self._receiver(topic))
+                self._inputs.append(source)
         except Exception as error:
             self._refuse("activate", error)
             return TransitionCallbackReturn.FAILURE
@@ -282,8 +284,8 @@ class BaseNode(LifecycleNode):
             return True
 
     def _stop(self, *, finish: bool = False) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+        for source in self._inputs:
+            self.destroy_subscription(source.sub)
         self._inputs.clear()
         self.health.forget_inputs()
         if self._worker is not None and self._worker.stop(finish=finish):

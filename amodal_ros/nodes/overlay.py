@@ -6,9 +6,10 @@ import sys
 from typing import Any
 
 import numpy as np
+from cv_bridge import CvBridge
 
 from amodal_core.bags.messages import class_names, read_tracks
-from amodal_core.bags.sensors import header_message, image_message, read_image
+from amodal_core.bags.sensors import header_message, read_image
 from amodal_core.frame import Tracks
 from amodal_core.overlay import OverlayStyle, draw_overlay
 from amodal_core.palette import track_colour
@@ -50,6 +51,7 @@ class Overlay(SyncedNode):
     def configure(self) -> None:
         """Choose what is drawn."""
         self._style = OverlayStyle(labels=self.value("labels"))
+        self._bridge = CvBridge()
         super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
@@ -69,7 +71,8 @@ class Overlay(SyncedNode):
             source = item.messages[IMAGE.name]
             image = read_image(source, self.topic_name(IMAGE.name))
             drawn = draw_overlay(image, tracks, classes, self._style)
-            self.publish(OVERLAY.name, image_message(FACTORY, drawn, stamp, source.header.frame_id))
+            header = header_message(FACTORY, stamp, source.header.frame_id)
+            self.publish(OVERLAY.name, self._bridge.cv2_to_imgmsg(drawn, "rgb8", header))
         if mark:
             self.publish(
                 MARKERS.name,
