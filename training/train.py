@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         console.print(f"[red bold]error[/] {error}", soft_wrap=True)
         return 2
-    for path in outcome.checkpoints:
-        print(path)
+    if os.environ.get("RANK", "0") == "0":
+        for path in outcome.checkpoints:
+            print(path)
     return 0
 
 
