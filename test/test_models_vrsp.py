@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import yaml
 from test_models_shared import frame, truth
 from torchvision.ops import box_iou
+from training_scenes import run_config, write_streets
+from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
@@ -22,6 +25,9 @@ from amodal_core.models.vrsp import (
     prior_factor,
     weighted_mask_loss,
 )
+from amodal_ros.cli.main import app
+from training.config import as_values, read
+from training.train import train
 
 SIZE = (64, 96)
 SMALL = {
@@ -465,3 +471,33 @@ def test_candidates_are_those_of_the_trunk_before_its_suppression():
             assert torch.allclose(found.scores, scores[n][order], atol=1e-6)
             assert torch.allclose(found.boxes, boxes[n][order], atol=1e-4)
             assert torch.equal(found.labels, labels[n][order])
+
+
+# From the command line
+
+
+def test_two_runs_with_the_codebook_between_them(tmp_path):
+    data = write_streets(tmp_path / "streets", 2)
+    settings = {k: v for k, v in SMALL.items() if k != "classes"}
+    told = run_config(
+        tmp_path / "first", data, model="vrsp", settings=settings, steps=1,
+        optimiser={"name": "sgd", "rate": 0.001},
+    )  # fmt: skip
+    told = as_values(told)
+    file = tmp_path / "vrsp.yaml"
+    file.write_text(yaml.safe_dump(told))
+    first = tmp_path / "first" / "final.safetensors"
+    train(read(file, []))
+    out = tmp_path / "shapes.safetensors"
+    done = CliRunner().invoke(app, ["codebook", str(file), str(first), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(out)
+    model = Vrsp.from_checkpoint(str(out))
+    assert model.codebook.built
+    outcome = train(read(file, [f"out={tmp_path / 'second'}", f"init={out}"]))
+    again = Vrsp.from_checkpoint(str(outcome.checkpoints[-1]))
+    # The second run moves the heads; the shapes and the encoder that made them stay.
+    assert torch.equal(again.codebook.centres, model.codebook.centres)
+    for name, value in model.auto_encoder.state_dict().items():
+        assert torch.equal(again.auto_encoder.state_dict()[name], value)
+    assert not torch.equal(again.amodal_head.weight, model.amodal_head.weight)

@@ -28,6 +28,7 @@ COMMANDS = (
     "data",
     "synth",
     "train",
+    "codebook",
     "infer",
     "export",
     "replay",
