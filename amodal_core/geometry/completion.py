@@ -58,6 +58,8 @@ _FLAT = 0.15
 _FLOATING = 1.0
 """Metres above the ground: what has no return below, and nothing before it, is no vehicle."""
 
+_HIGHEST_FLOOR = 1.3
+
 _ROUGHEST_TRUCK = 0.42
 """Metres off its rectangle's edges; a body has flat sides even where glass shows its inside."""
 
@@ -190,18 +192,21 @@ def _classify(
     if foliage or r.error > _allowed_error(r, evidence):
         return None
     if _truck_votes(length, width, top, cut) > 0:
-        stands = float(heights.min()) < 0.9
+        # A trailer's floor is higher than a car's, and its side longer and smoother.
+        trailer = length > 5.0 and evidence.smooth > 0.9
+        stands = float(heights.min()) < (_HIGHEST_FLOOR if trailer else 0.9)
         # A flat piece between a nearer thing and the scan's upper end is more often a wall.
         hidden = max(evidence.hidden_left, evidence.hidden_right) > 0.5
         piece = cut and hidden and (length < 2.2 or width < 0.5)
-        panel = width < _FLAT and length > 3.0
+        grounded = _down_to_ground(xy, heights)
+        # A long side without depth is a trailer's above the ground, and a wall's at the ground.
+        panel = width < _FLAT and length > 3.0 and grounded > 0.1
         fits = top > 1.7 and length > 1.5 and width < 3.2 and stands and not panel
         fits = fits and r.error < _ROUGHEST_TRUCK
         if hemmed_in or piece or not fits:
             return None
         if _stands_free(length, width, evidence):
             return "truck"
-        grounded = _down_to_ground(xy, heights)
         # Nor is what shows only over the top of nearer things.
         over = cut and grounded < 0.1 and evidence.hidden_left + evidence.hidden_right > 1.0
         return "truck" if grounded < _WALL and not over else None
@@ -224,7 +229,7 @@ def _stands_free(length: float, width: float, evidence: Evidence) -> bool:
     """
     ends = evidence.hidden_left + evidence.hidden_right + 2.0 * evidence.touching
     rear = width < 2.7 and 1.6 < length < 3.0
-    box = 1.2 < width < 2.7 and length < 14.0
+    box = 1.2 < width < 2.7 and length < 9.0
     return ends < 0.4 and (rear or box)
 
 
