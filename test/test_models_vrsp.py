@@ -8,23 +8,22 @@ import torch
 import yaml
 from test_models_shared import frame, truth
 from torchvision.ops import box_iou
-from training_scenes import run_config, write_streets
+from training_scenes import CLASSES, run_config, write_streets
 from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
-from amodal_core.models.layers.two_stage import PositiveRois
-from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollection, turns
-from amodal_core.models.vrsp import (
-    Vrsp,
-    VrspConfig,
+from amodal_core.models.layers.attended_masks import (
     feature_distance,
     mask_ious,
     prior_factor,
     weighted_mask_loss,
 )
+from amodal_core.models.layers.two_stage import PositiveRois
+from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollection, turns
+from amodal_core.models.vrsp import Vrsp, VrspConfig
 from amodal_ros.cli.main import app
 from training.config import as_values, read
 from training.train import train
@@ -179,7 +178,7 @@ def test_training_steps_lower_the_losses_of_all_looks_and_of_the_prior():
     trained = [p for n, p in model.named_parameters() if not n.startswith(("backbone", "heads"))]
     optimizer = torch.optim.SGD(trained, 0.1, momentum=0.9)
     history = []
-    for _ in range(6):
+    for _ in range(4):
         losses = model.mask_losses(features, rois, some)
         history.append({n: v.item() for n, v in losses.items()})
         optimizer.zero_grad()
@@ -223,18 +222,33 @@ def test_visible_masks_are_learned_from_visible_truth_not_from_the_amodal_outlin
     assert losses["amodal"] == pytest.approx(10.0, abs=0.1)
 
 
-def test_refined_masks_count_by_the_iou_of_their_own_image_and_their_own_class():
-    """Two images, two RoIs, two classes: each weight is that RoI's, in its class's channel."""
-    truths = torch.zeros(2, 28, 28)
-    truths[0, :, :14] = 1
-    truths[1] = 1
-    found = torch.stack([truths[0] > 0, torch.zeros(28, 28, dtype=torch.bool)])
-    weights = mask_ious(found, truths > 0)
-    assert weights.tolist() == [1.0, 0.0]
-    logits = torch.zeros(2, 28, 28)
-    loss = weighted_mask_loss(logits, truths, weights)
-    assert loss == pytest.approx(np.log(2) / 2, rel=1e-5)
-    assert mask_ious(torch.zeros(1, 4, 4) > 0, torch.zeros(1, 4, 4) > 0).item() == 1.0
+def test_refined_masks_count_by_the_iou_of_their_own_image_and_of_the_other_mask():
+    some = batch([(10, 10, 50, 50)], [(20, 10, 60, 50)])
+    model = vrsp(**PLAIN).eval()
+    first = torch.zeros(1, dtype=torch.int64)
+    rois = PositiveRois([t.boxes for t in some.targets], some.targets, [first, first])
+    whole, nothing = torch.full((28, 28), 9.0), torch.full((28, 28), -9.0)
+    half = torch.where(torch.arange(28) < 14, whole, nothing)
+    look = model._look(torch.zeros(2, 256, 14, 14), rois.labels)
+    look.coarse_visible.logits = torch.stack([whole, nothing])  # IoU 1 and 0
+    look.coarse_amodal.logits = torch.stack([half, whole])  # IoU 0.5 and 1
+    look.visible.logits = torch.stack([torch.zeros(28, 28), whole])
+    look.amodal.logits = torch.stack([torch.zeros(28, 28), nothing])
+    model._look = lambda *_: look
+    with torch.no_grad():
+        losses = model.mask_losses(model.backbone(some.inputs(True)), rois, some)
+    # The first RoI's entropy is log 2; the second one's is 9 for amodal, next to 0 for visible.
+    assert losses["amodal_refined"].item() == pytest.approx(np.log(2) / 2, rel=1e-3)
+    assert losses["visible_refined"].item() == pytest.approx(0.5 * np.log(2) / 2, rel=1e-3)
+
+
+def test_a_weight_is_the_iou_of_each_roi_and_an_empty_mask_found_empty_is_right():
+    found = torch.zeros(3, 4, 4, dtype=torch.bool)
+    true = found.clone()
+    found[0, :, :2], true[0], true[1] = True, True, True
+    assert mask_ious(found, true).tolist() == [0.5, 0.0, 1.0]
+    each = weighted_mask_loss(torch.zeros(3, 4, 4), true.float(), mask_ious(found, true))
+    assert each.item() == pytest.approx(np.log(2) / 2, rel=1e-5)
 
 
 def test_a_head_answers_in_the_channel_of_the_class_that_is_asked():
@@ -476,23 +490,42 @@ def test_candidates_are_those_of_the_trunk_before_its_suppression():
 # From the command line
 
 
-def test_two_runs_with_the_codebook_between_them(tmp_path):
+def run_file(tmp_path):
+    """A configuration of one step, written to a file."""
     data = write_streets(tmp_path / "streets", 2)
     settings = {k: v for k, v in SMALL.items() if k != "classes"}
     told = run_config(
         tmp_path / "first", data, model="vrsp", settings=settings, steps=1,
-        optimiser={"name": "sgd", "rate": 0.001},
+        optimiser={"name": "sgd", "rate": 0.001, "weight_decay": 0.01},
     )  # fmt: skip
-    told = as_values(told)
     file = tmp_path / "vrsp.yaml"
-    file.write_text(yaml.safe_dump(told))
-    first = tmp_path / "first" / "final.safetensors"
-    train(read(file, []))
-    out = tmp_path / "shapes.safetensors"
-    done = CliRunner().invoke(app, ["codebook", str(file), str(first), "--out", str(out)])
+    file.write_text(yaml.safe_dump(as_values(told)))
+    return file
+
+
+def with_shapes(file, checkpoint, out):
+    done = CliRunner().invoke(app, ["codebook", str(file), str(checkpoint), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(out)
-    model = Vrsp.from_checkpoint(str(out))
+    return Vrsp.from_checkpoint(str(out))
+
+
+def test_a_command_adds_the_codebook_to_a_checkpoint(tmp_path):
+    file, first = run_file(tmp_path), tmp_path / "first.safetensors"
+    before = vrsp(classes=CLASSES)
+    save_checkpoint(first, before, CheckpointInfo("vrsp", before.config_json(), CLASSES))
+    after = with_shapes(file, first, tmp_path / "shapes.safetensors")
+    assert after.codebook.built
+    kept, old = after.state_dict(), before.state_dict()
+    assert all(torch.equal(kept[n], old[n]) for n in old if not n.startswith("codebook."))
+
+
+@pytest.mark.slow
+def test_two_runs_with_the_codebook_between_them(tmp_path):
+    file = run_file(tmp_path)
+    train(read(file, []))
+    out = tmp_path / "shapes.safetensors"
+    model = with_shapes(file, tmp_path / "first" / "final.safetensors", out)
     assert model.codebook.built
     outcome = train(read(file, [f"out={tmp_path / 'second'}", f"init={out}"]))
     again = Vrsp.from_checkpoint(str(outcome.checkpoints[-1]))

@@ -24,6 +24,15 @@ from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 
 from amodal_core.errors import InputError
 from amodal_core.models.batch import Batch, Targets
+from amodal_core.models.layers.attended_masks import (
+    Look,
+    MaskHead,
+    attended,
+    feature_distance,
+    mask_ious,
+    prior_factor,
+    weighted_mask_loss,
+)
 from amodal_core.models.layers.backbone import CHANNELS
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.two_stage import (
@@ -31,7 +40,6 @@ from amodal_core.models.layers.two_stage import (
     PositiveRois,
     TwoStage,
     TwoStageConfig,
-    mask_head,
 )
 from amodal_core.models.learned import Found
 from amodal_core.models.mask_rcnn import mask_loss
@@ -88,47 +96,13 @@ class VrspConfig(TwoStageConfig):
 
 
 @dataclass
-class _Look:
-    """One pass of a head.
-
-    Attributes:
-        inner: (N, 256, 14, 14) after the convolutions.
-        outer: (N, 256, 28, 28) after upsampling.
-        logits: (N, 28, 28) in the channel of the RoI's class.
-    """
-
-    inner: torch.Tensor
-    outer: torch.Tensor
-    logits: torch.Tensor
-
-
-class _Head(nn.Module):
-    """(N, 256, 14, 14) features to (N, 28, 28) logits of each RoI's class."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        layers = mask_head()
-        self.convolutions, self.upsample = layers[:-2], layers[-2:]
-        self.weight = nn.Parameter(torch.empty(classes, CHANNELS))
-        self.bias = nn.Parameter(torch.zeros(classes))
-        nn.init.normal_(self.weight, std=0.001)
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> _Look:
-        inner = self.convolutions(x)
-        outer = self.upsample(inner)
-        # A 1x1 convolution of which only the channel that is wanted is computed.
-        logits = torch.einsum("nchw,nc->nhw", outer, self.weight[labels])
-        return _Look(inner, outer, logits + self.bias[labels, None, None])
-
-
-@dataclass
 class _Masks:
     """All looks at the RoIs; the refined ones are the coarse ones where nothing is refined."""
 
-    coarse_amodal: _Look
-    coarse_visible: _Look
-    amodal: _Look
-    visible: _Look
+    coarse_amodal: Look
+    coarse_visible: Look
+    amodal: Look
+    visible: Look
     priors: torch.Tensor | None  # (N, K, 14, 14)
 
 
@@ -153,7 +127,7 @@ class Vrsp(TwoStage):
         super().__init__(config)
         _check(config)
         classes = len(config.classes)
-        self.amodal_head, self.visible_head = _Head(classes), _Head(classes)
+        self.amodal_head, self.visible_head = MaskHead(classes), MaskHead(classes)
         if config.prior_refinement or config.prior_rescoring:
             self.auto_encoder = MaskAutoEncoder(config.encoder_convolutions)
             self.codebook = Codebook(classes, config.centres, self.auto_encoder.width)
@@ -185,20 +159,20 @@ class Vrsp(TwoStage):
         if self.config.refinement == COARSE:
             return _Masks(amodal, visible, amodal, visible, None)
         priors = self._priors(amodal.logits, labels) if self.config.prior_refinement else None
-        seen = self.visible_head(_attended(x, amodal.logits), labels)
+        seen = self.visible_head(attended(x, amodal.logits), labels)
         whole = amodal
         if self.config.refinement == CROSS:
-            whole = self._look_at_whole(_attended(x, seen.logits), labels, priors)
+            whole = self._look_at_whole(attended(x, seen.logits), labels, priors)
         elif priors is not None:
             whole = self._look_at_whole(x, labels, priors)
         return _Masks(amodal, visible, whole, seen, priors)
 
     def _look_at_whole(
         self, x: torch.Tensor, labels: torch.Tensor, priors: torch.Tensor | None
-    ) -> _Look:
+    ) -> Look:
         if priors is not None:
             x = self.prior_fusion(torch.cat([x, priors.to(x.dtype)], 1))
-        look: _Look = self.amodal_head(x, labels)
+        look: Look = self.amodal_head(x, labels)
         return look
 
     @torch.no_grad()
@@ -501,40 +475,3 @@ def _check(config: VrspConfig) -> None:
         refuse(f"rescoring_alpha {config.rescoring_alpha}", "take more than 1, such as 2")
     if min(config.priors, config.centres) < 1:
         refuse("no priors or no centres", "turn the priors off by prior_refinement: false")
-
-
-def _attended(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Features (N, C, 14, 14) weighted by a mask given as logits (N, 28, 28)."""
-    return x * F.avg_pool2d(logits[:, None], 2).sigmoid()
-
-
-def mask_ious(masks: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """(N,) float32 IoU of masks (N, S, S) bool, one by one; 1 where both are empty."""
-    shared = (masks & truth).flatten(1).sum(1).float()
-    union = (masks | truth).flatten(1).sum(1).float()
-    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
-
-
-def weighted_mask_loss(
-    logits: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor
-) -> torch.Tensor:
-    """Mean over RoIs of each one's weight (N,) times its mean binary cross entropy."""
-    if not len(logits):
-        return logits.sum()
-    each = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
-    return (weight * each.flatten(1).mean(1)).mean()
-
-
-def feature_distance(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean over RoIs of 1 - cosine of two features (N, ...); only the first gets a gradient."""
-    if not len(features):
-        return features.sum()
-    cosine = F.cosine_similarity(
-        features.flatten(1).float(), wanted.detach().flatten(1).float(), dim=1
-    )
-    return (1 - cosine).mean()
-
-
-def prior_factor(wrong: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Factor of a score by the share of cells in which mask and nearest shape differ."""
-    return torch.log(alpha - wrong).clamp(min=0) / torch.log(wrong.new_tensor(alpha))
