@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from training_scenes import street
 
-from amodal_core.frame import Frame
+from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.batch import targets_of
@@ -64,6 +65,12 @@ def test_twice_mirrored_is_the_same(scene):
 
 
 def test_a_mirrored_street_projects_as_the_mirrored_picture(scene):
+    # A LiDAR that stands beside the camera and looks past it: its place must be mirrored, too.
+    turn = cv2.Rodrigues(np.array([0.02, 0.05, -0.03]))[0]
+    place = scene[0].calibration.camera_from_lidar.copy()
+    place[:3] = np.column_stack([turn @ place[:3, :3], (0.3, -0.1, -0.2)])
+    old = scene[0].calibration
+    scene[0].calibration = Calibration(old.K, place, old.width, old.height)
     frame, targets = flipped(*scene)
     assert np.linalg.det(frame.calibration.camera_from_lidar) == pytest.approx(1)
     before = pixels_of(scene[0], scene[0].points[:, :3].astype(float))

@@ -89,9 +89,11 @@ def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, mo
 
 
 def test_all_processes_stop_where_one_has_a_broken_loss(data, tmp_path):
-    config = run_config(tmp_path / "run", data, settings={"explode": 2}, **SETTINGS)
-    assert all("not finite at step 1" in told for told in together(config))
-    assert (tmp_path / "run/broken_batch_rank0.pt").exists()
+    explodes = {"explode": 2, "rank": 1}
+    first, second = together(run_config(tmp_path / "run", data, settings=explodes, **SETTINGS))
+    assert "of another process is not finite at step 1" in first
+    assert "the loss is not finite at step 1: pixels nan" in second
+    assert [p.name for p in (tmp_path / "run").glob("*.pt")] == ["broken_batch_rank1.pt"]
 
 
 @pytest.mark.parametrize(("world", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])

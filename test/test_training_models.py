@@ -19,8 +19,7 @@ TWO_STAGE = {
     "backbone": "resnet18", "norm": "group", "frozen_stages": 0, "proposals_train": 100,
     "proposals": 40, "samples": 16, "anchor_scale": 4.0, "max_instances": 20,
 }  # fmt: skip
-# The streets' volume in coarse cells.
-GRID = {"low": [0, -10.24, -3], "high": [20.48, 10.24, 1], "cell": 0.32, "most_pillars_train": 4000}
+GRID = {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}  # the streets' volume
 SETTINGS = {
     "mask_rcnn": TWO_STAGE,
     "orcnn": TWO_STAGE,
