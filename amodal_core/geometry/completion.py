@@ -60,9 +60,6 @@ _FLOATING = 1.0
 
 _HIGHEST_FLOOR = 1.3
 
-_ROUGHEST_TRUCK = 0.42
-"""Metres off its rectangle's edges; a body has flat sides even where glass shows its inside."""
-
 _WALL = 0.85
 """Share of a side that reaches the ground: trucks stand on wheels (0.4 to 0.8), walls do not."""
 
@@ -202,7 +199,6 @@ def _classify(
         # A long side without depth is a trailer's above the ground, and a wall's at the ground.
         panel = width < _FLAT and length > 3.0 and grounded > 0.1
         fits = top > 1.7 and length > 1.5 and width < 3.2 and stands and not panel
-        fits = fits and r.error < _ROUGHEST_TRUCK
         if hemmed_in or piece or not fits:
             return None
         if _stands_free(length, width, evidence):
