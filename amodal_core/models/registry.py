@@ -19,27 +19,27 @@ _MODELS: dict[str, tuple[str, str]] = {
     ),
     "mask_rcnn": (
         "amodal_core.models.mask_rcnn:MaskRcnnAmodal",
-        "Mask R-CNN with amodal and visible mask heads; trained",
+        "Mask R-CNN with amodal and visible mask heads; needs a checkpoint",
     ),
     "orcnn": (
         "amodal_core.models.mask_rcnn:Orcnn",
-        "Mask R-CNN amodal whose invisible mask is trained, too; trained",
+        "Mask R-CNN amodal whose invisible mask is trained, too; needs a checkpoint",
     ),
     "aisformer": (
         "amodal_core.models.aisformer:AisFormer",
-        "a transformer of visible, occluder and amodal queries over each RoI; trained",
+        "a transformer of visible, occluder and amodal queries over each RoI; needs a checkpoint",
     ),
     "vrsp": (
         "amodal_core.models.vrsp:Vrsp",
-        "VRSP-Net: visible-region attention and a codebook of shapes; trained",
+        "VRSP-Net: visible-region attention and a codebook of shapes; needs a checkpoint",
     ),
     "flagship": (
         "amodal_core.models.flagship:Flagship",
-        "single-stage visible, amodal and occluder masks with LiDAR, for CPUs and GPUs; trained",
+        "single-stage visible, amodal and occluder masks with LiDAR, for CPUs and GPUs; needs a checkpoint",
     ),
     "pointpillars": (
         "amodal_core.models.pointpillars:PointPillars",
-        "3D boxes from LiDAR alone, their silhouettes as masks; trained",
+        "3D boxes from LiDAR alone, their silhouettes as masks; needs a checkpoint",
     ),
 }
 
