@@ -143,6 +143,7 @@ def test_depth_is_dropped_as_often_as_asked_and_is_unknown_then(streets):
     data = Augmented(samples, Augment(depth_dropout=0.5), 7, depth=True, points=False)
     known = [bool(data[epoch, k].frame.depth.any()) for epoch in range(20) for k in range(4)]
     assert 0.3 < np.mean(known) < 0.7
+    assert all(len(set(known[k::4])) == 2 for k in range(4))  # epochs differ
     # The same sample of the same epoch is always the same.
     assert known[:4] == [bool(data[0, k].frame.depth.any()) for k in range(4)]
 
