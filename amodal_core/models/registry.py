@@ -35,7 +35,7 @@ _MODELS: dict[str, tuple[str, str]] = {
     ),
     "flagship": (
         "amodal_core.models.flagship:Flagship",
-        "single-stage visible, amodal and occluder masks with LiDAR, for CPUs and GPUs; needs a checkpoint",
+        "single-stage visible and amodal masks with LiDAR, CPU and GPU; needs a checkpoint",
     ),
     "pointpillars": (
         "amodal_core.models.pointpillars:PointPillars",
