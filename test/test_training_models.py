@@ -90,9 +90,10 @@ def test_eight_frames_of_a_synthetic_drive_are_learnt_by_heart(name, project_roo
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_pointpillars_learns_eight_scans_by_heart(tmp_path):
+    # Its norms follow the data by a hundredth a step: inference lags some hundred steps behind.
     data = write_streets(tmp_path / "streets", 8)
     values = {
-        "model": "pointpillars", "settings": SETTINGS["pointpillars"], "steps": 300,
+        "model": "pointpillars", "settings": SETTINGS["pointpillars"], "steps": 700,
         "batch_size": 4, "held_out": [{"path": str(data)}], "metric": "amodal AP50",
         "augment": {"flip": 0.0}, "schedule": {"kind": "one_cycle"},
         "optimiser": {"name": "adamw", "rate": 2e-3, "clip": 35.0},
