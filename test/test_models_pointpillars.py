@@ -159,6 +159,12 @@ def test_silhouettes_are_the_projected_boxes_and_the_nearer_hides_the_farther():
     assert seen.depths.tolist() == [20, 10]
 
 
+def test_two_guesses_at_one_object_do_not_hide_each_other():
+    boxes = torch.tensor([[10.0, 0, 0, 4, 2, 2, 0], [9.7, 0.1, 0, 4, 2, 2, 0.1]])
+    seen = silhouettes(boxes, CALIBRATION, torch.ones(2), (120, 320), 28)
+    assert torch.equal(seen.visible, seen.amodal)
+
+
 def scene():
     """A car of points on the ground, and its frame."""
     box = np.array([[8.0, 1.0, -0.9, 3.9, 1.6, 1.5, 0.3]], np.float32)

@@ -13,6 +13,7 @@ from torchvision.models import resnet
 from amodal_core.errors import InputError
 from amodal_core.models.aisformer import AisFormer, AisFormerConfig
 from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.two_stage import PositiveRois, TwoStageConfig
@@ -168,3 +169,11 @@ def test_only_nearer_objects_are_occluders():
     assert occluder[1, :, :11].all()
     assert not occluder[1, :, 12:].any()
     assert chosen.tolist() == [True, True]
+
+
+def test_a_checkpoint_needs_no_public_weights_any_more(tmp_path):
+    model = MaskRcnnAmodal(CONFIG)
+    info = CheckpointInfo(model.name, model.config_json() | {"weights": "gone.pth"}, model.classes)
+    save_checkpoint(tmp_path / "m.safetensors", model, info)
+    again = MaskRcnnAmodal.from_checkpoint(str(tmp_path / "m.safetensors"))
+    assert torch.equal(again.amodal_logits.weight, model.amodal_logits.weight)

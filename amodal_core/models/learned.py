@@ -174,6 +174,9 @@ class LearnedModel(nn.Module):
         info = read_info(path)
         if info.model != cls.name:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
+        if "weights" in info.config:
+            # A backbone's public weights are only read to begin a training.
+            settings = {"weights": ""} | settings
         model = cls.from_config(info.config | settings)
         load_weights(path, model, cls.name)
         return model.to(device).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,9 +12,11 @@ import torch
 from amodal_core.frame import Calibration
 from amodal_core.geometry.boxes3d import corners, project_convex
 from amodal_core.geometry.projection import to_camera
+from amodal_core.models.layers.rotated import iou_bev
 
 _INSIDE = 4.0  # logit of a cell in a silhouette; its negative outside
 _LEAST_SIDE = 1.0  # pixels of a rectangle that is worth keeping
+_SAME = 0.1  # bird's-eye IoU from which two boxes are one object
 _FAR = 30_000  # pixels; OpenCV draws with 16 bits before the point
 
 
@@ -70,22 +73,16 @@ def silhouettes(
             rects[n] = np.concatenate([low, high])
     rows = list(outlines)
     depths = np.clip(to_camera(host[rows, :3], calibration)[:, 2], 0, None) if rows else np.zeros(0)
-    owner = np.full((height, width), -1, np.int32)
-    for k in np.argsort(-depths, kind="stable"):
-        places = np.clip(np.round(outlines[rows[k]] - 0.5), -_FAR, _FAR)
-        cv2.fillConvexPoly(owner, places.astype(np.int32), int(k))
+    # Two boxes in one place are two guesses at one object, and do not hide each other.
+    flat = boxes3d[rows][:, [0, 1, 3, 4, 6]]
+    hides = (depths[None] < depths[:, None]) & ~(iou_bev(flat, flat) > _SAME).cpu().numpy()
     amodal = np.zeros((len(rows), side, side), bool)
     visible = np.zeros_like(amodal)
-    cells = (np.arange(side) + 0.5) / side
     for k, n in enumerate(rows):
         low, high = rects[n][:2], rects[n][2:]
-        grid = np.zeros((side, side), np.uint8)
-        places = (outlines[n] - low) / (high - low) * side - 0.5
-        cv2.fillConvexPoly(grid, np.round(np.clip(places, -_FAR, _FAR)).astype(np.int32), 1)
-        amodal[k] = grid > 0
-        x = np.clip((low[0] + cells * (high[0] - low[0])).astype(int), 0, width - 1)
-        y = np.clip((low[1] + cells * (high[1] - low[1])).astype(int), 0, height - 1)
-        visible[k] = amodal[k] & (owner[y[:, None], x[None]] == k)
+        amodal[k] = _fill([outlines[n]], low, high, side)
+        nearer = [outlines[rows[j]] for j in np.flatnonzero(hides[k])]
+        visible[k] = amodal[k] & ~_fill(nearer, low, high, side)
 
     def tensor(values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values), device=device)
@@ -97,3 +94,14 @@ def silhouettes(
         tensor(np.where(visible, _INSIDE, -_INSIDE).astype(np.float32)),
         tensor(depths.astype(np.float32)),
     )
+
+
+def _fill(
+    outlines: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray, side: int
+) -> np.ndarray:
+    """(S, S) bool: cells of the rectangle from `low` to `high` that convex outlines cover."""
+    grid = np.zeros((side, side), np.uint8)
+    for outline in outlines:
+        places = (outline - low) / (high - low) * side - 0.5
+        cv2.fillConvexPoly(grid, np.round(np.clip(places, -_FAR, _FAR)).astype(np.int32), 1)
+    return grid > 0
