@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup demo test test-slow bench lint docs clean
+.PHONY: help setup demo test test-slow bench lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,11 @@ test-slow: setup ## the tests that take minutes
 
 bench: setup ## the budgets, with the naive version beside each
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+sample-drive: setup ## make data/sample_drive anew: the same bytes on the same machine
+	rm -rf data/sample_drive
+	$(BIN)/amodal synth data/sample_drive --frames 40 --length 40 --seed 28 --street urban \
+	  --weather sun --size 540x163 --columns 1024 --fov 90 --grain 0.01 --noise 0.1
 
 lint: setup ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
