@@ -44,8 +44,8 @@ def one_process(rank, world, port, config, answers):
 
 def together(config, world=2):
     """What each of the processes that torchrun would start says in the end, "" for success."""
-    # Forked: importing torch anew would take most of the test's time.
-    context = multiprocessing.get_context("fork")
+    # Not forked: OpenMP's threads, which earlier tests have started, do not survive that.
+    context = multiprocessing.get_context("spawn")
     answers, port = context.Queue(), free_port()
     started = [
         context.Process(target=one_process, args=(r, world, port, config, answers))
