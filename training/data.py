@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.categories import translate
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
-from amodal_core.evaluation.truth import is_bag
 from amodal_core.frame import Frame, Sample, Tracks
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.batch import Targets, targets_of
