@@ -141,11 +141,11 @@ def test_a_missing_image_stops_training_and_is_named(tmp_path):
 def test_depth_is_dropped_as_often_as_asked_and_is_unknown_then(streets):
     samples = Samples(sources(streets), CLASSES, {})
     data = Augmented(samples, Augment(depth_dropout=0.5), 7, depth=True, points=False)
-    known = [bool(data[epoch, k].frame.depth.any()) for epoch in range(20) for k in range(4)]
+    known = [bool(data[epoch, k][0].frame.depth.any()) for epoch in range(20) for k in range(4)]
     assert 0.3 < np.mean(known) < 0.7
     assert all(len(set(known[k::4])) == 2 for k in range(4))  # epochs differ
     # The same sample of the same epoch is always the same.
-    assert known[:4] == [bool(data[0, k].frame.depth.any()) for k in range(4)]
+    assert known[:4] == [bool(data[0, k][0].frame.depth.any()) for k in range(4)]
 
 
 def test_frames_without_annotation_are_passed_over():
@@ -153,10 +153,10 @@ def test_frames_without_annotation_are_passed_over():
     data.samples[1].truth = None
     samples = Samples(sources(data), CLASSES, {})
     read = Augmented(samples, Augment(flip=0), 0, depth=False, points=False)
-    assert read[0, 1].name == "street/0002"
+    assert read[0, 1][0].name == "street/0002"
     for sample in data.samples:
         sample.truth = None
-    assert "no annotation" in str(read[0, 0])
+    assert "have no annotation" in str(read[0, 0])
 
 
 @pytest.mark.parametrize(
