@@ -94,7 +94,7 @@ def test_what_an_image_does_not_show_is_background_in_training_and_not_counted_i
     assert (seen < limit).any()
     samples = Samples(sources(data), CLASSES, {}, least_visible=limit)
     assert samples[0].truth.ignore.tolist() == (seen < limit).tolist()
-    item = Augmented(samples, Augment(flip=0.0), 0, depth=False, points=False)[(0, 0)]
+    item = Augmented(samples, Augment(flip=0.0), 0, depth=False, points=False)[0, 0][0]
     assert item.targets.visible.flatten(1).sum(1).tolist() == seen[seen >= limit].tolist()
     assert not item.targets.ignore.any()
 

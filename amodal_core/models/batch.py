@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,6 +108,19 @@ class Batch:
             points=self.points and [p.to(device, non_blocking=True) for p in self.points],
             targets=self.targets and [t.to(device) for t in self.targets],
         )
+
+    def part(self, which: slice) -> Batch:
+        """Some of the frames, as a batch of single ones.
+
+        Args:
+            which: positions, such as slice(0, None, 2) for the first frame of every pair.
+        """
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[which]
+
+        parts = {f.name: of(getattr(self, f.name)) for f in fields(self) if f.name != "clip"}
+        return Batch(**parts)
 
     def inputs(self, depth: bool) -> torch.Tensor:
         """(B, 3 or 5, H, W): the images, with depth channels where a model takes them.
