@@ -14,6 +14,7 @@ from amodal_core.datasets.registry import formats
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from training import config
+from training.clips import clip_for
 from training.config import Augment, Optimiser, Schedule, Source
 from training.data import Augmented, Samples, open_sources
 from training.frames import Frames, of_bag
@@ -254,6 +255,7 @@ def test_every_shipped_configuration_fits_its_model(path):
     check_metric(read.metric)
     kind = registry.learned(read.model)
     assert set(read.settings) <= set(kind.Config.__dataclass_fields__)
+    clip_for(kind, read.clip)
     assert read.schedule.warm_up < read.steps
     assert all(m < read.steps for m in read.schedule.milestones)
     assert read.held_out
