@@ -87,14 +87,15 @@ class RefinedModel(LearnedModel):
         return wanted - self.inputs
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
-        """The detector's instances with their masks completed, the best-scored first cut.
+        """The detector's instances with their masks completed, those of `min_score` and more.
 
         Raises:
             InputError: the model has no detector.
         """
         report = report or Report()
         seen = self.found(frames, report) if frames else []
-        return self.complete(frames, seen, report)
+        done = self.complete(frames, seen, report)
+        return [one[one.scores >= self.config.min_score] for one in done]
 
     def found(self, frames: Sequence[Frame], report: Report) -> list[Instances]:
         """What the detector finds, with this model's class ids, at most `max_instances` a frame.

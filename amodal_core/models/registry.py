@@ -37,6 +37,10 @@ _MODELS: dict[str, tuple[str, str]] = {
         "amodal_core.models.flagship:Flagship",
         "single-stage visible and amodal masks with LiDAR, CPU and GPU; needs a checkpoint",
     ),
+    "s_amodal": (
+        "amodal_core.models.s_amodal:SAModal",
+        "SAM, prompted by another model's visible masks, and point tracking; needs a checkpoint",
+    ),
     "pointpillars": (
         "amodal_core.models.pointpillars:PointPillars",
         "3D boxes from LiDAR alone, their silhouettes as masks; needs a checkpoint",
