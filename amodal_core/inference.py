@@ -45,13 +45,18 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
             raise InputError(
                 f"{model.name} needs {', '.join(absent)}", f"frame {frame.stamp}", "give other data"
             )
-    found = []
-    for one in model.infer(ready, report):
+    return hosted(model.infer(ready, report))
+
+
+def hosted(found: Sequence[Instances]) -> list[Tracks]:
+    """Instances of frames on the host; ids count from 0 in each."""
+    tracks = []
+    for one in found:
         host, n = one.numpy(), len(one)
         values = {f.name: getattr(host, f.name) for f in fields(Instances)}
         zeros = np.zeros(n, bool)
-        found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
-    return found
+        tracks.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
+    return tracks
 
 
 @dataclass(frozen=True)

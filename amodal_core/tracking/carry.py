@@ -6,8 +6,8 @@ object did, are not. Without such points it goes on as before *relative to what 
 that a turning camera does not leave it behind; and without surroundings at constant velocity.
 
 This follows S-AModal (Breitenstein et al. 2024), with the tracker's visibility respected, a time
-limit, and the displacement limited by the motion of the visible mask instead of by that of random
-points on it.
+limit, and the displacement limited by the motion that the visible mask's centre had while nothing
+slid over it, instead of by that of random points on it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from amodal_core.tracking.points import PointTracker
 
 BORDER = 20  # pixels from the left and right border within which an object has left, not hidden
 _POINTS = 16  # an object
+_RIMS = (7, 3, 1)  # pixels that points keep from a mask's rim, as far as it is wide enough
 _GRID = 20  # points along the image's longer side that tell how the surroundings move
 _AROUND = 16  # of them that tell it at one place
 _LEAST_AROUND = 4
 _SIGHTS = 10  # displacements of an object that its speed is the mean of
 _ODD_SHARE, _ODD_PIXELS = 0.5, 2.0  # from the expected step, beyond which a point is not ours
+_WHOLE = 0.9  # share of the largest recent visible area from which on its centre tells motion
+_ENOUGH = 0.5  # the same for its points
 _NEWEST = 0.5  # weight of the newest displacement in the velocity
 
 
@@ -42,6 +45,7 @@ class _Remembered:
     stamp: int
     amodal: RleMasks
     centre: np.ndarray  # of the visible mask
+    areas: deque[int]  # of the visible mask at its last sights
     trail: list[np.ndarray]  # (P, 2) places of its points, at its last sight and ever since
     alive: np.ndarray  # (P,) bool
     speeds: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_SIGHTS))
@@ -219,7 +223,6 @@ class Carrier:
     def _remember(self, ids: np.ndarray, amodal: RleMasks, visible: RleMasks) -> None:
         grey = cv2.cvtColor(self._images[-1], cv2.COLOR_RGB2GRAY)
         crops, offsets = visible.crops()
-        seconds = (self._stamp - self._before) / 1e9
         for n, number in enumerate(ids.tolist()):
             crop, offset = crops[n], offsets[n]
             if not crop.any():
@@ -227,21 +230,38 @@ class Carrier:
             centre = np.array(np.nonzero(crop))[::-1].mean(1) + offset
             points = _corners(grey, crop, offset)
             old = self._known.pop(number, None)
+            alive = np.ones(len(points), bool)
             new = _Remembered(
-                self._stamp, amodal[[n]], centre, [points], np.ones(len(points), bool)
+                self._stamp, amodal[[n]], centre, deque(maxlen=_SIGHTS), [points], alive
             )
             if old is not None:
                 new.speeds, new.velocity, new.relative = old.speeds, old.velocity, old.relative
+                new.areas = old.areas
+            new.areas.append(int(crop.sum()))
             if old is not None and old.stamp == self._before:
-                new.speeds.append(np.abs(centre - old.centre) / seconds)
-                good = old.seen & _inside(crop, old.next - offset)
-                step = _median(old.next - old.trail[-1], good)
-                step = centre - old.centre if step is None else step
-                around = self._surroundings(old.centre)
-                new.velocity = _smoothed(old.velocity, step / seconds)
-                if around is not None:
-                    new.relative = _smoothed(old.relative, (step - around) / seconds)
+                self._learn(new, old, crop, offset)
             self._known[number] = new
+
+    def _learn(
+        self, new: _Remembered, old: _Remembered, crop: np.ndarray, offset: np.ndarray
+    ) -> None:
+        """How fast an object moves that was seen in the image before, too."""
+        seconds = (self._stamp - self._before) / 1e9
+        tracked = _median(old.next - old.trail[-1], old.seen & _inside(crop, old.next - offset))
+        # The centre of a mask that something slides over moves though the object does not.
+        share = new.areas[-1] / max(new.areas)
+        whole = share >= _WHOLE
+        centre = new.centre - old.centre if whole else None
+        step = centre if tracked is None else tracked
+        # What little shows beside an occluder moves half with it.
+        if step is None or (share < _ENOUGH and new.velocity is not None):
+            return
+        if whole or not new.speeds:
+            new.speeds.append(np.abs(step if centre is None else centre) / seconds)
+        new.velocity = _smoothed(old.velocity, step / seconds)
+        around = self._surroundings(old.centre)
+        if around is not None:
+            new.relative = _smoothed(old.relative, (step - around) / seconds)
 
 
 def _median(steps: np.ndarray, good: np.ndarray) -> np.ndarray | None:
@@ -278,9 +298,13 @@ def _corners(grey: np.ndarray, crop: np.ndarray, offset: np.ndarray) -> np.ndarr
     x, y = offset.tolist()
     part = np.ascontiguousarray(grey[y : y + crop.shape[0], x : x + crop.shape[1]])
     mask: np.ndarray = crop.astype(np.uint8)
-    # Corners at the rim are half the background's.
-    inner = cv2.erode(np.pad(mask, 2), np.ones((5, 5), np.uint8))[2:-2, 2:-2]
-    mask = inner if inner.any() else mask
+    # What is around a point at the rim is half another thing's.
+    for rim in _RIMS:
+        kernel = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
+        inner = cv2.erode(np.pad(mask, rim), kernel)[rim:-rim, rim:-rim]
+        if inner.any():
+            mask = inner
+            break
     found: Any = cv2.goodFeaturesToTrack(part, _POINTS, 0.05, 3, mask=mask)
     if found is None:
         rows, columns = np.nonzero(mask)
@@ -290,9 +314,10 @@ def _corners(grey: np.ndarray, crop: np.ndarray, offset: np.ndarray) -> np.ndarr
 
 
 def _spread(present: np.ndarray) -> np.ndarray:
-    """(P, 2) float32 points over an image, but for those on visible masks."""
+    """(P, 2) float32 points over an image, but for those on visible masks and beside them."""
     height, width = present.shape
     apart = max(max(height, width) / _GRID, 4.0)
     x, y = np.arange(apart / 2, width, apart), np.arange(apart / 2, height, apart)
     grid = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2).astype(np.float32)
-    return grid[~_inside(present, grid)]
+    beside = np.ones((2 * _RIMS[0] + 1,) * 2, np.uint8)
+    return grid[~_inside(cv2.dilate(present.astype(np.uint8), beside) > 0, grid)]
