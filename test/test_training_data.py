@@ -87,6 +87,18 @@ def test_small_objects_are_ignored_not_lost():
     assert truth.ignore.tolist() == (areas < limit).tolist()
 
 
+def test_what_an_image_does_not_show_is_background_in_training_and_not_counted_in_judging():
+    data = Streets(1)
+    seen = data.samples[0].truth.visible.rle().areas()
+    limit = int(seen.max())
+    assert (seen < limit).any()
+    samples = Samples(sources(data), CLASSES, {}, least_visible=limit)
+    assert samples[0].truth.ignore.tolist() == (seen < limit).tolist()
+    item = Augmented(samples, Augment(flip=0.0), 0, depth=False, points=False)[(0, 0)]
+    assert item.targets.visible.flatten(1).sum(1).tolist() == seen[seen >= limit].tolist()
+    assert not item.targets.ignore.any()
+
+
 def test_masks_and_calibrations_of_other_sizes_are_refused():
     data = Streets(1)
     sample = data.samples[0]

@@ -45,7 +45,7 @@ def build_codebook(
     )
     there = {name for data, _ in sources for name in data.classes}
     renamed = {k: v for k, v in config.class_map.items() if k in there}
-    samples = Samples(sources, model.classes, renamed, config.smallest)
+    samples = Samples(sources, model.classes, renamed, config.smallest, config.least_visible)
     done = 0
 
     def batches() -> Iterator[Batch]:

@@ -155,6 +155,8 @@ class Config:
         class_map: class of the data -> class of the model, or null for objects that are neither
             learnt nor counted as background. Equal and synonymous names need no entry.
         smallest: pixels of an amodal mask below which an object is neither learnt nor counted.
+        least_visible: pixels of a visible mask below which an object is not learnt, and not counted
+            where the model is judged: single images do not show it.
         train: where the samples come from.
         held_out: where those come from that the model is judged on.
         augment: random changes of the training samples.
@@ -184,6 +186,7 @@ class Config:
     classes: tuple[str, ...] = ()
     class_map: dict[str, str | None] = field(default_factory=dict)
     smallest: _Count = 0
+    least_visible: _Count = 0
     held_out: tuple[Source, ...] = ()
     augment: Augment = field(default_factory=Augment)
     optimiser: Optimiser = field(default_factory=Optimiser)

@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.categories import translate
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
-from amodal_core.evaluation.truth import is_bag
 from amodal_core.frame import Frame, Sample, Tracks
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.batch import Targets, targets_of
@@ -119,6 +119,7 @@ class Samples(TorchDataset[Sample]):
         classes: of the model.
         class_map: see `Config.class_map`.
         smallest: pixels of an amodal mask below which an object is ignored.
+        least_visible: pixels of a visible mask below which it is ignored, too.
 
     Raises:
         InputError: classes that do not fit, or an entry of the map that no data set has.
@@ -130,8 +131,10 @@ class Samples(TorchDataset[Sample]):
         classes: Sequence[str],
         class_map: dict[str, str | None],
         smallest: int = 0,
+        least_visible: int = 0,
     ) -> None:
         self.sources, self._smallest = list(sources), smallest
+        self.least_visible = least_visible
         there = {name for data, _ in sources for name in data.classes}
         unknown = sorted(set(class_map) - there)
         if unknown:
@@ -185,6 +188,8 @@ class Samples(TorchDataset[Sample]):
         ids = table[np.asarray(truth.class_ids)] if n else np.zeros(0, np.int64)
         ignore = np.zeros(n, bool) if truth.ignore is None else np.asarray(truth.ignore, bool)
         ignore = ignore | (ids < 0) | (truth.amodal.rle().areas() < self._smallest)
+        if self.least_visible:
+            ignore |= truth.visible.rle().areas() < self.least_visible
         return replace(truth, class_ids=np.maximum(ids, 0), ignore=ignore)
 
 
@@ -248,6 +253,9 @@ class Augmented(TorchDataset["Item | InputError"]):
             )
         draw = np.random.default_rng([self._seed, epoch, index])
         frame, targets = augmented(sample.frame, targets_of(sample.truth), self._options, draw)
+        if least := self._samples.least_visible:
+            # Where nothing is seen of an object, what is seen there is background.
+            targets = targets.select(targets.visible.flatten(1).sum(1) >= least)
         if self._depth:
             frame = with_depth(frame)
             if draw.random() < self._options.depth_dropout:

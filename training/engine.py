@@ -83,9 +83,10 @@ class Trainer:
         classes = config.classes or _classes_of(training, config.class_map)
         # An entry of the map may be of the held-out data alone, but of some it must be.
         Samples([*training, *held_out], classes, config.class_map)
-        self.samples = Samples(training, classes, self._known(training), config.smallest)
+        least = config.smallest, config.least_visible
+        self.samples = Samples(training, classes, self._known(training), *least)
         self.held_out = (
-            Samples(held_out, classes, self._known(held_out), config.smallest) if held_out else None
+            Samples(held_out, classes, self._known(held_out), *least) if held_out else None
         )
         state.seed_step(config.seed, 0, 0)  # weights begin equal in every process
         model = kind.from_config({**config.settings, "classes": tuple(classes)})

@@ -26,6 +26,9 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Frames that the model gets at once.")] = 4,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read frames.")] = 2,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Follow the objects through each video, hidden or not.")
+    ] = False,
     rename: Annotated[
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
@@ -50,11 +53,14 @@ def command(
 
     amodal eval image --gt kins/update_test_2020.json --dt r --out build/eval
 
+    amodal infer build/drives --track --out r; amodal eval video --gt build/drives --dt r --out e
+
     amodal infer drives --model s_amodal --checkpoint best.safetensors --tracks genvis.json --out r
     """
     from amodal_core import inference
-    from amodal_core.datasets.bag import BagSet
+    from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
+    from amodal_core.tracking import Tracker
     from amodal_ros.cli.replay import make_model
 
     dataset = open_dataset(data, format)
@@ -63,8 +69,10 @@ def command(
         options["detector_checkpoint"] = str(detector_checkpoint)
     chosen = make_model(model, device, checkpoint, options)
     if tracks is not None:
-        if rename or max_frames:
-            raise InputError("not together with --map or --max-frames", "--tracks", "leave it out")
+        if rename or max_frames or track:
+            raise InputError(
+                "not together with --map, --track or --max-frames", "--tracks", "leave it out"
+            )
         _complete(chosen, dataset, tracks, out, _settings(model, checkpoint))
         return
     classes = inference.classes_in(chosen, dataset, _renames(rename or []))
@@ -72,9 +80,12 @@ def command(
         warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
     settings = _settings(model, checkpoint) | options
     settings |= {"map": sorted(rename or []), "max_frames": max_frames}
-    work = inference.Run(chosen, dataset, out, classes, settings, batch=batch, frames=max_frames)
+    tracker = Tracker() if track else None
+    work = inference.Run(
+        chosen, dataset, out, classes, settings, batch=batch, frames=max_frames, tracker=tracker
+    )
     # A bag is read from its beginning to its end; several processes would each read all of it.
-    parallel = 0 if isinstance(dataset, BagSet) else workers
+    parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
     with bar(f"{model} on {dataset.name}") as progress:
         written = inference.run(work, parallel, progress)
     told = _timings(work.report.timings, work.inferred)
