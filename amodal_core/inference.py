@@ -37,13 +37,18 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
     Raises:
         InputError: a frame lacks a part.
     """
-    found = []
-    for one in model.infer(_ready(model, frames, report), report):
+    return hosted(model.infer(_ready(model, frames, report), report))
+
+
+def hosted(found: Sequence[Instances]) -> list[Tracks]:
+    """Instances of frames on the host; ids count from 0 in each."""
+    tracks = []
+    for one in found:
         host, n = one.numpy(), len(one)
         values = {f.name: getattr(host, f.name) for f in fields(Instances)}
         zeros = np.zeros(n, bool)
-        found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
-    return found
+        tracks.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
+    return tracks
 
 
 def _ready(model: Model, frames: Sequence[Frame], report: Report) -> list[Frame]:

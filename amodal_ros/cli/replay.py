@@ -18,13 +18,17 @@ from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
 from amodal_ros.cli._progress import bar, stderr, warn
 
 
-def make_model(name: str, device: str, checkpoint: Path | None) -> Model:
-    """The model of `--model`, `--device` and `--checkpoint`.
+def make_model(
+    name: str, device: str, checkpoint: Path | None, settings: dict[str, Any] | None = None
+) -> Model:
+    """The model of `--model`, `--device` and `--checkpoint`, with other settings where given.
 
     Raises:
         InputError: no such model or device, or it takes no checkpoint.
     """
-    options: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
+    options: dict[str, Any] = dict(settings or {})
+    if checkpoint is not None:
+        options["checkpoint"] = checkpoint
     if checkpoint is not None and not checkpoint.exists():
         raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
     try:
@@ -32,9 +36,10 @@ def make_model(name: str, device: str, checkpoint: Path | None) -> Model:
     except ValueError as error:
         raise InputError(str(error), "--model", "see `amodal models`") from None
     except TypeError as error:
-        if checkpoint is None:
+        if not options:
             raise
-        raise InputError(f"{name} takes no checkpoint ({error})", "--checkpoint") from None
+        told = ", ".join(options)
+        raise InputError(f"{name} takes no {told} ({error})", f"--model {name}") from None
     except RuntimeError as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(line, f"--device {device}", "see `amodal doctor`") from None
