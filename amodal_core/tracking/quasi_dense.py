@@ -24,6 +24,8 @@ from amodal_core.tracking.book import Book, widened
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 
+_TURN = 0.5  # standard deviation of what the camera's own turning adds, in sides of the box
+
 
 @dataclass(frozen=True)
 class QuasiDenseConfig(CoastingConfig):
@@ -251,21 +253,24 @@ def plausible(
             prediction leaves open.
 
     Returns:
-        (D, T) bool, and (D, T) float64 squared Mahalanobis distances of centre and range.
+        (D, T) bool, and (D, T) float64 squared Mahalanobis distances of centre and range, up to
+        `MAX_CENTRE`.
     """
     noise = measurement_noise(measured)
     error = measured[:, None] - motion.values[None]
     variance = noise[:, None] ** 2 + motion.covariances[None, ..., 0]
     squares = error**2 / variance
-    centre = squares[..., 0] + squares[..., 1]
-    apart = centre + np.nan_to_num(squares[..., RANGE])
+    apart = squares[..., 0] + squares[..., 1] + np.nan_to_num(squares[..., RANGE])
+    # A camera that turns sharply moves everything by more than its motion so far lets expect.
+    turn = (_TURN * np.exp(measured[:, None, 2:4])) ** 2
+    centre = (error[..., :2] ** 2 / (variance[..., :2] + turn)).sum(axis=2)
     overlap = box_iou(boxes.astype(np.float64), motion.boxes()) > LEAST_OVERLAP
     fits = (centre <= MAX_CENTRE) | overlap
     fits &= np.abs(error[..., 2:4]).max(axis=2, initial=0.0) <= MAX_SIZE_ERROR
     nearer = np.minimum(measured[:, None, RANGE], motion.values[None, :, RANGE])
     open_range = 2.0 * np.sqrt(motion.covariances[None, :, RANGE, 0])
     far = np.abs(error[..., RANGE]) > 2.0 + max_range_error * nearer + open_range
-    return fits & ~far, apart
+    return fits & ~far, np.minimum(apart, MAX_CENTRE)
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
