@@ -25,7 +25,7 @@ SETTINGS = {
     "mask_rcnn": TWO_STAGE,
     "orcnn": TWO_STAGE,
     "aisformer": TWO_STAGE | {"hidden": 128},
-    **dict.fromkeys(VIDEO, TWO_STAGE | {"track_samples": 32}),
+    **dict.fromkeys(VIDEO, TWO_STAGE | {"track_samples": 12}),
     "flagship": {},
     "pointpillars": {"grid": GRID, "lidar": False},
 }
@@ -101,7 +101,7 @@ def test_models_for_videos_learn_eight_frames_by_heart(name, tmp_path):
     data = write_drives(tmp_path / "drives", 4, 4)
     kind = "visible" if name == "qdtrack" else "amodal"
     values = {
-        "model": name, "settings": SETTINGS[name], "steps": 300, "batch_size": 2,
+        "model": name, "settings": SETTINGS[name], "steps": 200, "batch_size": 2,
         "clip": {}, "smallest": 30, "held_out": [{"path": str(data)}], "metric": f"{kind} AP50",
         "augment": {"flip": 0.0}, "schedule": {"kind": "cosine", "warm_up": 20},
         "optimiser": {"name": "adamw", "rate": 5e-4, "clip": 5.0, "weight_decay": 0.0},
