@@ -56,7 +56,9 @@ def send_frame(bench: Bench, index: int) -> None:
     bench.send("points", drive.cloud(index))
 
 
-def detections(index: int, *boxes: tuple[int, int, int, int]) -> Any:
+def detections(
+    index: int, *boxes: tuple[int, int, int, int], embeddings: np.ndarray | None = None
+) -> Any:
     """Instances that fill their boxes, in an image of the bench's size, all 10 m away."""
     n, size = len(boxes), drive.FRAME.size
     masks = np.zeros((n, *size), bool)
@@ -75,6 +77,7 @@ def detections(index: int, *boxes: tuple[int, int, int, int]) -> Any:
         np.zeros(n, np.float32),
         np.full(n, 10, np.float32),
         np.zeros((n, n), bool),
+        embeddings,
     )
     return instances_message(FACTORY, found, stamp=stamp(index), frame_id="camera", classes=["car"])
 
@@ -309,6 +312,23 @@ class TestExceptions:
         assert f"frame {at}: ZeroDivisionError: of all things" in error
         assert "fails_once" in error
         bench.diagnosis(ERROR, "ZeroDivisionError")
+
+    def test_looks_are_followed_and_detections_without_any_cost_their_frame_only(
+        self, start: Start, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        bench = tracking(start, tracker="quasi_dense")
+        left, right, looks = (100, 40, 140, 80), (160, 40, 200, 80), np.eye(2, dtype=np.float32)
+        for index in range(6):
+            here = (left, right) if index < 4 else (right, left)  # each where the other was
+            known = None if index == 2 else 6 * looks
+            bench.send("instances", detections(index, *here, embeddings=known))
+            bench.send("depth/image", drive.depth(index))
+        arrays = bench.outputs("tracks", 5)
+        assert stamps(arrays) == [stamp(i) for i in range(6) if i != 2]
+        # The same looks are the same ids, wherever they stand.
+        for array in arrays:
+            assert {int(i.embedding[1]): i.track_id for i in array.instances} == {0: 0, 6: 1}
+        assert "quasi-dense tracking without embeddings" in capfd.readouterr().err
 
 
 class TestOverload:

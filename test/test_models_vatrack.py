@@ -182,6 +182,23 @@ def test_embeddings_of_any_length_give_finite_losses_and_the_temperature_takes_l
     assert longer.item() == pytest.approx(track_losses(keys, references, same, 0.1)[0].item())
 
 
+def test_embeddings_learnt_by_cosines_are_found_at_the_length_at_which_they_were_compared():
+    for temperature, product in ((0.0, None), (0.1, 10.0)):
+        model = made("vatrack", min_score=0.0, temperature=temperature).eval()
+        (found,) = model.infer([frame(*SIZE)])
+        own = (found.embeddings**2).sum(1)
+        assert torch.allclose(own, torch.full_like(own, 10.0), atol=1e-3) == (product is not None)
+
+
+def test_a_single_frame_is_its_own_reference():
+    torch.manual_seed(1)
+    batch = pairs(scene(BOXES))
+    batch.clip = 1
+    losses = made("vatrack").train().losses(batch)
+    assert losses["track"] > 0
+    assert finite(losses)
+
+
 def test_rois_show_each_object_alike_and_background_of_every_overlap():
     wanted = scene([(10, 10, 50, 50), (60, 10, 100, 50)])
     many = torch.tensor([[10.0, 10, 50, 50]]) + torch.rand(300, 4)

@@ -19,15 +19,13 @@ TWO_STAGE = {
     "backbone": "resnet18", "norm": "group", "frozen_stages": 0, "proposals_train": 100,
     "proposals": 40, "samples": 16, "anchor_scale": 4.0, "max_instances": 20,
 }  # fmt: skip
+VIDEO = ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box")
 GRID = {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}  # the streets' volume
 SETTINGS = {
     "mask_rcnn": TWO_STAGE,
     "orcnn": TWO_STAGE,
     "aisformer": TWO_STAGE | {"hidden": 128},
-    "qdtrack": TWO_STAGE,
-    "amodal_track": TWO_STAGE,
-    "vatrack": TWO_STAGE,
-    "vatrack_two_box": TWO_STAGE,
+    **dict.fromkeys(VIDEO, TWO_STAGE | {"track_samples": 12}),
     "flagship": {},
     "pointpillars": {"grid": GRID, "lidar": False},
     "s_amodal": {"size": "tiny", "image_size": 128, "freeze": False, "detector": "geometric"},
@@ -99,12 +97,12 @@ def test_eight_frames_of_a_synthetic_drive_are_learnt_by_heart(name, project_roo
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", ["qdtrack", "amodal_track", "vatrack", "vatrack_two_box"])
+@pytest.mark.parametrize("name", VIDEO)
 def test_models_for_videos_learn_eight_frames_by_heart(name, tmp_path):
     data = write_drives(tmp_path / "drives", 4, 4)
     kind = "visible" if name == "qdtrack" else "amodal"
     values = {
-        "model": name, "settings": TWO_STAGE | {"samples": 32}, "steps": 300, "batch_size": 2,
+        "model": name, "settings": SETTINGS[name], "steps": 200, "batch_size": 2,
         "clip": {}, "smallest": 30, "held_out": [{"path": str(data)}], "metric": f"{kind} AP50",
         "augment": {"flip": 0.0}, "schedule": {"kind": "cosine", "warm_up": 20},
         "optimiser": {"name": "adamw", "rate": 5e-4, "clip": 5.0, "weight_decay": 0.0},

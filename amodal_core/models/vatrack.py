@@ -43,8 +43,8 @@ class QuasiDenseConfig(TwoStageConfig):
 
     Attributes:
         track_samples: RoIs of a frame from which likeness is learnt.
-        temperature: 0 to compare embeddings by dot products; else by cosines over it. Embeddings
-            learnt so are tracked by cosines, too.
+        temperature: 0 to learn likeness by dot products; else by cosines over it, which the dot
+            products of the embeddings found then are.
     """
 
     min_score: float = 0.01
@@ -95,14 +95,15 @@ class QuasiDense(TwoStage):
         """Detection losses of the key frames, and losses of likeness over the pairs.
 
         Args:
-            batch: pairs, each key frame before its reference.
+            batch: pairs, each key frame before its reference; or single frames, each of which is
+                its own reference.
         """
         assert batch.targets is not None, "losses need targets"
-        assert batch.clip == 2, "losses need pairs of frames"
+        assert batch.clip <= 2, "losses need pairs of frames"
         features = self.backbone(batch.inputs(self.config.lidar))
         (of_keys, keys), (of_others, others) = (
-            (Features((k, v[n::2]) for k, v in features.items()), batch.part(slice(n, None, 2)))
-            for n in (0, 1)
+            (Features((k, v[which]) for k, v in features.items()), batch.part(which))
+            for which in (slice(0, None, batch.clip), slice(batch.clip - 1, None, batch.clip))
         )
         assert keys.targets is not None
         assert others.targets is not None
@@ -147,6 +148,8 @@ class QuasiDense(TwoStage):
         features = self.backbone(batch.inputs(self.config.lidar))
         found = self.found_in(features, batch)
         embeddings = self.embedding_head(features, [f.boxes for f in found], batch)
+        if self.config.temperature:
+            embeddings = F.normalize(embeddings, dim=1) / self.config.temperature**0.5
         counts = [len(f.boxes) for f in found]
         return [
             replace(f, embeddings=e) for f, e in zip(found, embeddings.split(counts), strict=True)

@@ -24,6 +24,8 @@ from amodal_core.tracking.book import Book, widened
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 
+_TURN = 0.5  # standard deviation of what the camera's own turning adds, in sides of the box
+
 
 @dataclass(frozen=True)
 class QuasiDenseConfig(CoastingConfig):
@@ -167,7 +169,7 @@ class QuasiDenseTracker(CoastingTracker):
                     continue
                 if scores[d] > config.obj_score_thr:
                     track[d] = best
-                    fits[np.arange(len(seen)) != d, best] = 0.0
+                    fits[:, best] = 0.0
                 else:
                     copy[d] = fits[d, best] > config.nms_conf_thr
         free = (track < 0) & ~copy
@@ -214,9 +216,10 @@ class QuasiDenseTracker(CoastingTracker):
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         boxes = np.asarray(seen.amodal_boxes, np.float64)
-        near = box_iou(boxes, boxes) > self.config.nms_backdrop_iou_thr
-        surer = rank[None, :] < rank[:, None]
-        chosen = np.flatnonzero(free & ~(near & surer).any(axis=1))
+        chosen = np.flatnonzero(free)
+        near = box_iou(boxes[chosen], boxes) > self.config.nms_backdrop_iou_thr
+        surer = rank[None, :] < rank[chosen, None]
+        chosen = chosen[~(near & surer).any(axis=1)]
         begun = Book.begun(seen[chosen], looks[chosen], self._stamp, self._frame)
         if self._backdrops is None:
             return begun
@@ -251,28 +254,33 @@ def plausible(
             prediction leaves open.
 
     Returns:
-        (D, T) bool, and (D, T) float64 squared Mahalanobis distances of centre and range.
+        (D, T) bool, and (D, T) float64 squared Mahalanobis distances of centre and range, up to
+        `MAX_CENTRE`.
     """
-    noise = measurement_noise(measured)
-    error = measured[:, None] - motion.values[None]
-    variance = noise[:, None] ** 2 + motion.covariances[None, ..., 0]
+    used = slice(0, RANGE + 1)
+    noise = measurement_noise(measured)[:, used]
+    error = measured[:, None, used] - motion.values[None, :, used]
+    variance = noise[:, None] ** 2 + motion.covariances[None, :, used, 0]
     squares = error**2 / variance
-    centre = squares[..., 0] + squares[..., 1]
-    apart = centre + np.nan_to_num(squares[..., RANGE])
+    apart = squares[..., 0] + squares[..., 1] + np.nan_to_num(squares[..., RANGE])
+    # A camera that turns sharply moves everything by more than its motion so far lets expect.
+    turn = (_TURN * np.exp(measured[:, None, 2:4])) ** 2
+    loose = error[..., :2] ** 2 / (variance[..., :2] + turn)
+    centre = loose[..., 0] + loose[..., 1]
     overlap = box_iou(boxes.astype(np.float64), motion.boxes()) > LEAST_OVERLAP
     fits = (centre <= MAX_CENTRE) | overlap
-    fits &= np.abs(error[..., 2:4]).max(axis=2, initial=0.0) <= MAX_SIZE_ERROR
+    fits &= np.maximum(np.abs(error[..., 2]), np.abs(error[..., 3])) <= MAX_SIZE_ERROR
     nearer = np.minimum(measured[:, None, RANGE], motion.values[None, :, RANGE])
     open_range = 2.0 * np.sqrt(motion.covariances[None, :, RANGE, 0])
     far = np.abs(error[..., RANGE]) > 2.0 + max_range_error * nearer + open_range
-    return fits & ~far, apart
+    return fits & ~far, np.minimum(apart, MAX_CENTRE)
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N, M) float64 intersection over union of (N, 4) and (M, 4) boxes xyxy; 0 between empty."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
-    area_a = np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1)
-    area_b = np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1)
+    sides = np.maximum(high - low, 0.0)
+    shared = sides[..., 0] * sides[..., 1]
+    area_a, area_b = (np.prod(np.maximum(box[:, 2:] - box[:, :2], 0.0), axis=1) for box in (a, b))
     return np.asarray(shared / np.maximum(area_a[:, None] + area_b[None] - shared, 1e-9))
