@@ -104,7 +104,8 @@ class Instances:
         occlusion_rates: (N,) float32, hidden share of the amodal area, 0-1.
         depths: (N,) float32, metres along the optical axis, 0 where unknown.
         occluders: (N, N) bool, `occluders[i, j]` where j hides part of i.
-        embeddings: (N, D) float32 or None.
+        embeddings: (N, D) float32 or None; the nearer two are in direction, the more alike are the
+            looks. Their length is the model's own.
         boxes3d: (N, 7) float32 or None: centre x, y, z, length, width, height in metres and yaw
             about +z in radians, LiDAR frame (x forward, y left, z up); NaN rows where unknown.
         ignore: (N,) bool or None, annotations that evaluation neither rewards nor punishes

@@ -24,7 +24,7 @@ from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.models.base import Model
 from amodal_core.pipeline import Pipeline
-from amodal_core.tracking import Tracker
+from amodal_core.tracking import CoastingTracker
 
 _PARTS = ".parts"
 _COLUMNS = ("class_ids", "ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
@@ -146,7 +146,7 @@ class Run:
         *,
         batch: int = 4,
         frames: int | None = None,
-        tracker: Tracker | None = None,
+        tracker: CoastingTracker | None = None,
     ) -> None:
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0

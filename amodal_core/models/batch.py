@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,7 @@ class Batch:
         targets: one a frame, or None.
         videos: name of each frame's stream, "" for single images.
         indices: place of each frame in its stream.
+        clip: frames of each clip; a clip's frames stand in a row.
     """
 
     images: torch.Tensor
@@ -91,6 +93,7 @@ class Batch:
     targets: list[Targets] | None = None
     videos: list[str] | None = None
     indices: list[int] | None = None
+    clip: int = 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,6 +108,19 @@ class Batch:
             points=self.points and [p.to(device, non_blocking=True) for p in self.points],
             targets=self.targets and [t.to(device) for t in self.targets],
         )
+
+    def part(self, which: slice) -> Batch:
+        """Some of the frames, as a batch of single ones.
+
+        Args:
+            which: positions, such as slice(0, None, 2) for the first frame of every pair.
+        """
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[which]
+
+        parts = {f.name: of(getattr(self, f.name)) for f in fields(self) if f.name != "clip"}
+        return Batch(**parts)
 
     def inputs(self, depth: bool) -> torch.Tensor:
         """(B, 3 or 5, H, W): the images, with depth channels where a model takes them.

@@ -28,7 +28,9 @@ class Found:
         amodal: (N, S, S) float logits in `boxes`.
         visible: (N, S, S) float logits in `boxes`.
         depths: (N,) float32 metres, 0 where unknown.
-        embeddings: (N, D) float32 or None.
+        embeddings: (N, D) float32 or None; of any length, as the model learnt to compare them.
+        visible_boxes: (N, 4) float32 xyxy where the model finds them by themselves; None for those
+            around the visible masks.
     """
 
     boxes: torch.Tensor
@@ -38,6 +40,7 @@ class Found:
     visible: torch.Tensor
     depths: torch.Tensor
     embeddings: torch.Tensor | None = None
+    visible_boxes: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,25 @@ class LearnedConfig:
     max_instances: int = 100
 
 
+@dataclass(frozen=True)
+class Clip:
+    """The frames of one video that a model learns from together.
+
+    Attributes:
+        frames: of a clip.
+        reach: 0 for consecutive frames; else a clip is a key frame and a reference frame up to so
+            many frames before or after it, and they share an object.
+    """
+
+    frames: int
+    reach: int = 0
+
+
 class LearnedModel(nn.Module):
     """A trainable model that fits `amodal_core.models.base.Model`.
 
-    A subclass sets `name` and `Config`, and implements `losses` and `detect`.
+    A subclass sets `name` and `Config`, and implements `losses` and `detect`. One that learns from
+    videos sets `clip`, too: its batches then hold clips, `Batch.clip` frames each.
 
     Args:
         config: of the subclass's `Config` type.
@@ -72,6 +90,7 @@ class LearnedModel(nn.Module):
 
     name: ClassVar[str]
     Config: ClassVar[type[LearnedConfig]] = LearnedConfig
+    clip: ClassVar[Clip | None] = None
 
     def __init__(self, config: LearnedConfig) -> None:
         super().__init__()
@@ -208,18 +227,26 @@ def instances_of(found: Found, size: tuple[int, int], scale: torch.Tensor) -> In
         size: (height, width) of the frame.
         scale: (2,) y and x scale from frame to batch.
     """
-    boxes = found.boxes.float() / scale.flip(0).repeat(2).to(found.boxes)
-    limit = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
-    boxes = torch.minimum(boxes.clamp(min=0), limit)
+    ratio = scale.flip(0).repeat(2).to(found.boxes)
+    limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=ratio.device)
+
+    def own_size(boxes: torch.Tensor) -> torch.Tensor:
+        return torch.minimum((boxes.float() / ratio).clamp(min=0), limit)
+
+    boxes = own_size(found.boxes)
     amodal = found.amodal.float()
     visible = torch.minimum(found.visible.float(), amodal)
     whole, seen = amodal > 0, visible > 0
+    seen_boxes = _boxes_of(seen, boxes)
+    if found.visible_boxes is not None:
+        anything = seen.flatten(1).any(1)[:, None]
+        seen_boxes = torch.where(anything, own_size(found.visible_boxes), 0.0)
     area = whole.flatten(1).sum(1)
     rates = 1 - seen.flatten(1).sum(1) / area.clamp(min=1)
     return Instances(
         size=size,
         amodal_boxes=boxes,
-        visible_boxes=_boxes_of(seen, boxes),
+        visible_boxes=seen_boxes,
         scores=found.scores.float(),
         class_ids=found.labels,
         amodal=BoxMasks(size, amodal, boxes),

@@ -37,6 +37,22 @@ _MODELS: dict[str, tuple[str, str]] = {
         "amodal_core.models.flagship:Flagship",
         "single-stage visible and amodal masks with LiDAR, CPU and GPU; needs a checkpoint",
     ),
+    "qdtrack": (
+        "amodal_core.models.vatrack:QdTrack",
+        "QDTrack: visible boxes and masks with embeddings; needs a checkpoint",
+    ),
+    "amodal_track": (
+        "amodal_core.models.vatrack:AmodalTrack",
+        "QDTrack on amodal boxes and masks; needs a checkpoint",
+    ),
+    "vatrack": (
+        "amodal_core.models.vatrack:VaTrack",
+        "amodal and visible masks on amodal boxes, with embeddings; needs a checkpoint",
+    ),
+    "vatrack_two_box": (
+        "amodal_core.models.vatrack:VaTrackTwoBox",
+        "VATrack with a head of its own for visible boxes; needs a checkpoint",
+    ),
     "s_amodal": (
         "amodal_core.models.s_amodal:SAModal",
         "SAM, prompted by another model's visible masks, and point tracking; needs a checkpoint",

@@ -29,6 +29,9 @@ def command(
     track: Annotated[
         bool, typer.Option("--track", help="Follow the objects through each video, hidden or not.")
     ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="What follows them: motion, quasi_dense or quasi_dense_sailvos.")
+    ] = "motion",
     rename: Annotated[
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
@@ -60,7 +63,7 @@ def command(
     from amodal_core import inference
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
-    from amodal_core.tracking import Tracker
+    from amodal_core.tracking import make_tracker
     from amodal_ros.cli.replay import make_model
 
     dataset = open_dataset(data, format)
@@ -80,9 +83,9 @@ def command(
         warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
     settings = _settings(model, checkpoint) | options
     settings |= {"map": sorted(rename or []), "max_frames": max_frames}
-    tracker = Tracker() if track else None
+    follower = make_tracker(tracker) if track else None
     work = inference.Run(
-        chosen, dataset, out, classes, settings, batch=batch, frames=max_frames, tracker=tracker
+        chosen, dataset, out, classes, settings, batch=batch, frames=max_frames, tracker=follower
     )
     # A bag is read from its beginning to its end; several processes would each read all of it.
     parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers

@@ -14,7 +14,7 @@ from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.pipeline import STAGES, Pipeline
 from amodal_core.report.record import TOTAL, Record
-from amodal_core.tracking import Tracker
+from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
 from amodal_ros.cli._progress import bar, stderr, warn
 
 
@@ -51,6 +51,7 @@ def command(
     model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+    tracker: Annotated[str, typer.Option(help=f"One of {', '.join(TRACKERS)}.")] = "motion",
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     video: Annotated[bool, typer.Option(help="Draw and encode overlay.mp4.")] = True,
     depth: Annotated[
@@ -74,14 +75,21 @@ def command(
         out,
         make_model(model, device, checkpoint),
         core.ReplayOptions(max_frames, video, depth, image_topic, points_topic),
+        make_tracker(tracker),
     )
     summarise(record, out, video)
 
 
-def run(bag: Path, out: Path, model: Model, options: core.ReplayOptions) -> Record:
+def run(
+    bag: Path,
+    out: Path,
+    model: Model,
+    options: core.ReplayOptions,
+    tracker: CoastingTracker | None = None,
+) -> Record:
     """Replay with a progress bar."""
     with bar("replaying") as progress:
-        return core.replay(bag, out, Pipeline(model, Tracker()), options, progress)
+        return core.replay(bag, out, Pipeline(model, tracker), options, progress)
 
 
 def summarise(record: Record, out: Path, video: bool) -> None:

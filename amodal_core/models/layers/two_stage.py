@@ -9,14 +9,15 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
@@ -107,14 +108,42 @@ class PositiveRois:
         return self.crop([t.visible for t in self.objects], side)
 
 
-class _Heads(RoIHeads):
-    """torchvision's second stage; RoIs on ignored objects are neither object nor background."""
+class BoxHeads(RoIHeads):
+    """torchvision's second stage; RoIs on ignored objects are neither object nor background.
+
+    Args:
+        config: the trunk's settings.
+    """
 
     ignored: list[torch.Tensor]
+
+    def __init__(self, config: TwoStageConfig) -> None:
+        super().__init__(
+            MultiScaleRoIAlign(list(LEVELS), 7, 2),
+            TwoMLPHead(CHANNELS * 49, 1024),
+            FastRCNNPredictor(1024, len(config.classes) + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=config.samples,
+            positive_fraction=config.positive_share,
+            bbox_reg_weights=None,
+            score_thresh=config.min_score,
+            nms_thresh=config.nms,
+            detections_per_img=config.max_instances,
+        )
+
+    def predict(
+        self, features: Features, boxes: list[torch.Tensor], batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, C + 1) class logits, background first, and (N, 4 (C + 1)) deltas of N boxes."""
+        pooled = self.box_head(self.box_roi_pool(features, boxes, batch.sizes))
+        logits, deltas = self.box_predictor(pooled)
+        return logits, deltas
 
     def assign_targets_to_proposals(
         self, proposals: Any, gt_boxes: Any, gt_labels: Any
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """For each proposal the object it belongs to and its label: 0 background, -1 neither."""
         matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
         for label, boxes, ignored in zip(labels, proposals, self.ignored, strict=True):
             if len(ignored):
@@ -127,10 +156,14 @@ class TwoStage(LearnedModel):
     """Backbone, proposals, boxes and classes.
 
     A subclass implements `mask_losses` and `masks`.
+
+    Attributes:
+        box_beta: error of a box's delta up to which its loss is quadratic.
     """
 
     Config = TwoStageConfig
     config: TwoStageConfig
+    box_beta: ClassVar[float] = 1 / 9
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
@@ -157,19 +190,7 @@ class TwoStage(LearnedModel):
             post_nms_top_n={"training": config.proposals_train, "testing": config.proposals},
             nms_thresh=0.7,
         )
-        self.heads = _Heads(
-            MultiScaleRoIAlign(list(LEVELS), 7, 2),
-            TwoMLPHead(CHANNELS * 49, 1024),
-            FastRCNNPredictor(1024, len(config.classes) + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=config.samples,
-            positive_fraction=config.positive_share,
-            bbox_reg_weights=None,
-            score_thresh=config.min_score,
-            nms_thresh=config.nms,
-            detections_per_img=config.max_instances,
-        )
+        self.heads = BoxHeads(config)
         self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
 
     @abstractmethod
@@ -195,42 +216,90 @@ class TwoStage(LearnedModel):
         pooled: torch.Tensor = self.pool(features, boxes, batch.sizes)
         return pooled
 
+    def wanted(self, targets: Targets) -> Targets:
+        """The objects of an image that are to be found, at their `boxes`."""
+        return targets.select(~targets.ignore & has_extent(targets.boxes))
+
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """RPN, box and mask losses."""
         assert batch.targets is not None, "losses need targets"
         features = self.backbone(batch.inputs(self.config.lidar))
-        wanted = [t.select(~t.ignore & _has_extent(t.boxes)) for t in batch.targets]
+        wanted = [self.wanted(t) for t in batch.targets]
+        proposals, losses = self.propose(features, wanted, batch)
+        return losses | self.second_stage_losses(features, proposals, wanted, batch)
+
+    def propose(
+        self, features: Features, wanted: list[Targets], batch: Batch
+    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        """Proposals (P, 4) of each image for training, and the losses of the RPN."""
+        truths = [{"boxes": t.boxes} for t in wanted]
+        proposals, rpn = self.rpn(ImageList(batch.images, batch.sizes), features, truths)
+        return proposals, {
+            "rpn_objectness": rpn["loss_objectness"],
+            "rpn_box": rpn["loss_rpn_box_reg"],
+        }
+
+    def second_stage_losses(
+        self,
+        features: Features,
+        proposals: list[torch.Tensor],
+        wanted: list[Targets],
+        batch: Batch,
+    ) -> dict[str, torch.Tensor]:
+        """Losses of all heads over the proposals."""
+        losses, rois = self.box_losses(self.heads, features, proposals, wanted, batch)
+        return losses | self.mask_losses(features, rois, batch)
+
+    def box_losses(
+        self,
+        heads: BoxHeads,
+        features: Features,
+        proposals: list[torch.Tensor],
+        wanted: list[Targets],
+        batch: Batch,
+    ) -> tuple[dict[str, torch.Tensor], PositiveRois]:
+        """Losses of a head's classes and boxes, and its RoIs on objects."""
+        assert batch.targets is not None, "losses need targets"
+        heads.ignored = [t.boxes[t.ignore] for t in batch.targets]
         truths = [{"boxes": t.boxes, "labels": t.labels + 1} for t in wanted]
-        images = ImageList(batch.images, batch.sizes)
-        proposals, rpn = self.rpn(images, features, truths)
-        self.heads.ignored = [t.boxes[t.ignore] for t in batch.targets]
-        rois, matched, labels, regression = self.heads.select_training_samples(proposals, truths)
-        pooled = self.heads.box_head(self.heads.box_roi_pool(features, rois, batch.sizes))
-        logits, deltas = self.heads.box_predictor(pooled)
-        class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
+        rois, matched, labels, regression = heads.select_training_samples(proposals, truths)
+        logits, deltas = heads.predict(features, rois, batch)
+        every = torch.cat(labels)
+        rows = torch.where(every > 0)[0]
+        boxes = F.smooth_l1_loss(
+            deltas.reshape(*logits.shape, 4)[rows, every[rows]].float(),
+            torch.cat(regression)[rows],
+            beta=self.box_beta,
+            reduction="sum",
+        )
         positive = [label > 0 for label in labels]
         chosen = PositiveRois(
             [r[p] for r, p in zip(rois, positive, strict=True)],
             wanted,
             [m[p] for m, p in zip(matched, positive, strict=True)],
         )
-        return {
-            "rpn_objectness": rpn["loss_objectness"],
-            "rpn_box": rpn["loss_rpn_box_reg"],
-            "class": class_loss,
-            "box": box_loss,
-            **self.mask_losses(features, chosen, batch),
-        }
+        classes = F.cross_entropy(logits.float(), every, reduction="sum")
+        count = max(len(every), 1)
+        return {"class": classes / count, "box": boxes / count}, chosen
 
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with their masks and depths."""
         features = self.backbone(batch.inputs(self.config.lidar))
+        return self.found_in(features, batch)
+
+    def find(
+        self, features: Features, batch: Batch
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Boxes (N, 4), scores (N,) and labels (N,) from 0 of what is found in each image."""
         proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
-        pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
         boxes, scores, labels = self.heads.postprocess_detections(
-            *self.heads.box_predictor(pooled), proposals, batch.sizes
+            *self.heads.predict(features, proposals, batch), proposals, batch.sizes
         )
-        labels = [label - 1 for label in labels]
+        return boxes, scores, [label - 1 for label in labels]
+
+    def found_in(self, features: Features, batch: Batch) -> list[Found]:
+        """What is found in the features of each image."""
+        boxes, scores, labels = self.find(features, batch)
         amodal, visible = self.masks(features, boxes, labels, batch)
         counts = [len(b) for b in boxes]
         return [
@@ -248,7 +317,7 @@ class TwoStage(LearnedModel):
         ]
 
 
-def _has_extent(boxes: torch.Tensor) -> torch.Tensor:
+def has_extent(boxes: torch.Tensor) -> torch.Tensor:
     """(N,) bool: boxes that are not empty."""
     return ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
 
