@@ -24,7 +24,7 @@ from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.models.base import Model
 from amodal_core.pipeline import Pipeline
-from amodal_core.tracking import Tracker
+from amodal_core.tracking import CoastingTracker
 
 _PARTS = ".parts"
 _COLUMNS = ("class_ids", "ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
@@ -37,13 +37,18 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
     Raises:
         InputError: a frame lacks a part.
     """
-    found = []
-    for one in model.infer(_ready(model, frames, report), report):
+    return hosted(model.infer(_ready(model, frames, report), report))
+
+
+def hosted(found: Sequence[Instances]) -> list[Tracks]:
+    """Instances of frames on the host; ids count from 0 in each."""
+    tracks = []
+    for one in found:
         host, n = one.numpy(), len(one)
         values = {f.name: getattr(host, f.name) for f in fields(Instances)}
         zeros = np.zeros(n, bool)
-        found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
-    return found
+        tracks.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
+    return tracks
 
 
 def _ready(model: Model, frames: Sequence[Frame], report: Report) -> list[Frame]:
@@ -141,7 +146,7 @@ class Run:
         *,
         batch: int = 4,
         frames: int | None = None,
-        tracker: Tracker | None = None,
+        tracker: CoastingTracker | None = None,
     ) -> None:
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0

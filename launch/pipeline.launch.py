@@ -17,6 +17,12 @@ ARGUMENTS = (
     ("model", "geometric", "model to run; `amodal models` lists them", None),
     ("checkpoint", "", "weights file of a learned model", None),
     ("device", "cpu", "torch device: cpu, cuda:0, ...", None),
+    (
+        "tracker",
+        "motion",
+        "what gives identities; quasi_dense for models with embeddings",
+        ("motion", "quasi_dense", "quasi_dense_sailvos"),
+    ),
     ("image", f"{CAMERA}/image_raw", "rectified camera image", None),
     ("camera_info", f"{CAMERA}/camera_info", "its calibration", None),
     ("points", "/kitti/velo/pointcloud", "LiDAR scans", None),
@@ -80,7 +86,7 @@ def _start(context):
             {k: value[k] for k in ("model", "checkpoint", "device")},
             ("image", "camera_info", "points"),
         ),
-        node("tracking", {}),
+        node("tracking", {"tracker": value["tracker"]}),
     ]
     expected = ["depth/image", "instances", "tracks"]
     if value["overlay"] == "true" or value["rviz"] == "true":

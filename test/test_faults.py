@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,16 @@ class TestInputIsMissing:
         warning = bench.diagnosis(WARN, "no message ever on /points")
         error = bench.diagnosis(ERROR, "no message ever on /points")
         assert bench.statuses.index(warning) < bench.statuses.index(error)
-        for index in range(20):
-            send_frame(bench, index)
-            time.sleep(0.05)
-        assert "no message" not in bench.statuses[-1].message
+        frames = itertools.count()
+
+        def answered() -> bool:
+            send_frame(bench, next(frames))
+            return "no message" not in bench.statuses[-1].message
+
+        until(answered, "the silence to be over")
 
     def test_a_frame_without_scan_is_skipped_and_counted(self, start: Start) -> None:
-        bench = projection(start, sync_timeout=0.3)
+        bench = projection(start)
         bench.send("/tf_static", drive.tf_static())
         for index in range(6):
             bench.send("camera_info", drive.info(index))
@@ -308,38 +312,53 @@ class TestExceptions:
 
 
 class TestOverload:
-    def slow(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    def gated(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[Callable[[int], None], list[int], threading.Event]:
+        """What sends a frame and sees it queued, the frames done, and a gate that holds them."""
+        queued: list[int] = []
+        begun: list[int] = []
         done: list[int] = []
+        gate, submit = threading.Event(), bench.node.submit
+
+        def queue(at: int, item: Any) -> None:
+            submit(at, item)
+            queued.append(at)
 
         def process(at: int, item: Any) -> None:
-            time.sleep(0.1)
+            begun.append(at)
+            assert gate.wait(60)
             done.append(at)
 
+        def send(index: int) -> None:
+            send_tracked(bench, index)
+            until(lambda: queued[-1:] == [stamp(index)] and begun, f"frame {index} in the queue")
+
+        monkeypatch.setattr(bench.node, "submit", queue)
         monkeypatch.setattr(bench.node, "process", process)
-        return done
+        return send, done, gate
 
     def test_live_the_newest_frame_wins_and_every_drop_is_counted(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bench = tracking(start, queue=1)
-        done = self.slow(bench, monkeypatch)
-        for index in range(40):
-            send_tracked(bench, index)
-            time.sleep(0.01)
-        until(lambda: done and done[-1] == stamp(39), "the newest frame")
-        dropped = bench.node.health.drops["overload"]
-        assert len(done) + dropped == 40
-        assert len(done) < 25
-        assert done == sorted(done)
+        send, done, gate = self.gated(bench, monkeypatch)
+        for index in range(20):
+            send(index)
+        assert bench.node.health.drops == {"overload": 18}
+        gate.set()
+        until(lambda: len(done) == 2, "the newest frame")
+        assert done == [stamp(0), stamp(19)]
         bench.diagnosis(WARN, "dropped")
 
     def test_in_a_replay_nothing_is_dropped(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bench = tracking(start, queue=0)
-        done = self.slow(bench, monkeypatch)
+        send, done, gate = self.gated(bench, monkeypatch)
         for index in range(20):
-            send_tracked(bench, index)
+            send(index)
+        gate.set()
         until(lambda: len(done) == 20, "all frames")
         assert done == [stamp(i) for i in range(20)]
         assert bench.node.health.drops == {}

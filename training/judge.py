@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from amodal_core.errors import InputError
@@ -11,9 +12,10 @@ from amodal_core.evaluation import image_level
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
 from amodal_core.frame import Report, Tracks
-from amodal_core.inference import tracks_of
+from amodal_core.inference import hosted, tracks_of
 from amodal_core.models.base import Model
 from amodal_core.models.learned import LearnedModel
+from amodal_core.models.refined import RefinedModel
 from training.data import Samples
 from training.distributed import Place
 from training.progress import Display
@@ -37,6 +39,8 @@ def judge(
     model: LearnedModel, samples: Samples, batch: int, place: Place, display: Display
 ) -> dict[str, float]:
     """Every AP and AR of amodal masks, visible masks and boxes by name, the same in all processes.
+
+    A model that completes what a detector found is judged on the visible masks of the truth.
 
     Args:
         model: on its device.
@@ -72,8 +76,17 @@ def _rows(
     annotated = [(k, s, s.truth) for k, s in read if s.truth is not None]
     if not annotated:
         return []
-    found = tracks_of(cast(Model, model), [s.frame for _, s, _ in annotated], Report())
+    frames = [s.frame for _, s, _ in annotated]
+    if isinstance(model, RefinedModel):
+        found = hosted(model.complete(frames, [_shown(t) for _, _, t in annotated]))
+    else:
+        found = tracks_of(cast(Model, model), frames, Report())
     return [
         (ImageRecord(k + 1, *truth.size, sample.name), truth, tracks)
         for (k, sample, truth), tracks in zip(annotated, found, strict=True)
     ]
+
+
+def _shown(truth: Tracks) -> Tracks:
+    """The objects that show, as a detector would give them."""
+    return replace(truth[truth.visible.rle().areas() > 0], ignore=None)

@@ -53,6 +53,10 @@ _MODELS: dict[str, tuple[str, str]] = {
         "amodal_core.models.vatrack:VaTrackTwoBox",
         "VATrack with a head of its own for visible boxes; needs a checkpoint",
     ),
+    "s_amodal": (
+        "amodal_core.models.s_amodal:SAModal",
+        "SAM, prompted by another model's visible masks, and point tracking; needs a checkpoint",
+    ),
     "pointpillars": (
         "amodal_core.models.pointpillars:PointPillars",
         "3D boxes from LiDAR alone, their silhouettes as masks; needs a checkpoint",
