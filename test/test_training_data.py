@@ -161,6 +161,16 @@ def test_depth_is_dropped_as_often_as_asked_and_is_unknown_then(streets):
     assert known[:4] == [bool(data[0, k][0].frame.depth.any()) for k in range(4)]
 
 
+def test_a_sample_without_depth_has_no_points_either(streets):
+    samples = Samples(sources(streets), CLASSES, {})
+    for share, some in ((1.0, False), (0.0, True)):
+        data = Augmented(samples, Augment(depth_dropout=share), 7, depth=True, points=True)
+        assert bool(len(data[0, 0][0].frame.points)) == some
+    # PointPillars, which takes no depth image, has nothing else to see.
+    data = Augmented(samples, Augment(depth_dropout=1.0), 7, depth=False, points=True)
+    assert len(data[0, 0][0].frame.points)
+
+
 def test_frames_without_annotation_are_passed_over():
     data = Streets(3)
     data.samples[1].truth = None

@@ -51,7 +51,8 @@ def build_codebook(
     def batches() -> Iterator[Batch]:
         nonlocal done
         unchanged = Augment(flip=0.0)
-        items = Augmented(samples, unchanged, config.seed, model.config.lidar, points=False)
+        points = "points" in model.inputs
+        items = Augmented(samples, unchanged, config.seed, model.config.lidar, points)
         order = [(0, n) for n in range(len(samples))]
         size = config.batch_size
         reading: DataLoader[list[list[Item] | InputError]] = DataLoader(

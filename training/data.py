@@ -323,7 +323,9 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         if self._depth:
             frame = with_depth(frame)
             if blind:
-                frame = replace(frame, depth=np.zeros(frame.size, np.float32))
+                depth = np.zeros(frame.size, np.float32)
+                points = None if frame.points is None else frame.points[:0]
+                frame = replace(frame, depth=depth, points=points)
         if self._points and frame.points is not None and frame.calibration is not None:
             frame = replace(frame, points=frame.points[in_view(frame)])
         elif not self._points:

@@ -151,8 +151,8 @@ def keep(path: Path, parts: Parts, data: str, half: bool) -> None:
     """Write a checkpoint for inference of the weights that are judged."""
     model = parts.judged
     settings = model.config_json()
-    if "weights" in settings:
-        settings["weights"] = ""  # the file that training began with is not needed any more
+    for name in model.files & settings.keys():
+        settings[name] = ""  # the file that training began with is not needed any more
     info = CheckpointInfo(
         model.name,
         settings,

@@ -84,6 +84,10 @@ class LearnedModel(nn.Module):
     A subclass sets `name` and `Config`, and implements `losses` and `detect`. One that learns from
     videos sets `clip`, too: its batches then hold clips, `Batch.clip` frames each.
 
+    Attributes:
+        files: settings that name files of weights; they are only read to begin a training, and are
+            empty in checkpoints.
+
     Args:
         config: of the subclass's `Config` type.
     """
@@ -91,6 +95,7 @@ class LearnedModel(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[LearnedConfig]] = LearnedConfig
     clip: ClassVar[Clip | None] = None
+    files: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     def __init__(self, config: LearnedConfig) -> None:
         super().__init__()
@@ -193,9 +198,7 @@ class LearnedModel(nn.Module):
         info = read_info(path)
         if info.model != cls.name:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
-        if "weights" in info.config:
-            # A backbone's public weights are only read to begin a training.
-            settings = {"weights": ""} | settings
+        settings = dict.fromkeys(cls.files & info.config.keys(), "") | settings
         model = cls.from_config(info.config | settings)
         load_weights(path, model, cls.name)
         return model.to(device).eval()

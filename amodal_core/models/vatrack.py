@@ -13,12 +13,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
+from amodal_core.errors import InputError
 from amodal_core.models.batch import Batch, Targets
 from amodal_core.models.layers.backbone import CHANNELS
 from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.lidar_objects import LIDAR
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
 from amodal_core.models.layers.two_stage import (
     BoxHeads,
@@ -80,6 +81,9 @@ class QuasiDense(TwoStage):
 
     Args:
         config: the settings.
+
+    Raises:
+        InputError: boxes of the LiDAR alone are asked for.
     """
 
     Config = QuasiDenseConfig
@@ -88,6 +92,12 @@ class QuasiDense(TwoStage):
     box_beta: ClassVar[float] = 1.0
 
     def __init__(self, config: QuasiDenseConfig) -> None:
+        if config.proposals_from == LIDAR:
+            raise InputError(
+                f"{self.name} learns likeness from proposals of the image",
+                "model configuration",
+                "set proposals_from to image or both",
+            )
         super().__init__(config)
         self.embedding_head = EmbeddingHead()
 
@@ -98,6 +108,7 @@ class QuasiDense(TwoStage):
             batch: pairs, each key frame before its reference; or single frames, each of which is
                 its own reference.
         """
+        batch = self.sensed(batch)
         assert batch.targets is not None, "losses need targets"
         assert batch.clip <= 2, "losses need pairs of frames"
         features = self.backbone(batch.inputs(self.config.lidar))
@@ -138,13 +149,13 @@ class QuasiDense(TwoStage):
         """(P, 4) proposals of each image as in inference."""
         training = self.rpn.training
         self.rpn.eval()
-        proposals: list[torch.Tensor]
-        proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        proposals = self.proposals(features, batch)
         self.rpn.train(training)
         return proposals
 
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with masks, depths and embeddings."""
+        batch = self.sensed(batch)
         features = self.backbone(batch.inputs(self.config.lidar))
         found = self.found_in(features, batch)
         embeddings = self.embedding_head(features, [f.boxes for f in found], batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,10 +21,19 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
-from amodal_core.models.batch import Batch, Targets
+from amodal_core.models.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.backbone import CHANNELS, LEVELS, resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.lidar_objects import (
+    BOTH,
+    LIDAR,
+    OBJECTS,
+    LidarObjects,
+    needs_detector,
+    with_truth,
+)
 from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.pointpillars import PointPillarsConfig
 
 Features = OrderedDict[str, torch.Tensor]
 _IGNORED_OVERLAP = 0.5
@@ -46,6 +55,14 @@ class TwoStageConfig(LearnedConfig):
         samples: RoIs of an image that the second stage is trained on.
         positive_share: of the samples at most.
         nms: IoU above which the weaker of two detections of a class goes.
+        proposals_from: "image": the proposal network; "lidar": the objects that PointPillars finds,
+            with its classes and scores, are the detections, and only masks are drawn; "both": they
+            join the network's proposals.
+        depth: what the depth channels show, "frame": every return; "objects": the returns in the
+            boxes that PointPillars finds, and what lies between them.
+        lidar_weights: checkpoint of PointPillars, or its public weights (.pth), for these two; only
+            read when a model is made for training.
+        lidar_detector: settings of PointPillars; a checkpoint has its own.
     """
 
     backbone: str = "resnet50"
@@ -58,6 +75,10 @@ class TwoStageConfig(LearnedConfig):
     samples: int = 512
     positive_share: float = 0.25
     nms: float = 0.5
+    proposals_from: str = "image"
+    depth: str = "frame"
+    lidar_weights: str = ""
+    lidar_detector: PointPillarsConfig = field(default_factory=PointPillarsConfig)
 
 
 @dataclass
@@ -163,6 +184,7 @@ class TwoStage(LearnedModel):
 
     Config = TwoStageConfig
     config: TwoStageConfig
+    files = LearnedModel.files | {"lidar_weights"}
     box_beta: ClassVar[float] = 1 / 9
 
     def __init__(self, config: TwoStageConfig) -> None:
@@ -174,6 +196,21 @@ class TwoStage(LearnedModel):
             frozen_stages=config.frozen_stages,
             weights=config.weights or None,
         )
+        self.lidar_objects: LidarObjects | None = None
+        if needs_detector(config.proposals_from, config.depth, config.lidar):
+            self.lidar_objects = LidarObjects(
+                config.lidar_detector,
+                config.classes,
+                config.lidar_weights,
+                config.depth == OBJECTS,
+            )
+            self.config = replace(config, lidar_detector=self.lidar_objects.network.config)
+        self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
+        if config.proposals_from != LIDAR:
+            self._add_detector(config)
+
+    def _add_detector(self, config: TwoStageConfig) -> None:
+        """The proposal network and the heads of boxes and classes."""
         strides = (4, 8, 16, 32, 64)
         anchors = AnchorGenerator(
             tuple((int(config.anchor_scale * s),) for s in strides),
@@ -191,7 +228,17 @@ class TwoStage(LearnedModel):
             nms_thresh=0.7,
         )
         self.heads = BoxHeads(config)
-        self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The image; points and calibration, too, where objects are found in the LiDAR."""
+        needed = {"image"} if self.lidar_objects is None else {"image", "points", "calibration"}
+        return frozenset(needed)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Depth, where the depth channels show the whole frame."""
+        return frozenset() if self.config.depth == OBJECTS else super().optional
 
     @abstractmethod
     def mask_losses(
@@ -220,11 +267,21 @@ class TwoStage(LearnedModel):
         """The objects of an image that are to be found, at their `boxes`."""
         return targets.select(~targets.ignore & has_extent(targets.boxes))
 
+    def sensed(self, batch: Batch) -> Batch:
+        """The batch with what is found in the LiDAR, where the model looks there."""
+        if self.lidar_objects is None:
+            return batch
+        found: Batch = self.lidar_objects(batch)
+        return found
+
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """RPN, box and mask losses."""
+        """RPN, box and mask losses; of masks alone where LiDAR boxes are the detections."""
+        batch = self.sensed(batch)
         assert batch.targets is not None, "losses need targets"
         features = self.backbone(batch.inputs(self.config.lidar))
         wanted = [self.wanted(t) for t in batch.targets]
+        if self.config.proposals_from == LIDAR:
+            return self.mask_losses(features, lidar_rois(batch, wanted), batch)
         proposals, losses = self.propose(features, wanted, batch)
         return losses | self.second_stage_losses(features, proposals, wanted, batch)
 
@@ -234,10 +291,23 @@ class TwoStage(LearnedModel):
         """Proposals (P, 4) of each image for training, and the losses of the RPN."""
         truths = [{"boxes": t.boxes} for t in wanted]
         proposals, rpn = self.rpn(ImageList(batch.images, batch.sizes), features, truths)
-        return proposals, {
+        return self._joined(proposals, batch), {
             "rpn_objectness": rpn["loss_objectness"],
             "rpn_box": rpn["loss_rpn_box_reg"],
         }
+
+    def proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
+        """Proposals (P, 4) of each image for inference."""
+        found: list[torch.Tensor]
+        found, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        return self._joined(found, batch)
+
+    def _joined(self, proposals: list[torch.Tensor], batch: Batch) -> list[torch.Tensor]:
+        """The proposals, and the LiDAR's boxes where they are wanted, too."""
+        if self.config.proposals_from != BOTH:
+            return proposals
+        assert batch.lidar_boxes is not None
+        return [torch.cat([p, b.boxes]) for p, b in zip(proposals, batch.lidar_boxes, strict=True)]
 
     def second_stage_losses(
         self,
@@ -284,6 +354,7 @@ class TwoStage(LearnedModel):
 
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with their masks and depths."""
+        batch = self.sensed(batch)
         features = self.backbone(batch.inputs(self.config.lidar))
         return self.found_in(features, batch)
 
@@ -291,18 +362,25 @@ class TwoStage(LearnedModel):
         self, features: Features, batch: Batch
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Boxes (N, 4), scores (N,) and labels (N,) from 0 of what is found in each image."""
-        proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        if self.config.proposals_from == LIDAR:
+            found = self._lidar_detections(batch)
+            return [f.boxes for f in found], [f.scores for f in found], [f.labels for f in found]
+        proposals = self.proposals(features, batch)
         boxes, scores, labels = self.heads.postprocess_detections(
             *self.heads.predict(features, proposals, batch), proposals, batch.sizes
         )
         return boxes, scores, [label - 1 for label in labels]
+
+    def _lidar_detections(self, batch: Batch) -> list[LidarBoxes]:
+        assert batch.lidar_boxes is not None
+        return [b.best(self.config.min_score, self.config.max_instances) for b in batch.lidar_boxes]
 
     def found_in(self, features: Features, batch: Batch) -> list[Found]:
         """What is found in the features of each image."""
         boxes, scores, labels = self.find(features, batch)
         amodal, visible = self.masks(features, boxes, labels, batch)
         counts = [len(b) for b in boxes]
-        return [
+        results = [
             Found(
                 box,
                 score,
@@ -315,6 +393,17 @@ class TwoStage(LearnedModel):
                 zip(boxes, scores, labels, amodal.split(counts), visible.split(counts), strict=True)
             )
         ]
+        if self.config.proposals_from == LIDAR:
+            for one, sensed in zip(results, self._lidar_detections(batch), strict=True):
+                one.depths = torch.where(one.depths > 0, one.depths, sensed.depths)
+        return results
+
+
+def lidar_rois(batch: Batch, wanted: list[Targets]) -> PositiveRois:
+    """The RoIs that mask heads learn on by themselves: true boxes, and the LiDAR's of the same."""
+    assert batch.lidar_boxes is not None
+    pairs = [with_truth(b.boxes, t.boxes) for b, t in zip(batch.lidar_boxes, wanted, strict=True)]
+    return PositiveRois([boxes for boxes, _ in pairs], wanted, [matched for _, matched in pairs])
 
 
 def has_extent(boxes: torch.Tensor) -> torch.Tensor:
