@@ -33,6 +33,10 @@ _MODELS: dict[str, tuple[str, str]] = {
         "amodal_core.models.vrsp:Vrsp",
         "VRSP-Net: visible-region attention and a codebook of shapes; needs a checkpoint",
     ),
+    "eoras": (
+        "amodal_core.models.eoras:Eoras",
+        "whole masks from the memory of a video, over a detector's objects; needs a checkpoint",
+    ),
     "flagship": (
         "amodal_core.models.flagship:Flagship",
         "single-stage visible and amodal masks with LiDAR, CPU and GPU; needs a checkpoint",

@@ -56,6 +56,10 @@ class Tracker:
     among sure detections, then among the rest. A track that no detection explains coasts: its
     amodal mask moves on with the prediction, as long as something nearer hides its place, or
     briefly without reason, and ends when returns from beyond show that the place is empty.
+
+    Attributes:
+        origins: (N,) int64, for each track of the last step which of the instances handed in it is,
+            -1 where it coasts.
     """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
@@ -72,6 +76,7 @@ class Tracker:
         self._size: tuple[int, int] | None = None
         self._stamp: int | None = None
         self._frame = 0
+        self.origins = np.zeros(0, np.int64)
 
     def step(
         self,
@@ -106,8 +111,9 @@ class Tracker:
         self._frame += 1
         worth = np.asarray(seen.scores) >= self.config.low_score
         worth &= np.isfinite(np.asarray(seen.amodal_boxes)).all(axis=1)
+        places = np.flatnonzero(worth)
         if not worth.all():
-            seen = seen[np.flatnonzero(worth)]
+            seen = seen[places]
         book = self._book if self._book is not None else Book.begun(seen[:0], stamp, 0)
         if dt > self.config.coast_seconds:
             book = book[:0]
@@ -142,7 +148,10 @@ class Tracker:
             idle = (stamp - carried.seen) * 1e-9 / max(self.config.coast_seconds, 1e-9)
             fade = 1.0 - 0.5 * np.clip(idle, 0.0, 1.0)
             tracks = with_coasting(tracks, carried, masks, hidden, fade, self._frame)
+        origins = np.full(len(tracks), -1, np.int64)
+        origins[: len(known)] = places[origin[known]]
         order = np.argsort(tracks.ids, kind="stable")
+        self.origins = origins[order]
         return tracks if (np.diff(order) > 0).all() else tracks[order]
 
     def _associate(
