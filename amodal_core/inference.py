@@ -24,19 +24,32 @@ from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.models.base import Model
 from amodal_core.pipeline import Pipeline
+from amodal_core.tracking import Tracker
 
 _PARTS = ".parts"
-_COLUMNS = ("class_ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
+_COLUMNS = ("class_ids", "ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
 Found = dict[str, list[Any]]
 
 
 def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tracks]:
     """What a model finds in frames, on the host; ids count from 0 in each, as nothing is tracked.
 
-    A frame without a part that the model needs is an error here: results with holes are none.
-
     Raises:
         InputError: a frame lacks a part.
+    """
+    found = []
+    for one in model.infer(_ready(model, frames, report), report):
+        host, n = one.numpy(), len(one)
+        values = {f.name: getattr(host, f.name) for f in fields(Instances)}
+        zeros = np.zeros(n, bool)
+        found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
+    return found
+
+
+def _ready(model: Model, frames: Sequence[Frame], report: Report) -> list[Frame]:
+    """Frames with the depth of their points.
+
+    A frame without a part that the model needs is an error here: results with holes are none.
     """
     ready = [Pipeline.project(frame, report) for frame in frames]
     for frame in ready:
@@ -45,13 +58,7 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
             raise InputError(
                 f"{model.name} needs {', '.join(absent)}", f"frame {frame.stamp}", "give other data"
             )
-    found = []
-    for one in model.infer(ready, report):
-        host, n = one.numpy(), len(one)
-        values = {f.name: getattr(host, f.name) for f in fields(Instances)}
-        zeros = np.zeros(n, bool)
-        found.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
-    return found
+    return ready
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ def _class_in(targets: Sequence[str], name: str, chosen: dict[str, str]) -> int:
 class Run:
     """Inference over a data set, batch by batch; every batch is kept as soon as it is done.
 
+    With a tracker the frames of a video are one piece: it is kept when its last frame is done.
+
     Args:
         model: any.
         data: any.
@@ -114,9 +123,12 @@ class Run:
         settings: what decides the results beside model and data, to refuse another run's parts.
         batch: frames that the model gets at once.
         frames: how many of the data, from the first on; None for all.
+        tracker: gives the objects of a video identities, hidden ones included; None: every frame
+            stands alone.
 
     Raises:
-        InputError: parts of another run lie in the folder, or it cannot be made.
+        InputError: parts of another run lie in the folder, or it cannot be made; or the data has no
+            videos to track through.
     """
 
     def __init__(
@@ -129,13 +141,17 @@ class Run:
         *,
         batch: int = 4,
         frames: int | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
-        self.model, self.data, self.classes = model, data, classes
+        self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
         self._batch = batch
+        self._pieces = self._whole_videos() if tracker else _in_parts(range(self.count), batch)
+        self._unfinished: list[Found] = []
         self._parts = out / _PARTS
         wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
+        wanted["tracker"] = None if tracker is None else repr(tracker.config)
         note = self._parts / "run.json"
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
@@ -151,24 +167,47 @@ class Run:
         else:
             _write(note, wanted)
 
+    def _whole_videos(self) -> list[list[int]]:
+        if not self.data.sequential:
+            raise InputError("single images, no video", str(self.data.path), "infer without tracks")
+        chosen = [[k for k in self.data.in_video(v) if k < self.count] for v in self.data.videos]
+        return [piece for piece in chosen if piece]
+
     def left(self) -> list[list[int]]:
         """Samples of each batch that is not done."""
-        return [
-            list(range(k, min(k + self._batch, self.count)))
-            for k in range(0, self.count, self._batch)
-            if not self._part(k).exists()
-        ]
+        open_pieces = [p for p in self._pieces if not self._part(p[0]).exists()]
+        return [batch for piece in open_pieces for batch in _in_parts(piece, self._batch)]
 
     def done(self) -> int:
         """Frames that are done."""
         return self.count - sum(len(b) for b in self.left())
 
     def step(self, indices: Sequence[int], frames: Sequence[Frame]) -> None:
-        """Infer a batch of `left()` and keep it."""
-        found = tracks_of(self.model, frames, self.report)
+        """Infer a batch of `left()`, in their order, and keep it."""
+        piece = next(p for p in self._pieces if indices[0] in p)
+        if indices[0] == piece[0]:
+            self._unfinished.clear()
+            self.model.reset()
+        found = self._tracked(frames, indices[0] == piece[0])
         rows = [self._row(index, tracks) for index, tracks in zip(indices, found, strict=True)]
-        _write(self._part(indices[0]), rows)
+        self._unfinished += rows
+        if indices[-1] == piece[-1]:
+            _write(self._part(piece[0]), self._unfinished)
+            self._unfinished = []
         self.inferred += len(indices)
+
+    def _tracked(self, frames: Sequence[Frame], first: bool) -> list[Tracks]:
+        if self.tracker is None:
+            return tracks_of(self.model, frames, self.report)
+        if first:
+            self.tracker.reset()
+        ready = _ready(self.model, frames, self.report)
+        found = self.model.infer(ready, self.report)
+        with self.report.time("tracking"):
+            return [
+                self.tracker.step(one, frame.stamp, frame, self.report)
+                for one, frame in zip(found, ready, strict=True)
+            ]
 
     def _part(self, first: int) -> Path:
         return self._parts / f"{first:07d}.json"
@@ -180,6 +219,7 @@ class Run:
         return {
             "image": [index, height, width],
             "class_ids": ids[ids >= 0].tolist(),
+            "ids": (kept.ids if self.tracker else np.full(len(kept), -1)).tolist(),
             "scores": np.asarray(kept.scores, float).tolist(),
             "boxes": np.asarray(kept.amodal_boxes, float).tolist(),
             "rates": np.asarray(kept.occlusion_rates, float).tolist(),
@@ -204,7 +244,7 @@ class Run:
             classes=self.data.classes,
             image_ids=np.repeat([i.id for i in images], [len(r["scores"]) for r in rows]),
             class_ids=np.array(columns["class_ids"], np.int64),
-            instance_ids=np.full(n, -1),
+            instance_ids=np.array(columns["ids"], np.int64),
             scores=np.array(columns["scores"]),
             amodal=[c.encode() for c in columns["amodal"]],
             visible=[c.encode() for c in columns["visible"]],
@@ -220,12 +260,16 @@ class Run:
         return written
 
     def _rows(self) -> Iterator[Found]:
-        for k in range(0, self.count, self._batch):
-            path = self._part(k)
+        for piece in self._pieces:
+            path = self._part(piece[0])
             try:
                 yield from json.loads(path.read_text())
             except (OSError, ValueError) as error:
                 raise InputError(f"a broken part: {error}", str(path), "remove it") from None
+
+
+def _in_parts(indices: Sequence[int], size: int) -> list[list[int]]:
+    return [list(indices[k : k + size]) for k in range(0, len(indices), size)]
 
 
 def _column(rows: Sequence[Found], name: str) -> list[Any]:

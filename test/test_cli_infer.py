@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from amodal_core import inference
 from amodal_core.datasets import kins
 from amodal_core.datasets.registry import open_dataset
+from amodal_core.datasets.to_bag import write_video
 from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import read_predictions
 from amodal_core.evaluation.truth import read_truth
@@ -21,6 +22,8 @@ from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.export import difference, export
 from amodal_core.models.flagship import Flagship, FlagshipConfig
+from amodal_core.pipeline import Pipeline
+from amodal_core.tracking import Tracker
 from amodal_ros.cli.main import app
 
 
@@ -186,3 +189,74 @@ def test_what_cannot_be_exported_is_refused(flagship, tmp_path):
     with pytest.raises(InputError, match="no single graph"):
         export(Tiny(TinyConfig(CLASSES)), tmp_path / "x.onnx", (96, 64))
     assert list(tmp_path.iterdir()) == []
+
+
+class Watcher(Oracle):
+    """An oracle that notes when it is told to forget."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.forgot = []
+
+    def reset(self):
+        self.forgot.append(self.asked)
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory):
+    """Two bags, which are two videos."""
+    folder = tmp_path_factory.mktemp("drives")
+    for name, streets in (("a", Streets(5)), ("b", Streets(4, first=5))):
+        list(write_video(streets, "street", folder / name))
+    return folder
+
+
+def test_a_folder_of_bags_is_one_data_set_with_a_video_a_bag(drives):
+    data = open_dataset(drives)
+    assert data.videos == ("a", "b")
+    assert [data.place(k).index for k in range(len(data))] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    alone = open_dataset(drives / "b")
+    for name in ("ids", "depths"):
+        assert np.array_equal(getattr(data.truth(6), name), getattr(alone.truth(1), name))
+    names = [data.classes[k] for k in data.truth(6).class_ids]
+    assert names == [alone.classes[k] for k in alone.truth(1).class_ids]
+
+
+def test_tracking_follows_objects_through_each_video_and_begins_anew_in_the_next(drives, tmp_path):
+    data = open_dataset(drives)
+    model = Watcher(data)
+    model.classes = data.classes
+    work = run(model, data, tmp_path / "out", tracker=Tracker())
+    inference.run(work, 0, lambda *_: None)
+    assert model.forgot == [0, 5]
+    truth = read_truth(drives)
+    found = read_predictions(tmp_path / "out", truth)
+    tracker = Tracker()
+    for video in data.videos:
+        tracker.reset()
+        for k in data.in_video(video):
+            frame = Pipeline.project(data.frame(k), Report())
+            expected = tracker.step(data.truth(k), frame.stamp, frame)
+            mine = found.image_ids == k + 1
+            assert sorted(found.instance_ids[mine]) == sorted(expected.ids.tolist())
+
+
+def test_a_killed_tracking_run_begins_its_video_anew(drives, tmp_path):
+    data = open_dataset(drives)
+    model = Watcher(data)
+    model.classes = data.classes
+    first = run(model, data, tmp_path / "out", tracker=Tracker())
+    for indices in first.left()[:4]:  # two at a time: video a, and the first two frames of b
+        first.step(indices, [data.frame(k) for k in indices])
+    again = run(model, data, tmp_path / "out", tracker=Tracker())
+    assert again.left() == [[5, 6], [7, 8]]
+    inference.run(again, 0, lambda *_: None)
+    inference.run(run(model, data, tmp_path / "whole", tracker=Tracker()), 0, lambda *_: None)
+    assert (tmp_path / "out/amodal.json").read_text() == (
+        tmp_path / "whole/amodal.json"
+    ).read_text()
+
+
+def test_single_images_are_not_tracked(model, data, tmp_path):
+    with pytest.raises(InputError, match="no video"):
+        run(model, data, tmp_path / "out", tracker=Tracker())

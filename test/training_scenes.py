@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -30,12 +30,17 @@ K = np.array([[70.0, 0, 47.5], [0, 70.0, 31.5], [0, 0, 1]])
 CAMERA = np.array([[0, -1.0, 0, 0.0], [0, 0, -1, 0.0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
 
-def street(seed: int, objects: int = 4) -> Sample:
-    """Boxes ahead of the camera, the nearer before the farther, each with returns on its front."""
+def street(seed: int, objects: int = 4, time: int = 0) -> Sample:
+    """Boxes ahead of the camera, the nearer before the farther, each with returns on its front.
+
+    At other times the camera is nearer to the same boxes, and they have moved sideways.
+    """
     rng = np.random.default_rng(seed)
     height, width = SIZE
     x = np.sort(rng.uniform(6, 18, objects))
     y = rng.uniform(-0.5, 0.5, objects) * x
+    x = x - 0.1 * time
+    y = y + np.random.default_rng([seed, 1]).uniform(-0.2, 0.2, objects) * time
     kinds = rng.integers(0, len(CLASSES), objects)
     image = np.full((height, width, 3), 90, np.uint8)
     image[: height // 2] = 160
@@ -68,7 +73,8 @@ def street(seed: int, objects: int = 4) -> Sample:
     )
     points = np.concatenate(scans).astype(np.float32)
     calibration = Calibration(K, CAMERA, width, height)
-    frame = Frame(BEGIN + seed * PERIOD, image=image, points=points, calibration=calibration)
+    stamp = BEGIN + (seed + time) * PERIOD
+    frame = Frame(stamp, image=image, points=points, calibration=calibration)
     return Sample(frame, truth, f"street/{seed:04d}", "street", seed)
 
 
@@ -97,6 +103,24 @@ class Streets(Dataset):
 
     def check(self):
         yield from ()
+
+
+class Drives(Streets):
+    """Streets of several moments each, one video a street; ids are objects of the video."""
+
+    def __init__(self, lengths: tuple[int, ...], first: int = 0) -> None:
+        super().__init__(0)
+        self.samples = [
+            replace(street(first + k, time=t), name=f"drive{k}/{t:02d}", video=f"drive{k}", index=t)
+            for k, length in enumerate(lengths)
+            for t in range(length)
+        ]
+
+
+def write_drives(folder: Path, *lengths: int, **options) -> Path:
+    """Drives on the disk, as a configuration names them."""
+    unpack(Drives(lengths, **options), folder, lambda *_: None)
+    return folder
 
 
 def write_streets(folder: Path, count: int, **options) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from amodal_core.bags.drive import ARRAY_TYPE, find_topics
 from amodal_core.bags.messages import class_names, read_tracks
-from amodal_core.bags.reader import BagReader
+from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.bags.sensors import read_image, stamp_of
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, from_tracks
@@ -48,11 +48,6 @@ class Truth:
     def frames(self, video: str) -> list[ImageRecord]:
         """A video's images in order: result lists count frames by place, not by number."""
         return sorted((i for i in self.set.images if i.video == video), key=lambda i: i.frame)
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a path looks like a rosbag2 bag."""
-    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
 
 
 def read_truth(path: str | Path, progress: Progress = silent) -> Truth:

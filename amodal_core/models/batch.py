@@ -79,6 +79,7 @@ class Batch:
         targets: one a frame, or None.
         videos: name of each frame's stream, "" for single images.
         indices: place of each frame in its stream.
+        clip: frames of each clip; a clip's frames stand in a row.
     """
 
     images: torch.Tensor
@@ -91,6 +92,7 @@ class Batch:
     targets: list[Targets] | None = None
     videos: list[str] | None = None
     indices: list[int] | None = None
+    clip: int = 1
 
     def __len__(self) -> int:
         return len(self.images)

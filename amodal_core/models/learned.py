@@ -61,10 +61,25 @@ class LearnedConfig:
     max_instances: int = 100
 
 
+@dataclass(frozen=True)
+class Clip:
+    """The frames of one video that a model learns from together.
+
+    Attributes:
+        frames: of a clip.
+        reach: 0 for consecutive frames; else a clip is a key frame and a reference frame up to so
+            many frames before or after it, and they share an object.
+    """
+
+    frames: int
+    reach: int = 0
+
+
 class LearnedModel(nn.Module):
     """A trainable model that fits `amodal_core.models.base.Model`.
 
-    A subclass sets `name` and `Config`, and implements `losses` and `detect`.
+    A subclass sets `name` and `Config`, and implements `losses` and `detect`. One that learns from
+    videos sets `clip`, too: its batches then hold clips, `Batch.clip` frames each.
 
     Args:
         config: of the subclass's `Config` type.
@@ -72,6 +87,7 @@ class LearnedModel(nn.Module):
 
     name: ClassVar[str]
     Config: ClassVar[type[LearnedConfig]] = LearnedConfig
+    clip: ClassVar[Clip | None] = None
 
     def __init__(self, config: LearnedConfig) -> None:
         super().__init__()

@@ -22,6 +22,9 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Frames that the model gets at once.")] = 4,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read frames.")] = 2,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Follow the objects through each video, hidden or not.")
+    ] = False,
     rename: Annotated[
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
@@ -36,10 +39,13 @@ def command(
     amodal infer kins/update_test_2020.json --model aisformer --checkpoint best.safetensors --out r
 
     amodal eval image --gt kins/update_test_2020.json --dt r --out build/eval
+
+    amodal infer build/drives --track --out r; amodal eval video --gt build/drives --dt r --out e
     """
     from amodal_core import inference
-    from amodal_core.datasets.bag import BagSet
+    from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
+    from amodal_core.tracking import Tracker
     from amodal_ros.cli.replay import make_model
 
     dataset = open_dataset(data, format)
@@ -50,9 +56,12 @@ def command(
     stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
     settings: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
     settings |= {"map": sorted(rename or []), "max_frames": max_frames}
-    work = inference.Run(chosen, dataset, out, classes, settings, batch=batch, frames=max_frames)
+    tracker = Tracker() if track else None
+    work = inference.Run(
+        chosen, dataset, out, classes, settings, batch=batch, frames=max_frames, tracker=tracker
+    )
     # A bag is read from its beginning to its end; several processes would each read all of it.
-    parallel = 0 if isinstance(dataset, BagSet) else workers
+    parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
     with bar(f"{model} on {dataset.name}") as progress:
         written = inference.run(work, parallel, progress)
     told = _timings(work.report.timings, work.inferred)
