@@ -26,7 +26,7 @@ from amodal_core.models.layers.crop_encoder import STRIDE, CropEncoder
 from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
 from amodal_core.models.layers.followed import Crops, Followed, follow, given_by, portions
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots
-from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.learned import Clip, Found, LearnedConfig, LearnedModel
 from amodal_core.models.object_stream import ObjectStream, completed, make_detector
 
 _ENCODED = 32  # crops that go through the encoder at once; more would fill small memories
@@ -91,6 +91,7 @@ class Eoras(LearnedModel):
 
     name = "eoras"
     Config = EorasConfig
+    clip = Clip(12)
     config: EorasConfig
 
     def __init__(self, config: EorasConfig) -> None:

@@ -147,20 +147,8 @@ def given_by(batch: Batch) -> tuple[Followed, list[np.ndarray]]:
     assert batch.targets is not None
     ids = [t.ids.cpu().numpy() for t in batch.targets]
     boxes = [t.visible_boxes.cpu().numpy() for t in batch.targets]
-    return follow(ids, boxes, clips_of(batch)), [t.ignore.cpu().numpy() for t in batch.targets]
-
-
-def clips_of(batch: Batch) -> list[list[int]]:
-    """Frames of a video that stand in a row in the order of time are a clip; others stand alone."""
-    videos = batch.videos or [""] * len(batch)
-    indices = batch.indices or [0] * len(batch)
-    clips: list[list[int]] = []
-    for n, (video, index) in enumerate(zip(videos, indices, strict=True)):
-        if n and video and video == videos[n - 1] and index >= indices[n - 1]:
-            clips[-1].append(n)
-        else:
-            clips.append([n])
-    return clips
+    clips = [range(k, k + batch.clip) for k in range(0, len(batch), batch.clip)]
+    return follow(ids, boxes, clips), [t.ignore.cpu().numpy() for t in batch.targets]
 
 
 def portions(followed: Followed) -> Iterator[Followed]:
