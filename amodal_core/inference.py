@@ -22,7 +22,7 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import write_results
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
-from amodal_core.models.base import Model
+from amodal_core.models.base import Completer, Model
 from amodal_core.pipeline import Pipeline
 from amodal_core.tracking import Tracker
 
@@ -113,7 +113,8 @@ def _class_in(targets: Sequence[str], name: str, chosen: dict[str, str]) -> int:
 class Run:
     """Inference over a data set, batch by batch; every batch is kept as soon as it is done.
 
-    With a tracker the frames of a video are one piece: it is kept when its last frame is done.
+    With a tracker the frames of a video are one piece: it is kept when its last frame is done. So
+    they are where visible masks are given; the model then gets all of them at once.
 
     Args:
         model: any.
@@ -125,10 +126,11 @@ class Run:
         frames: how many of the data, from the first on; None for all.
         tracker: gives the objects of a video identities, hidden ones included; None: every frame
             stands alone.
+        given: the model is told the true visible masks and identities; results keep both.
 
     Raises:
         InputError: parts of another run lie in the folder, or it cannot be made; or the data has no
-            videos to track through.
+            videos to track through; or the model cannot be told anything.
     """
 
     def __init__(
@@ -142,16 +144,25 @@ class Run:
         batch: int = 4,
         frames: int | None = None,
         tracker: Tracker | None = None,
+        given: bool = False,
     ) -> None:
+        if given and not isinstance(model, Completer):
+            raise InputError(
+                f"{model.name} finds its objects by itself", "given masks", "give another model"
+            )
+        self.given = given
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
         self._batch = batch
-        self._pieces = self._whole_videos() if tracker else _in_parts(range(self.count), batch)
+        whole = tracker is not None or (given and data.sequential)
+        single = 1 if given else batch
+        self._pieces = self._whole_videos() if whole else _in_parts(range(self.count), single)
         self._unfinished: list[Found] = []
         self._parts = out / _PARTS
         wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
         wanted["tracker"] = None if tracker is None else repr(tracker.config)
+        wanted["given"] = given
         note = self._parts / "run.json"
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
@@ -176,6 +187,8 @@ class Run:
     def left(self) -> list[list[int]]:
         """Samples of each batch that is not done."""
         open_pieces = [p for p in self._pieces if not self._part(p[0]).exists()]
+        if self.given:
+            return open_pieces
         return [batch for piece in open_pieces for batch in _in_parts(piece, self._batch)]
 
     def done(self) -> int:
@@ -188,13 +201,26 @@ class Run:
         if indices[0] == piece[0]:
             self._unfinished.clear()
             self.model.reset()
-        found = self._tracked(frames, indices[0] == piece[0])
+        if self.given:
+            found = self._told(indices, frames)
+        else:
+            found = self._tracked(frames, indices[0] == piece[0])
         rows = [self._row(index, tracks) for index, tracks in zip(indices, found, strict=True)]
         self._unfinished += rows
         if indices[-1] == piece[-1]:
             _write(self._part(piece[0]), self._unfinished)
             self._unfinished = []
         self.inferred += len(indices)
+
+    def _told(self, indices: Sequence[int], frames: Sequence[Frame]) -> list[Tracks]:
+        assert isinstance(self.model, Completer)
+        ready = _ready(self.model, frames, self.report)
+        truths = [self.data.truth(k) for k in indices]
+        seen = [
+            Tracks.empty(frame.size) if truth is None else truth
+            for frame, truth in zip(ready, truths, strict=True)
+        ]
+        return self.model.complete(ready, seen, self.report)
 
     def _tracked(self, frames: Sequence[Frame], first: bool) -> list[Tracks]:
         if self.tracker is None:
@@ -219,7 +245,7 @@ class Run:
         return {
             "image": [index, height, width],
             "class_ids": ids[ids >= 0].tolist(),
-            "ids": (kept.ids if self.tracker else np.full(len(kept), -1)).tolist(),
+            "ids": (kept.ids if self.tracker or self.given else np.full(len(kept), -1)).tolist(),
             "scores": np.asarray(kept.scores, float).tolist(),
             "boxes": np.asarray(kept.amodal_boxes, float).tolist(),
             "rates": np.asarray(kept.occlusion_rates, float).tolist(),

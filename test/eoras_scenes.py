@@ -17,7 +17,7 @@ from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.eoras import Eoras
 
 SMALL = {
-    "backbone": "resnet18", "crop": 64, "features": 16, "cells": 16, "width": 32, "slots": 4,
+    "backbone": "resnet18", "crop": 32, "features": 16, "cells": 8, "width": 32, "slots": 4,
     "layers": 1, "heads": 4, "hidden": 64, "detector": "", "objects": 8,
 }  # fmt: skip
 

@@ -107,11 +107,17 @@ class Book:
     def see(
         self, rows: np.ndarray, seen: Instances, measured: np.ndarray, stamp: int, dt: float
     ) -> None:
-        """Take in the instances (on the host) that these rows were found to be, in place."""
-        self.motion.update(rows, measured)
-        self.hits[rows] += 1
-        self.watched[rows] += dt
-        self.seen[rows] = self.explained[rows] = stamp
+        """Take in the instances (on the host) that these rows were found to be, in place.
+
+        One that shows nothing is no sight: a model with a memory drew it where something hides it.
+        It gives its mask, but neither measures the motion nor proves the track.
+        """
+        shows = seen.visible.rle().areas() > 0
+        self.motion.update(rows[shows], measured[shows])
+        self.hits[rows[shows]] += 1
+        self.watched[rows[shows]] += dt
+        self.seen[rows[shows]] = stamp
+        self.explained[rows] = stamp
         self.absent[rows] = 0
         self.scores[rows] += 0.3 * (np.asarray(seen.scores) - self.scores[rows])
         ballot = ballots(seen)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from amodal_core.errors import InputError
+from amodal_ros.cli._models import Settings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
+
+
+class Boxes(str, Enum):
+    """Where boxes, visible masks and identities come from."""
+
+    model = "model"
+    truth = "truth"
 
 
 def command(
@@ -25,6 +34,10 @@ def command(
     track: Annotated[
         bool, typer.Option("--track", help="Follow the objects through each video, hidden or not.")
     ] = False,
+    boxes: Annotated[
+        Boxes, typer.Option(help="Who says where the objects are: the model, or the truth.")
+    ] = Boxes.model,
+    settings: Settings = None,
     rename: Annotated[
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
@@ -41,24 +54,43 @@ def command(
     amodal eval image --gt kins/update_test_2020.json --dt r --out build/eval
 
     amodal infer build/drives --track --out r; amodal eval video --gt build/drives --dt r --out e
+
+    amodal infer movi_b/test --model eoras --checkpoint best.safetensors --boxes truth --out r
     """
+    import numpy as np
+
     from amodal_core import inference
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
+    from amodal_core.models import registry
     from amodal_core.tracking import Tracker
-    from amodal_ros.cli.replay import make_model
 
     dataset = open_dataset(data, format)
-    chosen = make_model(model, device, checkpoint)
-    classes = inference.classes_in(chosen, dataset, _renames(rename or []))
+    given = boxes is Boxes.truth
+    if given and not hasattr(registry.learned(model), "complete"):
+        raise InputError(f"{model} finds its objects by itself", "--boxes truth", "see eoras")
+    rules = [*(settings or []), *(["detector="] if given else [])]
+    chosen = make_model(model, device, checkpoint, rules)
+    if given:
+        classes = inference.Classes(np.arange(len(dataset.classes)), ())
+    else:
+        classes = inference.classes_in(chosen, dataset, _renames(rename or []))
     if classes.dropped:
         warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
     stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
-    settings: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
-    settings |= {"map": sorted(rename or []), "max_frames": max_frames}
+    decides: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+    decides |= {"map": sorted(rename or []), "max_frames": max_frames, "settings": sorted(rules)}
     tracker = Tracker() if track else None
     work = inference.Run(
-        chosen, dataset, out, classes, settings, batch=batch, frames=max_frames, tracker=tracker
+        chosen,
+        dataset,
+        out,
+        classes,
+        decides,
+        batch=batch,
+        frames=max_frames,
+        tracker=tracker,
+        given=given,
     )
     # A bag is read from its beginning to its end; several processes would each read all of it.
     parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
