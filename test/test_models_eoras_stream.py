@@ -21,6 +21,7 @@ from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame
 
 SIZE = (64, 96)
+WIDER = K * [[0.8], [0.8], [1]]
 THING, WALL = (30, 20, 50, 40), (20, 10, 60, 50)
 
 
@@ -138,7 +139,7 @@ def test_the_view_from_above_is_used_where_there_is_a_calibration(model):
     (flat,) = model.infer([replace(sample.frame, calibration=None)])
     assert not same(seen, flat)
     batch = make_batch([sample.frame])
-    moved = make_batch([replace(sample.frame, calibration=Calibration(K * 1.5, CAMERA, 96, 64))])
+    moved = make_batch([replace(sample.frame, calibration=Calibration(WIDER, CAMERA, 96, 64))])
     window, zero = torch.tensor([[20.0, 10, 60, 50]]), torch.zeros(1, dtype=torch.int64)
     with torch.no_grad():
         front, above = model.tokens(batch, zero, window)
@@ -295,3 +296,53 @@ def test_without_a_detector_a_stream_is_refused(checkpoint):
     model = registry.create("eoras", checkpoint=checkpoint, detector="")
     with pytest.raises(InputError, match="no detector"):
         model.infer([picture(0)])
+
+
+# In the pipeline and in the node
+
+
+def test_the_trackers_downstream_carry_the_drawn_mask_and_the_identity(model):
+    pipeline = Pipeline(model)
+    for k in range(60):
+        boxes = [(THING, 20.0)] if k < 20 else [(WALL, 8.0)]
+        tell(k, *zip(*boxes, strict=True))
+        step = pipeline.run(picture(k))
+        if k < 20:
+            assert (step.tracks.ids.tolist(), step.tracks.coasted.tolist()) == ([0], [False])
+        elif 22 <= k < 50:
+            assert step.tracks.ids.tolist() == [0, 1]
+            assert step.tracks.coasted.tolist() == [True, False]
+            drawn = step.instances.amodal.rle().counts[1]
+            assert step.tracks.amodal.rle().counts[0] == drawn
+    assert step.tracks.ids.tolist() == [1]
+
+
+@pytest.mark.dds
+def test_the_segmentation_node_runs_it_over_the_detector_it_is_told(checkpoint, monkeypatch):
+    import node_bench as bench
+
+    from amodal_ros.nodes.segmentation import Segmentation
+
+    bench.free_domain(monkeypatch)
+    values = {
+        "model": "eoras", "checkpoint": str(checkpoint), "settings": "detector=geometric",
+        "queue": 0, "reliability": "reliable",
+    }  # fmt: skip
+    inputs = ["image", "camera_info", "points", "depth/image", "/tf_static"]
+    running = bench.Bench(Segmentation, values, inputs)
+    try:
+        running.send("/tf_static", bench.tf_static())
+        for turn in range(2):  # a bag that loops
+            for k in range(8):
+                running.send("image", bench.image(k))
+                running.send("camera_info", bench.info(k))
+                running.send("points", bench.cloud(k))
+                running.send("depth/image", bench.depth(k))
+            arrays = running.outputs("instances", 8 * (turn + 1))
+        assert all(len(a.instances) >= 3 for a in arrays)
+        classes = {i.class_name for a in arrays for i in a.instances}
+        assert classes <= {"car", "truck", "pedestrian", "cyclist", "other"}
+        drawn = [[i.amodal.counts for i in a.instances] for a in arrays]
+        assert drawn[8:] == drawn[:8]
+    finally:
+        running.close()
