@@ -14,6 +14,7 @@ from amodal_core.datasets.registry import formats
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from training import config
+from training.clips import clip_for
 from training.config import Augment, Optimiser, Schedule, Source
 from training.data import Augmented, Samples, open_sources
 from training.frames import Frames, of_bag
@@ -251,8 +252,9 @@ CONFIGS = sorted((Path(__file__).parents[1] / "training/configs").rglob("*.yaml"
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_shipped_configuration_fits_its_model(path):
     read = config.read(path)
-    check_metric(read.metric)
     kind = registry.learned(read.model)
+    check_metric(read.metric, completes=hasattr(kind, "complete"))
+    clip_for(kind, read.clip)
     assert set(read.settings) <= set(kind.Config.__dataclass_fields__)
     assert read.schedule.warm_up < read.steps
     assert all(m < read.steps for m in read.schedule.milestones)
