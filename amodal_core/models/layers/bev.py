@@ -99,9 +99,9 @@ class BirdsEyeView(nn.Module):
 
         Zeros where a cell does not fall into the crop. Arguments as `forward`.
         """
-        places = crop_places(self.points, intrinsics, scales, windows).to(features.dtype)
-        shape = (LAYERS * self.cells, self.cells)
-        found = F.grid_sample(features, places.unflatten(1, shape), align_corners=False)
+        places = crop_places(self.points, intrinsics, scales, windows)
+        places = places.unflatten(1, (LAYERS * self.cells, self.cells))
+        found = F.grid_sample(features.float(), places, align_corners=False).to(features.dtype)
         return found.unflatten(2, (LAYERS, self.cells)).flatten(1, 2)
 
     def forward(
