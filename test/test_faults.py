@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import node_bench as drive
 import numpy as np
 import pytest
-import rclpy
-from node_bench import SECOND, Bench, free_domain, stamp
+from node_bench import SECOND, Bench, stamp, start, until
 
 from amodal_core.bags.messages import instances_message
 from amodal_core.bags.sensors import read_depth
@@ -30,25 +29,10 @@ from amodal_ros.nodes.tracking import Tracking
 
 pytestmark = pytest.mark.dds
 
+__all__ = ["start"]
 WARN, ERROR = 1, 2
 REPLAY = {"queue": 0, "reliability": "reliable"}
 Start = Callable[..., Bench]
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a node on a DDS domain of its own."""
-    free_domain(monkeypatch)
-    benches: list[Bench] = []
-
-    def make(node: Callable[..., Any], expects: list[str], **parameters: Any) -> Bench:
-        benches.append(Bench(node, parameters, expects))
-        return benches[-1]
-
-    yield make
-    for bench in benches:
-        bench.close()
-    rclpy.try_shutdown()
 
 
 def projection(start: Start, **parameters: Any) -> Bench:
@@ -178,7 +162,7 @@ class TestInputIsMissing:
     def test_the_last_frame_is_given_up_after_the_timeout(self, start: Start) -> None:
         bench = projection(start, sync_timeout=0.3)
         bench.send("camera_info", drive.info(0))
-        bench.until(lambda: bench.node.health.drops == {"no points in time": 1}, "the timeout")
+        until(lambda: bench.node.health.drops == {"no points in time": 1}, "the timeout")
 
     def test_a_missing_transform_is_never_identity(self, start: Start) -> None:
         bench = projection(start, transform_timeout=0.2)
@@ -281,7 +265,7 @@ class TestBadMessages:
         scan = drive.cloud(0)
         scan.header.stamp.sec = scan.header.stamp.nanosec = 0
         bench.send("points", scan)
-        bench.until(lambda: bench.node.health.drops == {"refused points": 1}, "the refusal")
+        until(lambda: bench.node.health.drops == {"refused points": 1}, "the refusal")
         assert "the stamp is zero" in capfd.readouterr().err
 
     def test_a_depth_image_of_wrong_encoding_is_refused(
@@ -342,7 +326,7 @@ class TestOverload:
         for index in range(40):
             send_tracked(bench, index)
             time.sleep(0.01)
-        bench.until(lambda: done and done[-1] == stamp(39), "the newest frame")
+        until(lambda: done and done[-1] == stamp(39), "the newest frame")
         dropped = bench.node.health.drops["overload"]
         assert len(done) + dropped == 40
         assert len(done) < 25
@@ -356,7 +340,7 @@ class TestOverload:
         done = self.slow(bench, monkeypatch)
         for index in range(20):
             send_tracked(bench, index)
-        bench.until(lambda: len(done) == 20, "all frames")
+        until(lambda: len(done) == 20, "all frames")
         assert done == [stamp(i) for i in range(20)]
         assert bench.node.health.drops == {}
 
