@@ -11,7 +11,7 @@ from eoras_scenes import SMALL, count_crops, small_model
 from training_scenes import CAMERA, CLASSES, SIZE, Drives, K
 
 from amodal_core.datasets.truth import make_truth
-from amodal_core.frame import Calibration
+from amodal_core.frame import Calibration, Report
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.paste import paste_rle
 from amodal_core.models.batch import make_batch, targets_of
@@ -302,6 +302,23 @@ def test_given_visible_masks_are_completed_over_the_clip(model, monkeypatch):
         assert drawn.any()
         assert (np.diag(one.amodal.iou(pasted))[drawn] > 0.99).all()
         assert (one.amodal_boxes == one.amodal.boxes()).all()
+
+
+def test_whole_masks_that_are_given_are_not_looked_at(model, monkeypatch):
+    samples = Drives((3,)).samples
+    frames, truths = [s.frame for s in samples], [s.truth for s in samples]
+    found = model.complete(frames, truths)
+    blind = [replace(t, amodal=t.visible, amodal_boxes=t.visible_boxes) for t in truths]
+    for a, b in zip(found, model.complete(frames, blind), strict=True):
+        assert a.amodal.counts == b.amodal.counts
+    # Of what is not drawn at all the visible mask is left.
+    blank = lambda tokens: torch.full((len(tokens), 9, 9), -1.0)  # noqa: E731
+    monkeypatch.setattr(model.whole, "forward", blank)
+    report = Report()
+    for one, truth in zip(model.complete(frames, truths, report), truths, strict=True):
+        shown = truth.visible[np.isin(truth.ids, one.ids)]
+        assert one.amodal.counts == shown.counts
+    assert any("nothing was drawn" in w for w in report.warnings)
 
 
 def test_long_clips_are_completed_in_parts_with_the_same_result(model, monkeypatch):

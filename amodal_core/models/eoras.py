@@ -225,7 +225,7 @@ class Eoras(LearnedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(A, S, S) logits of whole and visible masks from the tokens of all crops of clips."""
         lifted = None if above is None else crops.laid(above)
-        known = self.slots(crops.laid(front), lifted, crops.table)[crops.table]
+        known = crops.taken(self.slots(crops.laid(front), lifted, crops.there))
         return self.whole(known), self.visible(known)
 
     def detect(self, batch: Batch) -> list[Found]:
@@ -314,10 +314,11 @@ class Eoras(LearnedModel):
             report: takes timings and warnings.
 
         Returns:
-            The objects in the order given. One that shows nothing in the whole clip is left out.
+            The objects in the order given. One that shows nothing in the whole clip is left out;
+            one of which nothing is drawn has its visible mask.
         """
         report = report or Report()
-        given = [one.numpy() for one in seen]
+        given = [replace(one.numpy(), amodal=one.visible.rle(), ignore=None) for one in seen]
         boxes = [np.asarray(one.visible_boxes, np.float32) for one in given]
         followed = follow([np.asarray(one.ids) for one in given], boxes, [range(len(given))])
         was_training = self.training

@@ -109,14 +109,16 @@ class Crops:
     """The A crops of followed objects, object by object in the order of time.
 
     Attributes:
-        table: (N, T) bool on the device, the moments that have a crop.
+        there: (N, T) bool on the device, the moments that have a crop.
+        places: (A,) int64 on the device, each crop's moment, counted through all objects' rows.
         boxes: (A, 4) float32 on the device, xyxy.
         where: (A,) int64 on the device, the frame.
         frames: (A,) int64 on the host, the same.
         rows: (A,) int64 on the host, the object's place among those of the frame.
     """
 
-    table: torch.Tensor
+    there: torch.Tensor
+    places: torch.Tensor
     boxes: torch.Tensor
     where: torch.Tensor
     frames: np.ndarray
@@ -129,6 +131,7 @@ class Crops:
         frames = followed.frames[there]
         return cls(
             torch.from_numpy(there).to(device),
+            torch.from_numpy(np.flatnonzero(there)).to(device),
             torch.from_numpy(followed.boxes[there]).to(device),
             torch.from_numpy(frames).to(device),
             frames,
@@ -137,18 +140,26 @@ class Crops:
 
     def laid(self, values: torch.Tensor) -> torch.Tensor:
         """(N, T, ...) from (A, ...), zeros where there is no crop."""
-        out = values.new_zeros((*self.table.shape, *values.shape[1:]))
-        out[self.table] = values
-        return out
+        out = values.new_zeros((self.there.numel(), *values.shape[1:]))
+        return out.index_copy(0, self.places, values).unflatten(0, self.there.shape)
+
+    def taken(self, values: torch.Tensor) -> torch.Tensor:
+        """(A, ...) from (N, T, ...), the inverse."""
+        return values.flatten(0, 1)[self.places]
 
 
 def given_by(batch: Batch) -> tuple[Followed, list[np.ndarray]]:
     """The objects that a batch's targets name, and (M,) bool of each frame, which are ignored."""
     assert batch.targets is not None
-    ids = [t.ids.cpu().numpy() for t in batch.targets]
-    boxes = [t.visible_boxes.cpu().numpy() for t in batch.targets]
+    ends = np.cumsum([len(t) for t in batch.targets])[:-1]
+
+    def of(name: str) -> list[np.ndarray]:
+        # In one piece: each copy from a device waits for it.
+        whole = torch.cat([getattr(t, name) for t in batch.targets or ()]).cpu().numpy()
+        return np.split(whole, ends)
+
     clips = [range(k, k + batch.clip) for k in range(0, len(batch), batch.clip)]
-    return follow(ids, boxes, clips), [t.ignore.cpu().numpy() for t in batch.targets]
+    return follow(of("ids"), of("visible_boxes"), clips), of("ignore")
 
 
 def portions(followed: Followed) -> Iterator[Followed]:
