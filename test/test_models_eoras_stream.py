@@ -250,7 +250,10 @@ def test_memory_is_flat_over_a_stream(model):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_memory_is_flat_over_a_long_stream(model):
+def test_memory_is_flat_over_a_long_stream(model, monkeypatch):
+    # What is kept of objects does not depend on how crops are encoded.
+    cheap = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Conv2d(3, 16, 1))
+    monkeypatch.setattr(model.encoder, "forward", cheap.forward)
     kept, tensors = run_long(model, 10_000)
     assert is_flat(kept, 200)
     assert is_flat(tensors, 10)
