@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,13 +30,36 @@ SIZE = (64, 96)
 K = np.array([[70.0, 0, 47.5], [0, 70.0, 31.5], [0, 0, 1]])
 CAMERA = np.array([[0, -1.0, 0, 0.0], [0, 0, -1, 0.0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
+# The smallest form of every model that finds objects in single images.
+_TWO_STAGE = {
+    "backbone": "resnet18", "norm": "group", "frozen_stages": 0, "proposals_train": 60,
+    "proposals": 40, "samples": 16, "anchor_scale": 4.0, "max_instances": 20,
+}  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mask_rcnn": _TWO_STAGE,
+    "orcnn": _TWO_STAGE,
+    "aisformer": _TWO_STAGE | {"hidden": 128},
+    "vrsp": _TWO_STAGE | {"samples": 12, "candidates": 60, "reclassification_hidden": 64,
+                          "centres": 64, "encoder_convolutions": 2},
+    "flagship": {},
+    # The streets' volume.
+    "pointpillars": {"grid": {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}, "lidar": False},
+}  # fmt: skip
 
-def street(seed: int, objects: int = 4) -> Sample:
-    """Boxes ahead of the camera, the nearer before the farther, each with returns on its front."""
+
+def street(seed: int, objects: int = 4, far: float = 18.0, spread: float = 0.5) -> Sample:
+    """Boxes ahead of the camera, the nearer before the farther, each with returns on its front.
+
+    Args:
+        seed: of everything in it.
+        objects: at most.
+        far: metres to the farthest.
+        spread: tangent of their bearings to either side at most.
+    """
     rng = np.random.default_rng(seed)
     height, width = SIZE
-    x = np.sort(rng.uniform(6, 18, objects))
-    y = rng.uniform(-0.5, 0.5, objects) * x
+    x = np.sort(rng.uniform(6, far, objects))
+    y = rng.uniform(-spread, spread, objects) * x
     kinds = rng.integers(0, len(CLASSES), objects)
     image = np.full((height, width, 3), 90, np.uint8)
     image[: height // 2] = 160
@@ -75,8 +99,10 @@ def street(seed: int, objects: int = 4) -> Sample:
 class Streets(Dataset):
     """Streets as a data set."""
 
-    def __init__(self, count: int, first: int = 0, classes: tuple[str, ...] = CLASSES) -> None:
-        self.samples = [street(first + k) for k in range(count)]
+    def __init__(
+        self, count: int, first: int = 0, classes: tuple[str, ...] = CLASSES, **scene: Any
+    ) -> None:
+        self.samples = [street(first + k, **scene) for k in range(count)]
         self.name, self.path, self.classes = "streets", Path("streets"), classes
 
     def __len__(self):
