@@ -160,13 +160,21 @@ class Tiny(LearnedModel):
         self.last = nn.Conv2d(8, 1, 1)
         self.asked = 0
 
+    def trunk(self):
+        return [self.first]
+
+    def blocks(self):
+        return [self.first]
+
     def _logits(self, batch):
-        x = self.norm(self.first(batch.inputs(self.config.lidar))).relu()
+        x = self.crossing(self.first(batch.inputs(self.config.lidar)))
+        x = self.norm(x).relu()
         return self.last(F.dropout(x, self.config.dropout, self.training))[:, 0]
 
     def losses(self, batch):
-        wanted = torch.stack([t.amodal.any(0) for t in batch.targets]).float()
         logits = self._logits(batch)
+        targets = self.crossed(batch).targets
+        wanted = torch.stack([t.amodal.any(0) for t in targets]).float()
         self.asked += 1
         loss = F.binary_cross_entropy_with_logits(logits, wanted)
         here = os.environ.get("RANK", "0") == str(self.config.rank)

@@ -374,6 +374,7 @@ def _begin_with(model: LearnedModel, path: str) -> None:
             path,
             f"set `classes` to them; the run has {', '.join(model.classes)}",
         )
+    model.check_tied(info, path)
     load_weights(path, model, model.name)
 
 

@@ -131,6 +131,7 @@ class TwoStage(LearnedModel):
 
     Config = TwoStageConfig
     config: TwoStageConfig
+    tied = frozenset({"anchor_scale"})
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
@@ -172,6 +173,16 @@ class TwoStage(LearnedModel):
         )
         self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
 
+    def trunk(self) -> list[nn.Module]:
+        """Backbone and pyramid."""
+        return [self.backbone]
+
+    def blocks(self) -> list[nn.Module]:
+        """The backbone's stages, the pyramid, and the heads of proposals and boxes."""
+        body = self.backbone.body
+        stages = [body.layer1, body.layer2, body.layer3, body.layer4]
+        return [*stages, self.backbone.fpn, self.rpn.head, self.heads.box_head]
+
     @abstractmethod
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch
@@ -188,6 +199,11 @@ class TwoStage(LearnedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, S, S) amodal and visible logits in the boxes of all images in a row."""
 
+    def features(self, batch: Batch) -> Features:
+        """The pyramid's levels of a batch, where the heads are."""
+        levels = self.backbone(batch.inputs(self.config.lidar))
+        return OrderedDict((name, self.crossing(x)) for name, x in levels.items())
+
     def roi_features(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
     ) -> torch.Tensor:
@@ -197,8 +213,8 @@ class TwoStage(LearnedModel):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """RPN, box and mask losses."""
+        features, batch = self.features(batch), self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
-        features = self.backbone(batch.inputs(self.config.lidar))
         wanted = [t.select(~t.ignore & _has_extent(t.boxes)) for t in batch.targets]
         truths = [{"boxes": t.boxes, "labels": t.labels + 1} for t in wanted]
         images = ImageList(batch.images, batch.sizes)
@@ -207,7 +223,10 @@ class TwoStage(LearnedModel):
         rois, matched, labels, regression = self.heads.select_training_samples(proposals, truths)
         pooled = self.heads.box_head(self.heads.box_roi_pool(features, rois, batch.sizes))
         logits, deltas = self.heads.box_predictor(pooled)
-        class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
+        if len(logits):
+            class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
+        else:  # no proposals, or all on ignored objects: means over nothing are no numbers
+            class_loss, box_loss = logits.sum(), deltas.sum()
         positive = [label > 0 for label in labels]
         chosen = PositiveRois(
             [r[p] for r, p in zip(rois, positive, strict=True)],
@@ -224,7 +243,7 @@ class TwoStage(LearnedModel):
 
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with their masks and depths."""
-        features = self.backbone(batch.inputs(self.config.lidar))
+        features, batch = self.features(batch), self.crossed(batch)
         proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
         pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
         boxes, scores, labels = self.heads.postprocess_detections(
