@@ -36,6 +36,7 @@ class Scene:
         wall: first and last column of the wall, at frame 0.
         wall_speed: of the wall.
         ground_speed: of the ground, as if the camera turned.
+        stop: frame from which on the camera does not turn, and the square loses the ground's speed.
     """
 
     object_speed: float = 4.0
@@ -43,16 +44,18 @@ class Scene:
     wall: tuple[int, int] = (100, 150)
     wall_speed: float = 0.0
     ground_speed: float = 0.0
+    stop: int = 1000
 
     def left(self, turn: int) -> int:
         """The square's left edge."""
-        return round(self.start + self.object_speed * turn)
+        lost = self.ground_speed * max(turn - self.stop, 0)
+        return round(self.start + self.object_speed * turn - lost)
 
     @cache  # noqa: B019 - a few small scenes
     def sample(self, turn: int) -> Sample:
         """A frame with its truth: 0 the square, 1 the wall."""
         height, width = SIZE
-        shift = round(self.ground_speed * turn)
+        shift = round(self.ground_speed * min(turn, self.stop))
         image = texture(height, width + 400, 1)[:, 200 - shift : 200 - shift + width].copy()
         masks = np.zeros((2, *SIZE), bool)
         for k, (x0, x1, y0, y1, seed) in enumerate(

@@ -131,11 +131,10 @@ def test_eight_frames_are_learnt_by_heart(name, eight, tmp_path):
 def test_s_amodal_learns_eight_frames_by_heart_from_visible_masks(tmp_path):
     data = write_streets(tmp_path / "streets", 8)
     values = {
-        "model": "s_amodal", "settings": SAM_SETTINGS | {"image_size": 192},
-        "steps": 300, "batch_size": 4, "held_out": [{"path": str(data)}],
-        "metric": "amodal AP50", "augment": {"flip": 0.0},
-        "schedule": {"kind": "cosine", "warm_up": 20},
-        "optimiser": {"name": "adamw", "rate": 1e-3, "clip": 5.0, "weight_decay": 0.0},
+        "model": "s_amodal", "settings": SAM_SETTINGS, "steps": 600, "batch_size": 4,
+        "held_out": [{"path": str(data)}], "metric": "amodal AP50", "augment": {"flip": 0.0},
+        "schedule": {"kind": "cosine", "warm_up": 40},
+        "optimiser": {"name": "adamw", "rate": 5e-4, "clip": 1.0, "weight_decay": 0.0},
         "evaluate_every": 100,
     }  # fmt: skip
     outcome = train(run_config(tmp_path / "run", data, **values))

@@ -118,6 +118,7 @@ def command(
     parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
     with bar(f"{model} on {dataset.name}") as progress:
         written = inference.run(work, parallel, progress)
+    warn(work.report.warnings)
     told = _timings(work.report.timings, work.inferred)
     stderr.print(f"{work.count} frames; {told}", soft_wrap=True)
     for path in written:
