@@ -19,7 +19,6 @@ EMBEDDING = 256
 _POSITIVE, _NEGATIVE = 0.7, 0.3  # IoU with an object from which, and below which
 _BINS = 3  # of IoU, from which negatives are drawn alike
 _NEGATIVES = 3  # for each positive at most
-_LARGEST = 80.0  # similarity of a negative beyond which its gradient ends
 _MARGIN = 0.3  # cosine that two different objects may have
 _NEVER = -1e9
 
@@ -157,8 +156,10 @@ def track_losses(
         cosines = F.normalize(keys, dim=1) @ F.normalize(references, dim=1).t()
         alike = cosines / temperature if temperature else keys @ references.t()
         compared = same.any(1)
-        # log(sum e^a) + log(sum e^b) = log(sum of all products), so that nothing overflows.
-        for_all = torch.logsumexp(alike.clamp(max=_LARGEST).masked_fill(same, _NEVER), 1)
+        # log(sum e^a) + log(sum e^b) = log(sum of all products): nothing overflows, so that the
+        # published clamp of e^s at s = 80 is not needed. Under it embeddings that are all alike
+        # and long have a loss of 0, and stay so.
+        for_all = torch.logsumexp(alike.masked_fill(same, _NEVER), 1)
         for_all = for_all + torch.logsumexp((-alike).masked_fill(~same, _NEVER), 1)
         contrastive = torch.where(compared, F.softplus(for_all), 0.0).sum()
         contrastive = contrastive / compared.sum().clamp(min=1)
