@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from node_bench import PATIENCE
 
 ROOT = Path(amodal_ros.__file__).resolve().parents[1]
 PREAMBLE = """
@@ -69,7 +70,7 @@ class Peer:
     def _keep_errors(self) -> None:
         self.errors.extend(self.process.stderr)
 
-    def hear(self, timeout: float = 20.0):
+    def hear(self, timeout: float = PATIENCE):
         """The next thing that it says."""
         try:
             return self._said.get(timeout=timeout)
@@ -81,7 +82,7 @@ class Peer:
     def interrupt(self, number: int = signal.SIGINT) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=PATIENCE)
 
     def __enter__(self) -> Peer:
         return self
@@ -101,7 +102,7 @@ def ros(domain):
     rclpy.get_default_context().leave()
 
 
-def spin_until(node, condition, timeout: float = 15.0) -> bool:
+def spin_until(node, condition, timeout: float = PATIENCE) -> bool:
     """Run the node's callbacks until the condition holds."""
     clock = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
     end = clock.now().nanoseconds + int(timeout * 1e9)

@@ -30,7 +30,7 @@ while publisher.get_subscription_count() < 1:
 for lap in range(2):
     for i in range(201):
         publisher.publish(Clock(clock=Time(nanoseconds=1000 * 10**9 + i * 10**7).to_msg()))
-        time.sleep(0.002)
+        time.sleep(0.005)
 say("played")
 sys.stdin.read()
 """
