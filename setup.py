@@ -33,9 +33,11 @@ REQUIRES = [
     "typer>=0.12",
 ]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"]
+SAM = ["transformers>=5.0"]
 EXTRAS = {
     "test": [
         *EXPORT,
+        *SAM,
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-benchmark>=4",
@@ -43,6 +45,7 @@ EXTRAS = {
         "pytest-xdist>=3.5",
     ],
     "export": EXPORT,
+    "sam": SAM,
     "dev": ["mypy>=1.10", "ruff>=0.6", "types-PyYAML", "types-psutil"],
 }
 

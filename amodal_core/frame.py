@@ -104,7 +104,8 @@ class Instances:
         occlusion_rates: (N,) float32, hidden share of the amodal area, 0-1.
         depths: (N,) float32, metres along the optical axis, 0 where unknown.
         occluders: (N, N) bool, `occluders[i, j]` where j hides part of i.
-        embeddings: (N, D) float32 or None.
+        embeddings: (N, D) float32 or None; the nearer two are in direction, the more alike are the
+            looks. Their length is the model's own.
         boxes3d: (N, 7) float32 or None: centre x, y, z, length, width, height in metres and yaw
             about +z in radians, LiDAR frame (x forward, y left, z up); NaN rows where unknown.
         ignore: (N,) bool or None, annotations that evaluation neither rewards nor punishes
@@ -189,6 +190,31 @@ class Tracks(Instances):
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     ages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     coasted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+def joined(parts: Sequence[_T]) -> _T:
+    """Objects of several sets of one image, on the host, one after the other.
+
+    Nobody hides anybody in the result; what one of the sets lacks, all lack.
+
+    Args:
+        parts: one at least; the result is of the first one's type.
+    """
+    n = sum(len(p) for p in parts)
+    values: dict[str, Any] = {}
+    for f in fields(parts[0]):
+        column = [getattr(p, f.name) for p in parts]
+        if f.name == "size":
+            values[f.name] = column[0]
+        elif f.name == "occluders":
+            values[f.name] = np.zeros((n, n), bool)
+        elif f.name in ("amodal", "visible"):
+            values[f.name] = RleMasks.concatenated([m.rle() for m in column])
+        elif any(c is None for c in column):
+            values[f.name] = None
+        else:
+            values[f.name] = np.concatenate([np.asarray(c) for c in column])
+    return type(parts[0])(**values)
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.base import Model
-from amodal_core.tracking import Tracker
+from amodal_core.tracking import CoastingTracker, Tracker
 
 PROJECTION = "depth_projection"
 SEGMENTATION = "segmentation"
@@ -42,9 +42,9 @@ class Pipeline:
         tracker: gives them identities.
     """
 
-    def __init__(self, model: Model, tracker: Tracker | None = None) -> None:
+    def __init__(self, model: Model, tracker: CoastingTracker | None = None) -> None:
         self.model = model
-        self.tracker = tracker or Tracker()
+        self.tracker: CoastingTracker = tracker or Tracker()
 
     def step(self, frame: Frame) -> tuple[Tracks, Report]:
         """The tracks of the stream's next frame, and how it went."""

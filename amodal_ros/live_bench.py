@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import struct
 import subprocess
@@ -29,10 +28,10 @@ from amodal_core.evaluation.throughput import RunResult
 from amodal_ros.base_node import executor_of
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import DIAGNOSTICS
+from amodal_ros.domains import own_domain
 from amodal_ros.qos import profile
 from amodal_ros.topics import DEPTH, INSTANCES, TRACKS
 
-_DOMAIN = "ROS_DOMAIN_ID"
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
 _START = 120.0  # seconds that the nodes may take to come up
 _STEADY = 1.5  # seconds without change after which all are connected
@@ -77,9 +76,18 @@ class LiveBench:
         self._lock = threading.Lock()
 
     def __enter__(self) -> LiveBench:
-        # A domain of its own: other graphs on this machine neither hear nor disturb this one.
-        self._domain = os.environ.get(_DOMAIN)
-        os.environ[_DOMAIN] = str(1 + os.getpid() % 100)
+        with contextlib.ExitStack() as ending:
+            # Other graphs on this machine neither hear nor disturb this one.
+            ending.enter_context(own_domain())
+            self._start(ending)
+            self._ending = ending.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+
+    def _start(self, ending: contextlib.ExitStack) -> None:
+        """Bring up this node and those under test; what ends them goes on the stack."""
         rclpy.init()
         self._node = rclpy.create_node("live_bench")
         self._outputs: dict[str, Any] = {}
@@ -105,6 +113,7 @@ class LiveBench:
         executor.add_node(self._node)
         self._thread = threading.Thread(target=executor_of(executor), daemon=True)
         self._thread.start()
+        ending.callback(self._leave)
         remaps = {
             "image": topics.image,
             "camera_info": topics.camera_info,
@@ -113,39 +122,34 @@ class LiveBench:
         start = "from amodal_ros.cli.main import main; main()"
         command = [sys.executable, "-c", start, "launch", "pipeline"]
         command += [*(f"{k}:={v}" for k, v in remaps.items()), "use_sim_time:=false"]
-        self._file = self._log.open("w")
         self._process = subprocess.Popen(
             [*command, *self._arguments],
-            stdout=self._file,
+            stdout=ending.enter_context(self._log.open("w")),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            self._wait()
-        except BaseException:
-            self.__exit__()
-            raise
+        ending.callback(self._end_nodes)
+        self._wait()
         for raw in self._static:
             self._outputs[raw.topic].publish(bytes(raw.data))
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def _end_nodes(self) -> None:
+        """Interrupt the launch; kill what has not ended 20 s later, or outlives it."""
+        nodes = self._nodes()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(20)
-        for node in self._nodes():
+        for node in nodes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 node.kill()
         self._process.kill()
         self._process.wait()
-        self._file.close()
+
+    def _leave(self) -> None:
         rclpy.try_shutdown()
         self._thread.join(2.0)
-        if self._domain is None:
-            del os.environ[_DOMAIN]
-        else:
-            os.environ[_DOMAIN] = self._domain
+        self._node.destroy_node()
 
     def run(self, rate: float, seconds: float) -> RunResult:
         """Publish frames at a rate for so many seconds, and wait for the last answers."""

@@ -44,6 +44,12 @@ _INFINITE = 2**63 - 1
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 # Below this size a copy costs less than keeping Cyclone's buffer alive.
 _COPY_BELOW = 1 << 16
+# What Cyclone says of an entity that is gone: alone, with its parent, or with the last participant.
+_GONE = (
+    DDSException.DDS_RETCODE_BAD_PARAMETER,
+    DDSException.DDS_RETCODE_ALREADY_DELETED,
+    DDSException.DDS_RETCODE_PRECONDITION_NOT_MET,
+)
 
 library = internal.load_cyclonedds()
 _P = ctypes.c_void_p
@@ -96,17 +102,32 @@ def _checked(code: int, doing: str) -> int:
     return code
 
 
-def create_participant(domain: int) -> DomainParticipant:
-    """A participant that ROS 2 peers recognise; loopback only unless the environment says else."""
+class Participant(DomainParticipant):
+    """A participant that ROS 2 peers recognise.
+
+    It stays in its domain until delete(): Cyclone's Python objects refer to each other in circles,
+    in which their own finalisers do not run.
+    """
+
+    def __init__(self, domain: int) -> None:
+        super().__init__(domain, qos=Qos(Policy.Userdata(b"enclave=/;")))
+        self.topics: dict[tuple[str, str], Topic] = {}
+        self.topics_lock = threading.Lock()
+
+
+def create_participant(domain: int) -> Participant:
+    """Join a domain; on the loopback interface only unless the environment says else."""
     if not os.environ.get("CYCLONEDDS_URI"):
         subnet = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "SUBNET"
         os.environ["CYCLONEDDS_URI"] = _CONFIGURATION.format(interfaces="" if subnet else _LOOPBACK)
-    return DomainParticipant(domain, qos=Qos(Policy.Userdata(b"enclave=/;")))
+    return Participant(domain)
 
 
-def delete(participant: DomainParticipant) -> None:
-    """Leave the domain with everything that belongs to the participant."""
-    _delete(participant._ref)
+def delete(ref: int) -> None:
+    """Delete an entity with everything that belongs to it; one that is gone stays so."""
+    code = _delete(ref)
+    if code not in _GONE:
+        _checked(code, "deleting")
 
 
 # Its classes make types when subscripted, without being generics.
@@ -141,16 +162,10 @@ def _idl_field(desc: Any) -> Any:
     return _make.sequence[item, length] if length else _make.sequence[item]
 
 
-_topics: weakref.WeakKeyDictionary[DomainParticipant, dict[tuple[str, str], Topic]] = (
-    weakref.WeakKeyDictionary()
-)
-_topics_lock = threading.Lock()
-
-
-def _topic(participant: DomainParticipant, name: str, ros_type: str) -> Topic:
+def _topic(participant: Participant, name: str, ros_type: str) -> Topic:
     """A participant may create a topic once; readers and writers of one name share it."""
-    with _topics_lock:
-        made = _topics.setdefault(participant, {})
+    made = participant.topics
+    with participant.topics_lock:
         if (name, ros_type) not in made:
             is_service = name.startswith(("rq/", "rr/"))
             made[name, ros_type] = Topic(participant, name, _idl_type(ros_type, is_service))
@@ -193,7 +208,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Delete the DDS entity."""
-        _delete(self.ref)
+        delete(self.ref)
         self.entity._ref = 0
 
 
@@ -203,7 +218,7 @@ class Writer(Endpoint):
     _matches = "subscriptions"
     _mismatch_bit, _mismatch_status = 3, internal.dds_c_t.offered_incompatible_qos_status
 
-    def __init__(self, participant: DomainParticipant, name: str, ros_type: str, qos: Qos) -> None:
+    def __init__(self, participant: Participant, name: str, ros_type: str, qos: Qos) -> None:
         super().__init__(DataWriter(participant, _topic(participant, name, ros_type), qos=qos))
         handle = ctypes.c_uint64()
         _checked(_instance_handle(self.ref, ctypes.byref(handle)), "asking for a handle")
@@ -224,7 +239,7 @@ class Reader(Endpoint):
     _matches = "publications"
     _mismatch_bit, _mismatch_status = 4, internal.dds_c_t.requested_incompatible_qos_status
 
-    def __init__(self, participant: DomainParticipant, name: str, ros_type: str, qos: Qos) -> None:
+    def __init__(self, participant: Participant, name: str, ros_type: str, qos: Qos) -> None:
         super().__init__(DataReader(participant, _topic(participant, name, ros_type), qos=qos))
         self.condition = _checked(_read_condition(self.ref, _ANY), "creating a condition")
         self._lock = threading.Lock()
@@ -266,7 +281,7 @@ def _payload(serdata: Any) -> memoryview:
 class Guard:
     """A condition that any thread may trigger."""
 
-    def __init__(self, participant: DomainParticipant) -> None:
+    def __init__(self, participant: Participant) -> None:
         self.ref = _checked(_create_guard(participant._ref), "creating a guard condition")
 
     def trigger(self) -> None:
@@ -279,15 +294,11 @@ class Guard:
         _take_guard(self.ref, ctypes.byref(was))
         return was.value
 
-    def close(self) -> None:
-        """Delete the DDS entity."""
-        _delete(self.ref)
-
 
 class WaitSet:
     """Sleeps until one of its conditions triggers. For one thread."""
 
-    def __init__(self, participant: DomainParticipant) -> None:
+    def __init__(self, participant: Participant) -> None:
         self._ref = _checked(_create_waitset(participant._ref), "creating a wait set")
         self._attached: set[int] = set()
 
@@ -302,7 +313,3 @@ class WaitSet:
         timeout = _INFINITE if nanoseconds is None else max(0, nanoseconds)
         count = _checked(_wait(self._ref, found, len(found), timeout), "waiting")
         return set(found[: min(count, len(found))])
-
-    def close(self) -> None:
-        """Delete the DDS entity."""
-        _delete(self._ref)

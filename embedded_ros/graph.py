@@ -13,7 +13,6 @@ from cyclonedds.builtin import (
     BuiltinTopicDcpsSubscription,
 )
 from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState
-from cyclonedds.domain import DomainParticipant
 from cyclonedds.qos import Policy, Qos
 
 from embedded_ros import dds, interfaces
@@ -26,7 +25,7 @@ _FOREVER = 2**63 - 1
 class Graph:
     """One participant's view of the graph. Thread-safe."""
 
-    def __init__(self, participant: DomainParticipant) -> None:
+    def __init__(self, participant: dds.Participant) -> None:
         self._lock = threading.RLock()
         self._gid: bytes = participant.guid.bytes
         # (namespace, name) of our nodes -> their endpoints.

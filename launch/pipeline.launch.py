@@ -16,7 +16,14 @@ CAMERA = "/kitti/camera_color_left"
 ARGUMENTS = (
     ("model", "geometric", "model to run; `amodal models` lists them", None),
     ("checkpoint", "", "weights file of a learned model", None),
+    ("settings", "", "settings in place of the checkpoint's: name=value,name=value", None),
     ("device", "cpu", "torch device: cpu, cuda:0, ...", None),
+    (
+        "tracker",
+        "motion",
+        "what gives identities; quasi_dense for models with embeddings",
+        ("motion", "quasi_dense", "quasi_dense_sailvos"),
+    ),
     ("image", f"{CAMERA}/image_raw", "rectified camera image", None),
     ("camera_info", f"{CAMERA}/camera_info", "its calibration", None),
     ("points", "/kitti/velo/pointcloud", "LiDAR scans", None),
@@ -77,10 +84,10 @@ def _start(context):
         node("depth_projection", {}, ("camera_info", "points")),
         node(
             "segmentation",
-            {k: value[k] for k in ("model", "checkpoint", "device")},
+            {k: value[k] for k in ("model", "checkpoint", "settings", "device")},
             ("image", "camera_info", "points"),
         ),
-        node("tracking", {}),
+        node("tracking", {"tracker": value["tracker"]}),
     ]
     expected = ["depth/image", "instances", "tracks"]
     if value["overlay"] == "true" or value["rviz"] == "true":

@@ -29,9 +29,34 @@ if command -v apt-get >/dev/null; then
   fi
 fi
 
-[ -x "$VENV/bin/python" ] || { say "virtual environment $VENV"; "$PYTHON" -m venv "$VENV"; }
+# Without pip it is what an attempt without python3-venv left; the same command completes it.
+"$VENV/bin/python" -m pip --version >/dev/null 2>&1 || {
+  say "virtual environment $VENV"
+  "$PYTHON" -m venv "$VENV"
+}
+
+# Installs the packages with constraints from a file.
+packages() {
+  local pip=("$VENV/bin/python" -m pip install -q --disable-pip-version-check -c "$1")
+  "${pip[@]}" -e '.[test,dev]' &&
+    # TrackEval asks for opencv-python, which would overwrite the headless build that needs no display.
+    "${pip[@]}" --no-deps trackeval tabulate
+}
+
 say "Python packages (the first time takes some minutes)"
-pip=("$VENV/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt)
-"${pip[@]}" -e '.[test,dev]'
-# TrackEval asks for opencv-python, which would overwrite the headless build that needs no display.
-"${pip[@]}" --no-deps trackeval tabulate
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+if ! packages constraints.txt 2>&1 | tee "$scratch/said" >&2; then
+  # A version that cannot be had is worth another attempt; a full disk is not.
+  grep -qE 'ResolutionImpossible|conflicting dependencies|No matching distribution' "$scratch/said" || {
+    echo "pip could not install the packages; its words are above" >&2
+    exit 1
+  }
+  say "WARNING: the tested versions in constraints.txt cannot be had here (see above: an index that"
+  say "lacks one, or pip's own constraints, \`$VENV/bin/python -m pip config list\`); taking older ones"
+  sed 's/==/<=/' constraints.txt >"$scratch/constraints.txt"
+  packages "$scratch/constraints.txt" || {
+    echo "no versions in the ranges of setup.py fit together here; pip's words are above" >&2
+    exit 1
+  }
+fi

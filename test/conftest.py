@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,7 @@ import torch
 from hypothesis import settings
 
 from amodal_core.bags.kitti import convert_raw
+from amodal_ros.domains import in_use, own_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +53,17 @@ def kitti_raw_drive() -> Path:
 def kitti_object_root() -> Path:
     """The root of real KITTI object data (holds `training/`); skips where it is absent."""
     return _real_data("kitti_object")
+
+
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """A DDS domain for this test and the processes that it starts; all must leave it with it."""
+    with own_domain() as number:
+        yield number
+        end = time.monotonic() + 10
+        while in_use(number):
+            assert time.monotonic() < end, f"someone stays in DDS domain {number}"
+            time.sleep(0.01)
 
 
 @pytest.fixture

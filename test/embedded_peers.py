@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import amodal_ros  # isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
-import itertools
 import json
 import os
 import queue
@@ -25,15 +24,8 @@ import amodal_ros, rclpy
 from rclpy.executors import ExternalShutdownException
 def say(value): print(json.dumps(value), flush=True)
 """
-_domains = itertools.count(os.getpid())
-
 if "embedded_ros" not in rclpy.__file__:
     pytest.skip("ROS 2 is installed; embedded_ros stands back", allow_module_level=True)
-
-
-def next_domain() -> int:
-    """A domain id that no other test of this run uses, 1 to 89."""
-    return next(_domains) % 89 + 1
 
 
 class Peer:
@@ -102,12 +94,11 @@ class Peer:
 
 
 @pytest.fixture
-def ros(monkeypatch):
-    """A domain of its own, joined by this process; gives the domain id."""
-    domain = next_domain()
-    rclpy.init(args=[], domain_id=domain)
+def ros(domain):
+    """A domain of its own, joined by this process until the test ends; gives the domain id."""
+    rclpy.init(args=[])
     yield domain
-    rclpy.try_shutdown()
+    rclpy.get_default_context().leave()
 
 
 def spin_until(node, condition, timeout: float = 15.0) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
 import json
-import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,30 @@ SECOND = 1_000_000_000
 BEGIN = 1_317_000_000 * SECOND  # a day in 2011
 
 
-def free_domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this test, and processes that it starts, talk on a DDS domain of their own.
+def until(condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+    """Wait for a condition; fails the test where it does not come true."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {timeout:g} s in vain for {what}")
 
-    Only up to 100: the ports of higher domains lie where the kernel gives out its own.
-    """
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (time.time_ns() // 1000 + os.getpid()) % 100))
+
+@pytest.fixture
+def start(domain: int) -> Iterator[Callable[..., Bench]]:
+    """Starts a node and its peer; they end with the test."""
+    benches: list[Bench] = []
+
+    def make(node: Callable[..., Any], expects: list[str], **parameters: Any) -> Bench:
+        benches.append(Bench(node, parameters, expects))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.close()
+    rclpy.try_shutdown()
 
 
 class Bench:
@@ -54,7 +71,9 @@ class Bench:
 
     def __init__(self, make: Callable[..., Any], parameters: dict[str, Any], expects: list[str]):
         args = ["--ros-args"]
-        for name, value in {"diagnostics_period": 0.1, **parameters}.items():
+        # A busy machine may bring the messages of a frame seconds apart.
+        usual = {"diagnostics_period": 0.1, "sync_timeout": 10.0}
+        for name, value in {**usual, **parameters}.items():
             args += ["-p", f"{name}:={json.dumps(value)}"]
         rclpy.init(args=args)
         self.node = make()
@@ -85,12 +104,12 @@ class Bench:
         self._thread = threading.Thread(target=executor_of(self.executor), daemon=True)
         self._thread.start()
         for name in expects:
-            self.until(
+            until(
                 lambda name=name: self._outputs[name].get_subscription_count() > 0,
                 f"{name} to be subscribed to",
             )
         for topic in declaration.publishes:
-            self.until(
+            until(
                 lambda topic=topic: self.node.listeners(topic.name) > 0, f"{topic.name} to be heard"
             )
 
@@ -101,19 +120,9 @@ class Bench:
         """Publish to the node."""
         self._outputs[topic].publish(message)
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
-        """Wait for a condition; fails the test where it does not come true."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.01)
-        raise AssertionError(f"waited {timeout:g} s in vain for {what}")
-
     def outputs(self, topic: str, count: int) -> list[Any]:
         """The first messages on one of the node's outputs."""
-        self.until(
+        until(
             lambda: len(self.received[topic]) >= count,
             f"{count} messages on {topic}, of which {len(self.received[topic])} came",
         )
@@ -127,12 +136,12 @@ class Bench:
                 (s for s in self.statuses if s.level == bytes([level]) and text in s.message), None
             )
 
-        return self.until(found, f"a diagnosis of level {level} with '{text}'")
+        return until(found, f"a diagnosis of level {level} with '{text}'")
 
     def values(self) -> dict[str, str]:
         """Key values of the newest status."""
         before = len(self.statuses)
-        self.until(lambda: len(self.statuses) > before, "a diagnosis")
+        until(lambda: len(self.statuses) > before, "a diagnosis")
         return {v.key: v.value for v in self.statuses[-1].values}
 
     def close(self) -> None:

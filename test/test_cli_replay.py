@@ -77,6 +77,11 @@ def test_replay_refuses_models_and_checkpoints_that_are_not_there(mini_bag, tmp_
         _run("replay", mini_bag, "--out", tmp_path / "out", "--checkpoint", tmp_path / "w")
 
 
+def test_replay_refuses_trackers_that_are_not_there(mini_bag, tmp_path):
+    with pytest.raises(InputError, match="there are: motion, quasi_dense, quasi_dense_sailvos"):
+        _run("replay", mini_bag, "--out", tmp_path / "out", "--tracker", "looks")
+
+
 def test_demo_takes_any_bag_and_says_where_to_look(mini_bag, tmp_path):
     out = tmp_path / "demo"
     result = _run("demo", mini_bag, "--out", out)

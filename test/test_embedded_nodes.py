@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
+import gc
 import signal
+import threading
 import time
 
 import pytest
 import rclpy
-from embedded_peers import Peer, next_domain, ros, spin_until
+from embedded_peers import Peer, ros, spin_until
 from lifecycle_msgs.msg import TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.msg import Log, Parameter, ParameterEvent, ParameterType, ParameterValue
@@ -21,8 +23,11 @@ from rcl_interfaces.srv import (
     SetParameters,
     SetParametersAtomically,
 )
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from std_msgs.msg import String
+
+from amodal_ros.domains import in_use
 
 pytestmark = pytest.mark.dds
 __all__ = ["ros"]
@@ -399,7 +404,7 @@ def test_log_messages_reach_rosout_and_repeat_no_more_than_asked(ros):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_spin_and_the_process_exits_with_zero(number):
+def test_a_signal_ends_spin_and_the_process_exits_with_zero(number, domain):
     code = """
     rclpy.init(args=[])
     node = rclpy.create_node("stopped")
@@ -412,7 +417,7 @@ def test_a_signal_ends_spin_and_the_process_exits_with_zero(number):
     node.destroy_node()
     rclpy.try_shutdown()
     """
-    with Peer(next_domain(), code) as peer:
+    with Peer(domain, code) as peer:
         assert peer.hear() == "ready"
         start = time.monotonic()
         assert peer.interrupt(number) == 0
@@ -439,3 +444,49 @@ def test_an_exception_in_a_callback_comes_out_of_spin(ros):
         heard = []
         node.subscriptions[-1].callback = heard.append
         assert spin_until(node, lambda: heard)
+
+
+def test_a_context_leaves_its_domain_with_its_last_node(ros):
+    one, other = rclpy.create_node("one"), rclpy.create_node("other")
+    one.destroy_node()
+    rclpy.shutdown()
+    assert in_use(ros)
+    other.destroy_node()
+    assert not in_use(ros)
+
+
+def test_a_context_without_nodes_leaves_when_it_is_shut_down(ros):
+    rclpy.create_node("short").destroy_node()
+    assert in_use(ros)
+    rclpy.shutdown()
+    assert not in_use(ros)
+
+
+def test_what_is_forgotten_leaves_with_the_garbage(domain):
+    context = rclpy.Context()
+    context.init(args=[])
+    node = rclpy.create_node("forgotten", context=context)
+    node.create_timer(1.0, lambda: None)
+    del node, context
+    gc.collect()
+    assert not in_use(domain)
+    assert rclpy.logging.get_logger("forgotten").info("its logger still prints")
+
+
+def test_leaving_ends_a_spin_in_another_thread(ros):
+    node, ended = rclpy.create_node("spun"), []
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def spin():
+        try:
+            executor.spin()
+        except Exception as error:
+            ended.append(type(error))
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    rclpy.get_default_context().leave()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert ended in ([], [ExternalShutdownException])

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 import rclpy
-from embedded_peers import Peer, next_domain, ros, spin_until
+from embedded_peers import Peer, ros, spin_until
 from lifecycle_msgs.msg import State
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from amodal_msgs.msg import AmodalInstance, AmodalInstanceArray, Mask
+from amodal_ros.domains import own_domain
 
 SCRIPT = os.environ.get("AMODAL_ROS_PEER", "")
 pytestmark = [
@@ -92,8 +93,7 @@ rclpy.spin(node)
 @pytest.fixture(scope="module")
 def target():
     """A domain with an embedded node to look at."""
-    domain = next_domain()
-    with Peer(domain, TARGET) as peer:
+    with own_domain() as domain, Peer(domain, TARGET) as peer:
         assert peer.hear() == "ready"
         yield domain
 

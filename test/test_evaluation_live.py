@@ -86,7 +86,7 @@ def test_running_nodes_answer_every_frame_of_a_slow_stream(bag, tmp_path):
         bench.run(2.0, 2.0)
         result = bench.run(2.0, 3.5)
     assert (result.sent, result.answered, result.drops) == (7, 7, {})
-    assert result.published_hz == pytest.approx(2.0, rel=0.2)
+    assert result.published_hz == pytest.approx(2.0, rel=0.5)
     assert 0.5 < result.answered_hz < 8.0
     assert (result.latencies_ms > 1).all()
     assert set(result.cpu) == {"depth_projection", "segmentation", "tracking"}

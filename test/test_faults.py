@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import node_bench as drive
 import numpy as np
 import pytest
-import rclpy
-from node_bench import SECOND, Bench, free_domain, stamp
+from node_bench import SECOND, Bench, stamp, start, until
 
 from amodal_core.bags.messages import instances_message
 from amodal_core.bags.sensors import read_depth
@@ -30,25 +30,10 @@ from amodal_ros.nodes.tracking import Tracking
 
 pytestmark = pytest.mark.dds
 
+__all__ = ["start"]
 WARN, ERROR = 1, 2
 REPLAY = {"queue": 0, "reliability": "reliable"}
 Start = Callable[..., Bench]
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a node on a DDS domain of its own."""
-    free_domain(monkeypatch)
-    benches: list[Bench] = []
-
-    def make(node: Callable[..., Any], expects: list[str], **parameters: Any) -> Bench:
-        benches.append(Bench(node, parameters, expects))
-        return benches[-1]
-
-    yield make
-    for bench in benches:
-        bench.close()
-    rclpy.try_shutdown()
 
 
 def projection(start: Start, **parameters: Any) -> Bench:
@@ -71,7 +56,9 @@ def send_frame(bench: Bench, index: int) -> None:
     bench.send("points", drive.cloud(index))
 
 
-def detections(index: int, *boxes: tuple[int, int, int, int]) -> Any:
+def detections(
+    index: int, *boxes: tuple[int, int, int, int], embeddings: np.ndarray | None = None
+) -> Any:
     """Instances that fill their boxes, in an image of the bench's size, all 10 m away."""
     n, size = len(boxes), drive.FRAME.size
     masks = np.zeros((n, *size), bool)
@@ -90,6 +77,7 @@ def detections(index: int, *boxes: tuple[int, int, int, int]) -> Any:
         np.zeros(n, np.float32),
         np.full(n, 10, np.float32),
         np.zeros((n, n), bool),
+        embeddings,
     )
     return instances_message(FACTORY, found, stamp=stamp(index), frame_id="camera", classes=["car"])
 
@@ -159,13 +147,16 @@ class TestInputIsMissing:
         warning = bench.diagnosis(WARN, "no message ever on /points")
         error = bench.diagnosis(ERROR, "no message ever on /points")
         assert bench.statuses.index(warning) < bench.statuses.index(error)
-        for index in range(20):
-            send_frame(bench, index)
-            time.sleep(0.05)
-        assert "no message" not in bench.statuses[-1].message
+        frames = itertools.count()
+
+        def answered() -> bool:
+            send_frame(bench, next(frames))
+            return "no message" not in bench.statuses[-1].message
+
+        until(answered, "the silence to be over")
 
     def test_a_frame_without_scan_is_skipped_and_counted(self, start: Start) -> None:
-        bench = projection(start, sync_timeout=0.3)
+        bench = projection(start)
         bench.send("/tf_static", drive.tf_static())
         for index in range(6):
             bench.send("camera_info", drive.info(index))
@@ -178,7 +169,7 @@ class TestInputIsMissing:
     def test_the_last_frame_is_given_up_after_the_timeout(self, start: Start) -> None:
         bench = projection(start, sync_timeout=0.3)
         bench.send("camera_info", drive.info(0))
-        bench.until(lambda: bench.node.health.drops == {"no points in time": 1}, "the timeout")
+        until(lambda: bench.node.health.drops == {"no points in time": 1}, "the timeout")
 
     def test_a_missing_transform_is_never_identity(self, start: Start) -> None:
         bench = projection(start, transform_timeout=0.2)
@@ -281,7 +272,7 @@ class TestBadMessages:
         scan = drive.cloud(0)
         scan.header.stamp.sec = scan.header.stamp.nanosec = 0
         bench.send("points", scan)
-        bench.until(lambda: bench.node.health.drops == {"refused points": 1}, "the refusal")
+        until(lambda: bench.node.health.drops == {"refused points": 1}, "the refusal")
         assert "the stamp is zero" in capfd.readouterr().err
 
     def test_a_depth_image_of_wrong_encoding_is_refused(
@@ -322,41 +313,73 @@ class TestExceptions:
         assert "fails_once" in error
         bench.diagnosis(ERROR, "ZeroDivisionError")
 
+    def test_looks_are_followed_and_detections_without_any_cost_their_frame_only(
+        self, start: Start, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        bench = tracking(start, tracker="quasi_dense")
+        left, right, looks = (100, 40, 140, 80), (160, 40, 200, 80), np.eye(2, dtype=np.float32)
+        for index in range(6):
+            here = (left, right) if index < 4 else (right, left)  # each where the other was
+            known = None if index == 2 else 6 * looks
+            bench.send("instances", detections(index, *here, embeddings=known))
+            bench.send("depth/image", drive.depth(index))
+        arrays = bench.outputs("tracks", 5)
+        assert stamps(arrays) == [stamp(i) for i in range(6) if i != 2]
+        # The same looks are the same ids, wherever they stand.
+        for array in arrays:
+            assert {int(i.embedding[1]): i.track_id for i in array.instances} == {0: 0, 6: 1}
+        assert "quasi-dense tracking without embeddings" in capfd.readouterr().err
+
 
 class TestOverload:
-    def slow(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    def gated(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[Callable[[int], None], list[int], threading.Event]:
+        """What sends a frame and sees it queued, the frames done, and a gate that holds them."""
+        queued: list[int] = []
+        begun: list[int] = []
         done: list[int] = []
+        gate, submit = threading.Event(), bench.node.submit
+
+        def queue(at: int, item: Any) -> None:
+            submit(at, item)
+            queued.append(at)
 
         def process(at: int, item: Any) -> None:
-            time.sleep(0.1)
+            begun.append(at)
+            assert gate.wait(60)
             done.append(at)
 
+        def send(index: int) -> None:
+            send_tracked(bench, index)
+            until(lambda: queued[-1:] == [stamp(index)] and begun, f"frame {index} in the queue")
+
+        monkeypatch.setattr(bench.node, "submit", queue)
         monkeypatch.setattr(bench.node, "process", process)
-        return done
+        return send, done, gate
 
     def test_live_the_newest_frame_wins_and_every_drop_is_counted(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bench = tracking(start, queue=1)
-        done = self.slow(bench, monkeypatch)
-        for index in range(40):
-            send_tracked(bench, index)
-            time.sleep(0.01)
-        bench.until(lambda: done and done[-1] == stamp(39), "the newest frame")
-        dropped = bench.node.health.drops["overload"]
-        assert len(done) + dropped == 40
-        assert len(done) < 25
-        assert done == sorted(done)
+        send, done, gate = self.gated(bench, monkeypatch)
+        for index in range(20):
+            send(index)
+        assert bench.node.health.drops == {"overload": 18}
+        gate.set()
+        until(lambda: len(done) == 2, "the newest frame")
+        assert done == [stamp(0), stamp(19)]
         bench.diagnosis(WARN, "dropped")
 
     def test_in_a_replay_nothing_is_dropped(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bench = tracking(start, queue=0)
-        done = self.slow(bench, monkeypatch)
+        send, done, gate = self.gated(bench, monkeypatch)
         for index in range(20):
-            send_tracked(bench, index)
-        bench.until(lambda: len(done) == 20, "all frames")
+            send(index)
+        gate.set()
+        until(lambda: len(done) == 20, "all frames")
         assert done == [stamp(i) for i in range(20)]
         assert bench.node.health.drops == {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts launch in place
 
 import sys
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -217,19 +218,20 @@ def test_an_exception_in_a_handler_ends_the_launch_with_an_error(run: Run) -> No
     assert "it must not end" in text
 
 
-def test_shutdown_signals_are_stepped_up(run: Run) -> None:
+def test_shutdown_signals_are_stepped_up(run: Run, tmp_path: Path) -> None:
     stubborn = (
-        "import signal, time, sys\n"
-        "for s in sys.argv[1:]: signal.signal(int(s), signal.SIG_IGN)\n"
-        "print('ready', flush=True); time.sleep(60)"
+        "import pathlib, signal, time, sys\n"
+        "for s in sys.argv[2:]: signal.signal(int(s), signal.SIG_IGN)\n"
+        "pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
     )
 
     def started(*signals: int) -> ExecuteProcess:
+        ready = tmp_path / f"ready{len(signals)}"
         return ExecuteProcess(
-            cmd=[sys.executable, "-c", stubborn, *map(str, signals)],
+            cmd=[sys.executable, "-c", stubborn, str(ready), *map(str, signals)],
             output="screen",
-            sigterm_timeout="0.3",
-            sigkill_timeout="0.3",
+            sigterm_timeout="2.0",
+            sigkill_timeout="0.5",
         )
 
     codes: list[int] = []
@@ -240,8 +242,13 @@ def test_shutdown_signals_are_stepped_up(run: Run) -> None:
         )
         for p in processes
     ]
-    end = TimerAction(period=1.0, actions=[EmitEvent(event=ShutdownEvent(reason="enough"))])
-    code, text = run(*handlers, *processes, end)
+    ready = python(
+        "import pathlib, time\n"
+        f"while len(list(pathlib.Path({str(tmp_path)!r}).glob('ready?'))) < 3: time.sleep(0.05)"
+    )
+    enough = EmitEvent(event=ShutdownEvent(reason="enough"))
+    handlers.append(RegisterEventHandler(OnProcessExit(target_action=ready, on_exit=[enough])))
+    code, text = run(*handlers, *processes, ready)
     assert code == 0
     assert codes == [-2, -15, -9] or codes == [1, -15, -9]
     assert "shutting down: enough" in text
@@ -252,8 +259,23 @@ def test_shutdown_signals_are_stepped_up(run: Run) -> None:
 def test_a_process_starts_again_until_the_launch_ends(run: Run, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     again = python(f"open({str(marks)!r}, 'a').write('x')", respawn=True, respawn_delay=0.05)
-    run(again, TimerAction(period=1.5, actions=[Shutdown(reason="done")]))
+    watch = python(
+        "import pathlib, time\n"
+        f"marks, end = pathlib.Path({str(marks)!r}), time.monotonic() + 60\n"
+        "while time.monotonic() < end and not (marks.exists() and len(marks.read_text()) > 1):\n"
+        "    time.sleep(0.05)"
+    )
+    done = Shutdown(reason="done")
+    run(RegisterEventHandler(OnProcessExit(target_action=watch, on_exit=[done])), again, watch)
     assert len(marks.read_text()) >= 2
+
+
+def test_a_timer_acts_after_its_period(run: Run) -> None:
+    begin = time.monotonic()
+    late = TimerAction(period=0.3, actions=[Shutdown(reason="late")])
+    _, text = run(python("import time; time.sleep(60)"), late)
+    assert time.monotonic() - begin >= 0.3
+    assert "shutting down: late" in text
 
 
 def node_command(*actions: Any, **arguments: str) -> tuple[list[str], list[dict[str, Any]]]:

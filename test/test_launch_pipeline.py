@@ -17,7 +17,7 @@ import node_bench as drive
 import numpy as np
 import pytest
 import rclpy
-from node_bench import SECOND, free_domain, stamp
+from node_bench import SECOND, stamp
 from rclpy.executors import SingleThreadedExecutor
 from typer.testing import CliRunner
 
@@ -41,15 +41,14 @@ from amodal_ros.cli.main import app
 from amodal_ros.conversions import message_class
 from amodal_ros.qos import profile
 
-pytestmark = pytest.mark.dds
+pytestmark = [pytest.mark.dds, pytest.mark.usefixtures("logs")]
 
 FRAMES = 15
 
 
 @pytest.fixture
-def domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A DDS domain that no other test uses at the same time."""
-    free_domain(monkeypatch)
+def logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Log files of launches go to the test's own folder."""
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
 
 
@@ -114,7 +113,7 @@ class Listener:
 
 
 @pytest.fixture
-def listen(domain: None) -> Iterator[Callable[..., Listener]]:
+def listen(domain: int) -> Iterator[Callable[..., Listener]]:
     """Starts listeners and ends them."""
     listeners: list[Listener] = []
 
@@ -191,14 +190,14 @@ def test_a_real_drive_loses_no_frame_at_ten_hertz(
     assert_same(tracks.messages, offline(bag))
 
 
-def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: None) -> None:
+def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: int) -> None:
     ended = amodal_launch("pipeline", f"bag:={small_bag}", "model:=nonesuch")
     assert ended.returncode == 1
     assert "there is no model 'nonesuch'" in ended.stdout + ended.stderr
     assert "died with exit code 1" in ended.stdout + ended.stderr
 
 
-def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: None) -> None:
+def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: int) -> None:
     with subprocess.Popen(
         [*AMODAL, "launch", "pipeline", f"bag:={small_bag}", "loop:=true"],
         stdout=subprocess.PIPE,
@@ -242,7 +241,7 @@ def test_all_arguments_are_listed_with_their_defaults() -> None:
     assert "(default: '/kitti/velo/pointcloud')" in listed.stdout
 
 
-def test_the_doctor_finds_what_it_needs_here(domain: None) -> None:
+def test_the_doctor_finds_what_it_needs_here(domain: int) -> None:
     found = CliRunner().invoke(app, ["doctor"])
     assert found.exit_code == 0, found.stdout
     assert "two processes hear each other" in " ".join(found.stdout.split())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import node_bench as drive
 import numpy as np
 import pytest
-import rclpy
-from node_bench import Bench, free_domain
+from node_bench import Bench, start, until
 from rclpy.parameter import Parameter as RosParameter
 
 from amodal_core.bags.sensors import read_depth
@@ -24,23 +23,8 @@ from amodal_ros.qos import PROFILES, profile
 
 DECLARATIONS = describe.declarations()
 by_name = pytest.mark.parametrize("declaration", DECLARATIONS, ids=lambda d: d.name)
+__all__ = ["start"]
 REPLAY = {"queue": 0, "reliability": "reliable"}
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    """Starts a node on a DDS domain of its own."""
-    free_domain(monkeypatch)
-    benches: list[Bench] = []
-
-    def make(node: Callable[..., Any], expects: list[str], **parameters: Any) -> Bench:
-        benches.append(Bench(node, parameters, expects))
-        return benches[-1]
-
-    yield make
-    for bench in benches:
-        bench.close()
-    rclpy.try_shutdown()
 
 
 def test_the_readme_holds_the_declared_topics_and_parameters() -> None:
@@ -116,17 +100,17 @@ def test_a_lifecycle_manager_can_stop_and_start_a_node(start: Callable[..., Benc
     send(0)
     bench.outputs("depth/image", 1)
     bench.node.trigger_deactivate()
-    bench.until(lambda: bench._outputs["points"].get_subscription_count() == 0, "the end")
+    until(lambda: bench._outputs["points"].get_subscription_count() == 0, "the end")
     send(1)
     bench.node.trigger_activate()
-    bench.until(lambda: bench._outputs["points"].get_subscription_count() == 1, "the start")
-    bench.until(lambda: bench._outputs["camera_info"].get_subscription_count() == 1, "the start")
+    until(lambda: bench._outputs["points"].get_subscription_count() == 1, "the start")
+    until(lambda: bench._outputs["camera_info"].get_subscription_count() == 1, "the start")
     send(2)
     messages = bench.outputs("depth/image", 2)
     assert [m.header.stamp.nanosec for m in messages] == [0, 200_000_000]
     bench.node.trigger_deactivate()
     bench.node.trigger_cleanup()
-    bench.until(lambda: bench.node.listeners("depth/image") == 0, "the output to be gone")
+    until(lambda: bench.node.listeners("depth/image") == 0, "the output to be gone")
 
 
 @pytest.mark.dds
@@ -203,6 +187,6 @@ def test_nothing_is_drawn_while_nobody_listens(
     empty.header = drive.image(1).header
     bench.send("image", drive.image(1))
     bench.send("tracks", empty)
-    bench.until(lambda: bench.node.health.frames == 2, "the second frame")
+    until(lambda: bench.node.health.frames == 2, "the second frame")
     assert bench.node.health.errors == 0
     assert len(bench.received["overlay"]) == 1

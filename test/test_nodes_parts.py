@@ -26,7 +26,7 @@ from amodal_ros.worker import Worker
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 15
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.001)

@@ -14,6 +14,7 @@ from amodal_core.datasets.registry import formats
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from training import config
+from training.clips import clip_for
 from training.config import Augment, Optimiser, Schedule, Source
 from training.data import Augmented, Samples, open_sources
 from training.frames import Frames, of_bag
@@ -87,6 +88,18 @@ def test_small_objects_are_ignored_not_lost():
     assert truth.ignore.tolist() == (areas < limit).tolist()
 
 
+def test_what_an_image_does_not_show_is_background_in_training_and_not_counted_in_judging():
+    data = Streets(1)
+    seen = data.samples[0].truth.visible.rle().areas()
+    limit = int(seen.max())
+    assert (seen < limit).any()
+    samples = Samples(sources(data), CLASSES, {}, least_visible=limit)
+    assert samples[0].truth.ignore.tolist() == (seen < limit).tolist()
+    item = Augmented(samples, Augment(flip=0.0), 0, depth=False, points=False)[0, 0][0]
+    assert item.targets.visible.flatten(1).sum(1).tolist() == seen[seen >= limit].tolist()
+    assert not item.targets.ignore.any()
+
+
 def test_masks_and_calibrations_of_other_sizes_are_refused():
     data = Streets(1)
     sample = data.samples[0]
@@ -141,11 +154,21 @@ def test_a_missing_image_stops_training_and_is_named(tmp_path):
 def test_depth_is_dropped_as_often_as_asked_and_is_unknown_then(streets):
     samples = Samples(sources(streets), CLASSES, {})
     data = Augmented(samples, Augment(depth_dropout=0.5), 7, depth=True, points=False)
-    known = [bool(data[epoch, k].frame.depth.any()) for epoch in range(20) for k in range(4)]
+    known = [bool(data[epoch, k][0].frame.depth.any()) for epoch in range(20) for k in range(4)]
     assert 0.3 < np.mean(known) < 0.7
     assert all(len(set(known[k::4])) == 2 for k in range(4))  # epochs differ
     # The same sample of the same epoch is always the same.
-    assert known[:4] == [bool(data[0, k].frame.depth.any()) for k in range(4)]
+    assert known[:4] == [bool(data[0, k][0].frame.depth.any()) for k in range(4)]
+
+
+def test_a_sample_without_depth_has_no_points_either(streets):
+    samples = Samples(sources(streets), CLASSES, {})
+    for share, some in ((1.0, False), (0.0, True)):
+        data = Augmented(samples, Augment(depth_dropout=share), 7, depth=True, points=True)
+        assert bool(len(data[0, 0][0].frame.points)) == some
+    # PointPillars, which takes no depth image, has nothing else to see.
+    data = Augmented(samples, Augment(depth_dropout=1.0), 7, depth=False, points=True)
+    assert len(data[0, 0][0].frame.points)
 
 
 def test_frames_without_annotation_are_passed_over():
@@ -153,10 +176,10 @@ def test_frames_without_annotation_are_passed_over():
     data.samples[1].truth = None
     samples = Samples(sources(data), CLASSES, {})
     read = Augmented(samples, Augment(flip=0), 0, depth=False, points=False)
-    assert read[0, 1].name == "street/0002"
+    assert read[0, 1][0].name == "street/0002"
     for sample in data.samples:
         sample.truth = None
-    assert "no annotation" in str(read[0, 0])
+    assert "have no annotation" in str(read[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -239,9 +262,11 @@ CONFIGS = sorted((Path(__file__).parents[1] / "training/configs").rglob("*.yaml"
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_shipped_configuration_fits_its_model(path):
     read = config.read(path)
-    check_metric(read.metric)
     kind = registry.learned(read.model)
+    check_metric(read.metric, completes=hasattr(kind, "complete"))
+    clip_for(kind, read.clip)
     assert set(read.settings) <= set(kind.Config.__dataclass_fields__)
+    clip_for(kind, read.clip)
     assert read.schedule.warm_up < read.steps
     assert all(m < read.steps for m in read.schedule.milestones)
     assert read.held_out

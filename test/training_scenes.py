@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # The streets' volume.
     "pointpillars": {"grid": {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}, "lidar": False},
 }  # fmt: skip
+# And of those that learn from videos, and from given visible masks.
+VIDEO_SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box"), _TWO_STAGE | {"track_samples": 12}
+)
+SAM_SETTINGS = {"size": "tiny", "image_size": 128, "freeze": False, "detector": "geometric"}
 
 
-def street(seed: int, objects: int = 4, far: float = 18.0, spread: float = 0.5) -> Sample:
+def street(
+    seed: int, objects: int = 4, time: int = 0, *, far: float = 18.0, spread: float = 0.5
+) -> Sample:
     """Boxes ahead of the camera, the nearer before the farther, each with returns on its front.
+
+    At other times the camera is nearer to the same boxes, and they have moved sideways.
 
     Args:
         seed: of everything in it.
         objects: at most.
+        time: see above.
         far: metres to the farthest.
         spread: tangent of their bearings to either side at most.
     """
@@ -60,6 +70,8 @@ def street(seed: int, objects: int = 4, far: float = 18.0, spread: float = 0.5) 
     height, width = SIZE
     x = np.sort(rng.uniform(6, far, objects))
     y = rng.uniform(-spread, spread, objects) * x
+    x = x - 0.1 * time
+    y = y + np.random.default_rng([seed, 1]).uniform(-0.2, 0.2, objects) * time
     kinds = rng.integers(0, len(CLASSES), objects)
     image = np.full((height, width, 3), 90, np.uint8)
     image[: height // 2] = 160
@@ -92,7 +104,8 @@ def street(seed: int, objects: int = 4, far: float = 18.0, spread: float = 0.5) 
     )
     points = np.concatenate(scans).astype(np.float32)
     calibration = Calibration(K, CAMERA, width, height)
-    frame = Frame(BEGIN + seed * PERIOD, image=image, points=points, calibration=calibration)
+    stamp = BEGIN + (seed + time) * PERIOD
+    frame = Frame(stamp, image=image, points=points, calibration=calibration)
     return Sample(frame, truth, f"street/{seed:04d}", "street", seed)
 
 
@@ -123,6 +136,24 @@ class Streets(Dataset):
 
     def check(self):
         yield from ()
+
+
+class Drives(Streets):
+    """Streets of several moments each, one video a street; ids are objects of the video."""
+
+    def __init__(self, lengths: tuple[int, ...], first: int = 0) -> None:
+        super().__init__(0)
+        self.samples = [
+            replace(street(first + k, time=t), name=f"drive{k}/{t:02d}", video=f"drive{k}", index=t)
+            for k, length in enumerate(lengths)
+            for t in range(length)
+        ]
+
+
+def write_drives(folder: Path, *lengths: int, **options) -> Path:
+    """Drives on the disk, as a configuration names them."""
+    unpack(Drives(lengths, **options), folder, lambda *_: None)
+    return folder
 
 
 def write_streets(folder: Path, count: int, **options) -> Path:

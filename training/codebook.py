@@ -45,16 +45,17 @@ def build_codebook(
     )
     there = {name for data, _ in sources for name in data.classes}
     renamed = {k: v for k, v in config.class_map.items() if k in there}
-    samples = Samples(sources, model.classes, renamed, config.smallest)
+    samples = Samples(sources, model.classes, renamed, config.smallest, config.least_visible)
     done = 0
 
     def batches() -> Iterator[Batch]:
         nonlocal done
         unchanged = Augment(flip=0.0)
-        items = Augmented(samples, unchanged, config.seed, model.config.lidar, points=False)
+        points = "points" in model.inputs
+        items = Augmented(samples, unchanged, config.seed, model.config.lidar, points)
         order = [(0, n) for n in range(len(samples))]
         size = config.batch_size
-        reading: DataLoader[list[Item | InputError]] = DataLoader(
+        reading: DataLoader[list[list[Item] | InputError]] = DataLoader(
             items,  # type: ignore[arg-type]
             batch_sampler=[order[n : n + size] for n in range(0, len(order), size)],
             num_workers=config.workers,
@@ -62,10 +63,10 @@ def build_codebook(
             worker_init_fn=_one_thread,
         )
         for part in reading:
-            broken = [item for item in part if isinstance(item, InputError)]
+            broken = [one for one in part if isinstance(one, InputError)]
             if broken:
                 raise broken[0]
-            whole = [item for item in part if isinstance(item, Item)]
+            whole = [item for one in part if isinstance(one, list) for item in one]
             yield make_batch(
                 [item.frame for item in whole],
                 [item.targets for item in whole],
@@ -81,7 +82,7 @@ def build_codebook(
     return dict(zip(model.classes, counts, strict=True))
 
 
-def _as_they_are(items: list[Item | InputError]) -> list[Item | InputError]:
+def _as_they_are(items: list[list[Item] | InputError]) -> list[list[Item] | InputError]:
     return items
 
 

@@ -103,6 +103,20 @@ class Augment:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Clip:
+    """Frames of one video that are learnt from together; models for videos need it.
+
+    Attributes:
+        frames: of a clip; 0 for the model's own.
+        reach: most frames between a key frame and its reference, for models that learn from such
+            pairs; 0 for the model's own.
+    """
+
+    frames: _Count = 0
+    reach: _Count = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Optimiser:
     """How weights move.
 
@@ -155,13 +169,17 @@ class Config:
         class_map: class of the data -> class of the model, or null for objects that are neither
             learnt nor counted as background. Equal and synonymous names need no entry.
         smallest: pixels of an amodal mask below which an object is neither learnt nor counted.
+        least_visible: pixels of a visible mask below which an object is not learnt, and not counted
+            where the model is judged: single images do not show it.
         train: where the samples come from.
         held_out: where those come from that the model is judged on.
         augment: random changes of the training samples.
+        clip: what models for videos learn from; None for single frames.
         optimiser: how weights move.
         schedule: of the learning rate.
         steps: of the optimiser.
-        batch_size: samples a step, over all processes and accumulated parts together.
+        batch_size: samples a step, or clips where there are clips, over all processes and
+            accumulated parts together.
         accumulate: parts that a step's samples are computed in, one after the other.
         precision: fp32, bf16 or fp16 (with loss scaling).
         ema: decay of the moving average of the weights that is judged and kept; 0 for none.
@@ -188,8 +206,10 @@ class Config:
     classes: tuple[str, ...] = ()
     class_map: dict[str, str | None] = field(default_factory=dict)
     smallest: _Count = 0
+    least_visible: _Count = 0
     held_out: tuple[Source, ...] = ()
     augment: Augment = field(default_factory=Augment)
+    clip: Clip | None = None
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     steps: _Positive = 1000
@@ -292,6 +312,6 @@ def _told(error: ValidationError, where: str) -> InputError:
 
 _KEYS = [
     name
-    for kind in (Config, Source, Synthetic, Augment, Optimiser, Schedule)
+    for kind in (Config, Source, Synthetic, Augment, Clip, Optimiser, Schedule)
     for name in kind.__dataclass_fields__
 ]

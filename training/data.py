@@ -14,19 +14,21 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.categories import translate
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
-from amodal_core.evaluation.truth import is_bag
 from amodal_core.frame import Frame, Sample, Tracks
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.batch import Targets, targets_of
+from amodal_core.models.learned import Clip
 from training.augment import augmented
+from training.clips import chooser
 from training.config import Augment, Source
 from training.frames import Frames, Progress, is_unpacked, of_bag, of_drives
 
-_MOST_BLANKS = 100  # frames without annotation in a row that are passed over
+_MOST_BLANKS = 100  # samples without anything to learn in a row that are passed over
 
 
 def open_sources(
@@ -119,6 +121,7 @@ class Samples(TorchDataset[Sample]):
         classes: of the model.
         class_map: see `Config.class_map`.
         smallest: pixels of an amodal mask below which an object is ignored.
+        least_visible: pixels of a visible mask below which it is ignored, too.
 
     Raises:
         InputError: classes that do not fit, or an entry of the map that no data set has.
@@ -130,8 +133,10 @@ class Samples(TorchDataset[Sample]):
         classes: Sequence[str],
         class_map: dict[str, str | None],
         smallest: int = 0,
+        least_visible: int = 0,
     ) -> None:
         self.sources, self._smallest = list(sources), smallest
+        self.least_visible = least_visible
         there = {name for data, _ in sources for name in data.classes}
         unknown = sorted(set(class_map) - there)
         if unknown:
@@ -154,9 +159,8 @@ class Samples(TorchDataset[Sample]):
         Raises:
             InputError: a file is missing or broken, or sizes differ.
         """
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        data, chosen = self.sources[which]
-        sample = data[chosen[index - int(self._ends[which]) + len(chosen)]]
+        data, number, table = self._found(index)
+        sample = data[number]
         frame, truth = sample.frame, sample.truth
         where = f"{data.name}: {sample.name}"
         if frame.image is None:
@@ -178,13 +182,59 @@ class Samples(TorchDataset[Sample]):
             )
         if truth is None:
             return sample
-        return replace(sample, truth=self._mapped(truth, self._tables[which]))
+        return replace(sample, truth=self._mapped(truth, table))
+
+    def truth(self, index: int) -> Tracks | None:
+        """The truth of a sample in the model's classes, read without its image.
+
+        Raises:
+            InputError: an annotation cannot be read.
+        """
+        data, number, table = self._found(index)
+        truth = data.truth(number)
+        return None if truth is None else self._mapped(truth, table)
+
+    def videos(self, singles: bool = False) -> list[list[int]]:
+        """The samples of each video in the order of time.
+
+        Videos of different sources are different, whatever their names.
+
+        Args:
+            singles: take samples that belong to no video as videos of one.
+
+        Raises:
+            InputError: samples that belong to no video, where they are not taken.
+        """
+        found: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
+        index = 0
+        for which, (data, chosen) in enumerate(self.sources):
+            for number in chosen:
+                place = data.place(number)
+                if not place.video and not singles:
+                    raise InputError(
+                        f"'{place.name}' belongs to no video",
+                        f"{data.name} ({data.path})",
+                        "this model learns from clips: give data in sequences",
+                    )
+                alone = -1 if place.video else index
+                found.setdefault((which, place.video, alone), []).append((place.index, index))
+                index += 1
+        return [[i for _, i in sorted(turns)] for turns in found.values()]
+
+    def _found(self, index: int) -> tuple[Dataset, int, np.ndarray]:
+        """A sample's data set, its index there, and the table of that set's classes."""
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        data, chosen = self.sources[which]
+        number = chosen[index - int(self._ends[which]) + len(chosen)]
+        return data, number, self._tables[which]
 
     def _mapped(self, truth: Tracks, table: np.ndarray) -> Tracks:
         n = len(truth)
         ids = table[np.asarray(truth.class_ids)] if n else np.zeros(0, np.int64)
         ignore = np.zeros(n, bool) if truth.ignore is None else np.asarray(truth.ignore, bool)
         ignore = ignore | (ids < 0) | (truth.amodal.rle().areas() < self._smallest)
+        if self.least_visible:
+            ignore |= truth.visible.rle().areas() < self.least_visible
         return replace(truth, class_ids=np.maximum(ids, 0), ignore=ignore)
 
 
@@ -207,10 +257,12 @@ class Item:
     index: int
 
 
-class Augmented(TorchDataset["Item | InputError"]):
-    """Samples changed at random; which way follows from the seed, the epoch and the sample alone.
+class Augmented(TorchDataset["list[Item] | InputError"]):
+    """Clips changed at random; which way follows from the seed, the epoch and the sample alone.
 
-    Errors are returned, not raised: a worker would bury them in its traceback.
+    A clip is one sample where the model learns from single frames. All samples of a clip are
+    changed in the same way. Errors are returned, not raised: a worker would bury them in its
+    traceback.
 
     Args:
         samples: where they come from.
@@ -219,39 +271,65 @@ class Augmented(TorchDataset["Item | InputError"]):
         depth: whether the model takes a depth image.
         points: whether it takes points; they are then cut to what the camera sees, as objects
             beyond it have no truth.
+        clip: what a clip is, None for single frames.
+
+    Raises:
+        InputError: clips are asked of samples that belong to no video.
     """
 
     def __init__(
-        self, samples: Samples, options: Augment, seed: int, depth: bool, points: bool
+        self,
+        samples: Samples,
+        options: Augment,
+        seed: int,
+        depth: bool,
+        points: bool,
+        clip: Clip | None = None,
     ) -> None:
         self._samples, self._options, self._seed = samples, options, seed
         self._depth, self._points = depth, points
+        self._chooser = chooser(samples, clip)
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item | InputError:
+    def __getitem__(self, key: tuple[int, int]) -> list[Item] | InputError:
         epoch, index = key
         try:
-            return self._item(epoch, index)
+            # Every sample of a clip gets the same draws.
+            return [
+                self._item(sample, np.random.default_rng([self._seed, epoch, index]))
+                for sample in self._chosen(epoch, index)
+            ]
         except InputError as error:
             return error
 
-    def _item(self, epoch: int, index: int) -> Item:
+    def _chosen(self, epoch: int, index: int) -> list[Sample]:
+        """The samples at an index, or at the next one where there is something to learn."""
+        draw = np.random.default_rng([self._seed, epoch, index, 1])
         for step in range(min(_MOST_BLANKS, len(self))):
-            sample = self._samples[(index + step) % len(self)]
-            if sample.truth is not None:
-                break
-        else:
-            raise InputError(
-                "no annotation in many frames in a row", sample.name, "give annotated data"
-            )
-        draw = np.random.default_rng([self._seed, epoch, index])
+            samples = self._chooser.at((index + step) % len(self), draw)
+            if samples:
+                return samples
+        raise InputError(
+            "many frames in a row have no annotation, or none that two frames of a clip share",
+            f"from sample {index}",
+            "give annotated data, and sequences to models that learn from clips",
+        )
+
+    def _item(self, sample: Sample, draw: np.random.Generator) -> Item:
+        assert sample.truth is not None
+        blind = draw.random() < self._options.depth_dropout
         frame, targets = augmented(sample.frame, targets_of(sample.truth), self._options, draw)
+        if least := self._samples.least_visible:
+            # Where nothing is seen of an object, what is seen there is background.
+            targets = targets.select(targets.visible.flatten(1).sum(1) >= least)
         if self._depth:
             frame = with_depth(frame)
-            if draw.random() < self._options.depth_dropout:
-                frame = replace(frame, depth=np.zeros(frame.size, np.float32))
+            if blind:
+                depth = np.zeros(frame.size, np.float32)
+                points = None if frame.points is None else frame.points[:0]
+                frame = replace(frame, depth=depth, points=points)
         if self._points and frame.points is not None and frame.calibration is not None:
             frame = replace(frame, points=frame.points[in_view(frame)])
         elif not self._points:
@@ -346,8 +424,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 def loader(
     data: Augmented, sampler: StepSampler, workers: int
-) -> Iterator[list[Item | InputError]]:
-    """The items of each part of each step, read ahead by worker processes."""
+) -> Iterator[list[list[Item] | InputError]]:
+    """The clips of each part of each step, read ahead by worker processes."""
     return iter(
         DataLoader(
             data,
@@ -360,8 +438,8 @@ def loader(
     )
 
 
-def _as_they_are(items: list[Item | InputError]) -> list[Item | InputError]:
-    return items
+def _as_they_are(clips: list[list[Item] | InputError]) -> list[list[Item] | InputError]:
+    return clips
 
 
 def _prepare_worker(_: int) -> None:

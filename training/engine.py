@@ -22,6 +22,7 @@ from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import load_weights, read_info
 from amodal_core.models.learned import LearnedModel
 from training import state
+from training.clips import clip_for
 from training.config import Augment, Config, Source, as_values
 from training.data import Augmented, Item, Samples, StepSampler, loader, open_sources
 from training.distributed import Place
@@ -79,15 +80,17 @@ class Trainer:
         self.config, self.place, self.display = config, place, display
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        check_metric(config.metric)
         kind = registry.learned(config.model)
+        check_metric(config.metric, completes=hasattr(kind, "complete"))
+        self._clip = clip_for(kind, config.clip)
         training, held_out = self._sources()
         classes = config.classes or _classes_of(training, config.class_map)
         # An entry of the map may be of the held-out data alone, but of some it must be.
         Samples([*training, *held_out], classes, config.class_map)
-        self.samples = Samples(training, classes, self._known(training), config.smallest)
+        least = config.smallest, config.least_visible
+        self.samples = Samples(training, classes, self._known(training), *least)
         self.held_out = (
-            Samples(held_out, classes, self._known(held_out), config.smallest) if held_out else None
+            Samples(held_out, classes, self._known(held_out), *least) if held_out else None
         )
         state.seed_step(config.seed, 0, 0)  # weights begin equal in every process
         model = kind.from_config({**config.settings, "classes": tuple(classes)})
@@ -198,7 +201,7 @@ class Trainer:
         files = [p for n in (state.BEST, state.FINAL) if (p := self.out / n).exists()]
         return Outcome(done.step, finished, done.metrics, done.best, files)
 
-    def _batches(self, start: int) -> Iterator[list[Item | InputError]]:
+    def _batches(self, start: int) -> Iterator[list[list[Item] | InputError]]:
         config, model = self.config, self.parts.model
         sampler = StepSampler(
             len(self.samples),
@@ -216,11 +219,12 @@ class Trainer:
             config.seed,
             depth=model.config.lidar,
             points="points" in model.inputs,
+            clip=self._clip,
         )
         return loader(data, sampler, config.workers)
 
     def _step(
-        self, step: int, batches: Iterator[list[Item | InputError]], stop: threading.Event
+        self, step: int, batches: Iterator[list[list[Item] | InputError]], stop: threading.Event
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
         """One step of the optimiser: mean losses of this process, norm of gradients, rate."""
         config, parts = self.config, self.parts
@@ -234,8 +238,9 @@ class Trainer:
         parts.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         for part in range(config.accumulate):
-            items = [_usable(item) for item in next(batches)]
-            batch = _batch_of(items, self.place.device)
+            clips = [_usable(clip) for clip in next(batches)]
+            items = [item for clip in clips for item in clip]
+            batch = _batch_of(items, len(clips[0]), self.place.device)
             last = part == config.accumulate - 1
             with (
                 self._unsynchronised(last),
@@ -306,7 +311,8 @@ class Trainer:
         done, device = self.parts.progressed, self.place.device
         used, where = memory(device)
         seconds = means.pop("seconds")
-        speed = self.config.batch_size / max(seconds, 1e-9)
+        frames = self.config.batch_size * (self._clip.frames if self._clip else 1)
+        speed = frames / max(seconds, 1e-9)
         note = f"loss {means['loss']:.3f}  rate {rate:.2g}  {speed:.1f} images/s"
         note += f"  {used:.1f} GB {where}"
         self.display.step(done.step, self.config.steps, note)
@@ -407,16 +413,17 @@ def _at_model_size(options: Augment, model: LearnedModel) -> Augment:
     )
 
 
-def _usable(item: Item | InputError) -> Item:
-    if isinstance(item, InputError):
-        raise item
-    return item
+def _usable(clip: list[Item] | InputError) -> list[Item]:
+    if isinstance(clip, InputError):
+        raise clip
+    return clip
 
 
-def _batch_of(items: list[Item], device: torch.device) -> Batch:
+def _batch_of(items: list[Item], clip: int, device: torch.device) -> Batch:
     batch = make_batch([i.frame for i in items], [i.targets for i in items], device=device)
     batch.videos = [i.video for i in items]
     batch.indices = [i.index for i in items]
+    batch.clip = clip
     return batch
 
 

@@ -175,9 +175,9 @@ def keep(path: Path, model: LearnedModel, metrics: dict[str, float], data: str, 
 
 
 def _without_weights(model: LearnedModel) -> dict[str, Any]:
-    """The configuration, without the file that training began with: it is not needed any more."""
+    """The configuration, without the files that training began with; nothing needs them now."""
     settings = model.config_json()
-    return settings | {"weights": ""} if "weights" in settings else settings
+    return settings | dict.fromkeys(model.files & settings.keys(), "")
 
 
 def commit() -> str:

@@ -52,6 +52,13 @@ class RawMessage(NamedTuple):
     data: bytes | memoryview
 
 
+def is_bag(path: Path) -> bool:
+    """Whether a path looks like a bag: a file by its name, a folder by what lies in it."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))
+    return path.suffix in (".mcap", ".db3")
+
+
 class BagReader:
     """A rosbag2 bag: a folder with metadata.yaml, or one .mcap or .db3 file.
 

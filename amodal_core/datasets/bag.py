@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from amodal_core.bags.drive import BagDrive, DriveFrame
+from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Tracks
@@ -104,3 +105,65 @@ class BagSet(Dataset):
             if pixels:
                 what = f"{pixels} visible pixels lie outside the amodal mask"
                 yield Finding("visible-outside-amodal", where, str(truth.ids[k]), what)
+
+
+def bags_in(folder: Path) -> list[Path]:
+    """The bags in a folder, by name."""
+    return sorted(p for p in folder.iterdir() if is_bag(p)) if folder.is_dir() else []
+
+
+class BagFolder(Dataset):
+    """The bags of a folder, one video each, such as `amodal synth` writes.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        InputError: no bag lies in it, or one that cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = f"bags {self.path.name}"
+        self._bags = [BagSet(p) for p in bags_in(self.path)]
+        if not self._bags:
+            raise InputError("no bag in this folder", str(path), "name a folder of bags")
+        self.classes = tuple(dict.fromkeys(name for bag in self._bags for name in bag.classes))
+        self._ends = np.cumsum([len(bag) for bag in self._bags])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _of(self, index: int) -> tuple[BagSet, int]:
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        bag = self._bags[which]
+        return bag, index - int(self._ends[which]) + len(bag)
+
+    def place(self, index: int) -> Place:
+        """As in its bag."""
+        bag, inside = self._of(index)
+        return bag.place(inside)
+
+    def frame(self, index: int) -> Frame:
+        """Image, points and calibration."""
+        bag, inside = self._of(index)
+        return bag.frame(inside)
+
+    def truth(self, index: int) -> Tracks | None:
+        """The ground truth, its classes numbered as all bags' together."""
+        bag, inside = self._of(index)
+        truth = bag.truth(inside)
+        if truth is None:
+            return None
+        names = [bag.classes[k] for k in np.asarray(truth.class_ids).tolist()]
+        return replace(truth, class_ids=np.array([*map(self.classes.index, names)], np.int64))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width)."""
+        bag, inside = self._of(index)
+        return bag.size(inside)
+
+    def check(self) -> Iterator[Finding | None]:
+        """What each bag says."""
+        for bag in self._bags:
+            yield from bag.check()

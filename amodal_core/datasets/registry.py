@@ -32,6 +32,7 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "labelme": ("labelme:Labelme", "labelme files"),
     "coco": ("coco:Coco", "COCO JSON, with visible_mask where it is there"),
     "bag": ("bag:BagSet", "a rosbag2 bag with camera, LiDAR and maybe ground truth"),
+    "bags": ("bag:BagFolder", "a folder of such bags, one video each"),
 }
 
 
@@ -123,10 +124,14 @@ def _benchmarks(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _folder_format(path: Path) -> str:
+    from amodal_core.bags.reader import is_bag
+    from amodal_core.datasets.bag import bags_in
     from amodal_core.datasets.kitti_sets import is_drive
 
-    if (path / "metadata.yaml").exists() or any(path.glob("*.mcap")):
+    if is_bag(path):
         return "bag"
+    if bags_in(path):
+        return "bags"
     if is_drive(path):
         return "kitti_raw"
     if (path / "metadata.json").exists() or (path / "instance_list.npy").exists():

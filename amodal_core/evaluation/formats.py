@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
-from amodal_core.evaluation.truth import Progress, Truth, is_bag, read_bag, silent
+from amodal_core.evaluation.truth import Progress, Truth, read_bag, silent
 
 TRACKS_BAG = "tracks.mcap"  # what `amodal replay` writes into its folder
 _RESULT_FILES = {"visible": "visible.json", "amodal": "amodal.json"}

@@ -13,10 +13,11 @@ import numpy as np
 
 from amodal_core.bags.drive import ARRAY_TYPE, find_topics
 from amodal_core.bags.messages import class_names, read_tracks
-from amodal_core.bags.reader import BagReader
+from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.bags.sensors import read_image, stamp_of
+from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
-from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, from_tracks
+from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, empty_set, from_tracks
 from amodal_core.frame import Tracks
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -50,11 +51,6 @@ class Truth:
         return sorted((i for i in self.set.images if i.video == video), key=lambda i: i.frame)
 
 
-def is_bag(path: Path) -> bool:
-    """Whether a path looks like a rosbag2 bag."""
-    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
-
-
 def read_truth(path: str | Path, progress: Progress = silent) -> Truth:
     """Ground truth of a bag or of a data set, without its images.
 
@@ -76,32 +72,18 @@ def read_truth(path: str | Path, progress: Progress = silent) -> Truth:
             path,
             lambda wanted: bag_pictures(path, {s: i for s, i in stamps.items() if i in wanted}),
         )
-    from amodal_core.datasets.coco_like import CocoLike
     from amodal_core.datasets.registry import open_dataset
 
     dataset = open_dataset(path)
     n = len(dataset)
-    ids = list(range(1, n + 1))
-    categories = {k + 1: k for k in range(len(dataset.classes))}
-    videos = dict(enumerate(dataset.videos, start=1))
-    if isinstance(dataset, CocoLike):
-        ids = [int(image["id"]) for image in dataset.images]
-        categories = dict(dataset.category_ids)
-        # SAIL-VOS as released has one id for several videos; results then count them from 1.
-        named = {image.get("video_id"): image.get("video", "") for image in dataset.images}
-        if len(set(named.values())) == len(named) == len(videos):
-            videos = {int(k): v for k, v in named.items() if k is not None}
+    index = index_of(dataset)
+    ids = [i.id for i in index.set.images]
 
     def annotated() -> Iterable[tuple[ImageRecord, Tracks]]:
-        for index in progress(range(n), n, "ground truth"):
-            truth = dataset.truth(index)
+        for k in progress(range(n), n, "ground truth"):
+            truth = dataset.truth(k)
             if truth is not None:
-                place = dataset.place(index)
-                height, width = dataset.size(index)
-                yield (
-                    ImageRecord(ids[index], height, width, place.name, place.video, place.index),
-                    truth,
-                )
+                yield index.set.images[k], truth
 
     def pictures(wanted: Sequence[int]) -> dict[int, np.ndarray]:
         found = {}
@@ -113,7 +95,29 @@ def read_truth(path: str | Path, progress: Progress = silent) -> Truth:
                     found[number] = image
         return found
 
-    return Truth(from_tracks(annotated(), dataset.classes), categories, videos, path, pictures)
+    found = from_tracks(annotated(), dataset.classes)
+    return replace(index, set=found, path=path, pictures=pictures)
+
+
+def index_of(dataset: Dataset) -> Truth:
+    """All frames of a data set, annotated or not, and what result files call them; no truth."""
+    from amodal_core.datasets.coco_like import CocoLike
+
+    ids = list(range(1, len(dataset) + 1))
+    categories = {k + 1: k for k in range(len(dataset.classes))}
+    videos = dict(enumerate(dataset.videos, start=1))
+    if isinstance(dataset, CocoLike):
+        ids = [int(image["id"]) for image in dataset.images]
+        categories = dict(dataset.category_ids)
+        # SAIL-VOS as released has one id for several videos; results then count them from 1.
+        named = {image.get("video_id"): image.get("video", "") for image in dataset.images}
+        if len(set(named.values())) == len(named) == len(videos):
+            videos = {int(k): v for k, v in named.items() if k is not None}
+    images = []
+    for k, number in enumerate(ids):
+        place, (height, width) = dataset.place(k), dataset.size(k)
+        images.append(ImageRecord(number, height, width, place.name, place.video, place.index))
+    return Truth(empty_set(images, dataset.classes), categories, videos, dataset.path)
 
 
 def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, list[str]]:

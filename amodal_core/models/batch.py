@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,32 @@ class Targets:
 
 
 @dataclass
+class LidarBoxes:
+    """The objects that a LiDAR detector found in one image, at the batch's scale, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy around the projected 3D boxes, cut to the image.
+        scores: (N,) float32.
+        labels: (N,) int64 class ids of the image model.
+        depths: (N,) float32 metres of the 3D boxes' centres along the optical axis.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+    depths: torch.Tensor
+
+    def to(self, device: torch.device | str) -> LidarBoxes:
+        """The same on another device."""
+        return LidarBoxes(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def best(self, score: float, count: int) -> LidarBoxes:
+        """At most `count` of those with at least this score."""
+        sure = torch.nonzero(self.scores >= score)[:count, 0]
+        return LidarBoxes(*(getattr(self, f.name)[sure] for f in fields(self)))
+
+
+@dataclass
 class Batch:
     """B frames, padded to one size at the right and bottom.
 
@@ -79,6 +106,8 @@ class Batch:
         targets: one a frame, or None.
         videos: name of each frame's stream, "" for single images.
         indices: place of each frame in its stream.
+        clip: frames of each clip; a clip's frames stand in a row.
+        lidar_boxes: one a frame where a model with a LiDAR detector has looked, else None.
     """
 
     images: torch.Tensor
@@ -91,6 +120,8 @@ class Batch:
     targets: list[Targets] | None = None
     videos: list[str] | None = None
     indices: list[int] | None = None
+    clip: int = 1
+    lidar_boxes: list[LidarBoxes] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,7 +135,21 @@ class Batch:
             scales=self.scales.to(device, non_blocking=True),
             points=self.points and [p.to(device, non_blocking=True) for p in self.points],
             targets=self.targets and [t.to(device) for t in self.targets],
+            lidar_boxes=self.lidar_boxes and [b.to(device) for b in self.lidar_boxes],
         )
+
+    def part(self, which: slice) -> Batch:
+        """Some of the frames, as a batch of single ones.
+
+        Args:
+            which: positions, such as slice(0, None, 2) for the first frame of every pair.
+        """
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[which]
+
+        parts = {f.name: of(getattr(self, f.name)) for f in fields(self) if f.name != "clip"}
+        return Batch(**parts)
 
     def inputs(self, depth: bool) -> torch.Tensor:
         """(B, 3 or 5, H, W): the images, with depth channels where a model takes them.

@@ -30,7 +30,9 @@ class Found:
         amodal: (N, S, S) float logits in `boxes`.
         visible: (N, S, S) float logits in `boxes`.
         depths: (N,) float32 metres, 0 where unknown.
-        embeddings: (N, D) float32 or None.
+        embeddings: (N, D) float32 or None; of any length, as the model learnt to compare them.
+        visible_boxes: (N, 4) float32 xyxy where the model finds them by themselves; None for those
+            around the visible masks.
     """
 
     boxes: torch.Tensor
@@ -40,6 +42,7 @@ class Found:
     visible: torch.Tensor
     depths: torch.Tensor
     embeddings: torch.Tensor | None = None
+    visible_boxes: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,29 @@ class LearnedConfig:
     max_instances: int = 100
 
 
+@dataclass(frozen=True)
+class Clip:
+    """The frames of one video that a model learns from together.
+
+    Attributes:
+        frames: of a clip.
+        reach: 0 for consecutive frames; else a clip is a key frame and a reference frame up to so
+            many frames before or after it, and they share an object.
+    """
+
+    frames: int
+    reach: int = 0
+
+
 class LearnedModel(nn.Module):
     """A trainable model that fits `amodal_core.models.base.Model`.
 
-    A subclass sets `name` and `Config`, and implements `losses` and `detect`.
+    A subclass sets `name` and `Config`, and implements `losses` and `detect`. One that learns from
+    videos sets `clip`, too: its batches then hold clips, `Batch.clip` frames each.
 
     Attributes:
+        files: settings that name files of weights; they are only read to begin a training, and are
+            empty in checkpoints.
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
 
@@ -78,6 +98,8 @@ class LearnedModel(nn.Module):
 
     name: ClassVar[str]
     Config: ClassVar[type[LearnedConfig]] = LearnedConfig
+    clip: ClassVar[Clip | None] = None
+    files: ClassVar[frozenset[str]] = frozenset({"weights"})
     tied: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: LearnedConfig) -> None:
@@ -225,9 +247,7 @@ class LearnedModel(nn.Module):
         info = read_info(path)
         if info.model != cls.name:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
-        if "weights" in info.config:
-            # A backbone's public weights are only read to begin a training.
-            settings = {"weights": ""} | settings
+        settings = dict.fromkeys(cls.files & info.config.keys(), "") | settings
         model = cls.from_config(info.config | settings)
         model.check_tied(info, str(path))
         load_weights(path, model, cls.name)
@@ -260,18 +280,26 @@ def instances_of(found: Found, size: tuple[int, int], scale: torch.Tensor) -> In
         size: (height, width) of the frame.
         scale: (2,) y and x scale from frame to batch.
     """
-    boxes = found.boxes.float() / scale.flip(0).repeat(2).to(found.boxes)
-    limit = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
-    boxes = torch.minimum(boxes.clamp(min=0), limit)
+    ratio = scale.flip(0).repeat(2).to(found.boxes)
+    limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=ratio.device)
+
+    def own_size(boxes: torch.Tensor) -> torch.Tensor:
+        return torch.minimum((boxes.float() / ratio).clamp(min=0), limit)
+
+    boxes = own_size(found.boxes)
     amodal = found.amodal.float()
     visible = torch.minimum(found.visible.float(), amodal)
     whole, seen = amodal > 0, visible > 0
+    seen_boxes = _boxes_of(seen, boxes)
+    if found.visible_boxes is not None:
+        anything = seen.flatten(1).any(1)[:, None]
+        seen_boxes = torch.where(anything, own_size(found.visible_boxes), 0.0)
     area = whole.flatten(1).sum(1)
     rates = 1 - seen.flatten(1).sum(1) / area.clamp(min=1)
     return Instances(
         size=size,
         amodal_boxes=boxes,
-        visible_boxes=_boxes_of(seen, boxes),
+        visible_boxes=seen_boxes,
         scores=found.scores.float(),
         class_ids=found.labels,
         amodal=BoxMasks(size, amodal, boxes),

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, box_iou
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 
@@ -35,6 +34,7 @@ from amodal_core.models.layers.attended_masks import (
 )
 from amodal_core.models.layers.backbone import CHANNELS
 from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.lidar_objects import LIDAR
 from amodal_core.models.layers.two_stage import (
     Features,
     PositiveRois,
@@ -321,11 +321,14 @@ class Vrsp(TwoStage):
     def detect(self, batch: Batch) -> list[Found]:
         """Detections; with a rescorer every candidate gets its masks and new score before NMS.
 
+        Boxes of the LiDAR keep their own scores.
         A candidate's masks belong to its own box and class, so those of the candidates that NMS
         leaves are the final ones.
         """
-        if not (self.config.reclassification or self.config.prior_rescoring):
+        rescored = self.config.reclassification or self.config.prior_rescoring
+        if not rescored or self.config.proposals_from == LIDAR:
             return super().detect(batch)
+        batch = self.sensed(batch)
         features, boxes, scores, labels = self._candidates(batch)
         batch = self.crossed(batch)
         ids, old = torch.cat(labels), torch.cat(scores)
@@ -355,7 +358,7 @@ class Vrsp(TwoStage):
     ) -> tuple[Features, list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Features; boxes, scores and class ids of each image's box and class pairs before NMS."""
         features, batch = self.features(batch), self.crossed(batch)
-        proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        proposals = self.proposals(features, batch)
         pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
         logits, deltas = self.heads.box_predictor(pooled)
         counts = [len(p) for p in proposals]

@@ -23,7 +23,9 @@ class Book:
         watched: (T,) float64, seconds over which it was seen.
         seen: (T,) int64 ns, stamp of its last sight.
         explained: (T,) int64 ns, when it was last seen or known to be hidden.
+        last: (T,) int64, number of the frame in which it was last seen.
         absent: (T,) int64, looks in a row that found its place empty.
+        lost: (T,) bool, neither seen nor carried on, only remembered.
         scores: (T,) float32, smoothed.
         votes: (T, C) float64, evidence for each class.
         motion: filters.
@@ -31,7 +33,7 @@ class Book:
         amodal: T amodal masks at their last sight.
         visible: T visible masks, the same.
         boxes3d: (T, 7) float32, NaN where unknown.
-        embeddings: (T, D) float32 of length one, zeros where unknown.
+        embeddings: (T, D) float32 as the tracker compares them, zeros where unknown.
     """
 
     ids: np.ndarray
@@ -40,7 +42,9 @@ class Book:
     watched: np.ndarray
     seen: np.ndarray
     explained: np.ndarray
+    last: np.ndarray
     absent: np.ndarray
+    lost: np.ndarray
     scores: np.ndarray
     votes: np.ndarray
     motion: Motion
@@ -63,20 +67,21 @@ class Book:
         return np.argmax(self.votes, axis=1)
 
     @classmethod
-    def begun(cls, seen: Instances, stamp: int, frame: int) -> Book:
-        """New tracks, one for each instance (on the host)."""
+    def begun(cls, seen: Instances, looks: np.ndarray, stamp: int, frame: int) -> Book:
+        """New tracks, one for each instance (on the host) and its embedding."""
         n = len(seen)
         depths = np.asarray(seen.depths)
         boxes3d = None if seen.boxes3d is None else np.asarray(seen.boxes3d)
-        embeddings = unit(seen, n)
-        book = cls(
+        return cls(
             ids=np.full(n, -1, np.int64),
             born=np.full(n, frame, np.int64),
             hits=np.ones(n, np.int64),
             watched=np.zeros(n),
             seen=np.full(n, stamp, np.int64),
             explained=np.full(n, stamp, np.int64),
+            last=np.full(n, frame, np.int64),
             absent=np.zeros(n, np.int64),
+            lost=np.zeros(n, bool),
             scores=np.array(seen.scores, np.float32),
             votes=ballots(seen),
             motion=Motion.started(measure(np.asarray(seen.amodal_boxes), depths, boxes3d)),
@@ -84,9 +89,8 @@ class Book:
             amodal=seen.amodal.rle(),
             visible=seen.visible.rle(),
             boxes3d=np.full((n, 7), np.nan, np.float32) if boxes3d is None else boxes3d.copy(),
-            embeddings=embeddings,
+            embeddings=looks,
         )
-        return book
 
     def joined(self, other: Book) -> Book:
         """These tracks followed by the others; classes and embeddings are widened where needed."""
@@ -104,15 +108,46 @@ class Book:
                 parts[f.name] = np.concatenate([a, b])
         return Book(**parts)
 
+    def looks(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """(len(rows), W) embeddings, W at least `width`; zeros where there was none so long."""
+        self.embeddings = widened(self.embeddings, width)
+        return self.embeddings[rows]
+
     def see(
-        self, rows: np.ndarray, seen: Instances, measured: np.ndarray, stamp: int, dt: float
+        self,
+        rows: np.ndarray,
+        seen: Instances,
+        looks: np.ndarray,
+        measured: np.ndarray,
+        stamp: int,
+        frame: int,
+        dt: float,
     ) -> None:
-        """Take in the instances (on the host) that these rows were found to be, in place."""
-        self.motion.update(rows, measured)
-        self.hits[rows] += 1
-        self.watched[rows] += dt
-        self.seen[rows] = self.explained[rows] = stamp
+        """Take in the instances (on the host) that these rows were found to be, in place.
+
+        One that shows nothing is no sight: a model with a memory drew it where something hides it.
+        It gives its mask, but neither measures the motion, nor proves the track, nor tells its
+        looks.
+
+        Args:
+            rows: of the tracks.
+            seen: what each of them is.
+            looks: what their embeddings are now, as wide as the book's, or (M, 0) to leave them.
+            measured: as `motion.measure` gives it.
+            stamp: of the frame, nanoseconds.
+            frame: its number.
+            dt: seconds since the frame before.
+        """
+        shows = seen.visible.rle().areas() > 0
+        sights = rows[shows]
+        self.motion.update(sights, measured[shows])
+        self.hits[sights] += 1
+        self.watched[sights] += dt
+        self.seen[sights] = stamp
+        self.last[sights] = frame
+        self.explained[rows] = stamp
         self.absent[rows] = 0
+        self.lost[rows] = False
         self.scores[rows] += 0.3 * (np.asarray(seen.scores) - self.scores[rows])
         ballot = ballots(seen)
         width = max(self.votes.shape[1], ballot.shape[1])
@@ -126,14 +161,8 @@ class Book:
         if seen.boxes3d is not None:
             fresh = np.isfinite(np.asarray(seen.boxes3d)).all(axis=1)
             self.boxes3d[rows[fresh]] = np.asarray(seen.boxes3d)[fresh]
-        looks = unit(seen, len(rows))
         if looks.shape[1]:
-            self.embeddings = widened(self.embeddings, looks.shape[1])
-            looks = widened(looks, self.embeddings.shape[1])
-            known = np.any(self.embeddings[rows] != 0, axis=1, keepdims=True)
-            mixed = np.where(known, 0.7 * self.embeddings[rows] + 0.3 * looks, looks)
-            length = np.linalg.norm(mixed, axis=1, keepdims=True)
-            self.embeddings[rows] = mixed / np.maximum(length, 1e-9)
+            self.embeddings[sights] = looks[shows]
 
 
 def unit(seen: Instances, n: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results
 from amodal_core.evaluation.formats import read_predictions
@@ -31,7 +32,7 @@ from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import KINDS
 from amodal_core.evaluation.throughput import Search, Throughput, measure
 from amodal_core.evaluation.throughput_report import NUMBERS, write_throughput
-from amodal_core.evaluation.truth import is_bag, read_truth, with_classes_of
+from amodal_core.evaluation.truth import read_truth, with_classes_of
 from amodal_ros.cli._progress import stderr, warn
 
 app = typer.Typer(

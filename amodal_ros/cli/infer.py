@@ -1,15 +1,28 @@
-"""`amodal infer`: any model over any data set."""
+"""`amodal infer`: any model over any data set, or over given tracks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from amodal_core.errors import InputError
+from amodal_core.models.base import Completer
+from amodal_ros.cli._models import Settings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
+
+if TYPE_CHECKING:
+    from amodal_core.datasets.base import Dataset
+
+
+class Boxes(str, Enum):
+    """Where boxes, visible masks and identities come from."""
+
+    model = "model"
+    truth = "truth"
 
 
 def command(
@@ -22,6 +35,20 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="Frames that the model gets at once.")] = 4,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read frames.")] = 2,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Follow the objects through each video, hidden or not.")
+    ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="What follows them: motion, quasi_dense or quasi_dense_sailvos.")
+    ] = "motion",
+    boxes: Annotated[
+        Boxes, typer.Option(help="Who says where the objects are: the model, or the truth.")
+    ] = Boxes.model,
+    tracks: Annotated[
+        Path | None,
+        typer.Option(help="Complete these: a YouTube-VIS or GenVIS result list, visible masks."),
+    ] = None,
+    settings: Settings = None,
     rename: Annotated[
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
@@ -29,36 +56,92 @@ def command(
 ) -> None:
     """Run a model over a data set and write COCO results, ready for `amodal eval`.
 
-    A killed run continues when the same command is given again.
+    With --tracks a list of tracks with visible masks becomes one with whole masks, ready for
+    `amodal eval video`. A killed run continues when the same command is given again.
 
     [bold]Examples[/]
 
     amodal infer kins/update_test_2020.json --model aisformer --checkpoint best.safetensors --out r
 
     amodal eval image --gt kins/update_test_2020.json --dt r --out build/eval
-    """
-    from amodal_core import inference
-    from amodal_core.datasets.bag import BagSet
-    from amodal_core.datasets.registry import open_dataset
-    from amodal_ros.cli.replay import make_model
 
+    amodal infer build/drives --track --out r; amodal eval video --gt build/drives --dt r --out e
+
+    amodal infer movi_b/test --model eoras --checkpoint best.safetensors --boxes truth --out r
+
+    amodal infer drives --model s_amodal --checkpoint best.safetensors --tracks genvis.json --out r
+    """
+    import numpy as np
+
+    from amodal_core import inference
+    from amodal_core.datasets.bag import BagFolder, BagSet
+    from amodal_core.datasets.registry import open_dataset
+    from amodal_core.tracking import make_tracker
+
+    given = boxes is Boxes.truth
+    finding = {"--map": bool(rename), "--track": track}
+    if tracks is not None:
+        more = {"--max-frames": max_frames is not None, "--boxes truth": given}
+        _alone("--tracks", finding | more)
+    elif given:
+        _alone("--boxes truth", finding)
+    if tracker != "motion" and not track:
+        raise InputError("nothing is followed", f"--tracker {tracker}", "add --track")
     dataset = open_dataset(data, format)
-    chosen = make_model(model, device, checkpoint)
-    classes = inference.classes_in(chosen, dataset, _renames(rename or []))
+    by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
+    chosen = make_model(model, device, checkpoint, settings or [], given_by=by)
+    stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
+    decides: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+    decides["settings"] = sorted(settings or [])
+    if tracks is not None:
+        assert isinstance(chosen, Completer)
+        _complete(chosen, dataset, tracks, out, decides)
+        return
+    if given:
+        classes = inference.Classes(np.arange(len(dataset.classes)), ())
+    else:
+        classes = inference.classes_in(chosen, dataset, _renames(rename or []))
     if classes.dropped:
         warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
-    stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
-    settings: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
-    settings |= {"map": sorted(rename or []), "max_frames": max_frames}
-    work = inference.Run(chosen, dataset, out, classes, settings, batch=batch, frames=max_frames)
+    work = inference.Run(
+        chosen,
+        dataset,
+        out,
+        classes,
+        decides | {"map": sorted(rename or []), "max_frames": max_frames},
+        batch=batch,
+        frames=max_frames,
+        tracker=make_tracker(tracker) if track else None,
+        given=given,
+    )
     # A bag is read from its beginning to its end; several processes would each read all of it.
-    parallel = 0 if isinstance(dataset, BagSet) else workers
+    parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
     with bar(f"{model} on {dataset.name}") as progress:
         written = inference.run(work, parallel, progress)
+    warn(work.report.warnings)
     told = _timings(work.report.timings, work.inferred)
     stderr.print(f"{work.count} frames; {told}", soft_wrap=True)
     for path in written:
         typer.echo(path)
+
+
+def _alone(option: str, others: dict[str, bool]) -> None:
+    """Refuse options that mean nothing beside another one."""
+    there = [name for name, told in others.items() if told]
+    if there:
+        raise InputError(f"not together with {', '.join(there)}", option, "leave one out")
+
+
+def _complete(
+    model: Completer, data: Dataset, tracks: Path, out: Path, settings: dict[str, Any]
+) -> None:
+    from amodal_core.track_inference import complete_tracks
+
+    stamped = settings | {"tracks_stamp": tracks.stat().st_mtime_ns if tracks.exists() else None}
+    with bar(f"{model.name} on {data.name}") as progress:
+        written, report = complete_tracks(model, data, tracks, out, stamped, progress)
+    warn(report.warnings)
+    typer.echo(written)
 
 
 def _renames(rules: Sequence[str]) -> dict[str, str]:

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from amodal_core import replay as core
-from amodal_core.errors import InputError
-from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.pipeline import STAGES, Pipeline
 from amodal_core.report.record import TOTAL, Record
-from amodal_core.tracking import Tracker
+from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
+from amodal_ros.cli._models import Settings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
-
-
-def make_model(name: str, device: str, checkpoint: Path | None) -> Model:
-    """The model of `--model`, `--device` and `--checkpoint`.
-
-    Raises:
-        InputError: no such model or device, or it takes no checkpoint.
-    """
-    options: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
-    if checkpoint is not None and not checkpoint.exists():
-        raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
-    try:
-        return registry.create(name, device, **options)
-    except ValueError as error:
-        raise InputError(str(error), "--model", "see `amodal models`") from None
-    except TypeError as error:
-        if checkpoint is None:
-            raise
-        raise InputError(f"{name} takes no checkpoint ({error})", "--checkpoint") from None
-    except RuntimeError as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(line, f"--device {device}", "see `amodal doctor`") from None
 
 
 def command(
@@ -46,6 +23,7 @@ def command(
     model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+    tracker: Annotated[str, typer.Option(help=f"One of {', '.join(TRACKERS)}.")] = "motion",
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     video: Annotated[bool, typer.Option(help="Draw and encode overlay.mp4.")] = True,
     depth: Annotated[
@@ -53,6 +31,7 @@ def command(
     ] = False,
     image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
     points_topic: Annotated[str, typer.Option(help="Where it has several LiDARs.")] = "",
+    settings: Settings = None,
 ) -> None:
     """Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.
 
@@ -67,16 +46,23 @@ def command(
     record = run(
         bag,
         out,
-        make_model(model, device, checkpoint),
+        make_model(model, device, checkpoint, settings or []),
         core.ReplayOptions(max_frames, video, depth, image_topic, points_topic),
+        make_tracker(tracker),
     )
     summarise(record, out, video)
 
 
-def run(bag: Path, out: Path, model: Model, options: core.ReplayOptions) -> Record:
+def run(
+    bag: Path,
+    out: Path,
+    model: Model,
+    options: core.ReplayOptions,
+    tracker: CoastingTracker | None = None,
+) -> Record:
     """Replay with a progress bar."""
     with bar("replaying") as progress:
-        return core.replay(bag, out, Pipeline(model, Tracker()), options, progress)
+        return core.replay(bag, out, Pipeline(model, tracker), options, progress)
 
 
 def summarise(record: Record, out: Path, video: bool) -> None:

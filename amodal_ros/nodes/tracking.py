@@ -16,7 +16,7 @@ from amodal_core.bags.messages import (
 from amodal_core.bags.sensors import read_depth
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.sync import MatchedSet
-from amodal_core.tracking.tracker import Tracker, TrackerConfig
+from amodal_core.tracking import TRACKERS, CoastingTracker, Tracker, TrackerConfig, make_tracker
 from amodal_core.warm_up import warm_up_tracker
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
@@ -25,36 +25,9 @@ from amodal_ros.synced_node import SyncedNode
 from amodal_ros.topics import DEPTH, DETECTIONS, INSTANCES, LABEL_INFO, TRACKS, VISIBLE_LABELS
 
 _DEFAULT = TrackerConfig()
-# Fields of TrackerConfig, as parameters under the same names.
-_TRACKER: tuple[Parameter, ...] = (
-    Parameter(
-        "high_score",
-        _DEFAULT.high_score,
-        "Detections from this score on are matched first and may begin tracks.",
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "low_score",
-        _DEFAULT.low_score,
-        "Detections below this score are ignored; those between only prolong tracks.",
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "min_affinity",
-        _DEFAULT.min_affinity,
-        "Pairs of track and detection that fit worse than this are no match.",
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "min_hits",
-        _DEFAULT.min_hits,
-        "Sights before a track is given out; in a stream's first frame one is enough.",
-        low=1,
-        high=100,
-    ),
+_ONLY_MOTION = " Of the tracker 'motion'."
+# Fields of CoastingConfig, as parameters under the same names.
+_COASTING: tuple[Parameter, ...] = (
     Parameter(
         "coast_seconds",
         _DEFAULT.coast_seconds,
@@ -80,6 +53,39 @@ _TRACKER: tuple[Parameter, ...] = (
         "absent_looks",
         _DEFAULT.absent_looks,
         "Looks in a row that must find free space before a track ends by it.",
+        low=1,
+        high=100,
+    ),
+)
+# The other fields of TrackerConfig.
+_MOTION: tuple[Parameter, ...] = (
+    Parameter(
+        "high_score",
+        _DEFAULT.high_score,
+        "Detections from this score on are matched first and may begin tracks." + _ONLY_MOTION,
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
+        "low_score",
+        _DEFAULT.low_score,
+        "Detections below this score are ignored; those between only prolong tracks."
+        + _ONLY_MOTION,
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
+        "min_affinity",
+        _DEFAULT.min_affinity,
+        "Pairs of track and detection that fit worse than this are no match." + _ONLY_MOTION,
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
+        "min_hits",
+        _DEFAULT.min_hits,
+        "Sights before a track is given out; in a stream's first frame one is enough."
+        + _ONLY_MOTION,
         low=1,
         high=100,
     ),
@@ -110,13 +116,28 @@ class Tracking(SyncedNode):
                 low=0.01,
                 high=60.0,
             ),
-            *_TRACKER,
+            Parameter(
+                "tracker",
+                "motion",
+                "What gives identities: masks and motion, or embeddings by bi-directional softmax "
+                "with the thresholds for driving or for SAIL-VOS; those need a model that gives "
+                "embeddings.",
+                choices=tuple(TRACKERS),
+            ),
+            *_COASTING,
+            *_MOTION,
         ),
     )
 
     def configure(self) -> None:
         """Set up the tracker."""
-        self._tracker = Tracker(TrackerConfig(**{p.name: self.value(p.name) for p in _TRACKER}))
+        coasting = {p.name: self.value(p.name) for p in _COASTING}
+        name = self.value("tracker")
+        if name == "motion":
+            own = {p.name: self.value(p.name) for p in _MOTION}
+            self._tracker: CoastingTracker = Tracker(TrackerConfig(**coasting, **own))
+        else:
+            self._tracker = make_tracker(name, **coasting)
         self._classes: dict[int, str] = {}
         warm_up_tracker()
         super().configure()

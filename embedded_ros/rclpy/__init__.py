@@ -114,5 +114,4 @@ def _leave() -> None:
     """Tell peers that this process is gone; they would take ten seconds to notice."""
     _drop_executor()
     for running in list(_contexts.running):
-        running.try_shutdown()
         running.leave()

@@ -27,12 +27,13 @@ _default: Context | None = None
 class Context(Partial):
     """Between init() and shutdown(), what nodes and executors share."""
 
-    _absent = "handle get_domain_id track_node untrack_node"
+    _absent = "handle get_domain_id"
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._ok = False
-        self._participant: Any = None
+        self._participant: dds.Participant | None = None
+        self._nodes: weakref.WeakSet[Any] = weakref.WeakSet()
         self._on_shutdown: list[weakref.WeakMethod] = []
         self._service_count = 0
         self.arguments = arguments.Arguments()
@@ -61,6 +62,9 @@ class Context(Partial):
                     raise RuntimeError(f"Invalid severity string '{level}'")
                 set_logger_level(name, LoggingSeverity[level.upper()])
             self._participant = dds.create_participant(domain_id)
+            # At the latest when nothing refers to this context any more; once, whoever calls it.
+            self._delete = weakref.finalize(self, dds.delete, self._participant._ref)
+            self._delete.atexit = False
             self._graph = Graph(self._participant)
             self._ok = True
             running.add(self)
@@ -74,12 +78,31 @@ class Context(Partial):
         """Whether it was shut down."""
         return not self._ok and self._participant is not None
 
+    def track_node(self, node: Any) -> None:
+        """Stay in the domain until this node is destroyed, even after shutdown()."""
+        with self._lock:
+            self._nodes.add(node)
+
+    def untrack_node(self, node: Any) -> None:
+        """A node was destroyed; with the last one a context that was shut down leaves."""
+        with self._lock:
+            self._nodes.discard(node)
+        self._leave_where_unused()
+
+    def _leave_where_unused(self) -> None:
+        with self._lock:
+            unused = self.used and not self._nodes
+        if unused:
+            self._delete()
+
     def leave(self) -> None:
-        """Leave the domain at once, instead of when nothing refers to it any more."""
-        dds.delete(self._participant)
+        """Shut down, destroy all nodes and leave the domain."""
+        self.try_shutdown()
+        for node in list(self._nodes):
+            node.destroy_node()
 
     @property
-    def participant(self) -> Any:
+    def participant(self) -> dds.Participant:
         """The DDS participant; it outlives shutdown(), so that nodes can be destroyed after it."""
         if self._participant is None:
             raise NotInitializedException
@@ -114,6 +137,10 @@ class Context(Partial):
 
     def try_shutdown(self) -> None:
         """Like shutdown(), where it runs."""
+        self._stop()
+        self._leave_where_unused()
+
+    def _stop(self) -> None:
         with self._lock:
             self._ok = False
             callbacks, self._on_shutdown = self._on_shutdown, []
@@ -150,8 +177,9 @@ def restore_signals() -> None:
 
 
 def _handle(number: int, frame: Any) -> None:
+    # The code that was interrupted may be about to make a node: nothing leaves its domain here.
     for context in list(running):
-        context.try_shutdown()
+        context._stop()
     # Python's own SIGINT handler raises KeyboardInterrupt, as under rclpy.
     previous = _previous_handlers.get(number)
     if callable(previous):

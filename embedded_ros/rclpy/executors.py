@@ -151,7 +151,13 @@ class Executor(Partial):
         if threading.current_thread() is threading.main_thread():
             waits.append(_SIGNAL_NAP)
         refs = {self._guard.ref, *waiting}
-        triggered = self._wait_set.wait(refs, min(waits) if waits else None)
+        try:
+            triggered = self._wait_set.wait(refs, min(waits) if waits else None)
+        except dds.DDSException:
+            # Shut down and left in another thread: there is nothing to wait for any more.
+            if self.context.ok():
+                raise
+            return
         if self._guard.ref in triggered:
             self._guard.take()
         self._ready.extend(timer for timer in timers if timer.is_ready())

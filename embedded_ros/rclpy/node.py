@@ -85,6 +85,7 @@ class Node(NodeParameters):
         self.context.graph.add_node(*self._graph_key)
         base = self._namespace.strip("/").replace("/", ".")
         self._logger = logging.get_logger(f"{base}.{self._name}" if base else self._name)
+        self.context.track_node(self)
         if enable_rosout and all(source.rosout for source in sources):
             rosout = self.create_publisher(Log, "/rosout", qos_profile_rosout_default)
             logging.rosout[self._logger.name] = _log_publisher(rosout)
@@ -295,6 +296,7 @@ class Node(NodeParameters):
         for entity in list(self._owned):
             self._destroy(entity)
         self.context.graph.remove_node(*self._graph_key)
+        self.context.untrack_node(self)
 
     def _publish_parameter_event(self, event: Any) -> None:
         event.stamp = self._clock.now().to_msg()
@@ -322,8 +324,13 @@ class Node(NodeParameters):
 
 
 def _log_publisher(publisher: Publisher) -> Callable[..., None]:
+    # A logger outlives a node that is forgotten instead of destroyed.
+    known = weakref.ref(publisher)
+
     def publish(now: int, **fields: Any) -> None:
-        stamp = TimeMsg(sec=now // 10**9, nanosec=now % 10**9)
-        publisher.publish(Log(stamp=stamp, **fields))
+        publisher = known()
+        if publisher is not None:
+            stamp = TimeMsg(sec=now // 10**9, nanosec=now % 10**9)
+            publisher.publish(Log(stamp=stamp, **fields))
 
     return publish

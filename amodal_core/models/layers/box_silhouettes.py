@@ -57,31 +57,17 @@ def silhouettes(
     """
     device = boxes3d.device
     host = boxes3d.detach().cpu().double().numpy()
-    factor = scale.detach().cpu().double().numpy()[::-1]
-    height, width = size
-    outlines: dict[int, np.ndarray] = {}
-    rects: dict[int, np.ndarray] = {}
-    for n, vertices in enumerate(corners(host)):
-        # From pixel centres to pixel corners, so that a rectangle holds whole pixels.
-        outline = (project_convex(vertices, calibration) + 0.5) * factor
-        if len(outline) < 3:
-            continue
-        low = np.clip(outline.min(0), 0, (width, height))
-        high = np.clip(outline.max(0), 0, (width, height))
-        if (high - low >= _LEAST_SIDE).all():
-            outlines[n] = outline
-            rects[n] = np.concatenate([low, high])
-    rows = list(outlines)
+    rows, outlines, rects = outlines_in_image(host, calibration, scale, size)
     depths = np.clip(to_camera(host[rows, :3], calibration)[:, 2], 0, None) if rows else np.zeros(0)
     # Two boxes in one place are two guesses at one object, and do not hide each other.
     flat = boxes3d[rows][:, [0, 1, 3, 4, 6]]
     hides = (depths[None] < depths[:, None]) & ~(iou_bev(flat, flat) > _SAME).cpu().numpy()
     amodal = np.zeros((len(rows), side, side), bool)
     visible = np.zeros_like(amodal)
-    for k, n in enumerate(rows):
-        low, high = rects[n][:2], rects[n][2:]
-        amodal[k] = _fill([outlines[n]], low, high, side)
-        nearer = [outlines[rows[j]] for j in np.flatnonzero(hides[k])]
+    for k, outline in enumerate(outlines):
+        low, high = rects[k, :2], rects[k, 2:]
+        amodal[k] = _fill([outline], low, high, side)
+        nearer = [outlines[j] for j in np.flatnonzero(hides[k])]
         visible[k] = amodal[k] & ~_fill(nearer, low, high, side)
 
     def tensor(values: np.ndarray) -> torch.Tensor:
@@ -89,11 +75,43 @@ def silhouettes(
 
     return Silhouettes(
         tensor(np.array(rows, np.int64)),
-        tensor(np.array([rects[n] for n in rows], np.float32).reshape(-1, 4)),
+        tensor(rects.astype(np.float32)),
         tensor(np.where(amodal, _INSIDE, -_INSIDE).astype(np.float32)),
         tensor(np.where(visible, _INSIDE, -_INSIDE).astype(np.float32)),
         tensor(depths.astype(np.float32)),
     )
+
+
+def outlines_in_image(
+    boxes3d: np.ndarray, calibration: Calibration, scale: torch.Tensor, size: tuple[int, int]
+) -> tuple[list[int], list[np.ndarray], np.ndarray]:
+    """Where boxes are in an image, cut at the near plane.
+
+    Args:
+        boxes3d: (N, 7) as in `Instances.boxes3d`.
+        calibration: at the frame's own size.
+        scale: (2,) y and x scale from frame to batch.
+        size: (height, width) at the batch's scale.
+
+    Returns:
+        which M of the boxes are in the image, the outline (K, 2) of each, not cut to the image, and
+        the rectangles (M, 4) xyxy around them, cut to it; float64 pixels at the batch's scale.
+    """
+    factor = scale.detach().cpu().double().numpy()[::-1]
+    height, width = size
+    rows, outlines, rects = [], [], []
+    for n, vertices in enumerate(corners(boxes3d)):
+        # From pixel centres to pixel corners, so that a rectangle holds whole pixels.
+        outline = (project_convex(vertices, calibration) + 0.5) * factor
+        if len(outline) < 3:
+            continue
+        low = np.clip(outline.min(0), 0, (width, height))
+        high = np.clip(outline.max(0), 0, (width, height))
+        if (high - low >= _LEAST_SIDE).all():
+            rows.append(n)
+            outlines.append(outline)
+            rects.append(np.concatenate([low, high]))
+    return rows, outlines, np.array(rects).reshape(-1, 4)
 
 
 def _fill(

@@ -8,22 +8,32 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
-from amodal_core.models.batch import Batch, Targets
+from amodal_core.models.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.backbone import CHANNELS, LEVELS, resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.lidar_objects import (
+    BOTH,
+    LIDAR,
+    OBJECTS,
+    LidarObjects,
+    needs_detector,
+    with_truth,
+)
 from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.pointpillars import PointPillarsConfig
 
 Features = OrderedDict[str, torch.Tensor]
 _IGNORED_OVERLAP = 0.5
@@ -45,6 +55,14 @@ class TwoStageConfig(LearnedConfig):
         samples: RoIs of an image that the second stage is trained on.
         positive_share: of the samples at most.
         nms: IoU above which the weaker of two detections of a class goes.
+        proposals_from: "image": the proposal network; "lidar": the objects that PointPillars finds,
+            with its classes and scores, are the detections, and only masks are drawn; "both": they
+            join the network's proposals.
+        depth: what the depth channels show, "frame": every return; "objects": the returns in the
+            boxes that PointPillars finds, and what lies between them.
+        lidar_weights: checkpoint of PointPillars, or its public weights (.pth), for these two; only
+            read when a model is made for training.
+        lidar_detector: settings of PointPillars; a checkpoint has its own.
     """
 
     backbone: str = "resnet50"
@@ -57,6 +75,10 @@ class TwoStageConfig(LearnedConfig):
     samples: int = 512
     positive_share: float = 0.25
     nms: float = 0.5
+    proposals_from: str = "image"
+    depth: str = "frame"
+    lidar_weights: str = ""
+    lidar_detector: PointPillarsConfig = field(default_factory=PointPillarsConfig)
 
 
 @dataclass
@@ -107,14 +129,42 @@ class PositiveRois:
         return self.crop([t.visible for t in self.objects], side)
 
 
-class _Heads(RoIHeads):
-    """torchvision's second stage; RoIs on ignored objects are neither object nor background."""
+class BoxHeads(RoIHeads):
+    """torchvision's second stage; RoIs on ignored objects are neither object nor background.
+
+    Args:
+        config: the trunk's settings.
+    """
 
     ignored: list[torch.Tensor]
+
+    def __init__(self, config: TwoStageConfig) -> None:
+        super().__init__(
+            MultiScaleRoIAlign(list(LEVELS), 7, 2),
+            TwoMLPHead(CHANNELS * 49, 1024),
+            FastRCNNPredictor(1024, len(config.classes) + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=config.samples,
+            positive_fraction=config.positive_share,
+            bbox_reg_weights=None,
+            score_thresh=config.min_score,
+            nms_thresh=config.nms,
+            detections_per_img=config.max_instances,
+        )
+
+    def predict(
+        self, features: Features, boxes: list[torch.Tensor], batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, C + 1) class logits, background first, and (N, 4 (C + 1)) deltas of N boxes."""
+        pooled = self.box_head(self.box_roi_pool(features, boxes, batch.sizes))
+        logits, deltas = self.box_predictor(pooled)
+        return logits, deltas
 
     def assign_targets_to_proposals(
         self, proposals: Any, gt_boxes: Any, gt_labels: Any
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """For each proposal the object it belongs to and its label: 0 background, -1 neither."""
         matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
         for label, boxes, ignored in zip(labels, proposals, self.ignored, strict=True):
             if len(ignored):
@@ -127,10 +177,15 @@ class TwoStage(LearnedModel):
     """Backbone, proposals, boxes and classes.
 
     A subclass implements `mask_losses` and `masks`.
+
+    Attributes:
+        box_beta: error of a box's delta up to which its loss is quadratic.
     """
 
     Config = TwoStageConfig
     config: TwoStageConfig
+    files = LearnedModel.files | {"lidar_weights"}
+    box_beta: ClassVar[float] = 1 / 9
     tied = frozenset({"anchor_scale"})
 
     def __init__(self, config: TwoStageConfig) -> None:
@@ -142,6 +197,21 @@ class TwoStage(LearnedModel):
             frozen_stages=config.frozen_stages,
             weights=config.weights or None,
         )
+        self.lidar_objects: LidarObjects | None = None
+        if needs_detector(config.proposals_from, config.depth, config.lidar):
+            self.lidar_objects = LidarObjects(
+                config.lidar_detector,
+                config.classes,
+                config.lidar_weights,
+                config.depth == OBJECTS,
+            )
+            self.config = replace(config, lidar_detector=self.lidar_objects.network.config)
+        self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
+        if config.proposals_from != LIDAR:
+            self._add_detector(config)
+
+    def _add_detector(self, config: TwoStageConfig) -> None:
+        """The proposal network and the heads of boxes and classes."""
         strides = (4, 8, 16, 32, 64)
         anchors = AnchorGenerator(
             tuple((int(config.anchor_scale * s),) for s in strides),
@@ -158,30 +228,30 @@ class TwoStage(LearnedModel):
             post_nms_top_n={"training": config.proposals_train, "testing": config.proposals},
             nms_thresh=0.7,
         )
-        self.heads = _Heads(
-            MultiScaleRoIAlign(list(LEVELS), 7, 2),
-            TwoMLPHead(CHANNELS * 49, 1024),
-            FastRCNNPredictor(1024, len(config.classes) + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=config.samples,
-            positive_fraction=config.positive_share,
-            bbox_reg_weights=None,
-            score_thresh=config.min_score,
-            nms_thresh=config.nms,
-            detections_per_img=config.max_instances,
-        )
-        self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
+        self.heads = BoxHeads(config)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The image; points and calibration, too, where objects are found in the LiDAR."""
+        needed = {"image"} if self.lidar_objects is None else {"image", "points", "calibration"}
+        return frozenset(needed)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Depth, where the depth channels show the whole frame."""
+        return frozenset() if self.config.depth == OBJECTS else super().optional
 
     def trunk(self) -> list[nn.Module]:
-        """Backbone and pyramid."""
-        return [self.backbone]
+        """Backbone and pyramid, and what looks into the LiDAR before them."""
+        return [m for m in (self.backbone, self.lidar_objects) if m is not None]
 
     def blocks(self) -> list[nn.Module]:
         """The backbone's stages, the pyramid, and the heads of proposals and boxes."""
         body = self.backbone.body
-        stages = [body.layer1, body.layer2, body.layer3, body.layer4]
-        return [*stages, self.backbone.fpn, self.rpn.head, self.heads.box_head]
+        parts = [body.layer1, body.layer2, body.layer3, body.layer4, self.backbone.fpn]
+        if self.config.proposals_from != LIDAR:
+            parts += [self.rpn.head, self.heads.box_head]
+        return parts
 
     @abstractmethod
     def mask_losses(
@@ -211,48 +281,124 @@ class TwoStage(LearnedModel):
         pooled: torch.Tensor = self.pool(features, boxes, batch.sizes)
         return pooled
 
+    def wanted(self, targets: Targets) -> Targets:
+        """The objects of an image that are to be found, at their `boxes`."""
+        return targets.select(~targets.ignore & has_extent(targets.boxes))
+
+    def sensed(self, batch: Batch) -> Batch:
+        """The batch with what is found in the LiDAR, where the model looks there."""
+        if self.lidar_objects is None:
+            return batch
+        found: Batch = self.lidar_objects(batch)
+        return found
+
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """RPN, box and mask losses."""
+        """RPN, box and mask losses; of masks alone where LiDAR boxes are the detections."""
+        batch = self.sensed(batch)
         features, batch = self.features(batch), self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
-        wanted = [t.select(~t.ignore & _has_extent(t.boxes)) for t in batch.targets]
+        wanted = [self.wanted(t) for t in batch.targets]
+        if self.config.proposals_from == LIDAR:
+            return self.mask_losses(features, lidar_rois(batch, wanted), batch)
+        proposals, losses = self.propose(features, wanted, batch)
+        return losses | self.second_stage_losses(features, proposals, wanted, batch)
+
+    def propose(
+        self, features: Features, wanted: list[Targets], batch: Batch
+    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        """Proposals (P, 4) of each image for training, and the losses of the RPN."""
+        truths = [{"boxes": t.boxes} for t in wanted]
+        proposals, rpn = self.rpn(ImageList(batch.images, batch.sizes), features, truths)
+        return self._joined(proposals, batch), {
+            "rpn_objectness": rpn["loss_objectness"],
+            "rpn_box": rpn["loss_rpn_box_reg"],
+        }
+
+    def proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
+        """Proposals (P, 4) of each image for inference."""
+        found: list[torch.Tensor]
+        found, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        return self._joined(found, batch)
+
+    def _joined(self, proposals: list[torch.Tensor], batch: Batch) -> list[torch.Tensor]:
+        """The proposals, and the LiDAR's boxes where they are wanted, too."""
+        if self.config.proposals_from != BOTH:
+            return proposals
+        assert batch.lidar_boxes is not None
+        return [torch.cat([p, b.boxes]) for p, b in zip(proposals, batch.lidar_boxes, strict=True)]
+
+    def second_stage_losses(
+        self,
+        features: Features,
+        proposals: list[torch.Tensor],
+        wanted: list[Targets],
+        batch: Batch,
+    ) -> dict[str, torch.Tensor]:
+        """Losses of all heads over the proposals."""
+        losses, rois = self.box_losses(self.heads, features, proposals, wanted, batch)
+        return losses | self.mask_losses(features, rois, batch)
+
+    def box_losses(
+        self,
+        heads: BoxHeads,
+        features: Features,
+        proposals: list[torch.Tensor],
+        wanted: list[Targets],
+        batch: Batch,
+    ) -> tuple[dict[str, torch.Tensor], PositiveRois]:
+        """Losses of a head's classes and boxes, and its RoIs on objects."""
+        assert batch.targets is not None, "losses need targets"
+        heads.ignored = [t.boxes[t.ignore] for t in batch.targets]
         truths = [{"boxes": t.boxes, "labels": t.labels + 1} for t in wanted]
-        images = ImageList(batch.images, batch.sizes)
-        proposals, rpn = self.rpn(images, features, truths)
-        self.heads.ignored = [t.boxes[t.ignore] for t in batch.targets]
-        rois, matched, labels, regression = self.heads.select_training_samples(proposals, truths)
-        pooled = self.heads.box_head(self.heads.box_roi_pool(features, rois, batch.sizes))
-        logits, deltas = self.heads.box_predictor(pooled)
-        if len(logits):
-            class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
-        else:  # no proposals, or all on ignored objects: means over nothing are no numbers
-            class_loss, box_loss = logits.sum(), deltas.sum()
+        rois, matched, labels, regression = heads.select_training_samples(proposals, truths)
+        logits, deltas = heads.predict(features, rois, batch)
+        every = torch.cat(labels)
+        rows = torch.where(every > 0)[0]
+        boxes = F.smooth_l1_loss(
+            deltas.reshape(*logits.shape, 4)[rows, every[rows]].float(),
+            torch.cat(regression)[rows],
+            beta=self.box_beta,
+            reduction="sum",
+        )
         positive = [label > 0 for label in labels]
         chosen = PositiveRois(
             [r[p] for r, p in zip(rois, positive, strict=True)],
             wanted,
             [m[p] for m, p in zip(matched, positive, strict=True)],
         )
-        return {
-            "rpn_objectness": rpn["loss_objectness"],
-            "rpn_box": rpn["loss_rpn_box_reg"],
-            "class": class_loss,
-            "box": box_loss,
-            **self.mask_losses(features, chosen, batch),
-        }
+        classes = F.cross_entropy(logits.float(), every, reduction="sum")
+        count = max(len(every), 1)
+        return {"class": classes / count, "box": boxes / count}, chosen
 
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with their masks and depths."""
+        batch = self.sensed(batch)
         features, batch = self.features(batch), self.crossed(batch)
-        proposals, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
-        pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
+        return self.found_in(features, batch)
+
+    def find(
+        self, features: Features, batch: Batch
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Boxes (N, 4), scores (N,) and labels (N,) from 0 of what is found in each image."""
+        if self.config.proposals_from == LIDAR:
+            found = self._lidar_detections(batch)
+            return [f.boxes for f in found], [f.scores for f in found], [f.labels for f in found]
+        proposals = self.proposals(features, batch)
         boxes, scores, labels = self.heads.postprocess_detections(
-            *self.heads.box_predictor(pooled), proposals, batch.sizes
+            *self.heads.predict(features, proposals, batch), proposals, batch.sizes
         )
-        labels = [label - 1 for label in labels]
+        return boxes, scores, [label - 1 for label in labels]
+
+    def _lidar_detections(self, batch: Batch) -> list[LidarBoxes]:
+        assert batch.lidar_boxes is not None
+        return [b.best(self.config.min_score, self.config.max_instances) for b in batch.lidar_boxes]
+
+    def found_in(self, features: Features, batch: Batch) -> list[Found]:
+        """What is found in the features of each image."""
+        boxes, scores, labels = self.find(features, batch)
         amodal, visible = self.masks(features, boxes, labels, batch)
         counts = [len(b) for b in boxes]
-        return [
+        results = [
             Found(
                 box,
                 score,
@@ -265,9 +411,20 @@ class TwoStage(LearnedModel):
                 zip(boxes, scores, labels, amodal.split(counts), visible.split(counts), strict=True)
             )
         ]
+        if self.config.proposals_from == LIDAR:
+            for one, sensed in zip(results, self._lidar_detections(batch), strict=True):
+                one.depths = torch.where(one.depths > 0, one.depths, sensed.depths)
+        return results
 
 
-def _has_extent(boxes: torch.Tensor) -> torch.Tensor:
+def lidar_rois(batch: Batch, wanted: list[Targets]) -> PositiveRois:
+    """The RoIs that mask heads learn on by themselves: true boxes, and the LiDAR's of the same."""
+    assert batch.lidar_boxes is not None
+    pairs = [with_truth(b.boxes, t.boxes) for b, t in zip(batch.lidar_boxes, wanted, strict=True)]
+    return PositiveRois([boxes for boxes, _ in pairs], wanted, [matched for _, matched in pairs])
+
+
+def has_extent(boxes: torch.Tensor) -> torch.Tensor:
     """(N,) bool: boxes that are not empty."""
     return ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
 

@@ -1,0 +1,186 @@
+"""SAM from transformers: its sizes, and published weights in either layout.
+
+Kirillov et al.: Segment Anything, ICCV 2023.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from amodal_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Size:
+    width: int  # of the encoder's tokens
+    depth: int
+    heads: int
+    everywhere: tuple[int, ...]  # blocks whose attention sees the whole image
+    image: int = 1024
+    patch: int = 16
+    window: int = 14
+    channels: int = 256  # of the decoder
+    decoder_heads: int = 8
+    decoder_hidden: int = 2048
+
+
+SIZES = {
+    "vit_b": _Size(768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": _Size(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": _Size(1280, 32, 16, (7, 15, 23, 31)),
+    # Our own, for CPUs and tests; no weights of it are published.
+    "tiny": _Size(128, 4, 4, (1, 3), 256, 8, 8, 64, 4, 256),
+}
+
+# Meta's names on the left, transformers' on the right; applied one after the other.
+_RENAMED = (
+    (r"^image_encoder\.", "vision_encoder."),
+    (r"^(vision_encoder)\.patch_embed\.proj\.", r"\1.patch_embed.projection."),
+    (r"^(vision_encoder)\.blocks\.", r"\1.layers."),
+    (r"^(vision_encoder)\.neck\.0\.", r"\1.neck.conv1."),
+    (r"^(vision_encoder)\.neck\.1\.", r"\1.neck.layer_norm1."),
+    (r"^(vision_encoder)\.neck\.2\.", r"\1.neck.conv2."),
+    (r"^(vision_encoder)\.neck\.3\.", r"\1.neck.layer_norm2."),
+    (r"^(prompt_encoder)\.point_embeddings\.", r"\1.point_embed."),
+    (r"^(prompt_encoder)\.mask_downscaling\.0\.", r"\1.mask_embed.conv1."),
+    (r"^(prompt_encoder)\.mask_downscaling\.1\.", r"\1.mask_embed.layer_norm1."),
+    (r"^(prompt_encoder)\.mask_downscaling\.3\.", r"\1.mask_embed.conv2."),
+    (r"^(prompt_encoder)\.mask_downscaling\.4\.", r"\1.mask_embed.layer_norm2."),
+    (r"^(prompt_encoder)\.mask_downscaling\.6\.", r"\1.mask_embed.conv3."),
+    (
+        r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
+        "shared_image_embedding.positional_embedding",
+    ),
+    (r"^(mask_decoder)\.output_upscaling\.0\.", r"\1.upscale_conv1."),
+    (r"^(mask_decoder)\.output_upscaling\.1\.", r"\1.upscale_layer_norm."),
+    (r"^(mask_decoder)\.output_upscaling\.3\.", r"\1.upscale_conv2."),
+    (r"(hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\.0\.", r"\1.proj_in."),
+    (r"(hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\.1\.", r"\1.layers.0."),
+    (r"(hypernetworks_mlps\.\d+|iou_prediction_head)\.layers\.2\.", r"\1.proj_out."),
+    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
+)
+_SHARED = "shared_image_embedding.positional_embedding"
+_PROMPTS = "prompt_encoder.shared_embedding.positional_embedding"  # the same tensor once more
+_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder in transformers' layout
+
+
+def make_sam(size: str, image_size: int = 0, weights: str | Path = "") -> Any:
+    """A `transformers.SamModel`.
+
+    Args:
+        size: one of `SIZES`.
+        image_size: side of its square input in pixels; 0 for the size's own.
+        weights: a file (.safetensors, .bin, .pth) or folder with weights in transformers' or in
+            Meta's layout; "" for random ones.
+
+    Raises:
+        InputError: transformers is missing, there is no such size, or the weights do not fit.
+    """
+    try:
+        from transformers import SamConfig, SamModel
+    except ImportError as error:
+        raise InputError(
+            f"SAM needs transformers: {error}", "model s_amodal", "pip install 'amodal_ros[sam]'"
+        ) from None
+    if size not in SIZES:
+        raise InputError(f"no size '{size}'", "size", f"there are: {', '.join(SIZES)}")
+    shape = SIZES[size]
+    side = image_size or shape.image
+    if side % shape.patch:
+        raise InputError(
+            f"an input of {side} pixels", "image_size", f"give a multiple of {shape.patch}"
+        )
+    config = SamConfig(
+        vision_config={
+            "hidden_size": shape.width,
+            "num_hidden_layers": shape.depth,
+            "num_attention_heads": shape.heads,
+            "global_attn_indexes": list(shape.everywhere),
+            "image_size": side,
+            "patch_size": shape.patch,
+            "window_size": shape.window,
+            "output_channels": shape.channels,
+            "num_pos_feats": shape.channels // 2,
+            # transformers' own value, 1e-10, leaves an encoder that cannot begin to learn.
+            "initializer_range": 0.02,
+        },
+        prompt_encoder_config={
+            "hidden_size": shape.channels,
+            "image_size": side,
+            "patch_size": shape.patch,
+        },
+        mask_decoder_config={
+            "hidden_size": shape.channels,
+            "num_attention_heads": shape.decoder_heads,
+            "mlp_dim": shape.decoder_hidden,
+            "iou_head_hidden_dim": shape.channels,
+        },
+    )
+    sam = SamModel(config)
+    # Of unit deviation, as in SAM; transformers begins with one that grows with the encoder.
+    nn.init.normal_(sam.shared_image_embedding.positional_embedding)
+    # One tensor under two names: what is loaded or moved stays one.
+    sam.prompt_encoder.shared_embedding = sam.shared_image_embedding
+    if weights:
+        _load(sam, Path(weights))
+    return sam
+
+
+def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights under transformers' names, whichever layout they come in."""
+    state = {k: v for k, v in state.items() if k not in ("pixel_mean", "pixel_std")}
+    if any(name.startswith("image_encoder.") for name in state):
+        names = {}
+        for name in state:
+            new = name
+            for pattern, replacement in _RENAMED:
+                new = re.sub(pattern, replacement, new)
+            names[new] = state[name]
+        state = names
+    shared = state.get(_SHARED, state.get(_PROMPTS))
+    return state if shared is None else state | {_SHARED: shared, _PROMPTS: shared}
+
+
+def _load(sam: nn.Module, path: Path) -> None:
+    state, own = renamed(_read(path)), sam.state_dict()
+    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    wrong = sorted(k for k in own if k in state and state[k].shape != own[k].shape)
+    if missing or foreign or wrong:
+        raise InputError(
+            f"{len(missing)} tensors are missing, {len(foreign)} are foreign and {len(wrong)} have "
+            f"other shapes, the first is {(missing + foreign + wrong)[0]}",
+            str(path),
+            "give SAM's weights of this very size",
+        )
+    sam.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if path.is_dir():
+        found = [path / name for name in _FILES if (path / name).is_file()]
+        if not found:
+            raise InputError(f"neither {' nor '.join(_FILES)}", str(path), "check the path")
+        path = found[0]
+    if not path.is_file():
+        raise InputError("there are no such weights", str(path), "download SAM's")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"not a file of weights: {error}", str(path), "copy it again") from None
+    except Exception as error:
+        # torch raises pickle, zip and runtime errors alike for files that are no weights.
+        line = str(error).splitlines()[0]
+        raise InputError(f"not a file of weights: {line}", str(path), "copy it again") from None
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise InputError("not a table of tensors", str(path), "give SAM's own file")
+    return state

@@ -1,0 +1,144 @@
+"""What is added to SAM's image encoder so that it learns a new task while its weights rest.
+
+`PromptGenerator`: Chen et al.: SAM-Adapter, ICCV-W 2023. `BlockAdapter`: Wu et al.: Medical SAM
+Adapter, 2023. Both as S-AModal uses them (Breitenstein et al., ECCV-W 2024).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+RATE = 0.25  # share of the spectrum's area that the high-pass takes out
+_SHARE = 32  # tokens are this many times wider than prompts
+_RATIO, _SCALE = 0.25, 0.5  # of a block's adapters: inner width, weight beside the MLP
+
+
+def high_pass(images: torch.Tensor, rate: float = RATE) -> torch.Tensor:
+    """(B, C, H, W) float32: absolute values of images without their low frequencies.
+
+    A square in the middle of the spectrum, floor(sqrt(rate H W) / 2) to each side, is zeroed.
+    """
+    height, width = images.shape[-2:]
+    half = int((rate * height * width) ** 0.5 / 2)
+    spectrum = torch.fft.fftshift(torch.fft.fft2(images.float()), dim=(-2, -1))
+    rows = slice(max(height // 2 - half, 0), height // 2 + half)
+    columns = slice(max(width // 2 - half, 0), width // 2 + half)
+    kept = torch.ones((height, width), device=images.device)
+    kept[rows, columns] = 0
+    return torch.fft.ifft2(torch.fft.ifftshift(spectrum * kept, dim=(-2, -1))).real.abs()
+
+
+class PromptGenerator(nn.Module):
+    """Prompts that are added to the tokens before each block, from edges and from the patches.
+
+    Args:
+        width: of the tokens.
+        depth: blocks.
+        patch: side of a patch in pixels.
+    """
+
+    def __init__(self, width: int, depth: int, patch: int) -> None:
+        super().__init__()
+        narrow = width // _SHARE
+        self.edges = nn.Conv2d(3, narrow, patch, patch)
+        self.tokens = nn.Linear(width, narrow)
+        self.own = nn.ModuleList(
+            nn.Sequential(nn.Linear(narrow, narrow), nn.GELU()) for _ in range(depth)
+        )
+        self.shared = nn.Linear(narrow, width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.normal_(module.weight, std=(2 / (narrow * patch * patch)) ** 0.5)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """What to add before each block, (B, h, w, D) each.
+
+        Args:
+            images: (B, 3, H, W) as the encoder gets them.
+            tokens: (B, h, w, D) of the patches, without places.
+        """
+        seen = self.edges(high_pass(images)).permute(0, 2, 3, 1) + self.tokens(tokens)
+        return [self.shared(own(seen)) for own in self.own]
+
+
+class BlockAdapter(nn.Module):
+    """A bottleneck after a block's attention, and one beside its MLP.
+
+    Args:
+        width: of the tokens.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.space = _bottleneck(width)
+        self.mlp = _bottleneck(width)
+
+
+def _bottleneck(width: int) -> nn.Sequential:
+    inner = int(width * _RATIO)
+    return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+
+
+def encode(
+    encoder: Any,
+    images: torch.Tensor,
+    generator: PromptGenerator | None = None,
+    adapters: nn.ModuleList | None = None,
+) -> torch.Tensor:
+    """(B, C, h, w) embeddings of images.
+
+    Args:
+        encoder: `transformers.SamModel.vision_encoder`.
+        images: (B, 3, S, S) normalised; S is the encoder's own.
+        generator: of prompts, or None.
+        adapters: a `BlockAdapter` for each block, or None.
+    """
+    tokens = encoder.patch_embed(images)
+    prompts = generator(images, tokens) if generator is not None else None
+    tokens = tokens + encoder.pos_embed
+    for k, block in enumerate(encoder.layers):
+        if prompts is not None:
+            tokens = tokens + prompts[k]
+        tokens = block(tokens) if adapters is None else _adapted(block, adapters[k], tokens)
+    result: torch.Tensor = encoder.neck(tokens)
+    return result
+
+
+def _adapted(block: Any, adapter: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """A block of SAM's encoder with its adapter."""
+    x = block.layer_norm1(tokens)
+    if block.window_size:
+        windows, padded = block.window_partition(x, block.window_size)
+        x, _ = block.attn(windows)
+        x = block.window_unpartition(x, block.window_size, padded, tokens.shape[1:3])
+    else:
+        x, _ = block.attn(x)
+    tokens = tokens + x + adapter.space(x)
+    x = block.layer_norm2(tokens)
+    return tokens + block.mlp(x) + _SCALE * adapter.mlp(x)
+
+
+def resized(image: torch.Tensor, side: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """A square SAM input: the longer side fills it, zeros at the right or at the bottom.
+
+    Args:
+        image: (3, H, W) normalised.
+        side: of the square in pixels.
+
+    Returns:
+        (3, side, side), and the (height, width) of the image in it.
+    """
+    height, width = image.shape[-2:]
+    scale = side / max(height, width)
+    size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    if size != (height, width):
+        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return F.pad(image, (0, side - size[1], 0, side - size[0])), size

@@ -1,0 +1,401 @@
+"""S-AModal: SAM, asked by points on visible masks, draws whole ones; points carry them on.
+
+A detector gives visible masks. The image is encoded once; every visible mask gives a point prompt,
+and all are decoded together. An object that is seen no more keeps its last whole mask, moved along
+with tracked points, for as long as it may be hidden.
+
+Breitenstein, Juenger, Baer, Fingscheidt: Foundation Models for Amodal Video Instance Segmentation
+in Automated Driving, ECCV Workshops 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from amodal_core.datasets.truth import hiding
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.order import occlusion_rates
+from amodal_core.models.batch import MEAN, STD, Batch, Targets, make_batch
+from amodal_core.models.completing import CompletingConfig, CompletingModel
+from amodal_core.models.layers.prompts import KINDS, Crop, crop_of, prompt_points
+from amodal_core.models.layers.sam import SIZES, make_sam
+from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
+from amodal_core.tracking.memory import Memory
+from amodal_core.tracking.points import PointTracker, point_tracker
+
+ENCODERS = ("samadpt", "adapt", "normal")
+_FOCAL, _ALPHA, _GAMMA = 20.0, 0.8, 2
+_ENCODED = 4  # images that go through the encoder at once; more would fill small memories
+_AT_ONCE = 64  # prompts that are decoded together: bounds the memory in crowded scenes
+_T = TypeVar("_T", bound=Instances)
+
+
+@dataclass(frozen=True)
+class SAModalConfig(CompletingConfig):
+    """Settings of S-AModal.
+
+    Attributes:
+        size: "vit_b", "vit_l", "vit_h", or "tiny" (our own, for CPUs).
+        image_size: side of SAM's square input in pixels, 0 for the size's own.
+        encoder: "samadpt" (SAM-Adapter), "adapt" (Medical SAM Adapter), or "normal".
+        weights: SAM's, a file or folder in transformers' or Meta's layout, "" for random ones;
+            only read when a model is made for training.
+        freeze: train what was added to the encoder and the mask decoder alone; False from random
+            weights.
+        prompt: "random", "maxdis", "maxent" or "saliency" points (see `layers.prompts`), or "none":
+            SAM is not told which object is meant.
+        num_points: points an object, the further ones random.
+        erode: pixels by which a visible mask is eroded before a point is drawn in it, 0 for none.
+        union: the visible mask belongs to the whole one, whatever SAM says.
+        seed: of the prompts in inference.
+        objects: of an image that training learns from, drawn at random where there are more.
+        points: a CoTracker on this machine, "" for Lucas-Kanade; see `tracking.points`.
+        seconds: for which an object that is not seen is carried on, 0 for not at all.
+    """
+
+    size: str = "vit_b"
+    image_size: int = 0
+    encoder: str = "samadpt"
+    weights: str = ""
+    freeze: bool = True
+    prompt: str = "random"
+    num_points: int = 1
+    erode: int = 7
+    union: bool = True
+    seed: int = 0
+    objects: int = 32
+    points: str = ""
+    seconds: float = 3.0
+
+
+class SAModal(CompletingModel):
+    """See the module's head.
+
+    Args:
+        config: settings.
+
+    Raises:
+        InputError: transformers is missing, no such size, encoder or prompt, or weights that do not
+            fit.
+    """
+
+    name = "s_amodal"
+    Config = SAModalConfig
+    config: SAModalConfig
+
+    def __init__(self, config: SAModalConfig) -> None:
+        super().__init__(config)
+        for what, value, known in (
+            ("encoder", config.encoder, ENCODERS),
+            ("prompt", config.prompt, ("none", *KINDS)),
+        ):
+            if value not in known:
+                raise InputError(f"no {what} '{value}'", what, f"there are: {', '.join(known)}")
+        self.sam = make_sam(config.size, config.image_size, config.weights)
+        shape = SIZES[config.size]
+        self.side: int = self.sam.vision_encoder.image_size
+        self.generator = (
+            PromptGenerator(shape.width, shape.depth, shape.patch)
+            if config.encoder == "samadpt"
+            else None
+        )
+        self.adapters = (
+            nn.ModuleList(BlockAdapter(shape.width) for _ in range(shape.depth))
+            if config.encoder == "adapt"
+            else None
+        )
+        self._freeze()
+        self.sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(_detached)
+        self._memory: Memory | None = None
+
+    def _freeze(self) -> None:
+        """Leave alone what is not trained: most of SAM, and always what one point never reaches."""
+        if self.config.freeze:
+            self.sam.vision_encoder.requires_grad_(False)
+            self.sam.prompt_encoder.requires_grad_(False)
+        prompts, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
+        idle = [self.sam.shared_image_embedding, prompts.mask_embed]
+        idle += [e for k, e in enumerate(prompts.point_embed) if k != 1]
+        if self.config.prompt == "none":
+            idle.append(prompts.point_embed[1])
+        # Only the first of SAM's four masks is asked for.
+        idle += decoder.output_hypernetworks_mlps[1:]
+        for part in idle:
+            part.requires_grad_(False)
+
+    def embed(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """(B, C, h, w) embeddings of a batch's images.
+
+        Args:
+            images: (B, 3, H, W) as `Batch.images`.
+            sizes: (height, width) of each without padding.
+        """
+        squares = [
+            resized(image[:, :h, :w], self.side)[0]
+            for image, (h, w) in zip(images, sizes, strict=True)
+        ]
+        return encode(self.sam.vision_encoder, torch.stack(squares), self.generator, self.adapters)
+
+    def ask(
+        self, embedding: torch.Tensor, points: torch.Tensor, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What SAM draws for each prompt.
+
+        Args:
+            embedding: (1, C, h, w) of one image.
+            points: (N, K, 2) float32 x, y in pixels of the image.
+            size: (height, width) of the image in which points are given and masks wanted.
+
+        Returns:
+            (N, H, W) float32 logits at that size, and (N,) float32 expected IoU.
+        """
+        scale = self.side / max(size)
+        inside = [max(1, int(length * scale + 0.5)) for length in size]
+        ratio = points.new_tensor([inside[1] / size[1], inside[0] / size[0]])
+        placed = ((points + 0.5) * ratio - 0.5)[None]
+        # -1 is SAM's label of what is no point.
+        label = -1 if self.config.prompt == "none" else 1
+        labels = torch.full(placed.shape[:3], label, device=points.device)
+        told = self.sam(
+            image_embeddings=embedding,
+            input_points=placed,
+            input_labels=labels,
+            multimask_output=False,
+        )
+        low = told.pred_masks[0].float()  # (N, 1, L, L)
+        v = (torch.arange(size[0], device=low.device) + 0.5) * (inside[0] / size[0])
+        u = (torch.arange(size[1], device=low.device) + 0.5) * (inside[1] / size[1])
+        grid = torch.stack(
+            [u.expand(size[0], -1), v[:, None].expand(-1, size[1])], dim=2
+        )  # of the square's pixels
+        grid = (grid / self.side * 2 - 1).expand(len(low), -1, -1, -1)
+        logits = F.grid_sample(low, grid, align_corners=False, padding_mode="border")[:, 0]
+        return logits, told.iou_scores[0, :, 0].float()
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """20 focal + dice of the masks at the batch's size, and the squared error of the score.
+
+        The focal term is that of the *mean* cross entropy b of a mask, 0.8 (1 - exp(-b))^2 b. The
+        score's error reaches SAM's IoU head alone, so that masks are learnt as published.
+        """
+        assert batch.targets is not None, "losses need targets"
+        embeddings = self.embed(batch.images, batch.sizes)
+        # Chance is torch's, which training seeds at each step.
+        draw = np.random.default_rng(int(torch.randint(2**62, ())))
+        focal, dice, score, count = [], [], [], 0
+        for n, (targets, size) in enumerate(zip(batch.targets, batch.sizes, strict=True)):
+            wanted = self._learnt(targets, size, draw)
+            points = self._points_of(wanted, batch.images[n], size, draw)
+            logits, expected = self.ask(embeddings[n : n + 1], points, size)
+            whole = wanted.amodal[:, : size[0], : size[1]].float()
+            if not len(wanted):  # one prompt was asked for nothing, to keep the graph the same
+                whole = torch.zeros_like(logits)
+            weight = float(len(wanted) > 0)
+            count += len(wanted)
+            entropy = F.binary_cross_entropy_with_logits(logits, whole, reduction="none")
+            entropy = entropy.mean((1, 2))
+            focal.append(weight * _ALPHA * (1 - torch.exp(-entropy)) ** _GAMMA * entropy)
+            drawn = logits.sigmoid()
+            shared, both = (drawn * whole).sum((1, 2)), (drawn + whole).sum((1, 2))
+            dice.append(weight * (1 - (2 * shared + 1) / (both + 1)))
+            score.append(weight * (expected - _iou(logits.detach() > 0, whole > 0)) ** 2)
+        count = max(count, 1)
+        return {
+            "focal": _FOCAL * torch.cat(focal).sum() / count,
+            "dice": torch.cat(dice).sum() / count,
+            "score": torch.cat(score).sum() / count,
+        }
+
+    def _learnt(
+        self, targets: Targets, size: tuple[int, int], draw: np.random.Generator
+    ) -> Targets:
+        """The objects of an image that are learnt from."""
+        there = targets.amodal[:, : size[0], : size[1]].flatten(1).any(1) & ~targets.ignore
+        index = torch.nonzero(there)[:, 0]
+        if len(index) > self.config.objects:
+            chosen = np.sort(draw.permutation(len(index))[: self.config.objects])
+            index = index[torch.as_tensor(chosen, device=index.device)]
+        return targets.select(index)
+
+    def _points_of(
+        self,
+        targets: Targets,
+        image: torch.Tensor,
+        size: tuple[int, int],
+        draw: np.random.Generator,
+    ) -> torch.Tensor:
+        """(N, K, 2) prompts of objects, on amodal masks where nothing is visible; one of none."""
+        if not len(targets):
+            return torch.zeros((1, self.config.num_points, 2), device=image.device)
+        visible = targets.visible[:, : size[0], : size[1]]
+        seen = visible.flatten(1).any(1)[:, None, None]
+        masks = torch.where(seen, visible, targets.amodal[:, : size[0], : size[1]]).cpu().numpy()
+        deviation = torch.tensor(STD, device=image.device).view(3, 1, 1)
+        mean = torch.tensor(MEAN, device=image.device).view(3, 1, 1)
+        colours = (image[:, : size[0], : size[1]] * deviation + mean) * 255
+        picture = colours.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        points = self._prompts([crop_of(m) for m in masks], picture, draw)
+        return torch.from_numpy(points).to(image.device)
+
+    def _prompts(
+        self, masks: Sequence[Crop], image: np.ndarray, draw: np.random.Generator
+    ) -> np.ndarray:
+        """(N, K, 2) float32; zeros, which SAM does not see, without prompts."""
+        config = self.config
+        if config.prompt == "none":
+            return np.zeros((len(masks), config.num_points, 2), np.float32)
+        return prompt_points(
+            config.prompt, masks, image, draw, erode=config.erode, count=config.num_points
+        )
+
+    def draw(
+        self, frames: Sequence[Frame], seen: Sequence[_T], report: Report | None = None
+    ) -> list[_T]:
+        """Whole masks for visible ones, frame by frame and without any memory.
+
+        Args:
+            frames: with images.
+            seen: of each frame; amodal masks do not count.
+            report: receives timings.
+
+        Returns:
+            The same objects on the host with the scores that SAM expects; those without a visible
+            pixel have nothing.
+        """
+        report = report or Report()
+        was_training = self.training
+        self.eval()
+        results = []
+        with torch.inference_mode():
+            for begin in range(0, len(frames), _ENCODED):
+                part = frames[begin : begin + _ENCODED]
+                with report.time(f"{self.name}.encode"):
+                    batch = make_batch(
+                        [Frame(f.stamp, image=f.image) for f in part],
+                        short_side=self.config.short_side or None,
+                        long_side=self.config.long_side or None,
+                        device=self.device,
+                    )
+                    embeddings = self.embed(batch.images, batch.sizes)
+                with report.time(f"{self.name}.masks"):
+                    results += [
+                        self._drawn(embeddings[n : n + 1], frame, one.numpy())
+                        for n, (frame, one) in enumerate(
+                            zip(part, seen[begin : begin + _ENCODED], strict=True)
+                        )
+                    ]
+        self.train(was_training)
+        return results
+
+    def _drawn(self, embedding: torch.Tensor, frame: Frame, seen: _T) -> _T:
+        assert frame.image is not None
+        visible = seen.visible.rle()
+        some = np.flatnonzero(visible.areas() > 0)
+        crops, offsets = visible[some].crops()
+        masks = [(c, (int(x), int(y))) for c, (x, y) in zip(crops, offsets, strict=True)]
+        draw = np.random.default_rng([self.config.seed, frame.stamp])
+        points = torch.from_numpy(self._prompts(masks, frame.image, draw)).to(self.device)
+        scores = np.zeros(len(seen), np.float32)
+        drawn = [RleMasks.empty(seen.size)]
+        for part, place in zip(
+            points.split(_AT_ONCE),
+            np.split(some, range(_AT_ONCE, len(some), _AT_ONCE)),
+            strict=True,
+        ):
+            if len(part):
+                logits, expected = self.ask(embedding, part, seen.size)
+                drawn.append(RleMasks.from_dense((logits > 0).cpu().numpy()))
+                scores[place] = expected.clamp(0, 1).cpu().numpy()
+        places = np.full(len(seen), -1)
+        places[some] = np.arange(len(some))
+        whole = RleMasks.concatenated([*drawn, RleMasks.empty(seen.size, 1)])[places]
+        if self.config.union:
+            whole = whole | visible
+        else:
+            visible = visible & whole
+        return replace(
+            seen,
+            amodal_boxes=whole.boxes(),
+            visible_boxes=visible.boxes(),
+            scores=scores,
+            amodal=whole,
+            visible=visible,
+            occlusion_rates=occlusion_rates(whole, visible),
+            occluders=_nearer(np.asarray(seen.depths)) & hiding(whole, visible),
+        )
+
+    def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
+        """The detector's instances with whole masks, and those that are hidden but remembered.
+
+        Frames are successive ones of a stream; see `tracking.memory` for what is remembered.
+
+        Raises:
+            InputError: the model has no detector.
+        """
+        if not frames:
+            return []
+        report = report or Report()
+        done = self.draw(frames, self.found(frames, report), report)
+        kept = [one[one.scores >= self.config.min_score] for one in done]
+        with report.time(f"{self.name}.carry"):
+            return [self.memory.see(frame, one) for frame, one in zip(frames, kept, strict=True)]
+
+    def complete(
+        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+    ) -> list[Tracks]:
+        """Whole masks and scores of what shows, then what is hidden and carried on, `coasted`."""
+        report = report or Report()
+        given = [replace(one.numpy(), ignore=None) for one in seen]
+        done = self.draw(frames, [one[one.visible.rle().areas() > 0] for one in given], report)
+        memory = Memory(self.points, self.config.seconds)
+        with report.time(f"{self.name}.carry"):
+            return [memory.follow(frame, one) for frame, one in zip(frames, done, strict=True)]
+
+    @cached_property
+    def points(self) -> PointTracker:
+        """Follows points through images.
+
+        Raises:
+            InputError: there is no such CoTracker.
+        """
+        return point_tracker(self.config.points, str(self.device))
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered of the stream."""
+        if self._memory is None:
+            self._memory = Memory(self.points, self.config.seconds)
+        return self._memory
+
+    def reset(self) -> None:
+        """Forget the stream, here and in the detector."""
+        super().reset()
+        if self._memory is not None:
+            self._memory.reset()
+
+
+def _detached(_: nn.Module, values: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Keeps the score's error from the weights that draw masks."""
+    return tuple(v.detach() for v in values)
+
+
+def _iou(drawn: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """(N,) float32 of (N, H, W) bool masks."""
+    shared, either = (drawn & whole).sum((1, 2)), (drawn | whole).sum((1, 2))
+    return shared.float() / either.clamp(min=1)
+
+
+def _nearer(depths: np.ndarray) -> np.ndarray:
+    """(N, N) bool, [i, j] unless both depths are known and j is the farther one."""
+    known = depths > 0
+    return ~((depths[None, :] > depths[:, None]) & known[None, :] & known[:, None])

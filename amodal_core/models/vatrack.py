@@ -1,0 +1,359 @@
+"""The VATrack family: two-stage detectors of videos whose detections come with an embedding.
+
+QDTrack finds visible boxes and masks, AmodalTrack is the same network on amodal ones, VATrack has
+both masks on the amodal box, and its two-box variant a head of its own for visible boxes. All learn
+from a key frame and a reference frame; only the key frame's objects train the detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import clip_boxes_to_image
+
+from amodal_core.errors import InputError
+from amodal_core.models.batch import Batch, Targets
+from amodal_core.models.layers.backbone import CHANNELS
+from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.lidar_objects import LIDAR
+from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
+from amodal_core.models.layers.two_stage import (
+    BoxHeads,
+    Features,
+    PositiveRois,
+    TwoStage,
+    TwoStageConfig,
+    has_extent,
+    mask_head,
+)
+from amodal_core.models.learned import Clip, Found
+from amodal_core.models.mask_rcnn import SIDE, mask_loss
+
+_TRACK, _AUXILIARY = 0.25, 1.0  # weights of the losses
+_LEAST_SCORE = 0.01  # of a visible box; below it the amodal box stands in
+_OUTSIDE = -10.0  # logit
+
+
+@dataclass(frozen=True)
+class QuasiDenseConfig(TwoStageConfig):
+    """Settings of all four models.
+
+    Attributes:
+        track_samples: RoIs of a frame from which likeness is learnt.
+        temperature: 0 to learn likeness by dot products; else by cosines over it, which the dot
+            products of the embeddings found then are.
+    """
+
+    min_score: float = 0.01
+    proposals: int = 1000
+    track_samples: int = 256
+    temperature: float = 0.0
+
+
+class MaskBranch(nn.Module):
+    """Convolutions over RoIs and one logit a class.
+
+    Args:
+        classes: how many.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = mask_head()
+        self.logits = nn.Conv2d(CHANNELS, classes, 1)
+        nn.init.normal_(self.logits.weight, std=0.001)
+        assert self.logits.bias is not None
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, pooled: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(N, 28, 28) logits of each RoI's own class from (N, 256, 14, 14)."""
+        rows = torch.arange(len(labels), device=labels.device)
+        logits: torch.Tensor = self.logits(self.head(pooled))[rows, labels]
+        return logits
+
+
+class QuasiDense(TwoStage):
+    """The trunk with an embedding head; subclasses say which boxes and masks there are.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        InputError: boxes of the LiDAR alone are asked for.
+    """
+
+    Config = QuasiDenseConfig
+    config: QuasiDenseConfig
+    clip = Clip(frames=2, reach=3)
+    box_beta: ClassVar[float] = 1.0
+
+    def __init__(self, config: QuasiDenseConfig) -> None:
+        if config.proposals_from == LIDAR:
+            raise InputError(
+                f"{self.name} learns likeness from proposals of the image",
+                "model configuration",
+                "set proposals_from to image or both",
+            )
+        super().__init__(config)
+        self.embedding_head = EmbeddingHead()
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Detection losses of the key frames, and losses of likeness over the pairs.
+
+        Args:
+            batch: pairs, each key frame before its reference; or single frames, each of which is
+                its own reference.
+        """
+        batch = self.sensed(batch)
+        assert batch.clip <= 2, "losses need pairs of frames"
+        features, batch = self.features(batch), self.crossed(batch)
+        (of_keys, keys), (of_others, others) = (
+            (Features((k, v[which]) for k, v in features.items()), batch.part(which))
+            for which in (slice(0, None, batch.clip), slice(batch.clip - 1, None, batch.clip))
+        )
+        assert keys.targets is not None
+        assert others.targets is not None
+        wanted = [self.wanted(t) for t in keys.targets]
+        proposals, losses = self.propose(of_keys, wanted, keys)
+        losses |= self.second_stage_losses(of_keys, proposals, wanted, keys)
+        key_rois = [
+            sample_rois(p, w, t.boxes[t.ignore], self.config.track_samples).objects
+            for p, w, t in zip(proposals, wanted, keys.targets, strict=True)
+        ]
+        other_rois = [
+            sample_rois(p, self.wanted(t), t.boxes[t.ignore], self.config.track_samples)
+            for p, t in zip(self._proposals(of_others, others), others.targets, strict=True)
+        ]
+        mine = self.embedding_head(of_keys, [r.boxes for r in key_rois], keys)
+        theirs = self.embedding_head(of_others, [r.boxes for r in other_rois], others)
+        pairs = [
+            track_losses(a, b, ours.ids[:, None] == its.ids[None], self.config.temperature)
+            for a, b, ours, its in zip(
+                mine.split([len(r) for r in key_rois]),
+                theirs.split([len(r) for r in other_rois]),
+                key_rois,
+                other_rois,
+                strict=True,
+            )
+        ]
+        track, auxiliary = (torch.stack(parts).mean() for parts in zip(*pairs, strict=True))
+        return losses | {"track": _TRACK * track, "track_auxiliary": _AUXILIARY * auxiliary}
+
+    @torch.no_grad()
+    def _proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
+        """(P, 4) proposals of each image as in inference."""
+        training = self.rpn.training
+        self.rpn.eval()
+        proposals = self.proposals(features, batch)
+        self.rpn.train(training)
+        return proposals
+
+    def detect(self, batch: Batch) -> list[Found]:
+        """Detections with masks, depths and embeddings."""
+        batch = self.sensed(batch)
+        features, batch = self.features(batch), self.crossed(batch)
+        found = self.found_in(features, batch)
+        embeddings = self.embedding_head(features, [f.boxes for f in found], batch)
+        if self.config.temperature:
+            embeddings = F.normalize(embeddings, dim=1) / self.config.temperature**0.5
+        counts = [len(f.boxes) for f in found]
+        return [
+            replace(f, embeddings=e) for f, e in zip(found, embeddings.split(counts), strict=True)
+        ]
+
+
+class _OneMask(QuasiDense):
+    """Boxes and masks of one kind; each mask stands for the other kind, too."""
+
+    def __init__(self, config: QuasiDenseConfig) -> None:
+        super().__init__(config)
+        self.mask_branch = MaskBranch(len(config.classes))
+
+    def masks(
+        self,
+        features: Features,
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        batch: Batch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same logits twice."""
+        pooled = self.roi_features(features, boxes, batch)
+        logits = self.mask_branch(pooled, torch.cat(labels))
+        return logits, logits
+
+
+class QdTrack(_OneMask):
+    """QDTrack: visible boxes and masks. They stand for the amodal ones: nothing is hidden."""
+
+    name = "qdtrack"
+
+    def wanted(self, targets: Targets) -> Targets:
+        """The objects that show, at their visible boxes."""
+        shown = replace(targets, boxes=targets.visible_boxes)
+        return shown.select(~shown.ignore & has_extent(shown.boxes))
+
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross entropy of the visible masks."""
+        logits = self.mask_branch(self.roi_features(features, rois.boxes, batch), rois.labels)
+        return {"visible": mask_loss(logits, rois.visible(SIDE))}
+
+
+class AmodalTrack(_OneMask):
+    """QDTrack on amodal boxes and masks. They stand for the visible ones: nothing is hidden."""
+
+    name = "amodal_track"
+
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross entropy of the amodal masks."""
+        logits = self.mask_branch(self.roi_features(features, rois.boxes, batch), rois.labels)
+        return {"amodal": mask_loss(logits, rois.amodal(SIDE))}
+
+
+class VaTrack(QuasiDense):
+    """Amodal boxes with an amodal and a visible mask each."""
+
+    name = "vatrack"
+
+    def __init__(self, config: QuasiDenseConfig) -> None:
+        super().__init__(config)
+        self.amodal_branch = MaskBranch(len(config.classes))
+        self.visible_branch = MaskBranch(len(config.classes))
+
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross entropy of both masks over the same RoIs."""
+        pooled, labels = self.roi_features(features, rois.boxes, batch), rois.labels
+        return {
+            "amodal": mask_loss(self.amodal_branch(pooled, labels), rois.amodal(SIDE)),
+            "visible": mask_loss(self.visible_branch(pooled, labels), rois.visible(SIDE)),
+        }
+
+    def masks(
+        self,
+        features: Features,
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        batch: Batch,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits in the channel of the predicted class."""
+        pooled, kinds = self.roi_features(features, boxes, batch), torch.cat(labels)
+        return self.amodal_branch(pooled, kinds), self.visible_branch(pooled, kinds)
+
+
+class VaTrackTwoBox(VaTrack):
+    """VATrack with a head of its own for visible boxes, from the same proposals.
+
+    In inference each amodal detection is the one proposal of the visible head, whose best box is
+    where the visible mask is drawn.
+    """
+
+    name = "vatrack_two_box"
+
+    def __init__(self, config: QuasiDenseConfig) -> None:
+        super().__init__(config)
+        self.visible_heads = BoxHeads(config)
+
+    def second_stage_losses(
+        self,
+        features: Features,
+        proposals: list[torch.Tensor],
+        wanted: list[Targets],
+        batch: Batch,
+    ) -> dict[str, torch.Tensor]:
+        """Losses of both box heads, each with a mask head on its own RoIs."""
+        shown = [replace(t, boxes=t.visible_boxes) for t in wanted]
+        shown = [t.select(has_extent(t.boxes)) for t in shown]
+        losses, rois = self.box_losses(self.heads, features, proposals, wanted, batch)
+        own, seen = self.box_losses(self.visible_heads, features, proposals, shown, batch)
+        losses |= {f"visible_{name}": value for name, value in own.items()}
+        pooled = self.roi_features(features, rois.boxes, batch)
+        losses["amodal"] = mask_loss(self.amodal_branch(pooled, rois.labels), rois.amodal(SIDE))
+        pooled = self.roi_features(features, seen.boxes, batch)
+        losses["visible"] = mask_loss(self.visible_branch(pooled, seen.labels), seen.visible(SIDE))
+        return losses
+
+    def found_in(self, features: Features, batch: Batch) -> list[Found]:
+        """What is found in the features of each image.
+
+        Both masks are drawn on one grid in the amodal box, twice as fine as the heads' own, as the
+        visible box may be a small part of it.
+        """
+        boxes, scores, labels = self.find(features, batch)
+        kinds, counts = torch.cat(labels), [len(b) for b in boxes]
+        seen_boxes = self._visible_boxes(features, boxes, batch)
+        whole = self.amodal_branch(self.roi_features(features, boxes, batch), kinds)
+        shown = self.visible_branch(self.roi_features(features, seen_boxes, batch), kinds)
+        every = torch.cat(boxes)
+        fine = 2 * SIDE
+        whole = regrid(whole, every, every, fine)
+        shown = regrid(shown, torch.cat(seen_boxes), every, fine)
+        found = []
+        for n, (amodal, visible) in enumerate(
+            zip(whole.split(counts), shown.split(counts), strict=True)
+        ):
+            visible = torch.minimum(visible, amodal)
+            depth = None if batch.depth is None else batch.depth[n]
+            depths = instance_depths(depth, boxes[n], visible)
+            one = Found(boxes[n], scores[n], labels[n], amodal, visible, depths)
+            found.append(replace(one, visible_boxes=seen_boxes[n]))
+        return found
+
+    def _visible_boxes(
+        self, features: Features, boxes: list[torch.Tensor], batch: Batch
+    ) -> list[torch.Tensor]:
+        """(N, 4) of each image: the best visible box of any class that each amodal box leads to.
+
+        Where the head finds nothing the amodal box stands in.
+        """
+        counts = [len(b) for b in boxes]
+        if not sum(counts):
+            return boxes
+        logits, deltas = self.visible_heads.predict(features, boxes, batch)
+        best, kind = logits.float().softmax(1)[:, 1:].max(1)
+        every = self.visible_heads.box_coder.decode(deltas.float(), boxes)
+        own = every[torch.arange(len(kind), device=kind.device), kind + 1].split(counts)
+        result = []
+        for box, amodal, score, size in zip(
+            own, boxes, best.split(counts), batch.sizes, strict=True
+        ):
+            box = clip_boxes_to_image(box, size)
+            good = (score > _LEAST_SCORE) & has_extent(box)
+            result.append(torch.where(good[:, None], box, amodal))
+        return result
+
+
+def regrid(
+    logits: torch.Tensor, source: torch.Tensor, target: torch.Tensor, side: int
+) -> torch.Tensor:
+    """Logits on grids in some boxes, looked up on grids in other boxes.
+
+    Args:
+        logits: (N, S, S), at the centres of the cells of a grid in each source box.
+        source: (N, 4) xyxy.
+        target: (N, 4) xyxy.
+        side: cells along each side of the new grids.
+
+    Returns:
+        (N, side, side), bilinear; clearly negative outside the source boxes.
+    """
+    if not len(logits):
+        return logits.new_zeros((0, side, side))
+    centres = (torch.arange(side, device=logits.device) + 0.5) / side
+    places = []
+    for k in (0, 1):  # x, y: -1 to 1 across the source box
+        at = target[:, k, None] + centres * (target[:, k + 2] - target[:, k])[:, None]
+        extent = (source[:, k + 2] - source[:, k]).clamp(min=1e-6)
+        places.append(2 * (at - source[:, k, None]) / extent[:, None] - 1)
+    x, y = places[0][:, None, :].expand(-1, side, -1), places[1][:, :, None].expand(-1, -1, side)
+    grid = torch.stack([x, y], -1).to(logits.dtype)
+    found = F.grid_sample(logits[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    return torch.where((x.abs() <= 1) & (y.abs() <= 1), found, _OUTSIDE)

@@ -1,0 +1,128 @@
+"""Whole masks for given tracks: a YouTube-VIS (GenVIS) list of visible masks becomes another.
+
+Each video is kept as soon as it is done, so that a killed run continues with the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal_core.datasets.base import Dataset
+from amodal_core.datasets.truth import make_truth
+from amodal_core.errors import InputError
+from amodal_core.evaluation.formats import read_predictions, write_video_results
+from amodal_core.evaluation.sets import AnnotationSet
+from amodal_core.evaluation.truth import Truth, index_of
+from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models.base import Completer
+from amodal_core.parts import Parts
+
+RESULTS = "amodal_tracks.json"
+_COLUMNS = ("image_ids", "ids", "class_ids", "scores", "boxes", "coasted", "amodal")
+Progress = Callable[[int, int], None]
+
+
+def complete_tracks(
+    model: Completer,
+    data: Dataset,
+    path: str | Path,
+    out: Path,
+    settings: dict[str, Any],
+    progress: Progress,
+) -> tuple[Path, Report]:
+    """Complete a list of tracks and write the result, ready for `amodal eval video`.
+
+    The score of a track is the mean of its scores where it is seen.
+
+    Args:
+        model: completes them; it gets all frames of a video at once.
+        data: videos that the list belongs to.
+        path: the list: visible masks, one entry a track with one RLE or null a frame.
+        out: folder of `amodal_tracks.json`, and of the parts while it runs.
+        settings: what decides the result beside data and list, to refuse another run's parts.
+        progress: is called with (frames done, frames in all).
+
+    Returns:
+        The file written, and what the model reported.
+
+    Raises:
+        InputError: the list does not fit the data, a frame has no image, or parts of another run
+            lie in the folder.
+    """
+    index, report = index_of(data), Report()
+    given = read_predictions(path, index, "visible")
+    parts = Parts(out, {**settings, "data": str(data.path.resolve()), "tracks": str(path)})
+    total, done = sum(len(data.in_video(v)) for v in index.videos.values()), 0
+    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    for number, video in index.videos.items():
+        frames = data.in_video(video)
+        if number not in parts:
+            images = [index.set.images[k].id for k in frames]
+            seen = [_tracks(given, i, data.size(k)) for i, k in zip(images, frames, strict=True)]
+            clip = [_frame(data, k, model.name) for k in frames]
+            found: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+            for image, tracks in zip(images, model.complete(clip, seen, report), strict=True):
+                _add(found, image, tracks)
+            parts.keep(number, found)
+        done += len(frames)
+        progress(done, total)
+        for name, column in parts.read(number).items():
+            rows[name] += column
+    written = out / RESULTS
+    write_video_results(_result(rows, index), written, "amodal", index)
+    parts.remove()
+    return written, report
+
+
+def _frame(data: Dataset, index: int, model: str) -> Frame:
+    frame = data.frame(index)
+    if frame.image is None:
+        raise InputError(f"{model} needs image", data.place(index).name)
+    return frame
+
+
+def _tracks(given: AnnotationSet, image: int, size: tuple[int, int]) -> Tracks:
+    """What the list says of one image; whole masks are not known yet."""
+    places = np.flatnonzero(given.image_ids == image)
+    visible = RleMasks(size, [given.visible[n] or b"" for n in places])
+    tracks = make_truth(visible, visible, given.class_ids[places], given.instance_ids[places])
+    return replace(tracks, scores=given.scores[places].astype(np.float32))
+
+
+def _add(rows: dict[str, list[Any]], image: int, tracks: Tracks) -> None:
+    kept = tracks[tracks.amodal.rle().areas() > 0]
+    rows["image_ids"] += [image] * len(kept)
+    for name in ("ids", "class_ids", "scores", "coasted"):
+        rows[name] += np.asarray(getattr(kept, name)).tolist()
+    rows["boxes"] += np.asarray(kept.amodal_boxes, float).tolist()
+    rows["amodal"] += [c.decode() for c in kept.amodal.rle().counts]
+
+
+def _result(rows: dict[str, list[Any]], index: Truth) -> AnnotationSet:
+    n = len(rows["ids"])
+    ids = np.array(rows["ids"], np.int64)
+    scores, coasted = np.array(rows["scores"], float), np.array(rows["coasted"], bool)
+    for number in np.unique(ids):
+        mine = ids == number
+        scores[mine] = scores[mine & ~coasted].mean()
+    found = AnnotationSet(
+        images=index.set.images,
+        classes=index.set.classes,
+        image_ids=np.array(rows["image_ids"]),
+        class_ids=np.array(rows["class_ids"]),
+        instance_ids=ids,
+        scores=scores,
+        amodal=[c.encode() for c in rows["amodal"]],
+        visible=[None] * n,
+        boxes=np.array(rows["boxes"]),
+        occlusion_rates=np.full(n, np.nan),
+        crowd=np.zeros(n, bool),
+        depths=np.zeros(n),
+    )
+    return found.select(np.argsort(ids, kind="stable"))  # tracks in the order of the list

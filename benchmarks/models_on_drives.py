@@ -1,0 +1,239 @@
+"""All models on the same held-out drives: masks, identities, hidden parts, size and cost.
+
+    amodal synth build/held_out --frames 240 --length 40 --seed 900001 --size 621x188
+    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/models_on_drives.py build/held_out \
+        --out build/results geometric flagship flagship_rgb=flagship:runs/rgb/best.safetensors
+
+A model is NAME, or LABEL=NAME:CHECKPOINT; `:no-lidar` at its end hides the scans from it. Tables go
+to OUT/results.md, numbers to OUT/LABEL/metrics.json; a model that is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amodal_core import inference
+from amodal_core.datasets.base import Dataset, Finding, Place
+from amodal_core.datasets.registry import open_dataset
+from amodal_core.evaluation import image_level
+from amodal_core.evaluation.formats import read_predictions
+from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
+from amodal_core.evaluation.run import evaluate
+from amodal_core.evaluation.sets import AnnotationSet, aligned
+from amodal_core.evaluation.truth import Truth, read_truth
+from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.models import registry
+from amodal_core.tracking import Tracker
+
+# Kinds that every model can tell apart, the one without weights included.
+KINDS = {"van": "car", "bus": "truck", "tram": "truck"}
+# What no single image shows, and what is too small to have a shape, is not counted.
+LEAST_VISIBLE, SMALLEST = 12, 30
+_TIMED = 20
+
+# Column of the table -> kind and column of the protocol "default".
+IMAGE = {
+    "amodal AP": ("amodal", "AP"),
+    "AP50": ("amodal", "AP50"),
+    "visible AP": ("visible", "AP"),
+    "partial": ("amodal", "AP partial"),
+    "medium": ("amodal", "AP medium"),
+    "heavy": ("amodal", "AP heavy"),
+}
+VIDEO_SCORES = ("vAP", "vAP50", "vAP50 partial", "vAP50 medium", "vAP50 heavy")
+# Column of the table -> table and value of a video evaluation.
+VIDEO = {
+    "HOTA": ("tracking amodal", "HOTA"),
+    "AssA": ("tracking amodal", "AssA"),
+    "IDF1": ("tracking amodal", "IDF1"),
+    "id kept": ("identity", "kept"),
+    "carried": ("identity", "carried on the true place"),
+    "mIoU_full": ("mIoU skip-empty", "mIoU_full"),
+    "mIoU_occ": ("mIoU skip-empty", "mIoU_occ"),
+}
+
+
+class WithoutLidar(Dataset):
+    """A data set whose frames have no scans."""
+
+    def __init__(self, inner: Dataset) -> None:
+        self._inner = inner
+        self.name, self.path, self.classes = inner.name, inner.path, inner.classes
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def place(self, index: int) -> Place:
+        return self._inner.place(index)
+
+    def frame(self, index: int) -> Frame:
+        return replace(self._inner.frame(index), points=None, depth=None)
+
+    def truth(self, index: int) -> Tracks | None:
+        return self._inner.truth(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._inner.size(index)
+
+    def check(self) -> Iterator[Finding | None]:
+        yield from self._inner.check()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the tables."""
+
+    label: str
+    model: str
+    checkpoint: str
+    lidar: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Entry:
+        label, equals, rest = text.partition("=")
+        rest = rest if equals else text
+        lidar = not rest.endswith(":no-lidar")
+        model, _, checkpoint = rest.removesuffix(":no-lidar").partition(":")
+        return cls(label if equals else model, model, checkpoint, lidar)
+
+    def made(self) -> Any:
+        options = {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        return registry.create(self.model, "cpu", **options)
+
+
+def merged(part: AnnotationSet) -> AnnotationSet:
+    """The set with the classes of `KINDS`."""
+    names = [KINDS.get(name, name) for name in part.classes]
+    classes = tuple(dict.fromkeys(names))
+    table = np.array([classes.index(name) for name in names], np.int64)
+    return replace(part, classes=classes, class_ids=table[part.class_ids])
+
+
+def counted(truth: AnnotationSet) -> AnnotationSet:
+    """The truth with what does not count marked as such."""
+    small = truth.areas("amodal") < SMALLEST
+    return replace(truth, crowd=truth.crowd | small | (truth.areas("visible") < LEAST_VISIBLE))
+
+
+def judged(entry: Entry, data: Dataset, truth: Truth, out: Path) -> dict[str, Any]:
+    """Everything about a model; from the file of an earlier run where there is one."""
+    file = out / entry.label / "metrics.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    model = entry.made()
+    data = data if entry.lidar else WithoutLidar(data)
+    weights = sum(p.numel() for p in model.parameters()) if hasattr(model, "parameters") else 0
+    found: dict[str, Any] = {"parameters": weights, "ms": processor_time(model, data)}
+    for level, tracker in (("image", None), ("video", Tracker())):
+        folder = out / entry.label / level
+        if not (folder / "amodal.json").exists():
+            classes = inference.classes_in(model, data, _chosen(model.classes, data.classes))
+            settings = {"model": entry.model, "checkpoint": entry.checkpoint, "lidar": entry.lidar}
+            work = inference.Run(model, data, folder, classes, settings, batch=1, tracker=tracker)
+            inference.run(work, 0, lambda *_: None)
+        told = merged(read_predictions(folder, truth))
+        if level == "image":
+            found |= of_images(counted(merged(truth.set)), told)
+        else:
+            found |= of_videos(merged(truth.set), told)
+    file.write_text(json.dumps(found, indent=1))
+    return found  # NaN where there is nothing to count
+
+
+def _chosen(model: tuple[str, ...], data: tuple[str, ...]) -> dict[str, str]:
+    """Where the data lacks a class of the model, the one of the same kind."""
+    return {
+        name: next(d for d in data if KINDS.get(d, d) == KINDS[name])
+        for name in model
+        if name not in data and name in KINDS
+    }
+
+
+def processor_time(model: Any, data: Dataset) -> float:
+    """Milliseconds of one core a frame, from image and scan to masks as RLE; the median."""
+    frames = [data.frame(k) for k in range(min(_TIMED, len(data)))]
+    took = []
+    for frame in [frames[0], *frames]:
+        begin = time.process_time()
+        inference.tracks_of(model, [frame], Report())
+        took.append((time.process_time() - begin) * 1e3)
+    model.reset()
+    return float(np.median(took[1:]))
+
+
+def of_images(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
+    """Every frame by itself, hidden and tiny objects not counted."""
+    protocol = IMAGE_PROTOCOLS["default"]
+    ready = aligned(truth, told)
+    scores = {k: image_level.evaluate(truth, ready, k, protocol) for k in ("amodal", "visible")}
+    values = {name: scores[kind].values[column] for name, (kind, column) in IMAGE.items()}
+    anything = aligned(truth, told, class_agnostic=True)
+    alone = image_level.evaluate(
+        truth, anything, "amodal", replace(protocol, class_agnostic=True)
+    ).values
+    return values | {"AP any class": alone["AP"], "AP50 any class": alone["AP50"]}
+
+
+def of_videos(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
+    """Tracks, all objects counted, hidden ones included."""
+    result = evaluate(truth, told, VIDEO_PROTOCOLS["default"], "video", ("visible", "amodal"))
+    scores = result.scores["amodal"].values
+    values = {name: scores[name] for name in VIDEO_SCORES}
+    for name, (table, value) in VIDEO.items():
+        values[name] = result.tables[table].values[value] if table in result.tables else math.nan
+    kept = result.tables["identity"].values if "identity" in result.tables else {}
+    return values | {k: v for k, v in kept.items() if k.startswith("kept, ")}
+
+
+def table(rows: dict[str, dict[str, float]], columns: list[str]) -> str:
+    """Markdown; shares in percent."""
+    lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for label, values in rows.items():
+        cells = [_cell(name, values.get(name, math.nan)) for name in columns]
+        lines.append("| " + " | ".join([f"`{label}`", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(name: str, value: float) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    if name == "parameters":
+        return f"{value / 1e6:.1f} M" if value else "none"
+    return f"{value:.0f}" if name == "ms" else f"{100 * value:.1f}"
+
+
+def main() -> None:
+    """Run what is not there yet and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, help="a folder of bags with truth")
+    parser.add_argument("models", nargs="+", help="NAME or LABEL=NAME:CHECKPOINT[:no-lidar]")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data, truth = open_dataset(options.data), read_truth(options.data)
+    rows = {}
+    for entry in map(Entry.parse, options.models):
+        print(f"{entry.label} ...", flush=True)
+        rows[entry.label] = judged(entry, data, truth, options.out)
+    image = ["parameters", "ms", *IMAGE, "AP any class", "AP50 any class"]
+    lengths = dict.fromkeys(k for row in rows.values() for k in row if k.startswith("kept, "))
+    parts = ["Images", table(rows, image), "Tracks", table(rows, [*VIDEO_SCORES, *VIDEO])]
+    if lengths:
+        parts += ["Identity through full occlusion, by its length", table(rows, [*lengths])]
+    text = "\n\n".join(parts)
+    (options.out / "results.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

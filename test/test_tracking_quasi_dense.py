@@ -1,0 +1,411 @@
+"""Identities by looks: as published where asked, without its weakness, and through occlusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tracking_tracker import random_instances
+from tracking_scenes import SIZE, STEP, Thing, id_at, view
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.tracking import QuasiDenseConfig, QuasiDenseTracker, Tracker, make_tracker
+from amodal_core.tracking.quasi_dense import PRESETS
+
+Scene = Callable[[int], Sequence[Thing]]
+EAST, WEST, BIG, ALIKE = (6.0, 0, 0, 0), (0, 6.0, 0, 0), (0, 0, 6.0, 0), (5.5, 2.0, 0, 0)
+
+
+def play(
+    scene: Scene,
+    frames: range | int,
+    tracker: QuasiDenseTracker | None = None,
+    with_depth: bool = True,
+) -> list[Tracks]:
+    """Step a tracker through a scene at 10 Hz."""
+    tracker = tracker or QuasiDenseTracker()
+    out = []
+    for k in range(frames) if isinstance(frames, int) else frames:
+        _, instances, frame = view(scene(k), k * STEP)
+        out.append(tracker.step(instances, k * STEP, frame if with_depth else None))
+    return out
+
+
+def car(x: float, depth: float = 20.0, name: str = "car", **more: object) -> Thing:
+    more = {"looks": EAST} | more
+    return Thing(name, x, 50, 40, 30, depth, **more)  # type: ignore[arg-type]
+
+
+def lorry(x: float, w: float = 150) -> Thing:
+    return Thing("lorry", x, 20, w, 90, 10.0, 1, looks=BIG)
+
+
+class Published:
+    """The published tracker, one object at a time, in plain loops."""
+
+    def __init__(self, config: QuasiDenseConfig) -> None:
+        self.c, self.tracks, self.backdrops, self.count, self.frame = config, {}, [], 0, -1
+
+    @staticmethod
+    def iou(a, b):
+        w = min(a[2], b[2]) - max(a[0], b[0])
+        h = min(a[3], b[3]) - max(a[1], b[1])
+        if w <= 0 or h <= 0:
+            return 0.0
+        areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+        return w * h / (areas - w * h)
+
+    def scores(self, embeds, memory):
+        dots = np.array([[float(np.dot(e, m[0])) for m in memory] for e in embeds])
+        if self.c.match_metric == "cosine":
+            return np.array(
+                [
+                    [np.dot(e, m[0]) / np.linalg.norm(e) / np.linalg.norm(m[0]) for m in memory]
+                    for e in embeds
+                ]
+            )
+        rows = np.exp(dots - dots.max(1, keepdims=True))
+        rows /= rows.sum(1, keepdims=True)
+        if self.c.match_metric == "softmax":
+            return rows
+        columns = np.exp(dots - dots.max(0, keepdims=True))
+        columns /= columns.sum(0, keepdims=True)
+        return (rows + columns) / 2
+
+    def step(self, boxes, scores, labels, embeds):
+        """Id of each detection, -1 where it has none."""
+        c, result = self.c, [-1] * len(boxes)
+        self.frame += 1
+        kept = []
+        order = sorted(range(len(boxes)), key=lambda i: -scores[i])
+        for place, i in enumerate(order):
+            limit = c.nms_backdrop_iou_thr if scores[i] < c.obj_score_thr else c.nms_class_iou_thr
+            if all(self.iou(boxes[i], boxes[j]) <= limit for j in order[:place]):
+                kept.append(i)
+        memory = [(t["embed"], t["label"], n) for n, t in self.tracks.items()]
+        memory += [(e, label, -1) for one in self.backdrops for e, label in one]
+        ids = dict.fromkeys(kept, -1)
+        if kept and self.tracks:
+            fits = self.scores([embeds[i] for i in kept], memory)
+            if c.with_cats:
+                fits = fits * np.array([[labels[i] == m[1] for m in memory] for i in kept])
+            for row, i in enumerate(kept):
+                best = int(fits[row].argmax())
+                if fits[row, best] > c.match_score_thr and memory[best][2] > -1:
+                    if scores[i] > c.obj_score_thr:
+                        ids[i] = memory[best][2]
+                        fits[:row, best] = fits[row + 1 :, best] = 0
+                    elif fits[row, best] > c.nms_conf_thr:
+                        ids[i] = -2
+        for i in kept:
+            if ids[i] == -1 and scores[i] > c.init_score_thr:
+                ids[i] = self.count
+                self.count += 1
+        for i in kept:
+            if ids[i] > -1:
+                old = self.tracks.get(ids[i])
+                new = embeds[i]
+                if old:
+                    new = (1 - c.memo_momentum) * old["embed"] + c.memo_momentum * new
+                self.tracks[ids[i]] = {"embed": new, "label": labels[i], "last": self.frame}
+                result[i] = ids[i]
+        fresh = []
+        for place, i in enumerate(kept):
+            near = (self.iou(boxes[i], boxes[j]) for j in kept[:place])
+            if ids[i] == -1 and all(n <= c.nms_backdrop_iou_thr for n in near):
+                fresh.append((embeds[i], labels[i]))
+        self.backdrops = [fresh, *self.backdrops][: c.memo_backdrop_frames]
+        self.tracks = {
+            n: t for n, t in self.tracks.items() if self.frame - t["last"] < c.memo_tracklet_frames
+        }
+        return result
+
+
+@pytest.mark.parametrize("metric", ["bisoftmax", "softmax", "cosine"])
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backdrops", [1, 3])
+def test_without_what_is_ours_it_is_the_published_tracker(preset, metric, backdrops):
+    config = PRESETS[preset].published()
+    config = replace(config, match_metric=metric, memo_backdrop_frames=backdrops)
+    reappeared = duplicates = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        prototypes = rng.normal(size=(7, 6)) * 1.5
+        ours, theirs, last = QuasiDenseTracker(config), Published(config), {}
+        for k in range(50):
+            who = rng.permutation(7)[: rng.integers(0, 7)]
+            who = np.concatenate([who, who[:2]])  # and second looks at two of them
+            n = len(who)
+            looks = (prototypes[who] + rng.normal(size=(n, 6)) * 0.4).astype(np.float32)
+            corner = np.stack([who % 4 * 90.0, who // 4 * 55.0], 1) + rng.uniform(0, 25, (n, 2))
+            boxes = np.concatenate([corner, corner + rng.uniform(20, 40, (n, 2))], 1)
+            boxes = boxes.astype(np.float32)
+            masks = RleMasks.from_boxes(boxes, SIZE)
+            instances = replace(
+                Instances.empty(SIZE), amodal_boxes=boxes, visible_boxes=boxes,
+                scores=rng.random(n).astype(np.float32) ** 0.5, class_ids=who % 2,
+                amodal=masks, visible=masks, occlusion_rates=np.zeros(n, np.float32),
+                depths=np.zeros(n, np.float32), occluders=np.zeros((n, n), bool), embeddings=looks,
+            )  # fmt: skip
+            expected = theirs.step(
+                boxes.astype(float), instances.scores, who % 2, looks.astype(float)
+            )
+            tracks = ours.step(instances, k * STEP)
+            found = {tuple(b): i for b, i in zip(tracks.amodal_boxes, tracks.ids, strict=True)}
+            assert [found.get(tuple(b), -1) for b in boxes] == expected, k
+            duplicates += sum(i == -1 for i in expected)
+            for i in expected:
+                reappeared += i >= 0 and k - last.get(i, k) > 1
+                last[i] = k
+    assert duplicates > 3
+    assert reappeared > 20
+
+
+def test_one_against_one_with_another_object_is_no_match():
+    def other(k):
+        return [car(100 + k)] if k < 10 else [car(102 + k, name="other", looks=WEST)]
+
+    def far(k):
+        return [car(20)] if k < 10 else [car(320, name="look-alike")]
+
+    def deep(k):
+        return [car(100)] if k < 10 else [car(100, 55.0, name="behind")]
+
+    for scene in (other, far, deep):
+        ours = play(scene, 12)
+        assert id_at(ours[9], scene(9)[0]) == 0
+        assert id_at(ours[11], scene(11)[0]) > 0
+        # The published one takes anything for the one that it remembers.
+        theirs = play(scene, 12, QuasiDenseTracker(PRESETS["driving"].published()))
+        assert id_at(theirs[11], scene(11)[0]) == 0
+
+
+def test_an_object_of_another_class_that_looks_alike_takes_nothing_away():
+    def ids(config):
+        tracker, out = QuasiDenseTracker(config), []
+        for k in range(3):
+            rider = Thing("rider", 100 + k, 10, 40, 30, 20.0, 2, looks=EAST)
+            _, instances, _ = view([rider, car(100 + k)])
+            out.append(tracker.step(instances, k * STEP).ids.tolist())
+        return out
+
+    published = PRESETS["driving"].published()
+    assert ids(replace(published, cats_first=True)) == [[0, 1]] * 3
+    # Normalised together each gets half of what speaks for the two, which is not enough.
+    assert ids(published) == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("looks", [(EAST, WEST), (EAST, ALIKE), (EAST, EAST)])
+def test_crossing_look_alikes_keep_their_ids(looks):
+    def scene(k: int) -> list[Thing]:
+        return [
+            car(20 + 6 * k, 20.0, "east", looks=looks[0]),
+            car(320 - 6 * k, 24.0, "west", looks=looks[1]),
+        ]
+
+    tracks = play(scene, 50)
+    for k in (0, 10, 18, 33, 49):
+        assert [id_at(tracks[k], t) for t in scene(k)] == [0, 1], k
+    assert {i for t in tracks for i in t.ids.tolist()} == {0, 1}
+
+
+@pytest.mark.parametrize("with_depth", [True, False])
+@pytest.mark.parametrize(("speed", "width", "hidden"), [(11.0, 150, 10), (5.6, 196, 30)])
+def test_a_hidden_object_keeps_its_id_and_its_mask_moves_on(speed, width, hidden, with_depth):
+    start = 310 - 20 - width  # the lorry ends where the car comes out
+
+    def scene(k: int) -> list[Thing]:
+        return [lorry(start, width), car(20 + speed * k)]
+
+    frames = int((310 - 20) / speed)
+    tracks = play(scene, frames, with_depth=with_depth)
+    unseen = [k for k in range(frames) if len(view(scene(k))[0]) == 1]
+    assert len(unseen) >= hidden
+    for k, found in enumerate(tracks):
+        assert found.ids.tolist() == [0, 1], k
+        assert found.coasted.tolist() == [False, k in unseen]
+        truth = RleMasks.from_boxes(np.array([scene(k)[1].box]), SIZE)
+        assert found.amodal.rle().iou(truth)[1] > 0.55
+        if k in unseen:
+            assert found.visible.rle().areas()[1] == 0
+            assert found.occluders.tolist() == [[False, False], [True, False]]
+            np.testing.assert_allclose(found.embeddings[1], EAST, atol=1e-3)
+
+
+def test_lidar_decides_whether_a_hidden_place_is_really_hidden():
+    # The car goes out of sight; the place where it should be is empty, and the LiDAR shows it.
+    def gone(k: int) -> list[Thing]:
+        return [car(100)] if k < 10 else []
+
+    assert [len(t) for t in play(gone, 20)] == [1] * 11 + [0] * 9
+    assert [len(t) for t in play(gone, 20, with_depth=False)] == [1] * 15 + [0] * 5
+
+    def walled(k: int) -> list[Thing]:
+        wall = Thing("wall", 150, 10, 120, 100, 8.0, looks=BIG, seen=False)
+        return [wall, car(20 + 8 * k)]
+
+    tracks = play(walled, 34)
+    assert all(t.ids.tolist() == [0] for t in tracks)
+    assert sum(t.coasted.any() for t in tracks) > 8
+
+
+def test_an_object_that_comes_back_in_time_keeps_its_id_and_a_late_one_gets_a_new_one():
+    def scene(absent):
+        return lambda k: [lorry(250)] + ([] if 10 <= k < 10 + absent else [car(100)])
+
+    for absent, expected in ((6, 1), (9, 1), (10, 2), (14, 2)):
+        tracks = play(scene(absent), 12 + absent)
+        assert id_at(tracks[-1], car(100)) == expected, absent
+        # Meanwhile it is not there: it is no guess, as the LiDAR sees through its place.
+        assert tracks[9 + absent].ids.tolist() == [0]
+
+
+def test_faint_detections_begin_nothing_and_their_likes_are_held_back_by_them():
+    faint = play(lambda k: [lorry(250), car(100, score=0.5)], 10)
+    assert all(t.ids.tolist() == [0] for t in faint)
+    fading = play(lambda k: [car(100, score=0.9 if k < 5 else 0.35)], 30)
+    assert [t.ids.tolist() for t in fading] == [[0]] * 30
+    assert not any(t.coasted.any() for t in fading)
+
+
+def test_second_copies_are_dropped_whatever_their_class():
+    tracker = QuasiDenseTracker()
+    things = [car(50), car(52, 20.3, score=0.8, kind=2)]
+    for k in range(4):
+        _, instances, frame = view(things, k * STEP, most_hidden=1.0)
+        assert tracker.step(instances, k * STEP, frame).ids.tolist() == [0]
+
+
+def test_the_sailvos_thresholds_make_a_track_of_everything():
+    tracks = play(lambda k: [car(100, score=0.02)], 3, make_tracker("quasi_dense_sailvos"))
+    assert [t.ids.tolist() for t in tracks] == [[0]] * 3
+
+
+def test_empty_frames_are_steps_too():
+    tracks = play(lambda k: [car(50 + k)] if 5 <= k < 12 else [], 30, with_depth=False)
+    assert [len(t) for t in tracks] == [0] * 5 + [1] * 12 + [0] * 13
+    assert [len(t) for t in play(lambda k: [], 3)] == [0, 0, 0]
+
+
+def test_time_that_jumps_back_ends_all_tracks_and_no_id_comes_twice():
+    tracker, report = QuasiDenseTracker(), Report()
+    play(lambda k: [car(50 + k), lorry(200)], 10, tracker)
+    _, instances, frame = view([car(50), lorry(200)])
+    assert tracker.step(instances, 0, frame, report).ids.tolist() == [2, 3]
+    assert "time jumped back by 0.900 s" in report.warnings[0]
+
+
+def test_a_gap_is_bridged_with_its_true_length_and_a_longer_one_than_any_occlusion_is_not():
+    for gap, expected in ((8, 0), (25, 0), (60, 1)):
+        tracker = QuasiDenseTracker()
+        play(lambda k: [car(20 + 2 * k)], 15, tracker, with_depth=False)
+        (after,) = play(lambda k: [car(20 + 2 * k)], range(15 + gap, 16 + gap), tracker)
+        assert after.ids.tolist() == [expected]
+
+
+def test_another_image_size_begins_anew():
+    tracker, report = QuasiDenseTracker(), Report()
+    play(lambda k: [car(50)], 3, tracker)
+    assert len(tracker.step(Instances.empty((60, 80)), 3 * STEP, None, report)) == 0
+    assert "image size changed" in report.warnings[0]
+    assert play(lambda k: [car(50)], range(4, 5), tracker)[0].ids.tolist() == [1]
+
+
+def test_a_loop_after_reset_gives_the_same_tracks_again():
+    def scene(k: int) -> list[Thing]:
+        return [lorry(140), car(20 + 6 * k), car(330 - 2 * k, 30.0, "other", looks=WEST)]
+
+    tracker = QuasiDenseTracker()
+    first = play(scene, 40, tracker)
+    tracker.reset()
+    second = play(scene, 40, tracker)
+    for a, b in zip(first, second, strict=True):
+        assert a.ids.tolist() == b.ids.tolist()
+        assert a.ages.tolist() == b.ages.tolist()
+        assert a.amodal.rle().counts == b.amodal.rle().counts
+
+
+def crowd(rng: np.random.Generator, n: int) -> Instances:
+    """Detections that never come again: the worst for a memory."""
+    boxes = rng.uniform(0, 60, (n, 4)).astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2] + 5
+    masks = RleMasks.from_boxes(boxes, SIZE)
+    return replace(
+        Instances.empty(SIZE), amodal_boxes=boxes, visible_boxes=boxes,
+        scores=rng.random(n).astype(np.float32), class_ids=rng.integers(0, 3, n), amodal=masks,
+        visible=masks, occlusion_rates=np.zeros(n, np.float32), depths=np.zeros(n, np.float32),
+        occluders=np.zeros((n, n), bool), embeddings=rng.normal(size=(n, 8)).astype(np.float32),
+    )  # fmt: skip
+
+
+def longest_memory(steps: int) -> int:
+    rng, tracker = np.random.default_rng(0), QuasiDenseTracker()
+    longest = 0
+    for k in range(steps):
+        tracker.step(crowd(rng, 3), k * STEP)
+        longest = max(longest, len(tracker._book) + len(tracker._backdrops))
+    return longest
+
+
+# Three a frame, remembered for ten frames, or carried on for half a second or behind others.
+_MOST = 3 * 10 + 3 * 30
+
+
+def test_memory_stays_flat():
+    assert longest_memory(600) <= _MOST
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_ten_thousand_steps():
+    assert longest_memory(10_000) <= _MOST
+
+
+def test_detections_without_embeddings_are_refused_and_broken_ones_are_left_out():
+    _, instances, frame = view([car(50, looks=None), lorry(200)])
+    with pytest.raises(InputError, match="without embeddings"):
+        QuasiDenseTracker().step(instances, 0, frame)
+    _, instances, frame = view([car(50), lorry(200)])
+    instances.embeddings[0, 1] = np.nan
+    tracks = QuasiDenseTracker().step(instances, 0, frame)
+    assert tracks.class_ids.tolist() == [1]
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_whatever_comes_in_what_goes_out_is_whole_and_repeatable(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = [random_instances(rng, int(rng.integers(0, 7))) for _ in range(12)]
+    for one in inputs:
+        one.embeddings = rng.normal(size=(len(one), rng.choice([4, 4, 6]))).astype(np.float32)
+        one.scores[:1] = np.nan if rng.random() < 0.1 else 0.9
+    steps = rng.choice([0, STEP, STEP, 5 * STEP, 50 * STEP], 12).cumsum().tolist()
+    depth = rng.choice([0, 4, 12, 60], (90, 120)).astype(np.float32)
+    config = PRESETS[str(rng.choice(list(PRESETS)))]
+    one, two = QuasiDenseTracker(config), QuasiDenseTracker(config)
+    for instances, stamp in zip(inputs, steps, strict=True):
+        frame = Frame(stamp, depth=depth)
+        tracks, again = one.step(instances, stamp, frame), two.step(instances, stamp, frame)
+        n = len(tracks)
+        assert len(set(tracks.ids.tolist())) == n
+        assert (np.diff(tracks.ids) > 0).all()
+        assert tracks.ids.tolist() == again.ids.tolist()
+        assert tracks.occluders.shape == (n, n)
+        assert np.isfinite(tracks.amodal_boxes).all()
+        assert np.isfinite(tracks.scores).all()
+
+
+def test_trackers_are_found_by_name_and_wrong_settings_are_refused():
+    assert isinstance(make_tracker("motion", coast_seconds=1.0), Tracker)
+    quick = make_tracker("quasi_dense", coast_seconds=1.0)
+    assert (quick.config.coast_seconds, quick.config.init_score_thr) == (1.0, 0.7)
+    with pytest.raises(InputError, match="no tracker 'looks'"):
+        make_tracker("looks")
+    for wrong in ({"memo_momentum": 2.0}, {"memo_tracklet_frames": 0}, {"match_metric": "l2"}):
+        with pytest.raises(ValueError, match=r"memo|match_metric"):
+            QuasiDenseConfig(**wrong)
