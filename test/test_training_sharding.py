@@ -95,7 +95,11 @@ def process(rank, world, runs, answers):
 
         os.environ["MASTER_PORT"] = port
         engine.Trainer._step = step
-        train(config)
+        try:
+            train(config)
+        except Exception as error:
+            answers.put((rank, f"{config.out}: {error!r}"))
+            raise
     answers.put((rank, told))
 
 
@@ -108,11 +112,12 @@ def in_two(*runs):
     for one in started:
         one.start()
     try:
-        told = dict(answers.get(timeout=600) for _ in started)
+        told = dict(answers.get(timeout=1500) for _ in started)
     finally:
         for one in started:
             one.join(10)
             one.kill()
+    assert all(isinstance(t, list) for t in told.values()), told
     return [told[r] for r in range(2)]
 
 
@@ -150,9 +155,9 @@ def test_shares_give_the_same_run_stopped_or_not_as_whole_models_in_every_proces
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_every_model_trains_in_shares_as_whole(data, tmp_path):
+def test_every_model_has_the_same_gradients_in_shares(data, tmp_path):
     runs = [
-        (run_config(tmp_path / f"{name}_{sharding}", data, model=name, settings=settings, steps=2,
+        (run_config(tmp_path / f"{name}_{sharding}", data, model=name, settings=settings, steps=1,
                     optimiser={"name": "sgd", "rate": 0.001}, sharding=sharding), None)
         for name, settings in SETTINGS.items()
         for sharding in ("none", "fsdp")
@@ -160,8 +165,13 @@ def test_every_model_trains_in_shares_as_whole(data, tmp_path):
     in_two(*runs)
     for name in SETTINGS:
         whole, shares = (last(tmp_path / f"{name}_{s}") for s in ("none", "fsdp"))
-        for key, value in whole["model"].items():
-            torch.testing.assert_close(value, shares["model"][key], rtol=1e-3, atol=1e-5)
+        # The momentum of a first step is its gradient.
+        for part in ("model", "optimizer"):
+            ours, theirs = tensors(whole[part]), tensors(shares[part])
+            assert ours.keys() == theirs.keys()
+            for key, value in ours.items():
+                off = (value - theirs[key]).float().norm() / value.float().norm().clamp(min=1e-3)
+                assert off < 0.01, (name, part, key)
 
 
 def test_one_process_has_nobody_to_share_with(data, tmp_path):

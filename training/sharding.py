@@ -29,6 +29,8 @@ def shard(model: nn.Module, place: Place) -> None:
         place: this process.
     """
     assert isinstance(model, LearnedModel)
+    for weight in model.parameters():
+        weight.data = weight.data.contiguous()  # shares are cut along the first axis
     mesh = init_device_mesh(place.device.type, (place.world,))
     for block in model.blocks():
         fully_shard(block, mesh=mesh)

@@ -107,8 +107,8 @@ class AisFormer(TwoStage):
         self.head = AisFormerHead(config)
 
     def blocks(self) -> list[nn.Module]:
-        """The trunk's, and the transformer."""
-        return [*super().blocks(), self.head]
+        """The trunk's, and the transformer's layers."""
+        return [*super().blocks(), self.head.upsample, self.head.encoder, self.head.decoder]
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch
