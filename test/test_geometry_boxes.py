@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from time import process_time
+
 import numpy as np
 import pytest
 from geometry_scenes import camera, standing
@@ -40,6 +42,17 @@ def test_points_between_centre_and_corners_are_inside_and_beyond_are_outside(box
     assert points_in_boxes(centre + 0.99 * (c - centre), box).all()
     assert not points_in_boxes(centre + 1.01 * (c - centre), box).any()
     assert points_in_boxes(centre + 1.01 * (c - centre), box, margin=0.2).all()
+
+
+def test_all_points_of_a_scan_are_tested_against_all_boxes_at_once(rng):
+    scan, many = rng.uniform(-40, 40, (120_000, 3)), np.tile([5.0, 2, 0, 4, 2, 1.5, 0.3], (20, 1))
+    many[:, :2] += rng.uniform(-30, 30, (20, 2))
+    begin = process_time()
+    inside = points_in_boxes(scan, many)
+    assert process_time() - begin < 2  # a loop over the points takes minutes
+    assert inside.shape == (20, 120_000)
+    expected = 120_000 * 4 * 2 * 1.5 / 80**3
+    assert inside.sum(1).mean() == pytest.approx(expected, rel=0.2)
 
 
 def test_a_box_ahead_covers_what_a_ruler_says():

@@ -159,6 +159,14 @@ def test_silhouettes_are_the_projected_boxes_and_the_nearer_hides_the_farther():
     assert seen.depths.tolist() == [20, 10]
 
 
+def test_silhouettes_shrink_with_the_image():
+    box = torch.tensor([[10.0, 1, 0, 4, 2, 2, 0.3]])
+    whole = silhouettes(box, CALIBRATION, torch.ones(2), (120, 320), 28)
+    half = silhouettes(box, CALIBRATION, torch.tensor([0.5, 0.25]), (60, 80), 28)
+    wanted = whole.boxes * torch.tensor([0.25, 0.5, 0.25, 0.5])
+    torch.testing.assert_close(half.boxes, wanted, atol=1e-3, rtol=0)
+
+
 def test_two_guesses_at_one_object_do_not_hide_each_other():
     boxes = torch.tensor([[10.0, 0, 0, 4, 2, 2, 0], [9.7, 0.1, 0, 4, 2, 2, 0.1]])
     seen = silhouettes(boxes, CALIBRATION, torch.ones(2), (120, 320), 28)

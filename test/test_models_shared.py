@@ -45,6 +45,16 @@ def test_images_of_different_sizes_are_padded_at_right_and_bottom():
     assert batch.sizes == [(48, 70), (40, 96)]
 
 
+def test_images_have_the_statistics_that_public_weights_were_trained_with():
+    pixel = np.array([124, 58, 200], np.uint8)
+    one = Frame(1, image=np.tile(pixel, (40, 60, 1)))
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    images = make_batch([one]).images
+    expected = (pixel / 255 - mean) / deviation
+    np.testing.assert_allclose(images[0, :, 39, 59], expected, atol=1e-5)
+    assert not images[0, :, 40:].any()
+
+
 def test_no_return_is_lost_and_the_nearest_wins_when_depth_shrinks():
     one = frame(64, 64)
     one.depth = np.zeros((64, 64), np.float32)
@@ -167,6 +177,16 @@ def test_instances_come_back_at_the_frames_own_size():
     result = instances_of(one, (96, 160), torch.tensor([0.25, 0.5])).numpy()
     assert result.amodal_boxes[0].tolist() == [8, 8, 24, 40]
     assert result.amodal.boxes()[0].tolist() == [8, 8, 24, 40]
+
+
+def test_an_object_of_which_nothing_shows_has_an_empty_mask():
+    one = found([[8.0, 0, 32, 16], [40.0, 0, 60, 16]], [9.0, 5.0], 0.0)
+    one.amodal[0] = one.visible[0] = -0.5
+    result = instances_of(one, (48, 80), torch.tensor([1.0, 1.0])).numpy()
+    assert result.amodal.areas().tolist() == [0, 320]
+    assert result.visible.areas().tolist() == [0, 0]
+    assert result.visible_boxes.tolist() == [[0, 0, 0, 0]] * 2
+    assert result.occlusion_rates.tolist() == [0, 1]
 
 
 def test_nothing_found_gives_empty_instances():

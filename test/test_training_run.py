@@ -85,6 +85,16 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(data, tmp_path, monkeypa
     assert steps == sorted(set(steps))
 
 
+def test_the_schedule_is_applied_once(data, tmp_path):
+    schedule = {"kind": "step", "milestones": [2, 4], "gamma": 0.1}
+    optimiser = {"name": "sgd", "rate": 0.5}
+    for steps in (2, 3, 5):  # each goes on from the one before
+        train(run_config(tmp_path / "run", data, steps=steps, schedule=schedule,
+                         optimiser=optimiser))  # fmt: skip
+        rates = [g["lr"] for g in last(tmp_path / "run")["optimizer"]["param_groups"]]
+        assert rates == pytest.approx([0.5 * 0.1 ** ((steps - 1) // 2)] * 2)
+
+
 def test_workers_change_nothing(data, tmp_path):
     for name, workers in (("none", 0), ("two", 2)):
         train(run_config(tmp_path / name, data, **FULL, workers=workers, steps=3))

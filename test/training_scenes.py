@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,16 +30,41 @@ SIZE = (64, 96)
 K = np.array([[70.0, 0, 47.5], [0, 70.0, 31.5], [0, 0, 1]])
 CAMERA = np.array([[0, -1.0, 0, 0.0], [0, 0, -1, 0.0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
+# The smallest form of every model that finds objects in single images.
+_TWO_STAGE = {
+    "backbone": "resnet18", "norm": "group", "frozen_stages": 0, "proposals_train": 60,
+    "proposals": 40, "samples": 16, "anchor_scale": 4.0, "max_instances": 20,
+}  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mask_rcnn": _TWO_STAGE,
+    "orcnn": _TWO_STAGE,
+    "aisformer": _TWO_STAGE | {"hidden": 128},
+    "vrsp": _TWO_STAGE | {"samples": 12, "candidates": 60, "reclassification_hidden": 64,
+                          "centres": 64, "encoder_convolutions": 2},
+    "flagship": {},
+    # The streets' volume.
+    "pointpillars": {"grid": {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}, "lidar": False},
+}  # fmt: skip
 
-def street(seed: int, objects: int = 4, time: int = 0) -> Sample:
+
+def street(
+    seed: int, objects: int = 4, time: int = 0, far: float = 18.0, spread: float = 0.5
+) -> Sample:
     """Boxes ahead of the camera, the nearer before the farther, each with returns on its front.
 
     At other times the camera is nearer to the same boxes, and they have moved sideways.
+
+    Args:
+        seed: of everything in it.
+        objects: at most.
+        time: frames since the beginning.
+        far: metres to the farthest at the beginning.
+        spread: tangent of their bearings to either side at most.
     """
     rng = np.random.default_rng(seed)
     height, width = SIZE
-    x = np.sort(rng.uniform(6, 18, objects))
-    y = rng.uniform(-0.5, 0.5, objects) * x
+    x = np.sort(rng.uniform(6, far, objects))
+    y = rng.uniform(-spread, spread, objects) * x
     x = x - 0.1 * time
     y = y + np.random.default_rng([seed, 1]).uniform(-0.2, 0.2, objects) * time
     kinds = rng.integers(0, len(CLASSES), objects)
@@ -81,8 +107,10 @@ def street(seed: int, objects: int = 4, time: int = 0) -> Sample:
 class Streets(Dataset):
     """Streets as a data set."""
 
-    def __init__(self, count: int, first: int = 0, classes: tuple[str, ...] = CLASSES) -> None:
-        self.samples = [street(first + k) for k in range(count)]
+    def __init__(
+        self, count: int, first: int = 0, classes: tuple[str, ...] = CLASSES, **scene: Any
+    ) -> None:
+        self.samples = [street(first + k, **scene) for k in range(count)]
         self.name, self.path, self.classes = "streets", Path("streets"), classes
 
     def __len__(self):
@@ -158,13 +186,21 @@ class Tiny(LearnedModel):
         self.last = nn.Conv2d(8, 1, 1)
         self.asked = 0
 
+    def trunk(self):
+        return [self.first]
+
+    def blocks(self):
+        return [self.first]
+
     def _logits(self, batch):
-        x = self.norm(self.first(batch.inputs(self.config.lidar))).relu()
+        x = self.crossing(self.first(batch.inputs(self.config.lidar)))
+        x = self.norm(x).relu()
         return self.last(F.dropout(x, self.config.dropout, self.training))[:, 0]
 
     def losses(self, batch):
-        wanted = torch.stack([t.amodal.any(0) for t in batch.targets]).float()
         logits = self._logits(batch)
+        targets = self.crossed(batch).targets
+        wanted = torch.stack([t.amodal.any(0) for t in targets]).float()
         self.asked += 1
         loss = F.binary_cross_entropy_with_logits(logits, wanted)
         here = os.environ.get("RANK", "0") == str(self.config.rank)

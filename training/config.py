@@ -194,6 +194,10 @@ class Config:
         cache: folder of rendered drives and unpacked bags, shared by runs.
         init: checkpoint of the same model whose weights are the first ones, "" for none.
         store: fp32 or fp16, of the checkpoints for inference.
+        sharding: none: every process holds the whole model. fsdp: each holds its share of the
+            weights, of gradients and of the optimiser's state.
+        split: every process takes two devices, the first for backbone and pyramid, the second for
+            the heads.
     """
 
     model: str
@@ -224,6 +228,8 @@ class Config:
     cache: str = "runs/cache"
     init: str = ""
     store: Literal["fp32", "fp16"] = "fp32"
+    sharding: Literal["none", "fsdp"] = "none"
+    split: bool = False
 
 
 def as_values(config: Config) -> dict[str, Any]:
@@ -270,6 +276,8 @@ def parse(values: dict[str, Any], where: str = "configuration") -> Config:
     for source in (*config.train, *config.held_out):
         if bool(source.path) == (source.synthetic is not None):
             raise InputError("a source has either a path or synthetic drives", where, "give one")
+    if config.split and config.sharding != "none":
+        raise InputError("a split model is not sharded", where, "turn off split or sharding")
     return config
 
 

@@ -27,11 +27,13 @@ class Place:
         rank: from 0.
         world: number of processes.
         device: of this one.
+        second: device of the second half of a model that is split.
     """
 
     rank: int
     world: int
     device: torch.device
+    second: torch.device | None = None
 
     @property
     def first(self) -> bool:
@@ -66,16 +68,17 @@ class Place:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Place]:
+def joined(device: str, split: bool = False) -> Iterator[Place]:
     """Join the run that torchrun describes in the environment; alone where it does not.
 
     NCCL on GPUs, gloo on CPUs.
 
     Args:
         device: as in the configuration.
+        split: each process takes two devices, a GPU and the next one.
 
     Raises:
-        InputError: the device is not there.
+        InputError: a device is not there.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -85,22 +88,26 @@ def joined(device: str) -> Iterator[Place]:
     except RuntimeError as error:
         line = str(error).splitlines()[0]
         raise InputError(line, f"device {kind}", "such as cpu, cuda or cuda:1") from None
+    second = chosen if split else None
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise InputError("there is no GPU that torch can use", f"device {kind}", "take cpu")
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if chosen.index is None or world > 1:
-            chosen = torch.device("cuda", local)
-        if chosen.index >= torch.cuda.device_count():
+            chosen = torch.device("cuda", local * (2 if split else 1))
+        if split:
+            second = torch.device("cuda", chosen.index + 1)
+        last = second or chosen
+        if last.index >= torch.cuda.device_count():
             raise InputError(
-                f"there are {torch.cuda.device_count()} GPUs", f"device {chosen}", "start fewer"
+                f"there are {torch.cuda.device_count()} GPUs", f"device {last}", "start fewer"
             )
         torch.cuda.set_device(chosen)
     if world == 1:
-        yield Place(0, 1, chosen)
+        yield Place(0, 1, chosen, second)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield Place(rank, world, chosen)
+        yield Place(rank, world, chosen, second)
     finally:
         dist.destroy_process_group()

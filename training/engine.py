@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from amodal_core.errors import InputError
@@ -28,6 +29,7 @@ from training.distributed import Place
 from training.judge import check_metric, judge
 from training.progress import Display, Log, memory
 from training.schedules import factor, make_optimizer
+from training.sharding import shard, share_buffers, whole
 
 _HALF = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,11 +99,19 @@ class Trainer:
         model = model.to(place.device)
         if place.world > 1 and place.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if config.split:
+            model.split(place.device, place.second or place.device)
+        average = state.moving_average(model, config.ema) if config.ema else None
+        self._sharded = config.sharding == "fsdp" and place.world > 1
+        if self._sharded:
+            shard(model, place)
+            if average is not None:
+                shard(average.module, place)
         self.parts = state.Parts(
             model,
             make_optimizer(model, config.optimiser),
             torch.amp.GradScaler(place.device.type, enabled=config.precision == "fp16"),
-            state.moving_average(model, config.ema) if config.ema else None,
+            average,
             state.Progressed(),
         )
         if self._last.exists():
@@ -109,8 +119,8 @@ class Trainer:
             display.say(f"going on after step {self.parts.progressed.step} of {config.steps}")
         self._norm = torch.zeros(())
         self._wrapped: nn.Module = _Losses(model)
-        if place.world > 1:
-            devices = [place.device] if place.device.type == "cuda" else None
+        if place.world > 1 and not self._sharded:
+            devices = [place.device] if place.device.type == "cuda" and not config.split else None
             # Heads without an object in a batch may get no gradient in one process.
             self._wrapped = DistributedDataParallel(
                 self._wrapped, devices, find_unused_parameters=True
@@ -181,8 +191,9 @@ class Trainer:
                     self._judge(log)
                 if finished:
                     self._save()
+                    model = self.parts.ready()
                     if self.place.first:
-                        self._keep(state.FINAL)
+                        self._keep(state.FINAL, model)
             finally:
                 if log is not None:
                     log.close()
@@ -222,6 +233,8 @@ class Trainer:
             group["lr"] = rate
         state.seed_step(config.seed, step, self.place.rank)
         self._wrapped.train()
+        if self._sharded and self.place.device.type != "cuda":
+            share_buffers(parts.model)  # on GPUs norms are synchronised anyway
         parts.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         for part in range(config.accumulate):
@@ -243,11 +256,12 @@ class Trainer:
             with self._unsynchronised(last):
                 parts.scaler.scale(total / config.accumulate).backward()
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float() / config.accumulate
+                mean = value.detach().float().to(self.place.device) / config.accumulate
+                sums[name] = sums.get(name, 0.0) + mean
         parts.scaler.unscale_(parts.optimizer)
         trained = [p for p in parts.model.parameters() if p.grad is not None]
         limit = config.optimiser.clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(trained, limit)
+        norm = whole(nn.utils.clip_grad_norm_(trained, limit))
         parts.scaler.step(parts.optimizer)
         parts.scaler.update()
         if parts.ema is not None:
@@ -257,6 +271,8 @@ class Trainer:
 
     def _unsynchronised(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients of all but the last part of a step stay in the process."""
+        if isinstance(self.parts.model, FSDPModule):
+            self.parts.model.set_requires_gradient_sync(last)
         if last or not isinstance(self._wrapped, DistributedDataParallel):
             return nullcontext()
         return self._wrapped.no_sync()
@@ -310,7 +326,8 @@ class Trainer:
             return
         done, name = self.parts.progressed, self.config.metric
         batch = max(1, self.config.batch_size // self.place.world // self.config.accumulate)
-        done.metrics = judge(self.parts.judged, self.held_out, batch, self.place, self.display)
+        model = self.parts.ready()
+        done.metrics = judge(model, self.held_out, batch, self.place, self.display)
         value = done.metrics.get(name, 0.0)
         better = done.best is None or value > done.best
         if better:
@@ -320,7 +337,7 @@ class Trainer:
         if log is not None:
             log.add(done.step, "held_out", done.metrics)
             if better:
-                self._keep(state.BEST)
+                self._keep(state.BEST, model)
 
     def _save(self) -> None:
         # Scaled fp16 losses may overflow in a step, which the scaler then leaves out.
@@ -330,12 +347,14 @@ class Trainer:
                 str(self.out),
                 "lower optimiser.rate or set optimiser.clip; the state before is kept",
             )
+        saved = state.collected(self.parts, self._values)
         if self.place.first:
-            state.save(self._last, self.parts, self._values)
+            state.save(self._last, saved)
 
-    def _keep(self, name: str) -> None:
+    def _keep(self, name: str, model: LearnedModel) -> None:
         told = ", ".join(_told(s) for s in self.config.train)
-        state.keep(self.out / name, self.parts, told, self.config.store == "fp16")
+        metrics = self.parts.progressed.metrics
+        state.keep(self.out / name, model, metrics, told, self.config.store == "fp16")
 
 
 class _Mean:
@@ -380,6 +399,7 @@ def _begin_with(model: LearnedModel, path: str) -> None:
             path,
             f"set `classes` to them; the run has {', '.join(model.classes)}",
         )
+    model.check_tied(info, path)
     load_weights(path, model, model.name)
 
 

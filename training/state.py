@@ -21,12 +21,16 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from amodal_core.errors import InputError
+from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.learned import LearnedModel
+from training.sharding import is_sharded, shared_out, shared_out_optimizer, whole
 
 LAST, BEST, FINAL = "last.pt", "best.safetensors", "final.safetensors"
 # What may differ between an interrupted run and its continuation.
-FREE = ("steps", "workers", "device", "log_every", "save_every", "out", "cache")
+FREE = (
+    "steps", "workers", "device", "log_every", "save_every", "out", "cache", "sharding", "split",
+)  # fmt: skip
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -103,17 +107,33 @@ class Parts:
         assert isinstance(averaged, LearnedModel)
         return averaged
 
+    def ready(self) -> LearnedModel:
+        """The judged model, fit for inference in each process by itself.
 
-def save(path: Path, parts: Parts, config: dict[str, Any]) -> None:
-    """Write the state to a temporary file, then rename it."""
-    state = {
+        Where weights are held in shares it is a copy of them, for which all processes ask together.
+        """
+        model = self.judged
+        if not is_sharded(model):
+            return model
+        copy = registry.learned(model.name).from_config(_without_weights(model))
+        copy.load_state_dict(whole(model.state_dict()))
+        return copy.to(model.device)
+
+
+def collected(parts: Parts, config: dict[str, Any]) -> dict[str, Any]:
+    """The state of a run, whole; where weights are held in shares all processes ask together."""
+    return {
         "config": config,
         "progressed": vars(parts.progressed),
-        "model": parts.model.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
+        "model": whole(parts.model.state_dict()),
+        "optimizer": whole(parts.optimizer.state_dict()),
         "scaler": parts.scaler.state_dict(),
-        "ema": None if parts.ema is None else parts.ema.state_dict(),
+        "ema": None if parts.ema is None else whole(parts.ema.state_dict()),
     }
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state to a temporary file, then rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     torch.save(state, temporary)
     temporary.replace(path)
@@ -139,29 +159,25 @@ def load(path: Path, parts: Parts, config: dict[str, Any]) -> None:
             str(path.parent),
             "give them as they were, or another `out`",
         )
-    parts.model.load_state_dict(state["model"])
-    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.model.load_state_dict(shared_out(state["model"], parts.model.state_dict()))
+    parts.optimizer.load_state_dict(shared_out_optimizer(state["optimizer"], parts.optimizer))
     parts.scaler.load_state_dict(state["scaler"])
     if parts.ema is not None:
-        parts.ema.load_state_dict(state["ema"])
+        parts.ema.load_state_dict(shared_out(state["ema"], parts.ema.state_dict()))
     parts.progressed = progressed
 
 
-def keep(path: Path, parts: Parts, data: str, half: bool) -> None:
-    """Write a checkpoint for inference of the weights that are judged."""
-    model = parts.judged
-    settings = model.config_json()
-    for name in model.files & settings.keys():
-        settings[name] = ""  # the file that training began with is not needed any more
-    info = CheckpointInfo(
-        model.name,
-        settings,
-        model.classes,
-        data,
-        commit(),
-        parts.progressed.metrics,
-    )
+def keep(path: Path, model: LearnedModel, metrics: dict[str, float], data: str, half: bool) -> None:
+    """Write a checkpoint for inference."""
+    settings = _without_weights(model)
+    info = CheckpointInfo(model.name, settings, model.classes, data, commit(), metrics)
     save_checkpoint(path, model, info, torch.float16 if half else None)
+
+
+def _without_weights(model: LearnedModel) -> dict[str, Any]:
+    """The configuration, without the files that training began with: they are not needed now."""
+    settings = model.config_json()
+    return settings | dict.fromkeys(model.files & settings.keys(), "")
 
 
 def commit() -> str:

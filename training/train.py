@@ -23,7 +23,7 @@ def train(config: Config) -> Outcome:
     Raises:
         InputError: whatever a user can mend.
     """
-    with joined(config.device) as place, display(place.first) as shown:
+    with joined(config.device, config.split) as place, display(place.first) as shown:
         if place.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True

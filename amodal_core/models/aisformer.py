@@ -100,10 +100,15 @@ class AisFormer(TwoStage):
     name = "aisformer"
     Config = AisFormerConfig
     config: AisFormerConfig
+    tied = TwoStage.tied | {"heads"}
 
     def __init__(self, config: AisFormerConfig) -> None:
         super().__init__(config)
         self.head = AisFormerHead(config)
+
+    def blocks(self) -> list[nn.Module]:
+        """The trunk's, and the transformer."""
+        return [*super().blocks(), self.head]
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch

@@ -170,6 +170,15 @@ class Flagship(LearnedModel):
         )
         self.to(memory_format=torch.channels_last)
 
+    def trunk(self) -> list[nn.Module]:
+        """Backbone, LiDAR branch and pyramid."""
+        parts: list[nn.Module | None] = [self.backbone, self.lidar, self.fusions, self.pyramid]
+        return [part for part in parts if part is not None]
+
+    def blocks(self) -> list[nn.Module]:
+        """Backbone and pyramid."""
+        return [self.backbone, self.pyramid]
+
     @classmethod
     def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
         """As `LearnedModel.from_checkpoint`, with norms folded: for inference only."""
@@ -201,8 +210,8 @@ class Flagship(LearnedModel):
         b, _, height, width = images.shape
         if limits is None:
             limits = torch.tensor([[width, height]], device=images.device).expand(b, 2)
-        limits = limits.to(torch.float32)
         dense, features = self._see(images, depth)
+        limits = limits.to(dense.boxes.device, torch.float32)
         best, labels = dense.logits.max(-1)
         count = min(2 * self.config.max_instances, best.shape[1])
         logits, places = best.topk(count, dim=1)
@@ -237,6 +246,7 @@ class Flagship(LearnedModel):
         limits = torch.tensor([(w, h) for h, w in batch.sizes]).to(batch.images.device)
         out: Outputs = self(batch.images, batch.depth if self.config.lidar else None, limits)
         extent = (out.boxes[..., 2:] - out.boxes[..., :2]).amin(-1)
+        batch = self.crossed(batch)
         wanted = (out.scores > 0) & (out.scores >= self.config.min_score) & (extent > 0)
         found = []
         for n in range(len(batch)):
@@ -262,8 +272,9 @@ class Flagship(LearnedModel):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of classes, boxes, masks, depth, occlusion rate and embedding."""
-        assert batch.targets is not None, "losses need targets"
         dense, features = self._see(batch.images, batch.depth if self.config.lidar else None)
+        batch = self.crossed(batch)
+        assert batch.targets is not None, "losses need targets"
         scores = torch.sigmoid(dense.logits.detach())
         given = assign(scores, dense.boxes.detach(), dense.points, batch.targets)
         image, place = torch.nonzero(given.objects >= 0, as_tuple=True)
@@ -321,8 +332,8 @@ class Flagship(LearnedModel):
             sensed = self.lidar(depth, dtype)
             for k, (fusion, (lidar, support)) in enumerate(zip(self.fusions, sensed, strict=True)):
                 levels[k] = fusion(levels[k], lidar, support)
-        pyramid = self.pyramid(levels[1:])
-        fine = self.fine(levels[0])
+        pyramid = [self.crossing(level) for level in self.pyramid(levels[1:])]
+        fine = self.fine(self.crossing(levels[0]))
         fine = fine + F.interpolate(self.coarse(pyramid[0]), size=fine.shape[-2:], mode="nearest")
         return self.head(pyramid), self.mask_layers(fine)
 

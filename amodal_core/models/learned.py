@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -14,7 +15,8 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.models.batch import Batch, make_batch
-from amodal_core.models.checkpoint import load_weights, read_info
+from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
+from amodal_core.models.layers.crossing import Crossing
 
 
 @dataclass
@@ -87,6 +89,8 @@ class LearnedModel(nn.Module):
     Attributes:
         files: settings that name files of weights; they are only read to begin a training, and are
             empty in checkpoints.
+        tied: settings that weights were trained for although no tensor's shape shows it; weights
+            are refused where they differ.
 
     Args:
         config: of the subclass's `Config` type.
@@ -96,10 +100,40 @@ class LearnedModel(nn.Module):
     Config: ClassVar[type[LearnedConfig]] = LearnedConfig
     clip: ClassVar[Clip | None] = None
     files: ClassVar[frozenset[str]] = frozenset({"weights"})
+    tied: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: LearnedConfig) -> None:
         super().__init__()
         self.config = config
+        self.crossing = Crossing()
+
+    def trunk(self) -> list[nn.Module]:
+        """The modules before `crossing`; none where a model is not to be split."""
+        return []
+
+    def blocks(self) -> list[nn.Module]:
+        """Large parts that training in several processes may hold in shares, one by one.
+
+        Each is called as a whole, once a pass, and gives tensors, or a list or dictionary of them.
+        """
+        return []
+
+    def split(self, first: torch.device | str, second: torch.device | str) -> None:
+        """Put the trunk on one device and the rest on another; batches come to the first.
+
+        Raises:
+            InputError: the model is made in one piece.
+        """
+        trunk = self.trunk()
+        if not trunk:
+            raise InputError(f"{self.name} cannot be split", "split", "turn it off")
+        for part in self.children():
+            part.to(first if part in trunk else second)
+        self.crossing.device = torch.device(second)
+
+    def crossed(self, batch: Batch) -> Batch:
+        """The batch where the second half is."""
+        return batch if self.crossing.device is None else batch.to(self.crossing.device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -118,7 +152,7 @@ class LearnedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where the weights are; where the first ones are if the model is split."""
         return next(self.parameters()).device
 
     @abstractmethod
@@ -165,6 +199,21 @@ class LearnedModel(nn.Module):
         """The configuration as JSON values."""
         return asdict(self.config)
 
+    def check_tied(self, info: CheckpointInfo, path: str) -> None:
+        """Make sure that the weights of a checkpoint were trained for this configuration.
+
+        Raises:
+            InputError: a tied setting differs.
+        """
+        own = json.loads(json.dumps(self.config_json()))
+        for name in sorted(self.tied & info.config.keys()):
+            if info.config[name] != own[name]:
+                raise InputError(
+                    f"weights for {name} {info.config[name]}, not {own[name]}",
+                    path,
+                    f"set {name} as it was in training",
+                )
+
     @classmethod
     def from_config(cls, values: dict[str, Any]) -> LearnedModel:
         """A model with random weights from `config_json`.
@@ -200,6 +249,7 @@ class LearnedModel(nn.Module):
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
         settings = dict.fromkeys(cls.files & info.config.keys(), "") | settings
         model = cls.from_config(info.config | settings)
+        model.check_tied(info, str(path))
         load_weights(path, model, cls.name)
         return model.to(device).eval()
 

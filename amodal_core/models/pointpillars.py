@@ -129,6 +129,7 @@ class PointPillars(LearnedModel):
     name = "pointpillars"
     Config = PointPillarsConfig
     config: PointPillarsConfig
+    tied = frozenset({"grid"})
 
     def __init__(self, config: PointPillarsConfig) -> None:
         super().__init__(config)
@@ -144,6 +145,10 @@ class PointPillars(LearnedModel):
         self.neck = _Neck()
         self.head = _Head(len(config.classes) * len(_ROTATIONS), len(config.classes))
         self._anchor_cache: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+
+    def blocks(self) -> list[nn.Module]:
+        """The backbone's stages and the neck."""
+        return [*self.backbone.multi_blocks, self.neck]
 
     @property
     def inputs(self) -> frozenset[str]:

@@ -109,9 +109,9 @@ class QuasiDense(TwoStage):
                 its own reference.
         """
         batch = self.sensed(batch)
+        features, batch = self.features(batch), self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
         assert batch.clip <= 2, "losses need pairs of frames"
-        features = self.backbone(batch.inputs(self.config.lidar))
         (of_keys, keys), (of_others, others) = (
             (Features((k, v[which]) for k, v in features.items()), batch.part(which))
             for which in (slice(0, None, batch.clip), slice(batch.clip - 1, None, batch.clip))
@@ -156,7 +156,7 @@ class QuasiDense(TwoStage):
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with masks, depths and embeddings."""
         batch = self.sensed(batch)
-        features = self.backbone(batch.inputs(self.config.lidar))
+        features, batch = self.features(batch), self.crossed(batch)
         found = self.found_in(features, batch)
         embeddings = self.embedding_head(features, [f.boxes for f in found], batch)
         if self.config.temperature:

@@ -330,6 +330,7 @@ class Vrsp(TwoStage):
             return super().detect(batch)
         batch = self.sensed(batch)
         features, boxes, scores, labels = self._candidates(batch)
+        batch = self.crossed(batch)
         ids, old = torch.cat(labels), torch.cat(scores)
         x = self.roi_features(features, boxes, batch)
         parts = []
@@ -356,7 +357,7 @@ class Vrsp(TwoStage):
         self, batch: Batch
     ) -> tuple[Features, list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Features; boxes, scores and class ids of each image's box and class pairs before NMS."""
-        features = self.backbone(batch.inputs(self.config.lidar))
+        features, batch = self.features(batch), self.crossed(batch)
         proposals = self.proposals(features, batch)
         pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
         logits, deltas = self.heads.box_predictor(pooled)

@@ -186,6 +186,7 @@ class TwoStage(LearnedModel):
     config: TwoStageConfig
     files = LearnedModel.files | {"lidar_weights"}
     box_beta: ClassVar[float] = 1 / 9
+    tied = frozenset({"anchor_scale", "depth"})
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
@@ -240,6 +241,17 @@ class TwoStage(LearnedModel):
         """Depth, where the depth channels show the whole frame."""
         return frozenset() if self.config.depth == OBJECTS else super().optional
 
+    def trunk(self) -> list[nn.Module]:
+        """Backbone and pyramid, and what looks for objects in the LiDAR."""
+        return [m for m in (self.backbone, self.lidar_objects) if m is not None]
+
+    def blocks(self) -> list[nn.Module]:
+        """The backbone's stages, the pyramid, and the heads of proposals and boxes."""
+        body = self.backbone.body
+        stages = [body.layer1, body.layer2, body.layer3, body.layer4]
+        heads = [] if self.config.proposals_from == LIDAR else [self.rpn.head, self.heads.box_head]
+        return [*stages, self.backbone.fpn, *heads]
+
     @abstractmethod
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch
@@ -255,6 +267,11 @@ class TwoStage(LearnedModel):
         batch: Batch,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, S, S) amodal and visible logits in the boxes of all images in a row."""
+
+    def features(self, batch: Batch) -> Features:
+        """The pyramid's levels of a batch, where the heads are."""
+        levels = self.backbone(batch.inputs(self.config.lidar))
+        return OrderedDict((name, self.crossing(x)) for name, x in levels.items())
 
     def roi_features(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
@@ -277,8 +294,8 @@ class TwoStage(LearnedModel):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """RPN, box and mask losses; of masks alone where LiDAR boxes are the detections."""
         batch = self.sensed(batch)
+        features, batch = self.features(batch), self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
-        features = self.backbone(batch.inputs(self.config.lidar))
         wanted = [self.wanted(t) for t in batch.targets]
         if self.config.proposals_from == LIDAR:
             return self.mask_losses(features, lidar_rois(batch, wanted), batch)
@@ -355,7 +372,7 @@ class TwoStage(LearnedModel):
     def detect(self, batch: Batch) -> list[Found]:
         """Detections with their masks and depths."""
         batch = self.sensed(batch)
-        features = self.backbone(batch.inputs(self.config.lidar))
+        features, batch = self.features(batch), self.crossed(batch)
         return self.found_in(features, batch)
 
     def find(
