@@ -192,6 +192,31 @@ class Tracks(Instances):
     coasted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
+def joined(parts: Sequence[_T]) -> _T:
+    """Objects of several sets of one image, on the host, one after the other.
+
+    Nobody hides anybody in the result; what one of the sets lacks, all lack.
+
+    Args:
+        parts: one at least; the result is of the first one's type.
+    """
+    n = sum(len(p) for p in parts)
+    values: dict[str, Any] = {}
+    for f in fields(parts[0]):
+        column = [getattr(p, f.name) for p in parts]
+        if f.name == "size":
+            values[f.name] = column[0]
+        elif f.name == "occluders":
+            values[f.name] = np.zeros((n, n), bool)
+        elif f.name in ("amodal", "visible"):
+            values[f.name] = RleMasks.concatenated([m.rle() for m in column])
+        elif any(c is None for c in column):
+            values[f.name] = None
+        else:
+            values[f.name] = np.concatenate([np.asarray(c) for c in column])
+    return type(parts[0])(**values)
+
+
 @dataclass(eq=False)
 class Sample:
     """A frame of a data set with its truth.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,11 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import write_results
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
-from amodal_core.models.base import Model
+from amodal_core.models.base import Completer, Model
+from amodal_core.parts import Parts
 from amodal_core.pipeline import Pipeline
 from amodal_core.tracking import CoastingTracker
 
-_PARTS = ".parts"
 _COLUMNS = ("class_ids", "ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
 Found = dict[str, list[Any]]
 
@@ -37,13 +35,8 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
     Raises:
         InputError: a frame lacks a part.
     """
-    return hosted(model.infer(_ready(model, frames, report), report))
-
-
-def hosted(found: Sequence[Instances]) -> list[Tracks]:
-    """Instances of frames on the host; ids count from 0 in each."""
     tracks = []
-    for one in found:
+    for one in model.infer(_ready(model, frames, report), report):
         host, n = one.numpy(), len(one)
         values = {f.name: getattr(host, f.name) for f in fields(Instances)}
         zeros = np.zeros(n, bool)
@@ -118,7 +111,8 @@ def _class_in(targets: Sequence[str], name: str, chosen: dict[str, str]) -> int:
 class Run:
     """Inference over a data set, batch by batch; every batch is kept as soon as it is done.
 
-    With a tracker the frames of a video are one piece: it is kept when its last frame is done.
+    With a tracker the frames of a video are one piece: it is kept when its last frame is done. So
+    they are where visible masks are given; the model then gets all of them at once.
 
     Args:
         model: any.
@@ -130,10 +124,11 @@ class Run:
         frames: how many of the data, from the first on; None for all.
         tracker: gives the objects of a video identities, hidden ones included; None: every frame
             stands alone.
+        given: the model is told the true visible masks and identities; results keep both.
 
     Raises:
         InputError: parts of another run lie in the folder, or it cannot be made; or the data has no
-            videos to track through.
+            videos to track through; or the model cannot be told anything.
     """
 
     def __init__(
@@ -147,30 +142,25 @@ class Run:
         batch: int = 4,
         frames: int | None = None,
         tracker: CoastingTracker | None = None,
+        given: bool = False,
     ) -> None:
+        if given and not isinstance(model, Completer):
+            raise InputError(
+                f"{model.name} finds its objects by itself", "given masks", "give another model"
+            )
+        self.given = given
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
         self._batch = batch
-        self._pieces = self._whole_videos() if tracker else _in_parts(range(self.count), batch)
+        whole = tracker is not None or (given and data.sequential)
+        single = 1 if given else batch
+        self._pieces = self._whole_videos() if whole else _in_parts(range(self.count), single)
         self._unfinished: list[Found] = []
-        self._parts = out / _PARTS
         wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
         wanted["tracker"] = None if tracker is None else repr(tracker.config)
-        note = self._parts / "run.json"
-        try:
-            self._parts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
-        if note.exists():
-            if json.loads(note.read_text()) != json.loads(json.dumps(wanted)):
-                raise InputError(
-                    "an unfinished run of another model or other settings",
-                    str(self._parts),
-                    "finish it with them or remove that folder",
-                )
-        else:
-            _write(note, wanted)
+        wanted["given"] = given
+        self._parts = Parts(out, wanted)
 
     def _whole_videos(self) -> list[list[int]]:
         if not self.data.sequential:
@@ -180,7 +170,9 @@ class Run:
 
     def left(self) -> list[list[int]]:
         """Samples of each batch that is not done."""
-        open_pieces = [p for p in self._pieces if not self._part(p[0]).exists()]
+        open_pieces = [p for p in self._pieces if p[0] not in self._parts]
+        if self.given:
+            return open_pieces
         return [batch for piece in open_pieces for batch in _in_parts(piece, self._batch)]
 
     def done(self) -> int:
@@ -193,13 +185,26 @@ class Run:
         if indices[0] == piece[0]:
             self._unfinished.clear()
             self.model.reset()
-        found = self._tracked(frames, indices[0] == piece[0])
+        if self.given:
+            found = self._told(indices, frames)
+        else:
+            found = self._tracked(frames, indices[0] == piece[0])
         rows = [self._row(index, tracks) for index, tracks in zip(indices, found, strict=True)]
         self._unfinished += rows
         if indices[-1] == piece[-1]:
-            _write(self._part(piece[0]), self._unfinished)
+            self._parts.keep(piece[0], self._unfinished)
             self._unfinished = []
         self.inferred += len(indices)
+
+    def _told(self, indices: Sequence[int], frames: Sequence[Frame]) -> list[Tracks]:
+        assert isinstance(self.model, Completer)
+        ready = _ready(self.model, frames, self.report)
+        truths = [self.data.truth(k) for k in indices]
+        seen = [
+            Tracks.empty(frame.size) if truth is None else truth
+            for frame, truth in zip(ready, truths, strict=True)
+        ]
+        return self.model.complete(ready, seen, self.report)
 
     def _tracked(self, frames: Sequence[Frame], first: bool) -> list[Tracks]:
         if self.tracker is None:
@@ -214,9 +219,6 @@ class Run:
                 for one, frame in zip(found, ready, strict=True)
             ]
 
-    def _part(self, first: int) -> Path:
-        return self._parts / f"{first:07d}.json"
-
     def _row(self, index: int, tracks: Tracks) -> Found:
         ids = self.classes.table[np.asarray(tracks.class_ids, np.int64)]
         kept = tracks[ids >= 0]
@@ -224,7 +226,7 @@ class Run:
         return {
             "image": [index, height, width],
             "class_ids": ids[ids >= 0].tolist(),
-            "ids": (kept.ids if self.tracker else np.full(len(kept), -1)).tolist(),
+            "ids": (kept.ids if self.tracker or self.given else np.full(len(kept), -1)).tolist(),
             "scores": np.asarray(kept.scores, float).tolist(),
             "boxes": np.asarray(kept.amodal_boxes, float).tolist(),
             "rates": np.asarray(kept.occlusion_rates, float).tolist(),
@@ -239,7 +241,7 @@ class Run:
         Raises:
             InputError: a part is broken.
         """
-        rows = list(self._rows())
+        rows = [row for piece in self._pieces for row in self._parts.read(piece[0])]
         ids = image_ids(self.data)
         images = [ImageRecord(ids[k], height, width) for k, height, width in _column(rows, "image")]
         columns = {name: [v for row in rows for v in row[name]] for name in _COLUMNS}
@@ -259,18 +261,8 @@ class Run:
             depths=np.array(columns["depths"]),
         )
         written = write_results(part, self.out, category_ids(self.data))
-        for path in sorted(self._parts.iterdir()):
-            path.unlink()
-        self._parts.rmdir()
+        self._parts.remove()
         return written
-
-    def _rows(self) -> Iterator[Found]:
-        for piece in self._pieces:
-            path = self._part(piece[0])
-            try:
-                yield from json.loads(path.read_text())
-            except (OSError, ValueError) as error:
-                raise InputError(f"a broken part: {error}", str(path), "remove it") from None
 
 
 def _in_parts(indices: Sequence[int], size: int) -> list[list[int]]:
@@ -294,12 +286,6 @@ def category_ids(data: Dataset) -> list[int]:
         ids = {k: number for number, k in reversed(data.category_ids.items())}
         return [ids[k] for k in range(len(data.classes))]
     return list(range(1, len(data.classes) + 1))
-
-
-def _write(path: Path, value: Any) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(value))
-    part.replace(path)
 
 
 Progress = Callable[[int, int], None]

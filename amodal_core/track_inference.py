@@ -5,45 +5,31 @@ Each video is kept as soon as it is done, so that a killed run continues with th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError
-from amodal_core.evaluation.formats import read_predictions, write_json, write_video_results
+from amodal_core.evaluation.formats import read_predictions, write_video_results
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.evaluation.truth import Truth, index_of
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models.base import Completer
+from amodal_core.parts import Parts
 
 RESULTS = "amodal_tracks.json"
-_PARTS = ".parts"
 _COLUMNS = ("image_ids", "ids", "class_ids", "scores", "boxes", "coasted", "amodal")
 Progress = Callable[[int, int], None]
 
 
-class Follower(Protocol):
-    """A model that completes tracks whose visible masks are given, frame by frame."""
-
-    name: str
-
-    def follow(self, frame: Frame, seen: Tracks, report: Report | None = None) -> Tracks:
-        """The tracks of a stream's next frame with whole masks, carried ones `coasted`."""
-        ...
-
-    def reset(self) -> None:
-        """Forget the stream."""
-        ...
-
-
 def complete_tracks(
-    model: Follower,
+    model: Completer,
     data: Dataset,
     path: str | Path,
     out: Path,
@@ -55,7 +41,7 @@ def complete_tracks(
     The score of a track is the mean of its scores where it is seen.
 
     Args:
-        model: completes them.
+        model: completes them; it gets all frames of a video at once.
         data: videos that the list belongs to.
         path: the list: visible masks, one entry a track with one RLE or null a frame.
         out: folder of `amodal_tracks.json`, and of the parts while it runs.
@@ -71,50 +57,34 @@ def complete_tracks(
     """
     index, report = index_of(data), Report()
     given = read_predictions(path, index, "visible")
-    parts = _folder(out / _PARTS, {**settings, "data": str(data.path), "tracks": str(path)})
+    parts = Parts(out, {**settings, "data": str(data.path.resolve()), "tracks": str(path)})
     total, done = sum(len(data.in_video(v)) for v in index.videos.values()), 0
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for number, video in index.videos.items():
-        file = parts / f"{number}.json"
         frames = data.in_video(video)
-        if not file.exists():
-            model.reset()
+        if number not in parts:
+            images = [index.set.images[k].id for k in frames]
+            seen = [_tracks(given, i, data.size(k)) for i, k in zip(images, frames, strict=True)]
+            clip = [_frame(data, k, model.name) for k in frames]
             found: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-            for turn, k in enumerate(frames):
-                seen = _tracks(given, index.set.images[k].id, data.size(k))
-                frame = data.frame(k)
-                if frame.image is None:
-                    raise InputError(f"{model.name} needs image", data.place(k).name)
-                _add(found, index.set.images[k].id, model.follow(frame, seen, report))
-                progress(done + turn + 1, total)
-            write_json(found, file)
+            for image, tracks in zip(images, model.complete(clip, seen, report), strict=True):
+                _add(found, image, tracks)
+            parts.keep(number, found)
         done += len(frames)
         progress(done, total)
-        for name, column in json.loads(file.read_text()).items():
+        for name, column in parts.read(number).items():
             rows[name] += column
     written = out / RESULTS
     write_video_results(_result(rows, index), written, "amodal", index)
-    for part in sorted(parts.iterdir()):
-        part.unlink()
-    parts.rmdir()
+    parts.remove()
     return written, report
 
 
-def _folder(parts: Path, wanted: dict[str, Any]) -> Path:
-    note = parts / "run.json"
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder: {error.strerror}", str(parts.parent)) from None
-    if not note.exists():
-        write_json(wanted, note)
-    elif json.loads(note.read_text()) != json.loads(json.dumps(wanted)):
-        raise InputError(
-            "an unfinished run of another model or other settings",
-            str(parts),
-            "finish it with them or remove that folder",
-        )
-    return parts
+def _frame(data: Dataset, index: int, model: str) -> Frame:
+    frame = data.frame(index)
+    if frame.image is None:
+        raise InputError(f"{model} needs image", data.place(index).name)
+    return frame
 
 
 def _tracks(given: AnnotationSet, image: int, size: tuple[int, int]) -> Tracks:

@@ -16,6 +16,7 @@ CAMERA = "/kitti/camera_color_left"
 ARGUMENTS = (
     ("model", "geometric", "model to run; `amodal models` lists them", None),
     ("checkpoint", "", "weights file of a learned model", None),
+    ("settings", "", "settings in place of the checkpoint's: name=value,name=value", None),
     ("device", "cpu", "torch device: cpu, cuda:0, ...", None),
     (
         "tracker",
@@ -83,7 +84,7 @@ def _start(context):
         node("depth_projection", {}, ("camera_info", "points")),
         node(
             "segmentation",
-            {k: value[k] for k in ("model", "checkpoint", "device")},
+            {k: value[k] for k in ("model", "checkpoint", "settings", "device")},
             ("image", "camera_info", "points"),
         ),
         node("tracking", {"tracker": value["tracker"]}),

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from eoras_scenes import save_small
 from training_scenes import CLASSES, Streets, Tiny, TinyConfig, register_tiny
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from amodal_core.datasets import kins
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.datasets.to_bag import write_video
 from amodal_core.errors import InputError
+from amodal_core.evaluation import occluded_iou
 from amodal_core.evaluation.formats import read_predictions
 from amodal_core.evaluation.truth import read_truth
 from amodal_core.frame import Report, Tracks
@@ -260,3 +262,77 @@ def test_a_killed_tracking_run_begins_its_video_anew(drives, tmp_path):
 def test_single_images_are_not_tracked(model, data, tmp_path):
     with pytest.raises(InputError, match="no video"):
         run(model, data, tmp_path / "out", tracker=Tracker())
+
+
+class Completing(Oracle):
+    """Takes visible masks and gives the true whole ones; counts the clips."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.clips = []
+
+    def complete(self, frames, seen, report=None):
+        self.clips.append(len(frames))
+        return [self.truth[f.image.tobytes()] for f in frames]
+
+
+def test_a_model_that_is_told_what_is_seen_gets_whole_videos_and_keeps_their_identities(
+    drives, tmp_path
+):
+    data = open_dataset(drives)
+    model = Completing(data)
+    everything = inference.Classes(np.arange(len(data.classes)), ())
+    work = inference.Run(model, data, tmp_path / "out", everything, {}, batch=2, given=True)
+    inference.run(work, 0, lambda *_: None)
+    assert model.clips == [5, 4]
+    truth = read_truth(drives)
+    found = read_predictions(tmp_path / "out", truth)
+    assert found.instance_ids.tolist() == truth.set.instance_ids.tolist()
+    result = occluded_iou.evaluate(truth.set, found, occluded_iou.PROTOCOLS["eoras"])
+    assert (result.full, result.paired) == (1.0, 1.0)
+
+
+def test_single_images_are_told_one_by_one_and_other_models_nothing(model, data, tmp_path):
+    everything = inference.Classes(np.arange(len(data.classes)), ())
+    told = Completing(data)
+    work = inference.Run(told, data, tmp_path / "out", everything, {}, batch=2, given=True)
+    inference.run(work, 0, lambda *_: None)
+    assert told.clips == [1] * 5
+    with pytest.raises(InputError, match="oracle finds its objects by itself"):
+        inference.Run(model, data, tmp_path / "x", everything, {}, given=True)
+
+
+def test_the_command_tells_eoras_what_is_seen(drives, tmp_path):
+    file = save_small(tmp_path / "eoras.safetensors", detector="geometric")
+    told = ["infer", str(drives), "--boxes", "truth", "--workers", "0", "--out"]
+    options = ["--model", "eoras", "--checkpoint", str(file)]
+    result = CliRunner().invoke(app, [*told, str(tmp_path / "out"), *options])
+    assert result.exit_code == 0, result.output
+    truth = read_truth(drives)
+    found = read_predictions(tmp_path / "out", truth)
+    result = occluded_iou.evaluate(truth.set, found, occluded_iou.PROTOCOLS["eoras"])
+    # Random weights draw anything, but of every object.
+    assert result.paired > 0.9
+    other = CliRunner().invoke(app, [*told, str(tmp_path / "x"), "--model", "mask_rcnn"])
+    assert "finds its objects by itself" in str(other.exception)
+    for more, said in (
+        (["--track", "--map", "a=b"], "not together with --map, --track"),
+        (["--boxes", "model", "--tracker", "quasi_dense"], "add --track"),
+    ):
+        wrong = CliRunner().invoke(app, [*told, str(tmp_path / "x"), *options, *more])
+        assert isinstance(wrong.exception, InputError)
+        assert said in str(wrong.exception)
+
+
+def test_settings_of_a_model_are_given_on_the_command_line(drives, tmp_path):
+    file = save_small(tmp_path / "eoras.safetensors", detector="")
+    options = ["--model", "eoras", "--checkpoint", str(file), "--workers", "0"]
+    told = ["infer", str(drives), *options, "--max-frames", "1", "--out"]
+    without = CliRunner().invoke(app, [*told, str(tmp_path / "a")])
+    assert "no detector" in str(without.exception)
+    rules = ["--set", "detector=geometric"]
+    result = CliRunner().invoke(app, [*told, str(tmp_path / "b"), *rules])
+    assert result.exit_code == 0, result.output
+    for wrong, says in (("detector", "not setting=value"), ("bogus=1", "no setting bogus")):
+        result = CliRunner().invoke(app, [*told, str(tmp_path / "c"), "--set", wrong])
+        assert says in str(result.exception)

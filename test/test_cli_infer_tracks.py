@@ -65,19 +65,19 @@ class Oracle:
 
     def __init__(self, data):
         self.truth = {data.frame(k).stamp: data.truth(k) for k in range(len(data))}
-        self.memory, self.asked, self.resets = Memory(LucasKanade()), 0, 0
+        self.clips = []
 
-    def follow(self, frame, seen, report=None):
-        self.asked += 1
-        truth = self.truth[frame.stamp]
-        order = [truth.visible.counts.index(c) for c in seen.visible.counts]
-        seen.amodal = truth.amodal[np.array(order, np.int64)]
-        seen.scores = np.full(len(seen), 0.8 if self.asked % 2 else 0.6, np.float32)
-        return self.memory.follow(frame, seen)
-
-    def reset(self):
-        self.resets += 1
-        self.memory.reset()
+    def complete(self, frames, seen, report=None):
+        self.clips.append(len(frames))
+        memory = Memory(LucasKanade())
+        found = []
+        for k, (frame, one) in enumerate(zip(frames, seen, strict=True)):
+            truth = self.truth[frame.stamp]
+            order = [truth.visible.counts.index(c) for c in one.visible.counts]
+            one.amodal = truth.amodal[np.array(order, np.int64)]
+            one.scores = np.full(len(one), 0.6 if k % 2 else 0.8, np.float32)
+            found.append(memory.follow(frame, one))
+        return found
 
 
 def done(model, drive, out):
@@ -109,10 +109,8 @@ def test_a_killed_run_goes_on_with_the_next_video_and_another_runs_parts_are_ref
     drive, tmp_path
 ):
     class Killed(Oracle):
-        def follow(self, frame, seen, report=None):
-            if self.asked == 5:
-                raise KeyboardInterrupt
-            return super().follow(frame, seen, report)
+        def complete(self, frames, seen, report=None):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         done(Killed(drive[0]), drive, tmp_path)
@@ -120,7 +118,7 @@ def test_a_killed_run_goes_on_with_the_next_video_and_another_runs_parts_are_ref
         complete_tracks(Oracle(drive[0]), *drive, tmp_path, {"model": "x"}, lambda *_: None)
     whole = Oracle(drive[0])
     done(whole, drive, tmp_path)
-    assert (whole.asked, whole.resets) == (FRAMES, 1)
+    assert whole.clips == [FRAMES]
 
 
 def test_the_command_completes_a_list_and_its_result_is_evaluated(drive, tmp_path):
@@ -141,9 +139,11 @@ def test_the_command_completes_a_list_and_its_result_is_evaluated(drive, tmp_pat
          "--out", str(tmp_path / "eval")],
     )  # fmt: skip
     assert judged.exit_code == 0, judged.output
-    for more, said in (([], "geometric completes no tracks"),
-                       ([*chosen, "--map", "a=b"], "not together with --map"),
-                       (["--detector", "geometric"], "geometric takes no detector")):  # fmt: skip
+    for more, said in (([], "geometric finds its objects by itself"),
+                       (["--model", "bogus"], "no model 'bogus'"),
+                       ([*chosen, "--map", "a=b", "--track"], "not together with --map, --track"),
+                       ([*chosen, "--boxes", "truth"], "not together with --boxes truth"),
+                       ([*chosen, "--set", "detector=geometric"], "nothing to find")):  # fmt: skip
         wrong = CliRunner().invoke(app, [*told, *more])
         assert isinstance(wrong.exception, InputError)
         assert said in str(wrong.exception)

@@ -74,7 +74,7 @@ def test_an_image_is_encoded_once_whatever_is_in_it(model, encoded, monkeypatch)
         model.sam, "forward", lambda **v: asked.append(v["input_points"].shape) or real(**v)
     )
     samples = [street(1, 5), street(2, 3)]
-    model.complete([s.frame for s in samples], [shown(s) for s in samples])
+    model.draw([s.frame for s in samples], [shown(s) for s in samples])
     assert encoded == [2]
     assert asked == [(1, len(shown(s)), 1, 2) for s in samples]
     model.losses(batch(1, 2))
@@ -83,15 +83,15 @@ def test_an_image_is_encoded_once_whatever_is_in_it(model, encoded, monkeypatch)
 
 def test_frames_together_give_what_each_gives_alone(model):
     samples = [street(k) for k in (1, 2, 3)]
-    together = model.complete([s.frame for s in samples], [shown(s) for s in samples])
+    together = model.draw([s.frame for s in samples], [shown(s) for s in samples])
     for sample, one in zip(samples, together, strict=True):
-        (alone,) = model.complete([sample.frame], [shown(sample)])
+        (alone,) = model.draw([sample.frame], [shown(sample)])
         assert alone.amodal.counts == one.amodal.counts
         np.testing.assert_allclose(alone.scores, one.scores, atol=1e-5)
         for n in range(len(one)):
-            (single,) = model.complete([sample.frame], [shown(sample)[[n]]])
+            (single,) = model.draw([sample.frame], [shown(sample)[[n]]])
             assert len(single) == 1
-    repeated = model.complete([samples[0].frame], [shown(samples[0])])[0]
+    repeated = model.draw([samples[0].frame], [shown(samples[0])])[0]
     assert repeated.amodal.counts == together[0].amodal.counts
 
 
@@ -131,7 +131,7 @@ def test_a_mask_comes_back_to_the_pixels_that_it_was_drawn_for(model, monkeypatc
 def test_the_visible_mask_stays_and_belongs_to_the_whole_one(model):
     sample = street(3)
     seen = shown(sample)
-    (found,) = model.complete([sample.frame], [seen])
+    (found,) = model.draw([sample.frame], [seen])
     assert found.visible.counts == seen.visible.counts
     assert (found.visible - found.amodal).areas().sum() == 0
     assert found.class_ids.tolist() == seen.class_ids.tolist()
@@ -140,7 +140,7 @@ def test_the_visible_mask_stays_and_belongs_to_the_whole_one(model):
     np.testing.assert_allclose(found.occlusion_rates, 1 - found.visible.areas() / whole, atol=1e-6)
     apart = made(union=False).eval()
     apart.load_state_dict(model.state_dict())
-    (drawn,) = apart.complete([sample.frame], [seen])
+    (drawn,) = apart.draw([sample.frame], [seen])
     assert (drawn.amodal | seen.visible).counts == found.amodal.counts
     assert drawn.amodal.counts != found.amodal.counts
     assert (drawn.visible - drawn.amodal).areas().sum() == 0
@@ -149,9 +149,9 @@ def test_the_visible_mask_stays_and_belongs_to_the_whole_one(model):
 def test_empty_frames_and_masks_of_one_pixel_or_none_are_results(model):
     sample = street(1)
     frame = sample.frame
-    (none,) = model.complete([frame], [Instances.empty(frame.size)])
+    (none,) = model.draw([frame], [Instances.empty(frame.size)])
     assert len(none) == 0
-    assert model.complete([], []) == []
+    assert model.draw([], []) == []
     dense = np.zeros((3, *frame.size), bool)
     dense[0, 63, 95] = dense[1, 0, 0] = True
     masks = RleMasks.from_dense(dense)
@@ -161,7 +161,7 @@ def test_empty_frames_and_masks_of_one_pixel_or_none_are_results(model):
         visible=masks, amodal=masks, depths=zeros, occlusion_rates=zeros,
         visible_boxes=masks.boxes(), amodal_boxes=masks.boxes(), occluders=np.zeros((3, 3), bool),
     )  # fmt: skip
-    (found,) = model.complete([frame], [seen])
+    (found,) = model.draw([frame], [seen])
     assert np.isfinite(found.scores).all()
     assert (found.amodal.areas() > 0).tolist() == [True, True, False]
     assert found.scores[2] == 0
@@ -385,7 +385,7 @@ def test_every_prompt_trains_and_infers(prompt):
     losses = model.losses(batch(1))
     torch.stack(list(losses.values())).sum().backward()
     sample = street(1)
-    (found,) = model.complete([sample.frame], [shown(sample)])
+    (found,) = model.draw([sample.frame], [shown(sample)])
     assert len(found) == len(shown(sample))
     if prompt == "none":  # nothing tells the objects apart
         with torch.inference_mode():
@@ -405,12 +405,12 @@ def test_live_the_detector_of_the_registry_is_asked(model, tmp_path):
     report = Report()
     (found,) = live.infer([sample.frame], report)
     (seen,) = registry.create("geometric").infer([sample.frame])
-    names = registry.create("geometric").classes
-    kept = [n for n, k in enumerate(seen.class_ids) if names[k] in CLASSES]
-    assert len(found) == len(kept) > 0
-    assert sorted(found.visible.counts) == sorted(seen.visible[np.array(kept)].counts)
-    assert "no class for the detector's truck, other" in report.warnings[0]
-    assert {"s_amodal.encode", "s_amodal.masks", "s_amodal.carry"} <= set(report.timings)
+    assert live.classes == registry.create("geometric").classes
+    assert len(found) == len(seen) > 0
+    assert found.class_ids.tolist() == seen.class_ids.tolist()
+    assert found.visible.counts == seen.visible.counts
+    stages = ("detect", "encode", "masks", "carry")
+    assert {f"s_amodal.{stage}" for stage in stages} <= set(report.timings)
     assert live.infer([]) == []
     assert not any("geometric" in name for name in live.state_dict())
 
@@ -418,12 +418,25 @@ def test_live_the_detector_of_the_registry_is_asked(model, tmp_path):
 def test_without_a_detector_only_given_masks_are_completed():
     alone = made().eval()
     assert alone.inputs == {"image"}
+    assert alone.classes == CLASSES
     with pytest.raises(InputError, match="s_amodal has no detector"):
         alone.infer([street(1).frame])
-    with pytest.raises(InputError, match="has no detector 'nothing'"):
-        made(detector="nothing").infer([street(1).frame])
-    with pytest.raises(InputError, match="no class of the detector"):
-        SAModal(SAModalConfig(("boat",), **TINY, detector="geometric")).infer([street(1).frame])
+
+
+def test_the_detectors_best_sure_and_finite_instances_are_completed():
+    samples = Scene().samples(1)
+    model = streaming(samples, min_score=0.3, max_instances=1)
+    seer = model.detector
+    (seen,) = seer.infer([samples[0].frame])
+    twice = seen[np.array([0, 1, 1])]
+    twice.scores[:] = 0.2, 0.9, 0.95
+    twice.amodal_boxes[2] = np.nan
+    seer.truth[samples[0].frame.stamp] = twice
+    (found,) = model.infer([samples[0].frame])
+    assert found.visible.counts == twice.visible.counts[1:2]
+    twice.scores[0] = 0.4
+    (found,) = model.infer([samples[0].frame])
+    assert found.visible.counts == twice.visible.counts[1:2]
 
 
 class Seer:
@@ -442,12 +455,12 @@ class Seer:
 
 
 def streaming(samples, **settings):
-    model = SAModal(SAModalConfig(("car", "truck"), **TINY, detector="geometric", **settings))
+    model = SAModal(SAModalConfig(("car", "truck"), **TINY, **settings))
     model.eval()
     model.sam.mask_decoder.iou_prediction_head.proj_out.bias.data.fill_(0.7)
     # Masks that are what shows: the scene is about memory, not about drawing.
     model.ask = lambda e, p, size: (torch.full((len(p), *size), -1.0), torch.full((len(p),), 0.7))
-    model._detector, model._table = (Seer(samples),), np.arange(2)
+    model._detector = (Seer(samples),)
     return model
 
 
@@ -472,11 +485,22 @@ def test_live_hidden_objects_are_remembered_and_a_reset_forgets_them():
 def test_given_tracks_are_followed_through_an_occlusion():
     samples = Scene().samples(20)
     model = streaming(samples)
-    for sample in samples:
-        tracks = model.follow(sample.frame, sample.truth)
+    frames, truths = [s.frame for s in samples], [s.truth for s in samples]
+    for sample, tracks in zip(samples, model.complete(frames, truths), strict=True):
         assert isinstance(tracks, Tracks)
         assert sorted(tracks.ids.tolist()) == [0, 1]
         assert tracks.coasted.any() == (sample.truth.visible.areas()[0] == 0)
+    # A clip stands alone: what came before is not remembered, and nothing is left of it.
+    (alone,) = model.complete(frames[19:], truths[19:])
+    assert alone.ids.tolist() == [1]
+    assert len(model.infer(frames[19:])[0]) == 1
+    assert model.complete([], []) == []
+
+
+def test_many_images_are_encoded_a_few_at_once(model, encoded):
+    samples = [street(k, 2) for k in range(6)]
+    model.draw([s.frame for s in samples], [shown(s) for s in samples])
+    assert encoded == [4, 2]
 
 
 def test_importing_the_core_does_not_import_transformers():

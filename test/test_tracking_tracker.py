@@ -112,6 +112,22 @@ def test_a_hidden_object_ends_after_the_time_limit() -> None:
     assert 28 <= last - gone + 1 <= 30
 
 
+def test_what_a_model_draws_of_a_hidden_object_is_its_mask_but_no_sight_of_it() -> None:
+    tracker = Tracker()
+    for k in range(60):
+        things = [car(150)] if k < 20 else [lorry(140), car(150)]
+        # From the 21st frame on the car is hidden, and the model draws it all the same.
+        _, instances, frame = view(things, k * STEP, most_hidden=2.0)
+        tracks = tracker.step(instances, k * STEP, frame)
+        if k >= 22:
+            assert tracks.ids.tolist() == [0, 1]
+            assert tracks.coasted.tolist() == [True, False]
+            assert tracks.amodal.rle().counts[0] == instances.amodal.rle().counts[1]
+    # When it draws it no longer, the last sight was long ago.
+    tracks = tracker.step(instances[np.array([0])], 60 * STEP, frame)
+    assert tracks.ids.tolist() == [1]
+
+
 def test_free_space_reveals_that_a_hidden_object_is_gone() -> None:
     # The lorry drives away and there is nothing behind it.
     def scene(k: int) -> list[Thing]:

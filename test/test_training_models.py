@@ -7,7 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_scenes import SETTINGS, Streets, run_config, street, write_drives, write_streets
+from training_scenes import (
+    SAM_SETTINGS,
+    SETTINGS,
+    VIDEO_SETTINGS,
+    Streets,
+    run_config,
+    street,
+    write_drives,
+    write_streets,
+)
 
 from amodal_core.frame import Report
 from amodal_core.inference import tracks_of
@@ -16,11 +25,7 @@ from training import state
 from training.codebook import build_codebook
 from training.train import train
 
-VIDEO = ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box")
-EVERY = SETTINGS | {
-    **dict.fromkeys(VIDEO, SETTINGS["mask_rcnn"] | {"track_samples": 12}),
-    "s_amodal": {"size": "tiny", "image_size": 128, "freeze": False, "detector": "geometric"},
-}
+ALL = SETTINGS | VIDEO_SETTINGS | {"s_amodal": SAM_SETTINGS}
 
 
 def clip_of(name):
@@ -33,10 +38,10 @@ def streets(tmp_path_factory):
     return write_streets(tmp_path_factory.mktemp("streets") / "train", 4)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ALL)
 def test_a_few_steps_reach_the_weights_and_leave_a_checkpoint(name, streets, tmp_path):
     values = {
-        "model": name, "settings": EVERY[name], "steps": 2, "clip": clip_of(name),
+        "model": name, "settings": ALL[name], "steps": 2, "clip": clip_of(name),
         "schedule": {"kind": "cosine"}, "optimiser": {"name": "sgd", "rate": 0.01, "clip": 5.0},
         "augment": {"flip": 0.5, "depth_dropout": 0.2, "scale": [0.9, 1.1]},
         "held_out": [{"path": str(streets), "stop": 1}],
@@ -90,12 +95,12 @@ def by_heart(name, data, out, **changes):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", VIDEO)
+@pytest.mark.parametrize("name", VIDEO_SETTINGS)
 def test_models_for_videos_learn_eight_frames_by_heart(name, tmp_path):
     data = write_drives(tmp_path / "drives", 4, 4)
     kind = "visible" if name == "qdtrack" else "amodal"
     values = {
-        "model": name, "settings": EVERY[name], "steps": 200, "batch_size": 2,
+        "model": name, "settings": VIDEO_SETTINGS[name], "steps": 200, "batch_size": 2,
         "clip": {}, "smallest": 30, "held_out": [{"path": str(data)}], "metric": f"{kind} AP50",
         "augment": {"flip": 0.0}, "schedule": {"kind": "cosine", "warm_up": 20},
         "optimiser": {"name": "adamw", "rate": 5e-4, "clip": 5.0, "weight_decay": 0.0},
@@ -126,7 +131,7 @@ def test_eight_frames_are_learnt_by_heart(name, eight, tmp_path):
 def test_s_amodal_learns_eight_frames_by_heart_from_visible_masks(tmp_path):
     data = write_streets(tmp_path / "streets", 8)
     values = {
-        "model": "s_amodal", "settings": EVERY["s_amodal"] | {"image_size": 192},
+        "model": "s_amodal", "settings": SAM_SETTINGS | {"image_size": 192},
         "steps": 300, "batch_size": 4, "held_out": [{"path": str(data)}],
         "metric": "amodal AP50", "augment": {"flip": 0.0},
         "schedule": {"kind": "cosine", "warm_up": 20},

@@ -45,10 +45,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # The streets' volume.
     "pointpillars": {"grid": {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}, "lidar": False},
 }  # fmt: skip
+# And of those that learn from videos, and from given visible masks.
+VIDEO_SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box"), _TWO_STAGE | {"track_samples": 12}
+)
+SAM_SETTINGS = {"size": "tiny", "image_size": 128, "freeze": False, "detector": "geometric"}
 
 
 def street(
-    seed: int, objects: int = 4, time: int = 0, far: float = 18.0, spread: float = 0.5
+    seed: int, objects: int = 4, time: int = 0, *, far: float = 18.0, spread: float = 0.5
 ) -> Sample:
     """Boxes ahead of the camera, the nearer before the farther, each with returns on its front.
 
@@ -57,8 +62,8 @@ def street(
     Args:
         seed: of everything in it.
         objects: at most.
-        time: frames since the beginning.
-        far: metres to the farthest at the beginning.
+        time: see above.
+        far: metres to the farthest.
         spread: tangent of their bearings to either side at most.
     """
     rng = np.random.default_rng(seed)

@@ -194,26 +194,30 @@ class Samples(TorchDataset[Sample]):
         truth = data.truth(number)
         return None if truth is None else self._mapped(truth, table)
 
-    def videos(self) -> list[list[int]]:
+    def videos(self, singles: bool = False) -> list[list[int]]:
         """The samples of each video in the order of time.
 
         Videos of different sources are different, whatever their names.
 
+        Args:
+            singles: take samples that belong to no video as videos of one.
+
         Raises:
-            InputError: samples that belong to no video.
+            InputError: samples that belong to no video, where they are not taken.
         """
-        found: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        found: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
         index = 0
         for which, (data, chosen) in enumerate(self.sources):
             for number in chosen:
                 place = data.place(number)
-                if not place.video:
+                if not place.video and not singles:
                     raise InputError(
                         f"'{place.name}' belongs to no video",
                         f"{data.name} ({data.path})",
                         "this model learns from clips: give data in sequences",
                     )
-                found.setdefault((which, place.video), []).append((place.index, index))
+                alone = -1 if place.video else index
+                found.setdefault((which, place.video, alone), []).append((place.index, index))
                 index += 1
         return [[i for _, i in sorted(turns)] for turns in found.values()]
 

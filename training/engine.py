@@ -80,8 +80,8 @@ class Trainer:
         self.config, self.place, self.display = config, place, display
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        check_metric(config.metric)
         kind = registry.learned(config.model)
+        check_metric(config.metric, completes=hasattr(kind, "complete"))
         self._clip = clip_for(kind, config.clip)
         training, held_out = self._sources()
         classes = config.classes or _classes_of(training, config.class_map)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation import image_level
+from amodal_core.evaluation import image_level, occluded_iou
+from amodal_core.evaluation.occluded_iou import PROTOCOLS
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
 from amodal_core.frame import Report, Tracks
-from amodal_core.inference import hosted, tracks_of
-from amodal_core.models.base import Model
+from amodal_core.inference import tracks_of
+from amodal_core.models.base import Completer, Model
 from amodal_core.models.learned import LearnedModel
-from amodal_core.models.refined import RefinedModel
 from training.data import Samples
 from training.distributed import Place
 from training.progress import Display
@@ -23,16 +22,23 @@ from training.progress import Display
 _KINDS = ("amodal", "visible", "box")
 _PROTOCOL = IMAGE_PROTOCOLS["default"]
 METRICS = tuple(f"{kind} {column.name}" for kind in _KINDS for column in _PROTOCOL.columns)
+_PAIRED = PROTOCOLS["eoras"]
+PAIRED_METRICS = (f"{_PAIRED.name} mIoU_full", f"{_PAIRED.name} mIoU_occ")
 
 
-def check_metric(name: str) -> None:
+def check_metric(name: str, completes: bool = False) -> None:
     """Make sure that a metric exists.
+
+    Args:
+        name: of the metric.
+        completes: whether the model is told the true visible masks (`models.base.Completer`).
 
     Raises:
         InputError: it does not.
     """
-    if name not in METRICS:
-        raise InputError(f"no metric '{name}'", "metric", f"such as {', '.join(METRICS[:3])}")
+    known = (*PAIRED_METRICS, *METRICS) if completes else METRICS
+    if name not in known:
+        raise InputError(f"no metric '{name}'", "metric", f"such as {', '.join(known[:3])}")
 
 
 def judge(
@@ -40,21 +46,26 @@ def judge(
 ) -> dict[str, float]:
     """Every AP and AR of amodal masks, visible masks and boxes by name, the same in all processes.
 
-    A model that completes what a detector found is judged on the visible masks of the truth.
+    A model that completes given masks is told the true visible ones, video by video and single
+    images one by one, and judged by EoRaS' mIoU, too.
 
     Args:
         model: on its device.
         samples: held out; those without annotation are left out.
         batch: frames that the model gets at once.
-        place: this process; it takes every `world`-th sample.
+        place: this process; it takes every `world`-th sample, or video.
         display: shows progress.
     """
-    mine = list(range(place.rank, len(samples), place.world))
+    completes = isinstance(model, Completer)
+    if completes:
+        pieces = samples.videos(singles=True)[place.rank :: place.world]
+    else:
+        mine = list(range(place.rank, len(samples), place.world))
+        pieces = [mine[k : k + batch] for k in range(0, len(mine), batch)]
     rows: list[tuple[ImageRecord, Tracks, Tracks]] = []
-    for begin in range(0, len(mine), batch):
-        chosen = mine[begin : begin + batch]
+    for done, chosen in enumerate(pieces, 1):
         rows += _rows(model, samples, chosen)
-        display.preparing("evaluating", min(begin + batch, len(mine)), len(mine))
+        display.preparing("evaluating", done, len(pieces))
     everything = [r for part in place.gathered(rows) for r in part]
     values: dict[str, float] = {}
     if place.first:
@@ -65,6 +76,9 @@ def judge(
         for kind in _KINDS:
             scores = image_level.evaluate(truth, found, kind, _PROTOCOL)
             values |= {f"{kind} {name}": v for name, v in scores.values.items()}
+        if completes:
+            paired = occluded_iou.evaluate(truth, found, _PAIRED)
+            values |= dict(zip(PAIRED_METRICS, (paired.full, paired.occluded), strict=True))
     values = place.of_first(values)
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
@@ -77,16 +91,11 @@ def _rows(
     if not annotated:
         return []
     frames = [s.frame for _, s, _ in annotated]
-    if isinstance(model, RefinedModel):
-        found = hosted(model.complete(frames, [_shown(t) for _, _, t in annotated]))
+    if isinstance(model, Completer):
+        found = model.complete(frames, [t for _, _, t in annotated])
     else:
         found = tracks_of(cast(Model, model), frames, Report())
     return [
         (ImageRecord(k + 1, *truth.size, sample.name), truth, tracks)
         for (k, sample, truth), tracks in zip(annotated, found, strict=True)
     ]
-
-
-def _shown(truth: Tracks) -> Tracks:
-    """The objects that show, as a detector would give them."""
-    return replace(truth[truth.visible.rle().areas() > 0], ignore=None)

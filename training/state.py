@@ -175,7 +175,7 @@ def keep(path: Path, model: LearnedModel, metrics: dict[str, float], data: str, 
 
 
 def _without_weights(model: LearnedModel) -> dict[str, Any]:
-    """The configuration, without the files that training began with: they are not needed now."""
+    """The configuration, without the files that training began with; nothing needs them now."""
     settings = model.config_json()
     return settings | dict.fromkeys(model.files & settings.keys(), "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from amodal_core.frame import Frame, Instances, Report
+from amodal_core.frame import Frame, Instances, Report, Tracks
 
 
 @runtime_checkable
@@ -30,4 +30,30 @@ class Model(Protocol):
 
     def reset(self) -> None:
         """Forget what earlier frames of the stream left behind; nothing in single-frame models."""
+        ...
+
+
+@runtime_checkable
+class Completer(Model, Protocol):
+    """A model that draws whole masks of objects whose visible masks it is given.
+
+    Where nothing is given, a detector of its own tells it what is seen.
+    """
+
+    def complete(
+        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+    ) -> list[Tracks]:
+        """The objects of one clip with whole masks, whatever the stream was.
+
+        Args:
+            frames: in the order of time; a single image is a clip by itself.
+            seen: of each frame its objects with visible masks; identities join them over the
+                frames. Their amodal masks are not looked at.
+            report: takes timings and warnings.
+
+        Returns:
+            Of each frame its objects in the order given, without those of which the model knows
+            nothing, as they show nothing; then those that it remembers from earlier frames of the
+            clip, `coasted`.
+        """
         ...

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from amodal_core.errors import InputError
 from amodal_core.models.base import Model
@@ -32,6 +35,10 @@ _MODELS: dict[str, tuple[str, str]] = {
     "vrsp": (
         "amodal_core.models.vrsp:Vrsp",
         "VRSP-Net: visible-region attention and a codebook of shapes; needs a checkpoint",
+    ),
+    "eoras": (
+        "amodal_core.models.eoras:Eoras",
+        "whole masks from the memory of a video, over a detector's objects; needs a checkpoint",
     ),
     "flagship": (
         "amodal_core.models.flagship:Flagship",
@@ -95,6 +102,38 @@ def create(name: str, device: str = "cpu", **options: Any) -> Model:
         )
     trained: Model = kind.from_checkpoint(str(checkpoint), device, **options)
     return trained
+
+
+def completes(name: str) -> bool:
+    """Whether a model can be given visible masks to complete (`models.base.Completer`).
+
+    Raises:
+        ValueError: no model of that name.
+    """
+    return hasattr(_class(name), "complete")
+
+
+def settings_of(rules: Sequence[str], where: str) -> dict[str, Any]:
+    """Options for `create` from texts.
+
+    Args:
+        rules: "setting=value" each; values are YAML.
+        where: who gave them, for error messages.
+
+    Raises:
+        InputError: a text is something else.
+    """
+    found = {}
+    for rule in rules:
+        name, equals, text = rule.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"'{rule}' is not setting=value", where, "such as min_score=0.3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"'{text}' is no YAML value", f"{where} {name}", "quote it") from None
+        found[name.strip()] = "" if value is None else value
+    return found
 
 
 def learned(name: str) -> type[LearnedModel]:

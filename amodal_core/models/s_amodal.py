@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,20 +26,22 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.order import occlusion_rates
 from amodal_core.models.batch import MEAN, STD, Batch, Targets, make_batch
+from amodal_core.models.completing import CompletingConfig, CompletingModel
 from amodal_core.models.layers.prompts import KINDS, Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
-from amodal_core.models.refined import RefinedConfig, RefinedModel
 from amodal_core.tracking.memory import Memory
-from amodal_core.tracking.points import point_tracker
+from amodal_core.tracking.points import PointTracker, point_tracker
 
 ENCODERS = ("samadpt", "adapt", "normal")
 _FOCAL, _ALPHA, _GAMMA = 20.0, 0.8, 2
+_ENCODED = 4  # images that go through the encoder at once; more would fill small memories
 _AT_ONCE = 64  # prompts that are decoded together: bounds the memory in crowded scenes
+_T = TypeVar("_T", bound=Instances)
 
 
 @dataclass(frozen=True)
-class SAModalConfig(RefinedConfig):
+class SAModalConfig(CompletingConfig):
     """Settings of S-AModal.
 
     Attributes:
@@ -74,7 +78,7 @@ class SAModalConfig(RefinedConfig):
     seconds: float = 3.0
 
 
-class SAModal(RefinedModel):
+class SAModal(CompletingModel):
     """See the module's head.
 
     Args:
@@ -254,34 +258,46 @@ class SAModal(RefinedModel):
             config.prompt, masks, image, draw, erode=config.erode, count=config.num_points
         )
 
-    def complete(
-        self, frames: Sequence[Frame], seen: Sequence[Instances], report: Report | None = None
-    ) -> list[Instances]:
-        """Whole masks on the host for given visible ones; those without a pixel stay empty."""
-        if not frames:
-            return []
+    def draw(
+        self, frames: Sequence[Frame], seen: Sequence[_T], report: Report | None = None
+    ) -> list[_T]:
+        """Whole masks for visible ones, frame by frame and without any memory.
+
+        Args:
+            frames: with images.
+            seen: of each frame; amodal masks do not count.
+            report: receives timings.
+
+        Returns:
+            The same objects on the host with the scores that SAM expects; those without a visible
+            pixel have nothing.
+        """
         report = report or Report()
         was_training = self.training
         self.eval()
+        results = []
         with torch.inference_mode():
-            with report.time(f"{self.name}.encode"):
-                plain = [Frame(f.stamp, image=f.image) for f in frames]
-                batch = make_batch(
-                    plain,
-                    short_side=self.config.short_side or None,
-                    long_side=self.config.long_side or None,
-                    device=self.device,
-                )
-                embeddings = self.embed(batch.images, batch.sizes)
-            with report.time(f"{self.name}.masks"):
-                results = [
-                    self._completed(embeddings[n : n + 1], frame, one.numpy())
-                    for n, (frame, one) in enumerate(zip(frames, seen, strict=True))
-                ]
+            for begin in range(0, len(frames), _ENCODED):
+                part = frames[begin : begin + _ENCODED]
+                with report.time(f"{self.name}.encode"):
+                    batch = make_batch(
+                        [Frame(f.stamp, image=f.image) for f in part],
+                        short_side=self.config.short_side or None,
+                        long_side=self.config.long_side or None,
+                        device=self.device,
+                    )
+                    embeddings = self.embed(batch.images, batch.sizes)
+                with report.time(f"{self.name}.masks"):
+                    results += [
+                        self._drawn(embeddings[n : n + 1], frame, one.numpy())
+                        for n, (frame, one) in enumerate(
+                            zip(part, seen[begin : begin + _ENCODED], strict=True)
+                        )
+                    ]
         self.train(was_training)
         return results
 
-    def _completed(self, embedding: torch.Tensor, frame: Frame, seen: Instances) -> Instances:
+    def _drawn(self, embedding: torch.Tensor, frame: Frame, seen: _T) -> _T:
         assert frame.image is not None
         visible = seen.visible.rle()
         some = np.flatnonzero(visible.areas() > 0)
@@ -326,35 +342,39 @@ class SAModal(RefinedModel):
         Raises:
             InputError: the model has no detector.
         """
+        if not frames:
+            return []
         report = report or Report()
-        found = super().infer(frames, report)
+        done = self.draw(frames, self.found(frames, report), report)
+        kept = [one[one.scores >= self.config.min_score] for one in done]
         with report.time(f"{self.name}.carry"):
-            return [self.memory.see(frame, one) for frame, one in zip(frames, found, strict=True)]
+            return [self.memory.see(frame, one) for frame, one in zip(frames, kept, strict=True)]
 
-    def follow(self, frame: Frame, seen: Tracks, report: Report | None = None) -> Tracks:
-        """The next frame of a stream whose visible masks and identities are given.
+    def complete(
+        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+    ) -> list[Tracks]:
+        """Whole masks and scores of what shows, then what is hidden and carried on, `coasted`."""
+        report = report or Report()
+        given = [replace(one.numpy(), ignore=None) for one in seen]
+        done = self.draw(frames, [one[one.visible.rle().areas() > 0] for one in given], report)
+        memory = Memory(self.points, self.config.seconds)
+        with report.time(f"{self.name}.carry"):
+            return [memory.follow(frame, one) for frame, one in zip(frames, done, strict=True)]
 
-        Args:
-            frame: with its image.
-            seen: tracks; only those with a visible pixel count.
-            report: receives timings and warnings.
+    @cached_property
+    def points(self) -> PointTracker:
+        """Follows points through images.
 
-        Returns:
-            The seen tracks with whole masks and scores, then those that are carried on, `coasted`.
+        Raises:
+            InputError: there is no such CoTracker.
         """
-        report = report or Report()
-        some = seen[seen.visible.rle().areas() > 0]
-        (done,) = self.complete([frame], [some], report)
-        assert isinstance(done, Tracks)
-        with report.time(f"{self.name}.carry"):
-            return self.memory.follow(frame, done)
+        return point_tracker(self.config.points, str(self.device))
 
     @property
     def memory(self) -> Memory:
         """What is remembered of the stream."""
         if self._memory is None:
-            tracker = point_tracker(self.config.points, str(self.device))
-            self._memory = Memory(tracker, self.config.seconds)
+            self._memory = Memory(self.points, self.config.seconds)
         return self._memory
 
     def reset(self) -> None:

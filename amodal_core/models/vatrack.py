@@ -109,9 +109,8 @@ class QuasiDense(TwoStage):
                 its own reference.
         """
         batch = self.sensed(batch)
-        features, batch = self.features(batch), self.crossed(batch)
-        assert batch.targets is not None, "losses need targets"
         assert batch.clip <= 2, "losses need pairs of frames"
+        features, batch = self.features(batch), self.crossed(batch)
         (of_keys, keys), (of_others, others) = (
             (Features((k, v[which]) for k, v in features.items()), batch.part(which))
             for which in (slice(0, None, batch.clip), slice(batch.clip - 1, None, batch.clip))

@@ -125,6 +125,10 @@ class Book:
     ) -> None:
         """Take in the instances (on the host) that these rows were found to be, in place.
 
+        One that shows nothing is no sight: a model with a memory drew it where something hides it.
+        It gives its mask, but neither measures the motion, nor proves the track, nor tells its
+        looks.
+
         Args:
             rows: of the tracks.
             seen: what each of them is.
@@ -134,11 +138,14 @@ class Book:
             frame: its number.
             dt: seconds since the frame before.
         """
-        self.motion.update(rows, measured)
-        self.hits[rows] += 1
-        self.watched[rows] += dt
-        self.seen[rows] = self.explained[rows] = stamp
-        self.last[rows] = frame
+        shows = seen.visible.rle().areas() > 0
+        sights = rows[shows]
+        self.motion.update(sights, measured[shows])
+        self.hits[sights] += 1
+        self.watched[sights] += dt
+        self.seen[sights] = stamp
+        self.last[sights] = frame
+        self.explained[rows] = stamp
         self.absent[rows] = 0
         self.lost[rows] = False
         self.scores[rows] += 0.3 * (np.asarray(seen.scores) - self.scores[rows])
@@ -155,7 +162,7 @@ class Book:
             fresh = np.isfinite(np.asarray(seen.boxes3d)).all(axis=1)
             self.boxes3d[rows[fresh]] = np.asarray(seen.boxes3d)[fresh]
         if looks.shape[1]:
-            self.embeddings[rows] = looks
+            self.embeddings[sights] = looks[shows]
 
 
 def unit(seen: Instances, n: int) -> np.ndarray:

@@ -63,6 +63,10 @@ class CoastingTracker(ABC):
     as long as something nearer hides its place, or briefly without reason, and ends when returns
     from beyond show that the place is empty. A subclass says which detection is which track.
 
+    Attributes:
+        origins: (N,) int64, for each track of the last step which of the instances handed in it is,
+            -1 where none is.
+
     Args:
         config: the settings.
     """
@@ -83,6 +87,7 @@ class CoastingTracker(ABC):
         self._size: tuple[int, int] | None = None
         self._stamp: int | None = None
         self._frame = 0
+        self.origins = np.zeros(0, np.int64)
 
     @abstractmethod
     def _worth(self, seen: Instances) -> np.ndarray:
@@ -148,8 +153,9 @@ class CoastingTracker(ABC):
         self._frame += 1
         worth = np.isfinite(np.asarray(seen.amodal_boxes)).all(axis=1)
         worth &= self._worth(seen)
+        places = np.flatnonzero(worth)
         if not worth.all():
-            seen = seen[np.flatnonzero(worth)]
+            seen = seen[places]
         looks = self._looks(seen)
         book = self._book
         if book is None:
@@ -194,7 +200,10 @@ class CoastingTracker(ABC):
             idle = (stamp - away.seen) * 1e-9 / max(self.config.coast_seconds, 1e-9)
             fade = 1.0 - 0.5 * np.clip(idle, 0.0, 1.0)
             tracks = with_coasting(tracks, away, masks, hidden, fade, self._frame)
+        origins = np.full(len(tracks), -1, np.int64)
+        origins[: len(known)] = places[origin[known]]
         order = np.argsort(tracks.ids, kind="stable")
+        self.origins = origins[order]
         return tracks if (np.diff(order) > 0).all() else tracks[order]
 
     def _look(

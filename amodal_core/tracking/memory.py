@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from amodal_core.datasets.truth import hiding
-from amodal_core.frame import Frame, Instances, Tracks
+from amodal_core.frame import Frame, Instances, Tracks, joined
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.carry import Carrier
 from amodal_core.tracking.points import PointTracker
@@ -102,7 +102,7 @@ class Memory:
         if not len(hidden):
             return seen, False
         # What a stream gives is always of one kind, and so is what it left behind.
-        carried = _joined([cast(_T, self._last[k]) for k in hidden.tolist()])
+        carried = joined([cast(_T, self._last[k]) for k in hidden.tolist()])
         n = len(carried)
         changed: dict[str, Any] = {
             "amodal": masks,
@@ -114,27 +114,8 @@ class Memory:
         }
         if isinstance(carried, Tracks):
             changed["coasted"] = np.ones(n, bool)
-        result = _joined([replace(seen, boxes3d=None), replace(carried, **changed)])
+        result = joined([replace(seen, boxes3d=None), replace(carried, **changed)])
         own = np.asarray(seen.occluders, bool)
         both = hiding(result.amodal.rle(), result.visible.rle())
         both[: len(own), : len(own)] = own
         return replace(result, occluders=both), True
-
-
-def _joined(parts: list[_T]) -> _T:
-    """Objects of several sets on the host, one after the other; occluders are left empty."""
-    n = sum(len(p) for p in parts)
-    values = {}
-    for f in fields(parts[0]):
-        column = [getattr(p, f.name) for p in parts]
-        if f.name == "size":
-            values[f.name] = column[0]
-        elif f.name == "occluders":
-            values[f.name] = np.zeros((n, n), bool)
-        elif f.name in ("amodal", "visible"):
-            values[f.name] = RleMasks.concatenated([m.rle() for m in column])
-        elif any(c is None for c in column):
-            values[f.name] = None
-        else:
-            values[f.name] = np.concatenate([np.asarray(c) for c in column])
-    return type(parts[0])(**values)

@@ -11,7 +11,10 @@ from amodal_core.tracking.book import Book, widened
 
 
 def seen_tracks(found: Instances, book: Book, frame: int) -> Tracks:
-    """N instances (on the host) with the identities of their N tracks; the class is the track's."""
+    """N instances (on the host) with the identities of their N tracks; the class is the track's.
+
+    Those that show nothing are carried on, not seen.
+    """
     return Tracks(
         size=found.size,
         amodal_boxes=np.asarray(found.amodal_boxes, np.float32),
@@ -27,7 +30,7 @@ def seen_tracks(found: Instances, book: Book, frame: int) -> Tracks:
         boxes3d=_float32(found.boxes3d),
         ids=book.ids,
         ages=frame - book.born + 1,
-        coasted=np.zeros(len(book), bool),
+        coasted=found.visible.rle().areas() == 0,
     )
 
 

@@ -10,8 +10,9 @@ import typer
 
 from amodal_core.replay import REPORT, VIDEO, ReplayOptions
 from amodal_core.synthetic.generate import RunOptions, generate
+from amodal_ros.cli._models import make_model
 from amodal_ros.cli._progress import bar, stderr
-from amodal_ros.cli.replay import make_model, run, summarise
+from amodal_ros.cli.replay import run, summarise
 
 _SAMPLE = "sample_drive"
 _FRAMES = 24

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from amodal_core.errors import InputError
+from amodal_core.models.base import Completer
+from amodal_ros.cli._models import Settings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
 
 if TYPE_CHECKING:
     from amodal_core.datasets.base import Dataset
-    from amodal_core.models.base import Model
+
+
+class Boxes(str, Enum):
+    """Where boxes, visible masks and identities come from."""
+
+    model = "model"
+    truth = "truth"
 
 
 def command(
@@ -32,18 +41,18 @@ def command(
     tracker: Annotated[
         str, typer.Option(help="What follows them: motion, quasi_dense or quasi_dense_sailvos.")
     ] = "motion",
-    rename: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="class of the model=class of the data; repeatable."),
-    ] = None,
+    boxes: Annotated[
+        Boxes, typer.Option(help="Who says where the objects are: the model, or the truth.")
+    ] = Boxes.model,
     tracks: Annotated[
         Path | None,
         typer.Option(help="Complete these: a YouTube-VIS or GenVIS result list, visible masks."),
     ] = None,
-    detector: Annotated[
-        str, typer.Option(help="Whose visible masks are completed, of models that do so.")
-    ] = "",
-    detector_checkpoint: Annotated[Path | None, typer.Option(help="Its weights.")] = None,
+    settings: Settings = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="class of the model=class of the data; repeatable."),
+    ] = None,
 ) -> None:
     """Run a model over a data set and write COCO results, ready for `amodal eval`.
 
@@ -58,34 +67,52 @@ def command(
 
     amodal infer build/drives --track --out r; amodal eval video --gt build/drives --dt r --out e
 
+    amodal infer movi_b/test --model eoras --checkpoint best.safetensors --boxes truth --out r
+
     amodal infer drives --model s_amodal --checkpoint best.safetensors --tracks genvis.json --out r
     """
+    import numpy as np
+
     from amodal_core import inference
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
     from amodal_core.tracking import make_tracker
-    from amodal_ros.cli.replay import make_model
 
-    dataset = open_dataset(data, format)
-    options = {"detector": detector} if detector else {}
-    if detector_checkpoint is not None:
-        options["detector_checkpoint"] = str(detector_checkpoint)
-    chosen = make_model(model, device, checkpoint, options)
+    given = boxes is Boxes.truth
+    finding = {"--map": bool(rename), "--track": track}
     if tracks is not None:
-        if rename or max_frames or track:
-            raise InputError(
-                "not together with --map, --track or --max-frames", "--tracks", "leave it out"
-            )
-        _complete(chosen, dataset, tracks, out, _settings(model, checkpoint))
+        more = {"--max-frames": max_frames is not None, "--boxes truth": given}
+        _alone("--tracks", finding | more)
+    elif given:
+        _alone("--boxes truth", finding)
+    if tracker != "motion" and not track:
+        raise InputError("nothing is followed", f"--tracker {tracker}", "add --track")
+    dataset = open_dataset(data, format)
+    by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
+    chosen = make_model(model, device, checkpoint, settings or [], given_by=by)
+    stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
+    decides: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+    decides["settings"] = sorted(settings or [])
+    if tracks is not None:
+        assert isinstance(chosen, Completer)
+        _complete(chosen, dataset, tracks, out, decides)
         return
-    classes = inference.classes_in(chosen, dataset, _renames(rename or []))
+    if given:
+        classes = inference.Classes(np.arange(len(dataset.classes)), ())
+    else:
+        classes = inference.classes_in(chosen, dataset, _renames(rename or []))
     if classes.dropped:
         warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
-    settings = _settings(model, checkpoint) | options
-    settings |= {"map": sorted(rename or []), "max_frames": max_frames}
-    follower = make_tracker(tracker) if track else None
     work = inference.Run(
-        chosen, dataset, out, classes, settings, batch=batch, frames=max_frames, tracker=follower
+        chosen,
+        dataset,
+        out,
+        classes,
+        decides | {"map": sorted(rename or []), "max_frames": max_frames},
+        batch=batch,
+        frames=max_frames,
+        tracker=make_tracker(tracker) if track else None,
+        given=given,
     )
     # A bag is read from its beginning to its end; several processes would each read all of it.
     parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
@@ -97,23 +124,21 @@ def command(
         typer.echo(path)
 
 
-def _settings(model: str, checkpoint: Path | None) -> dict[str, Any]:
-    stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
-    return {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+def _alone(option: str, others: dict[str, bool]) -> None:
+    """Refuse options that mean nothing beside another one."""
+    there = [name for name, told in others.items() if told]
+    if there:
+        raise InputError(f"not together with {', '.join(there)}", option, "leave one out")
 
 
 def _complete(
-    model: Model, data: Dataset, tracks: Path, out: Path, settings: dict[str, Any]
+    model: Completer, data: Dataset, tracks: Path, out: Path, settings: dict[str, Any]
 ) -> None:
-    from amodal_core.track_inference import Follower, complete_tracks
+    from amodal_core.track_inference import complete_tracks
 
-    if not hasattr(model, "follow"):
-        raise InputError(f"{model.name} completes no tracks", "--tracks", "take s_amodal")
     stamped = settings | {"tracks_stamp": tracks.stat().st_mtime_ns if tracks.exists() else None}
     with bar(f"{model.name} on {data.name}") as progress:
-        written, report = complete_tracks(
-            cast(Follower, model), data, tracks, out, stamped, progress
-        )
+        written, report = complete_tracks(model, data, tracks, out, stamped, progress)
     warn(report.warnings)
     typer.echo(written)
 

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from amodal_core import replay as core
-from amodal_core.errors import InputError
-from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.pipeline import STAGES, Pipeline
 from amodal_core.report.record import TOTAL, Record
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
+from amodal_ros.cli._models import Settings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
-
-
-def make_model(
-    name: str, device: str, checkpoint: Path | None, settings: dict[str, Any] | None = None
-) -> Model:
-    """The model of `--model`, `--device` and `--checkpoint`, with other settings where given.
-
-    Raises:
-        InputError: no such model or device, or it takes no checkpoint.
-    """
-    options: dict[str, Any] = dict(settings or {})
-    if checkpoint is not None:
-        options["checkpoint"] = checkpoint
-    if checkpoint is not None and not checkpoint.exists():
-        raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
-    try:
-        return registry.create(name, device, **options)
-    except ValueError as error:
-        raise InputError(str(error), "--model", "see `amodal models`") from None
-    except TypeError as error:
-        if not options:
-            raise
-        told = ", ".join(options)
-        raise InputError(f"{name} takes no {told} ({error})", f"--model {name}") from None
-    except RuntimeError as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(line, f"--device {device}", "see `amodal doctor`") from None
 
 
 def command(
@@ -59,6 +31,7 @@ def command(
     ] = False,
     image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
     points_topic: Annotated[str, typer.Option(help="Where it has several LiDARs.")] = "",
+    settings: Settings = None,
 ) -> None:
     """Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.
 
@@ -73,7 +46,7 @@ def command(
     record = run(
         bag,
         out,
-        make_model(model, device, checkpoint),
+        make_model(model, device, checkpoint, settings or []),
         core.ReplayOptions(max_frames, video, depth, image_topic, points_topic),
         make_tracker(tracker),
     )

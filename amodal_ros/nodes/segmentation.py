@@ -36,6 +36,11 @@ class Segmentation(SyncedNode):
         parameters=(
             Parameter("model", FALLBACK, "Name of the model; `amodal models` lists them."),
             Parameter("checkpoint", "", "Weights file of a learned model (.safetensors)."),
+            Parameter(
+                "settings",
+                "",
+                "Settings in place of the checkpoint's, such as detector=geometric,min_score=0.3.",
+            ),
             Parameter("device", "cpu", "Torch device, such as cpu or cuda:0."),
             Parameter(
                 "optional_inputs",
@@ -141,7 +146,9 @@ class Segmentation(SyncedNode):
                 "its place (set the parameter `checkpoint`)"
             )
             return registry.create(FALLBACK, "cpu")
-        return registry.create(name, self.value("device"), checkpoint=checkpoint)
+        rules = [rule for rule in self.value("settings").split(",") if rule.strip()]
+        settings = registry.settings_of(rules, "parameter settings")
+        return registry.create(name, self.value("device"), checkpoint=checkpoint, **settings)
 
 
 def main() -> int:

@@ -242,15 +242,16 @@ class TwoStage(LearnedModel):
         return frozenset() if self.config.depth == OBJECTS else super().optional
 
     def trunk(self) -> list[nn.Module]:
-        """Backbone and pyramid, and what looks for objects in the LiDAR."""
+        """Backbone and pyramid, and what looks into the LiDAR before them."""
         return [m for m in (self.backbone, self.lidar_objects) if m is not None]
 
     def blocks(self) -> list[nn.Module]:
         """The backbone's stages, the pyramid, and the heads of proposals and boxes."""
         body = self.backbone.body
-        stages = [body.layer1, body.layer2, body.layer3, body.layer4]
-        heads = [] if self.config.proposals_from == LIDAR else [self.rpn.head, self.heads.box_head]
-        return [*stages, self.backbone.fpn, *heads]
+        parts = [body.layer1, body.layer2, body.layer3, body.layer4, self.backbone.fpn]
+        if self.config.proposals_from != LIDAR:
+            parts += [self.rpn.head, self.heads.box_head]
+        return parts
 
     @abstractmethod
     def mask_losses(

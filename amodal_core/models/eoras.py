@@ -1,0 +1,344 @@
+"""EoRaS: object slots that carry an object's look through the frames of a video.
+
+A crop around what is visible of an object goes through a small pyramid; its features are seen from
+the front and, lifted by the camera's intrinsics, from above; slots take in both, frame by frame,
+and two decoders draw the whole and the visible mask from them.
+Fan et al.: Rethinking Amodal Video Segmentation from Learning Supervised Signals with
+Object-centric Representation, ICCV 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.ops import sigmoid_focal_loss
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.models.batch import Batch, make_batch
+from amodal_core.models.completing import CompletingConfig, CompletingModel
+from amodal_core.models.layers.bev import BirdsEyeView
+from amodal_core.models.layers.crop_encoder import STRIDE, CropEncoder
+from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
+from amodal_core.models.layers.followed import Crops, Followed, follow, given_by, portions
+from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots
+from amodal_core.models.learned import Clip, Found
+from amodal_core.models.object_stream import ObjectStream, completed
+
+_ENCODED = 32  # crops that go through the encoder at once; more would fill small memories
+
+
+@dataclass(frozen=True)
+class EorasConfig(CompletingConfig):
+    """Settings of EoRaS; the defaults are the published ones.
+
+    Attributes:
+        backbone: resnet18, resnet34 or resnet50.
+        weights: torchvision's weights for it, "" for random ones; only read to begin a training.
+        crop: side of the crop in pixels, a multiple of 8.
+        enlarge: side of the crop's window over that of the visible box.
+        features: channels of the pyramid and of the view from above.
+        cells: of the grid along x and z, a multiple of 4.
+        pitch: degrees that a camera in a fixed place looks down.
+        width: channels of slots and tokens.
+        slots: of an object.
+        layers: of each attention decoder.
+        heads: of attention.
+        hidden: of the perceptrons.
+        dropout: share.
+        visible_weight: of the visible mask's loss.
+        objects: of a clip that a training step looks at, drawn at random.
+    """
+
+    backbone: str = "resnet50"
+    weights: str = ""
+    crop: int = 128
+    enlarge: float = 2.0
+    features: int = 256
+    cells: int = 64
+    pitch: float = 0.0
+    width: int = 512
+    slots: int = 8
+    layers: int = 2
+    heads: int = 8
+    hidden: int = 2048
+    dropout: float = 0.1
+    visible_weight: float = 1.0
+    objects: int = 1
+
+
+class Eoras(CompletingModel):
+    """See the module's head.
+
+    Without a calibration the slots look at the front view alone.
+
+    Args:
+        config: settings.
+
+    Raises:
+        InputError: sides that do not divide, no such backbone, or its weights do not fit.
+    """
+
+    name = "eoras"
+    Config = EorasConfig
+    clip = Clip(12)
+    config: EorasConfig
+
+    def __init__(self, config: EorasConfig) -> None:
+        super().__init__(config)
+        for name, value, unit in (("crop", config.crop, STRIDE), ("cells", config.cells, 4)):
+            if value < unit or value % unit:
+                raise InputError(f"{name} is {value}", "eoras", f"give a multiple of {unit}")
+        side = config.crop // STRIDE
+        self.encoder = CropEncoder(config.backbone, config.features, config.weights)
+        self.above = BirdsEyeView(config.features, config.cells, config.pitch)
+        self.front_tokens = nn.Linear(config.features, config.width)
+        self.above_tokens = nn.Linear(config.features, config.width)
+        self.slots = ObjectSlots(
+            config.slots,
+            config.width,
+            layers=config.layers,
+            heads=config.heads,
+            hidden=config.hidden,
+            dropout=config.dropout,
+            front=side,
+            above=config.cells // 4,
+        )
+        self.whole = MaskDecoder(2 * config.width, side)
+        self.visible = MaskDecoder(2 * config.width, side)
+        self.stream = ObjectStream()
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Calibration for the view from above, depth for telling hidden from gone."""
+        return (super().optional | {"calibration", "depth"}) - self.inputs
+
+    def reset(self) -> None:
+        """Forget the stream's objects, here and in the detector."""
+        super().reset()
+        self.stream.reset()
+
+    def tokens(
+        self, batch: Batch, frames: torch.Tensor, windows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What crops show.
+
+        Args:
+            batch: images, and calibrations where there are any.
+            frames: (A,) int64, the image of each crop; at least one.
+            windows: (A, 4) float32 xyxy at the batch's scale.
+
+        Returns:
+            (A, P, width) tokens of the front view, (A, Q, width) of the view from above or None.
+        """
+        features = self.encoder(cut(batch.images, frames, windows, self.config.crop))
+        front = self.front_tokens(features.flatten(2).transpose(1, 2))
+        if batch.calibrations is None:
+            return front, None
+        K = torch.from_numpy(np.stack([c.K for c in batch.calibrations])).float()
+        K = K.to(features.device, non_blocking=True)[frames]
+        lifted = self.above(features, K, batch.scales[frames], windows)
+        return front, self.above_tokens(lifted.flatten(2).transpose(1, 2))
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Focal losses of whole and visible masks, over frames whose whole mask is known."""
+        assert batch.targets is not None, "losses need targets"
+        followed = self._drawn(batch)
+        if not len(followed):
+            nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
+            return {"amodal": nothing, "visible": nothing}
+        crops = Crops.of(followed, self.device)
+        windows = self._windows(crops.boxes, batch, crops.frames)
+        whole, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
+        side = whole.shape[-1]
+        pairs = list(zip(crops.frames.tolist(), crops.rows.tolist(), strict=True))
+        objects = batch.targets
+        known = torch.stack([~objects[f].ignore[r] for f, r in pairs]).float()
+
+        def loss(logits: torch.Tensor, truth: list[torch.Tensor]) -> torch.Tensor:
+            wanted = cut_masks(torch.stack(truth), windows, side)
+            each = sigmoid_focal_loss(logits.float(), wanted, alpha=-1, gamma=2).mean((1, 2))
+            return (each * known).sum() / known.sum().clamp(min=1)
+
+        seen = loss(visible, [objects[f].visible[r] for f, r in pairs])
+        return {
+            "amodal": loss(whole, [objects[f].amodal[r] for f, r in pairs]),
+            "visible": self.config.visible_weight * seen,
+        }
+
+    def _drawn(self, batch: Batch) -> Followed:
+        """The objects of each clip that a step learns from."""
+        followed, ignored = given_by(batch)
+        learnt = [
+            any(r >= 0 and not ignored[f][r] for f, r in zip(frames, rows, strict=True))
+            for frames, rows in zip(followed.frames, followed.rows, strict=True)
+        ]
+        index: list[int] = []
+        for clip in sorted(set(followed.clips.tolist())):
+            mine = np.flatnonzero((followed.clips == clip) & learnt)
+            order = torch.randperm(len(mine))[: self.config.objects]
+            index += sorted(mine[order.numpy()].tolist())
+        return followed.select(np.array(index, np.int64))
+
+    def _masks(
+        self, crops: Crops, front: torch.Tensor, above: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(A, S, S) logits of whole and visible masks from the tokens of all crops of clips."""
+        lifted = None if above is None else crops.laid(above)
+        known = crops.taken(self.slots(crops.laid(front), lifted, crops.there))
+        return self.whole(known), self.visible(known)
+
+    def detect(self, batch: Batch) -> list[Found]:
+        """Masks of the objects that the batch's targets name, clip by clip."""
+        assert batch.targets is not None, "visible boxes must be given"
+        crops = Crops.of(given_by(batch)[0], self.device)
+        windows = self._windows(crops.boxes, batch, crops.frames)
+        whole = visible = windows.new_zeros((0, 1, 1))
+        if len(windows):
+            whole, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
+        found = []
+        for f, objects in enumerate(batch.targets):
+            mine = np.flatnonzero(crops.frames == f)
+            rows = torch.from_numpy(crops.rows[mine]).to(self.device)
+            index = torch.from_numpy(mine).to(self.device)
+            found.append(
+                Found(
+                    windows[index],
+                    windows.new_ones(len(mine)),
+                    objects.labels[rows],
+                    whole[index],
+                    visible[index],
+                    objects.depths[rows],
+                )
+            )
+        return found
+
+    def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
+        """The detector's objects of a stream's next frames, with whole masks from their memory.
+
+        Objects that are hidden for up to 3 s are drawn where their motion takes them; their visible
+        masks are empty.
+
+        Raises:
+            InputError: the model was made without a detector.
+        """
+        if not frames:
+            return []
+        report = report or Report()
+        found = self.found(frames, report)
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            results = [
+                self._next(frame, one, report) for frame, one in zip(frames, found, strict=True)
+            ]
+        self.train(was_training)
+        return results
+
+    def _next(self, frame: Frame, found: Instances, report: Report) -> Instances:
+        with report.time("eoras.track"):
+            present = self.stream.follow(found, frame, report)
+        n = len(present.ids)
+        if not n:
+            return present.instances
+        with report.time("eoras.network"):
+            batch, where = self._batch([frame]), np.zeros(n, np.int64)
+            boxes = torch.from_numpy(present.boxes).to(self.device) * _four(batch, where)
+            windows = self._windows(boxes, batch, where)
+            zeros = torch.zeros(n, dtype=torch.int64, device=self.device)
+            front, above = self.tokens(batch, zeros, windows)
+            slots = self.stream.recall(present.ids, self.slots.begin(n))
+            slots, known = self.slots.step(slots, front, above)
+            self.stream.keep(present.ids, slots)
+            whole = self.whole(known)
+        with report.time("eoras.instances"):
+            return completed(present.instances, whole, windows / _four(batch, where), report)
+
+    def complete(
+        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+    ) -> list[Tracks]:
+        """Whole masks of objects whose visible masks are given, each from its whole clip.
+
+        Args:
+            frames: of one clip, in the order of time.
+            seen: of each frame its objects; identities join them over the frames. Only visible
+                masks and boxes are used; amodal masks are replaced.
+            report: takes timings and warnings.
+
+        Returns:
+            The objects in the order given. One that shows nothing in the whole clip is left out;
+            one of which nothing is drawn has its visible mask.
+        """
+        report = report or Report()
+        given = [replace(one.numpy(), amodal=one.visible.rle(), ignore=None) for one in seen]
+        boxes = [np.asarray(one.visible_boxes, np.float32) for one in given]
+        followed = follow([np.asarray(one.ids) for one in given], boxes, [range(len(given))])
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode(), report.time("eoras.network"):
+            parts = [self._completed_part(frames, part) for part in portions(followed)]
+        self.train(was_training)
+        results = []
+        with report.time("eoras.instances"):
+            for f, one in enumerate(given):
+                mine = [
+                    (c.rows[c.frames == f], w[c.where == f], m[c.where == f]) for c, w, m in parts
+                ]
+                rows = np.concatenate([np.zeros(0, np.int64), *(r for r, _, _ in mine)])
+                if not len(rows):
+                    results.append(one[rows])
+                    continue
+                order = np.argsort(rows)
+                index = torch.from_numpy(order).to(self.device)
+                windows = torch.cat([w for _, w, _ in mine])[index]
+                masks = torch.cat([m for _, _, m in mine])[index]
+                results.append(completed(one[rows[order]], masks, windows, report))
+        return results
+
+    def _completed_part(
+        self, frames: Sequence[Frame], followed: Followed
+    ) -> tuple[Crops, torch.Tensor, torch.Tensor]:
+        """Some objects of a clip: their crops, windows in the frames' own pixels, and logits."""
+        crops = Crops.of(followed, self.device)
+        if any(f.calibration is None for f in frames):
+            frames = [replace(f, calibration=None) for f in frames]
+        order = np.argsort(crops.frames, kind="stable")  # so that images are prepared few times
+        windows, front, above = [], [], []
+        for begin in range(0, len(order), _ENCODED):
+            index = order[begin : begin + _ENCODED]
+            used, where = np.unique(crops.frames[index], return_inverse=True)
+            batch = self._batch([frames[f] for f in used.tolist()])
+            scale = _four(batch, where)
+            window = self._windows(crops.boxes[torch.from_numpy(index)] * scale, batch, where)
+            seen = self.tokens(batch, torch.from_numpy(where).to(self.device), window)
+            windows.append(window / scale)
+            front.append(seen[0])
+            above += [] if seen[1] is None else [seen[1]]
+        back = torch.from_numpy(np.argsort(order)).to(self.device)
+        lifted = torch.cat(above)[back] if above else None
+        whole, _ = self._masks(crops, torch.cat(front)[back], lifted)
+        return crops, torch.cat(windows)[back], whole
+
+    def _batch(self, frames: Sequence[Frame]) -> Batch:
+        return make_batch(
+            [replace(f, depth=None, points=None) for f in frames],
+            short_side=self.config.short_side or None,
+            long_side=self.config.long_side or None,
+            device=self.device,
+        )
+
+    def _windows(self, boxes: torch.Tensor, batch: Batch, frames: np.ndarray) -> torch.Tensor:
+        """Windows around boxes (A, 4), both at the batch's scale; (A,) the frame of each."""
+        sizes = np.array(batch.sizes, np.float32).reshape(-1, 2)[frames][:, ::-1]
+        limits = torch.from_numpy(np.ascontiguousarray(sizes)).to(boxes.device)
+        return enlarged(boxes, limits, self.config.enlarge)
+
+
+def _four(batch: Batch, frames: np.ndarray) -> torch.Tensor:
+    """(A, 4) scale of boxes from the frames' own pixels to the batch's."""
+    index = torch.from_numpy(frames).to(batch.scales.device)
+    return batch.scales[index].flip(1).repeat(1, 2)

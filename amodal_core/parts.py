@@ -1,0 +1,68 @@
+"""The parts of an unfinished run: kept as they come, so that a killed run goes on with the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from amodal_core.errors import InputError
+from amodal_core.evaluation.formats import write_json
+
+_FOLDER, _NOTE = ".parts", "run.json"
+
+
+class Parts:
+    """JSON values by number, in a folder `.parts` beside the results.
+
+    Args:
+        out: folder of the results.
+        settings: what decides them, as JSON values.
+
+    Raises:
+        InputError: the folder cannot be made, or parts of a run with other settings lie there.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.folder = out / _FOLDER
+        note = self.folder / _NOTE
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
+        if not note.exists():
+            write_json(settings, note)
+        elif json.loads(note.read_text()) != json.loads(json.dumps(settings)):
+            raise InputError(
+                "an unfinished run of another model or other settings",
+                str(self.folder),
+                "finish it with them or remove that folder",
+            )
+
+    def __contains__(self, number: int) -> bool:
+        return self._path(number).exists()
+
+    def keep(self, number: int, value: Any) -> None:
+        """Write a part, whole or not at all."""
+        write_json(value, self._path(number))
+
+    def read(self, number: int) -> Any:
+        """A part that was kept.
+
+        Raises:
+            InputError: it is broken.
+        """
+        path = self._path(number)
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"a broken part: {error}", str(path), "remove it") from None
+
+    def remove(self) -> None:
+        """Remove all parts; the run is finished."""
+        for path in sorted(self.folder.iterdir()):
+            path.unlink()
+        self.folder.rmdir()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:07d}.json"

@@ -1,0 +1,66 @@
+"""The model that a command is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amodal_core.errors import InputError
+from amodal_core.models import registry
+from amodal_core.models.base import Model
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="setting=value in place of the checkpoint's; repeatable."),
+]
+
+
+def make_model(
+    name: str,
+    device: str,
+    checkpoint: Path | None,
+    rules: Sequence[str] = (),
+    *,
+    given_by: str = "",
+) -> Model:
+    """The model of `--model`, `--device`, `--checkpoint` and `--set`.
+
+    Args:
+        name: in the registry.
+        device: of torch.
+        checkpoint: its weights.
+        rules: "setting=value" each.
+        given_by: the option that gives the visible masks, "" where the model finds objects itself.
+            The model is then made without a detector.
+
+    Raises:
+        InputError: no such model or device, or it takes no checkpoint or no such setting, or it
+            cannot be given visible masks.
+    """
+    options: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
+    options |= registry.settings_of(rules, "--set")
+    if checkpoint is not None and not checkpoint.exists():
+        raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
+    try:
+        if given_by:
+            if not registry.completes(name):
+                raise InputError(
+                    f"{name} finds its objects by itself", given_by, "take eoras or s_amodal"
+                )
+            if "detector" in options:
+                raise InputError("a detector has nothing to find", given_by, "leave it out")
+            options["detector"] = ""
+        return registry.create(name, device, **options)
+    except ValueError as error:
+        raise InputError(str(error), "--model", "see `amodal models`") from None
+    except TypeError as error:
+        if not options:
+            raise
+        what = "no such setting" if rules else "no checkpoint"
+        raise InputError(f"{name} takes {what} ({error})", f"--model {name}") from None
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(line, f"--device {device}", "see `amodal doctor`") from None
