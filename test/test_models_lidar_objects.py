@@ -389,3 +389,5 @@ def test_a_few_steps_train_and_the_checkpoint_holds_the_detector(weights, tmp_pa
     assert len(one) > 0
     assert np.array_equal(one.scores, two.scores)
     assert one.amodal.rle().counts == two.amodal.rle().counts
+    with pytest.raises(InputError, match="weights for depth objects"):
+        registry.create("aisformer", "cpu", checkpoint=path, depth="frame")

@@ -186,7 +186,7 @@ class TwoStage(LearnedModel):
     config: TwoStageConfig
     files = LearnedModel.files | {"lidar_weights"}
     box_beta: ClassVar[float] = 1 / 9
-    tied = frozenset({"anchor_scale"})
+    tied = frozenset({"anchor_scale", "depth"})
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
