@@ -73,13 +73,14 @@ def test_clips_whose_masks_are_unknown_move_nothing():
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_clip_of_eight_frames_is_learnt_by_heart(tmp_path):
-    data = write_drives(tmp_path / "drive", 8)
+    # Of this street's objects enough shows everywhere: whole masks lie in the windows (98 %).
+    data = write_drives(tmp_path / "drive", 8, first=1)
     settings = {
         "backbone": "resnet18", "crop": 64, "features": 32, "cells": 16, "width": 64,
         "slots": 4, "layers": 1, "heads": 4, "hidden": 128, "dropout": 0.0, "objects": 8,
     }  # fmt: skip
     values = {
-        "settings": settings, "clip": {"frames": 8}, "steps": 150, "batch_size": 1,
+        "settings": settings, "clip": {"frames": 8}, "steps": 80, "batch_size": 1,
         "held_out": [{"path": str(data)}], "augment": {"flip": 0.0},
         "schedule": {"kind": "cosine", "warm_up": 10},
         "optimiser": {"name": "adamw", "rate": 1e-3, "clip": 1.0, "weight_decay": 0.0},
