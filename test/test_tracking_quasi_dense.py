@@ -16,6 +16,8 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking import QuasiDenseConfig, QuasiDenseTracker, Tracker, make_tracker
+from amodal_core.tracking.book import Book
+from amodal_core.tracking.motion import measure
 from amodal_core.tracking.quasi_dense import PRESETS
 
 Scene = Callable[[int], Sequence[Thing]]
@@ -409,3 +411,44 @@ def test_trackers_are_found_by_name_and_wrong_settings_are_refused():
     for wrong in ({"memo_momentum": 2.0}, {"memo_tracklet_frames": 0}, {"match_metric": "l2"}):
         with pytest.raises(ValueError, match=r"memo|match_metric"):
             QuasiDenseConfig(**wrong)
+
+
+@pytest.mark.parametrize("name", ["motion", "quasi_dense"])
+def test_each_track_says_which_of_the_instances_it_is(name: str) -> None:
+    tracker = make_tracker(name)
+    coasted = 0
+    for k in range(20):
+        things = [car(10, looks=WEST), car(200)] + ([lorry(140)] if k > 10 else [])
+        _, instances, frame = view(things, k * STEP)
+        instances.amodal_boxes[0] = np.nan if k == 5 else instances.amodal_boxes[0]
+        tracks = tracker.step(instances, k * STEP, frame)
+        assert len(tracker.origins) == len(tracks) > 0
+        assert np.array_equal(tracker.origins < 0, tracks.coasted)
+        for n in np.flatnonzero(~tracks.coasted).tolist():
+            assert (
+                tracks.amodal.rle().counts[n] == (instances.amodal.rle().counts[tracker.origins[n]])
+            )
+        coasted += int(tracks.coasted.sum())
+    assert coasted > 9  # the second car behind the lorry
+    tracker.reset()
+    assert len(tracker.origins) == 0
+
+
+def test_what_shows_nothing_is_no_sight_and_tells_no_looks() -> None:
+    _, seen, _ = view([car(10), car(200)])
+    looks = np.array([EAST, WEST], np.float32)
+    book = Book.begun(seen, looks, 0, 1)
+    drawn = replace(
+        seen, visible=RleMasks.concatenated([seen.visible.rle()[:1], RleMasks.empty(SIZE, 1)])
+    )
+    measured = measure(seen.amodal_boxes + 6, seen.depths, None)
+    before = book.motion.values.copy()
+    book.motion.predict(0.1)
+    book.see(np.arange(2), drawn, looks[::-1], measured, STEP, 2, 0.1)
+    assert book.hits.tolist() == [2, 1]
+    assert book.last.tolist() == [2, 1]
+    assert book.seen.tolist() == [STEP, 0]
+    assert book.explained.tolist() == [STEP, STEP]
+    assert np.array_equal(book.embeddings, looks[[1, 1]])
+    assert book.motion.values[0, 0] > before[0, 0] + 1
+    assert book.motion.values[1, 0] == pytest.approx(before[1, 0])

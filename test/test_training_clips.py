@@ -143,10 +143,12 @@ def test_all_frames_of_a_clip_are_changed_alike(clip):
     assert 0 < sum(blind) < 12
 
 
-def test_single_images_are_refused_where_clips_are_needed():
+def test_single_images_are_refused_where_clips_are_needed_and_else_videos_of_one():
     data = Streets(2)
     for sample in data.samples:
         sample.video = ""
+    both = Samples(sources(data, Drives((2,))), CLASSES, {})
+    assert both.videos(singles=True) == [[0], [1], [2, 3]]
     with pytest.raises(InputError, match="'street/0000' belongs to no video"):
         clips_of(data, Clip(2, reach=3))
 

@@ -81,7 +81,7 @@ class Trainer:
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         kind = registry.learned(config.model)
-        check_metric(config.metric, completes=hasattr(kind, "complete"))
+        check_metric(config.metric, completes=registry.completes(config.model))
         self._clip = clip_for(kind, config.clip)
         training, held_out = self._sources()
         classes = config.classes or _classes_of(training, config.class_map)

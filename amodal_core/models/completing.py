@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from amodal_core.datasets.truth import hiding
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.order import occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.batch import Batch
 from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+
+_T = TypeVar("_T", bound=Instances)
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,30 @@ class CompletingModel(LearnedModel):
         """Forget the stream, here and in the detector."""
         for detector in self._detector:
             detector.reset()
+
+
+def completed(given: _T, amodal: RleMasks) -> _T:
+    """Objects with new whole masks; the visible ones are kept within them.
+
+    j hides i where j shows on what i does not, unless j is known to be the farther one.
+
+    Args:
+        given: N, on the host.
+        amodal: N.
+    """
+    visible = given.visible.rle() & amodal
+    depths = np.asarray(given.depths)
+    known = depths > 0
+    farther = (depths[None, :] > depths[:, None]) & known[None, :] & known[:, None]
+    return replace(
+        given,
+        amodal_boxes=amodal.boxes(),
+        visible_boxes=visible.boxes(),
+        amodal=amodal,
+        visible=visible,
+        occlusion_rates=occlusion_rates(amodal, visible),
+        occluders=hiding(amodal, visible) & ~farther,
+    )
 
 
 def _made(config: CompletingConfig, own: str, device: str) -> Model:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +20,19 @@ from torchvision.ops import sigmoid_focal_loss
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.batch import Batch, make_batch
-from amodal_core.models.completing import CompletingConfig, CompletingModel
+from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
 from amodal_core.models.layers.bev import BirdsEyeView
 from amodal_core.models.layers.crop_encoder import STRIDE, CropEncoder
 from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
 from amodal_core.models.layers.followed import Crops, Followed, follow, given_by, portions
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots
 from amodal_core.models.learned import Clip, Found
-from amodal_core.models.object_stream import ObjectStream, completed
+from amodal_core.models.object_stream import ObjectStream
 
 _ENCODED = 32  # crops that go through the encoder at once; more would fill small memories
+_T = TypeVar("_T", bound=Instances)
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ class Eoras(CompletingModel):
             self.stream.keep(present.ids, slots)
             whole = self.whole(known)
         with report.time("eoras.instances"):
-            return completed(present.instances, whole, windows / _four(batch, where), report)
+            return _drawn(present.instances, whole, windows / _four(batch, where), report)
 
     def complete(
         self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
@@ -296,7 +299,7 @@ class Eoras(CompletingModel):
                 index = torch.from_numpy(order).to(self.device)
                 windows = torch.cat([w for _, w, _ in mine])[index]
                 masks = torch.cat([m for _, _, m in mine])[index]
-                results.append(completed(one[rows[order]], masks, windows, report))
+                results.append(_drawn(one[rows[order]], masks, windows, report))
         return results
 
     def _completed_part(
@@ -336,6 +339,24 @@ class Eoras(CompletingModel):
         sizes = np.array(batch.sizes, np.float32).reshape(-1, 2)[frames][:, ::-1]
         limits = torch.from_numpy(np.ascontiguousarray(sizes)).to(boxes.device)
         return enlarged(boxes, limits, self.config.enlarge)
+
+
+def _drawn(given: _T, logits: torch.Tensor, windows: torch.Tensor, report: Report) -> _T:
+    """Objects with the whole masks that were drawn; one of which nothing was keeps what it had.
+
+    Args:
+        given: N, on the host.
+        logits: (N, S, S) in the windows.
+        windows: (N, 4) xyxy in the frame's own pixels.
+        report: takes a warning.
+    """
+    n = len(given)
+    amodal = BoxMasks(given.size, logits, windows).rle()
+    blank = amodal.areas() == 0
+    if blank.any():
+        report.warnings.append("eoras: nothing was drawn of an object, the mask given is kept")
+        amodal = RleMasks.concatenated([amodal, given.amodal.rle()])[np.arange(n) + n * blank]
+    return completed(given, amodal)
 
 
 def _four(batch: Batch, frames: np.ndarray) -> torch.Tensor:

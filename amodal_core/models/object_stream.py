@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from amodal_core.frame import Frame, Instances, Report, joined
-from amodal_core.masks.mask_set import BoxMasks, RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates
 from amodal_core.tracking import Tracker, TrackerConfig
-
-_T = TypeVar("_T", bound=Instances)
 
 
 @dataclass
@@ -84,32 +79,3 @@ class ObjectStream:
         for k, value in zip(ids.tolist(), values, strict=True):
             if k >= 0:
                 self._memory[k] = value
-
-
-def completed(given: _T, logits: torch.Tensor, windows: torch.Tensor, report: Report) -> _T:
-    """Objects with new whole masks; the visible ones are kept within them.
-
-    An object of which nothing is drawn keeps what it had.
-
-    Args:
-        given: N, on the host.
-        logits: (N, S, S) in the windows.
-        windows: (N, 4) xyxy in the frame's own pixels.
-        report: takes a warning.
-    """
-    n = len(given)
-    amodal = BoxMasks(given.size, logits, windows).rle()
-    blank = amodal.areas() == 0
-    if blank.any():
-        report.warnings.append("eoras: nothing was drawn of an object, the mask given is kept")
-        amodal = RleMasks.concatenated([amodal, given.amodal.rle()])[np.arange(n) + n * blank]
-    visible = given.visible.rle() & amodal
-    return replace(
-        given,
-        amodal_boxes=amodal.boxes(),
-        visible_boxes=visible.boxes(),
-        amodal=amodal,
-        visible=visible,
-        occlusion_rates=occlusion_rates(amodal, visible),
-        occluders=occlusion_order(np.asarray(given.depths), amodal, visible),
-    )

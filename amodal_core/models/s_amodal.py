@@ -20,13 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amodal_core.datasets.truth import hiding
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_rates
 from amodal_core.models.batch import MEAN, STD, Batch, Targets, make_batch
-from amodal_core.models.completing import CompletingConfig, CompletingModel
+from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
 from amodal_core.models.layers.prompts import KINDS, Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
@@ -321,18 +319,7 @@ class SAModal(CompletingModel):
         whole = RleMasks.concatenated([*drawn, RleMasks.empty(seen.size, 1)])[places]
         if self.config.union:
             whole = whole | visible
-        else:
-            visible = visible & whole
-        return replace(
-            seen,
-            amodal_boxes=whole.boxes(),
-            visible_boxes=visible.boxes(),
-            scores=scores,
-            amodal=whole,
-            visible=visible,
-            occlusion_rates=occlusion_rates(whole, visible),
-            occluders=_nearer(np.asarray(seen.depths)) & hiding(whole, visible),
-        )
+        return replace(completed(seen, whole), scores=scores)
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """The detector's instances with whole masks, and those that are hidden but remembered.
@@ -393,9 +380,3 @@ def _iou(drawn: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """(N,) float32 of (N, H, W) bool masks."""
     shared, either = (drawn & whole).sum((1, 2)), (drawn | whole).sum((1, 2))
     return shared.float() / either.clamp(min=1)
-
-
-def _nearer(depths: np.ndarray) -> np.ndarray:
-    """(N, N) bool, [i, j] unless both depths are known and j is the farther one."""
-    known = depths > 0
-    return ~((depths[None, :] > depths[:, None]) & known[None, :] & known[:, None])
