@@ -33,6 +33,7 @@ from amodal_core.evaluation.sets import AnnotationSet, aligned
 from amodal_core.evaluation.truth import Truth, read_truth
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.models import registry
+from amodal_core.models.checkpoint import read_info
 from amodal_core.tracking import Tracker
 
 # Kinds that every model can tell apart, the one without weights included.
@@ -106,7 +107,16 @@ class Entry:
         model, _, checkpoint = rest.removesuffix(":no-lidar").partition(":")
         return cls(label if equals else model, model, checkpoint, lidar)
 
+    def weights(self) -> int:
+        """Parameters as trained: norms that are folded for inference count as norms."""
+        path = self.checkpoint or registry.shipped(self.model)
+        if not path:
+            return 0
+        model = registry.learned(self.model).from_config(read_info(path).config)
+        return sum(p.numel() for p in model.parameters())
+
     def made(self) -> Any:
+        """The model, ready for inference."""
         options = {"checkpoint": self.checkpoint} if self.checkpoint else {}
         return registry.create(self.model, "cpu", **options)
 
@@ -132,8 +142,7 @@ def judged(entry: Entry, data: Dataset, truth: Truth, out: Path) -> dict[str, An
         return json.loads(file.read_text())
     model = entry.made()
     data = data if entry.lidar else WithoutLidar(data)
-    weights = sum(p.numel() for p in model.parameters()) if hasattr(model, "parameters") else 0
-    found: dict[str, Any] = {"parameters": weights, "ms": processor_time(model, data)}
+    found: dict[str, Any] = {"parameters": entry.weights(), "ms": processor_time(model, data)}
     for level, tracker in (("image", None), ("video", Tracker())):
         folder = out / entry.label / level
         if not (folder / "amodal.json").exists():

@@ -14,8 +14,8 @@ CAMERA = "/kitti/camera_color_left"
 
 # Name, default, description, choices.
 ARGUMENTS = (
-    ("model", "geometric", "model to run; `amodal models` lists them", None),
-    ("checkpoint", "", "weights file of a learned model", None),
+    ("model", "flagship", "model to run; `amodal models` lists them", None),
+    ("checkpoint", "", "weights file of a learned model; empty: the one that ships", None),
     ("settings", "", "settings in place of the checkpoint's: name=value,name=value", None),
     ("device", "cpu", "torch device: cpu, cuda:0, ...", None),
     (

@@ -42,7 +42,7 @@ def projection(start: Start, **parameters: Any) -> Bench:
 
 def segmentation(start: Start) -> Bench:
     expects = ["image", "camera_info", "points", "/tf_static"]
-    return start(Segmentation, expects, **REPLAY)
+    return start(Segmentation, expects, model="geometric", **REPLAY)
 
 
 def tracking(start: Start, **parameters: Any) -> Bench:

@@ -34,7 +34,7 @@ from amodal_core.bags.sensors import (
 from amodal_core.bags.writer import BagWriter
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
-from amodal_core.models.registry import create
+from amodal_core.models.registry import DEFAULT, create
 from amodal_core.pipeline import Pipeline
 from amodal_ros.base_node import executor_of
 from amodal_ros.cli.main import app
@@ -81,9 +81,9 @@ def small_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def offline(bag: Path) -> dict[int, Tracks]:
+def offline(bag: Path, model: str) -> dict[int, Tracks]:
     """The tracks of an offline run, by stamp."""
-    pipeline = Pipeline(create("geometric"))
+    pipeline = Pipeline(create(model))
     with BagDrive(bag) as frames:
         return {f.frame.stamp: pipeline.step(f.frame)[0].numpy() for f in frames}
 
@@ -163,10 +163,12 @@ def assert_same(live: list[Any], expected: dict[int, Tracks]) -> None:
 def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     small_bag: Path, listen: Callable[..., Listener], tmp_path: Path
 ) -> None:
+    model = "geometric"  # finds objects in scans before a grey image
     tracks = listen("/tracks", "amodal_msgs/msg/AmodalInstanceArray")
-    ended = amodal_launch("replay", f"bag:={small_bag}", f"out:={tmp_path}/out", "rate:=2.0")
+    asked = (f"bag:={small_bag}", f"out:={tmp_path}/out", "rate:=2.0", f"model:={model}")
+    ended = amodal_launch("replay", *asked)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    expected = offline(small_bag)
+    expected = offline(small_bag, model)
     assert len(expected) == FRAMES
     assert max(len(t) for t in expected.values()) >= 2
     assert_same(tracks.messages, expected)
@@ -178,16 +180,18 @@ def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     assert f"played {FRAMES} frames, {FRAMES} answered" in ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize("model", ["geometric", DEFAULT])
 def test_a_real_drive_loses_no_frame_at_ten_hertz(
-    kitti_raw_drive: Path, listen: Callable[..., Listener], tmp_path: Path
+    kitti_raw_drive: Path, listen: Callable[..., Listener], tmp_path: Path, model: str
 ) -> None:
     bag = tmp_path / "drive"
     convert_raw(kitti_raw_drive, bag)
     tracks = listen("/tracks", "amodal_msgs/msg/AmodalInstanceArray")
-    ended = amodal_launch("pipeline", f"bag:={bag}", "rate:=1.0", "overlay:=true")
+    asked = (f"bag:={bag}", "rate:=1.0", "overlay:=true", f"model:={model}")
+    ended = amodal_launch("pipeline", *asked)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "played 36 frames, 36 answered" in ended.stdout + ended.stderr
-    assert_same(tracks.messages, offline(bag))
+    assert_same(tracks.messages, offline(bag, model))
 
 
 def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: int) -> None:

@@ -130,7 +130,8 @@ def test_extrinsics_by_parameter_replace_the_transform_tree(start: Callable[...,
 
 @pytest.mark.dds
 def test_a_model_gets_the_inputs_that_it_names_and_no_more(start: Callable[..., Bench]) -> None:
-    bench = start(Segmentation, ["camera_info", "points"], optional_inputs=False, **REPLAY)
+    options = {"model": "geometric", "optional_inputs": False, **REPLAY}
+    bench = start(Segmentation, ["camera_info", "points"], **options)
     assert bench._outputs["image"].get_subscription_count() == 0
     assert bench._outputs["depth/image"].get_subscription_count() == 0
     bench.send("/tf_static", drive.tf_static())
@@ -143,7 +144,8 @@ def test_a_model_gets_the_inputs_that_it_names_and_no_more(start: Callable[..., 
 
 @pytest.mark.dds
 def test_tracks_come_with_detections_labels_and_their_names(start: Callable[..., Bench]) -> None:
-    bench = start(Segmentation, ["image", "camera_info", "points", "/tf_static"], **REPLAY)
+    expected = ["image", "camera_info", "points", "/tf_static"]
+    bench = start(Segmentation, expected, model="geometric", **REPLAY)
     bench.send("/tf_static", drive.tf_static())
     bench.send("image", drive.image(0))
     bench.send("camera_info", drive.info(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,6 +14,12 @@ from amodal_core.models.base import Model
 
 if TYPE_CHECKING:
     from amodal_core.models.learned import LearnedModel  # importing torch takes seconds
+
+DEFAULT = "flagship"
+FALLBACK = "geometric"  # needs no weights
+_WEIGHTS = Path(__file__).parent / "weights"
+# Checkpoints that come with the package, by model.
+_SHIPPED = {"flagship": "flagship_compact.safetensors"}
 
 # name -> ("module:class", one line for `amodal models`)
 _MODELS: dict[str, tuple[str, str]] = {
@@ -42,7 +49,7 @@ _MODELS: dict[str, tuple[str, str]] = {
     ),
     "flagship": (
         "amodal_core.models.flagship:Flagship",
-        "single-stage visible and amodal masks with LiDAR, CPU and GPU; needs a checkpoint",
+        "single-stage visible and amodal masks with LiDAR, CPU and GPU; ships with weights",
     ),
     "qdtrack": (
         "amodal_core.models.vatrack:QdTrack",
@@ -76,14 +83,21 @@ def available() -> dict[str, str]:
     return {name: line for name, (_, line) in _MODELS.items()}
 
 
+def shipped(name: str) -> Path | None:
+    """The checkpoint of a model that comes with the package, None where there is none."""
+    path = _WEIGHTS / _SHIPPED[name] if name in _SHIPPED else None
+    return path if path is not None and path.is_file() else None
+
+
 def create(name: str, device: str = "cpu", **options: Any) -> Model:
     """Make a model by name, ready for inference.
 
     Args:
         name: one of `available()`.
         device: a torch device, such as "cpu" or "cuda:0".
-        **options: passed to the model's constructor. A trained model takes `checkpoint`, a path,
-            and settings that replace those of the checkpoint and that no weight depends on.
+        **options: passed to the model's constructor. A trained model takes `checkpoint`, a path
+            (the one that comes with the package where it is absent), and settings that replace
+            those of the checkpoint and that no weight depends on.
 
     Raises:
         ValueError: no model of that name.
@@ -93,12 +107,12 @@ def create(name: str, device: str = "cpu", **options: Any) -> Model:
     if not hasattr(kind, "from_checkpoint"):
         model: Model = kind(device=device, **options)
         return model
-    checkpoint = options.pop("checkpoint", None)
+    checkpoint = options.pop("checkpoint", None) or shipped(name)
     if not checkpoint:
         raise InputError(
             f"the model '{name}' needs a checkpoint",
             "--checkpoint",
-            "train one with `amodal train`, or take 'geometric', which needs none",
+            f"train one with `amodal train`, or take '{FALLBACK}', which needs none",
         )
     trained: Model = kind.from_checkpoint(str(checkpoint), device, **options)
     return trained
@@ -142,7 +156,7 @@ def learned(name: str) -> type[LearnedModel]:
     Raises:
         InputError: no model of that name, or one without anything to train.
     """
-    trainable = [n for n in _MODELS if n != "geometric"]
+    trainable = [n for n in _MODELS if n != FALLBACK]
     if name not in trainable:
         what = "has nothing to train" if name in _MODELS else "is no model"
         raise InputError(f"'{name}' {what}", "model", f"choose {', '.join(trainable)}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from amodal_core.models.registry import DEFAULT
 from amodal_core.replay import REPORT, VIDEO, ReplayOptions
 from amodal_core.synthetic.generate import RunOptions, generate
 from amodal_ros.cli._models import make_model
@@ -59,8 +60,8 @@ def command(
     amodal demo my_drive.mcap --out build/my_drive
     """
     bag = bag or sample_drive() or make_drive(out.parent / f"{_SAMPLE}.mcap")
-    stderr.print(f"replaying [bold]{bag}[/] with the geometric model, which needs no weights")
-    record = run(bag, out, make_model("geometric", "cpu", None), ReplayOptions())
+    stderr.print(f"replaying [bold]{bag}[/] with the model '{DEFAULT}'")
+    record = run(bag, out, make_model(DEFAULT, "cpu", None), ReplayOptions())
     summarise(record, out, video=True)
     stderr.print(
         f"\nThe video is [bold]{out / VIDEO}[/], the report [bold]{out / REPORT}[/]: "

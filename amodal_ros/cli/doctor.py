@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amodal_core.errors import InputError
+from amodal_core.models.registry import DEFAULT, FALLBACK, shipped
 from amodal_ros.domains import own_domain
 
 _BUFFER = 10 * 2**20  # bytes; a scan is 2 MB in fragments
@@ -159,7 +160,16 @@ def check_gpu() -> Finding:
         return Finding(
             "GPU", "optional", "there, but PyTorch cannot use it", "install a CUDA build of torch"
         )
-    return Finding("GPU", "optional", "none; the model `geometric` needs none")
+    return Finding("GPU", "optional", "none; the default model runs on a CPU")
+
+
+def check_weights() -> Finding:
+    """The checkpoint that comes with the package."""
+    found = shipped(DEFAULT)
+    if found is None:
+        cure = f"install the package again; the model `{FALLBACK}` needs none"
+        return Finding("weights", "missing", f"none for the default model `{DEFAULT}`", cure)
+    return Finding("weights", "ok", f"{DEFAULT}: {found.stat().st_size / 1e6:.1f} MB")
 
 
 def check_codec() -> Finding:
@@ -208,6 +218,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_buffers,
     check_torch,
     check_gpu,
+    check_weights,
     check_codec,
     check_egl,
     check_space,

@@ -33,6 +33,7 @@ from amodal_core.evaluation.sets import KINDS
 from amodal_core.evaluation.throughput import Search, Throughput, measure
 from amodal_core.evaluation.throughput_report import NUMBERS, write_throughput
 from amodal_core.evaluation.truth import read_truth, with_classes_of
+from amodal_core.models.registry import DEFAULT
 from amodal_ros.cli._progress import stderr, warn
 
 app = typer.Typer(
@@ -194,7 +195,7 @@ def protocols() -> None:
 def live(
     bag: Annotated[Path, typer.Argument(help="A bag with camera, camera_info and LiDAR.")],
     out: Annotated[Path, typer.Option(help="Folder of throughput.json, report.html, nodes.log.")],
-    model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
+    model: Annotated[str, typer.Option(help="See `amodal models`.")] = DEFAULT,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
     lowest: Annotated[float, typer.Option(min=0.1, help="Hz at which the search begins.")] = 1.0,

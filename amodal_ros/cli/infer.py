@@ -11,6 +11,7 @@ import typer
 
 from amodal_core.errors import InputError
 from amodal_core.models.base import Completer
+from amodal_core.models.registry import DEFAULT
 from amodal_ros.cli._models import Settings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
 
@@ -28,7 +29,7 @@ class Boxes(str, Enum):
 def command(
     data: Annotated[Path, typer.Argument(help="A data set, its JSON file, or a bag.")],
     out: Annotated[Path, typer.Option(help="Folder of visible.json and amodal.json.")],
-    model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
+    model: Annotated[str, typer.Option(help="See `amodal models`.")] = DEFAULT,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
     format: Annotated[str, typer.Option(help="Of the data; recognised when not given.")] = "",

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from amodal_core import replay as core
 from amodal_core.models.base import Model
+from amodal_core.models.registry import DEFAULT
 from amodal_core.pipeline import STAGES, Pipeline
 from amodal_core.report.record import TOTAL, Record
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
@@ -20,7 +21,7 @@ from amodal_ros.cli._progress import bar, stderr, warn
 def command(
     bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; old results are replaced.")],
-    model: Annotated[str, typer.Option(help="See `amodal models`.")] = "geometric",
+    model: Annotated[str, typer.Option(help="See `amodal models`.")] = DEFAULT,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
     tracker: Annotated[str, typer.Option(help=f"One of {', '.join(TRACKERS)}.")] = "motion",

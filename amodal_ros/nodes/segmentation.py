@@ -11,6 +11,7 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Report
 from amodal_core.models import registry
 from amodal_core.models.base import Model
+from amodal_core.models.registry import DEFAULT, FALLBACK
 from amodal_core.pipeline import Pipeline
 from amodal_core.sync import MatchedSet
 from amodal_core.warm_up import warm_up_frame
@@ -20,8 +21,6 @@ from amodal_ros.declarations import SYNCHRONISER, Declaration, Parameter, Topic
 from amodal_ros.synced_node import CALIBRATED, SyncedNode
 from amodal_ros.topics import CAMERA_INFO, DEPTH, IMAGE, INSTANCES, POINTS, TF, TF_STATIC
 from amodal_ros.validation import check_size
-
-FALLBACK = "geometric"
 
 
 class Segmentation(SyncedNode):
@@ -34,8 +33,12 @@ class Segmentation(SyncedNode):
         subscribes=(IMAGE, CAMERA_INFO, POINTS, DEPTH, TF_STATIC, TF),
         publishes=(INSTANCES,),
         parameters=(
-            Parameter("model", FALLBACK, "Name of the model; `amodal models` lists them."),
-            Parameter("checkpoint", "", "Weights file of a learned model (.safetensors)."),
+            Parameter("model", DEFAULT, "Name of the model; `amodal models` lists them."),
+            Parameter(
+                "checkpoint",
+                "",
+                "Weights file of a learned model (.safetensors); empty: the one that ships.",
+            ),
             Parameter(
                 "settings",
                 "",
@@ -137,7 +140,7 @@ class Segmentation(SyncedNode):
             raise InputError(f"there is no model '{name}'", "parameter model", listed)
         if name == FALLBACK:
             return registry.create(name, self.value("device"))
-        if not Path(checkpoint).is_file():
+        if not Path(checkpoint).is_file() and (checkpoint or not registry.shipped(name)):
             lacks = (
                 f"there is no checkpoint {checkpoint}" if checkpoint else "no checkpoint is given"
             )
