@@ -21,6 +21,7 @@ from training_scenes import (
 from amodal_core.frame import Report
 from amodal_core.inference import tracks_of
 from amodal_core.models import registry
+from amodal_core.models.layers import pillars
 from training import state
 from training.codebook import build_codebook
 from training.train import train
@@ -65,7 +66,7 @@ BY_HEART = {
     "aisformer": (120, 5e-4),
     "vrsp": (100, 5e-4),
     "flagship": (200, 2e-3),
-    "pointpillars": (400, 2e-3),
+    "pointpillars": (200, 3e-3),
 }
 
 
@@ -88,8 +89,9 @@ def by_heart(name, data, out, **changes):
         "optimiser": {"name": "adamw", "rate": rate, "clip": 5.0, "weight_decay": 0.0},
     }  # fmt: skip
     if name == "pointpillars":
-        # Its norms follow the data by a hundredth a step: inference lags behind a fast change.
         values |= {"batch_size": 4, "schedule": {"kind": "one_cycle"}}
+        near = {"low": [0, -5.12, -3], "high": [15.36, 5.12, 1]}
+        values["settings"] = SETTINGS[name] | {"grid": near}
     return run_config(out, data, **(values | changes))
 
 
@@ -112,7 +114,9 @@ def test_models_for_videos_learn_eight_frames_by_heart(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", BY_HEART)
-def test_eight_frames_are_learnt_by_heart(name, eight, tmp_path):
+def test_eight_frames_are_learnt_by_heart(name, eight, tmp_path, monkeypatch):
+    # PointPillars' norms follow the data by a hundredth a step, too slowly for so short a run.
+    monkeypatch.setattr(pillars, "_MOMENTUM", 0.1)
     outcome = train(by_heart(name, eight, tmp_path / "run"))
     assert outcome.metrics["amodal AP50"] > 0.9, json.dumps(outcome.metrics)
     if name != "vrsp":
