@@ -74,7 +74,8 @@ def test_replay_refuses_models_and_checkpoints_that_are_not_there(mini_bag, tmp_
         _run("replay", mini_bag, "--out", tmp_path / "out", "--checkpoint", tmp_path / "w")
     (tmp_path / "w").write_bytes(b"")
     with pytest.raises(InputError, match="geometric takes no checkpoint"):
-        _run("replay", mini_bag, "--out", tmp_path / "out", "--checkpoint", tmp_path / "w")
+        words = ("--model", "geometric", "--checkpoint", tmp_path / "w")
+        _run("replay", mini_bag, "--out", tmp_path / "out", *words)
 
 
 def test_replay_refuses_trackers_that_are_not_there(mini_bag, tmp_path):

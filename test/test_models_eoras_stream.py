@@ -285,7 +285,7 @@ def test_geometric_serves_as_the_detector_and_says_what_frames_need(checkpoint):
     [
         ({"detector": "nobody"}, "no model 'nobody'"),
         ({"detector": "eoras"}, "eoras cannot detect"),
-        ({"detector": "flagship"}, "'flagship' needs a checkpoint"),
+        ({"detector": "aisformer"}, "'aisformer' needs a checkpoint"),
         ({"detector": "geometric", "detector_checkpoint": "x.safetensors"}, "takes no checkpoint"),
         ({"detector": "flagship", "detector_checkpoint": "x.safetensors"}, "no such checkpoint"),
     ],
@@ -321,12 +321,11 @@ def test_the_trackers_downstream_carry_the_drawn_mask_and_the_identity(model):
 
 
 @pytest.mark.dds
-def test_the_segmentation_node_runs_it_over_the_detector_it_is_told(checkpoint, monkeypatch):
+def test_the_segmentation_node_runs_it_over_the_detector_it_is_told(checkpoint, domain):
     import node_bench as bench
 
     from amodal_ros.nodes.segmentation import Segmentation
 
-    bench.free_domain(monkeypatch)
     values = {
         "model": "eoras", "checkpoint": str(checkpoint), "settings": "detector=geometric",
         "queue": 0, "reliability": "reliable",
