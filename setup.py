@@ -63,7 +63,8 @@ setup(
     extras_require=EXTRAS,
     packages=find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*", "training*"]),
     package_data={
-        "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "*.safetensors", "py.typed"],
+        "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"],
+        "amodal_core.models": ["weights/*.safetensors"],
         "training": ["configs/*/*.yaml", "slurm.sh"],
     },
     data_files=[
