@@ -213,6 +213,13 @@ def table(rows: dict[str, dict[str, float]], columns: list[str]) -> str:
     return "\n".join(lines)
 
 
+def _kept(row: tuple[str, dict[str, float]]) -> str:
+    """A line: how many occlusions of tracked objects there were differs between models."""
+    label, values = row
+    shares = [f"{k[6:]} {100 * v:.0f} %" for k, v in values.items() if k.startswith("kept, ")]
+    return f"`{label}`: {'; '.join(shares) or 'none'}"
+
+
 def _cell(name: str, value: float) -> str:
     if value is None or math.isnan(value):
         return "-"
@@ -235,10 +242,8 @@ def main() -> None:
         print(f"{entry.label} ...", flush=True)
         rows[entry.label] = judged(entry, data, truth, options.out)
     image = ["parameters", "ms", *IMAGE, "AP any class", "AP50 any class"]
-    lengths = dict.fromkeys(k for row in rows.values() for k in row if k.startswith("kept, "))
     parts = ["Images", table(rows, image), "Tracks", table(rows, [*VIDEO_SCORES, *VIDEO])]
-    if lengths:
-        parts += ["Identity through full occlusion, by its length", table(rows, [*lengths])]
+    parts += ["Identity kept through full occlusion, by its length", *map(_kept, rows.items())]
     text = "\n\n".join(parts)
     (options.out / "results.md").write_text(text + "\n")
     print(text)
