@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Tests run beside each other on few cores; one thread each is faster than many that wait.
 torch.set_num_threads(1)
 
-# The first example of a property test may compile kernels for seconds.
-settings.register_profile("amodal", deadline=None)
-settings.load_profile("amodal")
+# The first example of a property test may compile kernels for seconds. The examples are the same in
+# every run: what is red was red before; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("amodal", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "amodal"))
 
 
 def _real_data(relative: str) -> Path:

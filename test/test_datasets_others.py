@@ -371,7 +371,12 @@ def test_labelme_shapes_of_one_group_are_one_object(
     shapes = [
         {"label": "car", "points": whole, "group_id": 1, "shape_type": "polygon", "flags": {}},
         {"label": "car_visible", "points": seen, "group_id": 1, "shape_type": "polygon"},
-        {"label": "person", "points": [[60, 5], [70, 25]], "shape_type": "rectangle"},
+        {
+            "label": "person",
+            "points": [[60, 5], [70, 25]],
+            "shape_type": "rectangle",
+            "flags": True,
+        },  # no table: no flags
         {"label": "ball", "points": [[80, 30], [88, 30]], "shape_type": "circle"},
         {"label": "car", "points": [[1, 2]], "shape_type": "point"},
         {"label": "car", "points": [[1, 2], [3, 4]], "shape_type": "polygon"},

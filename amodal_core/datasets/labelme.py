@@ -215,11 +215,15 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _label(shape: dict[str, Any]) -> tuple[str, bool]:
     """The class of a shape, and whether it draws what is seen only."""
     label = str(shape.get("label", ""))
-    flags = shape.get("flags")
-    flagged = bool(flags.get("visible")) if isinstance(flags, dict) else False
     if label.endswith(_VISIBLE):
         return label.removesuffix(_VISIBLE), True
-    return label, flagged
+    return label, _flagged(shape, "visible")
+
+
+def _flagged(shape: dict[str, Any], name: str) -> bool:
+    """Whether a shape has a flag; what is no table of flags has none."""
+    flags = shape.get("flags")
+    return isinstance(flags, dict) and bool(flags.get(name))
 
 
 def _objects(shapes: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -247,7 +251,7 @@ def _object_masks(
         problems.append(("missing-amodal", "a visible part without the whole"))
     amodal = RleMasks(size, [to_rle(whole or seen, size)])
     visible = RleMasks(size, [to_rle(seen or whole, size)])
-    if not seen and any((s.get("flags") or {}).get("hidden") for s in sound):
+    if not seen and any(_flagged(s, "hidden") for s in sound):
         visible = RleMasks.empty(size, 1)
     if not amodal.areas()[0]:
         return None, [*problems, ("empty-mask", "the mask has no pixel")]
