@@ -18,6 +18,8 @@ from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.two_stage import PositiveRois, TwoStageConfig
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
+from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
+from amodal_core.models.vrsp import Vrsp
 from training.engine import _begin_with
 
 CONFIG = TwoStageConfig(
@@ -59,6 +61,40 @@ def test_rois_on_ignored_objects_are_neither_object_nor_background():
         proposals, [targets.boxes[:1]], [targets.labels[:1] + 1]
     )
     assert labels[0].tolist() == [-1, 0]
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16])
+def test_boxes_stay_exact_in_half_precision(half):
+    """In bfloat16 a box of a pixel at x = 448 has no extent, and its loss is not a number."""
+    model = MaskRcnnAmodal(CONFIG).train()
+    some = batch([(40, 30, 90, 80), (447, 30, 448, 80)], size=(96, 448))
+    with torch.autocast("cpu", half):
+        features = model.features(some)
+        proposals, _ = model.propose(features, some.targets, some)
+        losses = model.losses(some)
+        found = model.eval().detect(some)
+    assert {p.dtype for p in proposals} == {torch.float32}
+    assert {f.boxes.dtype for f in found} == {torch.float32}
+    # Proposals between the pixels: in half precision there would be none beyond 256.
+    right = torch.cat(proposals)[:, 0]
+    right = right[(right > 256) & (right < 448)]
+    assert (right != right.to(half)).any()
+    assert all(torch.isfinite(v) for v in losses.values())
+
+
+@pytest.mark.parametrize("kind", [MaskRcnnAmodal, AisFormer, Vrsp, QdTrack, VaTrackTwoBox])
+def test_a_narrow_pyramid_is_narrow_everywhere(kind):
+    wide = kind.from_config({"classes": ("car",), "backbone": "resnet18"})
+    narrow = kind.from_config({"classes": ("car",), "backbone": "resnet18", "channels": 64})
+    heads = [
+        sum(p.numel() for p in m.parameters())
+        - sum(p.numel() for p in m.backbone.body.parameters())
+        for m in (wide, narrow)
+    ]
+    assert heads[1] < heads[0] / 4
+    some = batch(BOXES[:1])
+    assert all(torch.isfinite(v) for v in narrow.train().losses(some).values())
+    assert len(narrow.eval().detect(some)) == 1
 
 
 def test_mask_targets_are_the_masks_seen_from_their_boxes():

@@ -211,6 +211,24 @@ def test_a_run_begins_with_the_weights_of_a_checkpoint(data, tmp_path):
         train(run_config(tmp_path / "x", data, init=init, classes=["car", "bicycle", "person"]))
 
 
+def test_a_run_begins_with_what_another_model_shares(tmp_path, data, capsys):
+    small = {"backbone": "resnet18", "norm": "group", "channels": 32, "frozen_stages": 0}
+    config = run_config(tmp_path / "first", data, model="mask_rcnn", settings=small, steps=1)
+    train(config)
+    init = str(tmp_path / "first/final.safetensors")
+    still = {"init": init, "steps": 1, "optimiser": {"name": "sgd", "rate": 1e-30}}
+    train(run_config(tmp_path / "second", data, model="aisformer", settings=small, **still))
+    first, second = (last(tmp_path / run)["model"] for run in ("first", "second"))
+    shared = first.keys() & second.keys()
+    assert {name.split(".")[0] for name in shared} == {"backbone", "rpn", "heads"}
+    assert all(torch.equal(first[name], second[name]) for name in shared)
+    wide = {**small, "channels": 64}
+    with pytest.raises(InputError, match="the model's is"):
+        train(run_config(tmp_path / "x", data, model="aisformer", settings=wide, **still))
+    with pytest.raises(InputError, match="shares no tensor"):
+        train(run_config(tmp_path / "y", data, init=init))
+
+
 def test_losses_go_down_and_are_written(data, tmp_path):
     train(run_config(tmp_path / "run", data, steps=30, log_every=5, optimiser={"rate": 0.05}))
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]

@@ -192,7 +192,8 @@ class Config:
         metric: kind and column of the best checkpoint, as `amodal eval image` names them.
         out: folder of the run.
         cache: folder of rendered drives and unpacked bags, shared by runs.
-        init: checkpoint of the same model whose weights are the first ones, "" for none.
+        init: checkpoint whose weights are the first ones, "" for none. Of another model the tensors
+            of the same names are taken, such as trunk and boxes of a Mask R-CNN for AISFormer.
         store: fp32 or fp16, of the checkpoints for inference.
         sharding: none: every process holds the whole model. fsdp: each holds its share of the
             weights, of gradients and of the optimiser's state.

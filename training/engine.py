@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.batch import Batch, make_batch
-from amodal_core.models.checkpoint import load_weights, read_info
+from amodal_core.models.checkpoint import load_shared, load_weights, read_info
 from amodal_core.models.learned import LearnedModel
 from training import state
 from training.clips import clip_for
@@ -95,7 +95,7 @@ class Trainer:
         state.seed_step(config.seed, 0, 0)  # weights begin equal in every process
         model = kind.from_config({**config.settings, "classes": tuple(classes)})
         if config.init:
-            _begin_with(model, config.init)
+            display.say(_begin_with(model, config.init))
         model = model.to(place.device)
         if place.world > 1 and place.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -391,7 +391,12 @@ def _classes_of(sources: list[Any], class_map: dict[str, str | None]) -> tuple[s
     return tuple(dict.fromkeys(name for name in mapped if name is not None))
 
 
-def _begin_with(model: LearnedModel, path: str) -> None:
+def _begin_with(model: LearnedModel, path: str) -> str:
+    """First weights from a checkpoint: all of its own model's, what is shared of another's.
+
+    Returns:
+        What was done.
+    """
     info = read_info(path)
     if info.classes != model.classes:
         raise InputError(
@@ -400,7 +405,11 @@ def _begin_with(model: LearnedModel, path: str) -> None:
             f"set `classes` to them; the run has {', '.join(model.classes)}",
         )
     model.check_tied(info, path)
-    load_weights(path, model, model.name)
+    if info.model == model.name:
+        load_weights(path, model, model.name)
+        return f"beginning with {path}"
+    taken, own = load_shared(path, model)
+    return f"{taken} of {own} tensors begin with those of {info.model}, the rest anew"
 
 
 def _at_model_size(options: Augment, model: LearnedModel) -> Augment:

@@ -23,11 +23,9 @@ from amodal_core.models.layers.attention import (
     LearnedPosition2d,
     perceptron,
 )
-from amodal_core.models.layers.backbone import CHANNELS
+from amodal_core.models.layers.mask_branch import SIDE, mask_loss
 from amodal_core.models.layers.two_stage import Features, PositiveRois, TwoStage, TwoStageConfig
-from amodal_core.models.mask_rcnn import mask_loss
 
-SIDE = 28
 VISIBLE, OCCLUDER, AMODAL = 0, 1, 2
 _QUERIES = 4
 _LEAST_OCCLUDER = 20  # pixels of an occluder in the amodal box that are worth learning
@@ -53,7 +51,7 @@ class AisFormerConfig(TwoStageConfig):
 
 
 class AisFormerHead(nn.Module):
-    """(N, 256, 14, 14) features to five (N, 28, 28) masks.
+    """(N, channels, 14, 14) features to five (N, 28, 28) masks.
 
     Args:
         config: of the model.
@@ -61,7 +59,7 @@ class AisFormerHead(nn.Module):
 
     def __init__(self, config: AisFormerConfig) -> None:
         super().__init__()
-        width = CHANNELS
+        width = config.channels
         self.upsample = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(inplace=True),

@@ -20,6 +20,7 @@ from torch import nn
 from amodal_core.errors import InputError
 
 FORMAT = "amodal_ros checkpoint 1"
+_CURE = "the configuration differs from the one it was trained with"
 
 
 @dataclass
@@ -130,17 +131,53 @@ def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointI
             raise InputError(
                 f"{len(differing)} tensors do not fit the model, the first is {differing[0]}",
                 str(path),
-                "the configuration differs from the one it was trained with",
+                _CURE,
             )
-        loaded = {}
-        for name in names:
-            value = file.get_tensor(name)
-            if value.shape != own[name].shape:
-                raise InputError(
-                    f"{name} is {tuple(value.shape)}, the model's is {tuple(own[name].shape)}",
-                    str(path),
-                    "the configuration differs from the one it was trained with",
-                )
-            loaded[name] = value.to(own[name].dtype)
+        loaded = _fitting(file, names, own, path)
     module.load_state_dict(loaded)
     return info
+
+
+def load_shared(path: str | Path, module: nn.Module) -> tuple[int, int]:
+    """Load what a checkpoint of another model has in common with a module, by name.
+
+    Args:
+        path: of the checkpoint.
+        module: receives the tensors, in its own dtypes; the others stay as they are.
+
+    Returns:
+        How many of the module's tensors were loaded, and how many it has.
+
+    Raises:
+        InputError: nothing is shared, or tensors of one name have different shapes.
+    """
+    path = Path(path)
+    info, own = read_info(path), module.state_dict()
+    with safe_open(path, "pt") as file:
+        shared = set(file.keys()) & set(own)
+        if not shared:
+            raise InputError(
+                f"a checkpoint of '{info.model}', which shares no tensor with the model",
+                str(path),
+                "give one of a model with the same trunk",
+            )
+        loaded = _fitting(file, shared, own, path)
+    module.load_state_dict(loaded, strict=False)
+    return len(loaded), len(own)
+
+
+def _fitting(
+    file: Any, names: set[str], own: dict[str, torch.Tensor], path: Path
+) -> dict[str, torch.Tensor]:
+    """Tensors of a file, each of its namesake's shape and dtype."""
+    loaded = {}
+    for name in sorted(names):
+        value = file.get_tensor(name)
+        if value.shape != own[name].shape:
+            raise InputError(
+                f"{name} is {tuple(value.shape)}, the model's is {tuple(own[name].shape)}",
+                str(path),
+                _CURE,
+            )
+        loaded[name] = value.to(own[name].dtype)
+    return loaded

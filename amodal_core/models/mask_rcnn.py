@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from amodal_core.models.batch import Batch
-from amodal_core.models.layers.backbone import CHANNELS
+from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.two_stage import (
     Features,
     PositiveRois,
     TwoStage,
     TwoStageConfig,
-    mask_head,
 )
-
-SIDE = 28
 
 
 class MaskRcnnAmodal(TwoStage):
@@ -35,26 +31,17 @@ class MaskRcnnAmodal(TwoStage):
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
-        self.amodal_head, self.visible_head = mask_head(), mask_head()
-        self.amodal_logits = nn.Conv2d(CHANNELS, len(config.classes), 1)
-        self.visible_logits = nn.Conv2d(CHANNELS, len(config.classes), 1)
-        for layer in (self.amodal_logits, self.visible_logits):
-            nn.init.normal_(layer.weight, std=0.001)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-    def _logits(self, pooled: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        rows = torch.arange(len(labels), device=labels.device)
-        amodal = self.amodal_logits(self.amodal_head(pooled))[rows, labels]
-        visible = self.visible_logits(self.visible_head(pooled))[rows, labels]
-        return amodal, visible
+        classes = len(config.classes)
+        self.amodal_branch = MaskBranch(config.channels, classes)
+        self.visible_branch = MaskBranch(config.channels, classes)
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch
     ) -> dict[str, torch.Tensor]:
         """Binary cross entropy of both masks in the channel of the true class."""
         pooled = self.roi_features(features, rois.boxes, batch)
-        amodal, visible = self._logits(pooled, rois.labels)
+        amodal = self.amodal_branch(pooled, rois.labels)
+        visible = self.visible_branch(pooled, rois.labels)
         whole = rois.amodal(SIDE)
         seen = rois.visible(SIDE)
         return {"amodal": mask_loss(amodal, whole), "visible": mask_loss(visible, seen)}
@@ -67,8 +54,8 @@ class MaskRcnnAmodal(TwoStage):
         batch: Batch,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits in the channel of the predicted class."""
-        amodal, visible = self._logits(self.roi_features(features, boxes, batch), torch.cat(labels))
-        return amodal, visible
+        pooled, kinds = self.roi_features(features, boxes, batch), torch.cat(labels)
+        return self.amodal_branch(pooled, kinds), self.visible_branch(pooled, kinds)
 
 
 class Orcnn(MaskRcnnAmodal):
@@ -81,7 +68,8 @@ class Orcnn(MaskRcnnAmodal):
     ) -> dict[str, torch.Tensor]:
         """Binary cross entropy of amodal, visible and invisible masks."""
         pooled = self.roi_features(features, rois.boxes, batch)
-        amodal, visible = self._logits(pooled, rois.labels)
+        amodal = self.amodal_branch(pooled, rois.labels)
+        visible = self.visible_branch(pooled, rois.labels)
         whole = rois.amodal(SIDE)
         seen = rois.visible(SIDE)
         return {
@@ -89,10 +77,3 @@ class Orcnn(MaskRcnnAmodal):
             "visible": mask_loss(visible, seen),
             "invisible": mask_loss(amodal - F.relu(visible), (whole != seen).to(whole.dtype)),
         }
-
-
-def mask_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross entropy; a zero with a gradient where there is no RoI."""
-    if not len(logits):
-        return logits.sum()
-    return F.binary_cross_entropy_with_logits(logits.float(), truth)

@@ -12,14 +12,13 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torchvision.ops import clip_boxes_to_image
 
 from amodal_core.errors import InputError
 from amodal_core.models.batch import Batch, Targets
-from amodal_core.models.layers.backbone import CHANNELS
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import LIDAR
+from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
 from amodal_core.models.layers.two_stage import (
     BoxHeads,
@@ -28,10 +27,8 @@ from amodal_core.models.layers.two_stage import (
     TwoStage,
     TwoStageConfig,
     has_extent,
-    mask_head,
 )
 from amodal_core.models.learned import Clip, Found
-from amodal_core.models.mask_rcnn import SIDE, mask_loss
 
 _TRACK, _AUXILIARY = 0.25, 1.0  # weights of the losses
 _LEAST_SCORE = 0.01  # of a visible box; below it the amodal box stands in
@@ -52,28 +49,6 @@ class QuasiDenseConfig(TwoStageConfig):
     proposals: int = 1000
     track_samples: int = 256
     temperature: float = 0.0
-
-
-class MaskBranch(nn.Module):
-    """Convolutions over RoIs and one logit a class.
-
-    Args:
-        classes: how many.
-    """
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.head = mask_head()
-        self.logits = nn.Conv2d(CHANNELS, classes, 1)
-        nn.init.normal_(self.logits.weight, std=0.001)
-        assert self.logits.bias is not None
-        nn.init.zeros_(self.logits.bias)
-
-    def forward(self, pooled: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(N, 28, 28) logits of each RoI's own class from (N, 256, 14, 14)."""
-        rows = torch.arange(len(labels), device=labels.device)
-        logits: torch.Tensor = self.logits(self.head(pooled))[rows, labels]
-        return logits
 
 
 class QuasiDense(TwoStage):
@@ -99,7 +74,7 @@ class QuasiDense(TwoStage):
                 "set proposals_from to image or both",
             )
         super().__init__(config)
-        self.embedding_head = EmbeddingHead()
+        self.embedding_head = EmbeddingHead(config.channels)
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Detection losses of the key frames, and losses of likeness over the pairs.
@@ -171,7 +146,7 @@ class _OneMask(QuasiDense):
 
     def __init__(self, config: QuasiDenseConfig) -> None:
         super().__init__(config)
-        self.mask_branch = MaskBranch(len(config.classes))
+        self.mask_branch = MaskBranch(config.channels, len(config.classes))
 
     def masks(
         self,
@@ -224,8 +199,8 @@ class VaTrack(QuasiDense):
 
     def __init__(self, config: QuasiDenseConfig) -> None:
         super().__init__(config)
-        self.amodal_branch = MaskBranch(len(config.classes))
-        self.visible_branch = MaskBranch(len(config.classes))
+        self.amodal_branch = MaskBranch(config.channels, len(config.classes))
+        self.visible_branch = MaskBranch(config.channels, len(config.classes))
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch

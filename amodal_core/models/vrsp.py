@@ -32,9 +32,9 @@ from amodal_core.models.layers.attended_masks import (
     prior_factor,
     weighted_mask_loss,
 )
-from amodal_core.models.layers.backbone import CHANNELS
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import LIDAR
+from amodal_core.models.layers.mask_branch import mask_loss
 from amodal_core.models.layers.two_stage import (
     Features,
     PositiveRois,
@@ -42,7 +42,6 @@ from amodal_core.models.layers.two_stage import (
     TwoStageConfig,
 )
 from amodal_core.models.learned import Found
-from amodal_core.models.mask_rcnn import mask_loss
 from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
 
 COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
@@ -126,24 +125,27 @@ class Vrsp(TwoStage):
     def __init__(self, config: VrspConfig) -> None:
         super().__init__(config)
         _check(config)
-        classes = len(config.classes)
-        self.amodal_head, self.visible_head = MaskHead(classes), MaskHead(classes)
+        classes, channels = len(config.classes), config.channels
+        self.amodal_head, self.visible_head = (
+            MaskHead(channels, classes),
+            MaskHead(channels, classes),
+        )
         if config.prior_refinement or config.prior_rescoring:
             self.auto_encoder = MaskAutoEncoder(config.encoder_convolutions)
             self.codebook = Codebook(classes, config.centres, self.auto_encoder.width)
         if config.prior_refinement:
-            self.prior_fusion = nn.Conv2d(CHANNELS + config.priors, CHANNELS, 3, padding=1)
+            self.prior_fusion = nn.Conv2d(channels + config.priors, channels, 3, padding=1)
             # The head is shared with the coarse look: begin with the features that it knows.
             nn.init.normal_(self.prior_fusion.weight, std=0.001)
             assert self.prior_fusion.bias is not None
             nn.init.zeros_(self.prior_fusion.bias)
             with torch.no_grad():
-                every = torch.arange(CHANNELS)
+                every = torch.arange(channels)
                 self.prior_fusion.weight[every, every, 1, 1] += 1
         if config.reclassification:
             self.reclassifier = nn.Sequential(
                 nn.Flatten(),
-                nn.Linear(CHANNELS * _POOLED**2, config.reclassification_hidden),
+                nn.Linear(channels * _POOLED**2, config.reclassification_hidden),
                 nn.ReLU(inplace=True),
                 nn.Linear(config.reclassification_hidden, config.reclassification_hidden),
                 nn.ReLU(inplace=True),

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amodal_core.models.layers.backbone import CHANNELS
-from amodal_core.models.layers.two_stage import mask_head
+from amodal_core.models.layers.mask_branch import mask_head
 
 
 @dataclass
@@ -17,8 +16,8 @@ class Look:
     """One pass of a head.
 
     Attributes:
-        inner: (N, 256, 14, 14) after the convolutions.
-        outer: (N, 256, 28, 28) after upsampling.
+        inner: (N, C, 14, 14) after the convolutions.
+        outer: (N, C, 28, 28) after upsampling.
         logits: (N, 28, 28) in the channel of the RoI's class.
     """
 
@@ -28,18 +27,18 @@ class Look:
 
 
 class MaskHead(nn.Module):
-    """(N, 256, 14, 14) features to (N, 28, 28) logits of each RoI's class."""
+    """(N, C, 14, 14) features to (N, 28, 28) logits of each RoI's class."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        layers = mask_head()
+        layers = mask_head(channels)
         self.convolutions, self.upsample = layers[:-2], layers[-2:]
-        self.weight = nn.Parameter(torch.empty(classes, CHANNELS))
+        self.weight = nn.Parameter(torch.empty(classes, channels))
         self.bias = nn.Parameter(torch.zeros(classes))
         nn.init.normal_(self.weight, std=0.001)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> Look:
-        """A look at features (N, 256, 14, 14) for classes (N,)."""
+        """A look at features (N, C, 14, 14) for classes (N,)."""
         inner = self.convolutions(x)
         outer = self.upsample(inner)
         # A 1x1 convolution of which only the channel that is wanted is computed.

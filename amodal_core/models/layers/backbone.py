@@ -23,7 +23,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     # Needs no batch statistics: for training from scratch (He et al. 2019).
     "group": lambda channels: nn.GroupNorm(32, channels),
 }
-CHANNELS = 256
+CHANNELS = 256  # of the pyramid, as published
 LEVELS = ("0", "1", "2", "3")  # P2 to P5, strides 4 to 32; "pool" is P6
 
 
@@ -34,8 +34,9 @@ def resnet_fpn(
     norm: str = "frozen",
     frozen_stages: int = 0,
     weights: str | Path | None = None,
+    channels: int = CHANNELS,
 ) -> BackboneWithFPN:
-    """A backbone that gives {"0": P2, ..., "3": P5, "pool": P6}, 256 channels each.
+    """A backbone that gives {"0": P2, ..., "3": P5, "pool": P6}.
 
     Args:
         name: one of `BACKBONES`.
@@ -44,6 +45,7 @@ def resnet_fpn(
         frozen_stages: how many of the five stages, the stem first, keep their weights. A stem with
             depth channels never does: its new weights would stay untrained.
         weights: torchvision's classification weights (.pth), or None for random ones.
+        channels: of each level of the pyramid.
 
     Raises:
         InputError: no such backbone or norm, or the weights do not fit it.
@@ -65,7 +67,7 @@ def resnet_fpn(
             getattr(body, part).requires_grad_(False)
     widths = [body.inplanes // 2**k for k in (3, 2, 1, 0)]
     returned = {f"layer{k + 1}": str(k) for k in range(4)}
-    return BackboneWithFPN(body, returned, widths, CHANNELS, extra_blocks=LastLevelMaxPool())
+    return BackboneWithFPN(body, returned, widths, channels, extra_blocks=LastLevelMaxPool())
 
 
 def inflate(stem: nn.Conv2d, extra: int) -> nn.Conv2d:

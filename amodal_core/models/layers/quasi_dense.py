@@ -13,9 +13,10 @@ from torch import nn
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from amodal_core.models.batch import Batch, Targets
-from amodal_core.models.layers.backbone import CHANNELS, LEVELS
+from amodal_core.models.layers.backbone import LEVELS
 
 EMBEDDING = 256
+_HIDDEN = 4  # width of the hidden layer in channels of the pyramid: 1024 for 256
 _POSITIVE, _NEGATIVE = 0.7, 0.3  # IoU with an object from which, and below which
 _BINS = 3  # of IoU, from which negatives are drawn alike
 _NEGATIVES = 3  # for each positive at most
@@ -24,21 +25,26 @@ _NEVER = -1e9
 
 
 class EmbeddingHead(nn.Module):
-    """What an object looks like, as a vector: four convolutions and two layers over its RoI."""
+    """What an object looks like, as a vector: four convolutions and two layers over its RoI.
 
-    def __init__(self) -> None:
+    Args:
+        channels: of the pyramid.
+    """
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        width = _HIDDEN * channels
         self.pool = MultiScaleRoIAlign(list(LEVELS), 7, 2)
         convolutions: list[nn.Module] = []
         for _ in range(4):
             convolutions += [
-                nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
-                nn.GroupNorm(32, CHANNELS),
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+                nn.GroupNorm(32, channels),
                 nn.ReLU(inplace=True),
             ]
         self.convolutions = nn.Sequential(*convolutions)
-        self.hidden = nn.Linear(CHANNELS * 49, 1024)
-        self.embedding = nn.Linear(1024, EMBEDDING)
+        self.hidden = nn.Linear(channels * 49, width)
+        self.embedding = nn.Linear(width, EMBEDDING)
         for layer in self.convolutions:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -37,6 +37,7 @@ from amodal_core.models.pointpillars import PointPillarsConfig
 
 Features = OrderedDict[str, torch.Tensor]
 _IGNORED_OVERLAP = 0.5
+_HIDDEN = 4  # width of the box head in channels of the pyramid: 1024 for 256
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class TwoStageConfig(LearnedConfig):
         frozen_stages: of the backbone's five.
         weights: torchvision's weights for the backbone, "" for random ones; only read when a model
             is made for training.
+        channels: of each level of the pyramid and of the heads on it; 256 as published, fewer for
+            CPUs; a multiple of 32.
         anchor_scale: side of the square anchor in units of its level's stride.
         proposals_train: kept of an image for training.
         proposals: kept of an image for inference.
@@ -69,6 +72,7 @@ class TwoStageConfig(LearnedConfig):
     norm: str = "frozen"
     frozen_stages: int = 2
     weights: str = ""
+    channels: int = CHANNELS
     anchor_scale: float = 8.0
     proposals_train: int = 1000
     proposals: int = 300
@@ -129,6 +133,19 @@ class PositiveRois:
         return self.crop([t.visible for t in self.objects], side)
 
 
+class ProposalHead(RPNHead):
+    """torchvision's head of the proposal network; float32 out, whatever it computes in.
+
+    Boxes take the type of what they are decoded from, and in bfloat16 a coordinate of 448 is known
+    to 2 pixels only.
+    """
+
+    def forward(self, levels: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Per level, logits (B, A, H, W) and deltas (B, 4 A, H, W)."""
+        logits, deltas = super().forward(levels)
+        return [x.float() for x in logits], [x.float() for x in deltas]
+
+
 class BoxHeads(RoIHeads):
     """torchvision's second stage; RoIs on ignored objects are neither object nor background.
 
@@ -139,10 +156,11 @@ class BoxHeads(RoIHeads):
     ignored: list[torch.Tensor]
 
     def __init__(self, config: TwoStageConfig) -> None:
+        width = _HIDDEN * config.channels
         super().__init__(
             MultiScaleRoIAlign(list(LEVELS), 7, 2),
-            TwoMLPHead(CHANNELS * 49, 1024),
-            FastRCNNPredictor(1024, len(config.classes) + 1),
+            TwoMLPHead(config.channels * 49, width),
+            FastRCNNPredictor(width, len(config.classes) + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=config.samples,
@@ -159,7 +177,7 @@ class BoxHeads(RoIHeads):
         """(N, C + 1) class logits, background first, and (N, 4 (C + 1)) deltas of N boxes."""
         pooled = self.box_head(self.box_roi_pool(features, boxes, batch.sizes))
         logits, deltas = self.box_predictor(pooled)
-        return logits, deltas
+        return logits.float(), deltas.float()
 
     def assign_targets_to_proposals(
         self, proposals: Any, gt_boxes: Any, gt_labels: Any
@@ -196,6 +214,7 @@ class TwoStage(LearnedModel):
             norm=config.norm,
             frozen_stages=config.frozen_stages,
             weights=config.weights or None,
+            channels=config.channels,
         )
         self.lidar_objects: LidarObjects | None = None
         if needs_detector(config.proposals_from, config.depth, config.lidar):
@@ -219,7 +238,7 @@ class TwoStage(LearnedModel):
         )
         self.rpn = RegionProposalNetwork(
             anchors,
-            RPNHead(CHANNELS, anchors.num_anchors_per_location()[0]),
+            ProposalHead(config.channels, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -277,7 +296,7 @@ class TwoStage(LearnedModel):
     def roi_features(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
     ) -> torch.Tensor:
-        """(N, 256, 14, 14) features in the boxes of all images in a row."""
+        """(N, channels, 14, 14) features in the boxes of all images in a row."""
         pooled: torch.Tensor = self.pool(features, boxes, batch.sizes)
         return pooled
 
@@ -308,7 +327,8 @@ class TwoStage(LearnedModel):
     ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
         """Proposals (P, 4) of each image for training, and the losses of the RPN."""
         truths = [{"boxes": t.boxes} for t in wanted]
-        proposals, rpn = self.rpn(ImageList(batch.images, batch.sizes), features, truths)
+        images = ImageList(batch.images, batch.sizes)
+        proposals, rpn = self.rpn(images, _float(features), truths)
         return self._joined(proposals, batch), {
             "rpn_objectness": rpn["loss_objectness"],
             "rpn_box": rpn["loss_rpn_box_reg"],
@@ -317,7 +337,7 @@ class TwoStage(LearnedModel):
     def proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
         """Proposals (P, 4) of each image for inference."""
         found: list[torch.Tensor]
-        found, _ = self.rpn(ImageList(batch.images, batch.sizes), features)
+        found, _ = self.rpn(ImageList(batch.images, batch.sizes), _float(features))
         return self._joined(found, batch)
 
     def _joined(self, proposals: list[torch.Tensor], batch: Batch) -> list[torch.Tensor]:
@@ -417,6 +437,11 @@ class TwoStage(LearnedModel):
         return results
 
 
+def _float(features: Features) -> Features:
+    """The features in float32: torchvision makes anchors in their type."""
+    return OrderedDict((name, x.float()) for name, x in features.items())
+
+
 def lidar_rois(batch: Batch, wanted: list[Targets]) -> PositiveRois:
     """The RoIs that mask heads learn on by themselves: true boxes, and the LiDAR's of the same."""
     assert batch.lidar_boxes is not None
@@ -427,18 +452,3 @@ def lidar_rois(batch: Batch, wanted: list[Targets]) -> PositiveRois:
 def has_extent(boxes: torch.Tensor) -> torch.Tensor:
     """(N,) bool: boxes that are not empty."""
     return ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
-
-
-def mask_head(convolutions: int = 4) -> nn.Sequential:
-    """(N, 256, 14, 14) to (N, 256, 28, 28): 3x3 convolutions, then a 2x2 stride-2 deconvolution."""
-    layers: list[nn.Module] = []
-    for _ in range(convolutions):
-        layers += [nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU(inplace=True)]
-    layers += [nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, 2), nn.ReLU(inplace=True)]
-    head = nn.Sequential(*layers)
-    for layer in head:
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return head
