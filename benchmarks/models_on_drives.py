@@ -2,10 +2,14 @@
 
     amodal synth build/held_out --frames 240 --length 40 --seed 900001 --size 621x188
     OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/models_on_drives.py build/held_out \
-        --out build/results geometric flagship flagship_rgb=flagship:runs/rgb/best.safetensors
+        --out build/results geometric flagship blind=flagship,scans=no \
+        vatrack=vatrack:runs/vatrack/final.safetensors,tracker=quasi_dense \
+        eoras=eoras:runs/eoras/final.safetensors,detector=flagship
 
-A model is NAME, or LABEL=NAME:CHECKPOINT; `:no-lidar` at its end hides the scans from it. Tables go
-to OUT/results.md, numbers to OUT/LABEL/metrics.json; a model that is there is not run again.
+A model is NAME or LABEL=NAME, with :CHECKPOINT where it comes with none, and options after commas:
+scans=no hides the scans from it, tracker=NAME is another than `motion`, given=yes tells a model
+that completes masks the true visible ones, anything else is a setting of the model. Tables go to
+OUT/results.md, numbers to OUT/LABEL/metrics.json; a model that is there is not run again.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ import torch
 from amodal_core import inference
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.datasets.registry import open_dataset
-from amodal_core.evaluation import image_level
+from amodal_core.evaluation import image_level, occluded_iou
 from amodal_core.evaluation.formats import read_predictions
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import evaluate
@@ -34,7 +38,7 @@ from amodal_core.evaluation.truth import Truth, read_truth
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import read_info
-from amodal_core.tracking import Tracker
+from amodal_core.tracking.registry import make_tracker
 
 # Kinds that every model can tell apart, the one without weights included.
 KINDS = {"van": "car", "bus": "truck", "tram": "truck"}
@@ -62,6 +66,7 @@ VIDEO = {
     "mIoU_full": ("mIoU skip-empty", "mIoU_full"),
     "mIoU_occ": ("mIoU skip-empty", "mIoU_occ"),
 }
+GIVEN = ("mIoU_full", "mIoU_occ", "half hidden", "wholly hidden")
 
 
 class WithoutLidar(Dataset):
@@ -96,29 +101,44 @@ class Entry:
 
     label: str
     model: str
-    checkpoint: str
-    lidar: bool
+    checkpoint: str = ""
+    scans: bool = True
+    given: bool = False
+    tracker: str = "motion"
+    settings: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Entry:
-        label, equals, rest = text.partition("=")
-        rest = rest if equals else text
-        lidar = not rest.endswith(":no-lidar")
-        model, _, checkpoint = rest.removesuffix(":no-lidar").partition(":")
-        return cls(label if equals else model, model, checkpoint, lidar)
+        name, *options = text.split(",")
+        label, equals, rest = name.partition("=")
+        model, _, checkpoint = (rest if equals else name).partition(":")
+        known = {"scans": True, "given": False, "tracker": "motion"}
+        settings = []
+        for option in options:
+            key, _, value = option.partition("=")
+            if key not in known:
+                settings.append(option)
+            else:
+                known[key] = value if key == "tracker" else value == "yes"
+        return cls(label, model, checkpoint, **known, settings=tuple(settings))
 
     def weights(self) -> int:
         """Parameters as trained: norms that are folded for inference count as norms."""
         path = self.checkpoint or registry.shipped(self.model)
         if not path:
             return 0
-        model = registry.learned(self.model).from_config(read_info(path).config)
+        config = {k: v for k, v in read_info(path).config.items() if not k.endswith("_weights")}
+        model = registry.learned(self.model).from_config(config)
         return sum(p.numel() for p in model.parameters())
 
-    def made(self) -> Any:
+    def made(self, device: str) -> Any:
         """The model, ready for inference."""
-        options = {"checkpoint": self.checkpoint} if self.checkpoint else {}
-        return registry.create(self.model, "cpu", **options)
+        options = registry.settings_of(self.settings, "--set")
+        if self.checkpoint:
+            options["checkpoint"] = self.checkpoint
+        if self.given:
+            options["detector"] = ""
+        return registry.create(self.model, device, **options)
 
 
 def merged(part: AnnotationSet) -> AnnotationSet:
@@ -135,26 +155,44 @@ def counted(truth: AnnotationSet) -> AnnotationSet:
     return replace(truth, crowd=truth.crowd | small | (truth.areas("visible") < LEAST_VISIBLE))
 
 
-def judged(entry: Entry, data: Dataset, truth: Truth, out: Path) -> dict[str, Any]:
+def judged(
+    entry: Entry, data: Dataset, truth: Truth, out: Path, device: str, devices: list[str]
+) -> dict[str, Any]:
     """Everything about a model; from the file of an earlier run where there is one."""
     file = out / entry.label / "metrics.json"
     if file.exists():
         return json.loads(file.read_text())
-    model = entry.made()
-    data = data if entry.lidar else WithoutLidar(data)
-    found: dict[str, Any] = {"parameters": entry.weights(), "ms": processor_time(model, data)}
-    for level, tracker in (("image", None), ("video", Tracker())):
+    model = entry.made(device)
+    data = data if entry.scans else WithoutLidar(data)
+    found: dict[str, Any] = {"parameters": entry.weights()}
+    if not entry.given:
+        found |= {f"ms {d}": milliseconds(entry.made(d), data, d) for d in devices}
+    levels = (
+        {"given": None} if entry.given else {"image": None, "video": make_tracker(entry.tracker)}
+    )
+    for level, tracker in levels.items():
         folder = out / entry.label / level
         if not (folder / "amodal.json").exists():
             classes = inference.classes_in(model, data, _chosen(model.classes, data.classes))
-            settings = {"model": entry.model, "checkpoint": entry.checkpoint, "lidar": entry.lidar}
-            work = inference.Run(model, data, folder, classes, settings, batch=1, tracker=tracker)
+            settings = {k: str(v) for k, v in asdict(entry).items()}
+            work = inference.Run(
+                model,
+                data,
+                folder,
+                classes,
+                settings,
+                batch=1,
+                tracker=tracker,
+                given=entry.given,
+            )
             inference.run(work, 0, lambda *_: None)
         told = merged(read_predictions(folder, truth))
         if level == "image":
             found |= of_images(counted(merged(truth.set)), told)
-        else:
+        elif level == "video":
             found |= of_videos(merged(truth.set), told)
+        else:
+            found |= of_given(merged(truth.set), told)
     file.write_text(json.dumps(found, indent=1))
     return found  # NaN where there is nothing to count
 
@@ -168,14 +206,15 @@ def _chosen(model: tuple[str, ...], data: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def processor_time(model: Any, data: Dataset) -> float:
-    """Milliseconds of one core a frame, from image and scan to masks as RLE; the median."""
+def milliseconds(model: Any, data: Dataset, device: str) -> float:
+    """A frame from image and scan to masks as RLE, the median: of one core, or on a GPU of all."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     frames = [data.frame(k) for k in range(min(_TIMED, len(data)))]
     took = []
     for frame in [frames[0], *frames]:
-        begin = time.process_time()
+        begin = clock()
         inference.tracks_of(model, [frame], Report())
-        took.append((time.process_time() - begin) * 1e3)
+        took.append((clock() - begin) * 1e3)
     model.reset()
     return float(np.median(took[1:]))
 
@@ -204,6 +243,23 @@ def of_videos(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
     return values | {k: v for k, v in kept.items() if k.startswith("kept, ")}
 
 
+def of_given(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
+    """Whole masks around true visible ones, paired by identity."""
+    told = aligned(truth, told)
+    pixels = occluded_iou.count_pixels(truth, told, "id")
+    protocol = replace(occluded_iou.PROTOCOLS["eoras"], skip_empty=True)
+    both = occluded_iou.tabulate(pixels, protocol)
+    values = {"mIoU_full": both.full, "mIoU_occ": both.occluded}
+    seen = truth.areas("visible") / np.maximum(truth.areas("amodal"), 1)
+    for name, chosen in {
+        "half hidden": (seen < 0.5) & (seen > 0),
+        "wholly hidden": seen == 0,
+    }.items():
+        part = replace(truth, crowd=truth.crowd | ~chosen)
+        values[name] = occluded_iou.evaluate(part, told, protocol).full
+    return values
+
+
 def table(rows: dict[str, dict[str, float]], columns: list[str]) -> str:
     """Markdown; shares in percent."""
     lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -225,25 +281,38 @@ def _cell(name: str, value: float) -> str:
         return "-"
     if name == "parameters":
         return f"{value / 1e6:.1f} M" if value else "none"
-    return f"{value:.0f}" if name == "ms" else f"{100 * value:.1f}"
+    return f"{value:.0f}" if name.startswith("ms ") else f"{100 * value:.1f}"
 
 
 def main() -> None:
     """Run what is not there yet and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path, help="a folder of bags with truth")
-    parser.add_argument("models", nargs="+", help="NAME or LABEL=NAME:CHECKPOINT[:no-lidar]")
+    parser.add_argument("models", nargs="+", help="[LABEL=]NAME[:CHECKPOINT][,option=value...]")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu", help="that computes the results")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    devices = ["cpu"] if options.device == "cpu" else ["cpu", options.device]
     data, truth = open_dataset(options.data), read_truth(options.data)
-    rows = {}
+    found: dict[str, dict[str, float]] = {}
+    given: dict[str, dict[str, float]] = {}
     for entry in map(Entry.parse, options.models):
         print(f"{entry.label} ...", flush=True)
-        rows[entry.label] = judged(entry, data, truth, options.out)
-    image = ["parameters", "ms", *IMAGE, "AP any class", "AP50 any class"]
-    parts = ["Images", table(rows, image), "Tracks", table(rows, [*VIDEO_SCORES, *VIDEO])]
-    parts += ["Identity kept through full occlusion, by its length", *map(_kept, rows.items())]
+        rows = given if entry.given else found
+        rows[entry.label] = judged(entry, data, truth, options.out, options.device, devices)
+    times = [f"ms {d}" for d in devices]
+    parts = []
+    if found:
+        image = ["parameters", *times, *IMAGE, "AP any class", "AP50 any class"]
+        parts += ["Images", table(found, image), "Tracks", table(found, [*VIDEO_SCORES, *VIDEO])]
+        parts.append("Identity kept through full occlusion, by its length")
+        parts += map(_kept, found.items())
+    if given:
+        true = merged(truth.set)
+        seen = replace(true, amodal=true.visible, scores=np.ones(len(true)))
+        given = {"visible masks alone": of_given(true, seen), **given}
+        parts += ["True visible masks completed", table(given, ["parameters", *GIVEN])]
     text = "\n\n".join(parts)
     (options.out / "results.md").write_text(text + "\n")
     print(text)

@@ -190,4 +190,4 @@ def test_a_checkpoint_needs_no_public_weights_any_more(tmp_path):
     info = CheckpointInfo(model.name, model.config_json() | {"weights": "gone.pth"}, model.classes)
     save_checkpoint(tmp_path / "m.safetensors", model, info)
     again = MaskRcnnAmodal.from_checkpoint(str(tmp_path / "m.safetensors"))
-    assert torch.equal(again.amodal_logits.weight, model.amodal_logits.weight)
+    assert torch.equal(again.amodal_branch.logits.weight, model.amodal_branch.logits.weight)
