@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Every trainable model at a size that CPUs train, for the tables of docs/results.md: about four
+# hours of one core. Stopped and started again, it goes on where it was.
+#   bash benchmarks/small_models.sh [MODEL ...]
+#   bash benchmarks/small_models.sh table DRIVES   # of `amodal synth`, with all that are trained
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=.
+out=${OUT:-runs/small}
+config=training/configs/synthetic
+drives='[{synthetic: {frames: 1920, seed: 1, size: [621, 188], length: 12}}]'
+
+models=(mask_rcnn orcnn aisformer vrsp vrsp_shapes qdtrack amodal_track vatrack vatrack_two_box
+    pointpillars eoras s_amodal)
+vrsp=(settings.reclassification_hidden=256 settings.encoder_convolutions=2)
+
+trained() { [ -f "$out/$1/final.safetensors" ]; }
+
+# The two-stage models' own heads, on the trunk that they share.
+heads() {
+    local model=$1
+    shift
+    trained start || amodal train $config/small_cpu.yaml out="$out/start"
+    amodal train $config/small_cpu.yaml model="$model" init="$out/start/final.safetensors" \
+        steps=100 schedule.warm_up=20 optimiser.rate=5.0e-4 out="$out/$model" "$@"
+}
+
+other() {
+    local model=$1
+    shift
+    amodal train "$config/$model.yaml" train="$drives" 'held_out=[]' workers=1 precision=bf16 \
+        log_every=10 save_every=50 ema=0.98 out="$out/$model" "$@"
+}
+
+train() {
+    trained "$1" && return
+    case $1 in
+        mask_rcnn | orcnn) heads "$1" ;;
+        # Without dropout attention needs no matrix of weights in memory: six times as fast on CPUs.
+        aisformer) heads aisformer settings.hidden=256 settings.dropout=0.0 ;;
+        vrsp)
+            heads vrsp "${vrsp[@]}"
+            ;;
+        vrsp_shapes)
+            train vrsp
+            amodal codebook $config/small_cpu.yaml "$out/vrsp/final.safetensors" \
+                --out "$out/vrsp/shapes.safetensors" model=vrsp "${vrsp[@]}"
+            heads vrsp "${vrsp[@]}" init="$out/vrsp/shapes.safetensors" steps=50 \
+                out="$out/vrsp_shapes"
+            ;;
+        qdtrack | amodal_track | vatrack | vatrack_two_box)
+            heads "$1" batch_size=4 'clip={frames: 2, reach: 3}'
+            ;;
+        pointpillars) other pointpillars settings.grid.cell=0.32 steps=250 batch_size=4 ;;
+        eoras)
+            other eoras 'settings={backbone: resnet18, crop: 64, features: 64, cells: 32, width: 128,
+                slots: 4, layers: 1, heads: 4, hidden: 256, objects: 6}' steps=250 batch_size=1 \
+                optimiser.rate=5.0e-4 schedule.warm_up=30
+            ;;
+        s_amodal) other s_amodal steps=300 batch_size=4 schedule.warm_up=30 ;;
+        *) echo "no model $1" >&2 && exit 2 ;;
+    esac
+}
+
+# Rows of the tables: NAME, or NAME and what makes it another row of the same weights.
+row() {
+    local label=$1 model=$2 weights=$3
+    shift 3
+    local IFS=,
+    trained "$weights" && rows+=("$label=$model:$out/$weights/final.safetensors${*:+,$*}")
+    return 0
+}
+
+tables() {
+    rows=(geometric flagship blind=flagship,scans=no)
+    for model in mask_rcnn orcnn aisformer vrsp pointpillars; do row $model $model $model; done
+    row vrsp_shapes vrsp vrsp_shapes
+    for model in qdtrack amodal_track vatrack vatrack_two_box; do
+        row $model $model $model tracker=quasi_dense
+        row ${model}_motion $model $model
+    done
+    for model in eoras s_amodal; do
+        row $model $model $model detector=flagship
+        row ${model}_given $model $model given=yes
+    done
+    python benchmarks/models_on_drives.py "$1" --out "$2" "${rows[@]}"
+}
+
+if [ "${1:-}" = table ]; then
+    tables "$2" "$out/tables_$(basename "$2")"
+    exit
+fi
+for model in "${@:-${models[@]}}"; do train "$model"; done
