@@ -44,11 +44,14 @@ def main(root: str, names: list[str]) -> None:
                 explained |= overlap[:, k] >= (0.01 if label.type == "DontCare" else IOU)
                 if label.type == "DontCare":
                     continue
-                as_what = f"{model.classes[told.class_ids[best]]} {told.scores[best]:.2f}"
+                as_what = (
+                    f"{model.classes[told.class_ids[best]]} {told.scores[best]:.2f}"
+                    if iou > 0
+                    else "-"
+                )
                 height = label.box[3] - label.box[1]
-                shown = as_what if iou > 0 else "-"
                 place = data.place(index).name[-6:]
-                print(f"  {place}  {label.type:10}  {height:6.0f}  {iou:.2f}  {shown}")
+                print(f"  {place}  {label.type:10}  {height:6.0f}  {iou:.2f}  {as_what}")
                 total += 1
                 found += iou >= IOU
             wrong += int((~explained).sum())

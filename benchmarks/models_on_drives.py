@@ -141,6 +141,20 @@ class Entry:
         return registry.create(self.model, device, **options)
 
 
+@dataclass(frozen=True)
+class Options:
+    """What all rows share."""
+
+    out: Path
+    device: str
+    levels: list[str]
+
+    @property
+    def devices(self) -> list[str]:
+        """Those that are timed."""
+        return list(dict.fromkeys(["cpu", self.device]))
+
+
 def merged(part: AnnotationSet) -> AnnotationSet:
     """The set with the classes of `KINDS`."""
     names = [KINDS.get(name, name) for name in part.classes]
@@ -155,10 +169,9 @@ def counted(truth: AnnotationSet) -> AnnotationSet:
     return replace(truth, crowd=truth.crowd | small | (truth.areas("visible") < LEAST_VISIBLE))
 
 
-def judged(
-    entry: Entry, data: Dataset, truth: Truth, out: Path, device: str, devices: list[str]
-) -> dict[str, Any]:
+def judged(entry: Entry, data: Dataset, truth: Truth, options: Options) -> dict[str, Any]:
     """Everything about a model; from the file of an earlier run where there is one."""
+    out, device = options.out, options.device
     file = out / entry.label / "metrics.json"
     if file.exists():
         return json.loads(file.read_text())
@@ -166,7 +179,7 @@ def judged(
     data = data if entry.scans else WithoutLidar(data)
     found: dict[str, Any] = {"parameters": entry.weights()}
     if not entry.given:
-        found |= {f"ms {d}": milliseconds(entry.made(d), data, d) for d in devices}
+        found |= {f"ms {d}": milliseconds(entry.made(d), data, d) for d in options.devices}
     levels = (
         {"given": None} if entry.given else {"image": None, "video": make_tracker(entry.tracker)}
     )
@@ -291,23 +304,29 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="[LABEL=]NAME[:CHECKPOINT][,option=value...]")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu", help="that computes the results")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--levels", nargs="+", choices=["image", "video"], default=["image", "video"]
+    )
+    told = parser.parse_args()
+    options = Options(told.out, told.device, told.levels)
     torch.set_num_threads(1)
-    devices = ["cpu"] if options.device == "cpu" else ["cpu", options.device]
-    data, truth = open_dataset(options.data), read_truth(options.data)
+    data, truth = open_dataset(told.data), read_truth(told.data)
     found: dict[str, dict[str, float]] = {}
     given: dict[str, dict[str, float]] = {}
-    for entry in map(Entry.parse, options.models):
+    for entry in map(Entry.parse, told.models):
         print(f"{entry.label} ...", flush=True)
         rows = given if entry.given else found
-        rows[entry.label] = judged(entry, data, truth, options.out, options.device, devices)
-    times = [f"ms {d}" for d in devices]
+        rows[entry.label] = judged(entry, data, truth, options)
+    times = [f"ms {d}" for d in options.devices]
     parts = []
     if found:
         image = ["parameters", *times, *IMAGE, "AP any class", "AP50 any class"]
-        parts += ["Images", table(found, image), "Tracks", table(found, [*VIDEO_SCORES, *VIDEO])]
-        parts.append("Identity kept through full occlusion, by its length")
-        parts += map(_kept, found.items())
+        if "image" in options.levels:
+            parts += ["Images", table(found, image)]
+        if "video" in options.levels:
+            parts += ["Tracks", table(found, [*VIDEO_SCORES, *VIDEO])]
+            parts.append("Identity kept through full occlusion, by its length")
+            parts += map(_kept, found.items())
     if given:
         true = merged(truth.set)
         seen = replace(true, amodal=true.visible, scores=np.ones(len(true)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -17,8 +17,9 @@ from amodal_core.models.aisformer import AisFormer, AisFormerConfig
 from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.backbone import resnet_fpn
-from amodal_core.models.layers.instance_depth import instance_depths
+from amodal_core.models.layers.instance_depth import instance_depths, seen_through
 from amodal_core.models.layers.two_stage import PositiveRois, TwoStageConfig
+from amodal_core.models.learned import Found
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
@@ -153,6 +154,32 @@ def test_depth_of_an_instance_is_the_median_of_the_returns_on_its_visible_part()
     assert instance_depths(channels, box, left).item() == pytest.approx(12.0, rel=1e-4)
     nowhere = torch.tensor([[50.0, 50, 60, 60]])
     assert instance_depths(channels, nowhere, left).item() == 0.0
+
+
+def test_an_object_that_the_lidar_looks_through_loses_that_share_of_its_score(monkeypatch):
+    one = frame(64, 64)
+    one.depth = np.full((64, 64), 40.0, np.float32)
+    one.depth[:, 16:32] = 10.0  # a pillar before a wall; returns count for cells 2 px around them
+    channels = make_batch([one]).depth[0]
+    boxes = torch.tensor([[16.0, 10, 32, 30], [12.0, 10, 60, 30], [36.0, 10, 60, 30]])
+    depths = torch.tensor([10.0, 10.0, 36.5])
+    everywhere = torch.ones((3, 48, 48))
+    through = seen_through(channels, boxes, everywhere, depths)
+    # Of the second box the pixels from 14 to 33 look near, the others through it. The wall is no
+    # farther behind the third than an object may be long.
+    assert through.tolist() == pytest.approx([0.0, (2 + 60 - 34) / 48, 0.0], abs=0.01)
+    assert not seen_through(channels, boxes, -everywhere, depths).any()
+    assert not seen_through(channels, boxes, everywhere, torch.zeros(3)).any()
+    assert not seen_through(channels * 0, boxes, everywhere, depths).any()
+
+    model = MaskRcnnAmodal(CONFIG).eval()
+    told = Found(
+        boxes, torch.full((3,), 0.8), torch.zeros(3).long(), everywhere, everywhere, depths
+    )
+    monkeypatch.setattr(model, "detect", lambda batch: [told] * len(batch))
+    scores = model.infer([one])[0].scores
+    assert torch.allclose(scores, 0.8 * (1 - through))
+    assert torch.equal(model.infer([replace(one, depth=None)])[0].scores, told.scores)
 
 
 def test_backbone_weights_load_and_the_stem_is_inflated_from_them(tmp_path):

@@ -17,6 +17,7 @@ from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
 from amodal_core.models.layers.crossing import Crossing
+from amodal_core.models.layers.instance_depth import seen_through
 
 
 @dataclass
@@ -168,7 +169,10 @@ class LearnedModel(nn.Module):
         """What is in each image of a batch on the model's device."""
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
-        """The instances of each frame, masks as logits in boxes on the model's device."""
+        """The instances of each frame, masks as logits in boxes on the model's device.
+
+        Where there is depth, an object that the LiDAR looks through loses that share of its score.
+        """
         if not frames:
             return []
         report = report or Report()
@@ -184,6 +188,8 @@ class LearnedModel(nn.Module):
                 )
             with report.time(f"{self.name}.network"):
                 found = self.detect(batch)
+                if batch.depth is not None:
+                    found = [_weighed(f, d) for f, d in zip(found, batch.depth, strict=True)]
             with report.time(f"{self.name}.instances"):
                 results = [
                     instances_of(one, batch.original_sizes[n], batch.scales[n])
@@ -267,6 +273,13 @@ def _typed(kind: Any, value: Any) -> Any:
             )
         return kind(**{k: _typed(kinds[k], v) for k, v in value.items()})
     return tuple(value) if isinstance(value, list) else value
+
+
+def _weighed(found: Found, depth: torch.Tensor) -> Found:
+    """Objects with scores that the depth channels (2, H, W) of their image bear out."""
+    depth = depth.to(found.boxes.device).float()
+    through = seen_through(depth, found.boxes.float(), found.visible, found.depths.float())
+    return replace(found, scores=found.scores * (1 - through))
 
 
 def instances_of(found: Found, size: tuple[int, int], scale: torch.Tensor) -> Instances:

@@ -1,4 +1,4 @@
-"""Depth of instances from the LiDAR that falls on their visible part."""
+"""What the LiDAR that falls on the visible part of instances says: their depth, and whether."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 # A 64-beam LiDAR leaves about 6 px between beams and 3 px along one at KITTI's focal length.
 _SPREAD = (7, 5)
 _LOG_FAR = math.log(80.0)
+_BEHIND, _BEHIND_SHARE = 3.0, 0.1  # metres, and share of the depth
 
 
 def instance_depths(
@@ -25,9 +26,41 @@ def instance_depths(
     Returns:
         (N,) float32 metres, 0 where no return falls on the object.
     """
-    n, side = len(boxes), visible.shape[-1]
-    if channels is None or n == 0:
-        return boxes.new_zeros(n)
+    if channels is None or len(boxes) == 0:
+        return boxes.new_zeros(len(boxes))
+    median = _returns(channels, boxes, visible).nanmedian(dim=1).values
+    return torch.where(median.isnan(), 0.0, torch.exp(median * _LOG_FAR)).float()
+
+
+def seen_through(
+    channels: torch.Tensor, boxes: torch.Tensor, visible: torch.Tensor, depths: torch.Tensor
+) -> torch.Tensor:
+    """How much of an object is not there: the LiDAR looks through it.
+
+    Args:
+        channels: (2, H, W) depth channels of the image.
+        boxes: (N, 4) float32 xyxy in pixels.
+        visible: (N, S, S) float logits in the boxes.
+        depths: (N,) float32 metres, 0 where unknown.
+
+    Returns:
+        (N,) float32 share, 0-1, of the visible cells with a return near whose nearest one lies
+        clearly behind the object: by 3 m and by a tenth of its depth. 0 where there are none.
+    """
+    if len(boxes) == 0:
+        return boxes.new_zeros(0)
+    values = _returns(channels, boxes, visible)
+    behind = torch.maximum(depths + _BEHIND, depths * (1 + _BEHIND_SHARE))
+    limit = behind.clamp(min=1e-3).log() / _LOG_FAR
+    known = ~values.isnan()
+    through = known & (values > limit[:, None]) & (depths > 0)[:, None]
+    share: torch.Tensor = through.sum(1) / known.sum(1).clamp(min=1)
+    return share
+
+
+def _returns(channels: torch.Tensor, boxes: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """(N, S * S) log depth of the nearest return near each visible cell, NaN without one."""
+    side = visible.shape[-1]
     known = channels[1] > 0
     near = torch.where(known, -channels[0], -torch.inf)[None, None]
     pad = (_SPREAD[0] // 2, _SPREAD[1] // 2)
@@ -40,6 +73,4 @@ def instance_depths(
     row = y.long().clamp(0, height - 1)
     sampled = spread[row[:, :, None], column[:, None, :]]  # (N, S, S)
     seen = (visible > 0) & torch.isfinite(sampled)
-    values = torch.where(seen, sampled, torch.nan).flatten(1)
-    median = values.nanmedian(dim=1).values
-    return torch.where(median.isnan(), 0.0, torch.exp(median * _LOG_FAR)).float()
+    return torch.where(seen, sampled, torch.nan).flatten(1)
