@@ -9,6 +9,8 @@ import pytest
 import torch
 from test_models_shared import frame, truth
 from torchvision.models import resnet
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import box_iou
 
 from amodal_core.errors import InputError
 from amodal_core.models.aisformer import AisFormer, AisFormerConfig
@@ -62,6 +64,40 @@ def test_rois_on_ignored_objects_are_neither_object_nor_background():
         proposals, [targets.boxes[:1]], [targets.labels[:1] + 1]
     )
     assert labels[0].tolist() == [-1, 0]
+
+
+def matched_to(boxes):
+    """For each box the anchors that learn it, and each anchor's object; anchors at 128 x 96."""
+    rpn = MaskRcnnAmodal(CONFIG).rpn
+    levels = [torch.zeros(1, 1, 96 // s, 128 // s) for s in (4, 8, 16, 32, 64)]
+    (anchors,) = rpn.anchor_generator(ImageList(torch.zeros(1, 3, 96, 128), [(96, 128)]), levels)
+    overlaps = box_iou(torch.tensor(boxes, dtype=torch.float32), anchors)
+    return overlaps, rpn.proposal_matcher(overlaps)
+
+
+def test_a_sliver_between_larger_objects_keeps_the_anchors_that_fit_it_best():
+    # 3 pixels wide: any anchor that holds it fits a neighbour better, and would learn that one.
+    overlaps, owner = matched_to([(20, 20, 52, 52), (52, 24, 55, 48), (55, 20, 87, 52)])
+    best = overlaps == overlaps.amax(1, keepdim=True)
+    assert overlaps[1].max() < 0.15
+    assert (overlaps[1] < overlaps.amax(0))[best[1]].all()
+    assert owner[best[1]].unique().tolist() == [1]
+    assert all((owner == k).any() for k in range(3))
+
+
+def test_anchors_go_by_overlap_where_objects_share_their_best():
+    overlaps, owner = matched_to([(32, 32, 64, 64), (32, 33, 64, 64), (100, 70, 120, 90)])
+    assert overlaps.argmax(1)[0] == overlaps.argmax(1)[1]
+    good = overlaps.amax(0) >= 0.7
+    assert good.any()
+    assert (owner[good] == overlaps.argmax(0)[good]).all()
+    unlike = overlaps.amax(0) < 0.3
+    others = (overlaps == overlaps.amax(1, keepdim=True)).any(0)
+    assert (owner[unlike & ~others] == -1).all()
+    assert (owner[~unlike & ~good & ~others] == -2).all()
+    # An object beyond all anchors takes none.
+    _, owner = matched_to([(900, 900, 910, 910)])
+    assert (owner < 0).all()
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16])

@@ -17,8 +17,8 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking import QuasiDenseConfig, QuasiDenseTracker, Tracker, make_tracker
 from amodal_core.tracking.book import Book
-from amodal_core.tracking.motion import measure
-from amodal_core.tracking.quasi_dense import PRESETS
+from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
+from amodal_core.tracking.quasi_dense import PRESETS, box_iou, plausible
 
 Scene = Callable[[int], Sequence[Thing]]
 EAST, WEST, BIG, ALIKE = (6.0, 0, 0, 0), (0, 6.0, 0, 0), (0, 0, 6.0, 0), (5.5, 2.0, 0, 0)
@@ -186,6 +186,55 @@ def test_one_against_one_with_another_object_is_no_match():
         # The published one takes anything for the one that it remembers.
         theirs = play(scene, 12, QuasiDenseTracker(PRESETS["driving"].published()))
         assert id_at(theirs[11], scene(11)[0]) == 0
+
+
+def slowly_plausible(motion, measured, boxes, share):
+    """Distances of centre and range by whole arrays, a layer for each quantity; inf if ruled out.
+
+    Beside them which of the limits each pair keeps: place, overlap, size, range.
+    """
+    used = slice(0, RANGE + 1)
+    error = measured[:, None, used] - motion.values[None, :, used]
+    variance = measurement_noise(measured)[:, None, used] ** 2
+    variance = variance + motion.covariances[None, :, used, 0]
+    squares = error**2 / variance
+    apart = squares[..., 0] + squares[..., 1] + np.nan_to_num(squares[..., RANGE])
+    turned = variance[..., :2] + (0.5 * np.exp(measured[:, None, 2:4])) ** 2
+    place = (error[..., :2] ** 2 / turned).sum(2) <= 16
+    overlap = np.array([[Published.iou(a, b) for b in motion.boxes()] for a in boxes]) > 0.1
+    size = np.abs(error[..., 2:4]).max(2) <= 1.6
+    nearer = np.minimum(measured[:, None, RANGE], motion.values[None, :, RANGE])
+    open_range = 2 * np.sqrt(motion.covariances[None, :, RANGE, 0])
+    far = np.abs(error[..., RANGE]) > 2 + share * nearer + open_range
+    possible = (place | overlap) & size & ~far
+    return np.where(possible, np.minimum(apart, 16), np.inf), (place, overlap, size, ~far)
+
+
+def random_boxes(rng: np.random.Generator, n: int) -> np.ndarray:
+    corner = rng.uniform(-20, 400, (n, 2))
+    return np.concatenate([corner, corner + np.exp(rng.uniform(1, 5, (n, 2)))], 1)
+
+
+def test_which_pairs_are_possible_is_what_whole_arrays_say_too():
+    rng, limits = np.random.default_rng(0), []
+    for _ in range(20):
+        before, now = random_boxes(rng, 40), random_boxes(rng, 30)
+        now[:20] = before[:20] + rng.normal(size=(20, 4)) * 8
+        now[20] = now[20, [2, 1, 0, 3]]  # inside out
+        ranges = [np.where(rng.random(n) < 0.2, 0, rng.uniform(5, 40, n)) for n in (40, 30)]
+        motion = Motion.started(measure(before, ranges[0], None))
+        motion.predict(0.1)
+        motion.update(np.arange(10), measure(before[:10], ranges[0][:10], None))
+        measured = measure(now, ranges[1], None)
+        expected, kept = slowly_plausible(motion, measured, now, 0.12)
+        found = plausible(motion, measured, now, 0.12)
+        assert np.array_equal(np.isfinite(found), np.isfinite(expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        slowly = [[Published.iou(a, b) for b in before] for a in now]
+        np.testing.assert_allclose(box_iou(now, before), slowly, rtol=1e-12)
+        limits.append([~k for k in kept] + [np.isfinite(expected), expected == 16])
+    # All limits rule pairs out, and pairs remain, near ones and such as only overlap.
+    assert all(np.concatenate(one).sum() > 100 for one in zip(*limits, strict=True))
 
 
 def test_an_object_of_another_class_that_looks_alike_takes_nothing_away():

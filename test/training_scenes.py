@@ -47,7 +47,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # And of those that learn from videos, and from given visible masks.
 VIDEO_SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box"), _TWO_STAGE | {"track_samples": 12}
+    ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box"),
+    _TWO_STAGE | {"track_samples": 12, "channels": 64},
 )
 SAM_SETTINGS = {"size": "tiny", "image_size": 128, "freeze": False, "detector": "geometric"}
 

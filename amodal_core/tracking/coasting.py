@@ -184,10 +184,12 @@ class CoastingTracker(ABC):
         lost = self._remembered(book, np.setdiff1d(unseen, coasting))
         book.lost[lost] = True
 
-        begun = Book.begun(seen[found.born], looks[found.born], stamp, self._frame)
         unknown = np.full(len(coasting) + len(lost), -1, np.int64)
         origin = np.concatenate([columns, unknown, found.born])
-        book = book[np.concatenate([rows, coasting, lost])].joined(begun)
+        book = book[np.concatenate([rows, coasting, lost])]
+        if len(found.born):
+            begun = Book.begun(seen[found.born], looks[found.born], stamp, self._frame)
+            book = book.joined(begun)
         fresh = np.flatnonzero((book.ids < 0) & self._named(book) & (origin >= 0))
         book.ids[fresh] = np.arange(self._next_id, self._next_id + len(fresh))
         self._next_id += len(fresh)
@@ -215,6 +217,9 @@ class CoastingTracker(ABC):
         frame: Frame | None,
     ) -> tuple[RleMasks, Evidence]:
         """Predicted amodal masks of the unseen tracks, and what the frame says of their places."""
+        if not len(unseen):
+            nothing = np.zeros(0, bool)
+            return RleMasks.empty(seen.size), Evidence(nothing, nothing)
         masks = book.amodal[unseen].moved(book.boxes[unseen], book.motion[unseen].boxes())
         depth = None if frame is None else frame.depth
         if depth is not None and depth.shape != tuple(seen.size):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numba import njit
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances
@@ -156,23 +157,20 @@ class QuasiDenseTracker(CoastingTracker):
         scores, looks = np.asarray(seen.scores), self._looks(seen)
         order = np.argsort(-scores, kind="stable")
         memory = book
-        if self._backdrops is not None:
+        if self._backdrops is not None and len(self._backdrops):
             self._backdrops.motion.predict(dt)
             memory = book.joined(self._backdrops)
         track = np.full(len(seen), -1, np.int64)
-        copy = np.zeros(len(seen), bool)
         if len(book) and len(seen):
-            fits = self._fits(memory, seen, measured)
-            for d in order.tolist():
-                best = int(fits[d].argmax())
-                if fits[d, best] <= config.match_score_thr or best >= len(book):
-                    continue
-                if scores[d] > config.obj_score_thr:
-                    track[d] = best
-                    fits[:, best] = 0.0
-                else:
-                    copy[d] = fits[d, best] > config.nms_conf_thr
-        free = (track < 0) & ~copy
+            track = _assigned(
+                self._fits(memory, seen, measured),
+                order,
+                scores > config.obj_score_thr,
+                len(book),
+                config.match_score_thr,
+                config.nms_conf_thr,
+            )
+        free = track == -1
         born = free & (scores > config.init_score_thr)
         self._backdrops = self._new_backdrops(seen, looks, order, free & ~born)
         columns = np.flatnonzero(track >= 0)
@@ -194,18 +192,19 @@ class QuasiDenseTracker(CoastingTracker):
         if config.with_cats and config.cats_first:
             possible &= same
         if config.motion:
-            near, apart = plausible(
+            apart = plausible(
                 memory.motion, measured, np.asarray(seen.amodal_boxes), config.max_range_error
             )
-            possible &= near
+            possible &= np.isfinite(apart)
             # Looks and motion are two witnesses: their logarithms add up.
             alike = alike - 0.5 * apart
         if config.match_metric == "cosine":
             fits = np.where(possible, cosines, 0.0)
-        elif config.match_metric == "softmax":
-            fits = softmax(alike, possible, axis=1)
         else:
-            fits = (softmax(alike, possible, 1) + softmax(alike, possible, 0)) / 2
+            fits = softmax(alike, possible)
+        if config.match_metric == "bisoftmax":
+            columns = softmax(np.ascontiguousarray(alike.T), np.ascontiguousarray(possible.T))
+            fits = (fits + columns.T) / 2
         return np.where(same, fits, 0.0) if config.with_cats else fits
 
     def _new_backdrops(
@@ -213,6 +212,11 @@ class QuasiDenseTracker(CoastingTracker):
     ) -> Book:
         """What is remembered of detections that are no track: those without a surer one near."""
         assert self._stamp is not None
+        kept = self._backdrops
+        if kept is not None and len(kept):
+            kept = kept[self._frame - kept.last < self.config.memo_backdrop_frames]
+        if kept is not None and not free.any():
+            return kept
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         boxes = np.asarray(seen.amodal_boxes, np.float64)
@@ -221,30 +225,36 @@ class QuasiDenseTracker(CoastingTracker):
         surer = rank[None, :] < rank[chosen, None]
         chosen = chosen[~(near & surer).any(axis=1)]
         begun = Book.begun(seen[chosen], looks[chosen], self._stamp, self._frame)
-        if self._backdrops is None:
-            return begun
-        recent = self._frame - self._backdrops.last < self.config.memo_backdrop_frames
-        return self._backdrops[recent].joined(begun)
+        return kept.joined(begun) if kept is not None and len(kept) else begun
 
 
-def softmax(values: np.ndarray, possible: np.ndarray, axis: int) -> np.ndarray:
-    """Softmax of the possible entries along an axis; 0 for all others.
+@njit(cache=True, nogil=True)
+def softmax(values, possible):  # type: ignore[no-untyped-def]
+    """(D, T) float64: softmax of the possible entries of each row; 0 for all others.
 
     Args:
-        values: (D, T) float64.
-        possible: (D, T) bool.
-        axis: see above.
+        values: (D, T) float64, C order.
+        possible: (D, T) bool, C order.
     """
-    masked = np.where(possible, values, -np.inf)
-    top = masked.max(axis=axis, keepdims=True, initial=-np.inf)
-    shares = np.exp(masked - np.where(np.isfinite(top), top, 0.0))
-    return np.asarray(shares / np.maximum(shares.sum(axis=axis, keepdims=True), 1e-300))
+    out = np.zeros(values.shape)
+    for d in range(values.shape[0]):
+        top, total = -np.inf, 0.0
+        for t in range(values.shape[1]):
+            if possible[d, t]:
+                top = max(top, values[d, t])
+        for t in range(values.shape[1]):
+            if possible[d, t]:
+                out[d, t] = np.exp(values[d, t] - top)
+                total += out[d, t]
+        if total > 0:
+            out[d] /= total
+    return out
 
 
 def plausible(
     motion: Motion, measured: np.ndarray, boxes: np.ndarray, max_range_error: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which of D detections may be which of T predicted tracks, by place, size and range.
+) -> np.ndarray:
+    """How far each of D detections is from each of T predicted tracks that it may be.
 
     Args:
         motion: of the tracks.
@@ -254,33 +264,91 @@ def plausible(
             prediction leaves open.
 
     Returns:
-        (D, T) bool, and (D, T) float64 squared Mahalanobis distances of centre and range, up to
-        `MAX_CENTRE`.
+        (D, T) float64 squared Mahalanobis distances of centre and range, up to `MAX_CENTRE`; inf
+        where place, size or range rule the pair out.
     """
-    used = slice(0, RANGE + 1)
-    noise = measurement_noise(measured)[:, used]
-    error = measured[:, None, used] - motion.values[None, :, used]
-    variance = noise[:, None] ** 2 + motion.covariances[None, :, used, 0]
-    squares = error**2 / variance
-    apart = squares[..., 0] + squares[..., 1] + np.nan_to_num(squares[..., RANGE])
+    noise = measurement_noise(measured)
     # A camera that turns sharply moves everything by more than its motion so far lets expect.
-    turn = (_TURN * np.exp(measured[:, None, 2:4])) ** 2
-    loose = error[..., :2] ** 2 / (variance[..., :2] + turn)
-    centre = loose[..., 0] + loose[..., 1]
-    overlap = box_iou(boxes.astype(np.float64), motion.boxes()) > LEAST_OVERLAP
-    fits = (centre <= MAX_CENTRE) | overlap
-    fits &= np.maximum(np.abs(error[..., 2]), np.abs(error[..., 3])) <= MAX_SIZE_ERROR
-    nearer = np.minimum(measured[:, None, RANGE], motion.values[None, :, RANGE])
-    open_range = 2.0 * np.sqrt(motion.covariances[None, :, RANGE, 0])
-    far = np.abs(error[..., RANGE]) > 2.0 + max_range_error * nearer + open_range
-    return fits & ~far, np.minimum(apart, MAX_CENTRE)
+    turn = _TURN * np.exp(measured[:, 2:4])
+    near = box_iou(boxes.astype(np.float64), motion.boxes()) > LEAST_OVERLAP
+    return np.asarray(
+        _distances(
+            motion.values,
+            np.ascontiguousarray(motion.covariances[..., 0]),
+            measured,
+            noise**2,
+            turn**2,
+            near,
+            max_range_error,
+        )
+    )
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def _distances(values, spread, measured, noise, turn, near, max_range_error):  # type: ignore[no-untyped-def]
+    out = np.full(near.shape, np.inf)
+    for d in range(near.shape[0]):
+        for t in range(near.shape[1]):
+            width_error = abs(measured[d, 2] - values[t, 2])
+            if max(width_error, abs(measured[d, 3] - values[t, 3])) > MAX_SIZE_ERROR:
+                continue
+            apart, loose = 0.0, 0.0
+            for k in range(2):
+                square = (measured[d, k] - values[t, k]) ** 2
+                variance = noise[d, k] + spread[t, k]
+                apart += square / variance
+                loose += square / (variance + turn[d, k])
+            if loose > MAX_CENTRE and not near[d, t]:
+                continue
+            away = abs(measured[d, RANGE] - values[t, RANGE])
+            if np.isfinite(away):
+                nearer = min(measured[d, RANGE], values[t, RANGE])
+                open_range = 2.0 * np.sqrt(spread[t, RANGE])
+                if away > 2.0 + max_range_error * nearer + open_range:
+                    continue
+                apart += away**2 / (noise[d, RANGE] + spread[t, RANGE])
+            out[d, t] = min(apart, MAX_CENTRE)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _assigned(fits, order, sure, tracks, least, copies):  # type: ignore[no-untyped-def]
+    """(D,) int64: the track that each detection prolongs, -1 none, -2 none as it is a copy.
+
+    Args:
+        fits: (D, M) float64; the first `tracks` columns are tracks, the others backdrops.
+        order: (D,) in which the detections choose, each what fits best of what is left.
+        sure: (D,) bool, those that may prolong a track.
+        tracks: see above.
+        least: a pair that fits no better is no match.
+        copies: one that may not prolong a track and fits it better is a copy.
+    """
+    out = np.full(len(order), -1, np.int64)
+    taken = np.zeros(fits.shape[1], np.bool_)
+    for d in order:
+        best, top = -1, least
+        for m in range(fits.shape[1]):
+            if fits[d, m] > top and not taken[m]:
+                best, top = m, fits[d, m]
+        if best < 0 or best >= tracks:
+            continue
+        if sure[d]:
+            out[d], taken[best] = best, True
+        elif top > copies:
+            out[d] = -2
+    return out
+
+
+@njit(cache=True, nogil=True)
+def box_iou(a, b):  # type: ignore[no-untyped-def]
     """(N, M) float64 intersection over union of (N, 4) and (M, 4) boxes xyxy; 0 between empty."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.maximum(high - low, 0.0)
-    shared = sides[..., 0] * sides[..., 1]
-    area_a, area_b = (np.prod(np.maximum(box[:, 2:] - box[:, :2], 0.0), axis=1) for box in (a, b))
-    return np.asarray(shared / np.maximum(area_a[:, None] + area_b[None] - shared, 1e-9))
+    out = np.zeros((len(a), len(b)))
+    for i in range(len(a)):
+        area = (a[i, 2] - a[i, 0]) * (a[i, 3] - a[i, 1])
+        for j in range(len(b)):
+            width = min(a[i, 2], b[j, 2]) - max(a[i, 0], b[j, 0])
+            height = min(a[i, 3], b[j, 3]) - max(a[i, 1], b[j, 1])
+            if width > 0 and height > 0:
+                other = (b[j, 2] - b[j, 0]) * (b[j, 3] - b[j, 1])
+                out[i, j] = width * height / max(area + other - width * height, 1e-9)
+    return out

@@ -22,6 +22,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
 from amodal_core.models.batch import Batch, LidarBoxes, Targets
+from amodal_core.models.layers.anchor_matcher import AnchorMatcher
 from amodal_core.models.layers.backbone import CHANNELS, LEVELS, resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import (
@@ -247,6 +248,7 @@ class TwoStage(LearnedModel):
             post_nms_top_n={"training": config.proposals_train, "testing": config.proposals},
             nms_thresh=0.7,
         )
+        self.rpn.proposal_matcher = AnchorMatcher(0.7, 0.3, allow_low_quality_matches=True)
         self.heads = BoxHeads(config)
 
     @property
