@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import message_filters
@@ -349,6 +350,23 @@ def executor_of(executor: SingleThreadedExecutor) -> Callable[[], None]:
     return spin
 
 
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Within the block SIGINT does nothing, so that a second one does not cut the end short.
+
+    A launch without a terminal passes on the SIGINT that its nodes have had already; SIGKILL still
+    ends the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+
+
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     """Run a node until it is interrupted.
 
@@ -368,12 +386,13 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        if node is not None:
-            try:
-                node.close()
-            except InputError as error:
-                node.last_words(str(error))
-                code = 1
-            node.destroy_node()
+        with deaf_to_interrupts():
+            if node is not None:
+                try:
+                    node.close()
+                except InputError as error:
+                    node.last_words(str(error))
+                    code = 1
+                node.destroy_node()
         rclpy.try_shutdown()
     return code

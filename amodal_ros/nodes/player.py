@@ -16,7 +16,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 
 from amodal_core.bags.reader import BagReader, RawMessage
 from amodal_core.errors import InputError
-from amodal_ros.base_node import BaseNode, executor_of
+from amodal_ros.base_node import BaseNode, deaf_to_interrupts, executor_of
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import Declaration, Parameter, Topic
 from amodal_ros.qos import profile
@@ -278,11 +278,12 @@ def main(args: Sequence[str] | None = None) -> int:
             player.get_logger().error(str(error))
         return 1
     finally:
-        rclpy.try_shutdown()
-        if thread is not None:
-            thread.join(2.0)
-        if player is not None:
-            player.destroy_node()
+        with deaf_to_interrupts():
+            rclpy.try_shutdown()
+            if thread is not None:
+                thread.join(2.0)
+            if player is not None:
+                player.destroy_node()
 
 
 if __name__ == "__main__":
