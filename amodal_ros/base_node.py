@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -367,32 +368,80 @@ def deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def interruptible_start(patience: float = 2.0) -> Iterator[Callable[[], None]]:
+    """Until the function given is called, an interrupt ends the process, whoever swallows it.
+
+    A model's first frame compiles; where SIGINT comes while the compiler calls back into Python,
+    KeyboardInterrupt is lost. A node that starts has nothing to finish. To be entered before
+    rclpy.init, whose own handler calls the one before it.
+
+    Args:
+        patience: seconds that KeyboardInterrupt has to end the start in good order.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: None
+        return
+    timers: list[threading.Timer] = []
+    starting = True
+
+    def handle(number: int, frame: Any) -> None:
+        if starting:
+            timer = threading.Timer(patience, _leave)
+            timer.daemon = True
+            timer.start()
+            timers.append(timer)
+        before(number, frame)
+
+    def started() -> None:
+        nonlocal starting
+        starting = False
+        for timer in timers:
+            timer.cancel()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield started
+    finally:
+        started()
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave() -> None:
+    print("[INFO] interrupted while it started", file=sys.stderr, flush=True)
+    os._exit(0)
+
+
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     """Run a node until it is interrupted.
 
     Returns:
         0, or 1 where the node could not start or could not finish its work.
     """
-    rclpy.init(args=list(args) if args is not None else sys.argv)
-    code = 0
-    node: BaseNode | None = None
-    try:
-        node = make()
-        if not node.autostart():
-            return 1
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        with deaf_to_interrupts():
-            if node is not None:
-                try:
-                    node.close()
-                except InputError as error:
-                    node.last_words(str(error))
-                    code = 1
-                node.destroy_node()
-        rclpy.try_shutdown()
+    with interruptible_start() as started:
+        rclpy.init(args=list(args) if args is not None else sys.argv)
+        code = 0
+        node: BaseNode | None = None
+        try:
+            node = make()
+            if not node.autostart():
+                return 1
+            started()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            started()
+            with deaf_to_interrupts():
+                if node is not None:
+                    try:
+                        node.close()
+                    except InputError as error:
+                        node.last_words(str(error))
+                        code = 1
+                    node.destroy_node()
+            rclpy.try_shutdown()
     return code

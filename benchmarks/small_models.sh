@@ -57,7 +57,7 @@ train() {
                 slots: 4, layers: 1, heads: 4, hidden: 256, objects: 6}' steps=250 batch_size=1 \
                 optimiser.rate=5.0e-4 schedule.warm_up=30
             ;;
-        s_amodal) other s_amodal steps=300 batch_size=4 schedule.warm_up=30 ;;
+        s_amodal) other s_amodal settings.image_size=320 steps=200 batch_size=4 schedule.warm_up=30 ;;
         *) echo "no model $1" >&2 && exit 2 ;;
     esac
 }

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
+import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -40,3 +44,43 @@ def test_a_second_interrupt_does_not_cut_the_end_short():
     finally:
         signal.signal(signal.SIGINT, before)
     assert Impatient.finished
+
+
+DEAF = """
+import amodal_ros, time
+from amodal_ros.base_node import BaseNode, run
+from amodal_ros.declarations import Declaration
+
+class Deaf(BaseNode):
+    declaration = Declaration(name="deaf", purpose="Loads for long.")
+    def configure(self):
+        try:
+            print("loading", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            time.sleep(60)  # a compiler that swallows it
+
+raise SystemExit(run(Deaf, []))
+"""
+
+
+def test_an_interrupt_ends_a_node_that_still_loads_though_the_loader_swallows_it():
+    with own_domain() as domain:
+        node = subprocess.Popen(
+            [sys.executable, "-c", DEAF],
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert node.stdout is not None
+            assert node.stdout.readline() == "loading\n"
+            begin = time.monotonic()
+            node.send_signal(signal.SIGINT)
+            _, said = node.communicate(timeout=30)
+        finally:
+            node.kill()
+    assert node.returncode == 0, said
+    assert time.monotonic() - begin < 20
+    assert "interrupted while it started" in said
