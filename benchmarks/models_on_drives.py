@@ -8,7 +8,8 @@
 
 A model is NAME or LABEL=NAME, with :CHECKPOINT where it comes with none, and options after commas:
 scans=no hides the scans from it, tracker=NAME is another than `motion`, given=yes tells a model
-that completes masks the true visible ones, anything else is a setting of the model. Tables go to
+that completes masks the true visible ones, anything else is a setting of the model. The model
+`truth` finds what can be seen of the true objects: what the tracker alone is worth. Tables go to
 OUT/results.md, numbers to OUT/LABEL/metrics.json; a model that is there is not run again.
 """
 
@@ -20,7 +21,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,35 @@ class WithoutLidar(Dataset):
 
     def check(self) -> Iterator[Finding | None]:
         yield from self._inner.check()
+
+
+class Told:
+    """What can be seen of the true objects, as if a perfect model had found it: the tracker alone.
+
+    Args:
+        data: drives with truth, whose frames are called by their stamps.
+    """
+
+    name, inputs = "truth", frozenset({"image"})
+
+    def __init__(self, data: Dataset) -> None:
+        self.classes = data.classes
+        stamps = [int(data.place(k).name.split("/")[-1]) for k in range(len(data))]
+        self._truth = {stamp: data.truth(k) for k, stamp in enumerate(stamps)}
+
+    def reset(self) -> None:
+        """There is no stream to forget."""
+
+    def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
+        """See `Model.infer`."""
+        found = []
+        for frame in frames:
+            truth = self._truth[frame.stamp]
+            shown = truth[np.flatnonzero(truth.visible.rle().areas() >= LEAST_VISIBLE)]
+            values = {f.name: getattr(shown, f.name) for f in fields(Instances)}
+            values["scores"] = np.full(len(shown), 0.9, np.float32)
+            found.append(Instances(**values))
+        return found
 
 
 class Once:
@@ -197,6 +227,8 @@ def judged(entry: Entry, data: Dataset, truth: Truth, options: Options) -> dict[
     file = out / entry.label / "metrics.json"
     if file.exists():
         return json.loads(file.read_text())
+    if entry.model == Told.name:
+        return _tracker_alone(entry, data, truth, file)
     model = entry.made(device)
     if not registry.completes(entry.model):
         model = Once(model)
@@ -232,6 +264,19 @@ def judged(entry: Entry, data: Dataset, truth: Truth, options: Options) -> dict[
             found |= of_given(merged(truth.set), told)
     file.write_text(json.dumps(found, indent=1))
     return found  # NaN where there is nothing to count
+
+
+def _tracker_alone(entry: Entry, data: Dataset, truth: Truth, file: Path) -> dict[str, Any]:
+    model = Told(data)
+    folder = file.parent / "video"
+    tracker = make_tracker(entry.tracker)
+    classes = inference.classes_in(model, data, {})
+    settings = {"model": entry.model}
+    work = inference.Run(model, data, folder, classes, settings, batch=1, tracker=tracker)
+    inference.run(work, 0, lambda *_: None)
+    found = of_videos(merged(truth.set), merged(read_predictions(folder, truth)))
+    file.write_text(json.dumps(found, indent=1))
+    return found
 
 
 def _chosen(model: tuple[str, ...], data: tuple[str, ...]) -> dict[str, str]:

@@ -57,7 +57,7 @@ train() {
                 slots: 4, layers: 1, heads: 4, hidden: 256, objects: 6}' steps=250 batch_size=1 \
                 optimiser.rate=5.0e-4 schedule.warm_up=30
             ;;
-        s_amodal) other s_amodal settings.image_size=320 steps=200 batch_size=4 schedule.warm_up=30 ;;
+        s_amodal) other s_amodal settings.image_size=320 steps=100 batch_size=4 schedule.warm_up=30 ;;
         *) echo "no model $1" >&2 && exit 2 ;;
     esac
 }
@@ -72,13 +72,13 @@ row() {
 }
 
 tables() {
-    rows=(geometric flagship blind=flagship,scans=no)
+    rows=(truth geometric flagship 'blind=flagship,scans=no' 'flagship_quasi_dense=flagship,tracker=quasi_dense')
     for model in mask_rcnn orcnn aisformer vrsp pointpillars; do row $model $model $model; done
     row vrsp_shapes vrsp vrsp_shapes
     for model in qdtrack amodal_track vatrack vatrack_two_box; do
         row $model $model $model tracker=quasi_dense
-        row ${model}_motion $model $model
     done
+    row vatrack_motion vatrack vatrack
     for model in eoras s_amodal; do
         row $model $model $model detector=flagship
         row ${model}_given $model $model given=yes
