@@ -379,8 +379,9 @@ def interruptible_start(patience: float = 2.0) -> Iterator[Callable[[], None]]:
     Args:
         patience: seconds that KeyboardInterrupt has to end the start in good order.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    # Whoever has set another handler, or lets SIGINT be ignored, has decided what it does.
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or not own:
         yield lambda: None
         return
     timers: list[threading.Timer] = []
@@ -392,7 +393,7 @@ def interruptible_start(patience: float = 2.0) -> Iterator[Callable[[], None]]:
             timer.daemon = True
             timer.start()
             timers.append(timer)
-        before(number, frame)
+        signal.default_int_handler(number, frame)
 
     def started() -> None:
         nonlocal starting
@@ -405,7 +406,7 @@ def interruptible_start(patience: float = 2.0) -> Iterator[Callable[[], None]]:
         yield started
     finally:
         started()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _leave() -> None:

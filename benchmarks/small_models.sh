@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every trainable model at a size that CPUs train, for the tables of docs/results.md: about four
+# Every trainable model at a size that CPUs train, for the tables of docs/results.md: about three
 # hours of one core. Stopped and started again, it goes on where it was.
 #   bash benchmarks/small_models.sh [MODEL ...]
 #   bash benchmarks/small_models.sh table DRIVES   # of `amodal synth`, with all that are trained
@@ -20,9 +20,9 @@ trained() { [ -f "$out/$1/final.safetensors" ]; }
 heads() {
     local model=$1
     shift
-    trained start || amodal train $config/small_cpu.yaml out="$out/start"
+    trained start || amodal train $config/small_cpu.yaml 'held_out=[]' out="$out/start"
     amodal train $config/small_cpu.yaml model="$model" init="$out/start/final.safetensors" \
-        steps=100 schedule.warm_up=20 optimiser.rate=5.0e-4 out="$out/$model" "$@"
+        steps=100 schedule.warm_up=20 optimiser.rate=5.0e-4 'held_out=[]' out="$out/$model" "$@"
 }
 
 other() {
