@@ -79,10 +79,10 @@ tables() {
         row $model $model $model tracker=quasi_dense
     done
     row vatrack_motion vatrack vatrack
-    for model in eoras s_amodal; do
-        row $model $model $model detector=flagship
-        row ${model}_given $model $model given=yes
-    done
+    row eoras eoras eoras detector=flagship
+    # Its score is the IoU that it expects of its own masks, which so short a training leaves low.
+    row s_amodal s_amodal s_amodal detector=flagship min_score=0
+    for model in eoras s_amodal; do row ${model}_given $model $model given=yes; done
     python benchmarks/models_on_drives.py "$1" --out "$2" "${rows[@]}"
 }
 
