@@ -365,7 +365,9 @@ def deaf_to_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+        # A context that ends within the block has put the handlers of before it back already.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
 @contextlib.contextmanager

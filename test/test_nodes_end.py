@@ -41,6 +41,7 @@ def test_a_second_interrupt_does_not_cut_the_end_short():
     try:
         with own_domain():
             assert run(Impatient, []) == 0
+        assert signal.getsignal(signal.SIGINT) is before
     finally:
         signal.signal(signal.SIGINT, before)
     assert Impatient.finished

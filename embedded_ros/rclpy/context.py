@@ -166,7 +166,11 @@ def handle_signals() -> None:
     """Shut all contexts down on SIGINT and SIGTERM, in the main thread; Python allows no other."""
     if threading.current_thread() is threading.main_thread():
         for number in {signal.SIGINT, signal.SIGTERM} - _previous_handlers.keys():
-            _previous_handlers[number] = signal.signal(number, _handle)
+            previous = signal.signal(number, _handle)
+            if previous is _handle:  # put back by somebody after it was taken away
+                usual = number == signal.SIGINT
+                previous = signal.default_int_handler if usual else signal.SIG_DFL
+            _previous_handlers[number] = previous
 
 
 def restore_signals() -> None:
