@@ -223,60 +223,45 @@ def counted(truth: AnnotationSet) -> AnnotationSet:
 
 def judged(entry: Entry, data: Dataset, truth: Truth, options: Options) -> dict[str, Any]:
     """Everything about a model; from the file of an earlier run where there is one."""
-    out, device = options.out, options.device
-    file = out / entry.label / "metrics.json"
+    file = options.out / entry.label / "metrics.json"
     if file.exists():
         return json.loads(file.read_text())
-    if entry.model == Told.name:
-        return _tracker_alone(entry, data, truth, file)
-    model = entry.made(device)
-    if not registry.completes(entry.model):
-        model = Once(model)
     data = data if entry.scans else WithoutLidar(data)
-    found: dict[str, Any] = {"parameters": entry.weights()}
-    if not entry.given:
-        found |= {f"ms {d}": milliseconds(entry.made(d), data, d) for d in options.devices}
-    levels = (
-        {"given": None} if entry.given else {"image": None, "video": make_tracker(entry.tracker)}
-    )
-    for level, tracker in levels.items():
-        folder = out / entry.label / level
-        if not (folder / "amodal.json").exists():
-            classes = inference.classes_in(model, data, _chosen(model.classes, data.classes))
-            settings = {k: str(v) for k, v in asdict(entry).items()}
-            work = inference.Run(
-                model,
-                data,
-                folder,
-                classes,
-                settings,
-                batch=1,
-                tracker=tracker,
-                given=entry.given,
-            )
-            inference.run(work, 0, lambda *_: None)
-        told = merged(read_predictions(folder, truth))
-        if level == "image":
-            found |= of_images(counted(merged(truth.set)), told)
-        elif level == "video":
-            found |= of_videos(merged(truth.set), told)
-        else:
-            found |= of_given(merged(truth.set), told)
+    found: dict[str, Any] = {}
+    levels = ["given"] if entry.given else options.levels
+    model: Any
+    if entry.model == Told.name:
+        model, levels = Told(data), ["video"]
+    else:
+        model = entry.made(options.device)
+        found["parameters"] = entry.weights()
+        if not entry.given:
+            times = {f"ms {d}": milliseconds(entry.made(d), data, d) for d in options.devices}
+            found |= times
+        if not registry.completes(entry.model):
+            model = Once(model)
+    for level in levels:
+        told = _results(entry, model, data, truth, file.parent / level)
+        found |= JUDGES[level](merged(truth.set), told)
     file.write_text(json.dumps(found, indent=1))
     return found  # NaN where there is nothing to count
 
 
-def _tracker_alone(entry: Entry, data: Dataset, truth: Truth, file: Path) -> dict[str, Any]:
-    model = Told(data)
-    folder = file.parent / "video"
-    tracker = make_tracker(entry.tracker)
-    classes = inference.classes_in(model, data, {})
-    settings = {"model": entry.model}
-    work = inference.Run(model, data, folder, classes, settings, batch=1, tracker=tracker)
-    inference.run(work, 0, lambda *_: None)
-    found = of_videos(merged(truth.set), merged(read_predictions(folder, truth)))
-    file.write_text(json.dumps(found, indent=1))
-    return found
+def _results(entry: Entry, model: Any, data: Dataset, truth: Truth, folder: Path) -> AnnotationSet:
+    """What a model says at a level, the folder's name; from the folder where it is there."""
+    if not (folder / "amodal.json").exists():
+        work = inference.Run(
+            model,
+            data,
+            folder,
+            inference.classes_in(model, data, _chosen(model.classes, data.classes)),
+            {k: str(v) for k, v in asdict(entry).items()},
+            batch=1,
+            tracker=make_tracker(entry.tracker) if folder.name == "video" else None,
+            given=entry.given,
+        )
+        inference.run(work, 0, lambda *_: None)
+    return merged(read_predictions(folder, truth))
 
 
 def _chosen(model: tuple[str, ...], data: tuple[str, ...]) -> dict[str, str]:
@@ -303,7 +288,7 @@ def milliseconds(model: Any, data: Dataset, device: str) -> float:
 
 def of_images(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
     """Every frame by itself, hidden and tiny objects not counted."""
-    protocol = IMAGE_PROTOCOLS["default"]
+    protocol, truth = IMAGE_PROTOCOLS["default"], counted(truth)
     ready = aligned(truth, told)
     scores = {k: image_level.evaluate(truth, ready, k, protocol) for k in ("amodal", "visible")}
     values = {name: scores[kind].values[column] for name, (kind, column) in IMAGE.items()}
@@ -340,6 +325,9 @@ def of_given(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
         part = replace(truth, crowd=truth.crowd | ~chosen)
         values[name] = occluded_iou.evaluate(part, told, protocol).full
     return values
+
+
+JUDGES = {"image": of_images, "video": of_videos, "given": of_given}
 
 
 def table(rows: dict[str, dict[str, float]], columns: list[str]) -> str:

@@ -44,7 +44,7 @@ train() {
         vrsp_shapes)
             train vrsp
             amodal codebook $config/small_cpu.yaml "$out/vrsp/final.safetensors" \
-                --out "$out/vrsp/shapes.safetensors" model=vrsp "${vrsp[@]}"
+                --out "$out/vrsp/shapes.safetensors" model=vrsp train.0.stop=480 "${vrsp[@]}"
             heads vrsp "${vrsp[@]}" init="$out/vrsp/shapes.safetensors" steps=50 \
                 out="$out/vrsp_shapes"
             ;;
