@@ -161,20 +161,20 @@ def test_an_object_that_the_lidar_looks_through_loses_that_share_of_its_score(mo
     one.depth = np.full((64, 64), 40.0, np.float32)
     one.depth[:, 16:32] = 10.0  # a pillar before a wall; returns count for cells 2 px around them
     channels = make_batch([one]).depth[0]
-    boxes = torch.tensor([[16.0, 10, 32, 30], [12.0, 10, 60, 30], [36.0, 10, 60, 30]])
-    depths = torch.tensor([10.0, 10.0, 36.5])
-    everywhere = torch.ones((3, 48, 48))
+    boxes = [[16.0, 10, 32, 30], [12.0, 10, 60, 30], [36.0, 10, 60, 30], [16.0, 10, 32, 30]]
+    boxes, depths = torch.tensor(boxes), torch.tensor([10.0, 10.0, 36.5, 8.0])
+    everywhere = torch.ones((4, 48, 48))
     through = seen_through(channels, boxes, everywhere, depths)
     # Of the second box the pixels from 14 to 33 look near, the others through it. The wall is no
-    # farther behind the third than an object may be long.
-    assert through.tolist() == pytest.approx([0.0, (2 + 60 - 34) / 48, 0.0], abs=0.01)
+    # farther behind the third, nor the pillar behind the fourth, than an object may be long.
+    assert through.tolist() == pytest.approx([0.0, (2 + 60 - 34) / 48, 0.0, 0.0], abs=0.01)
     assert not seen_through(channels, boxes, -everywhere, depths).any()
-    assert not seen_through(channels, boxes, everywhere, torch.zeros(3)).any()
+    assert not seen_through(channels, boxes, everywhere, torch.zeros(4)).any()
     assert not seen_through(channels * 0, boxes, everywhere, depths).any()
 
     model = MaskRcnnAmodal(CONFIG).eval()
     told = Found(
-        boxes, torch.full((3,), 0.8), torch.zeros(3).long(), everywhere, everywhere, depths
+        boxes, torch.full((4,), 0.8), torch.zeros(4).long(), everywhere, everywhere, depths
     )
     monkeypatch.setattr(model, "detect", lambda batch: [told] * len(batch))
     scores = model.infer([one])[0].scores

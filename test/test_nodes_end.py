@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+import rclpy
 
 from amodal_ros.base_node import BaseNode, run
 from amodal_ros.declarations import Declaration
@@ -45,6 +46,25 @@ def test_a_second_interrupt_does_not_cut_the_end_short():
     finally:
         signal.signal(signal.SIGINT, before)
     assert Impatient.finished
+
+
+@pytest.mark.skipif("embedded_ros" not in rclpy.__file__, reason="ROS 2 has handlers of its own")
+def test_a_handler_that_is_put_back_after_its_context_does_not_call_itself():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with own_domain():
+            rclpy.init(args=[])
+            ours = signal.getsignal(signal.SIGINT)
+            rclpy.shutdown()
+            signal.signal(signal.SIGINT, ours)
+            rclpy.init(args=[])
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            finally:
+                rclpy.try_shutdown()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 DEAF = """
