@@ -37,34 +37,41 @@ class Impatient(BaseNode):
         type(self).finished = True
 
 
-def test_a_second_interrupt_does_not_cut_the_end_short():
-    before = signal.getsignal(signal.SIGINT)
-    try:
+@pytest.fixture
+def usual():
+    """SIGINT does what it does in a process that has just begun."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_interrupt_does_not_cut_the_end_short_and_leaves_nothing_behind(usual):
+    for _ in range(2):
+        Impatient.finished = False
         with own_domain():
             assert run(Impatient, []) == 0
-        assert signal.getsignal(signal.SIGINT) is before
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert Impatient.finished
+        assert Impatient.finished
+        assert signal.getsignal(signal.SIGINT) is usual
+        # Nor is anything left that the next one to stop would put back.
+        with own_domain():
+            rclpy.init(args=[])
+            rclpy.shutdown()
+        assert signal.getsignal(signal.SIGINT) is usual
 
 
 @pytest.mark.skipif("embedded_ros" not in rclpy.__file__, reason="ROS 2 has handlers of its own")
-def test_a_handler_that_is_put_back_after_its_context_does_not_call_itself():
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with own_domain():
-            rclpy.init(args=[])
-            ours = signal.getsignal(signal.SIGINT)
-            rclpy.shutdown()
-            signal.signal(signal.SIGINT, ours)
-            rclpy.init(args=[])
-            try:
-                with pytest.raises(KeyboardInterrupt):
-                    signal.raise_signal(signal.SIGINT)
-            finally:
-                rclpy.try_shutdown()
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_a_handler_that_is_put_back_after_its_context_does_not_call_itself(usual):
+    with own_domain():
+        rclpy.init(args=[])
+        ours = signal.getsignal(signal.SIGINT)
+        rclpy.shutdown()
+        signal.signal(signal.SIGINT, ours)
+        rclpy.init(args=[])
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            rclpy.try_shutdown()
 
 
 DEAF = """

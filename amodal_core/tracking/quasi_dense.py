@@ -286,6 +286,17 @@ def plausible(
 
 @njit(cache=True, nogil=True)
 def _distances(values, spread, measured, noise, turn, near, max_range_error):  # type: ignore[no-untyped-def]
+    """(D, T) float64, see `plausible`.
+
+    Args:
+        values: (T, 8) predicted quantities of the tracks.
+        spread: (T, 8) variances of the predictions.
+        measured: (D, 8) quantities of the detections.
+        noise: (D, 8) variances of the measurements.
+        turn: (D, 2) variances that a turning camera adds to the centres.
+        near: (D, T) bool, pairs whose boxes overlap enough to be one whatever the centres say.
+        max_range_error: see `plausible`.
+    """
     out = np.full(near.shape, np.inf)
     for d in range(near.shape[0]):
         for t in range(near.shape[1]):

@@ -16,9 +16,10 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 
 from amodal_core.bags.reader import BagReader, RawMessage
 from amodal_core.errors import InputError
-from amodal_ros.base_node import BaseNode, deaf_to_interrupts, executor_of
+from amodal_ros.base_node import BaseNode, executor_of
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import Declaration, Parameter, Topic
+from amodal_ros.interrupts import deaf_to_interrupts
 from amodal_ros.qos import profile
 from amodal_ros.topics import TRACKS
 

@@ -55,9 +55,12 @@ def shutdown(*, context: Context | None = None) -> None:
 
 
 def try_shutdown(*, context: Context | None = None) -> None:
-    """Stop ROS communication, where it runs."""
+    """Stop ROS communication, where it runs; handlers of signals go in any case, as under rclpy."""
     if ok(context=context):
         shutdown(context=context)
+    elif context is None:
+        _drop_executor()
+        _contexts.restore_signals()
 
 
 def _drop_executor() -> None:
