@@ -1,0 +1,77 @@
+"""Files are whole or not there; settings that do not fit are refused in one line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from amodal_core.errors import InputError
+from amodal_core.files import atomic
+from amodal_core.settings import checked, parse_rules, settings_type
+
+
+@settings_type
+class Inner:
+    cells: int = 3
+
+
+@settings_type
+class Outer:
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
+    name: str = "a"
+    inner: Inner = Inner()
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with atomic(path) as part:
+        part.write_text("new")
+        assert part.suffix == ".json"
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def fail():
+        with atomic(path) as part:
+            part.write_text("half")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_settings_are_made_from_plain_values():
+    made = checked(Outer, {"min_score": 1, "inner": {"cells": 5}}, "--set")
+    assert made == Outer(1.0, "a", Inner(5))
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"min_score": "abc"}, "--set: min_score: input should be a valid number.*got 'abc'"),
+        ({"min_score": 2}, "--set: min_score: .*less than or equal to 1.*got 2"),
+        ({"min_score": float("nan")}, "--set: min_score: .*finite number"),
+        ({"min_scor": 1}, "--set: no setting 'min_scor'.*did you mean min_score"),
+        ({"inner": {"cell": 1}}, "--set: no setting 'inner.cell'.*did you mean cells"),
+        ({"inner": {"cells": 1.5}}, "--set: inner.cells: .*valid integer"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line(values, line):
+    with pytest.raises(InputError, match=line):
+        checked(Outer, values, "--set")
+
+
+def test_rules_are_yaml_values():
+    assert parse_rules(["a=0.3", "b=[1, 2]", "c="], "--set") == {"a": 0.3, "b": [1, 2], "c": ""}
+    with pytest.raises(InputError, match="'a' is not setting=value"):
+        parse_rules(["a"], "--set")
