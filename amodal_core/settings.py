@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -20,9 +20,13 @@ from amodal_core.errors import InputError
 
 _T = TypeVar("_T")
 
-# `@dataclass(frozen=True, config=STRICT)`: unknown names are refused, NaN and infinity too.
+# Unknown names are refused, NaN and infinity too.
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-settings_type = dataclass(frozen=True, config=STRICT)
+if TYPE_CHECKING:
+    # mypy knows fields, `replace` and `asdict` of the standard library's dataclasses.
+    from dataclasses import dataclass as settings_type
+else:
+    settings_type = dataclass(frozen=True, config=STRICT)
 
 
 def checked(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
@@ -60,8 +64,12 @@ def input_error(error: ValidationError, where: str, *kinds: type) -> InputError:
         return InputError(f"no setting '{name}'{more}", where, cure)
     if first["type"] in ("missing", "missing_argument"):
         return InputError(f"'{name}' is missing{more}", where, "add it")
-    message = first["msg"][:1].lower() + first["msg"][1:]
-    return InputError(f"{name}: {message}{more}", where, f"got {first['input']!r}")
+    message = first["msg"].removeprefix("Value error, ")
+    message = f"{message[:1].lower()}{message[1:]}{more}"
+    given = first["input"]
+    if not name:  # settings that do not fit together
+        return InputError(message, where, f"got {', '.join(f'{k}={v}' for k, v in given.items())}")
+    return InputError(f"{name}: {message}", where, f"got {given!r}")
 
 
 def _names(kinds: Iterable[Any]) -> Iterable[str]:

@@ -24,6 +24,7 @@ ARGUMENTS = (
         "what gives identities; quasi_dense for models with embeddings",
         ("motion", "quasi_dense", "quasi_dense_sailvos"),
     ),
+    ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
     ("image", f"{CAMERA}/image_raw", "rectified camera image", None),
     ("camera_info", f"{CAMERA}/camera_info", "its calibration", None),
     ("points", "/kitti/velo/pointcloud", "LiDAR scans", None),
@@ -87,7 +88,7 @@ def _start(context):
             {k: value[k] for k in ("model", "checkpoint", "settings", "device")},
             ("image", "camera_info", "points"),
         ),
-        node("tracking", {"tracker": value["tracker"]}),
+        node("tracking", {k: value[k] for k in ("tracker", "tracker_settings")}),
     ]
     expected = ["depth/image", "instances", "tracks"]
     if value["overlay"] == "true" or value["rviz"] == "true":

@@ -318,6 +318,7 @@ def test_the_command_tells_eoras_what_is_seen(drives, tmp_path):
     for more, said in (
         (["--track", "--map", "a=b"], "not together with --map, --track"),
         (["--boxes", "model", "--tracker", "quasi_dense"], "add --track"),
+        (["--boxes", "model", "--tracker-set", "min_hits=1"], "add --track"),
     ):
         wrong = CliRunner().invoke(app, [*told, str(tmp_path / "x"), *options, *more])
         assert isinstance(wrong.exception, InputError)

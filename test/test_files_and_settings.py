@@ -23,6 +23,10 @@ class Outer:
     name: str = "a"
     inner: Inner = Inner()
 
+    def __post_init__(self):
+        if self.name == "b" and self.min_score > 0.8:
+            raise ValueError("B takes no min_score above 0.8")
+
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
     path = tmp_path / "a.json"
@@ -64,6 +68,7 @@ def test_settings_are_made_from_plain_values():
         ({"min_scor": 1}, "--set: no setting 'min_scor'.*did you mean min_score"),
         ({"inner": {"cell": 1}}, "--set: no setting 'inner.cell'.*did you mean cells"),
         ({"inner": {"cells": 1.5}}, "--set: inner.cells: .*valid integer"),
+        ({"name": "b", "min_score": 0.9}, "--set: b takes no min_score.*got name=b, min_score=0.9"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line(values, line):

@@ -80,9 +80,9 @@ def test_parameters_change_within_their_range_and_only_where_declared(
     assert change("stale_after", 2.5)
     assert node.value("stale_after") == 2.5
     assert not change("stale_after", -1.0)
-    assert not change("coast_seconds", 1.0)
+    assert not change("sync_timeout", 1.0)
     assert node.value("stale_after") == 2.5
-    described = node.describe_parameter("coast_seconds")
+    described = node.describe_parameter("sync_timeout")
     assert described.read_only
     assert "seconds" in described.description.lower()
     assert described.floating_point_range[0].to_value == 60.0
@@ -152,7 +152,14 @@ def test_tracks_come_with_detections_labels_and_their_names(start: Callable[...,
     bench.send("points", drive.cloud(0))
     instances = bench.outputs("instances", 1)[0]
     bench.close()
-    tracker = start(Tracking, ["instances", "depth/image"], **REPLAY)
+    tracker = start(
+        Tracking,
+        ["instances", "depth/image"],
+        **REPLAY,
+        tracker_settings="coast_seconds=2, min_hits=4",
+    )
+    config = tracker.node._tracker.config
+    assert (config.coast_seconds, config.min_hits) == (2.0, 4)
     tracker.send("instances", instances)
     tracker.send("depth/image", drive.depth(0))
     tracks = tracker.outputs("tracks", 1)[0]

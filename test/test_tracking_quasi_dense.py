@@ -15,7 +15,7 @@ from tracking_scenes import SIZE, STEP, Thing, id_at, view
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.tracking import QuasiDenseConfig, QuasiDenseTracker, Tracker, make_tracker
+from amodal_core.tracking import QuasiDenseTracker, QuasiDenseTrackerConfig, Tracker, make_tracker
 from amodal_core.tracking.book import Book
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 from amodal_core.tracking.quasi_dense import PRESETS, box_iou, plausible
@@ -51,7 +51,7 @@ def lorry(x: float, w: float = 150) -> Thing:
 class Published:
     """The published tracker, one object at a time, in plain loops."""
 
-    def __init__(self, config: QuasiDenseConfig) -> None:
+    def __init__(self, config: QuasiDenseTrackerConfig) -> None:
         self.c, self.tracks, self.backdrops, self.count, self.frame = config, {}, [], 0, -1
 
     @staticmethod
@@ -451,15 +451,35 @@ def test_whatever_comes_in_what_goes_out_is_whole_and_repeatable(seed: int) -> N
         assert np.isfinite(tracks.scores).all()
 
 
-def test_trackers_are_found_by_name_and_wrong_settings_are_refused():
-    assert isinstance(make_tracker("motion", coast_seconds=1.0), Tracker)
-    quick = make_tracker("quasi_dense", coast_seconds=1.0)
-    assert (quick.config.coast_seconds, quick.config.init_score_thr) == (1.0, 0.7)
-    with pytest.raises(InputError, match="no tracker 'looks'"):
-        make_tracker("looks")
-    for wrong in ({"memo_momentum": 2.0}, {"memo_tracklet_frames": 0}, {"match_metric": "l2"}):
-        with pytest.raises(ValueError, match=r"memo|match_metric"):
-            QuasiDenseConfig(**wrong)
+def test_trackers_are_made_by_name_with_their_settings():
+    motion = make_tracker("motion", {"coast_seconds": 1, "min_hits": 2})
+    assert isinstance(motion, Tracker)
+    assert (motion.config.coast_seconds, motion.config.min_hits) == (1.0, 2)
+    quick = make_tracker("quasi_dense", {"coast_seconds": 1.0})
+    assert quick.config == replace(PRESETS["driving"], coast_seconds=1.0)
+    every = make_tracker("quasi_dense_sailvos", {"memo_tracklet_frames": 20})
+    assert every.config == replace(PRESETS["sailvos"], memo_tracklet_frames=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "line"),
+    [
+        ("looks", {}, "no tracker 'looks'"),
+        ("motion", {"memo_momentum": 0.5}, "no setting 'memo_momentum'.*there are: absent_looks"),
+        ("motion", {"min_hit": 1}, "no setting 'min_hit'.*did you mean min_hits"),
+        ("motion", {"min_hits": 0}, "min_hits: .*greater than or equal to 1"),
+        ("motion", {"min_hits": "often"}, "min_hits: .*valid integer.*got 'often'"),
+        ("motion", {"coast_seconds": -1.0}, "coast_seconds: .*greater than or equal to 0"),
+        ("motion", {"absent_looks": 0}, "absent_looks: .*greater than or equal to 1"),
+        ("motion", {"high_score": 0.2, "low_score": 0.5}, "low_score must not be above high_score"),
+        ("quasi_dense", {"memo_momentum": 2.0}, "memo_momentum: .*less than or equal to 1"),
+        ("quasi_dense", {"memo_tracklet_frames": 0}, "memo_tracklet_frames: .*equal to 1"),
+        ("quasi_dense", {"match_metric": "l2"}, "match_metric: .*'bisoftmax', 'softmax' or"),
+    ],
+)
+def test_wrong_settings_of_a_tracker_are_one_line(name, values, line):
+    with pytest.raises(InputError, match=line):
+        make_tracker(name, values, "--tracker-set")
 
 
 @pytest.mark.parametrize("name", ["motion", "quasi_dense"])

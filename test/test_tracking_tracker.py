@@ -13,7 +13,7 @@ from tracking_scenes import BACKGROUND, SIZE, STEP, Thing, id_at, view
 
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
-from amodal_core.tracking import Tracker, TrackerConfig
+from amodal_core.tracking import Tracker
 
 Scene = Callable[[int], Sequence[Thing]]
 
@@ -456,14 +456,3 @@ def test_whatever_comes_in_what_goes_out_is_whole_and_repeatable(seed: int) -> N
         coasted = tracks[np.flatnonzero(tracks.coasted)]
         assert (coasted.visible.rle() - coasted.amodal.rle()).areas().sum() == 0
         assert ((coasted.scores >= 0) & (coasted.scores <= 1)).all()
-
-
-def test_configurations_that_cannot_work_are_refused() -> None:
-    for wrong in (
-        {"high_score": 0.2, "low_score": 0.5},
-        {"min_hits": 0},
-        {"coast_seconds": -1.0},
-        {"absent_looks": 0},
-    ):
-        with pytest.raises(ValueError, match=r"score|min_hits|negative"):
-            TrackerConfig(**wrong)  # type: ignore[arg-type]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from amodal_core.frame import Array, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.settings import settings_type
 from amodal_core.tracking.book import Book, widened
 from amodal_core.tracking.evidence import Evidence, weigh
 from amodal_core.tracking.motion import RANGE, measure
@@ -17,9 +20,13 @@ from amodal_core.tracking.output import seen_tracks, with_coasting
 _SHORTEST_MEMORY = 3.0  # seconds; a gap in the stream that is not longer ends no track
 
 
-@dataclass(frozen=True)
+Seconds = Annotated[float, Field(ge=0, le=60)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@settings_type
 class CoastingConfig:
-    """Times in seconds, so that they hold at any frame rate.
+    """Settings of every tracker. Times are in seconds, so that they hold at any frame rate.
 
     Attributes:
         coast_seconds: how long a hidden object is carried on.
@@ -28,16 +35,10 @@ class CoastingConfig:
         absent_looks: looks in a row that must find free space before a track ends by it.
     """
 
-    coast_seconds: float = 3.0
-    missed_seconds: float = 0.5
-    max_range_error: float = 0.12
-    absent_looks: int = 2
-
-    def __post_init__(self) -> None:
-        if self.absent_looks < 1:
-            raise ValueError("min_hits and absent_looks must be 1 or more")
-        if min(self.coast_seconds, self.missed_seconds, self.max_range_error) < 0:
-            raise ValueError("times and range errors cannot be negative")
+    coast_seconds: Seconds = 3.0
+    missed_seconds: Seconds = 0.5
+    max_range_error: Share = 0.12
+    absent_looks: Annotated[int, Field(ge=1, le=100)] = 2
 
 
 @dataclass(eq=False)

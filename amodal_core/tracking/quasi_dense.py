@@ -12,24 +12,26 @@ counts beside its looks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import numpy as np
 from numba import njit
+from pydantic import Field
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances
+from amodal_core.settings import settings_type
 from amodal_core.tracking.association import LEAST_OVERLAP, MAX_CENTRE, MAX_SIZE_ERROR
 from amodal_core.tracking.book import Book, widened
-from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
+from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 
 _TURN = 0.5  # standard deviation of what the camera's own turning adds, in sides of the box
 
 
-@dataclass(frozen=True)
-class QuasiDenseConfig(CoastingConfig):
+@settings_type
+class QuasiDenseTrackerConfig(CoastingConfig):
     """The published parameters under their own names, ours below; presets are in `PRESETS`.
 
     Attributes:
@@ -51,31 +53,22 @@ class QuasiDenseConfig(CoastingConfig):
         motion: pairs that no motion explains are no match, and the predicted place counts.
     """
 
-    init_score_thr: float = 0.7
-    obj_score_thr: float = 0.3
-    match_score_thr: float = 0.5
-    memo_tracklet_frames: int = 10
-    memo_backdrop_frames: int = 1
-    memo_momentum: float = 0.8
-    nms_conf_thr: float = 0.5
-    nms_backdrop_iou_thr: float = 0.3
-    nms_class_iou_thr: float = 0.7
+    init_score_thr: Share = 0.7
+    obj_score_thr: Share = 0.3
+    match_score_thr: Share = 0.5
+    memo_tracklet_frames: Annotated[int, Field(ge=1, le=1000)] = 10
+    memo_backdrop_frames: Annotated[int, Field(ge=0, le=1000)] = 1
+    memo_momentum: Share = 0.8
+    nms_conf_thr: Share = 0.5
+    nms_backdrop_iou_thr: Share = 0.3
+    nms_class_iou_thr: Share = 0.7
     with_cats: bool = True
     match_metric: Literal["bisoftmax", "softmax", "cosine"] = "bisoftmax"
     cats_first: bool = True
-    min_cosine: float = 0.5
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.5
     motion: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.memo_tracklet_frames < 1 or self.memo_backdrop_frames < 0:
-            raise ValueError("memo_tracklet_frames must be 1 or more, memo_backdrop_frames 0")
-        if not 0 <= self.memo_momentum <= 1:
-            raise ValueError(f"memo_momentum must be 0 to 1, not {self.memo_momentum}")
-        if self.match_metric not in ("bisoftmax", "softmax", "cosine"):
-            raise ValueError(f"no match_metric '{self.match_metric}'")
-
-    def published(self) -> QuasiDenseConfig:
+    def published(self) -> QuasiDenseTrackerConfig:
         """The same without what is ours: no gate, and nothing is carried through occlusion."""
         return replace(
             self,
@@ -89,9 +82,11 @@ class QuasiDenseConfig(CoastingConfig):
 
 PRESETS = {
     # Of the driving data (BDD100K).
-    "driving": QuasiDenseConfig(),
+    "driving": QuasiDenseTrackerConfig(),
     # Of SAIL-VOS: everything becomes a track, which finds more and keeps identities worse.
-    "sailvos": QuasiDenseConfig(init_score_thr=0.01, obj_score_thr=0.01, memo_tracklet_frames=32),
+    "sailvos": QuasiDenseTrackerConfig(
+        init_score_thr=0.01, obj_score_thr=0.01, memo_tracklet_frames=32
+    ),
 }
 
 
@@ -102,9 +97,9 @@ class QuasiDenseTracker(CoastingTracker):
     by its looks for `memo_tracklet_frames`, and comes back under its id.
     """
 
-    config: QuasiDenseConfig
+    config: QuasiDenseTrackerConfig
 
-    def __init__(self, config: QuasiDenseConfig | None = None) -> None:
+    def __init__(self, config: QuasiDenseTrackerConfig | None = None) -> None:
         super().__init__(config or PRESETS["driving"])
 
     def _worth(self, seen: Instances) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from amodal_core.errors import InputError
+from amodal_core.settings import checked
 from amodal_core.tracking.coasting import CoastingTracker
-from amodal_core.tracking.quasi_dense import PRESETS, QuasiDenseTracker
+from amodal_core.tracking.quasi_dense import PRESETS, QuasiDenseTracker, QuasiDenseTrackerConfig
 from amodal_core.tracking.tracker import Tracker, TrackerConfig
 
 # name -> one line for help texts
@@ -18,19 +20,23 @@ TRACKERS = {
 }
 
 
-def make_tracker(name: str, **coasting: Any) -> CoastingTracker:
+def make_tracker(
+    name: str, values: Mapping[str, Any] | None = None, where: str = "tracker settings"
+) -> CoastingTracker:
     """A tracker by name.
 
     Args:
         name: one of `TRACKERS`.
-        **coasting: fields of `CoastingConfig` that differ from its defaults.
+        values: settings that differ from its defaults, of `TrackerConfig` for `motion`, else of
+            `QuasiDenseTrackerConfig`.
+        where: who gave them, for the error.
 
     Raises:
-        InputError: no tracker of that name.
+        InputError: no tracker of that name, or it has no such setting, or not with such a value.
     """
     if name == "motion":
-        return Tracker(TrackerConfig(**coasting))
+        return Tracker(checked(TrackerConfig, values or {}, where))
     if name not in TRACKERS:
         raise InputError(f"no tracker '{name}'", "tracker", f"there are: {', '.join(TRACKERS)}")
-    preset = PRESETS["sailvos" if name == "quasi_dense_sailvos" else "driving"]
-    return QuasiDenseTracker(replace(preset, **coasting))
+    preset = asdict(PRESETS["sailvos" if name == "quasi_dense_sailvos" else "driving"])
+    return QuasiDenseTracker(checked(QuasiDenseTrackerConfig, preset | dict(values or {}), where))

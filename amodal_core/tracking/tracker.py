@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from amodal_core.frame import Instances
+from amodal_core.settings import settings_type
 from amodal_core.tracking.association import Looks, affinity, assign
 from amodal_core.tracking.book import Book, unit
-from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
+from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
 
 
-@dataclass(frozen=True)
+@settings_type
 class TrackerConfig(CoastingConfig):
-    """How `Tracker` matches; times of coasting are in `CoastingConfig`.
+    """Settings of `Tracker`, beside those of coasting.
 
     Attributes:
         high_score: detections from here on are matched first and may begin tracks.
@@ -23,17 +25,14 @@ class TrackerConfig(CoastingConfig):
         min_hits: sights before a track is given out; in a stream's first frame one is enough.
     """
 
-    high_score: float = 0.4
-    low_score: float = 0.1
-    min_affinity: float = 0.25
-    min_hits: int = 3
+    high_score: Share = 0.4
+    low_score: Share = 0.1
+    min_affinity: Share = 0.25
+    min_hits: Annotated[int, Field(ge=1, le=100)] = 3
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.low_score <= self.high_score <= 1:
-            raise ValueError(f"scores must be 0 <= {self.low_score} <= {self.high_score} <= 1")
-        if self.min_hits < 1:
-            raise ValueError("min_hits and absent_looks must be 1 or more")
+        if self.low_score > self.high_score:
+            raise ValueError("low_score must not be above high_score")
 
 
 class Tracker(CoastingTracker):

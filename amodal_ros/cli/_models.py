@@ -17,6 +17,11 @@ Settings = Annotated[
     typer.Option("--set", help="setting=value in place of the checkpoint's; repeatable."),
 ]
 
+TrackerSettings = Annotated[
+    list[str] | None,
+    typer.Option("--tracker-set", help="setting=value of the tracker; repeatable."),
+]
+
 
 def make_model(
     name: str,

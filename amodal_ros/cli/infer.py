@@ -12,7 +12,7 @@ import typer
 from amodal_core.errors import InputError
 from amodal_core.models.base import Completer
 from amodal_core.models.registry import DEFAULT
-from amodal_ros.cli._models import Settings, make_model
+from amodal_ros.cli._models import Settings, TrackerSettings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def command(
         typer.Option(help="Complete these: a YouTube-VIS or GenVIS result list, visible masks."),
     ] = None,
     settings: Settings = None,
+    tracker_settings: TrackerSettings = None,
     rename: Annotated[
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
@@ -77,6 +78,7 @@ def command(
     from amodal_core import inference
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
+    from amodal_core.settings import parse_rules
     from amodal_core.tracking import make_tracker
 
     given = boxes is Boxes.truth
@@ -86,8 +88,12 @@ def command(
         _alone("--tracks", finding | more)
     elif given:
         _alone("--boxes truth", finding)
-    if tracker != "motion" and not track:
-        raise InputError("nothing is followed", f"--tracker {tracker}", "add --track")
+    if (tracker != "motion" or tracker_settings) and not track:
+        option = "--tracker-set" if tracker_settings else f"--tracker {tracker}"
+        raise InputError("nothing is followed", option, "add --track")
+    follower = make_tracker(
+        tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
+    )
     dataset = open_dataset(data, format)
     by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
     chosen = make_model(model, device, checkpoint, settings or [], given_by=by)
@@ -112,7 +118,7 @@ def command(
         decides | {"map": sorted(rename or []), "max_frames": max_frames},
         batch=batch,
         frames=max_frames,
-        tracker=make_tracker(tracker) if track else None,
+        tracker=follower if track else None,
         given=given,
     )
     # A bag is read from its beginning to its end; several processes would each read all of it.

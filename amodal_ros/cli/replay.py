@@ -13,8 +13,9 @@ from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT
 from amodal_core.pipeline import STAGES, Pipeline
 from amodal_core.report.record import TOTAL, Record
+from amodal_core.settings import parse_rules
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
-from amodal_ros.cli._models import Settings, make_model
+from amodal_ros.cli._models import Settings, TrackerSettings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
 
 
@@ -33,6 +34,7 @@ def command(
     image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
     points_topic: Annotated[str, typer.Option(help="Where it has several LiDARs.")] = "",
     settings: Settings = None,
+    tracker_settings: TrackerSettings = None,
 ) -> None:
     """Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.
 
@@ -43,13 +45,17 @@ def command(
     amodal replay build/drive --out build/out
 
     amodal replay drive.mcap --out out --max-frames 100 --no-video
+
+    amodal replay build/drive --out build/out --tracker-set coast_seconds=5
     """
     record = run(
         bag,
         out,
         make_model(model, device, checkpoint, settings or []),
         core.ReplayOptions(max_frames, video, depth, image_topic, points_topic),
-        make_tracker(tracker),
+        make_tracker(
+            tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
+        ),
     )
     summarise(record, out, video)
 

@@ -15,81 +15,15 @@ from amodal_core.bags.messages import (
 )
 from amodal_core.bags.sensors import read_depth
 from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.settings import parse_rules
 from amodal_core.sync import MatchedSet
-from amodal_core.tracking import TRACKERS, CoastingTracker, Tracker, TrackerConfig, make_tracker
+from amodal_core.tracking import TRACKERS, make_tracker
 from amodal_core.warm_up import warm_up_tracker
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.synced_node import SyncedNode
 from amodal_ros.topics import DEPTH, DETECTIONS, INSTANCES, LABEL_INFO, TRACKS, VISIBLE_LABELS
-
-_DEFAULT = TrackerConfig()
-_ONLY_MOTION = " Of the tracker 'motion'."
-# Fields of CoastingConfig, as parameters under the same names.
-_COASTING: tuple[Parameter, ...] = (
-    Parameter(
-        "coast_seconds",
-        _DEFAULT.coast_seconds,
-        "Seconds for which a hidden object is carried on.",
-        low=0.0,
-        high=60.0,
-    ),
-    Parameter(
-        "missed_seconds",
-        _DEFAULT.missed_seconds,
-        "Seconds for which an object is carried on that nothing hides.",
-        low=0.0,
-        high=60.0,
-    ),
-    Parameter(
-        "max_range_error",
-        _DEFAULT.max_range_error,
-        "Share of the range by which a match may differ, beyond 2 m.",
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "absent_looks",
-        _DEFAULT.absent_looks,
-        "Looks in a row that must find free space before a track ends by it.",
-        low=1,
-        high=100,
-    ),
-)
-# The other fields of TrackerConfig.
-_MOTION: tuple[Parameter, ...] = (
-    Parameter(
-        "high_score",
-        _DEFAULT.high_score,
-        "Detections from this score on are matched first and may begin tracks." + _ONLY_MOTION,
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "low_score",
-        _DEFAULT.low_score,
-        "Detections below this score are ignored; those between only prolong tracks."
-        + _ONLY_MOTION,
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "min_affinity",
-        _DEFAULT.min_affinity,
-        "Pairs of track and detection that fit worse than this are no match." + _ONLY_MOTION,
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "min_hits",
-        _DEFAULT.min_hits,
-        "Sights before a track is given out; in a stream's first frame one is enough."
-        + _ONLY_MOTION,
-        low=1,
-        high=100,
-    ),
-)
 
 
 class Tracking(SyncedNode):
@@ -124,20 +58,20 @@ class Tracking(SyncedNode):
                 "embeddings.",
                 choices=tuple(TRACKERS),
             ),
-            *_COASTING,
-            *_MOTION,
+            Parameter(
+                "tracker_settings",
+                "",
+                "Settings of the tracker, such as coast_seconds=2,min_hits=1; a wrong one says "
+                "which there are.",
+            ),
         ),
     )
 
     def configure(self) -> None:
         """Set up the tracker."""
-        coasting = {p.name: self.value(p.name) for p in _COASTING}
-        name = self.value("tracker")
-        if name == "motion":
-            own = {p.name: self.value(p.name) for p in _MOTION}
-            self._tracker: CoastingTracker = Tracker(TrackerConfig(**coasting, **own))
-        else:
-            self._tracker = make_tracker(name, **coasting)
+        rules = [rule for rule in self.value("tracker_settings").split(",") if rule.strip()]
+        where = "parameter tracker_settings"
+        self._tracker = make_tracker(self.value("tracker"), parse_rules(rules, where), where)
         self._classes: dict[int, str] = {}
         warm_up_tracker()
         super().configure()
