@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A path to write a file to, which takes the place of `path` when the `with` block ends.
+    """A path to write a file to, which takes the place of `path` at the block's end.
 
     Where the block raises, nothing is left of it and an older file at `path` stays as it was. The
-    path that is given keeps the suffix, by which many writers choose a format.
+    path that is given is hidden, keeps the suffix, by which many writers choose a format, and is
+    this process's own, so that two may fill one cache. Writers that stay open hold the block in an
+    `ExitStack`.
 
     Raises:
         OSError: the file cannot be renamed; what the block raises.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = _part(Path(path))
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """A new hidden folder on the file system of `path`, gone with what is in it at the block's end.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder = _part(Path(path))
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process with this number
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(value))
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")

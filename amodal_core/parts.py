@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation.formats import write_json
+from amodal_core.files import write_json
 
 _FOLDER, _NOTE = ".parts", "run.json"
 

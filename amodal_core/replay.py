@@ -31,6 +31,7 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation import results as evaluation
 from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.evaluation.truth import bag_pictures
+from amodal_core.files import write_text
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.overlay import draw_overlay, enlarge
 from amodal_core.panel import draw_panel, panel_height
@@ -121,7 +122,7 @@ def replay(
         run.evaluate(bag)
     if not options.video:
         (out / VIDEO).unlink(missing_ok=True)
-    _write_text(out / METRICS, json.dumps(run.record.metrics(), indent=2) + "\n")
+    write_text(out / METRICS, json.dumps(run.record.metrics(), indent=2) + "\n")
     write_report(run.record, out / REPORT, VIDEO if options.video else None)
     return run.record
 
@@ -279,9 +280,3 @@ def _enlargement(width: int) -> int:
 
 def _device(pipeline: Pipeline) -> str:
     return str(getattr(pipeline.model, "device", "cpu"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

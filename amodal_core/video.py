@@ -1,7 +1,8 @@
-"""H.264 videos that browsers play, written beside their place and moved there when whole."""
+"""H.264 videos that browsers play, whole or not there."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ import av
 import numpy as np
 
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 
 
 class VideoWriter:
@@ -30,11 +32,12 @@ class VideoWriter:
         self, path: str | Path, rate: float, size: tuple[int, int], quality: int = 20
     ) -> None:
         self.path = Path(path)
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._ending = ExitStack()
+        part = self._ending.enter_context(atomic(path))
         self._height, self._width = (n + n % 2 for n in size)
         try:
             self._container = av.open(
-                str(self._part), "w", format="mp4", options={"movflags": "+faststart"}
+                str(part), "w", format="mp4", options={"movflags": "+faststart"}
             )
             self._stream = self._container.add_stream(
                 "libx264",
@@ -42,10 +45,12 @@ class VideoWriter:
                 options={"crf": str(quality), "preset": "veryfast"},
             )
         except (OSError, ValueError, av.FFmpegError) as error:
-            self._part.unlink(missing_ok=True)
+            self._ending.__exit__(type(error), error, None)
             raise InputError(
                 f"cannot write a video: {error}", str(path), "replay with --no-video"
             ) from error
+        self._ending.callback(self._container.close)
+        self._ending.push(self._finish)
         self._stream.width, self._stream.height = self._width, self._height
         self._stream.pix_fmt = "yuv420p"
 
@@ -60,18 +65,6 @@ class VideoWriter:
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
             self._container.mux(packet)
 
-    def close(self) -> None:
-        """Finish the video and move it to its place."""
-        for packet in self._stream.encode():
-            self._container.mux(packet)
-        self._container.close()
-        self._part.replace(self.path)
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        self._container.close()
-        self._part.unlink(missing_ok=True)
-
     def __enter__(self) -> VideoWriter:
         return self
 
@@ -81,7 +74,9 @@ class VideoWriter:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        self._ending.__exit__(kind, error, at)
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.close()
-        else:
-            self.abort()
+            for packet in self._stream.encode():
+                self._container.mux(packet)

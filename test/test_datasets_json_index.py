@@ -75,6 +75,21 @@ def test_a_writer_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_writer_that_fails_at_its_end_leaves_no_file(tmp_path: Path, monkeypatch) -> None:
+    def fail() -> None:
+        with JsonWriter(tmp_path / "a.json") as writer:
+            writer.annotation({"id": 1})
+            writer.extend("images", NASTY["images"])
+            monkeypatch.setattr("amodal_core.datasets.json_write.dumps", full)
+
+    def full(_: object) -> str:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     with JsonWriter(tmp_path / "a.json") as writer:
         for annotation in NASTY["annotations"]:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from amodal_core.errors import InputError
-from amodal_core.files import atomic
+from amodal_core.files import atomic, folder_beside, write_json
 from amodal_core.settings import checked, parse_rules, settings_type
 
 
@@ -51,6 +51,27 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_that_cannot_be_written_leaves_the_older_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json({"a": [1, 2]}, path)
+    with pytest.raises(TypeError):
+        write_json({"a": object()}, path)
+    assert path.read_text() == '{"a": [1, 2]}'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_beside_a_path_is_gone_with_its_block(tmp_path):
+    path = tmp_path / "bag"
+    with folder_beside(path) as killed:
+        pass
+    (killed / "left").mkdir(parents=True)
+    with folder_beside(path) as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "a").write_text("a")
+        (folder / "a").replace(path)
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,6 +16,7 @@ import numpy as np
 from amodal_core.datasets.bag import BagSet
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.errors import InputError
+from amodal_core.files import atomic, write_json
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.synthetic.generate import RunOptions, generate
@@ -138,7 +138,7 @@ def _truth(data: Any) -> Tracks | None:
 
 
 def _save(path: Path, sample: Sample) -> None:
-    """Write a frame to a temporary file, then rename it."""
+    """Write a frame, whole or not at all."""
     frame = sample.frame
     columns: dict[str, Any] = {}
     assert frame.image is not None
@@ -159,10 +159,8 @@ def _save(path: Path, sample: Sample) -> None:
         for name in ("boxes3d", "ignore"):
             if getattr(truth, name) is not None:
                 columns[name] = np.asarray(getattr(truth, name))
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("wb") as file:
+    with atomic(path) as part, part.open("wb") as file:
         np.savez(file, **columns)
-    part.replace(path)
 
 
 def unpack(source: Dataset, folder: Path, progress: Progress) -> Frames:
@@ -181,9 +179,7 @@ def unpack(source: Dataset, folder: Path, progress: Progress) -> Frames:
         "places": [(p.name, p.video, p.index) for p in places],
         "sizes": sizes,
     }
-    part = folder / f".{_INDEX}.{os.getpid()}"
-    part.write_text(json.dumps(index))
-    part.replace(folder / _INDEX)
+    write_json(index, folder / _INDEX)
     return Frames(folder)
 
 

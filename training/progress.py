@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from amodal_core.files import write_text
+
 console = Console(stderr=True, highlight=False)
 
 
@@ -91,9 +93,7 @@ class Log:
         if self._path.exists():
             lines = self._path.read_text().splitlines()
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-            part = self._path.with_suffix(".part")
-            part.write_text("".join(f"{line}\n" for line in kept))
-            part.replace(self._path)
+            write_text(self._path, "".join(f"{line}\n" for line in kept))
         self.tensorboard: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter

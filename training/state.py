@@ -6,7 +6,6 @@ learning rate are functions of the step: none of them has a state to save.
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.learned import LearnedModel
@@ -133,10 +133,9 @@ def collected(parts: Parts, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state to a temporary file, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Write a state, whole or not at all."""
+    with atomic(path) as part:
+        torch.save(state, part)
 
 
 def load(path: Path, parts: Parts, config: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from amodal_core.bags.factory import typestore
 from amodal_core.errors import InputError
+from amodal_core.files import folder_beside
 
 STORAGES = ("mcap", "sqlite3")
 # The version of the format that ROS 2 Jazzy writes.
@@ -84,14 +85,15 @@ class BagWriter:
                 )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._work = Path(tempfile.mkdtemp(prefix=".bag-", dir=self.path.parent))
+            self._ending = ExitStack()
+            work = self._ending.enter_context(folder_beside(self.path))
         except OSError as error:
             raise InputError(
                 f"cannot write there: {error.strerror}", str(path), "name another place"
             ) from error
         name = self.path.stem if self._single else self.path.name
         self._writer = Writer(
-            self._work / name,
+            work / name,
             version=_VERSION,
             storage_plugin=StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3,
         )
@@ -119,20 +121,20 @@ class BagWriter:
 
     def close(self) -> None:
         """Finish the bag and move it to its place."""
-        self._writer.close()
-        made = self._writer.path
-        if self._single:
-            (made / f"{made.name}.mcap").replace(self.path)
-        else:
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            made.replace(self.path)
-        shutil.rmtree(self._work, ignore_errors=True)
+        with self._ending:
+            self._writer.close()
+            made = self._writer.path
+            if self._single:
+                (made / f"{made.name}.mcap").replace(self.path)
+            else:
+                if self.path.exists():
+                    shutil.rmtree(self.path)
+                made.replace(self.path)
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._writer.abort()
-        shutil.rmtree(self._work, ignore_errors=True)
+        with self._ending:
+            self._writer.abort()
 
     def __enter__(self) -> BagWriter:
         return self

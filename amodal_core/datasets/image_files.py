@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from amodal_core.datasets.base import Finding
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 
 # The last bytes of a whole file, and how far before the end they may stand.
 _ENDS = {"PNG": (b"IEND\xaeB`\x82", 64), "JPEG": (b"\xff\xd9", 4096)}
@@ -72,7 +73,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB, or (H, W) labels, to a temporary name, then rename.
+    """Write (H, W, 3) uint8 RGB, or (H, W) labels, whole or not at all.
 
     Raises:
         InputError: the place cannot be written.
@@ -87,16 +88,15 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file to a temporary name, then rename.
+    """Write a file, whole or not at all.
 
     Raises:
         InputError: the place cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(path)
+        with atomic(path) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror}", str(path)) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 
 
 def _plain(value: Any) -> Any:
@@ -36,7 +38,7 @@ class JsonWriter:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._ending = ExitStack()
         self._lists: dict[str, list[str]] = {}
         self._count = 0
         self._file: TextIO | None = None
@@ -44,7 +46,9 @@ class JsonWriter:
     def __enter__(self) -> JsonWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("w")
+            part = self._ending.enter_context(atomic(self.path))
+            self._file = self._ending.enter_context(part.open("w"))
+            self._ending.push(self._finish)
             self._file.write('{"annotations":[')
         except OSError as error:
             raise InputError(f"cannot write: {error.strerror}", str(self.path)) from None
@@ -70,14 +74,12 @@ class JsonWriter:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        self._ending.__exit__(kind, error, at)
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._file is not None
         if kind is None:
             self._file.write("\n]")
             for name, elements in self._lists.items():
                 self._file.write(f",\n{dumps(name)}:[\n" + ",\n".join(elements) + "\n]")
             self._file.write("}\n")
-        self._file.close()
-        if kind is None:
-            self._part.replace(self.path)
-        else:
-            self._part.unlink(missing_ok=True)

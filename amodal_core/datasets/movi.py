@@ -12,7 +12,6 @@ Object-centric Representation, ICCV 2023.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from amodal_core.datasets.image_files import check_image, read_labels
 from amodal_core.datasets.kitti import read_image
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
 
@@ -215,9 +215,8 @@ class Movi(Dataset):
         if self._evaluated is not None:
             objects = {f.name: _metadata(f / META)["objects"] for f in kept}
             names = sorted(e for e in self._evaluated if self._is_known(e, objects))
-            part = out / f".{LIST}.part.npy"
-            np.save(part, np.array(names, dtype=np.str_))
-            os.replace(part, out / LIST)
+            with atomic(out / LIST) as part:
+                np.save(part, np.array(names, dtype=np.str_))
 
 
 def _metadata(path: Path) -> dict[str, Any]:

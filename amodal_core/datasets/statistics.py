@@ -11,6 +11,7 @@ import numpy as np
 
 from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 
 # Occlusion rates are counted in bins of this width; the field's splits lie on their borders.
 BIN = 0.05
@@ -157,7 +158,6 @@ def plot(statistics: Statistics, title: str, path: Path) -> None:
     axes[1, 1].set_ylabel("images")
     axes[1, 1].set_title("objects an image")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(part, dpi=110)
+    with atomic(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
-    part.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.evaluation.truth import Progress, Truth, read_bag, silent
+from amodal_core.files import write_json
 
 TRACKS_BAG = "tracks.mcap"  # what `amodal replay` writes into its folder
 _RESULT_FILES = {"visible": "visible.json", "amodal": "amodal.json"}
@@ -172,13 +172,6 @@ def write_video_results(part: AnnotationSet, path: str | Path, kind: str, truth:
             }
         )
     write_json(rows, Path(path))
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write JSON to a temporary file, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ interpolation follow pycocotools, and equal it (test_evaluation_image.py).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numba import njit
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation.overlaps import Overlaps, Runs, grouped, overlaps
+from amodal_core.files import atomic
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -71,22 +71,21 @@ class Matches:
     truth: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Write as .npz, to a temporary file first."""
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        np.savez_compressed(
-            temporary,
-            allow_pickle=False,
-            images=self.images,
-            classes=np.array(self.classes),
-            image=self.image,
-            class_id=self.class_id,
-            rank=self.rank,
-            score=self.score,
-            hit=self.hit,
-            ignored=self.ignored,
-            truth=self.truth,
-        )
-        temporary.replace(path)
+        """Write as .npz, whole or not at all."""
+        with atomic(path) as part:
+            np.savez_compressed(
+                part,
+                allow_pickle=False,
+                images=self.images,
+                classes=np.array(self.classes),
+                image=self.image,
+                class_id=self.class_id,
+                rank=self.rank,
+                score=self.score,
+                hit=self.hit,
+                ignored=self.ignored,
+                truth=self.truth,
+            )
 
     @classmethod
     def load(cls, path: Path) -> Matches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -131,14 +130,6 @@ def page(**values: Any) -> str:
         "version": __version__,
     }
     return environment().get_template("evaluation.html").render({**empty, **values})
-
-
-def write_page(text: str, path: str | Path) -> None:
-    """Write the page, whole or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def percent(value: float | None) -> str:

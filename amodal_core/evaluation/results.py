@@ -14,11 +14,11 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation import pictures, report
 from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
 from amodal_core.evaluation.failures import SURE
-from amodal_core.evaluation.formats import write_json
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.evaluation.truth import Truth
+from amodal_core.files import write_json, write_text
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -66,7 +66,7 @@ def write(
         Path(inputs["dt"]).name,
         f"Numbers are in {METRICS}; compare runs with `amodal eval compare`.",
     )
-    report.write_page(page, out / REPORT)
+    write_text(out / REPORT, page)
     return [out / REPORT, out / METRICS, *written]
 
 
@@ -247,7 +247,7 @@ def write_comparison(
         says(runs, draws),
         [r.metrics for r in runs],
     )
-    report.write_page(page, out / REPORT)
+    write_text(out / REPORT, page)
     return [out / REPORT, out / COMPARISON]
 
 

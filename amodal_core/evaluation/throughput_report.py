@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amodal_core.evaluation.formats import write_json
-from amodal_core.evaluation.report import number, page, percent, write_page
+from amodal_core.evaluation.report import number, page, percent
 from amodal_core.evaluation.throughput import RUNS, RunResult, Search, Throughput
+from amodal_core.files import write_json, write_text
 from amodal_core.report import svg
 
 NUMBERS = {
@@ -63,7 +63,7 @@ def write_throughput(
         "warnings": found.warnings,
     }
     write_json(values, out / "throughput.json")
-    write_page(render(found, search, model, bag), out / "report.html")
+    write_text(out / "report.html", render(found, search, model, bag))
     return [out / "report.html", out / "throughput.json"]
 
 

@@ -7,7 +7,6 @@ does not fit, key by key, and never loads a part in silence.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 
 FORMAT = "amodal_ros checkpoint 1"
 _CURE = "the configuration differs from the one it was trained with"
@@ -47,7 +47,7 @@ class CheckpointInfo:
 def save_checkpoint(
     path: str | Path, module: nn.Module, info: CheckpointInfo, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a checkpoint to a temporary file, then rename it.
+    """Write a checkpoint, whole or not at all.
 
     Args:
         path: of the .safetensors file.
@@ -73,9 +73,8 @@ def save_checkpoint(
         "metrics": json.dumps(info.metrics),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
+    with atomic(path) as part:
+        save_file(tensors, part, metadata)
 
 
 def read_info(path: str | Path) -> CheckpointInfo:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import torch
 
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 from amodal_core.models.batch import DEPTH_CHANNELS, MEAN, STD, STRIDE
 from amodal_core.models.flagship import Flagship, Outputs
 
@@ -76,7 +76,6 @@ def export_onnx(model: Flagship, path: str | Path, size: tuple[int, int], batch:
     )
     onnx.checker.check_model(graph)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    onnx.save(graph, temporary)
-    temporary.replace(path)
+    with atomic(path) as part:
+        onnx.save(graph, part)
     return path

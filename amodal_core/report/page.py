@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from amodal_core import __version__
+from amodal_core.files import write_text
 from amodal_core.report import charts
 from amodal_core.report.record import TOTAL, Record
 
@@ -27,10 +28,7 @@ _HEADLINES = (
 
 def write_report(record: Record, path: str | Path, video: str | None = None) -> None:
     """Write the page, whole or not at all; `video` is the name of the video beside it."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(render(record, video), encoding="utf-8")
-    part.replace(path)
+    write_text(path, render(record, video))
 
 
 def render(record: Record, video: str | None = None) -> str:

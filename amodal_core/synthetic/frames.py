@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from amodal_core.files import atomic
 from amodal_core.frame import Calibration, Frame
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.synthetic.camera import CameraOptions, CameraResponse, pixel_motion
@@ -132,7 +132,7 @@ class Drive:
 
 
 def save_frame(path: Path, made: SyntheticFrame) -> None:
-    """Write a frame to one file under a temporary name, then rename."""
+    """Write a frame to one file, whole or not at all."""
     assert made.frame.image is not None
     assert made.frame.points is not None
     assert made.frame.calibration is not None
@@ -141,8 +141,7 @@ def save_frame(path: Path, made: SyntheticFrame) -> None:
     for name, rle in (("amodal", truth.amodal), ("visible", truth.visible)):
         masks[name] = np.frombuffer(b"".join(rle.counts), np.uint8)
         masks[f"{name}_ends"] = np.cumsum([len(c) for c in rle.counts], dtype=np.int64)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    with atomic(path) as part, part.open("wb") as file:
         np.savez(
             file,
             image=_png(made.frame.image[..., ::-1]),
@@ -161,7 +160,6 @@ def save_frame(path: Path, made: SyntheticFrame) -> None:
             kinds=np.array([made.light, made.street]),
             **masks,
         )
-    os.replace(part, path)
 
 
 def load_frame(path: Path) -> SyntheticFrame:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from amodal_core.errors import InputError
+from amodal_core.files import write_json, write_text
 from amodal_core.frame import Tracks
 from amodal_core.synthetic.camera import CameraOptions
 from amodal_core.synthetic.export import FORMATS, with_tracks, write_bag, write_layout
@@ -126,9 +127,7 @@ def _work_folder(out: Path, options: RunOptions) -> Path:
         return work
     try:
         work.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(".part")
-        part.write_text(json.dumps(wanted))
-        part.replace(note)
+        write_json(wanted, note)
     except OSError as error:
         raise InputError(
             f"cannot write there: {error.strerror}", str(work), "name another place"
@@ -225,7 +224,7 @@ def _write(out: Path, work: Path, options: RunOptions, progress: Progress | None
         if out.is_dir():
             _leave_report(out, options, total)
         return total
-    whole = out.with_name(f".{out.name}.whole")
+    whole = work / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     if options.format == "bag":
         whole.mkdir(parents=True)
@@ -256,6 +255,4 @@ def _write(out: Path, work: Path, options: RunOptions, progress: Progress | None
 
 def _leave_report(folder: Path, options: RunOptions, statistics: Statistics) -> None:
     report = {"options": asdict(replace(options)), "statistics": statistics.as_dict()}
-    part = folder / ".synth.json.part"
-    part.write_text(json.dumps(report, indent=2) + "\n")
-    part.replace(folder / "synth.json")
+    write_text(folder / "synth.json", json.dumps(report, indent=2) + "\n")

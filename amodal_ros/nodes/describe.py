@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
+from amodal_core.files import write_text
 from amodal_ros.declarations import COMMON, DIAGNOSTICS, Declaration, Parameter, Topic
 from amodal_ros.qos import PROFILES
 
@@ -88,9 +89,7 @@ def main() -> int:
     fresh = text()
     if "--check" in sys.argv[1:]:
         return 0 if fresh == README.read_text(encoding="utf-8") else 1
-    part = README.with_suffix(".part")
-    part.write_text(fresh, encoding="utf-8")
-    part.replace(README)
+    write_text(README, fresh)
     return 0
 
 

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from amodal_core.bags.messages import read_tracks
 from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
+from amodal_core.files import write_text
 from amodal_core.frame import Tracks
 from amodal_ros.base_node import BaseNode, run
 from amodal_ros.declarations import DIAGNOSTICS, Declaration, Parameter, Topic
@@ -102,10 +103,8 @@ class Evaluation(BaseNode):
         target = self.value("metrics_file")
         if target:
             path = Path(target)
-            part = path.with_name(f".{path.name}.part")
             try:
-                part.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-                part.replace(path)
+                write_text(path, json.dumps(metrics, indent=2) + "\n")
             except OSError as error:
                 raise InputError(
                     f"cannot write: {error.strerror}", str(path), "choose another metrics_file"
