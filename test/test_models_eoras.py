@@ -17,8 +17,8 @@ from amodal_core.masks.paste import paste_rle
 from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.eoras import Eoras
 from amodal_core.models.layers.bev import LAYERS, BirdsEyeView, crop_places, grid_points
+from amodal_core.models.layers.clip_tracks import filled, tracks_of_clips
 from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
-from amodal_core.models.layers.followed import filled, follow
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, sine_position_2d
 
 
@@ -78,7 +78,7 @@ def test_objects_are_followed_within_their_clip_by_their_identity():
     one, nothing = [1.0, 1, 3, 3], [0.0, 0, 0, 0]
     ids = [[7, 5], [5], [5, 7], [7, 9]]
     boxes = [[one, one], [nothing], [one, one], [one, nothing]]
-    found = follow(
+    found = tracks_of_clips(
         [np.array(k) for k in ids], [np.array(b, np.float32) for b in boxes], [[0, 1], [2, 3, 3]]
     )
     assert found.clips.tolist() == [0, 0, 1, 1]  # 5 and 7 in each; 9 shows nothing
@@ -326,7 +326,7 @@ def test_long_clips_are_completed_in_parts_with_the_same_result(model, monkeypat
     frames, truths = [s.frame for s in samples], [s.truth for s in samples]
     whole = model.complete(frames, truths)
     monkeypatch.setattr("amodal_core.models.eoras._ENCODED", 3)
-    monkeypatch.setattr("amodal_core.models.layers.followed._KEPT", 5)
+    monkeypatch.setattr("amodal_core.models.layers.clip_tracks._KEPT", 5)
     parts = model.complete(frames, truths)
     for a, b in zip(whole, parts, strict=True):
         assert a.ids.tolist() == b.ids.tolist()

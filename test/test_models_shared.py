@@ -12,7 +12,7 @@ from amodal_core.frame import Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.batch import STRIDE, make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info, save_checkpoint
-from amodal_core.models.learned import Found, instances_of
+from amodal_core.models.learned import Detections, instances_of
 
 
 def frame(height=48, width=70, depth=True, seed=0):
@@ -153,7 +153,7 @@ def found(boxes, depths, visible_left=1.0, side=8):
     amodal = torch.full((n, side, side), 5.0)
     visible = amodal.clone()
     visible[1:, :, round(side * visible_left) :] = -5.0
-    return Found(
+    return Detections(
         torch.tensor(boxes), torch.ones(n), torch.zeros(n, dtype=torch.long), amodal, visible,
         torch.tensor(depths),
     )  # fmt: skip
@@ -190,7 +190,7 @@ def test_an_object_of_which_nothing_shows_has_an_empty_mask():
 
 
 def test_nothing_found_gives_empty_instances():
-    none = Found(
+    none = Detections(
         torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long),
         torch.zeros(0, 8, 8), torch.zeros(0, 8, 8), torch.zeros(0),
     )  # fmt: skip

@@ -17,9 +17,9 @@ from amodal_core.models.aisformer import AisFormer, AisFormerConfig
 from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.backbone import resnet_fpn
-from amodal_core.models.layers.instance_depth import instance_depths, seen_through
+from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
 from amodal_core.models.layers.two_stage import PositiveRois, TwoStageConfig
-from amodal_core.models.learned import Found
+from amodal_core.models.learned import Detections
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
@@ -164,16 +164,16 @@ def test_an_object_that_the_lidar_looks_through_loses_that_share_of_its_score(mo
     boxes = [[16.0, 10, 32, 30], [12.0, 10, 60, 30], [36.0, 10, 60, 30], [16.0, 10, 32, 30]]
     boxes, depths = torch.tensor(boxes), torch.tensor([10.0, 10.0, 36.5, 8.0])
     everywhere = torch.ones((4, 48, 48))
-    through = seen_through(channels, boxes, everywhere, depths)
+    through = share_seen_through(channels, boxes, everywhere, depths)
     # Of the second box the pixels from 14 to 33 look near, the others through it. The wall is no
     # farther behind the third, nor the pillar behind the fourth, than an object may be long.
     assert through.tolist() == pytest.approx([0.0, (2 + 60 - 34) / 48, 0.0, 0.0], abs=0.01)
-    assert not seen_through(channels, boxes, -everywhere, depths).any()
-    assert not seen_through(channels, boxes, everywhere, torch.zeros(4)).any()
-    assert not seen_through(channels * 0, boxes, everywhere, depths).any()
+    assert not share_seen_through(channels, boxes, -everywhere, depths).any()
+    assert not share_seen_through(channels, boxes, everywhere, torch.zeros(4)).any()
+    assert not share_seen_through(channels * 0, boxes, everywhere, depths).any()
 
     model = MaskRcnnAmodal(CONFIG).eval()
-    told = Found(
+    told = Detections(
         boxes, torch.full((4,), 0.8), torch.zeros(4).long(), everywhere, everywhere, depths
     )
     monkeypatch.setattr(model, "detect", lambda batch: [told] * len(batch))

@@ -19,7 +19,7 @@ from amodal_core.frame import Calibration, Frame, Sample
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models import registry
-from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from training import config
 from training.frames import unpack
 
@@ -219,7 +219,7 @@ class Tiny(LearnedModel):
             part = F.interpolate(logits[None, None, :h, :w], (8, 8))[0]
             box = torch.tensor([[0.0, 0, w, h]])
             ones = torch.ones(1)
-            found.append(Found(box, ones, torch.zeros(1, dtype=torch.long), part, part, ones))
+            found.append(Detections(box, ones, torch.zeros(1, dtype=torch.long), part, part, ones))
         return found
 
 

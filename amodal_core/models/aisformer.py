@@ -113,15 +113,15 @@ class AisFormer(TwoStage):
     ) -> dict[str, torch.Tensor]:
         """Binary cross entropy of visible, amodal, occluder and invisible masks."""
         logits = self.head(self.roi_features(features, rois.boxes, batch))
-        whole, seen = rois.amodal(SIDE), rois.visible(SIDE)
+        amodal, visible = rois.amodal(SIDE), rois.visible(SIDE)
         occluder, chosen = self._occluders(rois)
         return {
-            "visible": mask_loss(logits[:, VISIBLE], seen),
-            "amodal": mask_loss(logits[:, AMODAL], whole),
+            "visible": mask_loss(logits[:, VISIBLE], visible),
+            "amodal": mask_loss(logits[:, AMODAL], amodal),
             "occluder": self.config.occluder_weight
             * mask_loss(logits[chosen, OCCLUDER], occluder[chosen]),
             "invisible": self.config.invisible_weight
-            * mask_loss(logits[:, -1], (whole != seen).to(whole.dtype)),
+            * mask_loss(logits[:, -1], (amodal != visible).to(amodal.dtype)),
         }
 
     def _occluders(self, rois: PositiveRois) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,10 +141,10 @@ class AisFormer(TwoStage):
             masks.append(union)
         occluder = rois.crop(masks, SIDE)
         areas = torch.cat([_box_areas(b) for b in rois.boxes]) / SIDE**2
-        there = occluder.flatten(1).sum(1) * areas > _LEAST_OCCLUDER
-        occluder = torch.where(there[:, None, None], occluder, 0.0)
-        without = ~there & (torch.cumsum(~there, 0) <= there.sum().clamp(min=1))
-        return occluder, there | without
+        occluded = occluder.flatten(1).sum(1) * areas > _LEAST_OCCLUDER
+        occluder = torch.where(occluded[:, None, None], occluder, 0.0)
+        without = ~occluded & (torch.cumsum(~occluded, 0) <= occluded.sum().clamp(min=1))
+        return occluder, occluded | without
 
     def masks(
         self,

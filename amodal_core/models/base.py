@@ -41,14 +41,17 @@ class Completer(Model, Protocol):
     """
 
     def complete(
-        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+        self,
+        frames: Sequence[Frame],
+        visible_tracks: Sequence[Tracks],
+        report: Report | None = None,
     ) -> list[Tracks]:
         """The objects of one clip with whole masks, whatever the stream was.
 
         Args:
             frames: in the order of time; a single image is a clip by itself.
-            seen: of each frame its objects with visible masks; identities join them over the
-                frames. Their amodal masks are not looked at.
+            visible_tracks: of each frame its objects with visible masks; identities join them
+                over the frames. Their amodal masks are not looked at.
             report: takes timings and warnings.
 
         Returns:

@@ -87,8 +87,8 @@ class LidarBoxes:
 
     def best(self, score: float, count: int) -> LidarBoxes:
         """At most `count` of those with at least this score."""
-        sure = torch.nonzero(self.scores >= score)[:count, 0]
-        return LidarBoxes(*(getattr(self, f.name)[sure] for f in fields(self)))
+        best = torch.nonzero(self.scores >= score)[:count, 0]
+        return LidarBoxes(*(getattr(self, f.name)[best] for f in fields(self)))
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Batch:
             lidar_boxes=self.lidar_boxes and [b.to(device) for b in self.lidar_boxes],
         )
 
-    def part(self, which: slice) -> Batch:
+    def frames_at(self, which: slice) -> Batch:
         """Some of the frames, as a batch of single ones.
 
         Args:
@@ -167,9 +167,9 @@ class Batch:
 
 def depth_channels(depth: torch.Tensor) -> torch.Tensor:
     """(2, H, W) log depth / log 80 m and validity from (H, W) metres with 0 for unknown."""
-    known = depth > 0
+    valid = depth > 0
     log = torch.log(depth.clamp(min=0.1)) / _LOG_FAR
-    return torch.stack([torch.where(known, log, 0.0), known.to(depth.dtype)])
+    return torch.stack([torch.where(valid, log, 0.0), valid.to(depth.dtype)])
 
 
 def targets_of(truth: Tracks) -> Targets:

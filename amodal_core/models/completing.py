@@ -17,7 +17,7 @@ from amodal_core.masks.order import occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.batch import Batch
-from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 
 _T = TypeVar("_T", bound=Instances)
 
@@ -41,9 +41,9 @@ class CompletingConfig(LearnedConfig):
 class CompletingModel(LearnedModel):
     """A trainable model that completes visible masks and fits `models.base.Completer`.
 
-    A subclass implements `losses`, `complete`, and `infer` over what the detector `found`. Only a
-    model from a checkpoint has the detector that its configuration names; classes, and what frames
-    must have, are then the detector's.
+    A subclass implements `losses`, `complete`, and `infer` over the `detections` of its detector.
+    Only a model from a checkpoint has the detector that its configuration names; classes, and what
+    frames must have, are then the detector's.
 
     Args:
         config: of the subclass's `Config` type.
@@ -101,7 +101,7 @@ class CompletingModel(LearnedModel):
         used: frozenset[str] = getattr(next(iter(self._detector), None), "optional", frozenset())
         return used - self.inputs
 
-    def found(self, frames: Sequence[Frame], report: Report) -> list[Instances]:
+    def detections(self, frames: Sequence[Frame], report: Report) -> list[Instances]:
         """What the detector finds, on the host: the best `max_instances` of `min_score` and more.
 
         Raises:
@@ -111,21 +111,24 @@ class CompletingModel(LearnedModel):
         with report.time(f"{self.name}.detect"):
             return [self._best(one.numpy()) for one in detector.infer(frames, report)]
 
-    def _best(self, found: Instances) -> Instances:
-        scores = np.asarray(found.scores)
-        worth = np.isfinite(np.asarray(found.amodal_boxes)).all(axis=1)
-        worth &= scores >= self.config.min_score
+    def _best(self, detections: Instances) -> Instances:
+        scores = np.asarray(detections.scores)
+        selected = np.isfinite(np.asarray(detections.amodal_boxes)).all(axis=1)
+        selected &= scores >= self.config.min_score
         order = np.argsort(-scores, kind="stable")
-        best = order[worth[order]][: self.config.max_instances]
-        return found if len(best) == len(found) else found[np.sort(best)]
+        best = order[selected[order]][: self.config.max_instances]
+        return detections if len(best) == len(detections) else detections[np.sort(best)]
 
     @abstractmethod
     def complete(
-        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+        self,
+        frames: Sequence[Frame],
+        visible_tracks: Sequence[Tracks],
+        report: Report | None = None,
     ) -> list[Tracks]:
         """See `models.base.Completer.complete`."""
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """A batch has no detections to complete: see `infer` and `complete`."""
         raise TypeError(f"{self.name} completes what a detector found: call infer or complete")
 
@@ -135,21 +138,21 @@ class CompletingModel(LearnedModel):
             detector.reset()
 
 
-def completed(given: _T, amodal: RleMasks) -> _T:
+def completed(instances: _T, amodal: RleMasks) -> _T:
     """Objects with new whole masks; the visible ones are kept within them.
 
     j hides i where j shows on what i does not, unless j is known to be the farther one.
 
     Args:
-        given: N, on the host.
+        instances: N, on the host.
         amodal: N.
     """
-    visible = given.visible.rle() & amodal
-    depths = np.asarray(given.depths)
-    known = depths > 0
-    farther = (depths[None, :] > depths[:, None]) & known[None, :] & known[:, None]
+    visible = instances.visible.rle() & amodal
+    depths = np.asarray(instances.depths)
+    has_depth = depths > 0
+    farther = (depths[None, :] > depths[:, None]) & has_depth[None, :] & has_depth[:, None]
     return replace(
-        given,
+        instances,
         amodal_boxes=amodal.boxes(),
         visible_boxes=visible.boxes(),
         amodal=amodal,

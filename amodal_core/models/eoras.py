@@ -24,11 +24,17 @@ from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
 from amodal_core.models.layers.bev import BirdsEyeView
+from amodal_core.models.layers.clip_tracks import (
+    ClipTracks,
+    Crops,
+    portions,
+    tracks_in,
+    tracks_of_clips,
+)
 from amodal_core.models.layers.crop_encoder import STRIDE, CropEncoder
 from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
-from amodal_core.models.layers.followed import Crops, Followed, follow, given_by, portions
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots
-from amodal_core.models.learned import Clip, Found
+from amodal_core.models.learned import Clip, Detections
 from amodal_core.models.object_stream import ObjectStream
 
 _ENCODED = 32  # crops that go through the encoder at once; more would fill small memories
@@ -150,75 +156,75 @@ class Eoras(CompletingModel):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Focal losses of whole and visible masks, over frames whose whole mask is known."""
         assert batch.targets is not None, "losses need targets"
-        followed = self._drawn(batch)
-        if not len(followed):
+        clip_tracks = self._drawn(batch)
+        if not len(clip_tracks):
             nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
             return {"amodal": nothing, "visible": nothing}
-        crops = Crops.of(followed, self.device)
+        crops = Crops.of(clip_tracks, self.device)
         windows = self._windows(crops.boxes, batch, crops.frames)
-        whole, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
-        side = whole.shape[-1]
+        amodal, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
+        side = amodal.shape[-1]
         pairs = list(zip(crops.frames.tolist(), crops.rows.tolist(), strict=True))
         objects = batch.targets
-        known = torch.stack([~objects[f].ignore[r] for f, r in pairs]).float()
+        annotated = torch.stack([~objects[f].ignore[r] for f, r in pairs]).float()
 
         def loss(logits: torch.Tensor, truth: list[torch.Tensor]) -> torch.Tensor:
             wanted = cut_masks(torch.stack(truth), windows, side)
             each = sigmoid_focal_loss(logits.float(), wanted, alpha=-1, gamma=2).mean((1, 2))
-            return (each * known).sum() / known.sum().clamp(min=1)
+            return (each * annotated).sum() / annotated.sum().clamp(min=1)
 
-        seen = loss(visible, [objects[f].visible[r] for f, r in pairs])
+        visible_loss = loss(visible, [objects[f].visible[r] for f, r in pairs])
         return {
-            "amodal": loss(whole, [objects[f].amodal[r] for f, r in pairs]),
-            "visible": self.config.visible_weight * seen,
+            "amodal": loss(amodal, [objects[f].amodal[r] for f, r in pairs]),
+            "visible": self.config.visible_weight * visible_loss,
         }
 
-    def _drawn(self, batch: Batch) -> Followed:
+    def _drawn(self, batch: Batch) -> ClipTracks:
         """The objects of each clip that a step learns from."""
-        followed, ignored = given_by(batch)
+        clip_tracks, ignored = tracks_in(batch)
         learnt = [
             any(r >= 0 and not ignored[f][r] for f, r in zip(frames, rows, strict=True))
-            for frames, rows in zip(followed.frames, followed.rows, strict=True)
+            for frames, rows in zip(clip_tracks.frames, clip_tracks.rows, strict=True)
         ]
         index: list[int] = []
-        for clip in sorted(set(followed.clips.tolist())):
-            mine = np.flatnonzero((followed.clips == clip) & learnt)
+        for clip in sorted(set(clip_tracks.clips.tolist())):
+            mine = np.flatnonzero((clip_tracks.clips == clip) & learnt)
             order = torch.randperm(len(mine))[: self.config.objects]
             index += sorted(mine[order.numpy()].tolist())
-        return followed.select(np.array(index, np.int64))
+        return clip_tracks.select(np.array(index, np.int64))
 
     def _masks(
         self, crops: Crops, front: torch.Tensor, above: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(A, S, S) logits of whole and visible masks from the tokens of all crops of clips."""
-        lifted = None if above is None else crops.laid(above)
-        known = crops.taken(self.slots(crops.laid(front), lifted, crops.there))
-        return self.whole(known), self.visible(known)
+        lifted = None if above is None else crops.spread(above)
+        read = crops.gathered(self.slots(crops.spread(front), lifted, crops.present))
+        return self.whole(read), self.visible(read)
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """Masks of the objects that the batch's targets name, clip by clip."""
         assert batch.targets is not None, "visible boxes must be given"
-        crops = Crops.of(given_by(batch)[0], self.device)
+        crops = Crops.of(tracks_in(batch)[0], self.device)
         windows = self._windows(crops.boxes, batch, crops.frames)
-        whole = visible = windows.new_zeros((0, 1, 1))
+        amodal = visible = windows.new_zeros((0, 1, 1))
         if len(windows):
-            whole, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
-        found = []
+            amodal, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
+        results = []
         for f, objects in enumerate(batch.targets):
             mine = np.flatnonzero(crops.frames == f)
             rows = torch.from_numpy(crops.rows[mine]).to(self.device)
             index = torch.from_numpy(mine).to(self.device)
-            found.append(
-                Found(
+            results.append(
+                Detections(
                     windows[index],
                     windows.new_ones(len(mine)),
                     objects.labels[rows],
-                    whole[index],
+                    amodal[index],
                     visible[index],
                     objects.depths[rows],
                 )
             )
-        return found
+        return results
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """The detector's objects of a stream's next frames, with whole masks from their memory.
@@ -232,19 +238,20 @@ class Eoras(CompletingModel):
         if not frames:
             return []
         report = report or Report()
-        found = self.found(frames, report)
+        detections = self.detections(frames, report)
         was_training = self.training
         self.eval()
         with torch.inference_mode():
             results = [
-                self._next(frame, one, report) for frame, one in zip(frames, found, strict=True)
+                self._next(frame, one, report)
+                for frame, one in zip(frames, detections, strict=True)
             ]
         self.train(was_training)
         return results
 
-    def _next(self, frame: Frame, found: Instances, report: Report) -> Instances:
+    def _next(self, frame: Frame, detections: Instances, report: Report) -> Instances:
         with report.time("eoras.track"):
-            present = self.stream.follow(found, frame, report)
+            present = self.stream.follow(detections, frame, report)
         n = len(present.ids)
         if not n:
             return present.instances
@@ -255,21 +262,24 @@ class Eoras(CompletingModel):
             zeros = torch.zeros(n, dtype=torch.int64, device=self.device)
             front, above = self.tokens(batch, zeros, windows)
             slots = self.stream.recall(present.ids, self.slots.begin(n))
-            slots, known = self.slots.step(slots, front, above)
+            slots, read = self.slots.step(slots, front, above)
             self.stream.keep(present.ids, slots)
-            whole = self.whole(known)
+            whole = self.whole(read)
         with report.time("eoras.instances"):
             return _drawn(present.instances, whole, windows / _four(batch, where), report)
 
     def complete(
-        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+        self,
+        frames: Sequence[Frame],
+        visible_tracks: Sequence[Tracks],
+        report: Report | None = None,
     ) -> list[Tracks]:
         """Whole masks of objects whose visible masks are given, each from its whole clip.
 
         Args:
             frames: of one clip, in the order of time.
-            seen: of each frame its objects; identities join them over the frames. Only visible
-                masks and boxes are used; amodal masks are replaced.
+            visible_tracks: of each frame its objects; identities join them over the frames. Only
+                visible masks and boxes are used; amodal masks are replaced.
             report: takes timings and warnings.
 
         Returns:
@@ -277,19 +287,23 @@ class Eoras(CompletingModel):
             one of which nothing is drawn has its visible mask.
         """
         report = report or Report()
-        given = [replace(one.numpy(), amodal=one.visible.rle(), ignore=None) for one in seen]
-        boxes = [np.asarray(one.visible_boxes, np.float32) for one in given]
-        followed = follow([np.asarray(one.ids) for one in given], boxes, [range(len(given))])
+        tracks = [
+            replace(one.numpy(), amodal=one.visible.rle(), ignore=None) for one in visible_tracks
+        ]
+        boxes = [np.asarray(one.visible_boxes, np.float32) for one in tracks]
+        clip_tracks = tracks_of_clips(
+            [np.asarray(one.ids) for one in tracks], boxes, [range(len(tracks))]
+        )
         was_training = self.training
         self.eval()
         with torch.inference_mode(), report.time("eoras.network"):
-            parts = [self._completed_part(frames, part) for part in portions(followed)]
+            done = [self._completed(frames, portion) for portion in portions(clip_tracks)]
         self.train(was_training)
         results = []
         with report.time("eoras.instances"):
-            for f, one in enumerate(given):
+            for f, one in enumerate(tracks):
                 mine = [
-                    (c.rows[c.frames == f], w[c.where == f], m[c.where == f]) for c, w, m in parts
+                    (c.rows[c.frames == f], w[c.where == f], m[c.where == f]) for c, w, m in done
                 ]
                 rows = np.concatenate([np.zeros(0, np.int64), *(r for r, _, _ in mine)])
                 if not len(rows):
@@ -302,11 +316,11 @@ class Eoras(CompletingModel):
                 results.append(_drawn(one[rows[order]], masks, windows, report))
         return results
 
-    def _completed_part(
-        self, frames: Sequence[Frame], followed: Followed
+    def _completed(
+        self, frames: Sequence[Frame], clip_tracks: ClipTracks
     ) -> tuple[Crops, torch.Tensor, torch.Tensor]:
         """Some objects of a clip: their crops, windows in the frames' own pixels, and logits."""
-        crops = Crops.of(followed, self.device)
+        crops = Crops.of(clip_tracks, self.device)
         if any(f.calibration is None for f in frames):
             frames = [replace(f, calibration=None) for f in frames]
         order = np.argsort(crops.frames, kind="stable")  # so that images are prepared few times
@@ -317,14 +331,14 @@ class Eoras(CompletingModel):
             batch = self._batch([frames[f] for f in used.tolist()])
             scale = _four(batch, where)
             window = self._windows(crops.boxes[torch.from_numpy(index)] * scale, batch, where)
-            seen = self.tokens(batch, torch.from_numpy(where).to(self.device), window)
+            tokens = self.tokens(batch, torch.from_numpy(where).to(self.device), window)
             windows.append(window / scale)
-            front.append(seen[0])
-            above += [] if seen[1] is None else [seen[1]]
+            front.append(tokens[0])
+            above += [] if tokens[1] is None else [tokens[1]]
         back = torch.from_numpy(np.argsort(order)).to(self.device)
         lifted = torch.cat(above)[back] if above else None
-        whole, _ = self._masks(crops, torch.cat(front)[back], lifted)
-        return crops, torch.cat(windows)[back], whole
+        amodal, _ = self._masks(crops, torch.cat(front)[back], lifted)
+        return crops, torch.cat(windows)[back], amodal
 
     def _batch(self, frames: Sequence[Frame]) -> Batch:
         return make_batch(
@@ -341,22 +355,22 @@ class Eoras(CompletingModel):
         return enlarged(boxes, limits, self.config.enlarge)
 
 
-def _drawn(given: _T, logits: torch.Tensor, windows: torch.Tensor, report: Report) -> _T:
+def _drawn(instances: _T, logits: torch.Tensor, windows: torch.Tensor, report: Report) -> _T:
     """Objects with the whole masks that were drawn; one of which nothing was keeps what it had.
 
     Args:
-        given: N, on the host.
+        instances: N, on the host.
         logits: (N, S, S) in the windows.
         windows: (N, 4) xyxy in the frame's own pixels.
         report: takes a warning.
     """
-    n = len(given)
-    amodal = BoxMasks(given.size, logits, windows).rle()
+    n = len(instances)
+    amodal = BoxMasks(instances.size, logits, windows).rle()
     blank = amodal.areas() == 0
     if blank.any():
         report.warnings.append("eoras: nothing was drawn of an object, the mask given is kept")
-        amodal = RleMasks.concatenated([amodal, given.amodal.rle()])[np.arange(n) + n * blank]
-    return completed(given, amodal)
+        amodal = RleMasks.concatenated([amodal, instances.amodal.rle()])[np.arange(n) + n * blank]
+    return completed(instances, amodal)
 
 
 def _four(batch: Batch, frames: np.ndarray) -> torch.Tensor:

@@ -61,25 +61,25 @@ def export(
     width, height = size
     written = export_onnx(model, path, (height, width), batch)
     draw = torch.Generator().manual_seed(0)
-    given = [torch.randn((batch, 3, height, width), generator=draw)]
+    example = [torch.randn((batch, 3, height, width), generator=draw)]
     if model.config.lidar:
-        known = (torch.rand((batch, 1, height, width), generator=draw) < 0.05).float()
-        log_depth = torch.rand((batch, 1, height, width), generator=draw) * known
-        given.append(torch.cat([log_depth, known], 1))
+        valid = (torch.rand((batch, 1, height, width), generator=draw) < 0.05).float()
+        log_depth = torch.rand((batch, 1, height, width), generator=draw) * valid
+        example.append(torch.cat([log_depth, valid], 1))
     with torch.inference_mode():
-        expected = model.eval()(*given)
-    inputs = dict(zip(INPUTS, given, strict=False))
+        expected = model.eval()(*example)
+    inputs = dict(zip(INPUTS, example, strict=False))
     session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
-    found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    results = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     return Exported(
         written,
         {name: tuple(value.shape) for name, value in inputs.items()},
         OUTPUTS,
-        difference([value.numpy() for value in expected], found),
+        difference([value.numpy() for value in expected], results),
     )
 
 
-def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+def difference(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
     """The largest difference of any output, relative to that output's largest value.
 
     Equally good instances may come in another order: each of an image's is compared with the one
@@ -87,18 +87,18 @@ def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> f
 
     Args:
         expected: (B, K, ...) each, boxes first, then visible boxes, then scores.
-        found: the same of the other side.
+        actual: the same of the other side.
     """
     worst = 0.0
     for n in range(len(expected[0])):
-        there = np.flatnonzero(expected[2][n] > 0)
-        if not len(there):
+        real = np.flatnonzero(expected[2][n] > 0)
+        if not len(real):
             continue
-        apart = np.abs(expected[0][n, there, None] - found[0][n, None]).sum(-1)
-        apart += np.abs(expected[2][n, there, None] - found[2][n, None]) * expected[0].max()
+        apart = np.abs(expected[0][n, real, None] - actual[0][n, None]).sum(-1)
+        apart += np.abs(expected[2][n, real, None] - actual[2][n, None]) * expected[0].max()
         twin = apart.argmin(1)
-        for a, b in zip(expected, found, strict=True):
-            ours, theirs = a[n, there].astype(float), b[n, twin].astype(float)
+        for a, b in zip(expected, actual, strict=True):
+            ours, theirs = a[n, real].astype(float), b[n, twin].astype(float)
             scale = max(float(np.abs(ours).max()), 1e-6)
             worst = max(worst, float(np.abs(ours - theirs).max()) / scale)
     return worst

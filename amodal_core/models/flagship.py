@@ -28,13 +28,13 @@ from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 from amodal_core.models.layers.two_stage import PositiveRois
-from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 
 _MASK_STRIDE = 4
 _MASK_RANKS = 3  # the best locations of an object learn masks
 _MOST_MASKS = 1024  # of a batch
 _LEAST_QUALITY = 0.1  # weight of a location whose box is still far off
-_GOOD_BOX = 0.5  # IoU from which on masks are learned in the box that the model drew itself
+_CLOSE_BOX = 0.5  # IoU from which on masks are learned in the box that the model drew itself
 _LARGEST_LOG_DEPTH = 7.0  # a kilometre
 _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 1, 1, 0.5, 0.25
 
@@ -172,8 +172,8 @@ class Flagship(LearnedModel):
 
     def trunk(self) -> list[nn.Module]:
         """Backbone, LiDAR branch and pyramid."""
-        parts: list[nn.Module | None] = [self.backbone, self.lidar, self.fusions, self.pyramid]
-        return [part for part in parts if part is not None]
+        modules: list[nn.Module | None] = [self.backbone, self.lidar, self.fusions, self.pyramid]
+        return [module for module in modules if module is not None]
 
     def blocks(self) -> list[nn.Module]:
         """Backbone and pyramid."""
@@ -222,11 +222,13 @@ class Flagship(LearnedModel):
         scores = suppress(torch.sigmoid(logits), labels, boxes, shown, self.config.nms)
         scores, order = scores.topk(min(self.config.max_instances, count), dim=1)
         boxes, shown = _taken(boxes, order), _taken(shown, order)
-        seen = _taken(dense.features, places.gather(1, order))
-        told = self.instances(seen, boxes, limits[:, None])
+        best_features = _taken(dense.features, places.gather(1, order))
+        described = self.instances(best_features, boxes, limits[:, None])
         side = self.config.mask_side
         samples = sample_boxes(features, boxes, side, _MASK_STRIDE)
-        masks = draw_masks(samples.flatten(0, 1), told.kernels.flatten(0, 1), self.shape.hidden)
+        masks = draw_masks(
+            samples.flatten(0, 1), described.kernels.flatten(0, 1), self.shape.hidden
+        )
         masks = masks.float().view(b, -1, 3, side, side)
         return Outputs(
             boxes,
@@ -236,19 +238,19 @@ class Flagship(LearnedModel):
             masks[:, :, 0],
             masks[:, :, 1],
             masks[:, :, 2],
-            told.log_depths.clamp(max=_LARGEST_LOG_DEPTH).exp(),
-            torch.sigmoid(told.occlusion),
-            told.embeddings,
+            described.log_depths.clamp(max=_LARGEST_LOG_DEPTH).exp(),
+            torch.sigmoid(described.occlusion),
+            described.embeddings,
         )
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """What is in each image; depths are LiDAR's where it falls on the visible part."""
         limits = torch.tensor([(w, h) for h, w in batch.sizes]).to(batch.images.device)
         out: Outputs = self(batch.images, batch.depth if self.config.lidar else None, limits)
         extent = (out.boxes[..., 2:] - out.boxes[..., :2]).amin(-1)
         batch = self.crossed(batch)
         wanted = (out.scores > 0) & (out.scores >= self.config.min_score) & (extent > 0)
-        found = []
+        results = []
         for n in range(len(batch)):
             index = torch.nonzero(wanted[n])[:, 0]
             boxes, amodal = out.boxes[n, index], out.amodal[n, index]
@@ -257,8 +259,8 @@ class Flagship(LearnedModel):
             if batch.depth is not None and self.config.lidar:
                 measured = instance_depths(batch.depth[n].float(), boxes, visible)
                 depths = torch.where(measured > 0, measured, depths)
-            found.append(
-                Found(
+            results.append(
+                Detections(
                     boxes,
                     out.scores[n, index],
                     out.labels[n, index],
@@ -268,7 +270,7 @@ class Flagship(LearnedModel):
                     out.embeddings[n, index],
                 )
             )
-        return found
+        return results
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of classes, boxes, masks, depth, occlusion rate and embedding."""
@@ -276,49 +278,49 @@ class Flagship(LearnedModel):
         batch = self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
         scores = torch.sigmoid(dense.logits.detach())
-        given = assign(scores, dense.boxes.detach(), dense.points, batch.targets)
-        image, place = torch.nonzero(given.objects >= 0, as_tuple=True)
-        learned = _Positives.of(given, image, place, batch)
+        assigned = assign(scores, dense.boxes.detach(), dense.points, batch.targets)
+        image, place = torch.nonzero(assigned.objects >= 0, as_tuple=True)
+        learned = _Positives.of(assigned, image, place, batch)
         quality = torch.zeros_like(dense.logits)
         quality[image, place, learned.labels] = learned.quality
         losses = {
-            "class": quality_focal(dense.logits, quality, (~given.ignored).to(quality.dtype)),
+            "class": quality_focal(dense.logits, quality, (~assigned.ignored).to(quality.dtype)),
             **_box_losses(dense, image, place, learned),
         }
-        best = torch.nonzero(given.ranks[image, place] < _MASK_RANKS)[:, 0]
+        best = torch.nonzero(assigned.ranks[image, place] < _MASK_RANKS)[:, 0]
         if len(best) > _MOST_MASKS:
-            best = best[given.ranks[image, place][best].argsort(stable=True)[:_MOST_MASKS]]
+            best = best[assigned.ranks[image, place][best].argsort(stable=True)[:_MOST_MASKS]]
             best = best.sort().values
         chosen = learned.select(best)
         boxes = dense.boxes.detach()[image[best], place[best]]
         limits = torch.tensor([(w, h) for h, w in batch.sizes], dtype=torch.float32)
         limits = limits.to(boxes.device)[image[best]]
         boxes = torch.minimum(boxes.clamp(min=0), torch.cat([limits, limits], 1))
-        good = pair_iou(boxes, chosen.boxes) > _GOOD_BOX
-        boxes = torch.where(good[:, None], boxes, chosen.boxes)
-        told = self.instances(dense.features[image[best], place[best]], boxes, limits)
+        close = pair_iou(boxes, chosen.boxes) > _CLOSE_BOX
+        boxes = torch.where(close[:, None], boxes, chosen.boxes)
+        described = self.instances(dense.features[image[best], place[best]], boxes, limits)
         counts = torch.bincount(image[best], minlength=len(batch)).tolist()
         samples = torch.cat(
             [
-                sample_boxes(features[n : n + 1], part[None], self.config.mask_side, _MASK_STRIDE)[
-                    0
-                ]
-                for n, part in enumerate(boxes.split(counts))
+                sample_boxes(features[n : n + 1], few[None], self.config.mask_side, _MASK_STRIDE)[0]
+                for n, few in enumerate(boxes.split(counts))
             ]
         )
-        masks = draw_masks(samples, told.kernels, self.shape.hidden)
+        masks = draw_masks(samples, described.kernels, self.shape.hidden)
         rois = PositiveRois(
             list(boxes.split(counts)), batch.targets, list(chosen.objects.split(counts))
         )
         losses |= self._mask_losses(masks, rois)
-        known = (chosen.depths > 0).to(boxes.dtype)
+        has_depth = (chosen.depths > 0).to(boxes.dtype)
         error = F.smooth_l1_loss(
-            told.log_depths, chosen.depths.clamp(min=0.1).log(), beta=0.1, reduction="none"
+            described.log_depths, chosen.depths.clamp(min=0.1).log(), beta=0.1, reduction="none"
         )
-        hidden = F.binary_cross_entropy_with_logits(told.occlusion, chosen.hidden, reduction="none")
-        losses["depth"] = _DEPTH * (error * known).sum() / known.sum().clamp(min=1)
+        hidden = F.binary_cross_entropy_with_logits(
+            described.occlusion, chosen.hidden, reduction="none"
+        )
+        losses["depth"] = _DEPTH * (error * has_depth).sum() / has_depth.sum().clamp(min=1)
         losses["occlusion"] = _OCCLUSION * hidden.sum() / max(len(best), 1)
-        losses["embedding"] = _EMBEDDING * contrastive(told.embeddings, chosen.identities)
+        losses["embedding"] = _EMBEDDING * contrastive(described.embeddings, chosen.identities)
         return losses
 
     def _see(self, images: torch.Tensor, depth: torch.Tensor | None) -> tuple[Dense, torch.Tensor]:
@@ -362,21 +364,21 @@ class _Positives:
 
     @classmethod
     def of(
-        cls, given: Assignment, image: torch.Tensor, place: torch.Tensor, batch: Batch
+        cls, assigned: Assignment, image: torch.Tensor, place: torch.Tensor, batch: Batch
     ) -> _Positives:
         assert batch.targets is not None
         counts = [len(t) for t in batch.targets]
         first = torch.tensor([0, *counts[:-1]], device=image.device).cumsum(0)
-        objects = given.objects[image, place]
+        objects = assigned.objects[image, place]
         row = first[image] + objects
         videos = batch.videos or [""] * len(batch)
         # Single images share nobody; frames of one video do.
         names = [name or f"\0{n}" for n, name in enumerate(videos)]
         video = torch.tensor([names.index(name) for name in names], device=image.device)
         ids = torch.cat([t.ids for t in batch.targets])[row]
-        whole = torch.cat([t.amodal.flatten(1).sum(1) for t in batch.targets])
-        seen = torch.cat([t.visible.flatten(1).sum(1) for t in batch.targets])
-        rates = (1 - seen / whole.clamp(min=1)).clamp(0, 1)
+        amodal_area = torch.cat([t.amodal.flatten(1).sum(1) for t in batch.targets])
+        visible_area = torch.cat([t.visible.flatten(1).sum(1) for t in batch.targets])
+        rates = (1 - visible_area / amodal_area.clamp(min=1)).clamp(0, 1)
 
         def of(name: str) -> torch.Tensor:
             assert batch.targets is not None
@@ -390,7 +392,7 @@ class _Positives:
             of("depths"),
             rates[row],
             video[image] * (ids.amax() + 1 if len(ids) else 1) + ids,
-            given.quality[image, place],
+            assigned.quality[image, place],
         )
 
     def select(self, index: torch.Tensor) -> _Positives:
@@ -403,15 +405,15 @@ def _box_losses(
     """GIoU of both boxes, good locations first; of visible ones where something is visible."""
     weight = learned.quality.clamp(min=_LEAST_QUALITY)
     total = weight.sum().clamp(min=1)
-    whole = generalized_box_iou_loss(dense.boxes[image, place], learned.boxes)
+    amodal = generalized_box_iou_loss(dense.boxes[image, place], learned.boxes)
     shown = learned.visible_boxes
     some = (shown[:, 2:] > shown[:, :2]).all(1)
-    seen = generalized_box_iou_loss(
+    visible = generalized_box_iou_loss(
         dense.visible_boxes[image, place], torch.where(some[:, None], shown, learned.boxes)
     )
     return {
-        "box": _BOX * (whole * weight).sum() / total,
-        "visible_box": _VISIBLE_BOX * (seen * weight * some).sum() / total,
+        "box": _BOX * (amodal * weight).sum() / total,
+        "visible_box": _VISIBLE_BOX * (visible * weight * some).sum() / total,
     }
 
 

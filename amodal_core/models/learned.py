@@ -17,11 +17,11 @@ from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
 from amodal_core.models.layers.crossing import Crossing
-from amodal_core.models.layers.instance_depth import seen_through
+from amodal_core.models.layers.instance_depth import share_seen_through
 
 
 @dataclass
-class Found:
+class Detections:
     """What a model found in one image of a batch, at the batch's scale, on the model's device.
 
     Attributes:
@@ -128,8 +128,8 @@ class LearnedModel(nn.Module):
         trunk = self.trunk()
         if not trunk:
             raise InputError(f"{self.name} cannot be split", "split", "turn it off")
-        for part in self.children():
-            part.to(first if part in trunk else second)
+        for child in self.children():
+            child.to(first if child in trunk else second)
         self.crossing.device = torch.device(second)
 
     def crossed(self, batch: Batch) -> Batch:
@@ -165,7 +165,7 @@ class LearnedModel(nn.Module):
         """
 
     @abstractmethod
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """What is in each image of a batch on the model's device."""
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
@@ -187,13 +187,15 @@ class LearnedModel(nn.Module):
                     device=self.device,
                 )
             with report.time(f"{self.name}.network"):
-                found = self.detect(batch)
+                detections = self.detect(batch)
                 if batch.depth is not None:
-                    found = [_weighed(f, d) for f, d in zip(found, batch.depth, strict=True)]
+                    detections = [
+                        _weighed(f, d) for f, d in zip(detections, batch.depth, strict=True)
+                    ]
             with report.time(f"{self.name}.instances"):
                 results = [
                     instances_of(one, batch.original_sizes[n], batch.scales[n])
-                    for n, one in enumerate(found)
+                    for n, one in enumerate(detections)
                 ]
         self.train(was_training)
         return results
@@ -227,13 +229,13 @@ class LearnedModel(nn.Module):
         Raises:
             InputError: a value that this model does not know.
         """
-        known = set(cls.Config.__dataclass_fields__)
-        unknown = sorted(set(values) - known)
+        allowed = set(cls.Config.__dataclass_fields__)
+        unknown = sorted(set(values) - allowed)
         if unknown:
             raise InputError(
                 f"{cls.name} has no setting {', '.join(unknown)}",
                 "model configuration",
-                f"it has: {', '.join(sorted(known))}",
+                f"it has: {', '.join(sorted(allowed))}",
             )
         kinds = get_type_hints(cls.Config)
         return cls(cls.Config(**{k: _typed(kinds[k], v) for k, v in values.items()}))
@@ -275,52 +277,54 @@ def _typed(kind: Any, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _weighed(found: Found, depth: torch.Tensor) -> Found:
+def _weighed(detections: Detections, depth: torch.Tensor) -> Detections:
     """Objects with scores that the depth channels (2, H, W) of their image bear out."""
-    depth = depth.to(found.boxes.device).float()
-    through = seen_through(depth, found.boxes.float(), found.visible, found.depths.float())
-    return replace(found, scores=found.scores * (1 - through))
+    depth = depth.to(detections.boxes.device).float()
+    through = share_seen_through(
+        depth, detections.boxes.float(), detections.visible, detections.depths.float()
+    )
+    return replace(detections, scores=detections.scores * (1 - through))
 
 
-def instances_of(found: Found, size: tuple[int, int], scale: torch.Tensor) -> Instances:
+def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Tensor) -> Instances:
     """Instances at the frame's own size, on the model's device.
 
     The visible mask is kept within the amodal one. Who hides whom follows from depths and from the
     masks: j hides i where j is nearer and its visible mask covers hidden cells of i.
 
     Args:
-        found: at the batch's scale.
+        detections: at the batch's scale.
         size: (height, width) of the frame.
         scale: (2,) y and x scale from frame to batch.
     """
-    ratio = scale.flip(0).repeat(2).to(found.boxes)
+    ratio = scale.flip(0).repeat(2).to(detections.boxes)
     limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=ratio.device)
 
     def own_size(boxes: torch.Tensor) -> torch.Tensor:
         return torch.minimum((boxes.float() / ratio).clamp(min=0), limit)
 
-    boxes = own_size(found.boxes)
-    amodal = found.amodal.float()
-    visible = torch.minimum(found.visible.float(), amodal)
-    whole, seen = amodal > 0, visible > 0
-    seen_boxes = _boxes_of(seen, boxes)
-    if found.visible_boxes is not None:
-        anything = seen.flatten(1).any(1)[:, None]
-        seen_boxes = torch.where(anything, own_size(found.visible_boxes), 0.0)
-    area = whole.flatten(1).sum(1)
-    rates = 1 - seen.flatten(1).sum(1) / area.clamp(min=1)
+    boxes = own_size(detections.boxes)
+    amodal = detections.amodal.float()
+    visible = torch.minimum(detections.visible.float(), amodal)
+    covered, shown = amodal > 0, visible > 0
+    visible_boxes = _boxes_of(shown, boxes)
+    if detections.visible_boxes is not None:
+        anything = shown.flatten(1).any(1)[:, None]
+        visible_boxes = torch.where(anything, own_size(detections.visible_boxes), 0.0)
+    area = covered.flatten(1).sum(1)
+    rates = 1 - shown.flatten(1).sum(1) / area.clamp(min=1)
     return Instances(
         size=size,
         amodal_boxes=boxes,
-        visible_boxes=seen_boxes,
-        scores=found.scores.float(),
-        class_ids=found.labels,
+        visible_boxes=visible_boxes,
+        scores=detections.scores.float(),
+        class_ids=detections.labels,
         amodal=BoxMasks(size, amodal, boxes),
         visible=BoxMasks(size, visible, boxes),
         occlusion_rates=torch.where(area > 0, rates, 0.0),
-        depths=found.depths.float(),
-        occluders=occluders_of(boxes, whole & ~seen, seen, found.depths),
-        embeddings=found.embeddings,
+        depths=detections.depths.float(),
+        occluders=occluders_of(boxes, covered & ~shown, shown, detections.depths),
+        embeddings=detections.embeddings,
     )
 
 
@@ -342,7 +346,7 @@ def _boxes_of(cells: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
 
 
 def occluders_of(
-    boxes: torch.Tensor, hidden: torch.Tensor, seen: torch.Tensor, depths: torch.Tensor
+    boxes: torch.Tensor, hidden: torch.Tensor, visible: torch.Tensor, depths: torch.Tensor
 ) -> torch.Tensor:
     """(N, N) bool, [i, j] where j is nearer than i and shows where i is hidden.
 
@@ -351,14 +355,14 @@ def occluders_of(
     Args:
         boxes: (N, 4) xyxy.
         hidden: (N, S, S) bool, amodal without visible.
-        seen: (N, S, S) bool, visible.
+        visible: (N, S, S) bool.
         depths: (N,) metres, 0 where unknown.
     """
     n, side = len(boxes), hidden.shape[-1]
     if n == 0:
         return torch.zeros((0, 0), dtype=torch.bool, device=boxes.device)
-    known = depths > 0
-    nearer = (depths[None] < depths[:, None]) & known[None] & known[:, None]
+    has_depth = depths > 0
+    nearer = (depths[None] < depths[:, None]) & has_depth[None] & has_depth[:, None]
     low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     nearer &= (high > low).all(-1) & hidden.flatten(1).any(1)[:, None]
@@ -373,7 +377,7 @@ def occluders_of(
     row = torch.floor((y[i] - boxes[j, None, 1]) / height[j, None] * side)
     inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None]
     column, row = column.clamp(0, side - 1).long(), row.clamp(0, side - 1).long()
-    covered = seen[j[:, None, None], row[:, :, None], column[:, None]]  # (P, S, S)
+    covered = visible[j[:, None, None], row[:, :, None], column[:, None]]  # (P, S, S)
     shared = (covered & inside & hidden[i]).flatten(1).sum(1)
     result = torch.zeros_like(nearer)
     result[i, j] = shared >= 0.01 * side * side

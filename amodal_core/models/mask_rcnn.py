@@ -39,12 +39,11 @@ class MaskRcnnAmodal(TwoStage):
         self, features: Features, rois: PositiveRois, batch: Batch
     ) -> dict[str, torch.Tensor]:
         """Binary cross entropy of both masks in the channel of the true class."""
-        pooled = self.roi_features(features, rois.boxes, batch)
-        amodal = self.amodal_branch(pooled, rois.labels)
-        visible = self.visible_branch(pooled, rois.labels)
-        whole = rois.amodal(SIDE)
-        seen = rois.visible(SIDE)
-        return {"amodal": mask_loss(amodal, whole), "visible": mask_loss(visible, seen)}
+        amodal, visible = self.masks(features, rois.boxes, [rois.labels], batch)
+        return {
+            "amodal": mask_loss(amodal, rois.amodal(SIDE)),
+            "visible": mask_loss(visible, rois.visible(SIDE)),
+        }
 
     def masks(
         self,
@@ -67,13 +66,11 @@ class Orcnn(MaskRcnnAmodal):
         self, features: Features, rois: PositiveRois, batch: Batch
     ) -> dict[str, torch.Tensor]:
         """Binary cross entropy of amodal, visible and invisible masks."""
-        pooled = self.roi_features(features, rois.boxes, batch)
-        amodal = self.amodal_branch(pooled, rois.labels)
-        visible = self.visible_branch(pooled, rois.labels)
-        whole = rois.amodal(SIDE)
-        seen = rois.visible(SIDE)
+        amodal, visible = self.masks(features, rois.boxes, [rois.labels], batch)
+        true_amodal, true_visible = rois.amodal(SIDE), rois.visible(SIDE)
+        hidden = (true_amodal != true_visible).to(true_amodal.dtype)
         return {
-            "amodal": mask_loss(amodal, whole),
-            "visible": mask_loss(visible, seen),
-            "invisible": mask_loss(amodal - F.relu(visible), (whole != seen).to(whole.dtype)),
+            "amodal": mask_loss(amodal, true_amodal),
+            "visible": mask_loss(visible, true_visible),
+            "invisible": mask_loss(amodal - F.relu(visible), hidden),
         }

@@ -48,31 +48,31 @@ class ObjectStream:
         self._tracker.reset()
         self._memory.clear()
 
-    def follow(self, found: Instances, frame: Frame, report: Report) -> Present:
+    def follow(self, detections: Instances, frame: Frame, report: Report) -> Present:
         """Give the next frame's detections their identities, and add the objects that are hidden.
 
         Hidden is an object that no detection explains while something nearer lies over its place;
         it stands where its motion takes it, its visible mask empty.
         """
-        tracks = self._tracker.step(found, frame.stamp, frame, report)
+        tracks = self._tracker.step(detections, frame.stamp, frame, report)
         origins = self._tracker.origins
-        ids = np.full(len(found), -1, np.int64)
-        seen = origins >= 0
-        ids[origins[seen]] = tracks.ids[seen]
-        unseen = np.flatnonzero(~seen & (tracks.visible.rle().areas() == 0))
+        ids = np.full(len(detections), -1, np.int64)
+        matched = origins >= 0
+        ids[origins[matched]] = tracks.ids[matched]
+        unmatched = np.flatnonzero(~matched & (tracks.visible.rle().areas() == 0))
         self._memory = {k: self._memory[k] for k in tracks.ids.tolist() if k in self._memory}
-        instances = joined([found, tracks[unseen]]) if len(unseen) else found
+        instances = joined([detections, tracks[unmatched]]) if len(unmatched) else detections
         shown = np.asarray(instances.visible_boxes, np.float32)
         some = np.all(shown[:, 2:] > shown[:, :2], axis=1)
         boxes = np.where(some[:, None], shown, np.asarray(instances.amodal_boxes, np.float32))
-        return Present(instances, boxes, np.concatenate([ids, tracks.ids[unseen]]))
+        return Present(instances, boxes, np.concatenate([ids, tracks.ids[unmatched]]))
 
     def recall(self, ids: np.ndarray, begin: torch.Tensor) -> torch.Tensor:
         """(N, ...): what was kept of each object, its row of `begin` (N, ...) where nothing was."""
         if not len(ids):
             return begin
-        known = (self._memory.get(k) for k in ids.tolist())
-        return torch.stack([b if m is None else m for m, b in zip(known, begin, strict=True)])
+        states = (self._memory.get(k) for k in ids.tolist())
+        return torch.stack([b if m is None else m for m, b in zip(states, begin, strict=True)])
 
     def keep(self, ids: np.ndarray, values: torch.Tensor) -> None:
         """Keep a value (N, ...) of each object that has an identity."""

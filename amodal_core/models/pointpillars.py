@@ -21,7 +21,7 @@ from amodal_core.models.batch import Batch
 from amodal_core.models.layers.box_silhouettes import silhouettes
 from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
 from amodal_core.models.layers.rotated import rotated_nms
-from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 
 _SIDE = 28
 
@@ -220,28 +220,28 @@ class PointPillars(LearnedModel):
             chosen = torch.nonzero(scores[:, k] > self.config.min_score)[:, 0]
             chosen = chosen[rotated_nms(flat[chosen], scores[chosen, k], self.config.nms)]
             parts.append((ours[chosen], scores[chosen, k], torch.full_like(chosen, k)))
-        found = [torch.cat(p) for p in zip(*parts, strict=True)]
-        order = found[1].argsort(descending=True, stable=True)[: self.config.max_instances]
-        return Boxes3d(*(f[order] for f in found))
+        boxes3d = [torch.cat(p) for p in zip(*parts, strict=True)]
+        order = boxes3d[1].argsort(descending=True, stable=True)[: self.config.max_instances]
+        return Boxes3d(*(f[order] for f in boxes3d))
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """Boxes as the camera sees them; masks are their silhouettes, nearer ones in front."""
         if batch.points is None or batch.calibrations is None:
             raise InputError("PointPillars needs points and a calibration", "frames", "record both")
         results = []
-        for n, (found, calibration) in enumerate(
+        for n, (boxes3d, calibration) in enumerate(
             zip(self.detect3d(batch.points), batch.calibrations, strict=True)
         ):
-            seen = silhouettes(found.boxes, calibration, batch.scales[n], batch.sizes[n], _SIDE)
-            rows = seen.rows
+            drawn = silhouettes(boxes3d.boxes, calibration, batch.scales[n], batch.sizes[n], _SIDE)
+            rows = drawn.rows
             results.append(
-                Found(
-                    seen.boxes,
-                    found.scores[rows],
-                    found.labels[rows],
-                    seen.amodal,
-                    seen.visible,
-                    seen.depths,
+                Detections(
+                    drawn.boxes,
+                    boxes3d.scores[rows],
+                    boxes3d.labels[rows],
+                    drawn.amodal,
+                    drawn.visible,
+                    drawn.depths,
                 )
             )
         return results
@@ -256,9 +256,9 @@ class PointPillars(LearnedModel):
         totals = {k: logits.new_zeros(()) for k in ("class", "box", "direction")}
         positives = 0
         for n, targets in enumerate(batch.targets):
-            known = torch.isfinite(targets.boxes3d).all(1) & ~targets.ignore
-            truth = from_lidar_boxes(targets.boxes3d[known])
-            labels, weights, matched = self.assign(anchors, truth, targets.labels[known])
+            has_box = torch.isfinite(targets.boxes3d).all(1) & ~targets.ignore
+            truth = from_lidar_boxes(targets.boxes3d[has_box])
+            labels, weights, matched = self.assign(anchors, truth, targets.labels[has_box])
             positive = labels >= 0
             wanted = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * positive[:, None]
             focal = sigmoid_focal_loss(logits[n], wanted.to(logits.dtype), 0.25, 2.0)

@@ -93,12 +93,12 @@ class SAModal(CompletingModel):
 
     def __init__(self, config: SAModalConfig) -> None:
         super().__init__(config)
-        for what, value, known in (
+        for what, value, allowed in (
             ("encoder", config.encoder, ENCODERS),
             ("prompt", config.prompt, ("none", *KINDS)),
         ):
-            if value not in known:
-                raise InputError(f"no {what} '{value}'", what, f"there are: {', '.join(known)}")
+            if value not in allowed:
+                raise InputError(f"no {what} '{value}'", what, f"there are: {', '.join(allowed)}")
         self.sam = make_sam(config.size, config.image_size, config.weights)
         shape = SIZES[config.size]
         self.side: int = self.sam.vision_encoder.image_size
@@ -128,8 +128,8 @@ class SAModal(CompletingModel):
             idle.append(prompts.point_embed[1])
         # Only the first of SAM's four masks is asked for.
         idle += decoder.output_hypernetworks_mlps[1:]
-        for part in idle:
-            part.requires_grad_(False)
+        for module in idle:
+            module.requires_grad_(False)
 
     def embed(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
         """(B, C, h, w) embeddings of a batch's images.
@@ -164,13 +164,13 @@ class SAModal(CompletingModel):
         # -1 is SAM's label of what is no point.
         label = -1 if self.config.prompt == "none" else 1
         labels = torch.full(placed.shape[:3], label, device=points.device)
-        told = self.sam(
+        output = self.sam(
             image_embeddings=embedding,
             input_points=placed,
             input_labels=labels,
             multimask_output=False,
         )
-        low = told.pred_masks[0].float()  # (N, 1, L, L)
+        low = output.pred_masks[0].float()  # (N, 1, L, L)
         v = (torch.arange(size[0], device=low.device) + 0.5) * (inside[0] / size[0])
         u = (torch.arange(size[1], device=low.device) + 0.5) * (inside[1] / size[1])
         grid = torch.stack(
@@ -178,7 +178,7 @@ class SAModal(CompletingModel):
         )  # of the square's pixels
         grid = (grid / self.side * 2 - 1).expand(len(low), -1, -1, -1)
         logits = F.grid_sample(low, grid, align_corners=False, padding_mode="border")[:, 0]
-        return logits, told.iou_scores[0, :, 0].float()
+        return logits, output.iou_scores[0, :, 0].float()
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """20 focal + dice of the masks at the batch's size, and the squared error of the score.
@@ -195,18 +195,18 @@ class SAModal(CompletingModel):
             wanted = self._learnt(targets, size, draw)
             points = self._points_of(wanted, batch.images[n], size, draw)
             logits, expected = self.ask(embeddings[n : n + 1], points, size)
-            whole = wanted.amodal[:, : size[0], : size[1]].float()
+            amodal = wanted.amodal[:, : size[0], : size[1]].float()
             if not len(wanted):  # one prompt was asked for nothing, to keep the graph the same
-                whole = torch.zeros_like(logits)
+                amodal = torch.zeros_like(logits)
             weight = float(len(wanted) > 0)
             count += len(wanted)
-            entropy = F.binary_cross_entropy_with_logits(logits, whole, reduction="none")
+            entropy = F.binary_cross_entropy_with_logits(logits, amodal, reduction="none")
             entropy = entropy.mean((1, 2))
             focal.append(weight * _ALPHA * (1 - torch.exp(-entropy)) ** _GAMMA * entropy)
             drawn = logits.sigmoid()
-            shared, both = (drawn * whole).sum((1, 2)), (drawn + whole).sum((1, 2))
+            shared, both = (drawn * amodal).sum((1, 2)), (drawn + amodal).sum((1, 2))
             dice.append(weight * (1 - (2 * shared + 1) / (both + 1)))
-            score.append(weight * (expected - _iou(logits.detach() > 0, whole > 0)) ** 2)
+            score.append(weight * (expected - _iou(logits.detach() > 0, amodal > 0)) ** 2)
         count = max(count, 1)
         return {
             "focal": _FOCAL * torch.cat(focal).sum() / count,
@@ -218,8 +218,8 @@ class SAModal(CompletingModel):
         self, targets: Targets, size: tuple[int, int], draw: np.random.Generator
     ) -> Targets:
         """The objects of an image that are learnt from."""
-        there = targets.amodal[:, : size[0], : size[1]].flatten(1).any(1) & ~targets.ignore
-        index = torch.nonzero(there)[:, 0]
+        learnable = targets.amodal[:, : size[0], : size[1]].flatten(1).any(1) & ~targets.ignore
+        index = torch.nonzero(learnable)[:, 0]
         if len(index) > self.config.objects:
             chosen = np.sort(draw.permutation(len(index))[: self.config.objects])
             index = index[torch.as_tensor(chosen, device=index.device)]
@@ -236,8 +236,8 @@ class SAModal(CompletingModel):
         if not len(targets):
             return torch.zeros((1, self.config.num_points, 2), device=image.device)
         visible = targets.visible[:, : size[0], : size[1]]
-        seen = visible.flatten(1).any(1)[:, None, None]
-        masks = torch.where(seen, visible, targets.amodal[:, : size[0], : size[1]]).cpu().numpy()
+        shows = visible.flatten(1).any(1)[:, None, None]
+        masks = torch.where(shows, visible, targets.amodal[:, : size[0], : size[1]]).cpu().numpy()
         deviation = torch.tensor(STD, device=image.device).view(3, 1, 1)
         mean = torch.tensor(MEAN, device=image.device).view(3, 1, 1)
         colours = (image[:, : size[0], : size[1]] * deviation + mean) * 255
@@ -257,13 +257,13 @@ class SAModal(CompletingModel):
         )
 
     def draw(
-        self, frames: Sequence[Frame], seen: Sequence[_T], report: Report | None = None
+        self, frames: Sequence[Frame], instances: Sequence[_T], report: Report | None = None
     ) -> list[_T]:
         """Whole masks for visible ones, frame by frame and without any memory.
 
         Args:
             frames: with images.
-            seen: of each frame; amodal masks do not count.
+            instances: of each frame; amodal masks do not count.
             report: receives timings.
 
         Returns:
@@ -276,10 +276,10 @@ class SAModal(CompletingModel):
         results = []
         with torch.inference_mode():
             for begin in range(0, len(frames), _ENCODED):
-                part = frames[begin : begin + _ENCODED]
+                few = frames[begin : begin + _ENCODED]
                 with report.time(f"{self.name}.encode"):
                     batch = make_batch(
-                        [Frame(f.stamp, image=f.image) for f in part],
+                        [Frame(f.stamp, image=f.image) for f in few],
                         short_side=self.config.short_side or None,
                         long_side=self.config.long_side or None,
                         device=self.device,
@@ -289,37 +289,37 @@ class SAModal(CompletingModel):
                     results += [
                         self._drawn(embeddings[n : n + 1], frame, one.numpy())
                         for n, (frame, one) in enumerate(
-                            zip(part, seen[begin : begin + _ENCODED], strict=True)
+                            zip(few, instances[begin : begin + _ENCODED], strict=True)
                         )
                     ]
         self.train(was_training)
         return results
 
-    def _drawn(self, embedding: torch.Tensor, frame: Frame, seen: _T) -> _T:
+    def _drawn(self, embedding: torch.Tensor, frame: Frame, instances: _T) -> _T:
         assert frame.image is not None
-        visible = seen.visible.rle()
+        visible = instances.visible.rle()
         some = np.flatnonzero(visible.areas() > 0)
         crops, offsets = visible[some].crops()
         masks = [(c, (int(x), int(y))) for c, (x, y) in zip(crops, offsets, strict=True)]
         draw = np.random.default_rng([self.config.seed, frame.stamp])
         points = torch.from_numpy(self._prompts(masks, frame.image, draw)).to(self.device)
-        scores = np.zeros(len(seen), np.float32)
-        drawn = [RleMasks.empty(seen.size)]
-        for part, place in zip(
+        scores = np.zeros(len(instances), np.float32)
+        drawn = [RleMasks.empty(instances.size)]
+        for few, place in zip(
             points.split(_AT_ONCE),
             np.split(some, range(_AT_ONCE, len(some), _AT_ONCE)),
             strict=True,
         ):
-            if len(part):
-                logits, expected = self.ask(embedding, part, seen.size)
+            if len(few):
+                logits, expected = self.ask(embedding, few, instances.size)
                 drawn.append(RleMasks.from_dense((logits > 0).cpu().numpy()))
                 scores[place] = expected.clamp(0, 1).cpu().numpy()
-        places = np.full(len(seen), -1)
+        places = np.full(len(instances), -1)
         places[some] = np.arange(len(some))
-        whole = RleMasks.concatenated([*drawn, RleMasks.empty(seen.size, 1)])[places]
+        amodal = RleMasks.concatenated([*drawn, RleMasks.empty(instances.size, 1)])[places]
         if self.config.union:
-            whole = whole | visible
-        return replace(completed(seen, whole), scores=scores)
+            amodal = amodal | visible
+        return replace(completed(instances, amodal), scores=scores)
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """The detector's instances with whole masks, and those that are hidden but remembered.
@@ -332,18 +332,21 @@ class SAModal(CompletingModel):
         if not frames:
             return []
         report = report or Report()
-        done = self.draw(frames, self.found(frames, report), report)
+        done = self.draw(frames, self.detections(frames, report), report)
         kept = [one[one.scores >= self.config.min_score] for one in done]
         with report.time(f"{self.name}.carry"):
             return [self.memory.see(frame, one) for frame, one in zip(frames, kept, strict=True)]
 
     def complete(
-        self, frames: Sequence[Frame], seen: Sequence[Tracks], report: Report | None = None
+        self,
+        frames: Sequence[Frame],
+        visible_tracks: Sequence[Tracks],
+        report: Report | None = None,
     ) -> list[Tracks]:
         """Whole masks and scores of what shows, then what is hidden and carried on, `coasted`."""
         report = report or Report()
-        given = [replace(one.numpy(), ignore=None) for one in seen]
-        done = self.draw(frames, [one[one.visible.rle().areas() > 0] for one in given], report)
+        tracks = [replace(one.numpy(), ignore=None) for one in visible_tracks]
+        done = self.draw(frames, [one[one.visible.rle().areas() > 0] for one in tracks], report)
         memory = Memory(self.points, self.config.seconds)
         with report.time(f"{self.name}.carry"):
             return [memory.follow(frame, one) for frame, one in zip(frames, done, strict=True)]
@@ -376,7 +379,7 @@ def _detached(_: nn.Module, values: tuple[torch.Tensor, ...]) -> tuple[torch.Ten
     return tuple(v.detach() for v in values)
 
 
-def _iou(drawn: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+def _iou(drawn: torch.Tensor, amodal: torch.Tensor) -> torch.Tensor:
     """(N,) float32 of (N, H, W) bool masks."""
-    shared, either = (drawn & whole).sum((1, 2)), (drawn | whole).sum((1, 2))
+    shared, either = (drawn & amodal).sum((1, 2)), (drawn | amodal).sum((1, 2))
     return shared.float() / either.clamp(min=1)

@@ -138,7 +138,7 @@ class Codebook(nn.Module):
         Returns:
             latents (N, k, D), zeros where the class has no centre, and (N,) bool where it has one.
         """
-        found = self.centres.new_zeros((len(queries), k, self.centres.shape[2]))
+        latents = self.centres.new_zeros((len(queries), k, self.centres.shape[2]))
         counts: list[int] = self.counts.tolist()
         for label in labels.unique().tolist():
             if not counts[label]:
@@ -151,8 +151,8 @@ class Codebook(nn.Module):
             )
             some = min(k, len(own))
             order = distances.topk(some, largest=False).indices
-            found[rows] = own[order[:, torch.arange(k, device=order.device) % some]]
-        return found, self.counts[labels] > 0
+            latents[rows] = own[order[:, torch.arange(k, device=order.device) % some]]
+        return latents, self.counts[labels] > 0
 
 
 class MaskCollection:
@@ -167,9 +167,9 @@ class MaskCollection:
 
     def add(self, masks: torch.Tensor, labels: torch.Tensor) -> None:
         """Take in (N, 28, 28) masks of 0 and 1 with their (N,) class ids; empty ones are left."""
-        there = masks.flatten(1).any(1)
-        bits = np.packbits(masks[there].flatten(1).bool().cpu().numpy(), axis=1)
-        ids = labels[there].cpu().numpy()
+        some = masks.flatten(1).any(1)
+        bits = np.packbits(masks[some].flatten(1).bool().cpu().numpy(), axis=1)
+        ids = labels[some].cpu().numpy()
         for label in np.unique(ids):
             self._packed[label].append(bits[ids == label])
 

@@ -28,7 +28,7 @@ from amodal_core.models.layers.two_stage import (
     TwoStageConfig,
     has_extent,
 )
-from amodal_core.models.learned import Clip, Found
+from amodal_core.models.learned import Clip, Detections
 
 _TRACK, _AUXILIARY = 0.25, 1.0  # weights of the losses
 _LEAST_SCORE = 0.01  # of a visible box; below it the amodal box stands in
@@ -36,7 +36,7 @@ _OUTSIDE = -10.0  # logit
 
 
 @dataclass(frozen=True)
-class QuasiDenseConfig(TwoStageConfig):
+class VaTrackConfig(TwoStageConfig):
     """Settings of all four models.
 
     Attributes:
@@ -51,7 +51,7 @@ class QuasiDenseConfig(TwoStageConfig):
     temperature: float = 0.0
 
 
-class QuasiDense(TwoStage):
+class VaTrackBase(TwoStage):
     """The trunk with an embedding head; subclasses say which boxes and masks there are.
 
     Args:
@@ -61,12 +61,12 @@ class QuasiDense(TwoStage):
         InputError: boxes of the LiDAR alone are asked for.
     """
 
-    Config = QuasiDenseConfig
-    config: QuasiDenseConfig
+    Config = VaTrackConfig
+    config: VaTrackConfig
     clip = Clip(frames=2, reach=3)
     box_beta: ClassVar[float] = 1.0
 
-    def __init__(self, config: QuasiDenseConfig) -> None:
+    def __init__(self, config: VaTrackConfig) -> None:
         if config.proposals_from == LIDAR:
             raise InputError(
                 f"{self.name} learns likeness from proposals of the image",
@@ -87,7 +87,7 @@ class QuasiDense(TwoStage):
         assert batch.clip <= 2, "losses need pairs of frames"
         features, batch = self.features(batch), self.crossed(batch)
         (of_keys, keys), (of_others, others) = (
-            (Features((k, v[which]) for k, v in features.items()), batch.part(which))
+            (Features((k, v[which]) for k, v in features.items()), batch.frames_at(which))
             for which in (slice(0, None, batch.clip), slice(batch.clip - 1, None, batch.clip))
         )
         assert keys.targets is not None
@@ -127,24 +127,25 @@ class QuasiDense(TwoStage):
         self.rpn.train(training)
         return proposals
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """Detections with masks, depths and embeddings."""
         batch = self.sensed(batch)
         features, batch = self.features(batch), self.crossed(batch)
-        found = self.found_in(features, batch)
-        embeddings = self.embedding_head(features, [f.boxes for f in found], batch)
+        detections = self.detections_in(features, batch)
+        embeddings = self.embedding_head(features, [f.boxes for f in detections], batch)
         if self.config.temperature:
             embeddings = F.normalize(embeddings, dim=1) / self.config.temperature**0.5
-        counts = [len(f.boxes) for f in found]
+        counts = [len(f.boxes) for f in detections]
         return [
-            replace(f, embeddings=e) for f, e in zip(found, embeddings.split(counts), strict=True)
+            replace(f, embeddings=e)
+            for f, e in zip(detections, embeddings.split(counts), strict=True)
         ]
 
 
-class _OneMask(QuasiDense):
+class _OneMask(VaTrackBase):
     """Boxes and masks of one kind; each mask stands for the other kind, too."""
 
-    def __init__(self, config: QuasiDenseConfig) -> None:
+    def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
         self.mask_branch = MaskBranch(config.channels, len(config.classes))
 
@@ -192,12 +193,12 @@ class AmodalTrack(_OneMask):
         return {"amodal": mask_loss(logits, rois.amodal(SIDE))}
 
 
-class VaTrack(QuasiDense):
+class VaTrack(VaTrackBase):
     """Amodal boxes with an amodal and a visible mask each."""
 
     name = "vatrack"
 
-    def __init__(self, config: QuasiDenseConfig) -> None:
+    def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
         self.amodal_branch = MaskBranch(config.channels, len(config.classes))
         self.visible_branch = MaskBranch(config.channels, len(config.classes))
@@ -233,7 +234,7 @@ class VaTrackTwoBox(VaTrack):
 
     name = "vatrack_two_box"
 
-    def __init__(self, config: QuasiDenseConfig) -> None:
+    def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
         self.visible_heads = BoxHeads(config)
 
@@ -248,15 +249,17 @@ class VaTrackTwoBox(VaTrack):
         shown = [replace(t, boxes=t.visible_boxes) for t in wanted]
         shown = [t.select(has_extent(t.boxes)) for t in shown]
         losses, rois = self.box_losses(self.heads, features, proposals, wanted, batch)
-        own, seen = self.box_losses(self.visible_heads, features, proposals, shown, batch)
+        own, visible_rois = self.box_losses(self.visible_heads, features, proposals, shown, batch)
         losses |= {f"visible_{name}": value for name, value in own.items()}
         pooled = self.roi_features(features, rois.boxes, batch)
         losses["amodal"] = mask_loss(self.amodal_branch(pooled, rois.labels), rois.amodal(SIDE))
-        pooled = self.roi_features(features, seen.boxes, batch)
-        losses["visible"] = mask_loss(self.visible_branch(pooled, seen.labels), seen.visible(SIDE))
+        pooled = self.roi_features(features, visible_rois.boxes, batch)
+        losses["visible"] = mask_loss(
+            self.visible_branch(pooled, visible_rois.labels), visible_rois.visible(SIDE)
+        )
         return losses
 
-    def found_in(self, features: Features, batch: Batch) -> list[Found]:
+    def detections_in(self, features: Features, batch: Batch) -> list[Detections]:
         """What is found in the features of each image.
 
         Both masks are drawn on one grid in the amodal box, twice as fine as the heads' own, as the
@@ -264,23 +267,25 @@ class VaTrackTwoBox(VaTrack):
         """
         boxes, scores, labels = self.find(features, batch)
         kinds, counts = torch.cat(labels), [len(b) for b in boxes]
-        seen_boxes = self._visible_boxes(features, boxes, batch)
-        whole = self.amodal_branch(self.roi_features(features, boxes, batch), kinds)
-        shown = self.visible_branch(self.roi_features(features, seen_boxes, batch), kinds)
+        visible_boxes = self._visible_boxes(features, boxes, batch)
+        amodal_logits = self.amodal_branch(self.roi_features(features, boxes, batch), kinds)
+        visible_logits = self.visible_branch(
+            self.roi_features(features, visible_boxes, batch), kinds
+        )
         every = torch.cat(boxes)
         fine = 2 * SIDE
-        whole = regrid(whole, every, every, fine)
-        shown = regrid(shown, torch.cat(seen_boxes), every, fine)
-        found = []
+        amodal_logits = regrid(amodal_logits, every, every, fine)
+        visible_logits = regrid(visible_logits, torch.cat(visible_boxes), every, fine)
+        results = []
         for n, (amodal, visible) in enumerate(
-            zip(whole.split(counts), shown.split(counts), strict=True)
+            zip(amodal_logits.split(counts), visible_logits.split(counts), strict=True)
         ):
             visible = torch.minimum(visible, amodal)
             depth = None if batch.depth is None else batch.depth[n]
             depths = instance_depths(depth, boxes[n], visible)
-            one = Found(boxes[n], scores[n], labels[n], amodal, visible, depths)
-            found.append(replace(one, visible_boxes=seen_boxes[n]))
-        return found
+            one = Detections(boxes[n], scores[n], labels[n], amodal, visible, depths)
+            results.append(replace(one, visible_boxes=visible_boxes[n]))
+        return results
 
     def _visible_boxes(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
@@ -301,8 +306,8 @@ class VaTrackTwoBox(VaTrack):
             own, boxes, best.split(counts), batch.sizes, strict=True
         ):
             box = clip_boxes_to_image(box, size)
-            good = (score > _LEAST_SCORE) & has_extent(box)
-            result.append(torch.where(good[:, None], box, amodal))
+            confident = (score > _LEAST_SCORE) & has_extent(box)
+            result.append(torch.where(confident[:, None], box, amodal))
         return result
 
 
@@ -330,5 +335,5 @@ def regrid(
         places.append(2 * (at - source[:, k, None]) / extent[:, None] - 1)
     x, y = places[0][:, None, :].expand(-1, side, -1), places[1][:, :, None].expand(-1, -1, side)
     grid = torch.stack([x, y], -1).to(logits.dtype)
-    found = F.grid_sample(logits[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
-    return torch.where((x.abs() <= 1) & (y.abs() <= 1), found, _OUTSIDE)
+    sampled = F.grid_sample(logits[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    return torch.where((x.abs() <= 1) & (y.abs() <= 1), sampled, _OUTSIDE)

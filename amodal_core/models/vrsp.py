@@ -41,14 +41,14 @@ from amodal_core.models.layers.two_stage import (
     TwoStage,
     TwoStageConfig,
 )
-from amodal_core.models.learned import Found
+from amodal_core.models.learned import Detections
 from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
 
 COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
 _POOLED = 14
 _AT_ONCE = 256  # RoIs through the heads; bounds the memory of inference
 _CLOSE_BOX = 0.8  # IoU of a box whose mask may train the auto-encoder
-_SURE = 0.6  # share of a score that reclassification leaves alone
+_KEPT_SHARE = 0.6  # share of a score that reclassification leaves alone
 
 
 @dataclass(frozen=True)
@@ -157,19 +157,21 @@ class Vrsp(TwoStage):
         return self.config.prior_refinement or self.config.prior_rescoring
 
     def _look(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
-        amodal, visible = self.amodal_head(x, labels), self.visible_head(x, labels)
+        coarse_amodal, coarse_visible = self.amodal_head(x, labels), self.visible_head(x, labels)
         if self.config.refinement == COARSE:
-            return _Masks(amodal, visible, amodal, visible, None)
-        priors = self._priors(amodal.logits, labels) if self.config.prior_refinement else None
-        seen = self.visible_head(attended(x, amodal.logits), labels)
-        whole = amodal
+            return _Masks(coarse_amodal, coarse_visible, coarse_amodal, coarse_visible, None)
+        priors = (
+            self._priors(coarse_amodal.logits, labels) if self.config.prior_refinement else None
+        )
+        visible = self.visible_head(attended(x, coarse_amodal.logits), labels)
+        amodal = coarse_amodal
         if self.config.refinement == CROSS:
-            whole = self._look_at_whole(attended(x, seen.logits), labels, priors)
+            amodal = self._amodal_look(attended(x, visible.logits), labels, priors)
         elif priors is not None:
-            whole = self._look_at_whole(x, labels, priors)
-        return _Masks(amodal, visible, whole, seen, priors)
+            amodal = self._amodal_look(x, labels, priors)
+        return _Masks(coarse_amodal, coarse_visible, amodal, visible, priors)
 
-    def _look_at_whole(
+    def _amodal_look(
         self, x: torch.Tensor, labels: torch.Tensor, priors: torch.Tensor | None
     ) -> Look:
         if priors is not None:
@@ -182,9 +184,9 @@ class Vrsp(TwoStage):
         self, masks: torch.Tensor, labels: torch.Tensor, k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, k, 28, 28) shapes nearest to binary masks (N, 28, 28), and (N,) bool: there are."""
-        latents, known = self.codebook.nearest(self.auto_encoder.encode(masks), labels, k)
+        latents, available = self.codebook.nearest(self.auto_encoder.encode(masks), labels, k)
         shapes = self.auto_encoder.decode(latents.flatten(0, 1)).view(-1, k, SIDE, SIDE)
-        return torch.where(known[:, None, None, None], shapes, 0.0), known
+        return torch.where(available[:, None, None, None], shapes, 0.0), available
 
     def _priors(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(N, K, 14, 14) nearest shapes of the coarse masks."""
@@ -202,23 +204,23 @@ class Vrsp(TwoStage):
         """
         x = self.roi_features(features, rois.boxes, batch)
         labels = rois.labels
-        found = self._look(x, labels)
-        whole, seen = rois.amodal(SIDE), rois.visible(SIDE)
+        masks = self._look(x, labels)
+        amodal, visible = rois.amodal(SIDE), rois.visible(SIDE)
         losses = {
-            "amodal": mask_loss(found.coarse_amodal.logits, whole),
-            "visible": mask_loss(found.coarse_visible.logits, seen),
+            "amodal": mask_loss(masks.coarse_amodal.logits, amodal),
+            "visible": mask_loss(masks.coarse_visible.logits, visible),
         }
         if self.config.refinement != COARSE:
-            weight = mask_ious(found.coarse_amodal.logits > 0, whole > 0)
-            losses["visible_refined"] = weighted_mask_loss(found.visible.logits, seen, weight)
-            if found.amodal is not found.coarse_amodal:
-                weight = mask_ious(found.coarse_visible.logits > 0, seen > 0)
-                losses["amodal_refined"] = weighted_mask_loss(found.amodal.logits, whole, weight)
-            losses |= self._guided_losses(x, rois, found, whole, seen)
+            weight = mask_ious(masks.coarse_amodal.logits > 0, amodal > 0)
+            losses["visible_refined"] = weighted_mask_loss(masks.visible.logits, visible, weight)
+            if masks.amodal is not masks.coarse_amodal:
+                weight = mask_ious(masks.coarse_visible.logits > 0, visible > 0)
+                losses["amodal_refined"] = weighted_mask_loss(masks.amodal.logits, amodal, weight)
+            losses |= self._guided_losses(x, rois, masks, amodal, visible)
         if self.config.reclassification:
-            losses["visible_class"] = self._class_loss(x, rois, found.visible.logits, seen)
+            losses["visible_class"] = self._class_loss(x, rois, masks.visible.logits, visible)
         if self._has_prior and not self.codebook.built:
-            shapes, _ = self._shapes(rois, found.amodal.logits > 0, whole > 0)
+            shapes, _ = self._shapes(rois, masks.amodal.logits > 0, amodal > 0)
             losses["auto_encoder"] = self.auto_encoder.loss(shapes)
         return losses
 
@@ -226,9 +228,9 @@ class Vrsp(TwoStage):
         self,
         x: torch.Tensor,
         rois: PositiveRois,
-        found: _Masks,
-        whole: torch.Tensor,
-        seen: torch.Tensor,
+        masks: _Masks,
+        true_amodal: torch.Tensor,
+        true_visible: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Losses under attention to the true masks; the coarse features follow those features.
 
@@ -236,25 +238,25 @@ class Vrsp(TwoStage):
         """
         labels, weight = rois.labels, self.config.guided_weight
         visible = self.visible_head(x * rois.amodal(_POOLED)[:, None], labels)
-        losses = {"visible_guided": weight * mask_loss(visible.logits, seen)}
-        pairs = [(found.coarse_visible, visible)]
+        losses = {"visible_guided": weight * mask_loss(visible.logits, true_visible)}
+        pairs = [(masks.coarse_visible, visible)]
         if self.config.refinement == CROSS:
             attended = x * rois.visible(_POOLED)[:, None]
-            amodal = self._look_at_whole(attended, labels, found.priors)
-            losses["amodal_guided"] = weight * mask_loss(amodal.logits, whole)
-            pairs.append((found.coarse_amodal, amodal))
+            amodal = self._amodal_look(attended, labels, masks.priors)
+            losses["amodal_guided"] = weight * mask_loss(amodal.logits, true_amodal)
+            pairs.append((masks.coarse_amodal, amodal))
         if self.config.feature_matching:
             inner, outer = self.config.matching_weights
-            parts = [
+            distances = [
                 inner * feature_distance(coarse.inner, guided.inner)
                 + outer * feature_distance(coarse.outer, guided.outer)
                 for coarse, guided in pairs
             ]
-            losses["matching"] = torch.stack(parts).sum()
+            losses["matching"] = torch.stack(distances).sum()
         return losses
 
     def _class_loss(
-        self, x: torch.Tensor, rois: PositiveRois, logits: torch.Tensor, seen: torch.Tensor
+        self, x: torch.Tensor, rois: PositiveRois, logits: torch.Tensor, true_visible: torch.Tensor
     ) -> torch.Tensor:
         """Cross entropy of the second class, weighted by the visible mask's IoU; see the paper."""
         labels, config = rois.labels, self.config
@@ -262,10 +264,12 @@ class Vrsp(TwoStage):
         guesses = self._second_class(x, logits).float()
         if not len(labels):
             return guided.sum() + guesses.sum()
-        weight = mask_ious(logits > 0, seen > 0)
+        weight = mask_ious(logits > 0, true_visible > 0)
         own = (weight * F.cross_entropy(guesses, labels, reduction="none")).mean()
-        told = F.cross_entropy(guided, labels)
-        return config.reclassification_weight * (own + config.reclassification_guided_weight * told)
+        with_attention = F.cross_entropy(guided, labels)
+        return config.reclassification_weight * (
+            own + config.reclassification_guided_weight * with_attention
+        )
 
     def _second_class(self, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
         """(N, C) logits of what shows in the visible masks."""
@@ -295,10 +299,10 @@ class Vrsp(TwoStage):
                 box_iou(b, t.boxes)[torch.arange(len(b), device=b.device), m]
                 for b, t, m in zip(rois.boxes, objects, rois.matched, strict=True)
             ]
-            good = torch.cat(overlaps) > _CLOSE_BOX
-            good &= mask_ious(masks, truth) > self.config.prior_iou
-            shapes += [masks[good].float(), truth[good].float()]
-            labels += [rois.labels[good]] * 2
+            close = torch.cat(overlaps) > _CLOSE_BOX
+            close &= mask_ious(masks, truth) > self.config.prior_iou
+            shapes += [masks[close].float(), truth[close].float()]
+            labels += [rois.labels[close]] * 2
         return torch.cat(shapes), torch.cat(labels)
 
     def masks(
@@ -311,16 +315,16 @@ class Vrsp(TwoStage):
         """Refined logits in the channel of the predicted class."""
         ids = torch.cat(labels)
         x = self.roi_features(features, boxes, batch)
-        looks = [
-            self._look(part, some)
-            for part, some in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
+        outputs = [
+            self._look(some_rois, some_labels)
+            for some_rois, some_labels in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
         ]
         return (
-            torch.cat([look.amodal.logits for look in looks]),
-            torch.cat([look.visible.logits for look in looks]),
+            torch.cat([look.amodal.logits for look in outputs]),
+            torch.cat([look.visible.logits for look in outputs]),
         )
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """Detections; with a rescorer every candidate gets its masks and new score before NMS.
 
         Boxes of the LiDAR keep their own scores.
@@ -335,25 +339,27 @@ class Vrsp(TwoStage):
         batch = self.crossed(batch)
         ids, old = torch.cat(labels), torch.cat(scores)
         x = self.roi_features(features, boxes, batch)
-        parts = []
+        outputs = []
         rows = (x.split(_AT_ONCE), ids.split(_AT_ONCE), old.split(_AT_ONCE))
         for some, kinds, score in zip(*rows, strict=True):
             look = self._look(some, kinds)
             new = self._rescored(some, kinds, score, look)
-            parts.append((new, look.amodal.logits, look.visible.logits))
-        new, amodal, visible = (torch.cat(p) for p in zip(*parts, strict=True))
+            outputs.append((new, look.amodal.logits, look.visible.logits))
+        new, amodal, visible = (torch.cat(p) for p in zip(*outputs, strict=True))
         counts = [len(b) for b in boxes]
-        found = []
+        results = []
         per_image = (boxes, new.split(counts), labels, amodal.split(counts), visible.split(counts))
-        for n, (box, score, label, whole, seen) in enumerate(zip(*per_image, strict=True)):
-            sure = score >= self.config.min_score
-            own = [v[sure] for v in (box, score, label, whole, seen)]
+        for n, (box, score, label, amodal_masks, visible_masks) in enumerate(
+            zip(*per_image, strict=True)
+        ):
+            confident = score >= self.config.min_score
+            own = [v[confident] for v in (box, score, label, amodal_masks, visible_masks)]
             keep = batched_nms(own[0], own[1], own[2], self.config.nms)[: self.config.max_instances]
-            box, score, label, whole, seen = (v[keep] for v in own)
+            box, score, label, amodal_masks, visible_masks = (v[keep] for v in own)
             depth = None if batch.depth is None else batch.depth[n]
-            depths = instance_depths(depth, box, seen)
-            found.append(Found(box, score, label, whole, seen, depths))
-        return found
+            depths = instance_depths(depth, box, visible_masks)
+            results.append(Detections(box, score, label, amodal_masks, visible_masks, depths))
+        return results
 
     def _candidates(
         self, batch: Batch
@@ -387,13 +393,13 @@ class Vrsp(TwoStage):
         if self.config.reclassification:
             likely = self._second_class(x, look.visible.logits).float().softmax(-1)
             own = likely[torch.arange(len(labels), device=labels.device), labels]
-            factors.append(_SURE + (1 - _SURE) * own)
+            factors.append(_KEPT_SHARE + (1 - _KEPT_SHARE) * own)
         if self.config.prior_rescoring and self.codebook.built:
             masks = look.amodal.logits > 0
-            shapes, known = self._nearest_shapes(masks, labels, 1)
+            shapes, available = self._nearest_shapes(masks, labels, 1)
             wrong = (masks != (shapes[:, 0] > 0.5)).float().flatten(1).mean(1)
             alike = prior_factor(wrong, self.config.rescoring_alpha)
-            factors.append(torch.where(known, alike, 1.0))
+            factors.append(torch.where(available, alike, 1.0))
         for factor in factors:
             scores = scores * factor
         return scores ** (1 / (1 + len(factors)))
@@ -429,9 +435,9 @@ class Vrsp(TwoStage):
         self.codebook.clear()  # predictions are those of the first run, whatever was there
         masks = MaskCollection(len(self.classes))
         done = 0
-        for given in batches:
-            batch = given.to(self.device)
-            masks.add(*self._seen_shapes(batch))
+        for host_batch in batches:
+            batch = host_batch.to(self.device)
+            masks.add(*self._shapes_of(batch))
             done += len(batch)
             progress(done)
         latents = masks.latents(self.auto_encoder, self.config.centres, seed)
@@ -442,26 +448,30 @@ class Vrsp(TwoStage):
         counts: list[int] = self.codebook.counts.tolist()
         return counts
 
-    def _seen_shapes(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _shapes_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The masks of a batch that a codebook is made from, and their class ids."""
         assert batch.targets is not None, "a codebook needs targets"
         wanted = [t.select(~t.ignore) for t in batch.targets]
         if self.config.prior_iou < 1:
-            hits = [_hits(f, t) for f, t in zip(self.detect(batch), wanted, strict=True)]
+            matched_masks = [
+                _matched_masks(f, t) for f, t in zip(self.detect(batch), wanted, strict=True)
+            ]
         else:
             nothing = batch.images.new_zeros((0, SIDE, SIDE), dtype=torch.bool)
-            hits = [(t.boxes[:0], t.labels[:0], nothing) for t in wanted]
-        boxes, matched, masks = (list(parts) for parts in zip(*hits, strict=True))
+            matched_masks = [(t.boxes[:0], t.labels[:0], nothing) for t in wanted]
+        boxes, matched, masks = (list(columns) for columns in zip(*matched_masks, strict=True))
         rois = PositiveRois(boxes, wanted, matched)
         return self._shapes(rois, torch.cat(masks), rois.amodal(SIDE) > 0)
 
 
-def _hits(found: Found, truth: Targets) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _matched_masks(
+    detections: Detections, truth: Targets
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Boxes (M, 4) close to an object of their class, the object (M,), the masks (M, S, S)."""
-    overlap = box_iou(found.boxes, truth.boxes)
-    overlap = overlap * (found.labels[:, None] == truth.labels)
+    overlap = box_iou(detections.boxes, truth.boxes)
+    overlap = overlap * (detections.labels[:, None] == truth.labels)
     row, column = (overlap > _CLOSE_BOX).nonzero(as_tuple=True)
-    return found.boxes[row], column, found.amodal[row] > 0
+    return detections.boxes[row], column, detections.amodal[row] > 0
 
 
 def _check(config: VrspConfig) -> None:

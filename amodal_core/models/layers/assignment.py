@@ -63,8 +63,8 @@ def assign(
         points: (A, 2) float32 x, y of the locations in pixels.
         targets: one an image; what is to be ignored is no object.
     """
-    found = [_one(s, b, points, t) for s, b, t in zip(scores, boxes, targets, strict=True)]
-    return Assignment(*[torch.stack(part) for part in zip(*found, strict=True)])
+    results = [_one(s, b, points, t) for s, b, t in zip(scores, boxes, targets, strict=True)]
+    return Assignment(*[torch.stack(values) for values in zip(*results, strict=True)])
 
 
 def _one(
@@ -84,10 +84,10 @@ def _one(
         return objects, ranks, quality, ignored
     truth, labels = targets.boxes[rows], targets.labels[rows]
     shown = targets.visible_boxes[rows]
-    seen = torch.where((shown[:, 2:] > shown[:, :2]).all(1)[:, None], shown, truth)
-    offset = points[None] - (seen[:, None, :2] + seen[:, None, 2:]) / 2
-    distance = (offset / (seen[:, None, 2:] - seen[:, None, :2] + 8)).norm(dim=-1)
-    candidate = _inside(points, seen)
+    where = torch.where((shown[:, 2:] > shown[:, :2]).all(1)[:, None], shown, truth)
+    offset = points[None] - (where[:, None, :2] + where[:, None, 2:]) / 2
+    distance = (offset / (where[:, None, 2:] - where[:, None, :2] + 8)).norm(dim=-1)
+    candidate = _inside(points, where)
     # An object between all locations gets the nearest one.
     nearest = distance.argmin(1, keepdim=True)
     candidate = candidate.scatter(1, nearest, True)

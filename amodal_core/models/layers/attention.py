@@ -63,8 +63,8 @@ class Attention(nn.Module):
         else:
             keys = memory if memory_position is None else memory + memory_position
             values = memory
-        found, _ = self.attention(queries, keys, values, need_weights=False)
-        y: torch.Tensor = self.norm(x + self.dropout(found))
+        attended, _ = self.attention(queries, keys, values, need_weights=False)
+        y: torch.Tensor = self.norm(x + self.dropout(attended))
         return y
 
 

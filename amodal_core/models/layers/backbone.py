@@ -60,11 +60,11 @@ def resnet_fpn(
     if lidar:
         body.conv1 = inflate(body.conv1, DEPTH_CHANNELS)
     stages = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
-    for number, parts in enumerate(stages[:frozen_stages]):
+    for number, modules in enumerate(stages[:frozen_stages]):
         if number == 0 and lidar:
             continue
-        for part in parts:
-            getattr(body, part).requires_grad_(False)
+        for module in modules:
+            getattr(body, module).requires_grad_(False)
     widths = [body.inplanes // 2**k for k in (3, 2, 1, 0)]
     returned = {f"layer{k + 1}": str(k) for k in range(4)}
     return BackboneWithFPN(body, returned, widths, channels, extra_blocks=LastLevelMaxPool())

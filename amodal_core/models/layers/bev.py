@@ -101,8 +101,8 @@ class BirdsEyeView(nn.Module):
         """
         places = crop_places(self.points, intrinsics, scales, windows)
         places = places.unflatten(1, (LAYERS * self.cells, self.cells))
-        found = F.grid_sample(features.float(), places, align_corners=False).to(features.dtype)
-        return found.unflatten(2, (LAYERS, self.cells)).flatten(1, 2)
+        sampled = F.grid_sample(features.float(), places, align_corners=False).to(features.dtype)
+        return sampled.unflatten(2, (LAYERS, self.cells)).flatten(1, 2)
 
     def forward(
         self,

@@ -92,11 +92,11 @@ class DenseHead(nn.Module):
             strides.append(x.new_full((height * width,), float(stride)))
         centres, scale = torch.cat(points), torch.cat(strides)
         reach = torch.cat(reaches, 1).float().clamp(max=_LARGEST).exp() * scale[:, None]
-        whole, seen = reach[..., :4], reach[..., 4:]
+        amodal, visible = reach[..., :4], reach[..., 4:]
         return Dense(
             torch.cat(logits, 1).float(),
-            torch.cat([centres - whole[..., :2], centres + whole[..., 2:]], -1),
-            torch.cat([centres - seen[..., :2], centres + seen[..., 2:]], -1),
+            torch.cat([centres - amodal[..., :2], centres + amodal[..., 2:]], -1),
+            torch.cat([centres - visible[..., :2], centres + visible[..., 2:]], -1),
             torch.cat(features, 1),
             centres,
             scale,
@@ -195,10 +195,10 @@ def suppress(
     Returns:
         (B, K) scores, 0 for what is suppressed.
     """
-    whole = pair_iou(boxes[:, :, None], boxes[:, None])
-    seen = pair_iou(visible_boxes[:, :, None], visible_boxes[:, None])
+    amodal = pair_iou(boxes[:, :, None], boxes[:, None])
+    visible = pair_iou(visible_boxes[:, :, None], visible_boxes[:, None])
     same = labels[:, :, None] == labels[:, None]
-    overlap = (whole + seen) / 2 * torch.where(same, 1.0, _OTHER_CLASS)
+    overlap = (amodal + visible) / 2 * torch.where(same, 1.0, _OTHER_CLASS)
     place = torch.arange(scores.shape[1], device=scores.device)
     covers = ((overlap > threshold) & (place[:, None] < place)).to(scores.dtype)
     kept = torch.ones_like(scores)

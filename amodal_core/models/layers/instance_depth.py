@@ -32,7 +32,7 @@ def instance_depths(
     return torch.where(median.isnan(), 0.0, torch.exp(median * _LOG_FAR)).float()
 
 
-def seen_through(
+def share_seen_through(
     channels: torch.Tensor, boxes: torch.Tensor, visible: torch.Tensor, depths: torch.Tensor
 ) -> torch.Tensor:
     """How much of an object is not there: the LiDAR looks through it.
@@ -52,17 +52,17 @@ def seen_through(
     values = _returns(channels, boxes, visible)
     behind = torch.maximum(depths + _BEHIND, depths * (1 + _BEHIND_SHARE))
     limit = behind.clamp(min=1e-3).log() / _LOG_FAR
-    known = ~values.isnan()
-    through = known & (values > limit[:, None]) & (depths > 0)[:, None]
-    share: torch.Tensor = through.sum(1) / known.sum(1).clamp(min=1)
+    measured = ~values.isnan()
+    through = measured & (values > limit[:, None]) & (depths > 0)[:, None]
+    share: torch.Tensor = through.sum(1) / measured.sum(1).clamp(min=1)
     return share
 
 
 def _returns(channels: torch.Tensor, boxes: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """(N, S * S) log depth of the nearest return near each visible cell, NaN without one."""
     side = visible.shape[-1]
-    known = channels[1] > 0
-    near = torch.where(known, -channels[0], -torch.inf)[None, None]
+    measured = channels[1] > 0
+    near = torch.where(measured, -channels[0], -torch.inf)[None, None]
     pad = (_SPREAD[0] // 2, _SPREAD[1] // 2)
     spread = -F.max_pool2d(near, _SPREAD, stride=1, padding=pad)[0, 0]
     height, width = spread.shape
@@ -72,5 +72,5 @@ def _returns(channels: torch.Tensor, boxes: torch.Tensor, visible: torch.Tensor)
     column = x.long().clamp(0, width - 1)
     row = y.long().clamp(0, height - 1)
     sampled = spread[row[:, :, None], column[:, None, :]]  # (N, S, S)
-    seen = (visible > 0) & torch.isfinite(sampled)
-    return torch.where(seen, sampled, torch.nan).flatten(1)
+    visible_returns = (visible > 0) & torch.isfinite(sampled)
+    return torch.where(visible_returns, sampled, torch.nan).flatten(1)

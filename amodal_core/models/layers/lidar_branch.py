@@ -24,13 +24,13 @@ def sparse_cells(depth: torch.Tensor) -> torch.Tensor:
         (B, 4, H / 4, W / 4): nearest and mean log depth (0 where no return is), the share of pixels
         with a return, and whether there is any.
     """
-    log, known = depth[:, :1], depth[:, 1:]
-    share = F.avg_pool2d(known, _CELL)
-    there = (share > 0).to(depth.dtype)
-    mean = F.avg_pool2d(log * known, _CELL) / share.clamp(min=1 / _CELL**2)
+    log, valid = depth[:, :1], depth[:, 1:]
+    share = F.avg_pool2d(valid, _CELL)
+    any_return = (share > 0).to(depth.dtype)
+    mean = F.avg_pool2d(log * valid, _CELL) / share.clamp(min=1 / _CELL**2)
     # Log depth lies below 2 at any range that a LiDAR has: 2 - log is positive at every return.
-    near = 2 - F.max_pool2d((2 - log) * known, _CELL)
-    return torch.cat([near * there, mean, share, there], 1)
+    near = 2 - F.max_pool2d((2 - log) * valid, _CELL)
+    return torch.cat([near * any_return, mean, share, any_return], 1)
 
 
 class LidarBranch(nn.Module):

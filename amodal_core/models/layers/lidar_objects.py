@@ -41,13 +41,13 @@ def needs_detector(proposals_from: str, depth: str, lidar: bool) -> bool:
     Raises:
         InputError: other values, or the depth of objects without depth channels.
     """
-    for name, value, known in (
+    for name, value, allowed in (
         ("proposals_from", proposals_from, (IMAGE, LIDAR, BOTH)),
         ("depth", depth, (FRAME, OBJECTS)),
     ):
-        if value not in known:
+        if value not in allowed:
             raise InputError(
-                f"{name} '{value}'", "model configuration", f"choose {', '.join(known)}"
+                f"{name} '{value}'", "model configuration", f"choose {', '.join(allowed)}"
             )
     if depth == OBJECTS and not lidar:
         raise InputError(
@@ -125,10 +125,10 @@ class LidarObjects(nn.Module):
         ]
         # The same boxes whatever the precision of the training.
         with torch.autocast(batch.images.device.type, enabled=False):
-            found = [self._known(one) for one in self.network.detect3d(scans)]
+            results = [self._of_own_classes(one) for one in self.network.detect3d(scans)]
         boxes = []
         depth = torch.zeros_like(batch.images[:, :2]) if self._makes_depth else batch.depth
-        for n, (one, calibration) in enumerate(zip(found, batch.calibrations, strict=True)):
+        for n, (one, calibration) in enumerate(zip(results, batch.calibrations, strict=True)):
             host = one.boxes.cpu().double().numpy()
             place = calibration, batch.scales[n], batch.sizes[n]
             boxes.append(_projected(one, host, *place))
@@ -140,11 +140,11 @@ class LidarObjects(nn.Module):
                 depth[n, :, :height, :width] = channels.to(depth)
         return replace(batch, lidar_boxes=boxes, depth=depth)
 
-    def _known(self, found: Boxes3d) -> Boxes3d:
+    def _of_own_classes(self, boxes3d: Boxes3d) -> Boxes3d:
         """The objects of the image model's classes, with its class ids."""
-        labels = self._table[found.labels]
-        known = labels >= 0
-        return Boxes3d(found.boxes[known], found.scores[known], labels[known])
+        labels = self._table[boxes3d.labels]
+        own = labels >= 0
+        return Boxes3d(boxes3d.boxes[own], boxes3d.scores[own], labels[own])
 
 
 def _network(config: PointPillarsConfig, weights: str) -> PointPillars:
@@ -177,7 +177,7 @@ def _class_in(classes: Sequence[str], name: str) -> int:
 
 
 def _projected(
-    found: Boxes3d,
+    boxes3d: Boxes3d,
     host: np.ndarray,
     calibration: Calibration,
     scale: torch.Tensor,
@@ -186,29 +186,29 @@ def _projected(
     """What of the found boxes is in the image; `host` are the boxes as an array."""
     rows, _, rects = outlines_in_image(host, calibration, scale, size)
     centres = np.clip(to_camera(host[rows, :3], calibration)[:, 2], 0, None)
-    index = torch.tensor(rows, dtype=torch.long, device=found.boxes.device)
+    index = torch.tensor(rows, dtype=torch.long, device=boxes3d.boxes.device)
     return LidarBoxes(
-        torch.from_numpy(rects).to(found.boxes),
-        found.scores[index],
-        found.labels[index],
-        torch.from_numpy(centres).to(found.boxes),
+        torch.from_numpy(rects).to(boxes3d.boxes),
+        boxes3d.scores[index],
+        boxes3d.labels[index],
+        torch.from_numpy(centres).to(boxes3d.boxes),
     )
 
 
-def with_truth(found: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def with_truth(boxes: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The true boxes and those found that are one of them, one each at most.
 
     Args:
-        found: (M, 4) xyxy.
+        boxes: (M, 4) xyxy, found in the LiDAR.
         truth: (N, 4) xyxy.
 
     Returns:
         (P, 4) boxes, the true ones first, and (P,) int64 the true box of each.
     """
     every = torch.arange(len(truth), device=truth.device)
-    overlaps = box_iou(found, truth)
+    overlaps = box_iou(boxes, truth)
     overlaps = torch.where(overlaps >= _SAME, overlaps, 0.0).cpu().numpy()
     rows, columns = linear_sum_assignment(overlaps, maximize=True)
     pairs = [(r, c) for r, c in zip(rows, columns, strict=True) if overlaps[r, c] > 0]
     index = torch.tensor(pairs, dtype=torch.long, device=truth.device).reshape(-1, 2)
-    return torch.cat([truth, found[index[:, 0]]]), torch.cat([every, index[:, 1]])
+    return torch.cat([truth, boxes[index[:, 0]]]), torch.cat([every, index[:, 1]])

@@ -59,13 +59,13 @@ def _draw(nearest: np.ndarray, places: np.ndarray, depths: np.ndarray) -> None:
     limit = np.array(nearest.shape[::-1]) - 1
     cells = np.clip(np.round(places).astype(int), 0, limit)
     low, high = cells.min(0), cells.max(0) + 1
-    part = nearest[low[1] : high[1], low[0] : high[0]]
-    own = np.full(part.shape, np.inf)
+    patch = nearest[low[1] : high[1], low[0] : high[0]]
+    own = np.full(patch.shape, np.inf)
     column, row = (cells - low).T
     np.minimum.at(own, (row, column), depths)
     y, x = np.mgrid[low[1] : high[1], low[0] : high[0]]
     between = _interpolated(places, depths, x, y)
-    np.minimum(part, np.where(np.isnan(between), own, between), out=part)
+    np.minimum(patch, np.where(np.isnan(between), own, between), out=patch)
 
 
 def _interpolated(
@@ -78,9 +78,9 @@ def _interpolated(
     try:
         # Qhull counts distances below a share of the largest coordinate as none.
         middle = places.mean(0)
-        found: np.ndarray = LinearNDInterpolator(places - middle, depths)(
+        depth: np.ndarray = LinearNDInterpolator(places - middle, depths)(
             x - middle[0], y - middle[1]
         )
     except QhullError:  # all on one line
         return nowhere
-    return found
+    return depth

@@ -19,13 +19,13 @@ def sine_position_2d(height: int, width: int, channels: int) -> torch.Tensor:
     half = channels // 2
     rates = 10000 ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
 
-    def told(count: int) -> torch.Tensor:
+    def waves(count: int) -> torch.Tensor:
         turns = (torch.arange(count) + 0.5) / count * (2 * math.pi)
         angles = turns[:, None] * rates
         return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
-    rows = told(height)[:, None].expand(-1, width, -1)
-    columns = told(width)[None].expand(height, -1, -1)
+    rows = waves(height)[:, None].expand(-1, width, -1)
+    columns = waves(width)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], -1).flatten(0, 1)[None]
 
 
@@ -102,8 +102,8 @@ class ObjectSlots(nn.Module):
         nowhere = slots.new_zeros(())  # slots are no places
         if above is not None:
             slots = self.from_above(slots, nowhere, above, self.above_position)
-        found: torch.Tensor = self.from_front(slots, nowhere, front, self.front_position)
-        return found
+        updated: torch.Tensor = self.from_front(slots, nowhere, front, self.front_position)
+        return updated
 
     def read(self, front: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(N, P, C): the front view's tokens with what the slots know."""
@@ -129,19 +129,19 @@ class ObjectSlots(nn.Module):
         n = len(slots)
         twice = None if above is None else torch.cat([above, above])
         both = torch.cat([front, front])
-        seen = self.look(torch.cat([slots, self.begin(n)]), both, twice)
-        tokens = self.read(both, seen)
-        return seen[:n], torch.cat([tokens[:n], tokens[n:]], -1)
+        updated = self.look(torch.cat([slots, self.begin(n)]), both, twice)
+        tokens = self.read(both, updated)
+        return updated[:n], torch.cat([tokens[:n], tokens[n:]], -1)
 
     def forward(
-        self, front: torch.Tensor, above: torch.Tensor | None, there: torch.Tensor
+        self, front: torch.Tensor, above: torch.Tensor | None, present: torch.Tensor
     ) -> torch.Tensor:
         """A clip, forward and backward.
 
         Args:
             front: (N, T, P, C) tokens of each object and moment.
             above: (N, T, Q, C) or None.
-            there: (N, T) bool; in other moments the slots stay as they are.
+            present: (N, T) bool; in other moments the slots stay as they are.
 
         Returns:
             (N, T, P, 2 C): what both directions know, the forward one first.
@@ -149,12 +149,12 @@ class ObjectSlots(nn.Module):
         steps = range(front.shape[1])
         halves = []
         for order in (steps, reversed(steps)):
-            slots, seen = self.begin(len(front)), {}
+            slots, states = self.begin(len(front)), {}
             for t in order:
                 new = self.look(slots, front[:, t], None if above is None else above[:, t])
-                slots = torch.where(there[:, t, None, None], new, slots)
-                seen[t] = slots
-            row = torch.stack([seen[t] for t in steps], 1).flatten(0, 1)
+                slots = torch.where(present[:, t, None, None], new, slots)
+                states[t] = slots
+            row = torch.stack([states[t] for t in steps], 1).flatten(0, 1)
             halves.append(self.read(front.flatten(0, 1), row).unflatten(0, front.shape[:2]))
         return torch.cat(halves, -1)
 

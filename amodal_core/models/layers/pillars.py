@@ -133,7 +133,7 @@ class PillarEncoder(nn.Module):
         # Processes that train together wait for each other's statistics, be they of nothing.
         if len(pillars.counts) or isinstance(self.bn, nn.SyncBatchNorm):
             points = pillars.points
-            there = torch.arange(points.shape[1], device=points.device) < pillars.counts[:, None]
+            filled = torch.arange(points.shape[1], device=points.device) < pillars.counts[:, None]
             mean = points[..., :3].sum(1, keepdim=True) / pillars.counts[:, None, None]
             place = torch.stack([pillars.column, pillars.row], 1).to(points.dtype)
             low = torch.tensor(self.grid.low[:2], device=points.device)
@@ -142,7 +142,7 @@ class PillarEncoder(nn.Module):
             features = torch.cat(
                 [to_centre, points[..., 2:], points[..., :3] - mean, to_centre], dim=-1
             )
-            features = features * there[..., None]
+            features = features * filled[..., None]
             encoded = self.bn(self.conv(features.transpose(1, 2))).relu().amax(2)
             canvas[pillars.scan, pillars.row, pillars.column] = encoded.to(canvas.dtype)
         else:  # and for a gradient of every weight, be it zero

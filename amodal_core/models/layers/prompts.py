@@ -98,8 +98,8 @@ def _most_different(
     draw: np.random.Generator,
 ) -> tuple[int, int]:
     """The pixel whose patch differs most in entropy from that of the drawn point."""
-    part, (x0, y0) = _around(image, mask, offset, _PATCH // 2)
-    entropy = patch_entropy(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY))
+    patch, (x0, y0) = _around(image, mask, offset, _PATCH // 2)
+    entropy = patch_entropy(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY))
     entropy = entropy[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
     difference = np.where(mask, np.abs(entropy - entropy[first[1], first[0]]), -1.0)
     y, x = divmod(int(difference.argmax()), mask.shape[1])
@@ -114,13 +114,13 @@ def _salient(
     draw: np.random.Generator,
 ) -> tuple[int, int]:
     """A salient pixel of the mask, the most salient one where none is salient enough."""
-    part, (x0, y0) = _around(image, mask, offset, _MARGIN)
-    saliency = spectral_residual(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY))
-    there = saliency[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
-    wanted = mask & (there > _SALIENT * saliency.mean())
+    patch, (x0, y0) = _around(image, mask, offset, _MARGIN)
+    saliency = spectral_residual(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY))
+    values = saliency[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
+    wanted = mask & (values > _SALIENT * saliency.mean())
     if wanted.any():
         return _uniform(wanted, draw)
-    y, x = divmod(int(np.where(mask, there, -1.0).argmax()), mask.shape[1])
+    y, x = divmod(int(np.where(mask, values, -1.0).argmax()), mask.shape[1])
     return x, y
 
 
@@ -144,9 +144,9 @@ def patch_entropy(grey: np.ndarray, side: int = _PATCH) -> np.ndarray:
         side: pixels along the square, odd.
     """
 
-    def counted(there: np.ndarray) -> np.ndarray:
+    def counted(weights: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(
-            there.astype(np.float32),
+            weights.astype(np.float32),
             -1,
             (side, side),
             normalize=False,

@@ -165,10 +165,10 @@ def _load(sam: nn.Module, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.is_dir():
-        found = [path / name for name in _FILES if (path / name).is_file()]
-        if not found:
+        candidates = [path / name for name in _FILES if (path / name).is_file()]
+        if not candidates:
             raise InputError(f"neither {' nor '.join(_FILES)}", str(path), "check the path")
-        path = found[0]
+        path = candidates[0]
     if not path.is_file():
         raise InputError("there are no such weights", str(path), "download SAM's")
     try:

@@ -65,8 +65,8 @@ class PromptGenerator(nn.Module):
             images: (B, 3, H, W) as the encoder gets them.
             tokens: (B, h, w, D) of the patches, without places.
         """
-        seen = self.edges(high_pass(images)).permute(0, 2, 3, 1) + self.tokens(tokens)
-        return [self.shared(own(seen)) for own in self.own]
+        features = self.edges(high_pass(images)).permute(0, 2, 3, 1) + self.tokens(tokens)
+        return [self.shared(own(features)) for own in self.own]
 
 
 class BlockAdapter(nn.Module):

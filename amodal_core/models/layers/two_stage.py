@@ -33,7 +33,7 @@ from amodal_core.models.layers.lidar_objects import (
     needs_detector,
     with_truth,
 )
-from amodal_core.models.learned import Found, LearnedConfig, LearnedModel
+from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.models.pointpillars import PointPillarsConfig
 
 Features = OrderedDict[str, torch.Tensor]
@@ -310,8 +310,8 @@ class TwoStage(LearnedModel):
         """The batch with what is found in the LiDAR, where the model looks there."""
         if self.lidar_objects is None:
             return batch
-        found: Batch = self.lidar_objects(batch)
-        return found
+        with_objects: Batch = self.lidar_objects(batch)
+        return with_objects
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """RPN, box and mask losses; of masks alone where LiDAR boxes are the detections."""
@@ -338,9 +338,9 @@ class TwoStage(LearnedModel):
 
     def proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
         """Proposals (P, 4) of each image for inference."""
-        found: list[torch.Tensor]
-        found, _ = self.rpn(ImageList(batch.images, batch.sizes), _float(features))
-        return self._joined(found, batch)
+        result: list[torch.Tensor]
+        result, _ = self.rpn(ImageList(batch.images, batch.sizes), _float(features))
+        return self._joined(result, batch)
 
     def _joined(self, proposals: list[torch.Tensor], batch: Batch) -> list[torch.Tensor]:
         """The proposals, and the LiDAR's boxes where they are wanted, too."""
@@ -392,19 +392,23 @@ class TwoStage(LearnedModel):
         count = max(len(every), 1)
         return {"class": classes / count, "box": boxes / count}, chosen
 
-    def detect(self, batch: Batch) -> list[Found]:
+    def detect(self, batch: Batch) -> list[Detections]:
         """Detections with their masks and depths."""
         batch = self.sensed(batch)
         features, batch = self.features(batch), self.crossed(batch)
-        return self.found_in(features, batch)
+        return self.detections_in(features, batch)
 
     def find(
         self, features: Features, batch: Batch
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
         """Boxes (N, 4), scores (N,) and labels (N,) from 0 of what is found in each image."""
         if self.config.proposals_from == LIDAR:
-            found = self._lidar_detections(batch)
-            return [f.boxes for f in found], [f.scores for f in found], [f.labels for f in found]
+            of_lidar = self._lidar_detections(batch)
+            return (
+                [f.boxes for f in of_lidar],
+                [f.scores for f in of_lidar],
+                [f.labels for f in of_lidar],
+            )
         proposals = self.proposals(features, batch)
         boxes, scores, labels = self.heads.postprocess_detections(
             *self.heads.predict(features, proposals, batch), proposals, batch.sizes
@@ -415,21 +419,23 @@ class TwoStage(LearnedModel):
         assert batch.lidar_boxes is not None
         return [b.best(self.config.min_score, self.config.max_instances) for b in batch.lidar_boxes]
 
-    def found_in(self, features: Features, batch: Batch) -> list[Found]:
+    def detections_in(self, features: Features, batch: Batch) -> list[Detections]:
         """What is found in the features of each image."""
         boxes, scores, labels = self.find(features, batch)
         amodal, visible = self.masks(features, boxes, labels, batch)
         counts = [len(b) for b in boxes]
         results = [
-            Found(
+            Detections(
                 box,
                 score,
                 label,
-                whole,
-                seen,
-                instance_depths(None if batch.depth is None else batch.depth[n], box, seen),
+                amodal_masks,
+                visible_masks,
+                instance_depths(
+                    None if batch.depth is None else batch.depth[n], box, visible_masks
+                ),
             )
-            for n, (box, score, label, whole, seen) in enumerate(
+            for n, (box, score, label, amodal_masks, visible_masks) in enumerate(
                 zip(boxes, scores, labels, amodal.split(counts), visible.split(counts), strict=True)
             )
         ]

@@ -1,4 +1,4 @@
-"""Objects followed over the frames of clips: where each is in each moment, as one table."""
+"""Tracks of objects over the frames of clips: where each is in each moment, as one table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = 1024  # crops of a long clip that are kept at once
 
 
 @dataclass
-class Followed:
+class ClipTracks:
     """N objects over the T moments of their clips; shorter clips end in moments without anything.
 
     Attributes:
@@ -34,18 +34,20 @@ class Followed:
         return len(self.frames)
 
     @property
-    def there(self) -> np.ndarray:
+    def present(self) -> np.ndarray:
         """(N, T) bool."""
         return self.rows >= 0
 
-    def select(self, index: np.ndarray) -> Followed:
+    def select(self, index: np.ndarray) -> ClipTracks:
         """Some of the objects."""
-        return Followed(self.frames[index], self.rows[index], self.boxes[index], self.clips[index])
+        return ClipTracks(
+            self.frames[index], self.rows[index], self.boxes[index], self.clips[index]
+        )
 
 
-def follow(
+def tracks_of_clips(
     ids: Sequence[np.ndarray], boxes: Sequence[np.ndarray], clips: Sequence[Sequence[int]]
-) -> Followed:
+) -> ClipTracks:
     """Gather what is known of each object over the frames of its clip.
 
     Args:
@@ -59,10 +61,10 @@ def follow(
     longest = max((len(c) for c in clips), default=0)
     frames, rows, places, owners = [], [], [], []
     for number, clip in enumerate(clips):
-        known = [{int(k): n for n, k in enumerate(ids[f].tolist())} for f in clip]
-        for name in sorted(set().union(*known)):
+        rows_of = [{int(k): n for n, k in enumerate(ids[f].tolist())} for f in clip]
+        for identity in sorted(set().union(*rows_of)):
             row = np.full(longest, -1, np.int64)
-            row[: len(clip)] = [k.get(name, -1) for k in known]
+            row[: len(clip)] = [k.get(identity, -1) for k in rows_of]
             box = np.zeros((longest, 4), np.float32)
             for t, f in enumerate(clip):
                 if row[t] >= 0:
@@ -77,7 +79,7 @@ def follow(
             places.append(filled(box, shows))
             owners.append(number)
     n = len(frames)
-    return Followed(
+    return ClipTracks(
         np.array(frames, np.int64).reshape(n, longest),
         np.array(rows, np.int64).reshape(n, longest),
         np.array(places, np.float32).reshape(n, longest, 4),
@@ -106,10 +108,10 @@ def filled(boxes: np.ndarray, shows: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Crops:
-    """The A crops of followed objects, object by object in the order of time.
+    """The A crops of tracks, object by object in the order of time.
 
     Attributes:
-        there: (N, T) bool on the device, the moments that have a crop.
+        present: (N, T) bool on the device, the moments that have a crop.
         places: (A,) int64 on the device, each crop's moment, counted through all objects' rows.
         boxes: (A, 4) float32 on the device, xyxy.
         where: (A,) int64 on the device, the frame.
@@ -117,7 +119,7 @@ class Crops:
         rows: (A,) int64 on the host, the object's place among those of the frame.
     """
 
-    there: torch.Tensor
+    present: torch.Tensor
     places: torch.Tensor
     boxes: torch.Tensor
     where: torch.Tensor
@@ -125,49 +127,49 @@ class Crops:
     rows: np.ndarray
 
     @classmethod
-    def of(cls, followed: Followed, device: torch.device) -> Crops:
+    def of(cls, tracks: ClipTracks, device: torch.device) -> Crops:
         """One crop for each moment in which an object is there."""
-        there = followed.there
-        frames = followed.frames[there]
+        present = tracks.present
+        frames = tracks.frames[present]
         return cls(
-            torch.from_numpy(there).to(device),
-            torch.from_numpy(np.flatnonzero(there)).to(device),
-            torch.from_numpy(followed.boxes[there]).to(device),
+            torch.from_numpy(present).to(device),
+            torch.from_numpy(np.flatnonzero(present)).to(device),
+            torch.from_numpy(tracks.boxes[present]).to(device),
             torch.from_numpy(frames).to(device),
             frames,
-            followed.rows[there],
+            tracks.rows[present],
         )
 
-    def laid(self, values: torch.Tensor) -> torch.Tensor:
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
         """(N, T, ...) from (A, ...), zeros where there is no crop."""
-        out = values.new_zeros((self.there.numel(), *values.shape[1:]))
-        return out.index_copy(0, self.places, values).unflatten(0, self.there.shape)
+        out = values.new_zeros((self.present.numel(), *values.shape[1:]))
+        return out.index_copy(0, self.places, values).unflatten(0, self.present.shape)
 
-    def taken(self, values: torch.Tensor) -> torch.Tensor:
+    def gathered(self, values: torch.Tensor) -> torch.Tensor:
         """(A, ...) from (N, T, ...), the inverse."""
         return values.flatten(0, 1)[self.places]
 
 
-def given_by(batch: Batch) -> tuple[Followed, list[np.ndarray]]:
+def tracks_in(batch: Batch) -> tuple[ClipTracks, list[np.ndarray]]:
     """The objects that a batch's targets name, and (M,) bool of each frame, which are ignored."""
     assert batch.targets is not None
     ends = np.cumsum([len(t) for t in batch.targets])[:-1]
 
     def of(name: str) -> list[np.ndarray]:
         # In one piece: each copy from a device waits for it.
-        whole = torch.cat([getattr(t, name) for t in batch.targets or ()]).cpu().numpy()
-        return np.split(whole, ends)
+        values = torch.cat([getattr(t, name) for t in batch.targets or ()]).cpu().numpy()
+        return np.split(values, ends)
 
     clips = [range(k, k + batch.clip) for k in range(0, len(batch), batch.clip)]
-    return follow(of("ids"), of("visible_boxes"), clips), of("ignore")
+    return tracks_of_clips(of("ids"), of("visible_boxes"), clips), of("ignore")
 
 
-def portions(followed: Followed) -> Iterator[Followed]:
+def portions(tracks: ClipTracks) -> Iterator[ClipTracks]:
     """Objects in groups of so many crops as are kept at once, one object at least."""
-    counts = followed.there.sum(1)
+    counts = tracks.present.sum(1)
     begin = 0
-    while begin < len(followed):
+    while begin < len(tracks):
         room = np.cumsum(counts[begin:]) <= _KEPT
         end = begin + max(1, int(room.sum()))
-        yield followed.select(np.arange(begin, end))
+        yield tracks.select(np.arange(begin, end))
         begin = end
