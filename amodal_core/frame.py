@@ -236,17 +236,40 @@ class Sample:
     index: int = 0
 
 
+TIME_JUMP = "time jump"
+
+
+@dataclass(frozen=True)
+class FrameWarning:
+    """Something that went wrong and did not end the run; equal ones are counted, not repeated.
+
+    Attributes:
+        kind: what sort of thing, the same words each time: programs decide by it.
+        text: one line for people.
+    """
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass
 class Report:
     """What happened while a frame was processed, as data; the caller decides how to log it.
 
     Attributes:
         timings: milliseconds by stage name.
-        warnings: one line each, in order.
+        warnings: in order.
     """
 
     timings: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[FrameWarning] = field(default_factory=list)
+
+    def warn(self, kind: str, text: str) -> None:
+        """Add a warning."""
+        self.warnings.append(FrameWarning(kind, text))
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:

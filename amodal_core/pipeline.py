@@ -72,7 +72,8 @@ class Pipeline:
         """The model's instances; none, with a warning, where a part is absent that it needs."""
         absent = sorted(part for part in self.model.inputs if getattr(frame, part) is None)
         if absent:
-            report.warnings.append(f"{self.model.name} needs {', '.join(absent)}: frame is empty")
+            needs = f"{self.model.name} needs {', '.join(absent)}: frame is empty"
+            report.warn("missing input", needs)
             return Instances.empty(frame.size)
         with report.time(SEGMENTATION):
             return self.model.infer([frame], report)[0]

@@ -100,8 +100,9 @@ def replay(
         frames = iter(drive)
         ahead = list(islice(frames, 2))
         if not ahead:
-            reasons = "; ".join(dict.fromkeys(drive.warnings)) or "no image has a scan"
-            raise InputError(f"the bag gives no frame: {reasons}", str(bag), "check its topics")
+            reasons = dict.fromkeys(str(w) for w in drive.warnings)
+            why = "; ".join(reasons) or "no image has a scan"
+            raise InputError(f"the bag gives no frame: {why}", str(bag), "check its topics")
         expected = drive.images
         if options.max_frames is not None:
             expected = min(expected, options.max_frames)

@@ -18,7 +18,7 @@ from amodal_core.bags.transforms import TransformTree
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiRaw
 from amodal_core.errors import InputError
-from amodal_core.frame import Tracks
+from amodal_core.frame import TIME_JUMP, FrameWarning, Tracks
 
 F = RosbagsFactory()
 K = np.array([[60.0, 0, 48], [0, 60, 24], [0, 0, 1]])
@@ -104,7 +104,7 @@ def test_an_image_without_a_scan_is_skipped_and_counted(bag):
             bag.points(ms)
     frames, _ = _read(bag)
     assert [(f.frame.stamp - START) // MS for f in frames] == [0, 200, 300]
-    assert "/cam/image: dropped, no /points" in frames[1].warnings
+    assert FrameWarning("dropped", "/cam/image: dropped, no /points") in frames[1].warnings
 
 
 def test_late_transform_and_calibration_are_waited_for(bag):
@@ -149,7 +149,7 @@ def test_bad_messages_are_refused_with_a_line_and_the_rest_goes_on(bag):
     bag.points(400)
     frames, _ = _read(bag)
     assert [(f.frame.stamp - START) // MS for f in frames] == [0, 400]
-    text = " | ".join(frames[1].warnings)
+    text = " | ".join(w.text for w in frames[1].warnings)
     assert "/cam/image: encoding 'yuv422'" in text
     assert "the image is 96x24, its camera_info says 96x48" in text
     assert "/points: none of the 5 points is finite" in text
@@ -167,7 +167,7 @@ def test_a_bag_that_loops_resets_and_goes_on(bag):
     assert stamps == [*range(0, 1500, 100)] * 2
     resets = [k for k, f in enumerate(frames) if f.reset]
     assert resets == [15]
-    assert "time jumped back: the tracks begin anew" in frames[15].warnings
+    assert [w.kind for w in frames[15].warnings] == [TIME_JUMP]
 
 
 def test_ground_truth_of_the_same_stamp_comes_with_the_frame(bag):

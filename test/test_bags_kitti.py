@@ -98,7 +98,7 @@ def test_a_drive_without_imu_calibration_says_so_and_still_places_the_camera(
 ):
     (mini_kitti_raw.parent / "calib_imu_to_velo.txt").unlink()
     report = convert_raw(mini_kitti_raw, tmp_path / "a")
-    assert any("calib_imu_to_velo.txt" in line for line in report.warnings)
+    assert any("calib_imu_to_velo.txt" in w.text for w in report.warnings)
     expected = KittiRaw(mini_kitti_raw)[0].frame.calibration.camera_from_lidar
     found = _tree(tmp_path / "a").lookup("camera_color_left", "velo_link")
     np.testing.assert_allclose(found, expected, atol=1e-9)
@@ -109,7 +109,7 @@ def test_missing_scans_are_reported_and_frames_can_be_limited(mini_kitti_raw, tm
     report = convert_raw(
         mini_kitti_raw, tmp_path / "a", progress=lambda k, n: done.append((k, n)), storage="sqlite3"
     )
-    assert "1 of 5 images have no scan" in report.warnings
+    assert "1 of 5 images have no scan" in [w.text for w in report.warnings]
     assert done == [(k, 5) for k in range(1, 6)]
     convert_raw(mini_kitti_raw, tmp_path / "b", max_frames=2)
     with BagReader(tmp_path / "b") as bag:

@@ -318,7 +318,7 @@ def test_whole_masks_that_are_given_are_not_looked_at(model, monkeypatch):
     for one, truth in zip(model.complete(frames, truths, report), truths, strict=True):
         shown = truth.visible[np.isin(truth.ids, one.ids)]
         assert one.amodal.counts == shown.counts
-    assert any("nothing was drawn" in w for w in report.warnings)
+    assert any("nothing was drawn" in w.text for w in report.warnings)
 
 
 def test_long_clips_are_completed_in_parts_with_the_same_result(model, monkeypatch):

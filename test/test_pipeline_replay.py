@@ -94,8 +94,9 @@ def test_metrics_have_their_schema(mini_bag, out):
     for stage in ("depth_projection", "segmentation", "tracking", "messages", "total"):
         p = metrics["stages"][stage]
         assert 0 <= p["p50_ms"] <= p["p95_ms"] <= p["p99_ms"]
-    text = [w["text"] for w in metrics["warnings"]]
-    assert any("dropped, no /kitti/velo/pointcloud" in t for t in text)
+    (warning,) = metrics["warnings"]
+    assert (warning["kind"], warning["count"]) == ("dropped", 1)
+    assert "dropped, no /kitti/velo/pointcloud" in warning["text"]
     assert metrics["accuracy"] is None
 
 

@@ -349,7 +349,7 @@ def test_time_that_jumps_back_ends_all_tracks_and_no_id_comes_twice():
     play(lambda k: [car(50 + k), lorry(200)], 10, tracker)
     _, instances, frame = view([car(50), lorry(200)])
     assert tracker.step(instances, 0, frame, report).ids.tolist() == [2, 3]
-    assert "time jumped back by 0.900 s" in report.warnings[0]
+    assert "time jumped back by 0.900 s" in report.warnings[0].text
 
 
 def test_a_gap_is_bridged_with_its_true_length_and_a_longer_one_than_any_occlusion_is_not():
@@ -364,7 +364,7 @@ def test_another_image_size_begins_anew():
     tracker, report = QuasiDenseTracker(), Report()
     play(lambda k: [car(50)], 3, tracker)
     assert len(tracker.step(Instances.empty((60, 80)), 3 * STEP, None, report)) == 0
-    assert "image size changed" in report.warnings[0]
+    assert "image size changed" in report.warnings[0].text
     assert play(lambda k: [car(50)], range(4, 5), tracker)[0].ids.tolist() == [1]
 
 

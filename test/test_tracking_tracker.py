@@ -239,7 +239,7 @@ def test_time_that_jumps_back_ends_all_tracks_and_no_id_comes_twice() -> None:
     assert again.ids.tolist() == [2, 3]
     assert again.ages.tolist() == [1, 1]
     assert len(report.warnings) == 1
-    assert "time jumped back by 0.900 s" in report.warnings[0]
+    assert "time jumped back by 0.900 s" in report.warnings[0].text
 
 
 def test_reset_forgets_everything() -> None:
@@ -393,7 +393,7 @@ def test_another_image_size_begins_anew() -> None:
     play(lambda k: [car(50)], 3, tracker)
     tracks = tracker.step(Instances.empty((60, 80)), 3 * STEP, None, report)
     assert len(tracks) == 0
-    assert "image size changed" in report.warnings[0]
+    assert "image size changed" in report.warnings[0].text
 
 
 def test_depth_of_another_size_is_not_looked_at() -> None:

@@ -15,7 +15,7 @@ from amodal_core.bags.reader import BagReader, Topic
 from amodal_core.bags.sensors import read_camera_info, read_image, read_points, stamp_of
 from amodal_core.bags.transforms import TransformTree
 from amodal_core.errors import InputError
-from amodal_core.frame import Calibration, Frame, Tracks
+from amodal_core.frame import TIME_JUMP, Calibration, Frame, FrameWarning, Tracks
 from amodal_core.sync import MatchedSet, SyncConfig, Synchronizer, SyncResult
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -123,7 +123,7 @@ class DriveFrame:
     truth: Tracks | None = None
     truth_classes: dict[int, str] = field(default_factory=dict)
     reset: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[FrameWarning] = field(default_factory=list)
 
 
 class BagDrive:
@@ -145,7 +145,7 @@ class BagDrive:
         except InputError:
             self.bag.close()
             raise
-        self.warnings: list[str] = []  # of messages after the last frame, when all is read
+        self.warnings: list[FrameWarning] = []  # of messages after the last frame, when all is read
 
     @property
     def images(self) -> int:
@@ -187,9 +187,12 @@ class BagDrive:
             reset = False
 
     def _note(self, result: SyncResult, reset: bool) -> bool:
-        self.warnings.extend(f"{drop.topic}: dropped, {drop.reason}" for drop in result.drops)
+        self.warnings.extend(
+            FrameWarning("dropped", f"{drop.topic}: dropped, {drop.reason}")
+            for drop in result.drops
+        )
         if result.reset:
-            self.warnings.append("time jumped back: the tracks begin anew")
+            self.warnings.append(FrameWarning(TIME_JUMP, "time jumped back: the tracks begin anew"))
         return reset or result.reset
 
     def _release(
@@ -200,7 +203,7 @@ class BagDrive:
         except InputError as error:
             if isinstance(error, _NoPlaceError):
                 raise
-            self.warnings.append(str(error))
+            self.warnings.append(FrameWarning("refused", str(error)))
             return
         made.reset = reset
         made.warnings, self.warnings = self.warnings, []
@@ -232,7 +235,7 @@ class _Assembly:
         self.newest_info: Any = None
         self.truths: dict[int, Any] = {}
 
-    def take(self, topic: str, message: Any, warnings: list[str]) -> None:
+    def take(self, topic: str, message: Any, warnings: list[FrameWarning]) -> None:
         """Take in a message that is neither image nor points."""
         if topic == self.names.camera_info:
             self.newest_info = message
@@ -243,7 +246,7 @@ class _Assembly:
             try:
                 self.tree.add(message, topic)
             except InputError as error:
-                warnings.append(str(error))
+                warnings.append(FrameWarning("refused", str(error)))
 
     def complete(self, stamp: int) -> bool:
         """Whether calibration and, where the bag has it, ground truth of an image are here."""

@@ -90,9 +90,10 @@ def convert_raw(
     report = Report()
     imu = _velo_from_imu(data.drive.resolve().parent / "calib_imu_to_velo.txt")
     if imu is None:
-        report.warnings.append(
+        report.warn(
+            "no IMU",
             f"no calib_imu_to_velo.txt: the tree of frames begins at {LIDAR_FRAME}, "
-            "and GPS/IMU packets are left out"
+            "and GPS/IMU packets are left out",
         )
 
     def moments() -> Iterator[_Moment]:
@@ -208,7 +209,7 @@ def _write(
         if progress is not None:
             progress(done, count)
     if without:
-        report.warnings.append(f"{without} of {count} images have no scan")
+        report.warn("no scan", f"{without} of {count} images have no scan")
 
 
 def _tree(factory: RosbagsFactory, frame: Frame, velo_from_imu: np.ndarray | None) -> Any:

@@ -12,7 +12,7 @@ from amodal_core.bags.drive import BagDrive, DriveFrame
 from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame, Tracks
+from amodal_core.frame import Frame, FrameWarning, Tracks
 
 
 class BagSet(Dataset):
@@ -29,7 +29,7 @@ class BagSet(Dataset):
         self.path = Path(path)
         self.name = f"bag {self.path.name}"
         names: dict[int, str] = {}
-        self._warnings: list[str] = []
+        self._warnings: list[FrameWarning] = []
         self._stamps: list[int] = []
         with BagDrive(self.path) as drive:
             for made in drive:
@@ -82,7 +82,7 @@ class BagSet(Dataset):
     def check(self) -> Iterator[Finding | None]:
         """What was refused or dropped, stamps, and masks."""
         for warning in self._warnings:
-            yield Finding("dropped-message", str(self.path), "", warning)
+            yield Finding("dropped-message", str(self.path), "", warning.text)
         for index in range(len(self)):
             if index and self._stamps[index] <= self._stamps[index - 1]:
                 what = "the stamp is not after the one before"

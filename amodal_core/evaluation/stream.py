@@ -13,7 +13,7 @@ from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, aligned, from_tracks
 from amodal_core.evaluation.truth import Truth, with_classes_of
-from amodal_core.frame import Tracks
+from amodal_core.frame import FrameWarning, Tracks
 
 
 class StreamAccuracy:
@@ -27,7 +27,7 @@ class StreamAccuracy:
         self.name = name
         self._truths: list[tuple[ImageRecord, Tracks]] = []
         self._found: list[tuple[ImageRecord, Tracks]] = []
-        self.warnings: list[str] = []
+        self.warnings: list[FrameWarning] = []
 
     def __bool__(self) -> bool:
         """Whether there is any truth to compare with."""
@@ -65,7 +65,7 @@ class StreamAccuracy:
         try:
             values.update(tracking.evaluate(truth, predictions, class_agnostic=True)["all"])
         except InputError as error:
-            self.warnings.append(str(error))
+            self.warnings.append(FrameWarning("accuracy", str(error)))
         values["identity_kept"] = identity.evaluate(truth, predictions).kept
         return {
             k.replace(" ", "_"): round(float(v), 4) for k, v in values.items() if np.isfinite(v)

@@ -368,7 +368,7 @@ def _drawn(instances: _T, logits: torch.Tensor, windows: torch.Tensor, report: R
     amodal = BoxMasks(instances.size, logits, windows).rle()
     blank = amodal.areas() == 0
     if blank.any():
-        report.warnings.append("eoras: nothing was drawn of an object, the mask given is kept")
+        report.warn("empty mask", "eoras: nothing was drawn of an object, the mask given is kept")
         amodal = RleMasks.concatenated([amodal, instances.amodal.rle()])[np.arange(n) + n * blank]
     return completed(instances, amodal)
 

@@ -98,7 +98,7 @@ class Geometric:
         points, calibration = frame.points, frame.calibration
         if points is None or calibration is None or not len(points):
             if frame.points is None or calibration is None:
-                report.warnings.append("geometric: no points or no calibration in this frame")
+                report.warn("missing input", "geometric: no points or no calibration in this frame")
             return Instances.empty(frame.size)
         # A sum tells in one pass whether any value is bad; most scans have none.
         if not np.isfinite(points.sum()):

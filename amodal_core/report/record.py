@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amodal_core.frame import Instances, Report, Tracks
+from amodal_core.frame import FrameWarning, Instances, Report, Tracks
 
 TOTAL = "total"
 
@@ -61,7 +61,7 @@ class Record:
         timings: milliseconds by frame, by stage.
         instances: count by frame.
         rows: all tracks of all frames.
-        warnings: lines and how often each came.
+        warnings: and how often each came.
         key_frames: for the report.
         accuracy: numbers by name where the bag holds ground truth.
     """
@@ -74,7 +74,7 @@ class Record:
     timings: dict[str, list[float]] = field(default_factory=dict)
     instances: list[int] = field(default_factory=list)
     rows: list[TrackRow] = field(default_factory=list)
-    warnings: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[FrameWarning] = field(default_factory=Counter)
     key_frames: list[KeyFrame] = field(default_factory=list)
     accuracy: dict[str, float] = field(default_factory=dict)
 
@@ -144,6 +144,8 @@ class Record:
             "instances": sum(self.instances),
             "tracks": len(self.track_ids),
             "coasted": sum(row.coasted for row in self.rows),
-            "warnings": [{"text": t, "count": n} for t, n in self.warnings.items()],
+            "warnings": [
+                {"kind": w.kind, "text": w.text, "count": n} for w, n in self.warnings.items()
+            ],
             "accuracy": self.accuracy or None,
         }

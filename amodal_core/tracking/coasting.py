@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from amodal_core.frame import Array, Frame, Instances, Report, Tracks
+from amodal_core.frame import TIME_JUMP, Array, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.settings import settings_type
 from amodal_core.tracking.book import Book, widened
@@ -141,12 +141,13 @@ class CoastingTracker(ABC):
         if self._stamp is not None and stamp < self._stamp:
             if report is not None:
                 back = (self._stamp - stamp) * 1e-9
-                report.warnings.append(f"time jumped back by {back:.3f} s: all tracks end")
+                report.warn(TIME_JUMP, f"time jumped back by {back:.3f} s: all tracks end")
             self._forget()
         if self._size is not None and self._size != tuple(seen.size):
             if report is not None:
-                report.warnings.append(
-                    f"the image size changed from {self._size} to {seen.size}: all tracks end"
+                report.warn(
+                    "image size",
+                    f"the image size changed from {self._size} to {seen.size}: all tracks end",
                 )
             self._forget()
         dt = 0.0 if self._stamp is None else (stamp - self._stamp) * 1e-9

@@ -36,9 +36,9 @@ def bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int], None]
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def warn(lines: Iterable[str] | Counter[str]) -> None:
-    """Print warnings, each once, with how often it came."""
-    counts = lines if isinstance(lines, Counter) else Counter(lines)
+def warn(warnings: Iterable[object]) -> None:
+    """Print warnings (texts, FrameWarnings, or a Counter of them), each once, with how often."""
+    counts: Counter[object] = Counter(warnings)
     for line, count in counts.items():
         times = f" ({count} times)" if count > 1 else ""
-        stderr.print(f"[yellow bold]warning[/] {escape(line)}{times}", soft_wrap=True)
+        stderr.print(f"[yellow bold]warning[/] {escape(str(line))}{times}", soft_wrap=True)

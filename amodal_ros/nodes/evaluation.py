@@ -149,7 +149,7 @@ class Evaluation(BaseNode):
         if self._accuracy is not None:
             metrics["accuracy"] = self._accuracy.values()
             for warning in self._accuracy.warnings:
-                metrics["warnings"][warning] = 1
+                metrics["warnings"][warning.text] = 1
         return metrics
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:

@@ -99,7 +99,7 @@ class Segmentation(SyncedNode):
         report = Report()
         instances = self.model.infer([frame], report)[0].numpy()
         for warning in report.warnings:
-            self.warn(f"model: {warning[:40]}", warning)
+            self.warn(f"model: {warning.kind}", warning.text)
         self.publish(
             INSTANCES.name,
             instances_message(

@@ -14,7 +14,7 @@ from amodal_core.bags.messages import (
     visible_labels_message,
 )
 from amodal_core.bags.sensors import read_depth
-from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.frame import TIME_JUMP, Frame, Report, Tracks
 from amodal_core.settings import parse_rules
 from amodal_core.sync import MatchedSet
 from amodal_core.tracking import TRACKERS, make_tracker
@@ -97,8 +97,8 @@ class Tracking(SyncedNode):
         tracks = self._tracker.step(instances, stamp, frame, report)
         for warning in report.warnings:
             # The jump has been logged when it came in.
-            if not warning.startswith("time jumped back"):
-                self.warn(f"tracker: {warning[:20]}", warning)
+            if warning.kind != TIME_JUMP:
+                self.warn(f"tracker: {warning.kind}", warning.text)
         self._learn_classes(message, stamp, frame_id)
         self._publish(tracks, stamp, frame_id)
 
