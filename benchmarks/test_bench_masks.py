@@ -11,7 +11,7 @@ import torch
 from pycocotools import mask as coco
 
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, visible_from_order
+from amodal_core.masks.occluders import occlusion_order, visible_from_order
 from amodal_core.masks.paste import paste_dense, paste_rle
 
 SIZE = (375, 1242)

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from amodal_core.frame import Instances
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates, visible_from_order
+from amodal_core.masks.occluders import occlusion_order, occlusion_rates, visible_from_order
 from amodal_core.tracking import make_tracker
 
 SIZE = (375, 1242)

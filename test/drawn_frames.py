@@ -6,7 +6,7 @@ import numpy as np
 
 from amodal_core.frame import Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates, visible_from_order
+from amodal_core.masks.occluders import occlusion_order, occlusion_rates, visible_from_order
 
 CLASSES = ("car", "pedestrian")
 

@@ -11,7 +11,7 @@ from training_scenes import CLASSES
 
 from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates
+from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.eoras import Eoras

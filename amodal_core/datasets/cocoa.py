@@ -17,9 +17,9 @@ import numpy as np
 from amodal_core.datasets.base import Finding, new_folder
 from amodal_core.datasets.coco_like import CocoLike
 from amodal_core.datasets.json_write import JsonWriter
-from amodal_core.datasets.truth import hiding
 from amodal_core.errors import InputError
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.occluders import hiding
 
 _SPLITS = ("train2014", "val2014", "test2014")
 # Regions are numbered inside their annotation; ids of both together stay unique in an image.

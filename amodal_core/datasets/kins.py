@@ -22,11 +22,12 @@ from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.kitti import read_image, read_scan
 from amodal_core.datasets.kitti_write import write_sensors
 from amodal_core.datasets.segmentation import to_dictionary, to_polygons
-from amodal_core.datasets.truth import hiding, layers
+from amodal_core.datasets.truth import layers
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.calibration import read_kitti
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.occluders import hiding
 
 _FIELDS_2019 = Fields("segmentation", "inmodal_seg", "bbox", "inmodal_bbox", "area", "inmodal_area")
 _FIELDS_2020 = Fields("a_segm", "i_segm", "a_bbox", "i_bbox", "a_area", "i_area")

@@ -8,7 +8,7 @@ import numpy as np
 
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_rates
+from amodal_core.masks.occluders import hiding, occlusion_rates
 
 
 def make_truth(
@@ -61,23 +61,6 @@ def make_truth(
         ages=np.ones(n, np.int64) if ages is None else np.asarray(ages, np.int64),
         coasted=np.zeros(n, bool),
     )
-
-
-def hiding(
-    amodal: RleMasks, visible: RleMasks, min_pixels: int = 4, min_share: float = 0.01
-) -> np.ndarray:
-    """(N, N) bool, [i, j] where j is seen in at least so many pixels of what i does not show.
-
-    Args:
-        amodal: N masks.
-        visible: N masks, each a subset of its amodal one.
-        min_pixels: fewer shared pixels are ragged borders, not an occlusion.
-        min_share: nor is a smaller share of i's amodal area.
-    """
-    if not len(amodal):
-        return np.zeros((0, 0), bool)
-    shared = (amodal - visible).intersections(visible)
-    return shared >= np.maximum(min_pixels, min_share * amodal.areas())[:, None]
 
 
 def layers(occluders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

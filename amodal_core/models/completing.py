@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from amodal_core.datasets.truth import hiding
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_rates
+from amodal_core.masks.occluders import hiding, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.batch import Batch

@@ -22,6 +22,7 @@ from amodal_core.geometry.projection import Projection, project, to_camera
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.occluders import least_shared, occlusion_rates
 
 _LOWEST, _HIGHEST = 0.25, 4.2
 """Metres above the ground between which returns belong to objects of a road."""
@@ -152,14 +153,13 @@ class Geometric:
         front = lines.in_front(depths)
         occluders = np.zeros((n, n), bool)
         for i, o in enumerate(objects):
-            least = max(4.0, 0.01 * float(o.amodal.sum()))
+            least = least_shared(o.amodal.sum())
             for j in np.flatnonzero(front[i]):
-                occluders[i, j] = _cut(o, objects[j]) > least
+                occluders[i, j] = _cut(o, objects[j]) >= least
         self._cut_clutter(objects, owner, points, heights, lines, projection)
         offsets = np.array([(o.x, o.y) for o in objects])
         amodal = RleMasks.from_crops([o.amodal for o in objects], offsets, size)
         visible = RleMasks.from_crops([o.visible for o in objects], offsets, size)
-        whole, shown = amodal.areas(), visible.areas()
         return Instances(
             size=size,
             amodal_boxes=amodal.boxes(),
@@ -168,7 +168,7 @@ class Geometric:
             class_ids=np.array([CLASSES.index(o.candidate.name) for o in objects], np.int64),
             amodal=amodal,
             visible=visible,
-            occlusion_rates=(1.0 - shown / np.maximum(whole, 1)).astype(np.float32),
+            occlusion_rates=occlusion_rates(amodal, visible),
             depths=depths.astype(np.float32),
             occluders=occluders,
             boxes3d=boxes.astype(np.float32),

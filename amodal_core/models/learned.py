@@ -14,6 +14,7 @@ from torch import nn
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import BoxMasks
+from amodal_core.masks.occluders import MIN_SHARE
 from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
 from amodal_core.models.layers.crossing import Crossing
@@ -380,5 +381,5 @@ def occluders_of(
     covered = visible[j[:, None, None], row[:, :, None], column[:, None]]  # (P, S, S)
     shared = (covered & inside & hidden[i]).flatten(1).sum(1)
     result = torch.zeros_like(nearer)
-    result[i, j] = shared >= 0.01 * side * side
+    result[i, j] = shared >= MIN_SHARE * side * side
     return result

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from amodal_core.datasets.truth import hiding
 from amodal_core.frame import Frame, Instances, Tracks, joined
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.occluders import hiding
 from amodal_core.tracking.carry import Carrier
 from amodal_core.tracking.points import PointTracker
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from amodal_core.frame import Array, Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates
+from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.tracking.book import Book, widened
 
 

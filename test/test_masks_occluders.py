@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.order import occlusion_order, occlusion_rates, visible_from_order
+from amodal_core.masks.occluders import occlusion_order, occlusion_rates, visible_from_order
 
 SIZE = (20, 30)
 
@@ -48,13 +48,24 @@ def test_unknown_and_equal_depths_make_no_order() -> None:
     assert not occlusion_order(depths, amodal, visible).any()
 
 
-def test_ragged_borders_are_no_occlusion() -> None:
-    amodal = boxes((0, 0, 15, 20), (14, 0, 30, 20))
-    visible = boxes((0, 0, 15, 20), (15, 0, 30, 20))
+def hidden_below(shared: int, area: int) -> np.ndarray:
+    """The order of a row of pixels and an object of that area with so many pixels below it."""
+    size = (2, 1000)
+    amodal = RleMasks.from_boxes(
+        np.array([(0, 0, 600, 1), (600 - shared, 0, 600 - shared + area, 1)]), size
+    )
     depths = np.array([3.0, 6.0])
-    assert occlusion_order(depths, amodal, visible)[1, 0]
-    assert not occlusion_order(depths, amodal, visible, min_pixels=21).any()
-    assert not occlusion_order(depths, amodal, visible, min_share=0.07).any()
+    return occlusion_order(depths, amodal, visible_from_order(amodal, depths))
+
+
+def test_less_than_four_pixels_are_a_ragged_border() -> None:
+    assert not hidden_below(3, 50).any()
+    assert np.argwhere(hidden_below(4, 50)).tolist() == [[1, 0]]
+
+
+def test_less_than_a_hundredth_of_a_large_object_is_a_ragged_border() -> None:
+    assert not hidden_below(4, 401).any()
+    assert np.argwhere(hidden_below(4, 400)).tolist() == [[1, 0]]
 
 
 def test_none_and_one_object_make_empty_orders() -> None:
