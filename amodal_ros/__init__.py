@@ -1,12 +1,9 @@
 """ROS 2 nodes and the `amodal` command.
 
-Where `rclpy` cannot be imported, embedded_ros takes its place before any node is loaded.
+What of ROS 2 cannot be imported, embedded_ros puts in place, package by package.
 """
 
-from importlib.util import find_spec
+import embedded_ros
+from amodal_core.interfaces import message_definitions
 
-if find_spec("rclpy") is None:
-    import embedded_ros
-    from amodal_core.interfaces import message_definitions
-
-    embedded_ros.activate(message_definitions())
+embedded_ros.activate(message_definitions)

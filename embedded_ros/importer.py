@@ -11,21 +11,30 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NoReturn
 
-from embedded_ros import interfaces
-
 _HERE = str(Path(__file__).parent)
 # Import name -> the apt package that holds the whole of it; others follow the same rule.
 PACKAGES = {
     "ament_index_python": "ros-jazzy-ament-index-python",
     "cv_bridge": "ros-jazzy-cv-bridge",
-    "diagnostic_updater": "ros-jazzy-diagnostic-updater",
     "launch": "ros-jazzy-launch",
     "launch_ros": "ros-jazzy-launch-ros",
     "message_filters": "ros-jazzy-message-filters",
     "rclpy": "ros-jazzy-rclpy",
     "sensor_msgs_py": "ros-jazzy-sensor-msgs-py",
-    "tf2_ros": "ros-jazzy-tf2-ros-py",
 }
+# How names of message packages end; the rest of an import costs nothing.
+_MESSAGES = ("_msgs", "_srvs", "_interfaces", "_dds_common")
+_definitions: list[Callable[[], Mapping[str, str]]] = []
+
+
+def _interfaces() -> Any:
+    """The module that makes message classes, with all definitions that were given."""
+    from embedded_ros import interfaces
+
+    while _definitions:
+        interfaces.add_messages(_definitions[-1]())
+        _definitions.pop()
+    return interfaces
 
 
 def _refusal(name: str) -> str:
@@ -113,6 +122,7 @@ class _MessageLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         package, _, kind = module.__name__.partition(".")
         if kind:
+            interfaces = _interfaces()
             for name in interfaces.names_in(package, kind):
                 setattr(module, name, interfaces.interface(f"{package}/{kind}/{name}"))
         vars(module)["__getattr__"] = absent_attribute(module.__name__)
@@ -133,8 +143,7 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         top, _, rest = fullname.partition(".")
         if not rest:
-            known = top in PACKAGES or interfaces.kinds_in(top)
-            if not known or self._installed(fullname, target):
+            if not self._offered(top) or self._installed(fullname, target):
                 return None
             self._owned.add(top)
         elif top not in self._owned:
@@ -145,9 +154,15 @@ class _Finder(MetaPathFinder):
                 missing(fullname)
             spec.loader = _SourceLoader(fullname, spec.origin)
             return spec
-        if rest not in ("", *interfaces.kinds_in(top)):
+        if rest not in ("", *_interfaces().kinds_in(top)):
             missing(fullname)
         return ModuleSpec(fullname, _MessageLoader(), is_package=not rest)
+
+    def _offered(self, top: str) -> bool:
+        """Whether the package is embedded; messages only where rclpy is, they belong together."""
+        if top in PACKAGES or not top.endswith(_MESSAGES):
+            return top in PACKAGES
+        return not self._installed("rclpy", None) and bool(_interfaces().kinds_in(top))
 
     def _installed(self, name: str, target: ModuleType | None) -> bool:
         others = (finder for finder in sys.meta_path if finder is not self)
@@ -155,7 +170,9 @@ class _Finder(MetaPathFinder):
         return any(s is not None and s.loader is not None and s.origin is not None for s in specs)
 
 
-def install() -> None:
-    """Put the finder in place, once."""
+def install(definitions: Callable[[], Mapping[str, str]] | None = None) -> None:
+    """Put the finder in place, once, and keep definitions for the first message that is used."""
+    if definitions is not None:
+        _definitions.append(definitions)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

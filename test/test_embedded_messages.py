@@ -156,7 +156,7 @@ def test_type_hashes_are_those_of_ros_2(name, digest):
             "rclpy.action is not part of .*ros-jazzy-rclpy",
         ),
         ("from rclpy.executors import MultiThreadedExecutor", "install ros-jazzy-rclpy"),
-        ("from tf2_ros import BufferClient", "install ros-jazzy-tf2-ros-py"),
+        ("from message_filters import TimeSynchronizer", "install ros-jazzy-message-filters"),
         ("from std_msgs.msg import Nothing", "install ros-jazzy-std-msgs"),
         ("import nav_msgs.srv", "install ros-jazzy-nav-msgs"),
     ],
@@ -183,24 +183,46 @@ def test_what_a_class_lacks_names_the_package_to_install(use, named):
     assert "install ros-jazzy-rclpy" in str(refused.value)
 
 
+def install(folder, *packages):
+    """Packages that say that they are real."""
+    for package in packages:
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").write_text("real = True")
+
+
+def run_beside(folder, code):
+    """Run code where what lies in the folder is installed."""
+    environment = {"PYTHONPATH": f"{folder}:{ROOT}", "PATH": ""}
+    code = f"import embedded_ros; embedded_ros.activate()\n{code}"
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, check=True)
+
+
 def test_an_installed_package_is_never_shadowed(tmp_path):
-    (tmp_path / "tf2_ros").mkdir()
-    (tmp_path / "tf2_ros" / "__init__.py").write_text("real = True")
-    (tmp_path / "std_msgs").mkdir()
-    (tmp_path / "std_msgs" / "__init__.py").write_text("real = True")
+    install(tmp_path, "cv_bridge", "std_msgs")
     # Folders without code are no packages: here is where a checkout keeps launch files.
     (tmp_path / "launch").mkdir()
     (tmp_path / "sensor_msgs" / "msg").mkdir(parents=True)
-    code = (
-        "import embedded_ros; embedded_ros.activate()\n"
-        "import tf2_ros, std_msgs, sensor_msgs.msg, launch\n"
-        "assert tf2_ros.real and std_msgs.real and sensor_msgs.msg.Image and launch.__file__\n"
+    run_beside(
+        tmp_path,
+        "import cv_bridge, std_msgs, sensor_msgs.msg, launch\n"
+        "assert cv_bridge.real and std_msgs.real and sensor_msgs.msg.Image and launch.__file__\n"
         "try: import std_msgs.msg\n"
         "except ModuleNotFoundError as e: assert 'embedded' not in str(e), e\n"
-        "else: raise SystemExit('shadowed')"
+        "else: raise SystemExit('shadowed')",
     )
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
-    subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, check=True)
+
+
+def test_a_real_rclpy_keeps_its_messages_and_gets_the_packages_that_are_missing(tmp_path):
+    install(tmp_path, "rclpy", "std_msgs")
+    run_beside(
+        tmp_path,
+        "import rclpy, std_msgs, launch.actions, ament_index_python\n"
+        "assert rclpy.real and std_msgs.real and launch.actions.ExecuteProcess\n"
+        # Real rclpy cannot send embedded messages: where it lacks a package, that is said.
+        "try: import sensor_msgs.msg\n"
+        "except ModuleNotFoundError as e: assert e.name == 'sensor_msgs', e\n"
+        "else: raise SystemExit('mixed')",
+    )
 
 
 def test_conflicting_definitions_are_refused():

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from amodal_core.errors import InputError
-from amodal_core.models.base import Model
 
 if TYPE_CHECKING:
-    from amodal_core.models.learned import LearnedModel  # importing torch takes seconds
+    # Importing numba and torch takes seconds; names and help texts need neither.
+    from amodal_core.models.base import Model
+    from amodal_core.models.learned import LearnedModel
 
 DEFAULT = "flagship"
 FALLBACK = "geometric"  # needs no weights

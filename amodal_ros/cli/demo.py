@@ -8,12 +8,7 @@ from typing import Annotated
 
 import typer
 
-from amodal_core.models.registry import DEFAULT
-from amodal_core.replay import REPORT, VIDEO, ReplayOptions
-from amodal_core.synthetic.generate import RunOptions, generate
-from amodal_ros.cli._models import make_model
 from amodal_ros.cli._progress import bar, stderr
-from amodal_ros.cli.replay import run, summarise
 
 _SAMPLE = "sample_drive"
 _FRAMES = 24
@@ -38,6 +33,8 @@ def make_drive(out: Path) -> Path:
     Raises:
         InputError: this machine cannot render, or `out` cannot be written.
     """
+    from amodal_core.synthetic.generate import RunOptions, generate
+
     if not out.exists():
         stderr.print("no sample drive came with this installation: rendering a short one")
         with bar("rendering") as progress:
@@ -59,6 +56,11 @@ def command(
 
     amodal demo my_drive.mcap --out build/my_drive
     """
+    from amodal_core.models.registry import DEFAULT
+    from amodal_core.replay import REPORT, VIDEO, ReplayOptions
+    from amodal_ros.cli._models import make_model
+    from amodal_ros.cli.replay import run, summarise
+
     bag = bag or sample_drive() or make_drive(out.parent / f"{_SAMPLE}.mcap")
     stderr.print(f"replaying [bold]{bag}[/] with the model '{DEFAULT}'")
     record = run(bag, out, make_model(DEFAULT, "cpu", None), ReplayOptions())

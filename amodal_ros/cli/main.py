@@ -1,49 +1,77 @@
-"""Entry point of the `amodal` command: collects the subcommands and reports errors in one line."""
+"""Entry point of the `amodal` command: finds the subcommand and reports errors in one line."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
 
 from amodal_core.errors import InputError
 
+# Modules of amodal_ros.cli, in the order of `amodal --help`, and how the help of each begins: one
+# with an `app` is a group of commands, any other holds one function `command`.
+COMMANDS = {
+    "demo": "See it work: masks, tracks, an overlay video and a report of a sample drive.",
+    "convert": "Turn a data set into a rosbag2 bag with the topics that the nodes listen to.",
+    "data": "Check, count, show and convert data sets.",
+    "synth": "Make drives through procedural streets with exact truth: masks, depth, boxes, "
+    "identities.",
+    "train": "Train a model; started again, it goes on exactly where it was stopped.",
+    "codebook": "Collect the shapes of the training data into the codebook of a VRSP-Net "
+    "checkpoint.",
+    "infer": "Run a model over a data set and write COCO results, ready for `amodal eval`.",
+    "export": "Export a trained model as ONNX and compare it with onnxruntime.",
+    "replay": "Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.",
+    "eval": "Evaluate: AP by occlusion and size, HOTA, occluded IoU, latency; compare runs.",
+    "launch": "Run the nodes as processes over DDS.",
+    "doctor": "Check this machine: ROS 2, DDS, GPU, codecs, EGL.",
+    "models": "List the models by name.",
+}
+_SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "add_completion": False}
+
+
+def load(name: str) -> Any:
+    """The click command of a subcommand; its module is imported here, and not before."""
+    module = import_module(f"amodal_ros.cli.{name}")
+    if hasattr(module, "app"):
+        module.app.info.name = name
+        module.app.rich_markup_mode, module.app._add_completion = "rich", False
+        return typer.main.get_group(module.app)
+    alone = typer.Typer(**_SETTINGS)
+    alone.command(name)(module.command)
+    return typer.main.get_command(alone)
+
+
+class Subcommands(TyperGroup):
+    """The subcommands; lists them without importing any, imports the one that is to run."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {
+            name: TyperCommand(name, help=line, rich_markup_mode="rich")
+            for name, line in COMMANDS.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The subcommand that the arguments name, and its arguments."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else load(name), rest
+
+
 app = typer.Typer(
     name="amodal",
+    cls=Subcommands,
     help="Amodal instance segmentation for vehicles: what is seen, what is hidden, and by what.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **_SETTINGS,
 )
-
-# Modules of amodal_ros.cli, in the order of `amodal --help`: one with an `app` is a group of
-# commands, any other holds one function `command`.
-COMMANDS = (
-    "demo",
-    "convert",
-    "data",
-    "synth",
-    "train",
-    "codebook",
-    "infer",
-    "export",
-    "replay",
-    "eval",
-    "launch",
-    "doctor",
-    "models",
-)
-
-for _name in COMMANDS:
-    _module = import_module(f"amodal_ros.cli.{_name}")
-    if hasattr(_module, "app"):
-        app.add_typer(_module.app, name=_name)
-    else:
-        app.command(_name)(_module.command)
+app.callback()(lambda: None)
 
 
 def main() -> None:
@@ -53,3 +81,7 @@ def main() -> None:
     except InputError as error:
         Console(stderr=True).print(f"[red bold]error[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The `amodal` command itself: what it lists, and that listing imports nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from amodal_ros.cli import main
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_the_list_says_what_the_help_of_a_command_begins_with(name):
+    text = " ".join(main.load(name).help.split())
+    assert text.startswith(main.COMMANDS[name])
+    assert main.load(name).name == name
+
+
+def test_the_list_needs_no_command_and_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from amodal_ros.cli.main import main\n"
+        "sys.argv = ['amodal', '--help']\n"
+        "try: main()\n"
+        "finally: print(*sys.modules, sep='\\n', file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f" {name} " in done.stdout for name in main.COMMANDS)
+    loaded = set(done.stderr.split())
+    heavy = {"numpy", "numba", "cv2", "torch", "scipy", "rosbags", "cyclonedds", "yaml"}
+    assert not loaded & (heavy | {f"amodal_ros.cli.{name}" for name in main.COMMANDS})
+
+
+def test_a_mistyped_command_is_corrected():
+    done = runner.invoke(main.app, ["doctr"])
+    assert done.exit_code == 2
+    assert "Did you mean 'doctor'?" in done.output
+
+
+def test_options_of_a_group_reach_its_commands():
+    done = runner.invoke(main.app, ["eval", "protocols", "-h"])
+    assert done.exit_code == 0
+    assert "eval protocols" in done.stdout
