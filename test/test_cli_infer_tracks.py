@@ -21,7 +21,7 @@ from amodal_core.evaluation.truth import Truth, index_of, read_truth
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.s_amodal import SAModal, SAModalConfig
 from amodal_core.track_inference import RESULTS, complete_tracks
-from amodal_core.tracking.memory import Memory
+from amodal_core.tracking.hidden_objects import HiddenObjects
 from amodal_core.tracking.points import LucasKanade
 from amodal_ros.cli.main import app
 
@@ -69,14 +69,14 @@ class Oracle:
 
     def complete(self, frames, seen, report=None):
         self.clips.append(len(frames))
-        memory = Memory(LucasKanade())
+        memory = HiddenObjects(LucasKanade())
         found = []
         for k, (frame, one) in enumerate(zip(frames, seen, strict=True)):
             truth = self.truth[frame.stamp]
             order = [truth.visible.counts.index(c) for c in one.visible.counts]
             one.amodal = truth.amodal[np.array(order, np.int64)]
             one.scores = np.full(len(one), 0.6 if k % 2 else 0.8, np.float32)
-            found.append(memory.follow(frame, one))
+            found.append(memory.add_to_tracks(frame, one))
         return found
 
 

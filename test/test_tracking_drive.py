@@ -34,10 +34,10 @@ def best(tracks: Tracks, box: tuple[int, int, int, int]) -> tuple[int, float]:
 def test_a_vehicle_in_view_throughout_has_one_id_and_is_seen_in_every_frame(
     drive: list[Tracks], places: list
 ) -> None:
-    found = [best(drive[k], box) for k, box in places]
-    assert len({i for i, _ in found}) == 1
-    assert min(overlap for _, overlap in found) > 0.6
-    identity = found[0][0]
+    matches = [best(drive[k], box) for k, box in places]
+    assert len({i for i, _ in matches}) == 1
+    assert min(overlap for _, overlap in matches) > 0.6
+    identity = matches[0][0]
     for tracks in drive:
         at = np.flatnonzero(tracks.ids == identity)
         assert len(at) == 1
@@ -50,7 +50,11 @@ def test_tracks_are_few_and_do_not_flicker(drive: list[Tracks]) -> None:
         for i in tracks.ids.tolist():
             frames.setdefault(i, []).append(k)
     assert len(frames) <= 20
-    for seen in frames.values():
-        assert seen == list(range(seen[0], seen[-1] + 1))
-    short = [i for i, seen in frames.items() if len(seen) < 4 and seen[-1] < len(drive) - 1]
+    for frames_of in frames.values():
+        assert frames_of == list(range(frames_of[0], frames_of[-1] + 1))
+    short = [
+        i
+        for i, frames_of in frames.items()
+        if len(frames_of) < 4 and frames_of[-1] < len(drive) - 1
+    ]
     assert len(short) <= 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.tracking.association import Looks, affinity, assign
-from amodal_core.tracking.evidence import weigh
+from amodal_core.tracking.association import Appearance, affinity, assign
+from amodal_core.tracking.evidence import weigh_evidence
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 
 SIZE = (40, 60)
@@ -60,8 +60,8 @@ def test_a_steady_motion_is_learnt_and_extrapolated() -> None:
 
 
 def test_a_box_that_loses_one_side_does_not_fly_away() -> None:
-    whole, cut = np.array([[364.0, 180, 522, 240]]), np.array([[442.0, 180, 522, 240]])
-    motion = Motion.started(measure(whole, np.array([20.0]), None))
+    amodal, cut = np.array([[364.0, 180, 522, 240]]), np.array([[442.0, 180, 522, 240]])
+    motion = Motion.started(measure(amodal, np.array([20.0]), None))
     motion.predict(0.1)
     motion.update(np.array([0]), measure(cut, np.array([20.0]), None))
     motion.predict(0.5)
@@ -99,7 +99,7 @@ def test_assignment_takes_the_best_total_and_respects_gates() -> None:
 
 def test_whole_masks_tell_who_it_is_when_other_parts_are_seen() -> None:
     box = np.array([[10.0, 10, 40, 30]])
-    whole = RleMasks.from_boxes(box, SIZE)
+    amodal = RleMasks.from_boxes(box, SIZE)
     left = RleMasks.from_boxes(np.array([[10, 10, 20, 30]]), SIZE)
     right = RleMasks.from_boxes(np.array([[30, 10, 40, 30]]), SIZE)
     measured = measure(box, np.array([20.0]), None)
@@ -107,10 +107,10 @@ def test_whole_masks_tell_who_it_is_when_other_parts_are_seen() -> None:
 
     def fit(range_error: float = 0.0, other_class: int = 0) -> float:
         return affinity(
-            Looks(whole, left, kind, None),
+            Appearance(amodal, left, kind, None),
             np.zeros((1, 2), np.int64),
             Motion.started(measured),
-            Looks(whole, right, kind + other_class, None),
+            Appearance(amodal, right, kind + other_class, None),
             measure(box, np.array([20.0 + range_error]), None),
             0.12,
         )[0, 0]
@@ -121,7 +121,7 @@ def test_whole_masks_tell_who_it_is_when_other_parts_are_seen() -> None:
     assert fit(other_class=1) == pytest.approx(0.85)
 
 
-def look(
+def evidence_of(
     depth_inside: float | None,
     share: float = 1.0,
     others: tuple[tuple[int, int, int, int], ...] = (),
@@ -135,10 +135,12 @@ def look(
         depth = np.zeros(SIZE, np.float32)
         depth[10:30:2, 10:40:3] = 20.0
         depth[10:30:2, 10 : 10 + int(30 * share) : 3] = depth_inside
-    seen = RleMasks.from_boxes(np.array(others).reshape(-1, 4), SIZE)
-    depths = np.full(len(seen), other_depth, np.float32)
-    found = weigh(mask, np.array([expected]), np.array([0.5]), seen, depths, depth)
-    return bool(found.hidden[0]), bool(found.absent[0])
+    others_visible = RleMasks.from_boxes(np.array(others).reshape(-1, 4), SIZE)
+    depths = np.full(len(others_visible), other_depth, np.float32)
+    evidence = weigh_evidence(
+        mask, np.array([expected]), np.array([0.5]), others_visible, depths, depth
+    )
+    return bool(evidence.hidden[0]), bool(evidence.absent[0])
 
 
 @pytest.mark.parametrize(
@@ -156,14 +158,14 @@ def look(
 def test_returns_inside_the_expected_mask_tell(
     inside: float | None, share: float, hidden: bool, absent: bool
 ) -> None:
-    assert look(inside, share) == (hidden, absent)
+    assert evidence_of(inside, share) == (hidden, absent)
 
 
 def test_a_nearer_mask_over_the_place_hides_and_a_farther_one_does_not() -> None:
-    assert look(None, others=((5, 5, 30, 40),)) == (True, False)
-    assert look(None, others=((5, 5, 20, 40),)) == (False, False)
-    assert look(None, others=((5, 5, 30, 40),), other_depth=40.0)[0] is False
-    assert look(None, others=((5, 5, 30, 40),), other_depth=0.0)[0] is True
+    assert evidence_of(None, others=((5, 5, 30, 40),)) == (True, False)
+    assert evidence_of(None, others=((5, 5, 20, 40),)) == (False, False)
+    assert evidence_of(None, others=((5, 5, 30, 40),), other_depth=40.0)[0] is False
+    assert evidence_of(None, others=((5, 5, 30, 40),), other_depth=0.0)[0] is True
 
 
 def test_a_place_that_is_partly_covered_by_nearer_things_is_not_known_to_be_empty() -> None:
@@ -172,15 +174,15 @@ def test_a_place_that_is_partly_covered_by_nearer_things_is_not_known_to_be_empt
     depth = np.full(SIZE, 60.0, np.float32)
     for columns, absent in ((8, True), (11, False)):  # of thirty: 27 and 37 %
         depth[:, 10 : 10 + columns] = 8.0
-        found = weigh(mask, np.array([20.0]), np.array([0.5]), none, np.zeros(0), depth)
-        assert (bool(found.hidden[0]), bool(found.absent[0])) == (False, absent)
+        evidence = weigh_evidence(mask, np.array([20.0]), np.array([0.5]), none, np.zeros(0), depth)
+        assert (bool(evidence.hidden[0]), bool(evidence.absent[0])) == (False, absent)
     # Nor one over which a nearer mask lies, however far its returns reach.
-    assert look(60.0, others=((5, 5, 30, 40),)) == (True, False)
+    assert evidence_of(60.0, others=((5, 5, 30, 40),)) == (True, False)
 
 
 def test_two_nearer_masks_hide_together() -> None:
-    assert look(None, others=((5, 5, 18, 40), (18, 5, 30, 40))) == (True, False)
+    assert evidence_of(None, others=((5, 5, 18, 40), (18, 5, 30, 40))) == (True, False)
 
 
 def test_an_unknown_range_cannot_be_seen_through() -> None:
-    assert look(60.0, expected=np.nan) == (False, False)
+    assert evidence_of(60.0, expected=np.nan) == (False, False)

@@ -14,7 +14,7 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.carry import Carrier
-from amodal_core.tracking.memory import Memory
+from amodal_core.tracking.hidden_objects import HiddenObjects
 from amodal_core.tracking.points import CoTracker, LucasKanade, Trajectories, point_tracker
 
 SECOND = 1_000_000_000
@@ -30,10 +30,10 @@ def sliding(step, count=4):
 @pytest.mark.parametrize("step", [(3, 0), (-2, 5), (12, -7)])
 def test_points_on_a_texture_move_as_it_does(step):
     points = np.array([[60.0, 40], [90.5, 55.25], [75, 60]])
-    found = LucasKanade().track(sliding(step), points)
+    result = LucasKanade().track(sliding(step), points)
     wanted = points - np.arange(4)[:, None, None] * np.array(step)
-    assert found.seen.all()
-    np.testing.assert_allclose(found.places, wanted, atol=0.1)
+    assert result.visible.all()
+    np.testing.assert_allclose(result.places, wanted, atol=0.1)
 
 
 def test_points_that_leave_that_are_covered_or_that_lie_on_nothing_are_not_seen():
@@ -41,12 +41,12 @@ def test_points_that_leave_that_are_covered_or_that_lie_on_nothing_are_not_seen(
     covered = images[1].copy()
     covered[30:70, 60:110] = texture(40, 50, 9)
     flat = [np.full_like(i, 90) for i in images]
-    assert not LucasKanade().track(images, [[4.0, 40]]).seen[-1, 0]
-    assert not LucasKanade().track([images[0], covered], [[85.0, 50]]).seen[-1, 0]
-    assert not LucasKanade().track(flat, [[60.0, 40]]).seen[-1, 0]
+    assert not LucasKanade().track(images, [[4.0, 40]]).visible[-1, 0]
+    assert not LucasKanade().track([images[0], covered], [[85.0, 50]]).visible[-1, 0]
+    assert not LucasKanade().track(flat, [[60.0, 40]]).visible[-1, 0]
     # What is lost once stays lost, though it lies open again.
     again = LucasKanade().track([images[0], covered, images[0]], [[85.0, 50]])
-    assert again.seen[:, 0].tolist() == [True, False, False]
+    assert again.visible[:, 0].tolist() == [True, False, False]
     assert LucasKanade().track(images, np.zeros((0, 2))).places.shape == (4, 0, 2)
 
 
@@ -111,14 +111,14 @@ class Lost:
         return Trajectories(places, np.zeros(shape, bool))
 
 
-class Sure(Lost):
+class Overconfident(Lost):
     """A tracker that is sure of points that run away."""
 
     def track(self, images, points):
-        found = super().track(images, points)
-        found.places = found.places + np.arange(len(images))[:, None, None] * np.float32([25, 9])
-        found.seen[:] = True
-        return found
+        result = super().track(images, points)
+        result.places = result.places + np.arange(len(images))[:, None, None] * np.float32([25, 9])
+        result.visible[:] = True
+        return result
 
 
 def test_without_any_point_a_hidden_square_goes_on_as_before():
@@ -129,7 +129,7 @@ def test_without_any_point_a_hidden_square_goes_on_as_before():
 
 def test_the_displacement_is_limited_by_the_motion_of_the_visible_mask():
     """The square moves by 4 pixels a frame in x and by none in y, whatever a tracker claims."""
-    carrier, scene = Carrier(Sure()), Scene()
+    carrier, scene = Carrier(Overconfident()), Scene()
     for sample in scene.samples(30):
         truth = sample.truth
         carrier.advance(sample.frame.image, sample.frame.stamp)
@@ -145,14 +145,16 @@ def test_the_displacement_is_limited_by_the_motion_of_the_visible_mask():
 @pytest.mark.parametrize(("start", "carried"), [(195, 0), (185, 10), (5, 0), (25, 10)])
 def test_what_was_last_seen_at_the_side_of_the_image_is_not_carried(start, carried):
     """Twenty pixels from the left or right border; of 240, less the square's 30, that is 190."""
-    scene, found = Scene(object_speed=0, start=start, wall=(100, 150)), 0
+    scene, result = Scene(object_speed=0, start=start, wall=(100, 150)), 0
     carrier = Carrier(LucasKanade())
     for sample in scene.samples(20):
         truth = sample.truth
         carrier.advance(sample.frame.image, sample.frame.stamp)
         shows = truth.ids == 1 if sample.index >= 10 else truth.ids >= 0
-        found += len(carrier.settle(truth.ids[shows], truth.amodal[shows], truth.visible[shows])[0])
-    assert found == carried
+        result += len(
+            carrier.settle(truth.ids[shows], truth.amodal[shows], truth.visible[shows])[0]
+        )
+    assert result == carried
 
 
 def test_after_three_seconds_a_hidden_square_is_forgotten():
@@ -187,10 +189,10 @@ def test_one_pixel_masks_and_empty_frames_are_carried_without_harm():
     carrier = Carrier(LucasKanade())
     mask = np.zeros((1, *SIZE), bool)
     mask[0, 60, 100] = True
-    one, none = RleMasks.from_dense(mask), RleMasks.empty(SIZE)
+    item, none = RleMasks.from_dense(mask), RleMasks.empty(SIZE)
     for k, sample in enumerate(Scene(ground_speed=2).samples(8)):
         carrier.advance(sample.frame.image, sample.frame.stamp)
-        shown = (np.array([5]), one, one) if k < 3 else (np.zeros(0, np.int64), none, none)
+        shown = (np.array([5]), item, item) if k < 3 else (np.zeros(0, np.int64), none, none)
         ids, masks = carrier.settle(*shown)
         assert ids.tolist() == ([] if k < 3 else [5])
         assert (masks.areas() == 1).all()
@@ -199,13 +201,15 @@ def test_one_pixel_masks_and_empty_frames_are_carried_without_harm():
 def memory_of(carrier):
     """Bytes that a carrier holds, roughly."""
     kept = sum(i.nbytes for i in carrier._images) + carrier._grid.nbytes
-    for one in carrier._known.values():
-        kept += sum(t.nbytes for t in one.trail) + sys.getsizeof(one.speeds) + 8 * len(one.speeds)
-    return kept, len(carrier._known)
+    for item in carrier._objects.values():
+        kept += (
+            sum(t.nbytes for t in item.trail) + sys.getsizeof(item.speeds) + 8 * len(item.speeds)
+        )
+    return kept, len(carrier._objects)
 
 
 def test_memory_is_flat_however_long_the_stream_is():
-    memory, held = Memory(LucasKanade()), []
+    hidden_objects, held = HiddenObjects(LucasKanade()), []
     scene = Scene()
     base = [scene.sample(k) for k in range(40)]
     for k in range(200):
@@ -213,20 +217,20 @@ def test_memory_is_flat_however_long_the_stream_is():
         frame = replace(sample.frame, stamp=sample.frame.stamp + (k - k % 40) * SECOND // 10)
         truth = sample.truth[sample.truth.visible.areas() > 0]
         # Ever new identities, as in a long drive.
-        memory.follow(frame, replace(truth, ids=truth.ids + 2 * (k // 10)))
-        held.append((*memory_of(memory._carrier), len(memory._last)))
+        hidden_objects.add_to_tracks(frame, replace(truth, ids=truth.ids + 2 * (k // 10)))
+        held.append((*memory_of(hidden_objects._carrier), len(hidden_objects._last)))
     half = np.array(held)
     assert (half[100:].max(0) <= 1.05 * half[:100].max(0)).all()
-    memory.reset()
-    assert memory._carrier.ids == []
-    assert not memory._last
+    hidden_objects.reset()
+    assert hidden_objects._carrier.ids == []
+    assert not hidden_objects._last
 
 
 def test_followed_tracks_come_back_with_the_hidden_ones_coasted():
-    memory, scene = Memory(LucasKanade()), Scene()
+    hidden_objects, scene = HiddenObjects(LucasKanade()), Scene()
     for sample in scene.samples(25):
-        seen = sample.truth[sample.truth.visible.areas() > 0]
-        tracks = memory.follow(sample.frame, seen)
+        visible = sample.truth[sample.truth.visible.areas() > 0]
+        tracks = hidden_objects.add_to_tracks(sample.frame, visible)
         assert isinstance(tracks, Tracks)
         assert sorted(tracks.ids.tolist()) == [0, 1]
         if sample.index in hidden(scene, 25):
@@ -239,15 +243,15 @@ def test_followed_tracks_come_back_with_the_hidden_ones_coasted():
 
 
 def test_live_objects_without_identities_are_remembered_only_behind_others():
-    memory, scene, given = Memory(LucasKanade()), Scene(), []
+    hidden_objects, scene, counts = HiddenObjects(LucasKanade()), Scene(), []
     for sample in scene.samples(30):
         truth = sample.truth
-        seen = truth[truth.visible.areas() > 0]
+        visible = truth[truth.visible.areas() > 0]
         if sample.index == 8:  # overlooked in the open: not given out, nor forgotten
-            seen = seen[seen.ids == 1]
-        given.append(len(memory.see(sample.frame, seen)))
-    assert given == [2] * 8 + [1] + [2] * 21
-    assert memory._next == 2
+            visible = visible[visible.ids == 1]
+        counts.append(len(hidden_objects.add_to_detections(sample.frame, visible)))
+    assert counts == [2] * 8 + [1] + [2] * 21
+    assert hidden_objects._next == 2
 
 
 class Shift(torch.nn.Module):
@@ -257,8 +261,8 @@ class Shift(torch.nn.Module):
         count = video.shape[1]
         step = torch.arange(count)[None, :, None, None] * torch.tensor([4.0, 0.0])
         places = queries[:, None, :, 1:] + step
-        seen = torch.arange(queries.shape[1])[None, None].expand(1, count, -1) % 2 == 0
-        return places, seen
+        visible = torch.arange(queries.shape[1])[None, None].expand(1, count, -1) % 2 == 0
+        return places, visible
 
 
 @pytest.fixture
@@ -268,9 +272,9 @@ def script(tmp_path):
 
 
 def test_a_cotracker_comes_from_a_torchscript_file_of_the_user(script):
-    found = point_tracker(str(script)).track(sliding((0, 0)), [[10.0, 20], [30, 40]])
-    assert found.places[3].tolist() == [[22, 20], [42, 40]]
-    assert found.seen[3].tolist() == [True, False]
+    result = point_tracker(str(script)).track(sliding((0, 0)), [[10.0, 20], [30, 40]])
+    assert result.places[3].tolist() == [[22, 20], [42, 40]]
+    assert result.visible[3].tolist() == [True, False]
 
 
 def test_a_cotracker_comes_from_a_copy_of_its_repository(tmp_path):
@@ -279,8 +283,8 @@ def test_a_cotracker_comes_from_a_copy_of_its_repository(tmp_path):
         "def cotracker2(pretrained=True):\n"
         "    from test_tracking_points import Shift\n    return Shift()\n"
     )
-    found = CoTracker(tmp_path).track(sliding((0, 0)), [[10.0, 20]])
-    assert found.places[:, 0, 0].tolist() == [10, 14, 18, 22]
+    result = CoTracker(tmp_path).track(sliding((0, 0)), [[10.0, 20]])
+    assert result.places[:, 0, 0].tolist() == [10, 14, 18, 22]
 
 
 def test_a_tracker_with_a_long_view_is_asked_from_the_last_sight_on(script):

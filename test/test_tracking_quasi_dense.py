@@ -1,4 +1,4 @@
-"""Identities by looks: as published where asked, without its weakness, and through occlusion."""
+"""Identities by appearance: as published where asked, and through occlusion."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking import QuasiDenseTracker, QuasiDenseTrackerConfig, Tracker, make_tracker
-from amodal_core.tracking.book import Book
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 from amodal_core.tracking.quasi_dense import PRESETS, box_iou, plausible
+from amodal_core.tracking.track_store import TrackStore
 
 Scene = Callable[[int], Sequence[Thing]]
 EAST, WEST, BIG, ALIKE = (6.0, 0, 0, 0), (0, 6.0, 0, 0), (0, 0, 6.0, 0), (5.5, 2.0, 0, 0)
@@ -40,12 +40,12 @@ def play(
 
 
 def car(x: float, depth: float = 20.0, name: str = "car", **more: object) -> Thing:
-    more = {"looks": EAST} | more
+    more = {"embedding": EAST} | more
     return Thing(name, x, 50, 40, 30, depth, **more)  # type: ignore[arg-type]
 
 
 def lorry(x: float, w: float = 150) -> Thing:
-    return Thing("lorry", x, 20, w, 90, 10.0, 1, looks=BIG)
+    return Thing("lorry", x, 20, w, 90, 10.0, 1, embedding=BIG)
 
 
 class Published:
@@ -84,20 +84,20 @@ class Published:
         """Id of each detection, -1 where it has none."""
         c, result = self.c, [-1] * len(boxes)
         self.frame += 1
-        kept = []
+        remaining = []
         order = sorted(range(len(boxes)), key=lambda i: -scores[i])
         for place, i in enumerate(order):
             limit = c.nms_backdrop_iou_thr if scores[i] < c.obj_score_thr else c.nms_class_iou_thr
             if all(self.iou(boxes[i], boxes[j]) <= limit for j in order[:place]):
-                kept.append(i)
+                remaining.append(i)
         memory = [(t["embed"], t["label"], n) for n, t in self.tracks.items()]
         memory += [(e, label, -1) for one in self.backdrops for e, label in one]
-        ids = dict.fromkeys(kept, -1)
-        if kept and self.tracks:
-            fits = self.scores([embeds[i] for i in kept], memory)
+        ids = dict.fromkeys(remaining, -1)
+        if remaining and self.tracks:
+            fits = self.scores([embeds[i] for i in remaining], memory)
             if c.with_cats:
-                fits = fits * np.array([[labels[i] == m[1] for m in memory] for i in kept])
-            for row, i in enumerate(kept):
+                fits = fits * np.array([[labels[i] == m[1] for m in memory] for i in remaining])
+            for row, i in enumerate(remaining):
                 best = int(fits[row].argmax())
                 if fits[row, best] > c.match_score_thr and memory[best][2] > -1:
                     if scores[i] > c.obj_score_thr:
@@ -105,11 +105,11 @@ class Published:
                         fits[:row, best] = fits[row + 1 :, best] = 0
                     elif fits[row, best] > c.nms_conf_thr:
                         ids[i] = -2
-        for i in kept:
+        for i in remaining:
             if ids[i] == -1 and scores[i] > c.init_score_thr:
                 ids[i] = self.count
                 self.count += 1
-        for i in kept:
+        for i in remaining:
             if ids[i] > -1:
                 old = self.tracks.get(ids[i])
                 new = embeds[i]
@@ -118,8 +118,8 @@ class Published:
                 self.tracks[ids[i]] = {"embed": new, "label": labels[i], "last": self.frame}
                 result[i] = ids[i]
         fresh = []
-        for place, i in enumerate(kept):
-            near = (self.iou(boxes[i], boxes[j]) for j in kept[:place])
+        for place, i in enumerate(remaining):
+            near = (self.iou(boxes[i], boxes[j]) for j in remaining[:place])
             if ids[i] == -1 and all(n <= c.nms_backdrop_iou_thr for n in near):
                 fresh.append((embeds[i], labels[i]))
         self.backdrops = [fresh, *self.backdrops][: c.memo_backdrop_frames]
@@ -144,7 +144,7 @@ def test_without_what_is_ours_it_is_the_published_tracker(preset, metric, backdr
             who = rng.permutation(7)[: rng.integers(0, 7)]
             who = np.concatenate([who, who[:2]])  # and second looks at two of them
             n = len(who)
-            looks = (prototypes[who] + rng.normal(size=(n, 6)) * 0.4).astype(np.float32)
+            embedding = (prototypes[who] + rng.normal(size=(n, 6)) * 0.4).astype(np.float32)
             corner = np.stack([who % 4 * 90.0, who // 4 * 55.0], 1) + rng.uniform(0, 25, (n, 2))
             boxes = np.concatenate([corner, corner + rng.uniform(20, 40, (n, 2))], 1)
             boxes = boxes.astype(np.float32)
@@ -153,14 +153,15 @@ def test_without_what_is_ours_it_is_the_published_tracker(preset, metric, backdr
                 Instances.empty(SIZE), amodal_boxes=boxes, visible_boxes=boxes,
                 scores=rng.random(n).astype(np.float32) ** 0.5, class_ids=who % 2,
                 amodal=masks, visible=masks, occlusion_rates=np.zeros(n, np.float32),
-                depths=np.zeros(n, np.float32), occluders=np.zeros((n, n), bool), embeddings=looks,
+                depths=np.zeros(n, np.float32), occluders=np.zeros((n, n), bool),
+                embeddings=embedding,
             )  # fmt: skip
             expected = theirs.step(
-                boxes.astype(float), instances.scores, who % 2, looks.astype(float)
+                boxes.astype(float), instances.scores, who % 2, embedding.astype(float)
             )
             tracks = ours.step(instances, k * STEP)
-            found = {tuple(b): i for b, i in zip(tracks.amodal_boxes, tracks.ids, strict=True)}
-            assert [found.get(tuple(b), -1) for b in boxes] == expected, k
+            result = {tuple(b): i for b, i in zip(tracks.amodal_boxes, tracks.ids, strict=True)}
+            assert [result.get(tuple(b), -1) for b in boxes] == expected, k
             duplicates += sum(i == -1 for i in expected)
             for i in expected:
                 reappeared += i >= 0 and k - last.get(i, k) > 1
@@ -171,7 +172,7 @@ def test_without_what_is_ours_it_is_the_published_tracker(preset, metric, backdr
 
 def test_one_against_one_with_another_object_is_no_match():
     def other(k):
-        return [car(100 + k)] if k < 10 else [car(102 + k, name="other", looks=WEST)]
+        return [car(100 + k)] if k < 10 else [car(102 + k, name="other", embedding=WEST)]
 
     def far(k):
         return [car(20)] if k < 10 else [car(320, name="look-alike")]
@@ -226,13 +227,13 @@ def test_which_pairs_are_possible_is_what_whole_arrays_say_too():
         motion.predict(0.1)
         motion.update(np.arange(10), measure(before[:10], ranges[0][:10], None))
         measured = measure(now, ranges[1], None)
-        expected, kept = slowly_plausible(motion, measured, now, 0.12)
-        found = plausible(motion, measured, now, 0.12)
-        assert np.array_equal(np.isfinite(found), np.isfinite(expected))
-        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        expected, remaining = slowly_plausible(motion, measured, now, 0.12)
+        result = plausible(motion, measured, now, 0.12)
+        assert np.array_equal(np.isfinite(result), np.isfinite(expected))
+        np.testing.assert_allclose(result, expected, rtol=1e-9)
         slowly = [[Published.iou(a, b) for b in before] for a in now]
         np.testing.assert_allclose(box_iou(now, before), slowly, rtol=1e-12)
-        limits.append([~k for k in kept] + [np.isfinite(expected), expected == 16])
+        limits.append([~k for k in remaining] + [np.isfinite(expected), expected == 16])
     # All limits rule pairs out, and pairs remain, near ones and such as only overlap.
     assert all(np.concatenate(one).sum() > 100 for one in zip(*limits, strict=True))
 
@@ -241,7 +242,7 @@ def test_an_object_of_another_class_that_looks_alike_takes_nothing_away():
     def ids(config):
         tracker, out = QuasiDenseTracker(config), []
         for k in range(3):
-            rider = Thing("rider", 100 + k, 10, 40, 30, 20.0, 2, looks=EAST)
+            rider = Thing("rider", 100 + k, 10, 40, 30, 20.0, 2, embedding=EAST)
             _, instances, _ = view([rider, car(100 + k)])
             out.append(tracker.step(instances, k * STEP).ids.tolist())
         return out
@@ -252,12 +253,12 @@ def test_an_object_of_another_class_that_looks_alike_takes_nothing_away():
     assert ids(published) == [[0, 1], [2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize("looks", [(EAST, WEST), (EAST, ALIKE), (EAST, EAST)])
-def test_crossing_look_alikes_keep_their_ids(looks):
+@pytest.mark.parametrize("embedding", [(EAST, WEST), (EAST, ALIKE), (EAST, EAST)])
+def test_crossing_look_alikes_keep_their_ids(embedding):
     def scene(k: int) -> list[Thing]:
         return [
-            car(20 + 6 * k, 20.0, "east", looks=looks[0]),
-            car(320 - 6 * k, 24.0, "west", looks=looks[1]),
+            car(20 + 6 * k, 20.0, "east", embedding=embedding[0]),
+            car(320 - 6 * k, 24.0, "west", embedding=embedding[1]),
         ]
 
     tracks = play(scene, 50)
@@ -278,15 +279,15 @@ def test_a_hidden_object_keeps_its_id_and_its_mask_moves_on(speed, width, hidden
     tracks = play(scene, frames, with_depth=with_depth)
     unseen = [k for k in range(frames) if len(view(scene(k))[0]) == 1]
     assert len(unseen) >= hidden
-    for k, found in enumerate(tracks):
-        assert found.ids.tolist() == [0, 1], k
-        assert found.coasted.tolist() == [False, k in unseen]
+    for k, result in enumerate(tracks):
+        assert result.ids.tolist() == [0, 1], k
+        assert result.coasted.tolist() == [False, k in unseen]
         truth = RleMasks.from_boxes(np.array([scene(k)[1].box]), SIZE)
-        assert found.amodal.rle().iou(truth)[1] > 0.55
+        assert result.amodal.rle().iou(truth)[1] > 0.55
         if k in unseen:
-            assert found.visible.rle().areas()[1] == 0
-            assert found.occluders.tolist() == [[False, False], [True, False]]
-            np.testing.assert_allclose(found.embeddings[1], EAST, atol=1e-3)
+            assert result.visible.rle().areas()[1] == 0
+            assert result.occluders.tolist() == [[False, False], [True, False]]
+            np.testing.assert_allclose(result.embeddings[1], EAST, atol=1e-3)
 
 
 def test_lidar_decides_whether_a_hidden_place_is_really_hidden():
@@ -298,7 +299,7 @@ def test_lidar_decides_whether_a_hidden_place_is_really_hidden():
     assert [len(t) for t in play(gone, 20, with_depth=False)] == [1] * 15 + [0] * 5
 
     def walled(k: int) -> list[Thing]:
-        wall = Thing("wall", 150, 10, 120, 100, 8.0, looks=BIG, seen=False)
+        wall = Thing("wall", 150, 10, 120, 100, 8.0, embedding=BIG, detected=False)
         return [wall, car(20 + 8 * k)]
 
     tracks = play(walled, 34)
@@ -370,7 +371,7 @@ def test_another_image_size_begins_anew():
 
 def test_a_loop_after_reset_gives_the_same_tracks_again():
     def scene(k: int) -> list[Thing]:
-        return [lorry(140), car(20 + 6 * k), car(330 - 2 * k, 30.0, "other", looks=WEST)]
+        return [lorry(140), car(20 + 6 * k), car(330 - 2 * k, 30.0, "other", embedding=WEST)]
 
     tracker = QuasiDenseTracker()
     first = play(scene, 40, tracker)
@@ -400,7 +401,7 @@ def longest_memory(steps: int) -> int:
     longest = 0
     for k in range(steps):
         tracker.step(crowd(rng, 3), k * STEP)
-        longest = max(longest, len(tracker._book) + len(tracker._backdrops))
+        longest = max(longest, len(tracker._tracks) + len(tracker._backdrops))
     return longest
 
 
@@ -418,7 +419,7 @@ def test_memory_stays_flat_over_ten_thousand_steps():
 
 
 def test_detections_without_embeddings_are_refused_and_broken_ones_are_left_out():
-    _, instances, frame = view([car(50, looks=None), lorry(200)])
+    _, instances, frame = view([car(50, embedding=None), lorry(200)])
     with pytest.raises(InputError, match="without embeddings"):
         QuasiDenseTracker().step(instances, 0, frame)
     _, instances, frame = view([car(50), lorry(200)])
@@ -487,7 +488,7 @@ def test_each_track_says_which_of_the_instances_it_is(name: str) -> None:
     tracker = make_tracker(name)
     coasted = 0
     for k in range(20):
-        things = [car(10, looks=WEST), car(200)] + ([lorry(140)] if k > 10 else [])
+        things = [car(10, embedding=WEST), car(200)] + ([lorry(140)] if k > 10 else [])
         _, instances, frame = view(things, k * STEP)
         instances.amodal_boxes[0] = np.nan if k == 5 else instances.amodal_boxes[0]
         tracks = tracker.step(instances, k * STEP, frame)
@@ -503,21 +504,22 @@ def test_each_track_says_which_of_the_instances_it_is(name: str) -> None:
     assert len(tracker.origins) == 0
 
 
-def test_what_shows_nothing_is_no_sight_and_tells_no_looks() -> None:
-    _, seen, _ = view([car(10), car(200)])
-    looks = np.array([EAST, WEST], np.float32)
-    book = Book.begun(seen, looks, 0, 1)
+def test_what_shows_nothing_is_no_sight_and_tells_no_embedding() -> None:
+    _, detected, _ = view([car(10), car(200)])
+    embedding = np.array([EAST, WEST], np.float32)
+    tracks = TrackStore.started(detected, embedding, 0, 1)
     drawn = replace(
-        seen, visible=RleMasks.concatenated([seen.visible.rle()[:1], RleMasks.empty(SIZE, 1)])
+        detected,
+        visible=RleMasks.concatenated([detected.visible.rle()[:1], RleMasks.empty(SIZE, 1)]),
     )
-    measured = measure(seen.amodal_boxes + 6, seen.depths, None)
-    before = book.motion.values.copy()
-    book.motion.predict(0.1)
-    book.see(np.arange(2), drawn, looks[::-1], measured, STEP, 2, 0.1)
-    assert book.hits.tolist() == [2, 1]
-    assert book.last.tolist() == [2, 1]
-    assert book.seen.tolist() == [STEP, 0]
-    assert book.explained.tolist() == [STEP, STEP]
-    assert np.array_equal(book.embeddings, looks[[1, 1]])
-    assert book.motion.values[0, 0] > before[0, 0] + 1
-    assert book.motion.values[1, 0] == pytest.approx(before[1, 0])
+    measured = measure(detected.amodal_boxes + 6, detected.depths, None)
+    before = tracks.motion.values.copy()
+    tracks.motion.predict(0.1)
+    tracks.update(np.arange(2), drawn, embedding[::-1], measured, STEP, 2, 0.1)
+    assert tracks.hits.tolist() == [2, 1]
+    assert tracks.last_frame.tolist() == [2, 1]
+    assert tracks.visible_stamp.tolist() == [STEP, 0]
+    assert tracks.explained_stamp.tolist() == [STEP, STEP]
+    assert np.array_equal(tracks.embeddings, embedding[[1, 1]])
+    assert tracks.motion.values[0, 0] > before[0, 0] + 1
+    assert tracks.motion.values[1, 0] == pytest.approx(before[1, 0])

@@ -83,18 +83,16 @@ def test_a_hidden_object_keeps_its_id_and_its_mask_moves_on(
     tracks = play(scene, frames, with_depth=with_depth)
     unseen = [k for k in range(frames) if len(view(scene(k))[0]) == 1]
     assert len(unseen) >= hidden
-    for k, found in enumerate(tracks):
-        assert found.ids.tolist() == [0, 1]
-        assert found.coasted.tolist() == [False, k in unseen]
-        assert (
-            found.amodal.rle().iou(RleMasks.from_boxes(np.array([scene(k)[1].box]), SIZE))[1] > 0.6
-        )
+    for k, at in enumerate(tracks):
+        assert at.ids.tolist() == [0, 1]
+        assert at.coasted.tolist() == [False, k in unseen]
+        assert at.amodal.rle().iou(RleMasks.from_boxes(np.array([scene(k)[1].box]), SIZE))[1] > 0.6
         if k in unseen:
-            assert found.visible.rle().areas()[1] == 0
-            assert found.visible_boxes[1].tolist() == [0, 0, 0, 0]
-            assert found.occlusion_rates[1] == 1.0
-            assert found.occluders.tolist() == [[False, False], [True, False]]
-            assert found.depths[1] == pytest.approx(20, abs=1.5)
+            assert at.visible.rle().areas()[1] == 0
+            assert at.visible_boxes[1].tolist() == [0, 0, 0, 0]
+            assert at.occlusion_rates[1] == 1.0
+            assert at.occluders.tolist() == [[False, False], [True, False]]
+            assert at.depths[1] == pytest.approx(20, abs=1.5)
 
 
 def test_an_object_hidden_for_thirty_frames_returns_under_its_id() -> None:
@@ -105,7 +103,7 @@ def test_an_object_hidden_for_thirty_frames_returns_under_its_id() -> None:
 
 def test_a_hidden_object_ends_after_the_time_limit() -> None:
     tracks = play(
-        lambda k: [lorry(140), car(150, seen=False) if k >= 20 else car(60 + 4.5 * k)], 60
+        lambda k: [lorry(140), car(150, detected=False) if k >= 20 else car(60 + 4.5 * k)], 60
     )
     last = max(k for k, t in enumerate(tracks) if 1 in t.ids)
     gone = min(k for k, t in enumerate(tracks) if t.coasted.any())
@@ -149,7 +147,7 @@ def test_free_space_ends_an_overlooked_track_before_its_time_and_only_with_depth
 
 
 def test_returns_at_its_own_range_keep_an_overlooked_track_for_half_a_second() -> None:
-    tracks = play(lambda k: [car(100 + k, seen=k < 10)], 20)
+    tracks = play(lambda k: [car(100 + k, detected=k < 10)], 20)
     assert [len(t) for t in tracks] == [1] * 15 + [0] * 5
     assert tracks[12].coasted.tolist() == [True]
     assert tracks[12].occlusion_rates.tolist() == [0.0]
@@ -158,7 +156,7 @@ def test_returns_at_its_own_range_keep_an_overlooked_track_for_half_a_second() -
 
 def test_nearer_returns_that_no_detection_explains_hide_as_well() -> None:
     def scene(k: int) -> list[Thing]:
-        wall = Thing("wall", 150, 10, 120, 100, 8.0, seen=False)
+        wall = Thing("wall", 150, 10, 120, 100, 8.0, detected=False)
         return [wall, car(20 + 8 * k)]
 
     tracks = play(scene, 34)
@@ -201,7 +199,7 @@ def test_embeddings_tell_look_alikes_apart_that_changed_places_unseen() -> None:
         if 10 <= k < 13:
             return []
         a, b = (100, 122) if k < 10 else (122, 100)
-        return [car(a, 20.0, "east", looks=east), car(b, 20.0, "west", looks=west)]
+        return [car(a, 20.0, "east", embedding=east), car(b, 20.0, "west", embedding=west)]
 
     def ids(scene: Scene) -> list[list[int]]:
         tracks = play(scene, 16, with_depth=False)
@@ -314,7 +312,7 @@ def test_a_detection_in_the_same_place_at_another_range_is_another_object() -> N
 
 
 def test_the_visible_mask_of_an_overlooked_track_leaves_out_what_others_show() -> None:
-    tracks = play(lambda k: [lorry(140), car(112, seen=k < 10)], 12)
+    tracks = play(lambda k: [lorry(140), car(112, detected=k < 10)], 12)
     at = tracks[11]
     assert at.coasted.tolist() == [False, True]
     hidden = 12 * 30  # twelve columns behind the lorry
@@ -331,7 +329,7 @@ def test_a_single_look_at_free_space_between_sights_ends_nothing() -> None:
 def test_occluders_among_seen_tracks_are_the_models_even_while_another_coasts() -> None:
     tracker = Tracker()
     for k in range(12):
-        things = [lorry(140), car(112), car(300, name="gone", seen=k < 9)]
+        things = [lorry(140), car(112), car(300, name="gone", detected=k < 9)]
         _, instances, frame = view(things, k * STEP)
         instances.occluders[1, 0] = False
         instances.occluders[0, 1] = True  # not what depth says
@@ -447,8 +445,10 @@ def test_whatever_comes_in_what_goes_out_is_whole_and_repeatable(seed: int) -> N
         assert (np.diff(tracks.ids) > 0).all()
         assert tracks.ids.tolist() == again.ids.tolist()
         assert tracks.amodal.rle().counts == again.amodal.rle().counts
-        seen = [c for c, k in zip(tracks.amodal.rle().counts, tracks.coasted, strict=True) if not k]
-        assert not set(seen) - set(instances.amodal.rle().counts)
+        detected = [
+            c for c, k in zip(tracks.amodal.rle().counts, tracks.coasted, strict=True) if not k
+        ]
+        assert not set(detected) - set(instances.amodal.rle().counts)
         assert len(tracks.amodal) == len(tracks.visible) == len(tracks.scores) == n
         assert tracks.amodal_boxes.shape == tracks.visible_boxes.shape == (n, 4)
         assert tracks.occluders.shape == (n, n)

@@ -29,8 +29,8 @@ class Thing:
         depth: metres.
         kind: class index.
         score: of its detection.
-        looks: its embedding.
-        seen: whether the detector finds it.
+        embedding: its vector.
+        detected: whether the detector finds it.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Thing:
     depth: float
     kind: int = 0
     score: float = 0.9
-    looks: tuple[float, ...] | None = None
-    seen: bool = True
+    embedding: tuple[float, ...] | None = None
+    detected: bool = True
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -62,7 +62,7 @@ def view(
     amodal = RleMasks.from_boxes(np.array([t.box for t in things]).reshape(-1, 4), SIZE)
     visible = visible_from_order(amodal, depths)
     rates = occlusion_rates(amodal, visible)
-    looks = [t.looks for t in things]
+    embeddings = [t.embedding for t in things]
     instances = Instances(
         size=SIZE,
         amodal_boxes=amodal.boxes(),
@@ -74,16 +74,16 @@ def view(
         occlusion_rates=rates,
         depths=depths,
         occluders=occlusion_order(depths, amodal, visible),
-        embeddings=np.array(looks, np.float32) if n and None not in looks else None,
+        embeddings=np.array(embeddings, np.float32) if n and None not in embeddings else None,
     )
-    found = np.flatnonzero((rates < most_hidden) & np.array([t.seen for t in things], bool))
+    indices = np.flatnonzero((rates < most_hidden) & np.array([t.detected for t in things], bool))
     depth = np.full(SIZE, BACKGROUND, np.float32)
     for mask, thing in zip(visible.dense(), things, strict=True):
         depth[mask] = thing.depth
     # A LiDAR's lines, not every pixel.
     sparse = np.zeros(SIZE, np.float32)
     sparse[::4, ::2] = depth[::4, ::2]
-    return [things[i].name for i in found], instances[found], Frame(stamp=stamp, depth=sparse)
+    return [things[i].name for i in indices], instances[indices], Frame(stamp=stamp, depth=sparse)
 
 
 def id_at(tracks: Tracks, thing: Thing) -> int:

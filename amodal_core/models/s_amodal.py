@@ -28,7 +28,7 @@ from amodal_core.models.completing import CompletingConfig, CompletingModel, com
 from amodal_core.models.layers.prompts import KINDS, Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
-from amodal_core.tracking.memory import Memory
+from amodal_core.tracking.hidden_objects import HiddenObjects
 from amodal_core.tracking.points import PointTracker, point_tracker
 
 ENCODERS = ("samadpt", "adapt", "normal")
@@ -114,7 +114,7 @@ class SAModal(CompletingModel):
         )
         self._freeze()
         self.sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(_detached)
-        self._memory: Memory | None = None
+        self._memory: HiddenObjects | None = None
 
     def _freeze(self) -> None:
         """Leave alone what is not trained: most of SAM, and always what one point never reaches."""
@@ -324,7 +324,7 @@ class SAModal(CompletingModel):
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """The detector's instances with whole masks, and those that are hidden but remembered.
 
-        Frames are successive ones of a stream; see `tracking.memory` for what is remembered.
+        Frames are successive ones of a stream; `tracking.hidden_objects` tells what is remembered.
 
         Raises:
             InputError: the model has no detector.
@@ -335,7 +335,10 @@ class SAModal(CompletingModel):
         done = self.draw(frames, self.detections(frames, report), report)
         kept = [one[one.scores >= self.config.min_score] for one in done]
         with report.time(f"{self.name}.carry"):
-            return [self.memory.see(frame, one) for frame, one in zip(frames, kept, strict=True)]
+            return [
+                self.memory.add_to_detections(frame, one)
+                for frame, one in zip(frames, kept, strict=True)
+            ]
 
     def complete(
         self,
@@ -347,9 +350,11 @@ class SAModal(CompletingModel):
         report = report or Report()
         tracks = [replace(one.numpy(), ignore=None) for one in visible_tracks]
         done = self.draw(frames, [one[one.visible.rle().areas() > 0] for one in tracks], report)
-        memory = Memory(self.points, self.config.seconds)
+        memory = HiddenObjects(self.points, self.config.seconds)
         with report.time(f"{self.name}.carry"):
-            return [memory.follow(frame, one) for frame, one in zip(frames, done, strict=True)]
+            return [
+                memory.add_to_tracks(frame, one) for frame, one in zip(frames, done, strict=True)
+            ]
 
     @cached_property
     def points(self) -> PointTracker:
@@ -361,10 +366,10 @@ class SAModal(CompletingModel):
         return point_tracker(self.config.points, str(self.device))
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> HiddenObjects:
         """What is remembered of the stream."""
         if self._memory is None:
-            self._memory = Memory(self.points, self.config.seconds)
+            self._memory = HiddenObjects(self.points, self.config.seconds)
         return self._memory
 
     def reset(self) -> None:

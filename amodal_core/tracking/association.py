@@ -1,4 +1,4 @@
-"""Which detection is which track: one affinity from masks, motion, range, class and looks."""
+"""Which detection is which track: one affinity from masks, motion, range, class and embeddings."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scipy.optimize import linear_sum_assignment
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 
-_NEVER = 1e3
+_IMPOSSIBLE = 1e3
 
-LEAST_OVERLAP = 0.1  # mask IoU; a pair that overlaps less has to be near by its boxes
+MIN_OVERLAP = 0.1  # mask IoU; a pair that overlaps less has to be near by its boxes
 NEAR, NEAR_PIXELS = 0.6, 8.0  # centres apart, in boxes and pixels
 MAX_CENTRE = 16.0  # squared Mahalanobis distance of the centres
 MAX_SIZE_ERROR, MAX_SIZE_ERROR_APART = 1.6, 0.7  # log of the ratio of the sides
-LOOKS = 0.6  # weight of the embeddings beside all the rest
+EMBEDDING_WEIGHT = 0.6  # weight of the embeddings beside all the rest
 
 
 @dataclass(eq=False)
-class Looks:
+class Appearance:
     """What association compares of N tracks or detections.
 
     Attributes:
@@ -38,20 +38,22 @@ class Looks:
 
 
 @njit(cache=True, nogil=True)
-def _fits(whole, shown, values, spread, measured, noise, same, cosine, max_range_error):  # type: ignore[no-untyped-def]
-    out = np.full(whole.shape, -np.inf)
-    for t in range(whole.shape[0]):
-        for d in range(whole.shape[1]):
+def _affinities(  # type: ignore[no-untyped-def]
+    amodal_iou, visible_iou, values, spread, measured, noise, same_class, cosine, max_range_error
+):
+    out = np.full(amodal_iou.shape, -np.inf)
+    for t in range(amodal_iou.shape[0]):
+        for d in range(amodal_iou.shape[1]):
             width_error = abs(values[t, 2] - measured[d, 2])
             size_error = max(width_error, abs(values[t, 3] - measured[d, 3]))
             if size_error > MAX_SIZE_ERROR:
                 continue
-            # Whole masks hold still while the visible ones change with what hides them.
-            masks = max(whole[t, d], 0.6 * whole[t, d] + 0.4 * shown[t, d])
+            # Amodal masks hold still while the visible ones change with what hides them.
+            overlap = max(amodal_iou[t, d], 0.6 * amodal_iou[t, d] + 0.4 * visible_iou[t, d])
             du, dv = values[t, 0] - measured[d, 0], values[t, 1] - measured[d, 1]
             centre = du * du / (spread[t, 0] + noise[d, 0] ** 2)
             centre += dv * dv / (spread[t, 1] + noise[d, 1] ** 2)
-            if masks <= LEAST_OVERLAP:
+            if overlap <= MIN_OVERLAP:
                 reach_u = NEAR * np.exp(0.5 * (values[t, 2] + measured[d, 2])) + NEAR_PIXELS
                 reach_v = NEAR * np.exp(0.5 * (values[t, 3] + measured[d, 3])) + NEAR_PIXELS
                 if abs(du) > reach_u or abs(dv) > reach_v or centre > MAX_CENTRE:
@@ -59,33 +61,33 @@ def _fits(whole, shown, values, spread, measured, noise, same, cosine, max_range
                 if size_error > MAX_SIZE_ERROR_APART:
                     continue
             range_fit = 0.5
-            away = abs(values[t, RANGE] - measured[d, RANGE])
-            if np.isfinite(away):
+            range_error = abs(values[t, RANGE] - measured[d, RANGE])
+            if np.isfinite(range_error):
                 nearer = min(values[t, RANGE], measured[d, RANGE])
                 tolerance = 2.0 + max_range_error * nearer
-                if away > tolerance:
+                if range_error > tolerance:
                     continue
-                range_fit = np.exp(-2.0 * (away / tolerance) ** 2)
-            fit = 0.55 * masks + 0.2 * np.exp(-0.125 * centre) + 0.25 * range_fit
+                range_fit = np.exp(-2.0 * (range_error / tolerance) ** 2)
+            fit = 0.55 * overlap + 0.2 * np.exp(-0.125 * centre) + 0.25 * range_fit
             if cosine.shape[0] and np.isfinite(cosine[t, d]):
-                fit = (fit + LOOKS * max(cosine[t, d], 0.0)) / (1.0 + LOOKS)
+                fit = (fit + EMBEDDING_WEIGHT * max(cosine[t, d], 0.0)) / (1.0 + EMBEDDING_WEIGHT)
             # A class is one frame's opinion: it may decide between equals, not forbid.
-            out[t, d] = fit if same[t, d] else 0.85 * fit
+            out[t, d] = fit if same_class[t, d] else 0.85 * fit
     return out
 
 
 def affinity(
-    tracks: Looks,
+    tracks: Appearance,
     shifts: np.ndarray,
     motion: Motion,
-    detections: Looks,
+    detections: Appearance,
     measured: np.ndarray,
     max_range_error: float,
 ) -> np.ndarray:
     """How well each pair fits.
 
     Args:
-        tracks: T tracks as they were last seen.
+        tracks: T tracks as they were last matched.
         shifts: (T, 2) int, from there to where they are predicted, pixels.
         motion: the T predicted states.
         detections: D detections.
@@ -98,9 +100,9 @@ def affinity(
     cosine = np.zeros((0, 0))
     if tracks.embeddings is not None and detections.embeddings is not None:
         a, b = tracks.embeddings, detections.embeddings
-        known = np.outer(np.any(a != 0, axis=1), np.any(b != 0, axis=1))
-        cosine = np.where(known, a @ b.T, np.nan).astype(np.float64)
-    return _fits(
+        available = np.outer(np.any(a != 0, axis=1), np.any(b != 0, axis=1))
+        cosine = np.where(available, a @ b.T, np.nan).astype(np.float64)
+    return _affinities(
         tracks.amodal.iou(detections.amodal, shifts),
         tracks.visible.iou(detections.visible, shifts),
         motion.values,
@@ -113,19 +115,19 @@ def affinity(
     )
 
 
-def assign(fits: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+def assign(affinities: np.ndarray, minimum: float) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of the largest total affinity, each row and column in one at most.
 
     Args:
-        fits: (T, D) affinities, -inf where a pair is impossible.
-        least: pairs below this are left apart.
+        affinities: (T, D), -inf where a pair is impossible.
+        minimum: pairs below this are left apart.
 
     Returns:
         Row and column indices of the pairs, rows ascending.
     """
-    if fits.size == 0:
+    if affinities.size == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    cost = np.where(fits >= least, 1.0 - fits, _NEVER)
+    cost = np.where(affinities >= minimum, 1.0 - affinities, _IMPOSSIBLE)
     rows, columns = linear_sum_assignment(cost)
-    keep = cost[rows, columns] < _NEVER
+    keep = cost[rows, columns] < _IMPOSSIBLE
     return rows[keep], columns[keep]

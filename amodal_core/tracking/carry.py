@@ -1,4 +1,4 @@
-"""Where the whole masks of objects are that nothing shows any more.
+"""Where the amodal masks of objects are that nothing shows any more.
 
 A mask is moved by the points that were on its visible part before it was hidden, as long as they
 are seen; points that came to lie on somebody else's visible mask, or that go another way than the
@@ -28,16 +28,16 @@ _RIMS = (7, 3, 1)  # pixels that points keep from a mask's rim, as far as it is 
 _GRID = 20  # points along the image's longer side that tell how the surroundings move
 _AROUND = 16  # of them that tell it at one place
 _LEAST_AROUND = 4
-_SIGHTS = 10  # displacements of an object that its speed is the mean of
+_STEPS = 10  # displacements of an object that its speed is the mean of
 _ODD_SHARE, _ODD_PIXELS = 0.5, 2.0  # from the expected step, beyond which a point is not ours
-_WHOLE = 0.9  # share of the largest recent visible area from which on its centre tells motion
-_ENOUGH = 0.5  # the same for its points
+_UNCOVERED = 0.9  # share of the largest recent visible area from which on its centre tells motion
+_PARTLY_COVERED = 0.5  # the same for its points
 _NEWEST = 0.5  # weight of the newest displacement in the velocity
 
 
 @dataclass(eq=False)
-class _Remembered:
-    """An object, as it was last seen and as it moved since.
+class _Object:
+    """An object, as it was when last visible and as it moved since.
 
     Velocities are (2,) x, y in pixels a second.
     """
@@ -45,15 +45,15 @@ class _Remembered:
     stamp: int
     amodal: RleMasks
     centre: np.ndarray  # of the visible mask
-    areas: deque[int]  # of the visible mask at its last sights
-    trail: list[np.ndarray]  # (P, 2) places of its points, at its last sight and ever since
+    areas: deque[int]  # of the visible mask when last visible
+    trail: list[np.ndarray]  # (P, 2) places of its points, when last visible and ever since
     alive: np.ndarray  # (P,) bool
-    speeds: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_SIGHTS))
+    speeds: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_STEPS))
     velocity: np.ndarray | None = None
     relative: np.ndarray | None = None  # the same against the surroundings
     moved: np.ndarray = field(default_factory=lambda: np.zeros(2))
     next: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    seen: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    points_visible: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 class Carrier:
@@ -65,7 +65,7 @@ class Carrier:
     Args:
         points: follows points.
         seconds: for which an object is carried; 0 for not at all.
-        border: pixels from the left and right border of the image; an object that was last seen
+        border: pixels from the left and right border of the image; an object that was last visible
             there is not carried.
     """
 
@@ -77,15 +77,15 @@ class Carrier:
     def reset(self) -> None:
         """Forget the stream."""
         self._images: deque[np.ndarray] = deque(maxlen=self._tracker.history + 1)
-        self._known: dict[int, _Remembered] = {}
+        self._objects: dict[int, _Object] = {}
         self._grid = np.zeros((0, 2), np.float32)
-        self._around = np.zeros((0, 2)), np.zeros((0, 2))  # places, steps
+        self._surrounding = np.zeros((0, 2)), np.zeros((0, 2))  # places, steps
         self._stamp = self._before = 0
 
     @property
     def ids(self) -> list[int]:
         """The identities that are remembered."""
-        return list(self._known)
+        return list(self._objects)
 
     def advance(self, image: np.ndarray, stamp: int) -> RleMasks:
         """Look at the next image.
@@ -98,7 +98,7 @@ class Carrier:
             stamp: nanoseconds.
 
         Returns:
-            Where the whole masks of `ids` are expected.
+            Where the amodal masks of `ids` are expected.
         """
         size = image.shape[0], image.shape[1]
         if self._images:
@@ -107,116 +107,119 @@ class Carrier:
                 self.reset()
         self._before, self._stamp = self._stamp, stamp
         self._images.append(image)
-        if not self._known:
-            self._around = np.zeros((0, 2)), np.zeros((0, 2))
+        if not self._objects:
+            self._surrounding = np.zeros((0, 2)), np.zeros((0, 2))
             return RleMasks.empty(size)
         self._follow_points()
         moved = []
-        for one in self._known.values():
-            step = _median(one.next - one.trail[-1], one.seen)
-            moved.append(one.moved + (self._expected(one) if step is None else step))
-        return _shifted([one.amodal for one in self._known.values()], np.array(moved))
+        for item in self._objects.values():
+            step = _median(item.next - item.trail[-1], item.points_visible)
+            moved.append(item.moved + (self._expected(item) if step is None else step))
+        return _shifted([item.amodal for item in self._objects.values()], np.array(moved))
 
     def settle(
         self, ids: np.ndarray, amodal: RleMasks, visible: RleMasks
     ) -> tuple[np.ndarray, RleMasks]:
-        """Say who is seen in the image; get who is carried.
+        """Say which objects are visible in the image; get those that are carried.
 
         Args:
-            ids: (N,) identities of those that are seen.
-            amodal: their whole masks.
+            ids: (N,) identities of those that are visible.
+            amodal: their amodal masks.
             visible: their visible masks.
 
         Returns:
-            (M,) int64 identities of remembered objects that are not seen, and their whole masks.
+            (M,) int64 identities of remembered objects that are not visible; their amodal masks.
         """
-        present = visible.union().dense()[0] if len(visible) else np.zeros(visible.size, bool)
-        seen = {int(k) for k in ids}
-        for number in [k for k in self._known if k not in seen]:
-            if not self._hide(self._known[number], present):
-                del self._known[number]
-        hidden = [k for k in self._known if k not in seen]
+        detected = visible.union().dense()[0] if len(visible) else np.zeros(visible.size, bool)
+        visible_ids = {int(k) for k in ids}
+        for number in [k for k in self._objects if k not in visible_ids]:
+            if not self._hide(self._objects[number], detected):
+                del self._objects[number]
+        hidden = [k for k in self._objects if k not in visible_ids]
         masks = _shifted(
-            [self._known[k].amodal for k in hidden],
-            np.array([self._known[k].moved for k in hidden]).reshape(-1, 2),
+            [self._objects[k].amodal for k in hidden],
+            np.array([self._objects[k].moved for k in hidden]).reshape(-1, 2),
             visible.size,
         )
         out = masks.areas() == 0
         for number in np.array(hidden, np.int64)[out].tolist():
-            del self._known[number]
-        hidden, masks = [k for k in hidden if k in self._known], masks[~out]
+            del self._objects[number]
+        hidden, masks = [k for k in hidden if k in self._objects], masks[~out]
         if self.seconds > 0:
             self._remember(ids, amodal, visible)
-        self._grid = _spread(present)
+        self._grid = _spread(detected)
         return np.array(hidden, np.int64), masks
 
     def _follow_points(self) -> None:
         """Track the points of all objects, and those around them, into the newest image."""
         # Points are followed from as far back as the tracker makes use of, at most from the last
         # sight on; those that begin at the same image go together.
-        groups: dict[int, list[_Remembered]] = {1: []}
-        for one in self._known.values():
-            back = min(len(one.trail), self._tracker.history, len(self._images) - 1)
-            groups.setdefault(back, []).append(one)
+        groups: dict[int, list[_Object]] = {1: []}
+        for item in self._objects.values():
+            back = min(len(item.trail), self._tracker.history, len(self._images) - 1)
+            groups.setdefault(back, []).append(item)
         images = list(self._images)
         for back, members in groups.items():
-            points = [one.trail[-back] for one in members]
+            points = [item.trail[-back] for item in members]
             if back == 1:
                 points.append(self._grid)
-            found = self._tracker.track(images[-back - 1 :], np.concatenate(points))
+            trajectories = self._tracker.track(images[-back - 1 :], np.concatenate(points))
             ends = np.cumsum([len(p) for p in points])[:-1]
-            places, seen = np.split(found.places[-1], ends), np.split(found.seen[-1], ends)
+            places, visible = (
+                np.split(trajectories.places[-1], ends),
+                np.split(trajectories.visible[-1], ends),
+            )
             if back == 1:
-                good = seen[-1]
-                self._around = self._grid[good], (places[-1] - self._grid)[good]
-            for one, place, good in zip(members, places, seen, strict=False):
-                one.next, one.seen = place, good & one.alive
+                tracked = visible[-1]
+                self._surrounding = self._grid[tracked], (places[-1] - self._grid)[tracked]
+            for item, place, tracked in zip(members, places, visible, strict=False):
+                item.next, item.points_visible = place, tracked & item.alive
 
     def _surroundings(self, place: np.ndarray) -> np.ndarray | None:
         """(2,) step of what is around a place, None where too little is known."""
-        places, steps = self._around
+        places, steps = self._surrounding
         if len(places) < _LEAST_AROUND:
             return None
         nearest = ((places - place) ** 2).sum(1).argsort(kind="stable")[:_AROUND]
         return np.median(steps[nearest], axis=0)
 
-    def _expected(self, one: _Remembered) -> np.ndarray:
+    def _expected(self, item: _Object) -> np.ndarray:
         """(2,) step of an object that goes on as before; with its surroundings where it was new."""
-        around = self._surroundings(one.centre + one.moved)
+        surroundings = self._surroundings(item.centre + item.moved)
         seconds = (self._stamp - self._before) / 1e9
-        if one.relative is not None and around is not None:
-            return one.relative * seconds + around
-        if one.velocity is not None:
-            return one.velocity * seconds
-        return np.zeros(2) if around is None else around
+        if item.relative is not None and surroundings is not None:
+            return item.relative * seconds + surroundings
+        if item.velocity is not None:
+            return item.velocity * seconds
+        return np.zeros(2) if surroundings is None else surroundings
 
-    def _hide(self, one: _Remembered, present: np.ndarray) -> bool:
-        """Move an object that is not seen; False where it is to be forgotten."""
-        elapsed = (self._stamp - one.stamp) / 1e9
-        if elapsed > self.seconds or self._left(one, present.shape[1]):
+    def _hide(self, item: _Object, detected: np.ndarray) -> bool:
+        """Move an object that is not visible; False where it is to be forgotten."""
+        elapsed = (self._stamp - item.stamp) / 1e9
+        if elapsed > self.seconds or self._left(item, detected.shape[1]):
             return False
-        steps, expected = one.next - one.trail[-1], self._expected(one)
-        good = one.seen & ~_inside(present, one.next)
-        if one.velocity is not None:
+        steps, expected = item.next - item.trail[-1], self._expected(item)
+        tracked = item.points_visible & ~_inside(detected, item.next)
+        if item.velocity is not None:
             odd = np.linalg.norm(steps - expected, axis=1)
-            good &= odd <= max(_ODD_PIXELS, _ODD_SHARE * float(np.linalg.norm(expected)))
-        step = _median(steps, good)
+            tracked &= odd <= max(_ODD_PIXELS, _ODD_SHARE * float(np.linalg.norm(expected)))
+        step = _median(steps, tracked)
         step = expected if step is None else step
-        moved = one.moved + step
-        if one.speeds:
-            most = np.mean(one.speeds, axis=0) * elapsed
+        moved = item.moved + step
+        if item.speeds:
+            most = np.mean(item.speeds, axis=0) * elapsed
             moved = np.clip(moved, -most, most)
-        one.moved = moved
-        one.trail.append(np.where(good[:, None], one.next, one.trail[-1] + step))
-        del one.trail[: -self._tracker.history]
+        item.moved = moved
+        item.trail.append(np.where(tracked[:, None], item.next, item.trail[-1] + step))
+        del item.trail[: -self._tracker.history]
         if self._tracker.history == 1:
-            one.alive &= good
+            item.alive &= tracked
         return True
 
-    def _left(self, one: _Remembered, width: int) -> bool:
-        """Whether an object was last seen at the left or right border."""
-        x0, _, x1, _ = one.amodal.boxes()[0].tolist()
-        first = one.centre[0]
+    def _left(self, item: _Object, width: int) -> bool:
+        """Whether an object was last visible at the left or right border."""
+        x0, _, x1, _ = item.amodal.boxes()[0].tolist()
+        first = item.centre[0]
         low, high = min(x0, first), max(x1, first)
         return low < self.border or high > width - self.border
 
@@ -229,47 +232,54 @@ class Carrier:
                 continue
             centre = np.array(np.nonzero(crop))[::-1].mean(1) + offset
             points = _corners(grey, crop, offset)
-            old = self._known.pop(number, None)
+            previous = self._objects.pop(number, None)
             alive = np.ones(len(points), bool)
-            new = _Remembered(
-                self._stamp, amodal[[n]], centre, deque(maxlen=_SIGHTS), [points], alive
+            updated = _Object(
+                self._stamp, amodal[[n]], centre, deque(maxlen=_STEPS), [points], alive
             )
-            if old is not None:
-                new.speeds, new.velocity, new.relative = old.speeds, old.velocity, old.relative
-                new.areas = old.areas
-            new.areas.append(int(crop.sum()))
-            if old is not None and old.stamp == self._before:
-                self._learn(new, old, crop, offset)
-            self._known[number] = new
+            if previous is not None:
+                updated.speeds, updated.velocity, updated.relative = (
+                    previous.speeds,
+                    previous.velocity,
+                    previous.relative,
+                )
+                updated.areas = previous.areas
+            updated.areas.append(int(crop.sum()))
+            if previous is not None and previous.stamp == self._before:
+                self._learn(updated, previous, crop, offset)
+            self._objects[number] = updated
 
     def _learn(
-        self, new: _Remembered, old: _Remembered, crop: np.ndarray, offset: np.ndarray
+        self, updated: _Object, previous: _Object, crop: np.ndarray, offset: np.ndarray
     ) -> None:
         """How fast an object moves that was seen in the image before, too."""
         seconds = (self._stamp - self._before) / 1e9
-        tracked = _median(old.next - old.trail[-1], old.seen & _inside(crop, old.next - offset))
+        tracked = _median(
+            previous.next - previous.trail[-1],
+            previous.points_visible & _inside(crop, previous.next - offset),
+        )
         # The centre of a mask that something slides over moves though the object does not.
-        share = new.areas[-1] / max(new.areas)
-        whole = share >= _WHOLE
-        centre = new.centre - old.centre if whole else None
+        share = updated.areas[-1] / max(updated.areas)
+        uncovered = share >= _UNCOVERED
+        centre = updated.centre - previous.centre if uncovered else None
         step = centre if tracked is None else tracked
         # What little shows beside an occluder moves half with it.
-        if step is None or (share < _ENOUGH and new.velocity is not None):
+        if step is None or (share < _PARTLY_COVERED and updated.velocity is not None):
             return
-        if whole or not new.speeds:
-            new.speeds.append(np.abs(step if centre is None else centre) / seconds)
-        new.velocity = _smoothed(old.velocity, step / seconds)
-        around = self._surroundings(old.centre)
-        if around is not None:
-            new.relative = _smoothed(old.relative, (step - around) / seconds)
+        if uncovered or not updated.speeds:
+            updated.speeds.append(np.abs(step if centre is None else centre) / seconds)
+        updated.velocity = _smoothed(previous.velocity, step / seconds)
+        surroundings = self._surroundings(previous.centre)
+        if surroundings is not None:
+            updated.relative = _smoothed(previous.relative, (step - surroundings) / seconds)
 
 
-def _median(steps: np.ndarray, good: np.ndarray) -> np.ndarray | None:
-    return np.median(steps[good], axis=0) if good.any() else None
+def _median(steps: np.ndarray, tracked: np.ndarray) -> np.ndarray | None:
+    return np.median(steps[tracked], axis=0) if tracked.any() else None
 
 
-def _smoothed(old: np.ndarray | None, new: np.ndarray) -> np.ndarray:
-    return new if old is None else _NEWEST * new + (1 - _NEWEST) * old
+def _smoothed(previous: np.ndarray | None, updated: np.ndarray) -> np.ndarray:
+    return updated if previous is None else _NEWEST * updated + (1 - _NEWEST) * previous
 
 
 def _shifted(
@@ -294,9 +304,9 @@ def _inside(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _corners(grey: np.ndarray, crop: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """(P, 2) float32 places of a visible mask that can be found again, any where none can."""
+    """(P, 2) float32 places of a visible mask that can be followed, any where none can."""
     x, y = offset.tolist()
-    part = np.ascontiguousarray(grey[y : y + crop.shape[0], x : x + crop.shape[1]])
+    patch = np.ascontiguousarray(grey[y : y + crop.shape[0], x : x + crop.shape[1]])
     mask: np.ndarray = crop.astype(np.uint8)
     # What is around a point at the rim is half another thing's.
     for rim in _RIMS:
@@ -305,19 +315,19 @@ def _corners(grey: np.ndarray, crop: np.ndarray, offset: np.ndarray) -> np.ndarr
         if inner.any():
             mask = inner
             break
-    found: Any = cv2.goodFeaturesToTrack(part, _POINTS, 0.05, 3, mask=mask)
-    if found is None:
+    corners: Any = cv2.goodFeaturesToTrack(patch, _POINTS, 0.05, 3, mask=mask)
+    if corners is None:
         rows, columns = np.nonzero(mask)
-        chosen = np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(np.int64)
-        found = np.column_stack([columns, rows])[chosen]
-    return np.asarray(found, np.float32).reshape(-1, 2) + np.array([x, y], np.float32)
+        selected = np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(np.int64)
+        corners = np.column_stack([columns, rows])[selected]
+    return np.asarray(corners, np.float32).reshape(-1, 2) + np.array([x, y], np.float32)
 
 
-def _spread(present: np.ndarray) -> np.ndarray:
+def _spread(detected: np.ndarray) -> np.ndarray:
     """(P, 2) float32 points over an image, but for those on visible masks and beside them."""
-    height, width = present.shape
+    height, width = detected.shape
     apart = max(max(height, width) / _GRID, 4.0)
     x, y = np.arange(apart / 2, width, apart), np.arange(apart / 2, height, apart)
     grid = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2).astype(np.float32)
     beside = np.ones((2 * _RIMS[0] + 1,) * 2, np.uint8)
-    return grid[~_inside(cv2.dilate(present.astype(np.uint8), beside) > 0, grid)]
+    return grid[~_inside(cv2.dilate(detected.astype(np.uint8), beside) > 0, grid)]

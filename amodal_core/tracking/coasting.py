@@ -9,13 +9,13 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from amodal_core.frame import TIME_JUMP, Array, Frame, Instances, Report, Tracks
+from amodal_core.frame import TIME_JUMP, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.settings import settings_type
-from amodal_core.tracking.book import Book, widened
-from amodal_core.tracking.evidence import Evidence, weigh
+from amodal_core.tracking.evidence import PlaceEvidence, weigh_evidence
 from amodal_core.tracking.motion import RANGE, measure
-from amodal_core.tracking.output import seen_tracks, with_coasting
+from amodal_core.tracking.output import matched_tracks, with_coasting
+from amodal_core.tracking.track_store import TrackStore, widened
 
 _SHORTEST_MEMORY = 3.0  # seconds; a gap in the stream that is not longer ends no track
 
@@ -46,21 +46,21 @@ class Matches:
     """What the D detections of a frame are; those named nowhere are nothing.
 
     Attributes:
-        rows: (M,) int64, tracks that are seen, ascending.
-        columns: (M,) int64, the detection that each of them is.
-        born: (B,) int64, detections that begin something new.
+        tracks: (M,) int64 rows of the tracks that are matched, ascending.
+        detections: (M,) int64, the detection that each of them is.
+        new_tracks: (B,) int64, unmatched detections that begin a track.
     """
 
-    rows: np.ndarray
-    columns: np.ndarray
-    born: np.ndarray
+    tracks: np.ndarray
+    detections: np.ndarray
+    new_tracks: np.ndarray
 
 
 class CoastingTracker(ABC):
     """Gives detections identities, frame by frame; the result depends on the inputs alone.
 
     A constant-velocity Kalman filter in the image, in range and, where given, in 3D predicts each
-    track. A track that no detection explains coasts: its amodal mask moves on with the prediction,
+    track. A track that no detection matches coasts: its amodal mask moves on with the prediction,
     as long as something nearer hides its place, or briefly without reason, and ends when returns
     from beyond show that the place is empty. A subclass says which detection is which track.
 
@@ -84,42 +84,44 @@ class CoastingTracker(ABC):
         self._forget()
 
     def _forget(self) -> None:
-        self._book: Book | None = None
+        self._tracks: TrackStore | None = None
         self._size: tuple[int, int] | None = None
         self._stamp: int | None = None
         self._frame = 0
         self.origins = np.zeros(0, np.int64)
 
     @abstractmethod
-    def _worth(self, seen: Instances) -> np.ndarray:
+    def _usable(self, detections: Instances) -> np.ndarray:
         """(D,) bool, detections that are looked at; their boxes are finite already."""
 
     @abstractmethod
-    def _match(self, book: Book, seen: Instances, measured: np.ndarray, dt: float) -> Matches:
+    def _match(
+        self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
+    ) -> Matches:
         """Which detection is which of the predicted tracks, and which are new.
 
         Args:
-            book: T tracks.
-            seen: D detections on the host.
+            tracks: T predicted ones.
+            detections: D, on the host.
             measured: (D, 8) their quantities, as `motion.measure` gives them.
             dt: seconds since the frame before.
         """
 
     @abstractmethod
-    def _named(self, book: Book) -> np.ndarray:
-        """(T,) bool, tracks that are sure enough to get an id where they have none."""
+    def _confirmed(self, tracks: TrackStore) -> np.ndarray:
+        """(T,) bool, tracks that have proven enough to get an id where they have none."""
 
     @abstractmethod
-    def _looks(self, seen: Instances) -> np.ndarray:
+    def _embeddings(self, detections: Instances) -> np.ndarray:
         """(D, W) float32 embeddings to compare, W = 0 where there are none."""
 
     @abstractmethod
     def _mixed(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """(M, W) embeddings of tracks after another sight."""
+        """(M, W) embeddings of tracks after another match."""
 
-    def _remembered(self, book: Book, gone: np.ndarray) -> np.ndarray:
-        """Those of the tracks `gone`, neither seen nor carried on, that may still come back."""
-        return gone[:0]
+    def _remembered(self, tracks: TrackStore, lost: np.ndarray) -> np.ndarray:
+        """Those of the tracks `lost`, neither matched nor coasting, that may still come back."""
+        return lost[:0]
 
     def step(
         self,
@@ -137,135 +139,147 @@ class CoastingTracker(ABC):
             frame: what the sensors saw; its depth tells free space from a hidden object.
             report: takes the warnings.
         """
-        seen = instances.numpy()
-        if self._stamp is not None and stamp < self._stamp:
-            if report is not None:
-                back = (self._stamp - stamp) * 1e-9
-                report.warn(TIME_JUMP, f"time jumped back by {back:.3f} s: all tracks end")
-            self._forget()
-        if self._size is not None and self._size != tuple(seen.size):
-            if report is not None:
-                report.warn(
-                    "image size",
-                    f"the image size changed from {self._size} to {seen.size}: all tracks end",
-                )
-            self._forget()
+        # First the stream: what ends it, and the time since the frame before.
+        detections = instances.numpy()
+        self._check_stream(stamp, detections.size, report or Report())
         dt = 0.0 if self._stamp is None else (stamp - self._stamp) * 1e-9
-        self._stamp, self._size = stamp, seen.size
+        self._stamp, self._size = stamp, detections.size
         self._frame += 1
-        worth = np.isfinite(np.asarray(seen.amodal_boxes)).all(axis=1)
-        worth &= self._worth(seen)
-        places = np.flatnonzero(worth)
-        if not worth.all():
-            seen = seen[places]
-        looks = self._looks(seen)
-        book = self._book
-        if book is None:
-            book = Book.begun(seen[:0], looks[:0], stamp, 0)
+
+        # Detections that may be matched.
+        usable = np.isfinite(np.asarray(detections.amodal_boxes)).all(axis=1)
+        usable &= self._usable(detections)
+        indices = np.flatnonzero(usable)
+        if not usable.all():
+            detections = detections[indices]
+        embeddings = self._embeddings(detections)
+
+        # Prediction: where the tracks should be now.
+        tracks = self._tracks
+        if tracks is None:
+            tracks = TrackStore.started(detections[:0], embeddings[:0], stamp, 0)
         if dt > max(self.config.coast_seconds, _SHORTEST_MEMORY):
-            book = book[:0]
-        book.motion.predict(dt)
+            tracks = tracks[:0]
+        tracks.motion.predict(dt)
 
+        # Association, and what the matches tell of their tracks.
+        boxes3d = None if detections.boxes3d is None else np.asarray(detections.boxes3d)
         measured = measure(
-            np.asarray(seen.amodal_boxes), np.asarray(seen.depths), _array(seen.boxes3d)
+            np.asarray(detections.amodal_boxes), np.asarray(detections.depths), boxes3d
         )
-        found = self._match(book, seen, measured, dt)
-        rows, columns = found.rows, found.columns
-        mixed = looks[columns]
-        if looks.shape[1]:
-            old = book.looks(rows, looks.shape[1])
+        matches = self._match(tracks, detections, measured, dt)
+        rows, columns = matches.tracks, matches.detections
+        mixed = embeddings[columns]
+        if embeddings.shape[1]:
+            old = tracks.embeddings_of(rows, embeddings.shape[1])
             mixed = self._mixed(old, widened(mixed, old.shape[1]))
-        book.see(rows, seen[columns], mixed, measured[columns], stamp, self._frame, dt)
+        tracks.update(rows, detections[columns], mixed, measured[columns], stamp, self._frame, dt)
 
-        unseen = np.delete(np.arange(len(book)), rows)
-        carried = unseen[~book.lost[unseen]]
-        masks, evidence = self._look(book, carried, seen, columns, frame)
-        stay = self._stay(book, carried, masks, evidence, stamp, dt)
-        coasting, masks = carried[stay], masks[np.flatnonzero(stay)]
+        # Unmatched tracks coast, are only remembered, or end.
+        unmatched = np.delete(np.arange(len(tracks)), rows)
+        candidates = unmatched[~tracks.lost[unmatched]]
+        masks, evidence = self._evidence(tracks, candidates, detections, columns, frame)
+        stay = self._stay(tracks, candidates, masks, evidence, stamp, dt)
+        coasting, masks = candidates[stay], masks[np.flatnonzero(stay)]
         hidden = evidence.hidden[stay]
-        lost = self._remembered(book, np.setdiff1d(unseen, coasting))
-        book.lost[lost] = True
+        lost = self._remembered(tracks, np.setdiff1d(unmatched, coasting))
+        tracks.lost[lost] = True
 
-        unknown = np.full(len(coasting) + len(lost), -1, np.int64)
-        origin = np.concatenate([columns, unknown, found.born])
-        book = book[np.concatenate([rows, coasting, lost])]
-        if len(found.born):
-            begun = Book.begun(seen[found.born], looks[found.born], stamp, self._frame)
-            book = book.joined(begun)
-        fresh = np.flatnonzero((book.ids < 0) & self._named(book) & (origin >= 0))
-        book.ids[fresh] = np.arange(self._next_id, self._next_id + len(fresh))
-        self._next_id += len(fresh)
-        self._book = book
+        # New tracks join; those that have proven enough get an id.
+        no_detection = np.full(len(coasting) + len(lost), -1, np.int64)
+        origin = np.concatenate([columns, no_detection, matches.new_tracks])
+        tracks = tracks[np.concatenate([rows, coasting, lost])]
+        if len(matches.new_tracks):
+            new = matches.new_tracks
+            tracks = tracks.joined(
+                TrackStore.started(detections[new], embeddings[new], stamp, self._frame)
+            )
+        named = np.flatnonzero((tracks.ids < 0) & self._confirmed(tracks) & (origin >= 0))
+        tracks.ids[named] = np.arange(self._next_id, self._next_id + len(named))
+        self._next_id += len(named)
+        self._tracks = tracks
 
-        known = np.flatnonzero((origin >= 0) & (book.ids >= 0))
-        tracks = seen_tracks(seen[origin[known]], book[known], self._frame)
+        # Output: matched tracks as detected, coasting ones as predicted, by id.
+        shown = np.flatnonzero((origin >= 0) & (tracks.ids >= 0))
+        result = matched_tracks(detections[origin[shown]], tracks[shown], self._frame)
         if len(coasting):
-            away = book[np.arange(len(rows), len(rows) + len(coasting))]
-            idle = (stamp - away.seen) * 1e-9 / max(self.config.coast_seconds, 1e-9)
+            carried = tracks[np.arange(len(rows), len(rows) + len(coasting))]
+            idle = (stamp - carried.visible_stamp) * 1e-9 / max(self.config.coast_seconds, 1e-9)
             fade = 1.0 - 0.5 * np.clip(idle, 0.0, 1.0)
-            tracks = with_coasting(tracks, away, masks, hidden, fade, self._frame)
-        origins = np.full(len(tracks), -1, np.int64)
-        origins[: len(known)] = places[origin[known]]
-        order = np.argsort(tracks.ids, kind="stable")
+            result = with_coasting(result, carried, masks, hidden, fade, self._frame)
+        origins = np.full(len(result), -1, np.int64)
+        origins[: len(shown)] = indices[origin[shown]]
+        order = np.argsort(result.ids, kind="stable")
         self.origins = origins[order]
-        return tracks if (np.diff(order) > 0).all() else tracks[order]
+        return result if (np.diff(order) > 0).all() else result[order]
 
-    def _look(
+    def _check_stream(self, stamp: int, size: tuple[int, int], report: Report) -> None:
+        """End all tracks where time jumps back or the image size changes."""
+        if self._stamp is not None and stamp < self._stamp:
+            back = (self._stamp - stamp) * 1e-9
+            report.warn(TIME_JUMP, f"time jumped back by {back:.3f} s: all tracks end")
+            self._forget()
+        if self._size is not None and self._size != tuple(size):
+            report.warn(
+                "image size",
+                f"the image size changed from {self._size} to {size}: all tracks end",
+            )
+            self._forget()
+
+    def _evidence(
         self,
-        book: Book,
-        unseen: np.ndarray,
-        seen: Instances,
+        tracks: TrackStore,
+        unmatched: np.ndarray,
+        detections: Instances,
         matched: np.ndarray,
         frame: Frame | None,
-    ) -> tuple[RleMasks, Evidence]:
-        """Predicted amodal masks of the unseen tracks, and what the frame says of their places."""
-        if not len(unseen):
-            nothing = np.zeros(0, bool)
-            return RleMasks.empty(seen.size), Evidence(nothing, nothing)
-        masks = book.amodal[unseen].moved(book.boxes[unseen], book.motion[unseen].boxes())
+    ) -> tuple[RleMasks, PlaceEvidence]:
+        """Predicted amodal masks of unmatched tracks, and what the frame says of their places."""
+        if not len(unmatched):
+            none = np.zeros(0, bool)
+            return RleMasks.empty(detections.size), PlaceEvidence(none, none)
+        masks = tracks.amodal[unmatched].moved(
+            tracks.boxes[unmatched], tracks.motion[unmatched].boxes()
+        )
         depth = None if frame is None else frame.depth
-        if depth is not None and depth.shape != tuple(seen.size):
+        if depth is not None and depth.shape != tuple(detections.size):
             depth = None
-        evidence = weigh(
+        evidence = weigh_evidence(
             masks,
-            book.motion.ranges()[unseen],
-            np.sqrt(book.motion.covariances[unseen, RANGE, 0]),
-            seen.visible.rle()[matched],
-            np.asarray(seen.depths)[matched],
+            tracks.motion.ranges()[unmatched],
+            np.sqrt(tracks.motion.covariances[unmatched, RANGE, 0]),
+            detections.visible.rle()[matched],
+            np.asarray(detections.depths)[matched],
             depth,
         )
         return masks, evidence
 
     def _stay(
         self,
-        book: Book,
-        unseen: np.ndarray,
+        tracks: TrackStore,
+        unmatched: np.ndarray,
         masks: RleMasks,
-        evidence: Evidence,
+        evidence: PlaceEvidence,
         stamp: int,
         dt: float,
     ) -> np.ndarray:
-        """(U,) bool, which of the unseen tracks go on; notes what was found about them."""
+        """(U,) bool, which of the unmatched tracks coast; notes what the evidence says of them."""
         config = self.config
-        book.explained[unseen[evidence.hidden]] = stamp
-        book.absent[unseen] = np.where(evidence.absent, book.absent[unseen] + 1, 0)
+        tracks.explained_stamp[unmatched[evidence.hidden]] = stamp
+        tracks.absences[unmatched] = np.where(evidence.absent, tracks.absences[unmatched] + 1, 0)
         # A track is trusted no longer than it has proven itself, and hidden not much longer.
-        proven = book.watched[unseen] + dt
+        proven = tracks.visible_seconds[unmatched] + dt
         patience = np.minimum(config.missed_seconds, proven) + 1e-6
         coast = np.minimum(config.coast_seconds, 3.0 * proven) + 1e-6
-        boxes = book.motion[unseen].boxes()
-        whole = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0), axis=1)
+        boxes = tracks.motion[unmatched].boxes()
+        areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0), axis=1)
         inside = np.clip(boxes, 0, [masks.size[1], masks.size[0]] * 2)
-        share = np.prod(inside[:, 2:] - inside[:, :2], axis=1) / whole
+        share = np.prod(inside[:, 2:] - inside[:, :2], axis=1) / areas
         return (
-            (book.ids[unseen] >= 0)
-            & ((stamp - book.explained[unseen]) * 1e-9 <= patience)
-            & ((stamp - book.seen[unseen]) * 1e-9 <= coast)
-            & (book.absent[unseen] < config.absent_looks)
+            (tracks.ids[unmatched] >= 0)
+            & ((stamp - tracks.explained_stamp[unmatched]) * 1e-9 <= patience)
+            & ((stamp - tracks.visible_stamp[unmatched]) * 1e-9 <= coast)
+            & (tracks.absences[unmatched] < config.absent_looks)
             & (share >= 0.3)
             & (masks.areas() > 0)
         )
-
-
-def _array(values: Array | None) -> np.ndarray | None:
-    return None if values is None else np.asarray(values)

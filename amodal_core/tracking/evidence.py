@@ -10,8 +10,8 @@ from amodal_core.masks.mask_set import RleMasks
 
 
 @dataclass(eq=False)
-class Evidence:
-    """What speaks for and against T unseen tracks.
+class PlaceEvidence:
+    """What speaks for and against T unmatched tracks.
 
     Attributes:
         hidden: (T,) bool, something nearer lies over most of the place where it should be.
@@ -22,7 +22,7 @@ class Evidence:
     absent: np.ndarray
 
 
-def weigh(
+def weigh_evidence(
     masks: RleMasks,
     ranges: np.ndarray,
     deviations: np.ndarray,
@@ -30,14 +30,14 @@ def weigh(
     other_depths: np.ndarray,
     depth: np.ndarray | None,
     min_returns: int = 6,
-) -> Evidence:
-    """Look at the place of each unseen track.
+) -> PlaceEvidence:
+    """Look at the place of each unmatched track.
 
     Args:
         masks: T predicted amodal masks.
         ranges: (T,) predicted ranges in metres, NaN where unknown.
         deviations: (T,) their standard deviations.
-        others: visible masks of the S tracks that are seen in this frame.
+        others: visible masks of the S tracks that are matched in this frame.
         other_depths: (S,) metres, 0 where unknown.
         depth: (H, W) float32 metres, 0 where no return falls; or None.
         min_returns: fewer returns than this say nothing.
@@ -45,24 +45,24 @@ def weigh(
     areas = masks.areas()
     gap = 1.0 + 0.03 * np.nan_to_num(ranges) + np.minimum(np.nan_to_num(deviations), 3.0)
     # Where either range is unknown, a mask that lies over the place may well be in front.
-    known = np.isfinite(ranges)[:, None] & (other_depths > 0)[None, :]
-    in_front = ~known | (other_depths[None, :] < (ranges - 0.5 * gap)[:, None])
+    both_ranges = np.isfinite(ranges)[:, None] & (other_depths > 0)[None, :]
+    in_front = ~both_ranges | (other_depths[None, :] < (ranges - 0.5 * gap)[:, None])
     shared = masks.intersections(others)
     covered = np.where(in_front, shared, 0).sum(axis=1) / np.maximum(areas, 1)
     hidden = covered >= 0.5
     absent = np.zeros(len(masks), bool)
     if depth is None or len(masks) == 0:
-        return Evidence(hidden, absent)
+        return PlaceEvidence(hidden, absent)
     crops, offsets = masks.crops()
     for i, (crop, (x, y)) in enumerate(zip(crops, offsets.tolist(), strict=True)):
         if not np.isfinite(ranges[i]):
             continue
-        seen = depth[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
-        seen = seen[seen > 0]
-        if len(seen) < min_returns:
+        returns = depth[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
+        returns = returns[returns > 0]
+        if len(returns) < min_returns:
             continue
-        nearer = float((seen < ranges[i] - gap[i]).mean())
-        beyond = float((seen > ranges[i] + gap[i]).mean())
+        nearer = float((returns < ranges[i] - gap[i]).mean())
+        beyond = float((returns > ranges[i] + gap[i]).mean())
         hidden[i] |= nearer >= 0.5
         absent[i] = beyond >= 0.5 and nearer < 0.3 and covered[i] < 0.5
-    return Evidence(hidden, absent)
+    return PlaceEvidence(hidden, absent)

@@ -70,8 +70,8 @@ class Motion:
         """Take measurements (len(rows), 8) of some tracks in, in place; NaN where there is none."""
         values, rates = self.values[rows], self.rates[rows]
         covariances = self.covariances[rows]
-        given = np.isfinite(measured)
-        fresh = given & ~np.isfinite(values)
+        finite = np.isfinite(measured)
+        first = finite & ~np.isfinite(values)
         noise = measurement_noise(measured) ** 2
         # A box whose size jumps has moved one edge only: the centre knows no better than that.
         jumps = np.exp(measured[:, 2:4]) - np.exp(values[:, 2:4])
@@ -80,13 +80,15 @@ class Motion:
         total = p + noise
         gain, rate_gain = p / total, c / total
         error = measured - values
-        use = given & ~fresh
-        self.values[rows] = np.where(use, values + gain * error, np.where(fresh, measured, values))
-        self.rates[rows] = np.where(use, rates + rate_gain * error, np.where(fresh, 0.0, rates))
+        again = finite & ~first
+        self.values[rows] = np.where(
+            again, values + gain * error, np.where(first, measured, values)
+        )
+        self.rates[rows] = np.where(again, rates + rate_gain * error, np.where(first, 0.0, rates))
         updated = np.stack([(1 - gain) * p, (1 - gain) * c, r - rate_gain * c], axis=-1)
-        first = np.stack([noise, np.zeros_like(noise), _first_rates(measured) ** 2], axis=-1)
+        initial = np.stack([noise, np.zeros_like(noise), _first_rates(measured) ** 2], axis=-1)
         self.covariances[rows] = np.where(
-            use[..., None], updated, np.where(fresh[..., None], first, covariances)
+            again[..., None], updated, np.where(first[..., None], initial, covariances)
         )
 
     def boxes(self) -> np.ndarray:
@@ -111,8 +113,8 @@ def measure(boxes: np.ndarray, depths: np.ndarray, boxes3d: np.ndarray | None) -
     boxes = boxes.astype(np.float64)
     out[:, :2] = (boxes[:, :2] + boxes[:, 2:]) / 2
     out[:, 2:4] = np.log(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0))
-    known = np.isfinite(depths) & (depths > 0)
-    out[known, RANGE] = depths[known]
+    available = np.isfinite(depths) & (depths > 0)
+    out[available, RANGE] = depths[available]
     if boxes3d is not None:
         out[:, 5:] = boxes3d[:, :3]
     return out

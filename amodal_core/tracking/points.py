@@ -26,11 +26,11 @@ class Trajectories:
 
     Attributes:
         places: (T, N, 2) float32 x, y.
-        seen: (T, N) bool, whether a point is seen there; its place is a guess where it is not.
+        visible: (T, N) bool, whether a point is visible; its place is a guess where it is not.
     """
 
     places: np.ndarray
-    seen: np.ndarray
+    visible: np.ndarray
 
 
 class PointTracker(Protocol):
@@ -90,32 +90,32 @@ class LucasKanade:
     def track(self, images: Sequence[np.ndarray], points: np.ndarray) -> Trajectories:
         """See `PointTracker`."""
         places = [np.asarray(points, np.float32).reshape(-1, 2)]
-        seen = [np.ones(len(places[0]), bool)]
+        visible = [np.ones(len(places[0]), bool)]
         greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         for before, after in pairwise(greys):
-            there, good = self._step(before, after, places[-1])
-            places.append(there)
-            seen.append(seen[-1] & good)
-        return Trajectories(np.stack(places), np.stack(seen))
+            moved, tracked = self._step(before, after, places[-1])
+            places.append(moved)
+            visible.append(visible[-1] & tracked)
+        return Trajectories(np.stack(places), np.stack(visible))
 
     def _step(
         self, before: np.ndarray, after: np.ndarray, points: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         if not len(points):
             return points, np.zeros(0, bool)
-        there, found = self._flow(before, after, points)
-        back, returned = self._flow(after, before, there)
+        moved, status = self._flow(before, after, points)
+        back, returned = self._flow(after, before, moved)
         height, width = after.shape
-        inside = (there > -0.5).all(1) & (there < (width - 0.5, height - 0.5)).all(1)
+        inside = (moved > -0.5).all(1) & (moved < (width - 0.5, height - 0.5)).all(1)
         close = np.abs(back - points).max(1) < self.error
-        return there, found & returned & inside & close
+        return moved, status & returned & inside & close
 
     def _flow(
         self, before: np.ndarray, after: np.ndarray, points: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         flow: Any = cv2.calcOpticalFlowPyrLK
-        there, found, _ = flow(before, after, points, None, **self._options)
-        return there.reshape(-1, 2), found[:, 0] > 0
+        moved, status, _ = flow(before, after, points, None, **self._options)
+        return moved.reshape(-1, 2), status[:, 0] > 0
 
 
 class CoTracker:
@@ -165,8 +165,12 @@ class CoTracker:
         video = video.permute(0, 3, 1, 2)[None].float()
         queries = np.column_stack([np.zeros(len(points), np.float32), points])
         with torch.inference_mode():
-            places, seen = self._model(video, torch.from_numpy(queries)[None].to(self._device))[:2]
-        return Trajectories(places[0].float().cpu().numpy(), (seen[0].float() > 0.5).cpu().numpy())
+            places, visible = self._model(video, torch.from_numpy(queries)[None].to(self._device))[
+                :2
+            ]
+        return Trajectories(
+            places[0].float().cpu().numpy(), (visible[0].float() > 0.5).cpu().numpy()
+        )
 
 
 def _from_hub(path: Path) -> Any:

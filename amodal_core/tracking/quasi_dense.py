@@ -1,13 +1,13 @@
-"""Identities by looks: bi-directional softmax over quasi-dense embeddings, with memory.
+"""Identities by appearance: bi-directional softmax over quasi-dense embeddings, with memory.
 
 Pang et al., Quasi-Dense Similarity Learning for Multiple Object Tracking, CVPR 2021. What is
-remembered are tracks, for a while after they were last seen, and backdrops: detections of the last
-frame that were no track, so that their likes do not become one.
+remembered are tracks, for a while after they were last matched, and backdrops: detections of the
+last frame that were no track, so that their likes do not become one.
 
-As published, one detection against one remembered object fits perfectly however it looks, since a
-softmax over one entry is 1. Here pairs of different classes, of different looks and in impossible
-places are taken out before anything is normalised, and how far a pair is from the predicted place
-counts beside its looks.
+As published, one detection against one remembered object fits perfectly whatever it looks like,
+since a softmax over one entry is 1. Here pairs of different classes, of different appearance and in
+impossible places are taken out before anything is normalised, and how far a pair is from the
+predicted place counts beside its appearance.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pydantic import Field
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances
 from amodal_core.settings import settings_type
-from amodal_core.tracking.association import LEAST_OVERLAP, MAX_CENTRE, MAX_SIZE_ERROR
-from amodal_core.tracking.book import Book, widened
+from amodal_core.tracking.association import MAX_CENTRE, MAX_SIZE_ERROR, MIN_OVERLAP
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
+from amodal_core.tracking.track_store import TrackStore, widened
 
 _TURN = 0.5  # standard deviation of what the camera's own turning adds, in sides of the box
 
@@ -38,14 +38,15 @@ class QuasiDenseTrackerConfig(CoastingConfig):
         init_score_thr: a detection that is no track begins one above this score.
         obj_score_thr: a detection prolongs a track above this score.
         match_score_thr: a pair that fits worse is no match.
-        memo_tracklet_frames: frames after which an unseen track is forgotten.
+        memo_tracklet_frames: frames after which an unmatched track is forgotten.
         memo_backdrop_frames: frames for which backdrops are remembered.
         memo_momentum: share of the newest embedding in a track's.
         nms_conf_thr: a detection too faint to prolong a track that it fits better than this is a
             copy of it and no backdrop.
-        nms_backdrop_iou_thr: overlap with a surer detection above which a faint one is dropped, and
-            a backdrop not remembered.
-        nms_class_iou_thr: overlap with a surer detection of any class above which one is dropped.
+        nms_backdrop_iou_thr: overlap with one of higher score above which a faint one is dropped,
+            and a backdrop not remembered.
+        nms_class_iou_thr: overlap with one of higher score, of any class, above which a detection
+            is dropped.
         with_cats: only equal classes match.
         match_metric: bisoftmax, softmax (over what is remembered) or cosine.
         cats_first: take pairs of different classes out before normalising, not after.
@@ -93,8 +94,8 @@ PRESETS = {
 class QuasiDenseTracker(CoastingTracker):
     """Gives detections the id of what they look like, and carries hidden objects on.
 
-    A track is given out at its first sight. One that is neither seen nor carried on is remembered
-    by its looks for `memo_tracklet_frames`, and comes back under its id.
+    A track is given out at its first sight. One that is neither matched nor coasts is remembered
+    by its embedding for `memo_tracklet_frames`, and comes back under its id.
     """
 
     config: QuasiDenseTrackerConfig
@@ -102,125 +103,142 @@ class QuasiDenseTracker(CoastingTracker):
     def __init__(self, config: QuasiDenseTrackerConfig | None = None) -> None:
         super().__init__(config or PRESETS["driving"])
 
-    def _worth(self, seen: Instances) -> np.ndarray:
-        """Detections without a surer one in the same place.
+    def _usable(self, detections: Instances) -> np.ndarray:
+        """Detections without one of higher score in the same place.
 
         Raises:
             InputError: detections without embeddings.
         """
-        if len(seen) and seen.embeddings is None:
+        if len(detections) and detections.embeddings is None:
             raise InputError(
                 "quasi-dense tracking without embeddings",
                 "tracker",
                 "take a model that gives them, such as vatrack, or the tracker 'motion'",
             )
-        worth = np.isfinite(np.asarray(seen.scores)) & np.isfinite(self._looks(seen)).all(axis=1)
-        scores = np.asarray(seen.scores)
-        order = np.argsort(-np.where(worth, scores, -np.inf), kind="stable")
-        boxes = np.asarray(seen.amodal_boxes, np.float64)[order]
+        usable = np.isfinite(np.asarray(detections.scores)) & np.isfinite(
+            self._embeddings(detections)
+        ).all(axis=1)
+        scores = np.asarray(detections.scores)
+        order = np.argsort(-np.where(usable, scores, -np.inf), kind="stable")
+        boxes = np.asarray(detections.amodal_boxes, np.float64)[order]
         overlaps = np.tril(box_iou(boxes, boxes), k=-1)
         limit = np.where(
             scores[order] < self.config.obj_score_thr,
             self.config.nms_backdrop_iou_thr,
             self.config.nms_class_iou_thr,
         )
-        worth[order] &= ~(overlaps > limit[:, None]).any(axis=1)
-        return worth
+        usable[order] &= ~(overlaps > limit[:, None]).any(axis=1)
+        return usable
 
-    def _looks(self, seen: Instances) -> np.ndarray:
-        if seen.embeddings is None:
-            return np.zeros((len(seen), 0), np.float32)
-        return np.asarray(seen.embeddings, np.float32)
+    def _embeddings(self, detections: Instances) -> np.ndarray:
+        if detections.embeddings is None:
+            return np.zeros((len(detections), 0), np.float32)
+        return np.asarray(detections.embeddings, np.float32)
 
     def _mixed(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         share = self.config.memo_momentum
         return np.asarray((1 - share) * old + share * new)
 
-    def _named(self, book: Book) -> np.ndarray:
-        return np.ones(len(book), bool)
+    def _confirmed(self, tracks: TrackStore) -> np.ndarray:
+        return np.ones(len(tracks), bool)
 
-    def _remembered(self, book: Book, gone: np.ndarray) -> np.ndarray:
-        unseen = self._frame - book.last[gone]
-        return gone[unseen < self.config.memo_tracklet_frames]
+    def _remembered(self, tracks: TrackStore, lost: np.ndarray) -> np.ndarray:
+        frames_lost = self._frame - tracks.last_frame[lost]
+        return lost[frames_lost < self.config.memo_tracklet_frames]
 
     def _forget(self) -> None:
         super()._forget()
-        self._backdrops: Book | None = None
+        self._backdrops: TrackStore | None = None
 
-    def _match(self, book: Book, seen: Instances, measured: np.ndarray, dt: float) -> Matches:
+    def _match(
+        self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
+    ) -> Matches:
         config = self.config
-        scores, looks = np.asarray(seen.scores), self._looks(seen)
+        scores, embeddings = np.asarray(detections.scores), self._embeddings(detections)
         order = np.argsort(-scores, kind="stable")
-        memory = book
+        entries = tracks
         if self._backdrops is not None and len(self._backdrops):
             self._backdrops.motion.predict(dt)
-            memory = book.joined(self._backdrops)
-        track = np.full(len(seen), -1, np.int64)
-        if len(book) and len(seen):
+            entries = tracks.joined(self._backdrops)
+        track = np.full(len(detections), -1, np.int64)
+        if len(tracks) and len(detections):
             track = _assigned(
-                self._fits(memory, seen, measured),
+                self._affinities(entries, detections, measured),
                 order,
                 scores > config.obj_score_thr,
-                len(book),
+                len(tracks),
                 config.match_score_thr,
                 config.nms_conf_thr,
             )
-        free = track == -1
-        born = free & (scores > config.init_score_thr)
-        self._backdrops = self._new_backdrops(seen, looks, order, free & ~born)
+        unmatched = track == -1
+        new = unmatched & (scores > config.init_score_thr)
+        self._backdrops = self._new_backdrops(detections, embeddings, order, unmatched & ~new)
         columns = np.flatnonzero(track >= 0)
         columns = columns[np.argsort(track[columns], kind="stable")]
-        return Matches(track[columns], columns, order[born[order]])
+        return Matches(track[columns], columns, order[new[order]])
 
-    def _fits(self, memory: Book, seen: Instances, measured: np.ndarray) -> np.ndarray:
+    def _affinities(
+        self, entries: TrackStore, detections: Instances, measured: np.ndarray
+    ) -> np.ndarray:
         """(D, T) float64, 0-1: how well each detection fits what is remembered."""
         config = self.config
-        looks = self._looks(seen)
-        width = max(looks.shape[1], memory.embeddings.shape[1])
-        a = widened(looks, width).astype(np.float64)
-        b = widened(memory.embeddings, width).astype(np.float64)
-        alike = a @ b.T
+        embeddings = self._embeddings(detections)
+        width = max(embeddings.shape[1], entries.embeddings.shape[1])
+        a = widened(embeddings, width).astype(np.float64)
+        b = widened(entries.embeddings, width).astype(np.float64)
+        similarity = a @ b.T
         lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
-        cosines = alike / np.maximum(lengths, 1e-9)
-        same = np.asarray(seen.class_ids)[:, None] == memory.class_ids[None, :]
+        cosines = similarity / np.maximum(lengths, 1e-9)
+        same_class = np.asarray(detections.class_ids)[:, None] == entries.class_ids[None, :]
         possible = cosines >= config.min_cosine
         if config.with_cats and config.cats_first:
-            possible &= same
+            possible &= same_class
         if config.motion:
-            apart = plausible(
-                memory.motion, measured, np.asarray(seen.amodal_boxes), config.max_range_error
+            distances = plausible(
+                entries.motion,
+                measured,
+                np.asarray(detections.amodal_boxes),
+                config.max_range_error,
             )
-            possible &= np.isfinite(apart)
-            # Looks and motion are two witnesses: their logarithms add up.
-            alike = alike - 0.5 * apart
+            possible &= np.isfinite(distances)
+            # Appearance and motion are two witnesses: their logarithms add up.
+            similarity = similarity - 0.5 * distances
         if config.match_metric == "cosine":
-            fits = np.where(possible, cosines, 0.0)
+            affinities = np.where(possible, cosines, 0.0)
         else:
-            fits = softmax(alike, possible)
+            affinities = softmax(similarity, possible)
         if config.match_metric == "bisoftmax":
-            columns = softmax(np.ascontiguousarray(alike.T), np.ascontiguousarray(possible.T))
-            fits = (fits + columns.T) / 2
-        return np.where(same, fits, 0.0) if config.with_cats else fits
+            columns = softmax(np.ascontiguousarray(similarity.T), np.ascontiguousarray(possible.T))
+            affinities = (affinities + columns.T) / 2
+        return np.where(same_class, affinities, 0.0) if config.with_cats else affinities
 
     def _new_backdrops(
-        self, seen: Instances, looks: np.ndarray, order: np.ndarray, free: np.ndarray
-    ) -> Book:
-        """What is remembered of detections that are no track: those without a surer one near."""
+        self,
+        detections: Instances,
+        embeddings: np.ndarray,
+        order: np.ndarray,
+        unmatched: np.ndarray,
+    ) -> TrackStore:
+        """What is remembered of detections that are no track: those with no higher score near."""
         assert self._stamp is not None
-        kept = self._backdrops
-        if kept is not None and len(kept):
-            kept = kept[self._frame - kept.last < self.config.memo_backdrop_frames]
-        if kept is not None and not free.any():
-            return kept
+        backdrops = self._backdrops
+        if backdrops is not None and len(backdrops):
+            backdrops = backdrops[
+                self._frame - backdrops.last_frame < self.config.memo_backdrop_frames
+            ]
+        if backdrops is not None and not unmatched.any():
+            return backdrops
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        boxes = np.asarray(seen.amodal_boxes, np.float64)
-        chosen = np.flatnonzero(free)
-        near = box_iou(boxes[chosen], boxes) > self.config.nms_backdrop_iou_thr
-        surer = rank[None, :] < rank[chosen, None]
-        chosen = chosen[~(near & surer).any(axis=1)]
-        begun = Book.begun(seen[chosen], looks[chosen], self._stamp, self._frame)
-        return kept.joined(begun) if kept is not None and len(kept) else begun
+        boxes = np.asarray(detections.amodal_boxes, np.float64)
+        selected = np.flatnonzero(unmatched)
+        near = box_iou(boxes[selected], boxes) > self.config.nms_backdrop_iou_thr
+        higher = rank[None, :] < rank[selected, None]
+        selected = selected[~(near & higher).any(axis=1)]
+        started = TrackStore.started(
+            detections[selected], embeddings[selected], self._stamp, self._frame
+        )
+        return backdrops.joined(started) if backdrops is not None and len(backdrops) else started
 
 
 @njit(cache=True, nogil=True)
@@ -265,7 +283,7 @@ def plausible(
     noise = measurement_noise(measured)
     # A camera that turns sharply moves everything by more than its motion so far lets expect.
     turn = _TURN * np.exp(measured[:, 2:4])
-    near = box_iou(boxes.astype(np.float64), motion.boxes()) > LEAST_OVERLAP
+    near = box_iou(boxes.astype(np.float64), motion.boxes()) > MIN_OVERLAP
     return np.asarray(
         _distances(
             motion.values,
@@ -298,49 +316,49 @@ def _distances(values, spread, measured, noise, turn, near, max_range_error):  #
             width_error = abs(measured[d, 2] - values[t, 2])
             if max(width_error, abs(measured[d, 3] - values[t, 3])) > MAX_SIZE_ERROR:
                 continue
-            apart, loose = 0.0, 0.0
+            distance, loose = 0.0, 0.0
             for k in range(2):
                 square = (measured[d, k] - values[t, k]) ** 2
                 variance = noise[d, k] + spread[t, k]
-                apart += square / variance
+                distance += square / variance
                 loose += square / (variance + turn[d, k])
             if loose > MAX_CENTRE and not near[d, t]:
                 continue
-            away = abs(measured[d, RANGE] - values[t, RANGE])
-            if np.isfinite(away):
+            range_error = abs(measured[d, RANGE] - values[t, RANGE])
+            if np.isfinite(range_error):
                 nearer = min(measured[d, RANGE], values[t, RANGE])
                 open_range = 2.0 * np.sqrt(spread[t, RANGE])
-                if away > 2.0 + max_range_error * nearer + open_range:
+                if range_error > 2.0 + max_range_error * nearer + open_range:
                     continue
-                apart += away**2 / (noise[d, RANGE] + spread[t, RANGE])
-            out[d, t] = min(apart, MAX_CENTRE)
+                distance += range_error**2 / (noise[d, RANGE] + spread[t, RANGE])
+            out[d, t] = min(distance, MAX_CENTRE)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _assigned(fits, order, sure, tracks, least, copies):  # type: ignore[no-untyped-def]
+def _assigned(affinities, order, high, track_count, minimum, copy_score):  # type: ignore[no-untyped-def]
     """(D,) int64: the track that each detection prolongs, -1 none, -2 none as it is a copy.
 
     Args:
-        fits: (D, M) float64; the first `tracks` columns are tracks, the others backdrops.
+        affinities: (D, M) float64; the first `track_count` columns are tracks, then backdrops.
         order: (D,) in which the detections choose, each what fits best of what is left.
-        sure: (D,) bool, those that may prolong a track.
-        tracks: see above.
-        least: a pair that fits no better is no match.
-        copies: one that may not prolong a track and fits it better is a copy.
+        high: (D,) bool, those that may prolong a track.
+        track_count: see above.
+        minimum: a pair that fits no better is no match.
+        copy_score: one that may not prolong a track and fits it better is a copy.
     """
     out = np.full(len(order), -1, np.int64)
-    taken = np.zeros(fits.shape[1], np.bool_)
+    taken = np.zeros(affinities.shape[1], np.bool_)
     for d in order:
-        best, top = -1, least
-        for m in range(fits.shape[1]):
-            if fits[d, m] > top and not taken[m]:
-                best, top = m, fits[d, m]
-        if best < 0 or best >= tracks:
+        best, top = -1, minimum
+        for m in range(affinities.shape[1]):
+            if affinities[d, m] > top and not taken[m]:
+                best, top = m, affinities[d, m]
+        if best < 0 or best >= track_count:
             continue
-        if sure[d]:
+        if high[d]:
             out[d], taken[best] = best, True
-        elif top > copies:
+        elif top > copy_score:
             out[d] = -2
     return out
 

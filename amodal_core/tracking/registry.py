@@ -14,8 +14,8 @@ from amodal_core.tracking.tracker import Tracker, TrackerConfig
 
 # name -> one line for help texts
 TRACKERS = {
-    "motion": "masks, motion, range, class and looks together",
-    "quasi_dense": "looks first; for models with embeddings, thresholds for driving",
+    "motion": "masks, motion, range, class and embeddings together",
+    "quasi_dense": "embeddings first; for models with embeddings, thresholds for driving",
     "quasi_dense_sailvos": "the same with the thresholds of SAIL-VOS: every detection is a track",
 }
 

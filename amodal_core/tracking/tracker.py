@@ -1,4 +1,4 @@
-"""Identities by masks, motion, range, class and looks together."""
+"""Identities by masks, motion, range, class and embeddings together."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import Field
 
 from amodal_core.frame import Instances
 from amodal_core.settings import settings_type
-from amodal_core.tracking.association import Looks, affinity, assign
-from amodal_core.tracking.book import Book, unit
+from amodal_core.tracking.association import Appearance, affinity, assign
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
+from amodal_core.tracking.track_store import TrackStore, unit_embeddings
 
 
 @settings_type
@@ -36,10 +36,10 @@ class TrackerConfig(CoastingConfig):
 
 
 class Tracker(CoastingTracker):
-    """Optimal assignment of detections to tracks, first the sure ones, then the rest.
+    """Optimal assignment of detections to tracks, high scores first, then the rest.
 
-    Masks, motion, range, class and embeddings make one affinity a pair. Sure detections that are
-    no track begin one, which is given out when it has been seen often enough.
+    Masks, motion, range, class and embeddings make one affinity a pair. Unmatched detections of
+    high score begin tracks, which are given out when they have been visible often enough.
     """
 
     config: TrackerConfig
@@ -47,67 +47,80 @@ class Tracker(CoastingTracker):
     def __init__(self, config: TrackerConfig | None = None) -> None:
         super().__init__(config or TrackerConfig())
 
-    def _worth(self, seen: Instances) -> np.ndarray:
-        worth: np.ndarray = np.asarray(seen.scores) >= self.config.low_score
-        return worth
+    def _usable(self, detections: Instances) -> np.ndarray:
+        usable: np.ndarray = np.asarray(detections.scores) >= self.config.low_score
+        return usable
 
-    def _looks(self, seen: Instances) -> np.ndarray:
-        return unit(seen, len(seen))
+    def _embeddings(self, detections: Instances) -> np.ndarray:
+        return unit_embeddings(detections)
 
     def _mixed(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        known = np.any(old != 0, axis=1, keepdims=True)
-        mixed = np.where(known, 0.7 * old + 0.3 * new, new)
+        available = np.any(old != 0, axis=1, keepdims=True)
+        mixed = np.where(available, 0.7 * old + 0.3 * new, new)
         length = np.linalg.norm(mixed, axis=1, keepdims=True)
         return np.asarray(mixed / np.maximum(length, 1e-9))
 
-    def _named(self, book: Book) -> np.ndarray:
+    def _confirmed(self, tracks: TrackStore) -> np.ndarray:
         enough = 1 if self._frame == 1 else self.config.min_hits
-        named: np.ndarray = book.hits >= enough
-        return named
+        confirmed: np.ndarray = tracks.hits >= enough
+        return confirmed
 
-    def _match(self, book: Book, seen: Instances, measured: np.ndarray, dt: float) -> Matches:
-        rows, columns = self._associate(book, seen, measured)
-        return Matches(rows, columns, self._births(seen, columns))
+    def _match(
+        self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
+    ) -> Matches:
+        rows, columns = self._associate(tracks, detections, measured)
+        return Matches(rows, columns, self._new_tracks(detections, columns))
 
     def _associate(
-        self, book: Book, seen: Instances, measured: np.ndarray
+        self, tracks: TrackStore, detections: Instances, measured: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        if len(book) == 0 or len(seen) == 0:
+        """Row of the track and index of the detection of each match, rows ascending."""
+        if len(tracks) == 0 or len(detections) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         config = self.config
-        tracks = Looks(
-            book.amodal,
-            book.visible,
-            book.class_ids,
-            book.embeddings,
+        embeddings = unit_embeddings(detections)
+        comparable = embeddings.shape[1] > 0 and embeddings.shape[1] == tracks.embeddings.shape[1]
+        centres = (tracks.boxes[:, :2] + tracks.boxes[:, 2:]) / 2
+        affinities = affinity(
+            Appearance(
+                tracks.amodal,
+                tracks.visible,
+                tracks.class_ids,
+                tracks.embeddings if comparable else None,
+            ),
+            np.rint(tracks.motion.values[:, :2] - centres).astype(np.int64),
+            tracks.motion,
+            Appearance(
+                detections.amodal.rle(),
+                detections.visible.rle(),
+                np.asarray(detections.class_ids),
+                embeddings,
+            ),
+            measured,
+            config.max_range_error,
         )
-        looks = self._looks(seen)
-        if not looks.shape[1] or looks.shape[1] != book.embeddings.shape[1]:
-            tracks.embeddings = None
-        detections = Looks(seen.amodal.rle(), seen.visible.rle(), np.asarray(seen.class_ids), looks)
-        centres = (book.boxes[:, :2] + book.boxes[:, 2:]) / 2
-        shifts = np.rint(book.motion.values[:, :2] - centres).astype(np.int64)
-        fits = affinity(tracks, shifts, book.motion, detections, measured, config.max_range_error)
-        sure = np.asarray(seen.scores) >= config.high_score
-        rows, columns = assign(np.where(sure[None, :], fits, -np.inf), config.min_affinity)
-        if not sure.all():
-            fits[rows] = -np.inf
-            fits[:, sure] = -np.inf
-            fits[book.ids < 0] = -np.inf
-            more_rows, more_columns = assign(fits, max(config.min_affinity, 0.4))
+        # First association, detections of high score.
+        high = np.asarray(detections.scores) >= config.high_score
+        rows, columns = assign(np.where(high[None, :], affinities, -np.inf), config.min_affinity)
+        # Second association, the others, with confirmed tracks that are left and fit well.
+        if not high.all():
+            affinities[rows] = -np.inf
+            affinities[:, high] = -np.inf
+            affinities[tracks.ids < 0] = -np.inf
+            more_rows, more_columns = assign(affinities, max(config.min_affinity, 0.4))
             rows, columns = np.append(rows, more_rows), np.append(columns, more_columns)
         order = np.argsort(rows, kind="stable")
         return rows[order], columns[order]
 
-    def _births(self, seen: Instances, matched: np.ndarray) -> np.ndarray:
-        """Indices of the detections that begin tracks: sure, unexplained, and no second copies."""
-        free = np.asarray(seen.scores) >= self.config.high_score
-        free[matched] = False
-        born = np.flatnonzero(free)
-        if len(born) == 0 or len(matched) == 0:
-            return born
-        amodal, depths = seen.amodal.rle(), np.asarray(seen.depths)
-        overlap = amodal[born].iou(amodal[matched])
-        apart = np.abs(depths[born][:, None] - depths[matched][None, :])
+    def _new_tracks(self, detections: Instances, matched: np.ndarray) -> np.ndarray:
+        """Indices of unmatched detections that begin tracks: of high score, and no copies."""
+        unmatched = np.asarray(detections.scores) >= self.config.high_score
+        unmatched[matched] = False
+        new = np.flatnonzero(unmatched)
+        if len(new) == 0 or len(matched) == 0:
+            return new
+        amodal, depths = detections.amodal.rle(), np.asarray(detections.depths)
+        overlap = amodal[new].iou(amodal[matched])
+        apart = np.abs(depths[new][:, None] - depths[matched][None, :])
         copy = (overlap > 0.7) & (apart < 2.0)
-        return born[~copy.any(axis=1)]
+        return new[~copy.any(axis=1)]

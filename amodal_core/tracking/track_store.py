@@ -1,0 +1,192 @@
+"""What the tracker keeps of its tracks, as a structure of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from amodal_core.frame import Instances
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.tracking.motion import Motion, measure
+
+
+@dataclass(eq=False)
+class TrackStore:
+    """The states of T tracks, the unconfirmed ones included.
+
+    A track is visible in a frame in which a detection matches it that shows something.
+
+    Attributes:
+        ids: (T,) int64, -1 while unconfirmed.
+        first_frame: (T,) int64, number of the frame in which the track began.
+        hits: (T,) int64, frames in which it was visible.
+        visible_seconds: (T,) float64, seconds over which it was visible.
+        visible_stamp: (T,) int64 ns, when it was last visible.
+        explained_stamp: (T,) int64 ns, when it was last matched or its place hidden.
+        last_frame: (T,) int64, number of the frame in which it was last visible.
+        absences: (T,) int64, frames in a row that found its place empty.
+        lost: (T,) bool, neither matched nor coasting, only remembered.
+        scores: (T,) float32, smoothed.
+        votes: (T, C) float64, evidence for each class.
+        motion: filters.
+        boxes: (T, 4) float32, the amodal box of the last match.
+        amodal: T amodal masks of the last match.
+        visible: T visible masks, the same.
+        boxes3d: (T, 7) float32, NaN where unknown.
+        embeddings: (T, D) float32 as the tracker compares them, zeros where unknown.
+    """
+
+    ids: np.ndarray
+    first_frame: np.ndarray
+    hits: np.ndarray
+    visible_seconds: np.ndarray
+    visible_stamp: np.ndarray
+    explained_stamp: np.ndarray
+    last_frame: np.ndarray
+    absences: np.ndarray
+    lost: np.ndarray
+    scores: np.ndarray
+    votes: np.ndarray
+    motion: Motion
+    boxes: np.ndarray
+    amodal: RleMasks
+    visible: RleMasks
+    boxes3d: np.ndarray
+    embeddings: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: np.ndarray | slice) -> TrackStore:
+        columns: dict[str, Any] = {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        return TrackStore(**columns)
+
+    @property
+    def class_ids(self) -> np.ndarray:
+        """(T,) int64, the class with the most evidence."""
+        return np.argmax(self.votes, axis=1)
+
+    @classmethod
+    def started(
+        cls, detections: Instances, embeddings: np.ndarray, stamp: int, frame: int
+    ) -> TrackStore:
+        """New tracks, one for each detection (on the host) and its embedding."""
+        n = len(detections)
+        depths = np.asarray(detections.depths)
+        boxes3d = None if detections.boxes3d is None else np.asarray(detections.boxes3d)
+        return cls(
+            ids=np.full(n, -1, np.int64),
+            first_frame=np.full(n, frame, np.int64),
+            hits=np.ones(n, np.int64),
+            visible_seconds=np.zeros(n),
+            visible_stamp=np.full(n, stamp, np.int64),
+            explained_stamp=np.full(n, stamp, np.int64),
+            last_frame=np.full(n, frame, np.int64),
+            absences=np.zeros(n, np.int64),
+            lost=np.zeros(n, bool),
+            scores=np.array(detections.scores, np.float32),
+            votes=class_votes(detections),
+            motion=Motion.started(measure(np.asarray(detections.amodal_boxes), depths, boxes3d)),
+            boxes=np.array(detections.amodal_boxes, np.float32),
+            amodal=detections.amodal.rle(),
+            visible=detections.visible.rle(),
+            boxes3d=np.full((n, 7), np.nan, np.float32) if boxes3d is None else boxes3d.copy(),
+            embeddings=embeddings,
+        )
+
+    def joined(self, other: TrackStore) -> TrackStore:
+        """These tracks followed by the others; classes and embeddings are widened where needed."""
+        columns: dict[str, Any] = {}
+        for f in fields(self):
+            a, b = getattr(self, f.name), getattr(other, f.name)
+            if isinstance(a, Motion):
+                columns[f.name] = a.joined(b)
+            elif isinstance(a, RleMasks):
+                columns[f.name] = RleMasks.concatenated([a, b])
+            elif f.name in ("votes", "embeddings"):
+                width = max(a.shape[1], b.shape[1])
+                columns[f.name] = np.concatenate([widened(a, width), widened(b, width)])
+            else:
+                columns[f.name] = np.concatenate([a, b])
+        return TrackStore(**columns)
+
+    def embeddings_of(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """(len(rows), W) embeddings, W at least `width`; zeros where there was none so long."""
+        self.embeddings = widened(self.embeddings, width)
+        return self.embeddings[rows]
+
+    def update(
+        self,
+        rows: np.ndarray,
+        detections: Instances,
+        embeddings: np.ndarray,
+        measured: np.ndarray,
+        stamp: int,
+        frame: int,
+        dt: float,
+    ) -> None:
+        """Take in the detections (on the host) that match these rows, in place.
+
+        One that shows nothing is no sight: a model with a memory drew it where something hides it.
+        It gives its mask, but neither measures the motion, nor proves the track, nor changes its
+        embedding.
+
+        Args:
+            rows: of the tracks.
+            detections: M, what each of them is.
+            embeddings: theirs from now on, as wide as the store's, or (M, 0) to leave them.
+            measured: as `motion.measure` gives it.
+            stamp: of the frame, nanoseconds.
+            frame: its number.
+            dt: seconds since the frame before.
+        """
+        shows = detections.visible.rle().areas() > 0
+        visible_rows = rows[shows]
+        self.motion.update(visible_rows, measured[shows])
+        self.hits[visible_rows] += 1
+        self.visible_seconds[visible_rows] += dt
+        self.visible_stamp[visible_rows] = stamp
+        self.last_frame[visible_rows] = frame
+        self.explained_stamp[rows] = stamp
+        self.absences[rows] = 0
+        self.lost[rows] = False
+        self.scores[rows] += 0.3 * (np.asarray(detections.scores) - self.scores[rows])
+        votes = class_votes(detections)
+        width = max(self.votes.shape[1], votes.shape[1])
+        self.votes = widened(self.votes, width)
+        self.votes[rows] += widened(votes, width)
+        self.boxes[rows] = detections.amodal_boxes
+        newest = np.arange(len(self))
+        newest[rows] = len(self) + np.arange(len(rows))
+        self.amodal = RleMasks.concatenated([self.amodal, detections.amodal.rle()])[newest]
+        self.visible = RleMasks.concatenated([self.visible, detections.visible.rle()])[newest]
+        if detections.boxes3d is not None:
+            fresh = np.isfinite(np.asarray(detections.boxes3d)).all(axis=1)
+            self.boxes3d[rows[fresh]] = np.asarray(detections.boxes3d)[fresh]
+        if embeddings.shape[1]:
+            self.embeddings[visible_rows] = embeddings[shows]
+
+
+def unit_embeddings(instances: Instances) -> np.ndarray:
+    """(N, D) float32 embeddings of length one; D is 0 where there are none."""
+    if instances.embeddings is None:
+        return np.zeros((len(instances), 0), np.float32)
+    embeddings = np.asarray(instances.embeddings, np.float32)
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
+
+
+def class_votes(instances: Instances) -> np.ndarray:
+    """(N, C) float64: each votes for its class, with its score and the less, the more is hidden."""
+    classes = np.asarray(instances.class_ids, np.int64)
+    votes = np.zeros((len(classes), int(classes.max(initial=0)) + 1))
+    weight = np.asarray(instances.scores) * (1.0 - 0.7 * np.asarray(instances.occlusion_rates))
+    votes[np.arange(len(classes)), classes] = weight + 1e-3
+    return votes
+
+
+def widened(array: np.ndarray, width: int) -> np.ndarray:
+    """The array with zero columns added up to a width."""
+    missing = width - array.shape[1]
+    return np.pad(array, ((0, 0), (0, missing))) if missing > 0 else array
