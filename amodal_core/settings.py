@@ -101,5 +101,5 @@ def parse_rules(rules: Sequence[str], where: str) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise InputError(f"'{text}' is no YAML value", f"{where} {name}", "quote it") from None
-        values[name.strip()] = "" if value is None else value
+        values[name.strip()] = value if text.strip() else ""
     return values

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from amodal_core.datasets.kitti_sets import KittiObjectSet
+from amodal_core.datasets.kitti import KittiObject
 from amodal_core.frame import Report
 from amodal_core.inference import tracks_of
 from amodal_core.models import registry
@@ -25,7 +25,7 @@ SCORE, IOU = 0.3, 0.5
 
 def main(root: str, names: list[str]) -> None:
     """Print a line a label and a sum a model."""
-    data = KittiObjectSet(root)
+    data = KittiObject(root)
     for text in names:
         name, _, checkpoint = text.partition(":")
         model = registry.create(name, "cpu", **({"checkpoint": checkpoint} if checkpoint else {}))

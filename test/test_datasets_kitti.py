@@ -184,7 +184,7 @@ def test_a_tracking_sequence_pairs_scans_by_number(tmp_path, mini_kitti_raw):
     assert [s.frame.points is None for s in data] == [True, True, False]
     assert [len(data.labels(k)) for k in range(3)] == [0, 0, 1]
     assert data[1].frame.stamp - data[0].frame.stamp == 100_000_000
-    assert data[0].video == "0001"
+    assert data[0].video == "training/0001"
 
 
 def test_returns_fall_into_the_annotated_boxes_of_real_images(kitti_object_root):

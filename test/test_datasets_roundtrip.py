@@ -18,8 +18,8 @@ from amodal_core.datasets import (
     to_bag,
 )
 from amodal_core.datasets.base import Dataset
+from amodal_core.datasets.kitti import KittiObject
 from amodal_core.datasets.kitti_labels import boxes_in_lidar
-from amodal_core.datasets.kitti_sets import KittiObjectSet
 from amodal_core.datasets.registry import open_dataset, recognise
 from amodal_core.frame import Sample
 
@@ -134,10 +134,10 @@ def test_labelme_keeps_masks_and_classes(singles: list[Sample], tmp_path: Path) 
 def test_kitti_labels_keep_the_boxes(singles: list[Sample], tmp_path: Path) -> None:
     list(kitti_write.write(tmp_path / "kitti", singles, CLASSES))
     data = open_dataset(tmp_path / "kitti")
-    assert isinstance(data, KittiObjectSet)
+    assert isinstance(data, KittiObject)
     for index, before in enumerate(singles):
         labels = data.labels(index)
-        boxes = boxes_in_lidar(labels, data._sets[0].calibration(index))
+        boxes = boxes_in_lidar(labels, data.calibration(index))
         known = np.isfinite(before.truth.boxes3d).all(axis=1)
         assert np.allclose(boxes[known], before.truth.boxes3d[known], atol=1e-3)
         flat = np.array([x.box for x in labels])

@@ -22,9 +22,9 @@ from training_scenes import (
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.learned import Clip
-from training import config, engine, state
+from training import engine, state
 from training.clips import clip_for
-from training.config import Augment
+from training.config import Augment, ClipConfig
 from training.data import Augmented, Samples
 from training.train import train
 
@@ -187,19 +187,19 @@ def drives(tmp_path_factory):
 
 def test_the_configuration_decides_within_what_the_model_can_learn_from():
     assert clip_for(Tiny, None) is None
-    assert clip_for(Pairing, config.Clip()) == Clip(2, 3)
-    assert clip_for(Pairing, config.Clip(reach=5)) == Clip(2, 5)
-    assert clip_for(Watching, config.Clip(frames=6)) == Clip(6)
+    assert clip_for(Pairing, ClipConfig()) == Clip(2, 3)
+    assert clip_for(Pairing, ClipConfig(reach=5)) == Clip(2, 5)
+    assert clip_for(Watching, ClipConfig(frames=6)) == Clip(6)
 
 
 @pytest.mark.parametrize(
     ("kind", "asked", "says"),
     [
-        (Tiny, config.Clip(), "'tiny' learns from single frames"),
+        (Tiny, ClipConfig(), "'tiny' learns from single frames"),
         (Pairing, None, r"'pairing' learns from clips.*add `clip: \{frames: 2, reach: 3\}`"),
         (Watching, None, r"'watching' learns from clips.*add `clip: \{frames: 12\}`"),
-        (Pairing, config.Clip(frames=3), "from pairs, not from 3 frames"),
-        (Watching, config.Clip(reach=3), "learns from consecutive frames"),
+        (Pairing, ClipConfig(frames=3), "from pairs, not from 3 frames"),
+        (Watching, ClipConfig(reach=3), "learns from consecutive frames"),
     ],
 )
 def test_clips_that_do_not_fit_the_model_are_named(kind, asked, says):

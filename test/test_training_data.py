@@ -202,10 +202,11 @@ def test_settings_that_do_not_exist_or_fit_are_named(values, says):
 def test_overrides_reach_into_groups_and_lists(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("model: mask_rcnn\ntrain:\n  - {path: a}\n")
-    read = config.read(path, ["optimiser.rate=1e-4", "train.0.path=b", "settings.norm=group"])
+    rules = ["optimiser.rate=1e-4", "train.0.path=b", "settings.norm=group", "class_map.van=null"]
+    read = config.read(path, rules)
     assert (read.optimiser.rate, read.train[0].path) == (1e-4, "b")
-    assert read.settings == {"norm": "group"}
-    with pytest.raises(InputError, match="not key=value"):
+    assert (read.settings, read.class_map) == ({"norm": "group"}, {"van": None})
+    with pytest.raises(InputError, match="not setting=value"):
         config.read(path, ["rate"])
     with pytest.raises(InputError, match=r"no place 'train\.x\.path'"):
         config.read(path, ["train.x.path=1"])

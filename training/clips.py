@@ -9,10 +9,10 @@ import numpy as np
 from amodal_core.errors import InputError
 from amodal_core.frame import Sample, Tracks
 from amodal_core.models.learned import Clip, LearnedModel
-from training import config
+from training.config import ClipConfig
 
 
-def clip_for(kind: type[LearnedModel], asked: config.Clip | None) -> Clip | None:
+def clip_for(kind: type[LearnedModel], asked: ClipConfig | None) -> Clip | None:
     """The clip that a model is trained with, None for single frames.
 
     Args:

@@ -1,27 +1,25 @@
-"""What a run is told: one typed YAML file; wrong keys and values are named before it starts."""
+"""The settings of a run: one typed YAML file; wrong keys and values are named before it starts."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
 from amodal_core.errors import InputError
+from amodal_core.settings import checked, parse_rules, settings_type
 
-_STRICT = ConfigDict(extra="forbid")
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Part = Annotated[float, Field(ge=0, lt=1)]  # of which something must be left
 
 
-@dataclass(frozen=True, config=_STRICT)
+@settings_type
 class Synthetic:
     """Drives that are rendered before the first step; see `amodal synth --help`.
 
@@ -48,7 +46,7 @@ class Synthetic:
     columns: Annotated[int, Field(ge=16)] = 2048
 
 
-@dataclass(frozen=True, config=_STRICT)
+@settings_type
 class Source:
     """Where samples come from: a path or synthetic drives.
 
@@ -69,7 +67,7 @@ class Source:
     stop: int | None = None
 
 
-@dataclass(frozen=True, config=_STRICT)
+@settings_type
 class Augment:
     """Random changes of a sample; image, points, calibration, masks and boxes move together.
 
@@ -102,8 +100,8 @@ class Augment:
     point_dropout: _Part = 0.0
 
 
-@dataclass(frozen=True, config=_STRICT)
-class Clip:
+@settings_type
+class ClipConfig:
     """Frames of one video that are learnt from together; models for videos need it.
 
     Attributes:
@@ -116,7 +114,7 @@ class Clip:
     reach: _Count = 0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@settings_type
 class Optimiser:
     """How weights move.
 
@@ -137,7 +135,7 @@ class Optimiser:
     clip: Annotated[float, Field(ge=0)] = 0.0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@settings_type
 class Schedule:
     """How the learning rate goes over the steps, see `training.schedules`.
 
@@ -158,7 +156,7 @@ class Schedule:
     floor: _Share = 0.0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@settings_type
 class Config:
     """A run.
 
@@ -210,7 +208,7 @@ class Config:
     least_visible: _Count = 0
     held_out: tuple[Source, ...] = ()
     augment: Augment = field(default_factory=Augment)
-    clip: Clip | None = None
+    clip: ClipConfig | None = None
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     steps: _Positive = 1000
@@ -243,7 +241,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: of the YAML file.
-        overrides: "key=value" each; "optimiser.rate=0.01" reaches into a group, "train.0.path=x"
+        overrides: "setting=value" each; "optimiser.rate=0.01" reaches into a group, "train.0.path=x"
             into a list; values are YAML.
 
     Raises:
@@ -259,8 +257,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"not YAML: {line}", str(path), "mend the file") from None
     if not isinstance(values, dict):
         raise InputError("not a table of keys and values", str(path), "see training/configs")
-    for rule in overrides:
-        _override(values, rule)
+    for name, value in parse_rules(overrides, "override").items():
+        _override(values, name, value)
     return parse(values, str(path))
 
 
@@ -270,10 +268,7 @@ def parse(values: dict[str, Any], where: str = "configuration") -> Config:
     Raises:
         InputError: a key is unknown or a value does not fit.
     """
-    try:
-        config = TypeAdapter(Config).validate_python(values)
-    except ValidationError as error:
-        raise _told(error, where) from None
+    config = checked(Config, values, where)
     for source in (*config.train, *config.held_out):
         if bool(source.path) == (source.synthetic is not None):
             raise InputError("a source has either a path or synthetic drives", where, "give one")
@@ -282,37 +277,13 @@ def parse(values: dict[str, Any], where: str = "configuration") -> Config:
     return config
 
 
-def _override(values: dict[str, Any], rule: str) -> None:
-    name, equals, text = rule.partition("=")
-    if not equals or not name:
-        raise InputError(f"'{rule}' is not key=value", "override", "such as optimiser.rate=0.01")
+def _override(values: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value where a dotted name leads to."""
     place: Any = values
     *way, last = name.split(".")
     try:
-        for part in way:
-            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+        for key in way:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        place[int(last) if isinstance(place, list) else last] = value
     except (ValueError, IndexError, TypeError, AttributeError):
         raise InputError(f"there is no place '{name}'", "override", "name a key") from None
-    except yaml.YAMLError:
-        raise InputError(f"'{text}' is no YAML value", f"override {name}", "quote it") from None
-
-
-def _told(error: ValidationError, where: str) -> InputError:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "unexpected_keyword_argument":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _KEYS, 1)
-        cure = f"did you mean {near[0]}?" if near else "see training/config.py"
-        return InputError(f"no setting '{name}'{more}", where, cure)
-    if first["type"] in ("missing", "missing_argument"):
-        return InputError(f"'{name}' is missing{more}", where, "add it")
-    return InputError(f"{name}: {first['msg'].lower()}{more}", where, f"got {first['input']!r}")
-
-
-_KEYS = [
-    name
-    for kind in (Config, Source, Synthetic, Augment, Clip, Optimiser, Schedule)
-    for name in kind.__dataclass_fields__
-]

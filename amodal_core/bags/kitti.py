@@ -98,7 +98,7 @@ def convert_raw(
 
     def moments() -> Iterator[_Moment]:
         for index in range(count):
-            yield _Moment(data[index], data.calibration)
+            yield _Moment(data[index], data.calibration(index))
 
     with BagWriter(out, storage, compress=compress) as bag:
         _write(bag, moments(), count, imu, progress, report)
@@ -122,7 +122,7 @@ def convert_object(
 
     Arguments, result and errors are those of `convert_raw`; `root` holds `training` and `testing`.
     """
-    data = KittiObject(root, split)
+    data = KittiObject(Path(root) / split)
     count = len(data) if max_frames is None else min(max_frames, len(data))
     report = Report()
 
@@ -150,13 +150,13 @@ def convert_tracking(
 
     Arguments, result and errors are those of `convert_raw`; `root` holds `training` and `testing`.
     """
-    data = KittiTracking(root, sequence, split)
+    data = KittiTracking(Path(root) / split, sequence)
     count = len(data) if max_frames is None else min(max_frames, len(data))
     report = Report()
 
     def moments() -> Iterator[_Moment]:
         for index in range(count):
-            yield _Moment(data[index], data.calibration, data.labels(index))
+            yield _Moment(data[index], data.calibration(index), data.labels(index))
 
     with BagWriter(out, storage, compress=compress) as bag:
         _write(bag, moments(), count, None, progress, report, labels=split == "training")

@@ -35,9 +35,14 @@ from amodal_core.datasets.amodal_synth_drive_lidar import (
 )
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.categories import ASD, ASD_THINGS
-from amodal_core.datasets.image_files import check_image, image_size, read_labels, write_bytes
+from amodal_core.datasets.image_files import (
+    check_image,
+    image_size,
+    read_image,
+    read_labels,
+    write_bytes,
+)
 from amodal_core.datasets.json_write import dumps
-from amodal_core.datasets.kitti import read_image
 from amodal_core.datasets.segmentation import SegmentationError, to_rle
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError

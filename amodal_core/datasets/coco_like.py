@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
-from amodal_core.datasets.image_files import ImageFolder, check_image
+from amodal_core.datasets.image_files import ImageFolder, check_image, read_image
 from amodal_core.datasets.json_index import JsonIndex
 from amodal_core.datasets.json_write import JsonWriter
-from amodal_core.datasets.kitti import read_image
 from amodal_core.datasets.segmentation import (
     SegmentationError,
     polygon_problem,

@@ -52,6 +52,18 @@ def check_image(path: Path) -> Generator[Finding, None, tuple[int, int] | None]:
         return None
 
 
+def read_image(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise InputError("cannot read the image", str(path), "download the file again")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
 def read_labels(path: Path) -> np.ndarray:
     """(H, W) integers of an image whose values are labels, 8 or 16 bit or with a palette.
 

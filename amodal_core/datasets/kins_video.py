@@ -21,8 +21,7 @@ import numpy as np
 
 from amodal_core.datasets import pickles
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
-from amodal_core.datasets.image_files import check_image, image_size, write_bytes
-from amodal_core.datasets.kitti import read_image
+from amodal_core.datasets.image_files import check_image, image_size, read_image, write_bytes
 from amodal_core.datasets.segmentation import SegmentationError, to_rle
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError

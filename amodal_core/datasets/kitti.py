@@ -1,42 +1,46 @@
-"""KITTI raw drives, object images and tracking sequences as Samples.
+"""KITTI raw drives, object images and tracking sequences: one reader, three layouts of files.
 
-All three give `__len__` and `__getitem__(index) -> Sample`. KITTI annotates boxes, no masks, so
-that `Sample.truth` stays None; `labels(index)` has the boxes.
+KITTI annotates boxes, no masks: `truth` is None everywhere, `labels` has the boxes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from amodal_core.datasets.kitti_labels import KittiLabel, read_object_labels, read_tracking_labels
+from amodal_core.datasets.base import (
+    APART,
+    BEGIN,
+    PERIOD,
+    Dataset,
+    Finding,
+    Place,
+    link,
+    new_folder,
+)
+from amodal_core.datasets.image_files import check_image, image_size, read_image
+from amodal_core.datasets.kitti_labels import (
+    TYPES,
+    KittiLabel,
+    read_object_labels,
+    read_tracking_labels,
+)
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame, Sample
+from amodal_core.frame import Frame
 from amodal_core.geometry.calibration import KittiCalibration, read_kitti, read_kitti_raw
 
 # KITTI records at 10 Hz: a scan further from the image than half a turn belongs to another image.
-_HALF_PERIOD = 50_000_000
-_PERIOD = 100_000_000
-# Object images have no stamps and no order in time; these are so far apart that nothing joins them.
-_APART = 10_000_000_000
-_BEGIN = 1_316_995_200_000_000_000  # 2011-09-26 00:00 UTC; 0 would mean "no stamp" to ROS
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.
-
-    Raises:
-        InputError: the file is missing or no image.
-    """
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError("cannot read the image", str(path), "download the file again")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+_HALF_PERIOD = PERIOD // 2
+_DRIVE = re.compile(r"\d{4}_\d{2}_\d{2}_drive_\d{4}_(sync|extract)$")
+SPLITS = ("training", "testing")
+_ROOT_CURE = "give the folder that holds training/ and testing/"
 
 
 def read_scan(path: str | Path) -> np.ndarray:
@@ -65,9 +69,9 @@ def parse_stamp(text: str) -> int:
     Raises:
         ValueError: it is no such stamp.
     """
-    whole, _, fraction = text.strip().partition(".")
-    seconds = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
-    if fraction and not fraction.isdigit():
+    seconds_text, _, fraction = text.strip().partition(".")
+    seconds = datetime.strptime(seconds_text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
+    if fraction and not fraction.isdecimal():
         raise ValueError(f"'{fraction}' is no fraction of a second")
     return int(seconds.timestamp()) * 1_000_000_000 + int(f"{fraction:0<9}"[:9])
 
@@ -87,7 +91,7 @@ def read_stamps(folder: Path, files: dict[int, Path]) -> dict[int, int]:
     """
     path = folder / "timestamps.txt"
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8", "replace").splitlines()
     except OSError as error:
         raise InputError(f"cannot read the stamps: {error.strerror}", str(path)) from None
     stamps: dict[int, int] = {}
@@ -112,79 +116,144 @@ def read_stamps(folder: Path, files: dict[int, Path]) -> dict[int, int]:
 
 
 def _numbered(folder: Path, *suffixes: str) -> dict[int, Path]:
-    """Files such as 0000000012.png by their number."""
-    found = (p for p in sorted(folder.glob("*")) if p.suffix in suffixes and p.stem.isdigit())
-    return {int(p.stem): p for p in found}
+    """Files such as 0000000012.png by their number, in its order."""
+    files = (p for p in folder.glob("*") if p.suffix in suffixes and p.stem.isdecimal())
+    return dict(sorted((int(p.stem), p) for p in files))
 
 
-class _Samples(Sequence[Sample]):
-    """What the three kinds share: indexing, and a Sample from an image and a scan."""
+class KittiFiles(NamedTuple):
+    """Where a sample's parts lie.
 
-    def _sample(self, index: int) -> Sample:
-        raise NotImplementedError
+    Attributes:
+        place: the sample's place in its data set.
+        image: its file.
+        stamp: nanoseconds.
+        scan: the scan of its moment, None where there is none.
+        scan_stamp: nanoseconds, where it is known.
+        missing_scan: the scan's file where the set has scans, but not this one.
+    """
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
+    place: Place
+    image: Path
+    stamp: int
+    scan: Path | None = None
+    scan_stamp: int | None = None
+    missing_scan: Path | None = None
 
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
 
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._sample(i) for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self._sample(index % len(self))
+class Kitti(Dataset):
+    """What the three layouts share: frames, sizes and checks of the files that they name.
 
-    @staticmethod
-    def _frame(
-        stamp: int,
-        image: Path,
-        scan: Path | None,
-        calibration: KittiCalibration,
-        scan_stamp: int | None = None,
-    ) -> Frame:
-        pixels = read_image(image)
-        height, width = pixels.shape[:2]
-        points = None if scan is None else read_scan(scan)
+    Args:
+        path: what was opened.
+        name: of the data set.
+    """
+
+    classes = tuple(t for t in TYPES if t != "DontCare")
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+
+    @abstractmethod
+    def files(self, index: int) -> KittiFiles:
+        """The files of a sample."""
+
+    @abstractmethod
+    def calibration(self, index: int) -> KittiCalibration:
+        """Camera and LiDAR of a sample."""
+
+    def labels(self, index: int) -> Sequence[KittiLabel]:
+        """The annotated boxes of a sample, with track ids where the set has them."""
+        return ()
+
+    def place(self, index: int) -> Place:
+        """Named by drive or split and the image's number."""
+        return self.files(index).place
+
+    def frame(self, index: int) -> Frame:
+        """Image, scan and calibration."""
+        files = self.files(index)
+        image = read_image(files.image)
+        height, width = image.shape[:2]
         return Frame(
-            stamp,
-            image=pixels,
-            points=points,
-            calibration=calibration.calibration(width, height),
-            points_stamp=scan_stamp,
+            files.stamp,
+            image=image,
+            points=None if files.scan is None else read_scan(files.scan),
+            calibration=self.calibration(index).calibration(width, height),
+            points_stamp=files.scan_stamp,
         )
 
+    def truth(self, index: int) -> None:
+        """KITTI has boxes (`labels`), no masks."""
+        return None
 
-class KittiRaw(_Samples):
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) from the image's header."""
+        return image_size(self.files(index).image)
+
+    def boxes(self, index: int) -> list[tuple[str, tuple[float, float, float, float]]]:
+        """The labels' boxes in the image."""
+        return [(x.type, x.box) for x in self.labels(index) if x.type != "DontCare"]
+
+    def check(self) -> Iterator[Finding | None]:
+        """Images, scans and labels."""
+        for index in range(len(self)):
+            yield from self._check_sample(index)
+            yield None
+
+    def _check_sample(self, index: int) -> Iterator[Finding]:
+        files = self.files(index)
+        size = yield from check_image(files.image)
+        if files.missing_scan is not None:
+            what = f"{files.image.name} has no scan"
+            yield Finding("missing-scan", str(files.missing_scan), "", what)
+        elif files.scan is not None:
+            try:
+                if not len(read_scan(files.scan)):
+                    yield Finding("broken-scan", str(files.scan), "", "no points")
+            except InputError as error:
+                yield Finding("broken-scan", str(files.scan), "", error.what)
+        try:
+            labels = self.labels(index)
+        except InputError as error:
+            yield Finding("malformed-label", error.where, "", error.what)
+            return
+        for row, label in enumerate(labels):
+            x1, y1, x2, y2 = label.box
+            where = str(files.image), str(row)
+            if x2 <= x1 or y2 <= y1:
+                yield Finding("box-mismatch", *where, f"box {label.box} is empty")
+            elif size is not None and (x1 < -1 or y1 < -1 or x2 > size[1] + 1 or y2 > size[0] + 1):
+                yield Finding("outside-image", *where, f"box {label.box}")
+
+
+class KittiRaw(Kitti):
     """A synchronised raw drive: the images of one camera, each with the scan of its moment.
 
     A scan is the one of the image's number where that is at most 50 ms away, else the nearest
     within 50 ms, else missing (`points` is None).
 
     Args:
-        drive: such as `2011_09_26/2011_09_26_drive_0009_sync`; the calibration lies above it.
+        path: such as `2011_09_26/2011_09_26_drive_0009_sync`; the calibration lies above it.
         camera: 2 is the left colour camera.
 
     Raises:
         InputError: images, stamps or calibration are missing or malformed.
     """
 
-    def __init__(self, drive: str | Path, camera: int = 2) -> None:
-        self.drive = Path(drive)
-        self.calibration = read_kitti_raw(self.drive, camera)
-        folder = self.drive / f"image_{camera:02d}"
+    def __init__(self, path: str | Path, camera: int = 2) -> None:
+        self.drive = Path(path)
+        drive = self.drive.resolve().name
+        super().__init__(self.drive, f"kitti_raw {drive}")
+        self._calibration = read_kitti_raw(self.drive, camera)
+        folder, lidar = self.drive / f"image_{camera:02d}", self.drive / "velodyne_points"
         self.images = _numbered(folder / "data", ".png", ".jpg")
         if not self.images:
-            raise InputError(
-                "no images",
-                str(folder / "data"),
-                "give a folder such as 2011_09_26/2011_09_26_drive_0009_sync",
-            )
-        self._camera = camera
-        self._numbers = sorted(self.images)
+            cure = "give a folder such as 2011_09_26/2011_09_26_drive_0009_sync"
+            raise InputError("no images", str(folder / "data"), cure)
+        self._numbers = list(self.images)
+        self._places = [Place(f"{drive}/{n:010d}", drive, k) for k, n in enumerate(self._numbers)]
         self.stamps = read_stamps(folder, self.images)
-        lidar = self.drive / "velodyne_points"
         self.scans = _numbered(lidar / "data", ".bin")
         self.scan_stamps = read_stamps(lidar, self.scans) if self.scans else {}
 
@@ -202,107 +271,201 @@ class KittiRaw(_Samples):
         nearest = min(self.scan_stamps, key=apart, default=None)
         return nearest if nearest is not None and apart(nearest) <= _HALF_PERIOD else None
 
-    def _sample(self, index: int) -> Sample:
-        number = self._numbers[index]
+    def files(self, index: int) -> KittiFiles:
+        """The image of the drive's n-th moment and its scan."""
+        number, place = self._numbers[index], self._places[index]
+        files = KittiFiles(place, self.images[number], self.stamps[number])
         scan = self.scan_of(number)
-        frame = self._frame(
-            self.stamps[number],
-            self.images[number],
-            None if scan is None else self.scans[scan],
-            self.calibration,
-            None if scan is None else self.scan_stamps[scan],
-        )
-        name = self.drive.resolve().name
-        stem = f"{name}/image_{self._camera:02d}/data/{self.images[number].stem}"
-        return Sample(frame, name=stem, video=name, index=index)
+        if scan is not None:
+            return files._replace(scan=self.scans[scan], scan_stamp=self.scan_stamps[scan])
+        missing = self.drive / "velodyne_points" / "data" / f"{number:010d}.bin"
+        return files._replace(missing_scan=missing if self.scans else None)
+
+    def calibration(self, index: int) -> KittiCalibration:
+        """One for the whole drive."""
+        return self._calibration
+
+    def check(self) -> Iterator[Finding | None]:
+        """Also stamps that run backwards."""
+        for sensor, stamps in (("image_02", self.stamps), ("velodyne_points", self.scan_stamps)):
+            last = None
+            for number in sorted(stamps):
+                if last is not None and stamps[number] <= stamps[last]:
+                    where = str(self.drive / sensor / "timestamps.txt")
+                    what = f"the stamp of {number} is not after that of {last}"
+                    yield Finding("stamps-backwards", where, str(number), what)
+                last = number
+        yield from super().check()
 
 
-class KittiObject(_Samples):
+class KittiObject(Kitti):
     """The images of the object benchmark with scan, calibration and labels of the same stem.
 
     Args:
-        root: the folder that holds `training` and `testing`.
-        split: "training" or "testing".
+        path: the folder that holds `training` and `testing`, or one of them.
 
     Raises:
         InputError: there are no images.
     """
 
-    def __init__(self, root: str | Path, split: str = "training") -> None:
-        self.root = Path(root) / split
-        self.images = list(_numbered(self.root / "image_2", ".png", ".jpg").values())
-        if not self.images:
-            raise InputError(
-                "no images",
-                str(self.root / "image_2"),
-                "give the folder that holds training/ and testing/",
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        super().__init__(path, f"kitti_object {path.name}")
+        root, splits = _splits(path)
+        # Images with their number in the split: its own clock.
+        self._images = [
+            (image, number)
+            for split in splits
+            for number, image in enumerate(
+                _numbered(root / split / "image_2", ".png", ".jpg").values()
             )
+        ]
+        if not self._images:
+            where = " or ".join(f"{split}/image_2" for split in splits)
+            raise InputError(f"no images in {where}", str(root), _ROOT_CURE)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._images)
+
+    def _beside(self, index: int, folder: str, suffix: str) -> Path:
+        image = self._images[index][0]
+        return image.parent.parent / folder / f"{image.stem}{suffix}"
+
+    def files(self, index: int) -> KittiFiles:
+        """The image and the scan of the same stem."""
+        image, turn = self._images[index]
+        place = Place(f"{image.parent.parent.name}/image_2/{image.stem}", "", index)
+        scan = self._beside(index, "velodyne", ".bin")
+        files = KittiFiles(place, image, BEGIN + turn * APART)
+        if scan.exists():
+            return files._replace(scan=scan)
+        return files._replace(missing_scan=scan if scan.parent.is_dir() else None)
 
     def calibration(self, index: int) -> KittiCalibration:
         """The calibration of an image; it differs between days of recording."""
-        return read_kitti(self.root / "calib" / f"{self.images[index].stem}.txt")
+        return read_kitti(self._beside(index, "calib", ".txt"))
 
-    def labels(self, index: int) -> list[KittiLabel]:
+    def labels(self, index: int) -> Sequence[KittiLabel]:
         """The annotated boxes of an image; none in `testing`."""
-        path = self.root / "label_2" / f"{self.images[index].stem}.txt"
-        return read_object_labels(path) if path.exists() else []
+        path = self._beside(index, "label_2", ".txt")
+        return read_object_labels(path) if path.exists() else ()
 
-    def _sample(self, index: int) -> Sample:
-        image = self.images[index]
-        scan = self.root / "velodyne" / f"{image.stem}.bin"
-        frame = self._frame(
-            _BEGIN + index * _APART,
-            image,
-            scan if scan.exists() else None,
-            self.calibration(index),
-        )
-        return Sample(frame, name=f"{self.root.name}/image_2/{image.stem}", index=index)
+    def _check_sample(self, index: int) -> Iterator[Finding]:
+        yield from super()._check_sample(index)
+        path = self._beside(index, "calib", ".txt")
+        try:
+            read_kitti(path)
+        except InputError as error:
+            rule = "broken-calibration" if path.exists() else "missing-calibration"
+            yield Finding(rule, str(path), "", error.what)
+
+    def fix(self, out: Path) -> Iterator[None]:
+        """Links to the files of the images about which there is no finding."""
+        new_folder(out)
+        for index in range(len(self)):
+            if not any(self._check_sample(index)):
+                image = self._images[index][0]
+                sources = [image, self._beside(index, "velodyne", ".bin")]
+                sources += [self._beside(index, name, ".txt") for name in ("calib", "label_2")]
+                for source in filter(Path.exists, sources):
+                    link(source, out / source.relative_to(image.parents[2]))
+            yield None
 
 
-class KittiTracking(_Samples):
-    """A sequence of the tracking benchmark at its nominal 10 Hz.
+class KittiTracking(Kitti):
+    """Sequences of the tracking benchmark at their nominal 10 Hz, named "<split>/<sequence>".
 
     Args:
-        root: the folder that holds `training` and `testing`.
-        sequence: its number, from 0.
-        split: "training" or "testing".
+        path: the folder that holds `training` and `testing`, or one of them.
+        sequence: the only one that is read; all when None.
 
     Raises:
-        InputError: there are no images, or the calibration or labels are malformed.
+        InputError: no sequence, or none whose calibration and labels can be read.
     """
 
-    def __init__(self, root: str | Path, sequence: int, split: str = "training") -> None:
-        self.root = Path(root) / split
-        self.sequence = f"{sequence:04d}"
-        folder = self.root / "image_02" / self.sequence
-        self.images = _numbered(folder, ".png", ".jpg")
-        if not self.images:
-            raise InputError(
-                "no images", str(folder), "give the folder that holds training/ and a --sequence"
-            )
-        self._numbers = sorted(self.images)
-        self._scans = _numbered(self.root / "velodyne" / self.sequence, ".bin")
-        self.calibration = read_kitti(self.root / "calib" / f"{self.sequence}.txt")
-        path = self.root / "label_02" / f"{self.sequence}.txt"
-        self._labels = read_tracking_labels(path) if path.exists() else {}
+    def __init__(self, path: str | Path, sequence: int | None = None) -> None:
+        path = Path(path)
+        super().__init__(path, f"kitti_tracking {path.name}")
+        root, splits = _splits(path)
+        self._broken: list[InputError] = []
+        # Of each sequence its folder, calibration, labels and scans by number.
+        self._sequences: list[
+            tuple[Path, KittiCalibration, dict[int, list[KittiLabel]], dict[int, Path]]
+        ] = []
+        self._images: list[tuple[int, int, int, Path]] = []  # sequence, turn, number, file
+        for split in splits:
+            pattern = "*" if sequence is None else f"{sequence:04d}"
+            for folder in sorted((root / split / "image_02").glob(pattern)):
+                if folder.is_dir() and folder.name.isdecimal():
+                    self._open(root / split, folder)
+        if not self._images:
+            if self._broken:
+                raise self._broken[0]
+            asked = "<sequence>" if sequence is None else f"{sequence:04d}"
+            raise InputError(f"no images in {splits[0]}/image_02/{asked}", str(root), _ROOT_CURE)
+
+    def _open(self, root: Path, folder: Path) -> None:
+        path = root / "label_02" / f"{folder.name}.txt"
+        images = _numbered(folder, ".png", ".jpg")
+        try:
+            if not images:
+                raise InputError("no images", str(folder))
+            calibration = read_kitti(root / "calib" / f"{folder.name}.txt")
+            labels = read_tracking_labels(path) if path.exists() else {}
+        except InputError as error:
+            self._broken.append(error)
+            return
+        which = len(self._sequences)
+        scans = _numbered(root / "velodyne" / folder.name, ".bin")
+        self._sequences.append((folder, calibration, labels, scans))
+        self._images += [(which, turn, *item) for turn, item in enumerate(images.items())]
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._images)
 
-    def labels(self, index: int) -> list[KittiLabel]:
-        """The annotated boxes of a frame, with track ids; none in `testing`."""
-        return self._labels.get(self._numbers[index], [])
-
-    def _sample(self, index: int) -> Sample:
-        number = self._numbers[index]
-        frame = self._frame(
-            _BEGIN + number * _PERIOD,
-            self.images[number],
-            self._scans.get(number),
-            self.calibration,
+    def files(self, index: int) -> KittiFiles:
+        """The image of a turn and the scan of its number."""
+        which, turn, number, image = self._images[index]
+        folder, _, _, scans = self._sequences[which]
+        root = folder.parents[1]
+        video = f"{root.name}/{folder.name}"
+        files = KittiFiles(
+            Place(f"{video}/{image.stem}", video, turn), image, BEGIN + number * PERIOD
         )
-        stem = f"{self.root.name}/image_02/{self.sequence}/{self.images[number].stem}"
-        return Sample(frame, name=stem, video=self.sequence, index=index)
+        if number in scans:
+            return files._replace(scan=scans[number])
+        missing = root / "velodyne" / folder.name / f"{image.stem}.bin"
+        return files._replace(missing_scan=missing if missing.parent.is_dir() else None)
+
+    def calibration(self, index: int) -> KittiCalibration:
+        """One for each sequence."""
+        return self._sequences[self._images[index][0]][1]
+
+    def labels(self, index: int) -> Sequence[KittiLabel]:
+        """The annotated boxes of a frame, with track ids; none in `testing`."""
+        which, _, number, _ = self._images[index]
+        return self._sequences[which][2].get(number, [])
+
+    def check(self) -> Iterator[Finding | None]:
+        """Also sequences that cannot be opened, and track ids that occur twice in a frame."""
+        for error in self._broken:
+            yield Finding("broken-sequence", error.where, "", error.what)
+        for index in range(len(self)):
+            with suppress(InputError):
+                tracks = [x.track_id for x in self.labels(index) if x.track_id >= 0]
+                for track in sorted({t for t in tracks if tracks.count(t) > 1}):
+                    what = f"track id {track} occurs twice in the frame"
+                    yield Finding("duplicate-id", str(self.files(index).image), str(track), what)
+        yield from super().check()
+
+
+def _splits(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The benchmark's folder and the splits that a path means."""
+    return (path.parent, (path.name,)) if path.name in SPLITS else (path, SPLITS)
+
+
+def is_drive(path: Path) -> bool:
+    """Whether a folder is a raw drive."""
+    return (path / "image_02" / "timestamps.txt").exists() or (
+        bool(_DRIVE.match(path.name)) and (path / "image_02").is_dir()
+    )

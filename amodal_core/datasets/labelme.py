@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
-from amodal_core.datasets.image_files import check_image, write_bytes, write_image
+from amodal_core.datasets.image_files import check_image, read_image, write_bytes, write_image
 from amodal_core.datasets.json_write import dumps
-from amodal_core.datasets.kitti import read_image
 from amodal_core.datasets.segmentation import SegmentationError, to_polygons, to_rle
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError

@@ -16,9 +16,9 @@ from amodal_core.errors import InputError
 # name -> ("module:class", one line for users)
 _FORMATS: dict[str, tuple[str, str]] = {
     "kins": ("kins:Kins", "KINS 2019 and 2020 JSON over KITTI object images"),
-    "kitti_raw": ("kitti_sets:KittiRawSet", "a KITTI raw drive"),
-    "kitti_object": ("kitti_sets:KittiObjectSet", "KITTI's object benchmark"),
-    "kitti_tracking": ("kitti_sets:KittiTrackingSet", "KITTI's tracking benchmark"),
+    "kitti_raw": ("kitti:KittiRaw", "a KITTI raw drive"),
+    "kitti_object": ("kitti:KittiObject", "KITTI's object benchmark"),
+    "kitti_tracking": ("kitti:KittiTracking", "KITTI's tracking benchmark"),
     "amodal_synth_drive": (
         "amodal_synth_drive:AmodalSynthDrive",
         "AmodalSynthDrive in either layout",
@@ -126,7 +126,7 @@ def _benchmarks(path: Path) -> Iterator[tuple[str, Path]]:
 def _folder_format(path: Path) -> str:
     from amodal_core.bags.reader import is_bag
     from amodal_core.datasets.bag import bags_in
-    from amodal_core.datasets.kitti_sets import is_drive
+    from amodal_core.datasets.kitti import is_drive
 
     if is_bag(path):
         return "bag"

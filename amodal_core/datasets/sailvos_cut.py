@@ -18,9 +18,8 @@ import numpy as np
 
 from amodal_core.datasets.base import Dataset, link
 from amodal_core.datasets.coco_like import xywh
-from amodal_core.datasets.image_files import write_image
+from amodal_core.datasets.image_files import read_image, write_image
 from amodal_core.datasets.json_write import JsonWriter
-from amodal_core.datasets.kitti import read_image
 from amodal_core.datasets.sailvos import KINDS, SailVos, annotation_of
 from amodal_core.datasets.segmentation import SegmentationError, to_dictionary, to_rle
 from amodal_core.errors import InputError
