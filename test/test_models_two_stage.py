@@ -23,7 +23,7 @@ from amodal_core.models.learned import Detections
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
-from training.engine import _begin_with
+from training.setup import _begin_with
 
 CONFIG = TwoStageConfig(
     classes=("car", "pedestrian"), backbone="resnet18", norm="group", frozen_stages=0, samples=32,

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from synthetic_drives import SIZE, urban_drive, urban_frames
 
+from amodal_core.datasets.truth import make_truth
+from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.synthetic.frames import DEPTH_SCALE, SyntheticFrame
 from amodal_core.synthetic.lidar import LidarOptions, cast_pixels, scan
 from amodal_core.synthetic.lidar import _sensor_poses as sensor_poses
 from amodal_core.synthetic.render import shelves
 from amodal_core.synthetic.statistics import Statistics
-from amodal_core.synthetic.truth import CLASSES, FrameTruth, TrackBook
+from amodal_core.synthetic.truth import CLASSES, Annotator
 
 
 def projected(made: SyntheticFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,32 +130,28 @@ def test_picture_shows_what_the_labels_say() -> None:
     assert 30 < made.frame.image.mean() < 170
 
 
-def truth_of(*objects: tuple[int, int, int]) -> FrameTruth:
+def truth_of(*objects: tuple[int, int, int]) -> Tracks:
     """Objects (id, amodal columns, visible columns) as bars in a 100 x 1242 image."""
     whole = np.zeros((len(objects), 100, 1242), bool)
     seen = np.zeros_like(whole)
     for k, (_, width, visible) in enumerate(objects):
         whole[k, 10 * k : 10 * k + 10, :width] = True
         seen[k, 10 * k : 10 * k + 10, :visible] = True
-    n = len(objects)
-    return FrameTruth(
-        (100, 1242),
-        np.array([o[0] for o in objects], np.int64),
-        np.zeros(n, np.int64),
-        RleMasks.from_dense(whole),
-        RleMasks.from_dense(seen),
-        np.full(n, 10, np.float32),
-        np.zeros((n, 7), np.float32),
-    )
+    masks = RleMasks.from_dense(whole), RleMasks.from_dense(seen)
+    return make_truth(*masks, [0] * len(objects), [o[0] for o in objects])
 
 
 def test_a_track_begins_when_seen_and_lasts_through_full_occlusion() -> None:
-    book, counts = TrackBook(), Statistics()
+    annotator, counts = Annotator(), Statistics()
     counts.begin("urban", "sun")
     frames = [truth_of((7, 50, v), (9, 50, 0)) for v in (0, 30, 0, 0, 40)]
-    tracks = [book.tracks(t) for t in frames]
+    tracks = [annotator.tracks(t) for t in frames]
     for t in tracks:
         counts.add(t)
+    again = Annotator()  # a run that goes on reads what it wrote
+    for t in tracks:
+        assert again.tracks(t).ages.tolist() == t.ages.tolist()
+    assert again == annotator
     assert [t.ids.tolist() for t in tracks] == [[], [7], [7], [7], [7]]
     assert [t.ages.tolist() for t in tracks[1:]] == [[1], [2], [3], [4]]
     assert tracks[2].occlusion_rates.tolist() == [1.0]
@@ -167,8 +165,8 @@ def test_a_track_begins_when_seen_and_lasts_through_full_occlusion() -> None:
 
 
 def test_specks_and_what_was_never_recognisable_are_not_annotated() -> None:
-    book = TrackBook()
-    assert book.tracks(truth_of((1, 3, 3), (2, 100, 10), (3, 20, 20))).ids.tolist() == [3]
+    annotator = Annotator()
+    assert annotator.tracks(truth_of((1, 3, 3), (2, 100, 10), (3, 20, 20))).ids.tolist() == [3]
 
 
 def test_sheets_of_the_atlas_never_overlap() -> None:

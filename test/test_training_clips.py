@@ -25,7 +25,8 @@ from amodal_core.models.learned import Clip
 from training import engine, state
 from training.clips import clip_for
 from training.config import Augment, ClipConfig
-from training.data import Augmented, Samples
+from training.data import Augmented
+from training.sources import Samples
 from training.train import train
 
 EPOCHS = 60
@@ -223,7 +224,7 @@ def test_a_stopped_run_of_clips_goes_on_to_the_very_same_weights(drives, tmp_pat
         "augment": {"flip": 0.5, "scale": [0.8, 1.2], "depth_dropout": 0.3},
     }  # fmt: skip
     train(run_config(tmp_path / "whole", drives, **(values | {"workers": 0})))
-    taken = engine.Trainer._step
+    taken = engine.Trainer.step
 
     def told(self, number, *rest):
         if number == 1:
@@ -231,7 +232,7 @@ def test_a_stopped_run_of_clips_goes_on_to_the_very_same_weights(drives, tmp_pat
         return taken(self, number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "_step", told)
+        patch.setattr(engine.Trainer, "step", told)
         train(run_config(tmp_path / "parts", drives, **values))
     train(run_config(tmp_path / "parts", drives, **values))
     a, b = (

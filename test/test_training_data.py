@@ -10,16 +10,17 @@ import torch
 from training_scenes import CLASSES, Streets, run_config, write_streets
 
 from amodal_core.datasets import kins
+from amodal_core.datasets.frames import Frames
 from amodal_core.datasets.registry import formats
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from training import config
 from training.clips import clip_for
 from training.config import Augment, Optimiser, Schedule, Source
-from training.data import Augmented, Samples, open_sources
-from training.frames import Frames, of_bag
+from training.data import Augmented
 from training.judge import check_metric
 from training.schedules import factor, make_optimizer
+from training.sources import Samples, open_sources, unpacked_bag
 from training.train import main
 
 
@@ -52,9 +53,9 @@ def test_unpacked_frames_are_the_frames(streets):
 def test_a_bag_is_unpacked_once_and_read_at_random(project_root, tmp_path):
     bag = project_root / "data" / "sample_drive"
     told = []
-    data = of_bag(bag, tmp_path, lambda *step: told.append(step))
+    data = unpacked_bag(bag, tmp_path, lambda *step: told.append(step))
     assert told[-1][1:] == (40, 40)
-    again = of_bag(bag, tmp_path, lambda *_: pytest.fail("unpacked twice"))
+    again = unpacked_bag(bag, tmp_path, lambda *_: pytest.fail("unpacked twice"))
     assert again[39].frame.stamp > again[0].frame.stamp
     assert len(data[20].truth) > 0
 
@@ -117,7 +118,7 @@ def test_start_and_stop_reach_over_several_parts(tmp_path):
     for name, first in (("a", 0), ("b", 10)):
         write_streets(tmp_path / name, 3, first=first)
     found = open_sources(
-        [Source(path=str(tmp_path / "*"), start=2, stop=5)], tmp_path / "cache", 1, quiet
+        [Source(path=str(tmp_path / "*"), start=2, stop=5)], tmp_path / "cache", quiet
     )
     samples = Samples(found, CLASSES, {})
     assert [samples[k].name for k in range(len(samples))] == [
@@ -137,14 +138,14 @@ def test_start_and_stop_reach_over_several_parts(tmp_path):
 def test_sources_that_are_not_there_are_named(source, says, streets, tmp_path):
     source["path"] = source["path"].replace("STREETS", str(streets.path))
     with pytest.raises(InputError, match=says):
-        open_sources([Source(**source)], tmp_path, 1, quiet)
+        open_sources([Source(**source)], tmp_path, quiet)
 
 
 def test_a_missing_image_stops_training_and_is_named(tmp_path):
     list(kins.write(tmp_path / "kins", [Streets(1).samples[0]] * 3, CLASSES))
     for image in (tmp_path / "kins/training/image_2").iterdir():
         image.unlink()
-    (data, chosen), *_ = open_sources([Source(path=str(tmp_path / "kins"))], tmp_path, 1, quiet)
+    (data, chosen), *_ = open_sources([Source(path=str(tmp_path / "kins"))], tmp_path, quiet)
     samples = Samples([(data, chosen)], data.classes, {})
     item = Augmented(samples, Augment(), 0, depth=False, points=False)[0, 1]
     assert isinstance(item, InputError)

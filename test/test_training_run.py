@@ -14,7 +14,7 @@ from training_scenes import CLASSES, Tiny, register_tiny, run_config, write_stre
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import read_info
-from training import engine, state
+from training import engine, hooks, state
 from training.train import train
 
 FULL = {
@@ -55,7 +55,7 @@ def same(a, b):
 
 def stopped_at(step, monkeypatch, config):
     """Run until a signal comes during a step, as a scheduler or Ctrl-C would send it."""
-    taken = engine.Trainer._step
+    taken = engine.Trainer.step
 
     def told(self, number, *rest):
         if number == step:
@@ -63,7 +63,7 @@ def stopped_at(step, monkeypatch, config):
         return taken(self, number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "_step", told)
+        patch.setattr(engine.Trainer, "step", told)
         outcome = train(config)
     assert not outcome.finished
     return outcome
@@ -149,7 +149,7 @@ def test_gradients_that_are_not_finite_are_never_saved(data, tmp_path, monkeypat
 
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(data, tmp_path, monkeypatch):
     values = iter([0.2, 0.7, 0.4])
-    monkeypatch.setattr(engine, "judge", lambda *_: {"visible AP50": next(values)})
+    monkeypatch.setattr(hooks, "judge", lambda *_: {"visible AP50": next(values)})
     config = run_config(
         tmp_path / "run", data, held_out=[{"path": str(data)}], evaluate_every=2, ema=0.5,
         metric="visible AP50",

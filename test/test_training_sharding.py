@@ -79,7 +79,7 @@ def process(rank, world, runs, answers):
     torch.set_num_threads(1)
     place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
     os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank))
-    step_of = engine.Trainer._step
+    step_of = engine.Trainer.step
     told = []
     for port, config, stop in runs:
 
@@ -88,13 +88,13 @@ def process(rank, world, runs, answers):
                 os.kill(os.getpid(), signal.SIGTERM)
             # Shares are what a process holds between the steps.
             held = sum(
-                getattr(p, "_local_tensor", p).numel() for p in self.parts.model.parameters()
+                getattr(p, "_local_tensor", p).numel() for p in self.state.model.parameters()
             )
-            told.append(held / sum(p.numel() for p in self.parts.model.parameters()))
+            told.append(held / sum(p.numel() for p in self.state.model.parameters()))
             return step_of(self, number, *rest)
 
         os.environ["MASTER_PORT"] = port
-        engine.Trainer._step = step
+        engine.Trainer.step = step
         try:
             train(config)
         except Exception as error:
@@ -351,16 +351,16 @@ def test_a_split_run_is_the_same_run_and_goes_on_as_one(data, tmp_path, monkeypa
     whole = run_config(tmp_path / "whole", data, **FULL)
     train(whole)
     parts = run_config(tmp_path / "parts", data, **FULL, split=True)
-    taken = engine.Trainer._step
+    taken = engine.Trainer.step
 
     def told(self, number, *rest):
         if number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        assert self.parts.model.crossing.device == torch.device("cpu")
+        assert self.state.model.crossing.device == torch.device("cpu")
         return taken(self, number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "_step", told)
+        patch.setattr(engine.Trainer, "step", told)
         assert not train(parts).finished
     train(parts)
     alike(last(tmp_path / "whole"), last(tmp_path / "parts"))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Place
+from amodal_core.datasets.frames import unpack
 from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Calibration, Frame, Sample
 from amodal_core.geometry.boxes3d import corners
@@ -21,7 +22,6 @@ from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models import registry
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from training import config
-from training.frames import unpack
 
 CLASSES = ("car", "pedestrian", "cyclist")
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
@@ -153,13 +153,13 @@ class Drives(Streets):
 
 def write_drives(folder: Path, *lengths: int, **options) -> Path:
     """Drives on the disk, as a configuration names them."""
-    unpack(Drives(lengths, **options), folder, lambda *_: None)
+    unpack(Drives(lengths, **options), folder)
     return folder
 
 
 def write_streets(folder: Path, count: int, **options) -> Path:
     """Streets on the disk, as a configuration names them."""
-    unpack(Streets(count, **options), folder, lambda *_: None)
+    unpack(Streets(count, **options), folder)
     return folder
 
 

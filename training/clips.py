@@ -42,7 +42,7 @@ def clip_for(kind: type[LearnedModel], asked: ClipConfig | None) -> Clip | None:
 
 
 class Annotated(Protocol):
-    """What clips are chosen from: `training.data.Samples`."""
+    """What clips are chosen from: `training.sources.Samples`."""
 
     def __len__(self) -> int: ...
 

@@ -241,8 +241,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: of the YAML file.
-        overrides: "setting=value" each; "optimiser.rate=0.01" reaches into a group, "train.0.path=x"
-            into a list; values are YAML.
+        overrides: "setting=value" each; "optimiser.rate=0.01" reaches into a group,
+            "train.0.path=x" into a list; values are YAML.
 
     Raises:
         InputError: the file is missing or no YAML, a key is unknown, or a value does not fit.

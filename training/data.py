@@ -1,12 +1,10 @@
-"""Samples for training: sources opened, classes mapped by name, every step's samples determined."""
+"""Samples made ready for a model, and every step's samples determined."""
 
 from __future__ import annotations
 
-import glob
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,228 +12,17 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from amodal_core.bags.reader import is_bag
-from amodal_core.datasets.base import Dataset
-from amodal_core.datasets.categories import translate
-from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame, Sample, Tracks
+from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.batch import Targets, targets_of
 from amodal_core.models.learned import Clip
 from training.augment import augmented
 from training.clips import chooser
-from training.config import Augment, Source
-from training.frames import Frames, Progress, is_unpacked, of_bag, of_drives
+from training.config import Augment
+from training.sources import Samples
 
 _MOST_BLANKS = 100  # samples without anything to learn in a row that are passed over
-
-
-def open_sources(
-    sources: Sequence[Source], cache: Path, workers: int, progress: Progress
-) -> list[tuple[Dataset, range]]:
-    """The data sets of a configuration, each with the samples that are used of it.
-
-    Raises:
-        InputError: a path is missing or of no known format, or a range is empty.
-    """
-    found: list[tuple[Dataset, range]] = []
-    for source in sources:
-        if source.synthetic is not None:
-            parts: list[Dataset] = [*of_drives(source.synthetic, cache, workers, progress)]
-        else:
-            parts = [_open(source, p, cache, progress) for p in _paths(source.path)]
-        total = sum(len(p) for p in parts)
-        chosen = range(total)[source.start : source.stop]
-        if not len(chosen):
-            raise InputError(
-                f"no sample from {source.start} to {source.stop} of {total}",
-                source.path or "synthetic drives",
-                "give another start and stop",
-            )
-        before = 0
-        for part in parts:
-            low, high = max(chosen.start, before), min(chosen.stop, before + len(part))
-            if low < high:
-                found.append((part, range(low - before, high - before)))
-            before += len(part)
-    return found
-
-
-def _paths(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if path.exists() or not glob.has_magic(pattern):
-        return [path]
-    found = [Path(p) for p in sorted(glob.glob(str(path)))]
-    if not found:
-        raise InputError("nothing fits this pattern", pattern, "check the path")
-    return found
-
-
-def _open(source: Source, path: Path, cache: Path, progress: Progress) -> Dataset:
-    if not source.format and is_unpacked(path):
-        return Frames(path)
-    if source.format in ("", "bag") and path.exists() and is_bag(path):
-        return of_bag(path, cache, progress)
-    try:
-        return open_dataset(path, source.format, **source.options)
-    except TypeError as error:
-        raise InputError(f"options of the reader: {error}", str(path), "check `options`") from None
-
-
-def class_table(
-    classes: Sequence[str],
-    wanted: Sequence[str],
-    chosen: dict[str, str | None],
-    where: str,
-) -> np.ndarray:
-    """(N,) int64: for each class of the data the model's class id, -1 for what is ignored.
-
-    Raises:
-        InputError: a class of the data has no name among the model's and no entry in the map.
-    """
-    table, missing = [], []
-    for name in classes:
-        if name in chosen and chosen[name] is None:
-            table.append(-1)
-            continue
-        try:
-            table += translate([str(chosen.get(name, name))], wanted)
-        except InputError:
-            missing.append(name)
-    if missing:
-        raise InputError(
-            f"the model has no class for {', '.join(missing)}",
-            where,
-            f"add `class_map: {{{missing[0]}: {wanted[0]}}}` (or null to ignore it); "
-            f"the model's: {', '.join(wanted)}",
-        )
-    return np.array(table, np.int64)
-
-
-class Samples(TorchDataset[Sample]):
-    """Samples of several data sets in a row, with the model's class ids.
-
-    Args:
-        sources: data sets and the samples used of each.
-        classes: of the model.
-        class_map: see `Config.class_map`.
-        smallest: pixels of an amodal mask below which an object is ignored.
-        least_visible: pixels of a visible mask below which it is ignored, too.
-
-    Raises:
-        InputError: classes that do not fit, or an entry of the map that no data set has.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[tuple[Dataset, range]],
-        classes: Sequence[str],
-        class_map: dict[str, str | None],
-        smallest: int = 0,
-        least_visible: int = 0,
-    ) -> None:
-        self.sources, self._smallest = list(sources), smallest
-        self.least_visible = least_visible
-        there = {name for data, _ in sources for name in data.classes}
-        unknown = sorted(set(class_map) - there)
-        if unknown:
-            raise InputError(
-                f"no data set has the class {', '.join(unknown)}",
-                "class_map",
-                f"there are: {', '.join(sorted(there))}",
-            )
-        self._tables = [
-            class_table(d.classes, classes, class_map, f"{d.name} ({d.path})") for d, _ in sources
-        ]
-        self._ends = np.cumsum([len(r) for _, r in sources])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: int) -> Sample:
-        """A sample with an image; its truth in the model's classes, None where unannotated.
-
-        Raises:
-            InputError: a file is missing or broken, or sizes differ.
-        """
-        data, number, table = self._found(index)
-        sample = data[number]
-        frame, truth = sample.frame, sample.truth
-        where = f"{data.name}: {sample.name}"
-        if frame.image is None:
-            raise InputError("a sample has no image", where, "training needs images")
-        height, width = frame.image.shape[:2]
-        if truth is not None and truth.size != (height, width):
-            raise InputError(
-                f"masks of {truth.size[1]}x{truth.size[0]}, image of {width}x{height}",
-                where,
-                "the annotations belong to other images",
-            )
-        calibration = frame.calibration
-        if calibration is not None and (calibration.height, calibration.width) != (height, width):
-            raise InputError(
-                f"a calibration for {calibration.width}x{calibration.height}, "
-                f"image of {width}x{height}",
-                where,
-                "the calibration belongs to other images",
-            )
-        if truth is None:
-            return sample
-        return replace(sample, truth=self._mapped(truth, table))
-
-    def truth(self, index: int) -> Tracks | None:
-        """The truth of a sample in the model's classes, read without its image.
-
-        Raises:
-            InputError: an annotation cannot be read.
-        """
-        data, number, table = self._found(index)
-        truth = data.truth(number)
-        return None if truth is None else self._mapped(truth, table)
-
-    def videos(self, singles: bool = False) -> list[list[int]]:
-        """The samples of each video in the order of time.
-
-        Videos of different sources are different, whatever their names.
-
-        Args:
-            singles: take samples that belong to no video as videos of one.
-
-        Raises:
-            InputError: samples that belong to no video, where they are not taken.
-        """
-        found: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
-        index = 0
-        for which, (data, chosen) in enumerate(self.sources):
-            for number in chosen:
-                place = data.place(number)
-                if not place.video and not singles:
-                    raise InputError(
-                        f"'{place.name}' belongs to no video",
-                        f"{data.name} ({data.path})",
-                        "this model learns from clips: give data in sequences",
-                    )
-                alone = -1 if place.video else index
-                found.setdefault((which, place.video, alone), []).append((place.index, index))
-                index += 1
-        return [[i for _, i in sorted(turns)] for turns in found.values()]
-
-    def _found(self, index: int) -> tuple[Dataset, int, np.ndarray]:
-        """A sample's data set, its index there, and the table of that set's classes."""
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        data, chosen = self.sources[which]
-        number = chosen[index - int(self._ends[which]) + len(chosen)]
-        return data, number, self._tables[which]
-
-    def _mapped(self, truth: Tracks, table: np.ndarray) -> Tracks:
-        n = len(truth)
-        ids = table[np.asarray(truth.class_ids)] if n else np.zeros(0, np.int64)
-        ignore = np.zeros(n, bool) if truth.ignore is None else np.asarray(truth.ignore, bool)
-        ignore = ignore | (ids < 0) | (truth.amodal.rle().areas() < self._smallest)
-        if self.least_visible:
-            ignore |= truth.visible.rle().areas() < self.least_visible
-        return replace(truth, class_ids=np.maximum(ids, 0), ignore=ignore)
 
 
 @dataclass
@@ -423,19 +210,31 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 def loader(
-    data: Augmented, sampler: StepSampler, workers: int
+    data: Augmented, keys: Iterable[list[tuple[int, int]]], workers: int
 ) -> Iterator[list[list[Item] | InputError]]:
-    """The clips of each part of each step, read ahead by worker processes."""
+    """The clips of each list of keys (epoch, index), read ahead by worker processes."""
     return iter(
         DataLoader(
             data,
-            batch_sampler=sampler,
+            batch_sampler=keys,
             num_workers=workers,
             collate_fn=_as_they_are,
             worker_init_fn=_prepare_worker,
             prefetch_factor=4 if workers else None,
         )
     )
+
+
+def usable(clips: list[list[Item] | InputError]) -> list[list[Item]]:
+    """The clips.
+
+    Raises:
+        InputError: one of them is an error.
+    """
+    for clip in clips:
+        if isinstance(clip, InputError):
+            raise clip
+    return [clip for clip in clips if isinstance(clip, list)]
 
 
 def _as_they_are(clips: list[list[Item] | InputError]) -> list[list[Item] | InputError]:

@@ -15,9 +15,9 @@ from amodal_core.frame import Report, Tracks
 from amodal_core.inference import tracks_of
 from amodal_core.models.base import Completer, Model
 from amodal_core.models.learned import LearnedModel
-from training.data import Samples
 from training.distributed import Place
 from training.progress import Display
+from training.sources import Samples
 
 _KINDS = ("amodal", "visible", "box")
 _PROTOCOL = IMAGE_PROTOCOLS["default"]

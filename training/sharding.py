@@ -50,7 +50,7 @@ def share_buffers(model: nn.Module) -> None:
         dist.broadcast(buffer, 0)
 
 
-def whole(values: Any) -> Any:
+def unsharded(values: Any) -> Any:
     """The same values with every share gathered; all processes must ask together.
 
     Args:
@@ -59,14 +59,14 @@ def whole(values: Any) -> Any:
     if isinstance(values, DTensor):
         return values.full_tensor()
     if isinstance(values, dict):
-        return {k: whole(v) for k, v in values.items()}
+        return {k: unsharded(v) for k, v in values.items()}
     if isinstance(values, list | tuple):
-        return type(values)(whole(v) for v in values)
+        return type(values)(unsharded(v) for v in values)
     return values
 
 
 def shared_out(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Whole tensors of a model's state, each cut as the model's own; the inverse of `whole`.
+    """Whole tensors of a model's state, each cut as the model's own; the inverse of `unsharded`.
 
     Args:
         values: state dictionary.

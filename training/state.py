@@ -24,7 +24,7 @@ from amodal_core.files import atomic
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.learned import LearnedModel
-from training.sharding import is_sharded, shared_out, shared_out_optimizer, whole
+from training.sharding import is_sharded, shared_out, shared_out_optimizer, unsharded
 
 LAST, BEST, FINAL = "last.pt", "best.safetensors", "final.safetensors"
 # What may differ between an interrupted run and its continuation.
@@ -81,7 +81,7 @@ class Progressed:
 
 
 @dataclass
-class Parts:
+class RunState:
     """Everything of a run that changes.
 
     Attributes:
@@ -116,19 +116,19 @@ class Parts:
         if not is_sharded(model):
             return model
         copy = registry.learned(model.name).from_config(_without_weights(model))
-        copy.load_state_dict(whole(model.state_dict()))
+        copy.load_state_dict(unsharded(model.state_dict()))
         return copy.to(model.device)
 
 
-def collected(parts: Parts, config: dict[str, Any]) -> dict[str, Any]:
+def collected(run: RunState, config: dict[str, Any]) -> dict[str, Any]:
     """The state of a run, whole; where weights are held in shares all processes ask together."""
     return {
         "config": config,
-        "progressed": vars(parts.progressed),
-        "model": whole(parts.model.state_dict()),
-        "optimizer": whole(parts.optimizer.state_dict()),
-        "scaler": parts.scaler.state_dict(),
-        "ema": None if parts.ema is None else whole(parts.ema.state_dict()),
+        "progressed": vars(run.progressed),
+        "model": unsharded(run.model.state_dict()),
+        "optimizer": unsharded(run.optimizer.state_dict()),
+        "scaler": run.scaler.state_dict(),
+        "ema": None if run.ema is None else unsharded(run.ema.state_dict()),
     }
 
 
@@ -138,14 +138,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, part)
 
 
-def load(path: Path, parts: Parts, config: dict[str, Any]) -> None:
-    """Put a saved state into the parts of a run of the same configuration.
+def load(path: Path, run: RunState, config: dict[str, Any]) -> None:
+    """Put a saved state into a run of the same configuration.
 
     Raises:
         InputError: the file is broken, or of a run that was configured otherwise.
     """
     try:
-        state = torch.load(path, map_location=parts.model.device, weights_only=True)
+        state = torch.load(path, map_location=run.model.device, weights_only=True)
         theirs, progressed = state["config"], Progressed(**state["progressed"])
     except Exception as error:
         # torch raises pickle, zip and runtime errors alike for files that are no states.
@@ -158,12 +158,12 @@ def load(path: Path, parts: Parts, config: dict[str, Any]) -> None:
             str(path.parent),
             "give them as they were, or another `out`",
         )
-    parts.model.load_state_dict(shared_out(state["model"], parts.model.state_dict()))
-    parts.optimizer.load_state_dict(shared_out_optimizer(state["optimizer"], parts.optimizer))
-    parts.scaler.load_state_dict(state["scaler"])
-    if parts.ema is not None:
-        parts.ema.load_state_dict(shared_out(state["ema"], parts.ema.state_dict()))
-    parts.progressed = progressed
+    run.model.load_state_dict(shared_out(state["model"], run.model.state_dict()))
+    run.optimizer.load_state_dict(shared_out_optimizer(state["optimizer"], run.optimizer))
+    run.scaler.load_state_dict(state["scaler"])
+    if run.ema is not None:
+        run.ema.load_state_dict(shared_out(state["ema"], run.ema.state_dict()))
+    run.progressed = progressed
 
 
 def keep(path: Path, model: LearnedModel, metrics: dict[str, float], data: str, half: bool) -> None:
@@ -182,7 +182,7 @@ def _without_weights(model: LearnedModel) -> dict[str, Any]:
 def commit() -> str:
     """The commit of this code, "" where it is installed without its repository."""
     try:
-        told = subprocess.run(
+        result = subprocess.run(
             ["git", "rev-parse", "HEAD"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -191,4 +191,4 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return told.stdout.strip()
+    return result.stdout.strip()

@@ -33,6 +33,7 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "coco": ("coco:Coco", "COCO JSON, with visible_mask where it is there"),
     "bag": ("bag:BagSet", "a rosbag2 bag with camera, LiDAR and maybe ground truth"),
     "bags": ("bag:BagFolder", "a folder of such bags, one video each"),
+    "frames": ("frames:Frames", "a folder of rendered or unpacked frames, as training keeps them"),
 }
 
 
@@ -126,8 +127,11 @@ def _benchmarks(path: Path) -> Iterator[tuple[str, Path]]:
 def _folder_format(path: Path) -> str:
     from amodal_core.bags.reader import is_bag
     from amodal_core.datasets.bag import bags_in
+    from amodal_core.datasets.frames import is_frames
     from amodal_core.datasets.kitti import is_drive
 
+    if is_frames(path):
+        return "frames"
     if is_bag(path):
         return "bag"
     if bags_in(path):

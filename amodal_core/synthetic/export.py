@@ -22,7 +22,7 @@ from amodal_core.datasets import amodal_synth_drive_write, kins, kitti_write
 from amodal_core.datasets.image_files import write_bytes
 from amodal_core.frame import Sample, Tracks
 from amodal_core.synthetic.frames import SyntheticFrame
-from amodal_core.synthetic.truth import CLASSES, TrackBook
+from amodal_core.synthetic.truth import CLASSES, Annotator
 
 GROUND_TRUTH = "/ground_truth"
 FORMATS = ("bag", "kins", "asd", "kitti")
@@ -31,9 +31,9 @@ _Row = tuple[SyntheticFrame, Tracks]
 
 def with_tracks(frames: Iterable[SyntheticFrame]) -> Iterator[_Row]:
     """Each frame of one sequence with its annotated objects."""
-    book = TrackBook()
+    annotator = Annotator()
     for made in frames:
-        yield made, book.tracks(made.truth)
+        yield made, annotator.tracks(made.truth)
 
 
 def write_bag(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from amodal_core.files import atomic
-from amodal_core.frame import Calibration, Frame
-from amodal_core.masks.mask_set import RleMasks
+from amodal_core.datasets.base import Place
+from amodal_core.datasets.frames import open_frame, png, read_sample, save_sample
+from amodal_core.frame import Calibration, Frame, Sample, Tracks
 from amodal_core.synthetic.camera import CameraOptions, CameraResponse, pixel_motion
 from amodal_core.synthetic.lidar import Caster, LidarOptions, scan
 from amodal_core.synthetic.render import Renderer
 from amodal_core.synthetic.scene import Rig
-from amodal_core.synthetic.truth import FrameTruth, frame_truth
+from amodal_core.synthetic.truth import frame_truth
 from amodal_core.synthetic.world import PERIOD, WorldOptions, generator, make_scene
 
 DEPTH_SCALE = 256  # depth images are KITTI's: uint16, metres * 256, 0 = sky or beyond 255.9 m
@@ -30,7 +29,7 @@ class SyntheticFrame:
         frame: image, points and calibration; `depth` stays empty, as no sensor sees it densely.
         depth: (H, W) uint16, metres * 256 along the optical axis, 0 where there is nothing.
         point_ids: (N,) int32, the actor that each point lies on, 0 = background.
-        truth: every object in the image.
+        truth: every object in the image; in a file, those that are annotated.
         world_from_lidar: (4, 4) ego pose.
         light: sun, overcast or dusk.
         street: kind of street.
@@ -39,7 +38,7 @@ class SyntheticFrame:
     frame: Frame
     depth: np.ndarray
     point_ids: np.ndarray
-    truth: FrameTruth
+    truth: Tracks
     world_from_lidar: np.ndarray
     light: str
     street: str
@@ -132,81 +131,32 @@ class Drive:
 
 
 def save_frame(path: Path, made: SyntheticFrame) -> None:
-    """Write a frame to one file, whole or not at all."""
-    assert made.frame.image is not None
-    assert made.frame.points is not None
-    assert made.frame.calibration is not None
-    truth = made.truth
-    masks: dict[str, Any] = {}
-    for name, rle in (("amodal", truth.amodal), ("visible", truth.visible)):
-        masks[name] = np.frombuffer(b"".join(rle.counts), np.uint8)
-        masks[f"{name}_ends"] = np.cumsum([len(c) for c in rle.counts], dtype=np.int64)
-    with atomic(path) as part, part.open("wb") as file:
-        np.savez(
-            file,
-            image=_png(made.frame.image[..., ::-1]),
-            depth=_png(made.depth),
-            points=made.frame.points,
-            point_ids=made.point_ids,
-            stamp=np.int64(made.frame.stamp),
-            K=made.frame.calibration.K,
-            camera_from_lidar=made.frame.calibration.camera_from_lidar,
-            size=np.array(truth.size),
-            ids=truth.ids,
-            class_ids=truth.class_ids,
-            depths=truth.depths,
-            boxes3d=truth.boxes3d,
-            world_from_lidar=made.world_from_lidar,
-            kinds=np.array([made.light, made.street]),
-            **masks,
-        )
+    """Write a frame to one file, a sample of `datasets.frames` with what else is known of it."""
+    save_sample(
+        path,
+        Sample(made.frame, made.truth),
+        depth_png=png(made.depth),
+        point_ids=made.point_ids,
+        world_from_lidar=made.world_from_lidar,
+        kinds=np.array([made.light, made.street]),
+    )
 
 
 def load_frame(path: Path) -> SyntheticFrame:
     """Read what `save_frame` wrote."""
-    with np.load(path, allow_pickle=False) as data:
-        height, width = (int(v) for v in data["size"])
-        masks = {}
-        for name in ("amodal", "visible"):
-            text, begin, counts = data[name].tobytes(), 0, []
-            for end in data[f"{name}_ends"].tolist():
-                counts.append(text[begin:end])
-                begin = end
-            masks[name] = RleMasks((height, width), counts)
-        stamp = int(data["stamp"])
-        frame = Frame(
-            stamp,
-            image=np.ascontiguousarray(_decoded(data["image"])[..., ::-1]),
-            points=data["points"],
-            calibration=Calibration(data["K"], data["camera_from_lidar"], width, height),
-            points_stamp=stamp,
-        )
-        truth = FrameTruth(
-            (height, width),
-            data["ids"],
-            data["class_ids"],
-            masks["amodal"],
-            masks["visible"],
-            data["depths"],
-            data["boxes3d"],
-        )
-        light, street = (str(k) for k in data["kinds"])
+    with open_frame(path) as columns:
+        sample = read_sample(columns, Place(path.stem))
+        assert sample.truth is not None
+        sample.frame.points_stamp = sample.frame.stamp
+        depth = cv2.imdecode(columns["depth_png"], cv2.IMREAD_UNCHANGED)
+        assert depth is not None
+        light, street = (str(k) for k in columns["kinds"])
         return SyntheticFrame(
-            frame,
-            _decoded(data["depth"]),
-            data["point_ids"],
-            truth,
-            data["world_from_lidar"],
+            sample.frame,
+            depth,
+            columns["point_ids"],
+            sample.truth,
+            columns["world_from_lidar"],
             light,
             street,
         )
-
-
-def _png(image: np.ndarray) -> np.ndarray:
-    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-
-
-def _decoded(png: np.ndarray) -> np.ndarray:
-    image = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
-    assert image is not None
-    return image

@@ -12,16 +12,19 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from amodal_core.datasets.base import Place
+from amodal_core.datasets.frames import frame_file, is_frames, write_index
 from amodal_core.errors import InputError
 from amodal_core.files import write_json, write_text
 from amodal_core.frame import Tracks
 from amodal_core.synthetic.camera import CameraOptions
-from amodal_core.synthetic.export import FORMATS, with_tracks, write_bag, write_layout
+from amodal_core.synthetic.export import FORMATS, write_bag, write_layout
 from amodal_core.synthetic.frames import Drive, SyntheticFrame, load_frame, save_frame
 from amodal_core.synthetic.lidar import LidarOptions
 from amodal_core.synthetic.rig import make_rig
 from amodal_core.synthetic.scene import Rig
 from amodal_core.synthetic.statistics import Statistics
+from amodal_core.synthetic.truth import CLASSES, Annotator
 from amodal_core.synthetic.world import WorldOptions
 
 Progress = Callable[[int, int], None]
@@ -104,10 +107,7 @@ def generate(
         raise InputError("only one bag fits into one .mcap file", str(out), "name a folder")
     options.rig()
     work = _work_folder(out, options)
-    lengths = options.lengths()
-    left = [k for k in range(len(lengths)) if len(_parts(work, k)) < lengths[k]]
-    if left:
-        _render(work, options, left, workers, progress)
+    render(work, options, workers, progress)
     statistics = _write(out, work, options, progress)
     shutil.rmtree(work)
     return statistics
@@ -135,14 +135,41 @@ def _work_folder(out: Path, options: RunOptions) -> Path:
     return work
 
 
+def sequence_folder(work: Path, sequence: int) -> Path:
+    """Where the frames of a sequence lie while it is made; `datasets.frames` reads it."""
+    return work / f"{sequence:04d}"
+
+
 def _parts(work: Path, sequence: int) -> list[Path]:
     """The finished frames of a sequence, in order."""
-    return sorted((work / f"{sequence:04d}").glob("[0-9]*.npz"))
+    return sorted(sequence_folder(work, sequence).glob("[0-9]*.npz"))
 
 
-def _render(
-    work: Path, options: RunOptions, left: list[int], workers: int, progress: Progress | None
+def places(options: RunOptions, sequence: int) -> list[Place]:
+    """The places of a sequence's frames."""
+    video = f"drive_{sequence:04d}"
+    count = options.lengths()[sequence]
+    return [Place(f"{video}/{k:06d}", video, k) for k in range(count)]
+
+
+def render(
+    work: Path, options: RunOptions, workers: int = 1, progress: Progress | None = None
 ) -> None:
+    """Make the frames of a run that are missing in a folder, each sequence one of `Frames`.
+
+    Args:
+        work: the folder; whoever names it sees to it that it holds frames of these options only.
+        options: what to make.
+        workers: processes; each renders one sequence at a time on one core.
+        progress: is called with (frames done, frames in all).
+
+    Raises:
+        InputError: nothing can be rendered here, or a process was killed.
+    """
+    sequences = range(len(options.lengths()))
+    left = [k for k in sequences if not is_frames(sequence_folder(work, k))]
+    if not left:
+        return
     before = {k: os.environ.get(k) for k in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
     context = multiprocessing.get_context("spawn")
@@ -183,16 +210,22 @@ def render_sequence(work: Path, options: RunOptions, sequence: int) -> tuple[str
     import cv2
 
     cv2.setNumThreads(1)
-    folder = work / f"{sequence:04d}"
-    folder.mkdir(exist_ok=True)
-    missing = [
-        k for k in range(options.lengths()[sequence]) if not (folder / f"{k:06d}.npz").exists()
-    ]
+    folder, rig = sequence_folder(work, sequence), options.rig()
+    folder.mkdir(parents=True, exist_ok=True)
+    annotator = Annotator()
     try:
-        drive = Drive(options.world(sequence), sequence, options.rig(), options.lens, options.lidar)
-        for k in missing:
-            save_frame(folder / f"{k:06d}.npz", drive.frame(k))
+        drive = Drive(options.world(sequence), sequence, rig, options.lens, options.lidar)
+        for k in range(options.lengths()[sequence]):
+            path = frame_file(folder, k)
+            if path.exists():
+                annotator.tracks(load_frame(path).truth)
+            else:
+                made = drive.frame(k)
+                save_frame(path, replace(made, truth=annotator.tracks(made.truth)))
         drive.close()
+        listed = places(options, sequence)
+        sizes = [(rig.height, rig.width)] * len(listed)
+        write_index(folder, listed[0].video, CLASSES, listed, sizes)
     except InputError as error:
         return error.what, error.where, error.cure
     return None
@@ -204,7 +237,7 @@ def _write(out: Path, work: Path, options: RunOptions, progress: Progress | None
     begun: set[int] = set()
 
     def rows(sequence: int) -> Iterator[tuple[SyntheticFrame, Tracks]]:
-        yield from with_tracks(load_frame(p) for p in _parts(work, sequence))
+        yield from ((made, made.truth) for made in map(load_frame, _parts(work, sequence)))
 
     def note(sequence: int) -> Callable[[SyntheticFrame, Tracks], None]:
         def count(made: SyntheticFrame, tracks: Tracks) -> None:

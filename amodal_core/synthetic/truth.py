@@ -7,7 +7,7 @@ mask is large enough, through occlusions however complete.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,30 +26,8 @@ KITTI_WIDTH = 1242
 FIRST_SIGHT = 0.2
 
 
-@dataclass(eq=False)
-class FrameTruth:
-    """Every object whose amodal mask has a pixel in the image, seen or not.
-
-    Attributes:
-        size: (height, width).
-        ids: (N,) int64 actor ids, ascending.
-        class_ids: (N,) into CLASSES.
-        amodal, visible: N masks.
-        depths: (N,) float32 metres, the median depth of the object's own surface.
-        boxes3d: (N, 7) float32, LiDAR frame.
-    """
-
-    size: tuple[int, int]
-    ids: np.ndarray
-    class_ids: np.ndarray
-    amodal: RleMasks
-    visible: RleMasks
-    depths: np.ndarray
-    boxes3d: np.ndarray
-
-
-def frame_truth(scene: Scene, rendered: Rendered, frame: int) -> FrameTruth:
-    """The truth of one rendered frame."""
+def frame_truth(scene: Scene, rendered: Rendered, frame: int) -> Tracks:
+    """Every object whose amodal mask has a pixel in a rendered frame, seen or not, by actor id."""
     height, width = rendered.labels.shape
     actors = {a.id: a for a in scene.actors}
     ids = np.array(sorted(rendered.amodal), np.int64)
@@ -64,14 +42,13 @@ def frame_truth(scene: Scene, rendered: Rendered, frame: int) -> FrameTruth:
         depths.append(np.median(patch[patch > 0]))
     lidar_from_world = np.linalg.inv(scene.world_from_lidar[frame])
     boxes = [box_in_lidar(actors[n], frame, lidar_from_world) for n in ids.tolist()]
-    return FrameTruth(
-        (height, width),
-        ids,
-        np.array([CLASSES.index(actors[n].asset.category) for n in ids.tolist()], np.int64),
+    return make_truth(
         RleMasks.from_crops(amodal, offsets, (height, width)),
         RleMasks.from_crops(visible, offsets, (height, width)),
-        np.array(depths, np.float32),
-        np.array(boxes, np.float32).reshape(-1, 7),
+        [CLASSES.index(actors[n].asset.category) for n in ids.tolist()],
+        ids,
+        depths=np.array(depths, np.float32),
+        boxes3d=np.array(boxes, np.float32).reshape(-1, 7),
     )
 
 
@@ -84,33 +61,24 @@ def box_in_lidar(actor: Actor, frame: int, lidar_from_world: np.ndarray) -> np.n
 
 
 @dataclass
-class TrackBook:
-    """Turns the truth of consecutive frames into tracks; keeps who has been seen since when."""
+class Annotator:
+    """Turns the truth of consecutive frames into tracks; keeps since when each has been annotated.
+
+    Tracks that it made earlier are truth to it as well and stay what they are.
+    """
 
     first: dict[int, int] = field(default_factory=dict)
     count: int = 0
 
-    def tracks(self, truth: FrameTruth) -> Tracks:
+    def tracks(self, truth: Tracks) -> Tracks:
         """The annotated objects of the next frame."""
         least = max(4.0, SMALLEST * (truth.size[1] / KITTI_WIDTH) ** 2)
-        whole, seen = truth.amodal.areas(), truth.visible.areas()
-        keep = []
-        for k, number in enumerate(truth.ids.tolist()):
-            if whole[k] < least:
-                continue
-            if seen[k] >= max(least, FIRST_SIGHT * whole[k]):
-                self.first.setdefault(number, self.count)
-            if number in self.first:
-                keep.append(k)
-        ages = np.array([self.count - self.first[int(truth.ids[k])] + 1 for k in keep], np.int64)
+        amodal, visible = truth.amodal.rle().areas(), truth.visible.rle().areas()
+        for number in truth.ids[visible >= np.maximum(least, FIRST_SIGHT * amodal)].tolist():
+            self.first.setdefault(number, self.count)
+        ids = truth.ids.tolist()
+        keep = np.array([k for k, i in enumerate(ids) if amodal[k] >= least and i in self.first])
+        kept = truth[keep.astype(np.int64)]
+        ages = [self.count - self.first[i] + 1 for i in kept.ids.tolist()]
         self.count += 1
-        chosen = np.array(keep, np.int64)
-        return make_truth(
-            truth.amodal[chosen],
-            truth.visible[chosen],
-            truth.class_ids[chosen],
-            truth.ids[chosen],
-            depths=truth.depths[chosen],
-            boxes3d=truth.boxes3d[chosen],
-            ages=ages,
-        )
+        return replace(kept, ages=np.array(ages, np.int64))

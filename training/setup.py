@@ -1,0 +1,165 @@
+"""What a run begins with: its data, and its model with all that changes while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from amodal_core.datasets.base import Dataset
+from amodal_core.errors import InputError
+from amodal_core.models import registry
+from amodal_core.models.checkpoint import load_shared, load_weights, read_info
+from amodal_core.models.learned import Clip, LearnedModel
+from training import state
+from training.clips import clip_for
+from training.config import Config, Source
+from training.distributed import Place
+from training.judge import check_metric
+from training.progress import Display
+from training.schedules import make_optimizer
+from training.sharding import shard
+from training.sources import Samples, open_sources, render_sources
+
+_T = TypeVar("_T")
+_Opened = list[tuple[Dataset, range]]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What is learnt from and judged on.
+
+    Attributes:
+        classes: of the model.
+        training: samples with the model's class ids.
+        held_out: likewise, None where the run has none.
+        clip: what the model learns from at once, None for single frames.
+    """
+
+    classes: tuple[str, ...]
+    training: Samples
+    held_out: Samples | None
+    clip: Clip | None
+
+
+def open_data(config: Config, place: Place, display: Display) -> RunData:
+    """Open and check the data, then render what is missing of it.
+
+    The first process unpacks and renders, the others then find it done.
+
+    Raises:
+        InputError: anything in the configuration that does not fit the data or the model.
+    """
+    kind = registry.learned(config.model)
+    check_metric(config.metric, completes=registry.completes(config.model))
+    clip = clip_for(kind, config.clip)
+    cache = Path(config.cache)
+
+    def open_all() -> tuple[_Opened, _Opened]:
+        progress = display.preparing
+        return (
+            open_sources(config.train, cache, progress),
+            open_sources(config.held_out, cache, progress),
+        )
+
+    training, held_out = _first_then_others(place, open_all)
+    classes = config.classes or _classes_of(training, config.class_map)
+    # An entry of the map may be of the held-out data alone, but of some it must be.
+    Samples([*training, *held_out], classes, config.class_map)
+
+    def samples(opened: _Opened) -> Samples:
+        names = {name for data, _ in opened for name in data.classes}
+        class_map = {k: v for k, v in config.class_map.items() if k in names}
+        return Samples(opened, classes, class_map, config.smallest, config.least_visible)
+
+    made = RunData(classes, samples(training), samples(held_out) if held_out else None, clip)
+    sources, workers = (*config.train, *config.held_out), max(config.workers, 1)
+    if place.first:
+        render_sources(sources, cache, workers, display.preparing)
+    place.wait()
+    return made
+
+
+def _first_then_others(place: Place, work: Callable[[], _T]) -> _T:
+    """The same work in every process, in the first one before the others."""
+    if place.first:
+        result = work()
+    place.wait()
+    return result if place.first else work()
+
+
+def _classes_of(opened: _Opened, class_map: dict[str, str | None]) -> tuple[str, ...]:
+    """The data's own class names after the map, each once, in their order."""
+    names = [name for data, _ in opened for name in data.classes]
+    mapped = [class_map.get(name, name) for name in names]
+    return tuple(dict.fromkeys(name for name in mapped if name is not None))
+
+
+def make_state(
+    config: Config, classes: tuple[str, ...], place: Place, display: Display
+) -> state.RunState:
+    """The model with its first weights on its device, and what learns them.
+
+    Raises:
+        InputError: settings that the model does not have, or a checkpoint that does not fit it.
+    """
+    state.seed_step(config.seed, 0, 0)  # weights begin equal in every process
+    kind = registry.learned(config.model)
+    model = kind.from_config({**config.settings, "classes": classes})
+    if config.init:
+        display.say(_begin_with(model, config.init))
+    model = model.to(place.device)
+    if place.world > 1 and place.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.split:
+        model.split(place.device, place.second or place.device)
+    average = state.moving_average(model, config.ema) if config.ema else None
+    if config.sharding == "fsdp" and place.world > 1:
+        shard(model, place)
+        if average is not None:
+            shard(average.module, place)
+    return state.RunState(
+        model,
+        make_optimizer(model, config.optimiser),
+        torch.amp.GradScaler(place.device.type, enabled=config.precision == "fp16"),
+        average,
+        state.Progressed(),
+    )
+
+
+def _begin_with(model: LearnedModel, path: str) -> str:
+    """First weights from a checkpoint: all of its own model's, what is shared of another's.
+
+    Returns:
+        What was done.
+    """
+    info = read_info(path)
+    if info.classes != model.classes:
+        raise InputError(
+            f"a checkpoint with the classes {', '.join(info.classes)}",
+            path,
+            f"set `classes` to them; the run has {', '.join(model.classes)}",
+        )
+    model.check_tied(info, path)
+    if info.model == model.name:
+        load_weights(path, model, model.name)
+        return f"beginning with {path}"
+    taken, own = load_shared(path, model)
+    return f"{taken} of {own} tensors begin with those of {info.model}, the rest anew"
+
+
+def described(sources: Sequence[Source]) -> str:
+    """Sources in one line, for checkpoints."""
+    return ", ".join(map(_described, sources))
+
+
+def _described(source: Source) -> str:
+    if source.synthetic is None:
+        return f"{source.format or 'data'} {Path(source.path).name}"
+    made = source.synthetic
+    size = f" at {made.size[0]}x{made.size[1]}" if made.size else ""
+    return f"{made.frames} frames of synthetic drives{size}, seed {made.seed}"
