@@ -12,6 +12,7 @@ import pytest
 from synthetic_drives import urban_frames
 
 from amodal_core.bags.drive import BagDrive
+from amodal_core.datasets.frames import INDEX
 from amodal_core.datasets.kins import Kins
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
@@ -24,6 +25,7 @@ from amodal_core.synthetic.generate import (
     _work_folder,
     generate,
     render_sequence,
+    sequence_folder,
 )
 from amodal_core.synthetic.gpu import create_context
 from amodal_core.synthetic.lidar import LidarOptions
@@ -66,6 +68,7 @@ def test_a_killed_run_continues_to_the_same_bytes_in_other_processes(tmp_path: P
     work = _work_folder(out, TINY)
     assert render_sequence(work, TINY, 0) is None
     _parts(work, 0)[1].unlink()  # killed before the second frame
+    (sequence_folder(work, 0) / INDEX).unlink()
     seen = []
     generate(out, TINY, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (2, 2)
