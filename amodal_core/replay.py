@@ -33,12 +33,12 @@ from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.evaluation.truth import bag_pictures
 from amodal_core.files import write_text
 from amodal_core.frame import Frame, Report, Tracks
-from amodal_core.overlay import draw_overlay, enlarge
-from amodal_core.panel import draw_panel, panel_height
 from amodal_core.pipeline import STAGES, Pipeline, Step
-from amodal_core.report.page import write_report
-from amodal_core.report.record import TOTAL, KeyFrame, Record
-from amodal_core.video import VideoWriter
+from amodal_core.views.overlay import draw_overlay, enlarge
+from amodal_core.views.panel import draw_panel, panel_height
+from amodal_core.views.report.page import write_report
+from amodal_core.views.report.record import TOTAL, KeyFrame, Record
+from amodal_core.views.video import VideoWriter
 
 TRACKS_BAG = "tracks.mcap"
 METRICS = "metrics.json"

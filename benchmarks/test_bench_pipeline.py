@@ -17,9 +17,9 @@ from amodal_core.bags.sensors import points_message, read_points
 from amodal_core.frame import Calibration, Frame, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_rates, visible_from_order
-from amodal_core.overlay import draw_overlay
-from amodal_core.palette import track_colour
 from amodal_core.pipeline import Pipeline
+from amodal_core.views.overlay import draw_overlay
+from amodal_core.views.palette import track_colour
 
 SIZE = (375, 1242)
 CLASSES = ("car", "truck")

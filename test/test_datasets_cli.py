@@ -11,11 +11,12 @@ import pytest
 from datasets_scenes import CLASSES, drive, same_masks, sample
 from typer.testing import CliRunner
 
-from amodal_core.datasets import coco, contact_sheet, kins, labelme, sailvos
+from amodal_core.datasets import coco, kins, labelme, sailvos
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.datasets.statistics import Statistics, count
 from amodal_core.errors import InputError
 from amodal_core.frame import Sample
+from amodal_core.views import contact_sheets
 from amodal_ros.cli.data import app
 
 run = CliRunner()
@@ -108,11 +109,11 @@ def test_sheets_fill_what_is_seen_and_hatch_what_is_hidden(
     s = video[1][2]  # the car is half behind the truck
     s.frame.image = np.zeros_like(s.frame.image)
     width = s.frame.image.shape[1]
-    picture = contact_sheet.draw(s, CLASSES, width)
+    picture = contact_sheets.draw(s, CLASSES, width)
     car = int(np.flatnonzero(s.truth.ids == 4)[0])
     seen = s.truth.visible.rle().dense()[car]
     hidden = s.truth.amodal.rle().dense()[car] & ~seen
-    paint = np.array(contact_sheet.colour(4))
+    paint = np.array(contact_sheets.colour(4))
     body = picture[: seen.shape[0]]
     inner = cv2.erode(seen.view(np.uint8), np.ones((5, 5))) > 0
     assert np.abs(body[inner] - 0.45 * paint).max() < 2

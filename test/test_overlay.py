@@ -7,8 +7,8 @@ import pytest
 from test_pipeline import boxes_as_instances
 
 from amodal_core.frame import Tracks
-from amodal_core.overlay import OverlayStyle, draw_overlay, enlarge
-from amodal_core.palette import hex_colour, track_colour
+from amodal_core.views.overlay import OverlayStyle, draw_overlay, enlarge
+from amodal_core.views.palette import hex_colour, track_colour
 
 SIZE = (200, 400)
 BARE = OverlayStyle(labels=False)

@@ -12,7 +12,7 @@ from amodal_core.evaluation.failures import SURE, Failure
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.overlay import OverlayStyle, draw_overlay
+from amodal_core.views.overlay import OverlayStyle, draw_overlay
 
 _WIDTH = 520  # pixels of each picture
 _ASPECT = 16 / 10

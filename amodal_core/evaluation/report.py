@@ -16,8 +16,8 @@ from amodal_core.evaluation.image_level import Scores
 from amodal_core.evaluation.matching import RECALLS
 from amodal_core.evaluation.pictures import Picture
 from amodal_core.evaluation.run import Evaluation
-from amodal_core.report import svg
-from amodal_core.report.page import environment
+from amodal_core.views.report import svg
+from amodal_core.views.report.page import environment
 
 _LEFT, _TOP, _SIDE_X, _SIDE_Y = 46, 12, 440, 250  # of a chart of precision over recall
 _TILES = (

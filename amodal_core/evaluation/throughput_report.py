@@ -12,7 +12,7 @@ from markupsafe import Markup
 from amodal_core.evaluation.report import number, page, percent
 from amodal_core.evaluation.throughput import RUNS, RunResult, Search, Throughput
 from amodal_core.files import write_json, write_text
-from amodal_core.report import svg
+from amodal_core.views.report import svg
 
 NUMBERS = {
     "published_hz": "published, Hz",

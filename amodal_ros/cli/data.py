@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from amodal_core.datasets import contact_sheet, registry
+from amodal_core.datasets import registry
 from amodal_core.datasets.base import Dataset, Finding
 from amodal_core.datasets.convert import TARGETS
 from amodal_core.datasets.convert import convert as convert_dataset
 from amodal_core.datasets.statistics import Statistics, count, plot
 from amodal_core.errors import InputError
+from amodal_core.views import contact_sheets
 from amodal_ros.cli._progress import bar, stderr, warn
 
 _LIST = "  ".join(registry.formats())
@@ -172,10 +173,10 @@ def show(
 ) -> None:
     """Contact sheets with masks drawn: what is seen filled, what is hidden hatched."""
     data = _open(path, format, images)
-    spread = contact_sheet.spread(data, samples)
+    spread = contact_sheets.spread(data, samples)
     indices = list(range(len(spread))) if first else spread
     broken: list[str] = []
-    sheets = contact_sheet.write_sheets(data, indices, out, columns=columns, width=width)
+    sheets = contact_sheets.write_sheets(data, indices, out, columns=columns, width=width)
     for made in _steps("drawing", sheets, len(indices)):
         if isinstance(made, InputError):
             broken.append(str(made))

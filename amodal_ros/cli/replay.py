@@ -12,9 +12,9 @@ from amodal_core import replay as core
 from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT
 from amodal_core.pipeline import STAGES, Pipeline
-from amodal_core.report.record import TOTAL, Record
 from amodal_core.settings import parse_rules
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
+from amodal_core.views.report.record import TOTAL, Record
 from amodal_ros.cli._models import Settings, TrackerSettings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
 

@@ -11,9 +11,9 @@ from cv_bridge import CvBridge
 from amodal_core.bags.messages import class_names, read_tracks
 from amodal_core.bags.sensors import header_message, read_image
 from amodal_core.frame import Tracks
-from amodal_core.overlay import OverlayStyle, draw_overlay
-from amodal_core.palette import track_colour
 from amodal_core.sync import MatchedSet
+from amodal_core.views.overlay import OverlayStyle, draw_overlay
+from amodal_core.views.palette import track_colour
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from amodal_core.palette import hex_colour
-from amodal_core.report import svg
-from amodal_core.report.record import TOTAL, Record, TrackRow
+from amodal_core.views.palette import hex_colour
+from amodal_core.views.report import svg
+from amodal_core.views.report.record import TOTAL, Record, TrackRow
 
 WIDTH = 1000
 _LEFT, _RIGHT = 150, 20

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from amodal_core.frame import Frame, Tracks
-from amodal_core.palette import track_colour
+from amodal_core.views.palette import track_colour
 
 _BACKGROUND = (16, 18, 23)
 _LINES = (46, 51, 62)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from amodal_core.frame import Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.palette import track_colour
+from amodal_core.views.palette import track_colour
 
 Box = tuple[int, int, int, int]
 

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from amodal_core import __version__
 from amodal_core.files import write_text
-from amodal_core.report import charts
-from amodal_core.report.record import TOTAL, Record
+from amodal_core.views.report import charts
+from amodal_core.views.report.record import TOTAL, Record
 
 # Shown large where the bag holds ground truth.
 _HEADLINES = (
@@ -60,7 +60,7 @@ def render(record: Record, video: str | None = None) -> str:
 def environment() -> Environment:
     """The templates of this folder; what they are given is escaped."""
     return Environment(
-        loader=PackageLoader("amodal_core.report", "."),
+        loader=PackageLoader("amodal_core.views.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
