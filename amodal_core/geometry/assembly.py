@@ -12,28 +12,21 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
-from amodal_core.geometry.clustering import Evidence, Ground, RangeImage, gather_evidence
-from amodal_core.geometry.completion import VEHICLES, Candidate, complete
-
-_INSIDE = 0.6
-"""Share of a cluster's returns inside a completed vehicle from which on they are the vehicle's."""
-
-_MARGIN = 0.2
-
-_COUPLING = 1.3
-"""Metres between a tractor's and a trailer's returns; vehicles in a queue keep farther apart."""
-
-
-_THINNED = 300
+from amodal_core.geometry.classification import VEHICLES
+from amodal_core.geometry.completion import Candidate, complete
+from amodal_core.geometry.config import DEFAULTS, AssemblyConfig, GeometricConfig
+from amodal_core.geometry.context import ClusterContext, cluster_contexts
+from amodal_core.geometry.ground import Ground
+from amodal_core.geometry.range_image import RangeImage
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A candidate with its returns, `index` (M,) into the scan's points, and their evidence."""
+class Detection:
+    """A candidate with its returns, `index` (M,) into the scan's points, and their context."""
 
     candidate: Candidate
     index: np.ndarray
-    evidence: Evidence
+    context: ClusterContext
 
 
 def assemble(
@@ -42,9 +35,9 @@ def assemble(
     labels: np.ndarray,
     image: RangeImage,
     ground: Ground,
-    seen: np.ndarray,
-    min_points: int,
-) -> tuple[list[Found], np.ndarray]:
+    in_view: np.ndarray,
+    config: GeometricConfig = DEFAULTS,
+) -> tuple[list[Detection], np.ndarray]:
     """The objects of a scan.
 
     Args:
@@ -53,156 +46,172 @@ def assemble(
         labels: (N,) int32 clusters, -1 for points of none.
         image: the range image.
         ground: the ground's shape.
-        seen: (N,) bool, points that fall into the camera's image; clusters without any are left
+        in_view: (N,) bool, points that fall into the camera's image; clusters without any are left
             alone.
-        min_points: clusters with fewer returns found no object (they may become part of one).
+        config: clusters with fewer returns than `cluster.min_points` begin no object (they may
+            become part of one).
 
     Returns:
         The objects, and (N,) int32 the object of each point, -1 for points of none.
     """
+    # The members of each cluster, their number, their centre, and how many are in view.
     count = int(labels.max(initial=-1)) + 1
-    inside = np.flatnonzero(labels >= 0)
-    own = labels[inside]
+    clustered = np.flatnonzero(labels >= 0)
+    own = labels[clustered]
     size = np.bincount(own, minlength=count)
     # Two bytes sort several times faster than four.
     short = own.astype(np.uint16) if count <= 0xFFFF else own
-    order = inside[np.argsort(short, kind="stable")]
+    order = clustered[np.argsort(short, kind="stable")]
     last = np.cumsum(size).tolist()
     members = [order[end - n : end] for end, n in zip(last, size.tolist(), strict=True)]
-    visible = np.bincount(own[seen[inside]], minlength=count)
-    evidence = gather_evidence(points, image, labels, count)
-    centres = np.stack([np.bincount(own, points[inside, k], minlength=count) for k in range(3)])
+    visible = np.bincount(own[in_view[clustered]], minlength=count)
+    contexts = cluster_contexts(points, image, labels, count, config.context)
+    centres = np.stack([np.bincount(own, points[clustered, k], minlength=count) for k in range(3)])
     centres = (centres / np.maximum(size, 1)).T
+    # Vehicles take what is inside them; the one with the most returns first, as the best known.
     taken = np.zeros(count, bool)
-    found: list[Found] = []
-    rest: list[Found] = []
-    # The vehicle with the most returns first: it is the best known.
+    vehicles: list[Detection] = []
+    others: list[Detection] = []
     for k in np.argsort(-size, kind="stable"):
-        if taken[k] or size[k] < min_points or visible[k] < 3:
+        few = size[k] < config.cluster.min_points or visible[k] < config.cluster.min_inside
+        if taken[k] or few:
             continue
         index = members[k]
-        candidate = complete(points[index], heights[index], evidence[k], ground)
+        candidate = complete(points[index], heights[index], contexts[k], ground, config)
         if candidate is None:
             continue
         if candidate.name not in VEHICLES:
-            rest.append(Found(candidate, index, evidence[k]))
+            others.append(Detection(candidate, index, contexts[k]))
             continue
         taken[k] = True
-        parts = _parts_inside(candidate.box, points, members, taken, centres)
-        if parts:
-            union = np.concatenate([index, *(members[p] for p in parts)])
-            whole = complete(points[union], heights[union], evidence[k], ground)
-            if whole is not None and whole.name in VEHICLES:
-                candidate, index = whole, union
-                taken[parts] = True
-        found.append(Found(candidate, index, evidence[k]))
+        inner = _clusters_inside(candidate.box, points, members, taken, centres, config.assembly)
+        if inner:
+            union = np.concatenate([index, *(members[p] for p in inner)])
+            joined = complete(points[union], heights[union], contexts[k], ground, config)
+            if joined is not None and joined.name in VEHICLES:
+                candidate, index = joined, union
+                taken[inner] = True
+        vehicles.append(Detection(candidate, index, contexts[k]))
     # What a vehicle took after it was looked at is no object of its own any more.
-    found += [r for r in rest if not taken[labels[r.index[0]]]]
-    found = _without_overlap(_coupled(found, points, heights, ground))
+    others = [d for d in others if not taken[labels[d.index[0]]]]
+    vehicles = _coupled(vehicles, points, heights, ground, config)
+    detections = _without_overlap(vehicles + others, config.assembly.overlap)
     owner = np.full(len(points), -1, np.int32)
-    for number, f in enumerate(found):
-        owner[f.index] = number
-    return found, owner
+    for number, d in enumerate(detections):
+        owner[d.index] = number
+    return detections, owner
 
 
-def _parts_inside(
+def _clusters_inside(
     box: np.ndarray,
     points: np.ndarray,
     members: list[np.ndarray],
     taken: np.ndarray,
     centres: np.ndarray,
+    config: AssemblyConfig,
 ) -> list[int]:
     """The clusters, not yet taken, that stand inside a box of any height."""
     column = box[None].copy()
-    column[0, 5] = 20.0
-    close = np.flatnonzero(points_in_boxes(centres, column, 2 * _MARGIN)[0] & ~taken)
+    column[0, 5] = config.column
+    close = np.flatnonzero(points_in_boxes(centres, column, 2 * config.margin)[0] & ~taken)
     return [
         int(k)
         for k in close
-        if np.mean(points_in_boxes(points[members[k]], column, _MARGIN)) > _INSIDE
+        if np.mean(points_in_boxes(points[members[k]], column, config.margin)) > config.inside
     ]
 
 
 def _coupled(
-    found: list[Found], points: np.ndarray, heights: np.ndarray, ground: Ground
-) -> list[Found]:
+    vehicles: list[Detection],
+    points: np.ndarray,
+    heights: np.ndarray,
+    ground: Ground,
+    config: GeometricConfig,
+) -> list[Detection]:
     """Join a truck with what stands in line right before or behind it: cab, chassis, trailer."""
-    parts = [_Part.of(f, points) for f in found if f.candidate.name in VEHICLES]
+    outlines = [_Outline.of(d, points, config.assembly.thinned) for d in vehicles]
     i = 0
-    while i < len(parts):
-        a = parts[i]
+    while i < len(outlines):
+        a = outlines[i]
         joined = -1
-        for j, b in enumerate(parts):
-            if j == i or a.found.candidate.name != "truck" or not a.meets(b):
+        for j, b in enumerate(outlines):
+            if j == i or a.detection.candidate.name != "truck":
                 continue
-            whole = _join(a.found, b.found, points, heights, ground)
-            if whole is not None:
+            if not a.meets(b, config.assembly.coupling):
+                continue
+            truck = _join(a.detection, b.detection, points, heights, ground, config)
+            if truck is not None:
                 joined = j
-                parts[i] = _Part.of(whole, points)
+                outlines[i] = _Outline.of(truck, points, config.assembly.thinned)
                 break
         if joined >= 0:
-            del parts[joined]
+            del outlines[joined]
             i = 0
         else:
             i += 1
-    return [p.found for p in parts] + [f for f in found if f.candidate.name not in VEHICLES]
+    return [outline.detection for outline in outlines]
 
 
 def _join(
-    a: Found, b: Found, points: np.ndarray, heights: np.ndarray, ground: Ground
-) -> Found | None:
+    a: Detection,
+    b: Detection,
+    points: np.ndarray,
+    heights: np.ndarray,
+    ground: Ground,
+    config: GeometricConfig,
+) -> Detection | None:
     """Both as one truck, if they make one no wider than the narrower of them allows."""
     index = np.concatenate([a.index, b.index])
-    evidence = Evidence(
-        # Which ends are the whole's is not known: as little is its own as of the parts.
-        hidden_left=max(a.evidence.hidden_left, b.evidence.hidden_left),
-        hidden_right=max(a.evidence.hidden_right, b.evidence.hidden_right),
-        touching=max(a.evidence.touching, b.evidence.touching),
-        cut_above=max(a.evidence.cut_above, b.evidence.cut_above),
-        smooth=float(
-            np.average((a.evidence.smooth, b.evidence.smooth), weights=(len(a.index), len(b.index)))
-        ),
+    weights = (len(a.index), len(b.index))
+    context = ClusterContext(
+        # Which ends are the joined one's is not known: as little is its own as of the two.
+        hidden_left=max(a.context.hidden_left, b.context.hidden_left),
+        hidden_right=max(a.context.hidden_right, b.context.hidden_right),
+        touching=max(a.context.touching, b.context.touching),
+        cut_above=max(a.context.cut_above, b.context.cut_above),
+        smooth=float(np.average((a.context.smooth, b.context.smooth), weights=weights)),
     )
-    whole = complete(points[index], heights[index], evidence, ground)
-    widest = 1.25 * max(2.4, min(a.candidate.box[4], b.candidate.box[4]))
-    if whole is None or whole.name != "truck" or whole.box[4] > widest:
+    joined = complete(points[index], heights[index], context, ground, config)
+    narrower = min(a.candidate.box[4], b.candidate.box[4])
+    widest = config.assembly.coupled_width * max(config.assembly.coupled_least, narrower)
+    if joined is None or joined.name != "truck" or joined.box[4] > widest:
         return None
-    return Found(whole, index, evidence)
+    return Detection(joined, index, context)
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Outline:
     """A vehicle's returns on the ground plane, thinned, and the box around them."""
 
-    found: Found
+    detection: Detection
     xy: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     @classmethod
-    def of(cls, found: Found, points: np.ndarray) -> _Part:
-        thinned = found.index[:: -(-len(found.index) // _THINNED)]
+    def of(cls, detection: Detection, points: np.ndarray, count: int) -> _Outline:
+        thinned = detection.index[:: -(-len(detection.index) // count)]
         xy = points[thinned, :2].astype(np.float64)
-        return cls(found, xy, xy.min(axis=0), xy.max(axis=0))
+        return cls(detection, xy, xy.min(axis=0), xy.max(axis=0))
 
-    def meets(self, other: _Part) -> bool:
+    def meets(self, other: _Outline, coupling: float) -> bool:
         """Whether any two returns are nearer than a coupling is long."""
-        if (np.maximum(self.low - other.high, other.low - self.high) > _COUPLING).any():
+        if (np.maximum(self.low - other.high, other.low - self.high) > coupling).any():
             return False
-        return bool(cdist(self.xy, other.xy).min() < _COUPLING)
+        return bool(cdist(self.xy, other.xy).min() < coupling)
 
 
-def _without_overlap(found: list[Found]) -> list[Found]:
+def _without_overlap(detections: list[Detection], most: float) -> list[Detection]:
     """Of two that stand in the same place only the one with more returns is real."""
-    if len(found) < 2:
-        return found
-    found = sorted(found, key=lambda f: -len(f.index))
-    boxes = np.array([f.candidate.box for f in found])
+    if len(detections) < 2:
+        return detections
+    detections = sorted(detections, key=lambda d: -len(d.index))
+    boxes = np.array([d.candidate.box for d in detections])
     overlap = iou_bev(boxes, boxes)
     area = boxes[:, 3] * boxes[:, 4]
     shared = overlap * (area[:, None] + area[None]) / (1 + overlap)
     keep: list[int] = []
-    for i in range(len(found)):
-        if all(shared[i, j] < 0.4 * min(area[i], area[j]) for j in keep):
+    for i in range(len(detections)):
+        if all(shared[i, j] < most * min(area[i], area[j]) for j in keep):
             keep.append(i)
-    return [found[i] for i in keep]
+    return [detections[i] for i in keep]

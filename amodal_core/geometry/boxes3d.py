@@ -92,14 +92,14 @@ def project_convex(
     front = cam[:, 2] >= near
     if not front.any():
         return np.zeros((0, 2))
-    seen = cam[front]
+    visible = cam[front]
     if not front.all():
         behind = cam[~front]
-        t = (near - behind[:, None, 2]) / (seen[None, :, 2] - behind[:, None, 2] + 1e-12)
-        cross = behind[:, None] + t[..., None] * (seen[None] - behind[:, None])
+        t = (near - behind[:, None, 2]) / (visible[None, :, 2] - behind[:, None, 2] + 1e-12)
+        cross = behind[:, None] + t[..., None] * (visible[None] - behind[:, None])
         cross[..., 2] = near
-        seen = np.concatenate([seen, cross.reshape(-1, 3)])
-    uv = seen @ calibration.K.T
+        visible = np.concatenate([visible, cross.reshape(-1, 3)])
+    uv = visible @ calibration.K.T
     uv = uv[:, :2] / uv[:, 2:]
     return cv2.convexHull(uv.astype(np.float32)).reshape(-1, 2).astype(np.float64)
 

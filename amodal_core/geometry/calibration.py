@@ -168,9 +168,9 @@ def _matrix(
 ) -> np.ndarray:
     key = next((k for k in keys if k in values), None)
     if key is None:
-        found = ", ".join(sorted(values)) or "nothing"
+        existing = ", ".join(sorted(values)) or "nothing"
         raise InputError(
-            f"no key {' or '.join(keys)}; the file has {found}",
+            f"no key {' or '.join(keys)}; the file has {existing}",
             str(path),
             "check that it is a KITTI calibration file of the kind asked for",
         )

@@ -12,14 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-_NEAREST = 0.08
-"""Metres; returns closer to an edge than the sensor's noise count as on it."""
-
-
-_SAMPLE = 1000
-
-_FORWARD = np.radians(7.0)
-"""How far traffic strays from the sensor's own heading."""
+from amodal_core.geometry.config import DEFAULTS, RectangleConfig
 
 
 @dataclass(frozen=True)
@@ -39,37 +32,59 @@ class Rectangle:
     error: float
 
 
+def heading(xy: np.ndarray, config: RectangleConfig) -> float:
+    """Radians in [0, pi/2): of the face that shows, or of the best rectangle if none is flat.
+
+    Args:
+        xy: (N, 2) float32 metres, N >= 1.
+        config: how it is looked for.
+    """
+    front = _facing(xy, config.directions)
+    edge = dominant_edge(front, config)
+    if edge is not None and edge[1] > config.edge_share:
+        return edge[0]
+    # The facing returns alone are free of what is inside; all of them tell flat sides from edges.
+    thinned = xy[:: -(-len(xy) // len(front))]
+    bias = config.forward_bias + min(config.sparse_bias, config.sparse_returns / len(front))
+    return fit_rectangle(np.concatenate([front, thinned]), bias, config).yaw
+
+
 def fit_rectangle(
-    xy: np.ndarray, step: float = np.radians(1.5), forward_bias: float = 0.0
+    xy: np.ndarray, forward_bias: float = 0.0, config: RectangleConfig = DEFAULTS.rectangle
 ) -> Rectangle:
     """Fit a rectangle to a footprint.
 
     Args:
         xy: (N, 2) metres, N >= 1.
-        step: radians between the headings that are tried.
         forward_bias: share by which headings within a few degrees of x or y are preferred, for
             footprints too sparse or round to tell: traffic mostly runs along the sensor's x axis.
+        config: the headings that are tried.
     """
-    count = max(round(np.pi / 2 / step), 1)
+    count = max(round(np.pi / 2 / np.radians(config.step)), 1)
     angles = np.arange(count) * (np.pi / 2 / count)
     xy = np.ascontiguousarray(xy, np.float32)
     off_axis = np.minimum(angles, np.pi / 2 - angles)
-    prior = 1.0 + forward_bias * np.exp(-0.5 * (off_axis / _FORWARD) ** 2)
-    scores = _closeness(xy, angles) * prior
-    return rectangle_at(xy, float(angles[int(np.argmax(scores))]))
+    strayed = off_axis / np.radians(config.forward)
+    prior = 1.0 + forward_bias * np.exp(-0.5 * strayed**2)
+    scores = _closeness(xy, angles, config.on_edge) * prior
+    return rectangle_at(xy, float(angles[int(np.argmax(scores))]), config)
 
 
-def rectangle_at(xy: np.ndarray, yaw: float) -> Rectangle:
+def rectangle_at(
+    xy: np.ndarray, yaw: float, config: RectangleConfig = DEFAULTS.rectangle
+) -> Rectangle:
     """The rectangle of a known heading around (N, 2) points in metres."""
     c, s = np.cos(yaw), np.sin(yaw)
     along = np.stack([xy[:, 0] * c + xy[:, 1] * s, xy[:, 1] * c - xy[:, 0] * s])
     low, high = along.min(axis=1), along.max(axis=1)
-    some = along[:, :: -(-len(xy) // _SAMPLE)]
+    some = along[:, :: -(-len(xy) // config.error_returns)]
     edge = np.minimum(some - low[:, None], high[:, None] - some).min(axis=0)
     return Rectangle(yaw, low.astype(np.float64), high.astype(np.float64), float(np.median(edge)))
 
 
-def dominant_edge(xy: np.ndarray) -> tuple[float, float] | None:
+def dominant_edge(
+    xy: np.ndarray, config: RectangleConfig = DEFAULTS.rectangle
+) -> tuple[float, float] | None:
     """The straight edge that most of a footprint's facing points lie on.
 
     Bumpers are rounded, and a rectangle that only has to touch them may tilt either way; the line
@@ -77,45 +92,67 @@ def dominant_edge(xy: np.ndarray) -> tuple[float, float] | None:
 
     Args:
         xy: (N, 2) float32 metres, one point a direction.
+        config: what makes an edge.
 
     Returns:
         Its direction in radians in [0, pi/2), modulo a quarter turn, and the share of points on
-        it; None where it is shorter than a metre.
+        it; None where it is shorter than `config.edge_length`.
     """
-    yaw, share, length = _longest_line(np.ascontiguousarray(xy, np.float32))
-    return (yaw % (np.pi / 2), share) if length > 1.0 else None
+    yaw, share, length = _longest_line(
+        np.ascontiguousarray(xy, np.float32),
+        config.on_edge,
+        config.edge_starts,
+        config.edge_shortest,
+        config.edge_returns,
+    )
+    return (yaw % (np.pi / 2), share) if length > config.edge_length else None
 
 
 @njit(cache=True)
-def _longest_line(xy):  # type: ignore[no-untyped-def]
-    """Direction, share of points and length of the line with most points within `_NEAREST`."""
+def _facing(xy, directions):  # type: ignore[no-untyped-def]
+    """The nearest return in each direction: the sides that face the sensor, not what is inside."""
+    nearest = np.full(directions, -1, np.int32)
+    distance = np.full(directions, np.inf)
+    for i in range(len(xy)):
+        k = int((np.arctan2(xy[i, 1], xy[i, 0]) + np.pi) * (directions / (2 * np.pi)))
+        k = min(k, directions - 1)
+        d = xy[i, 0] ** 2 + xy[i, 1] ** 2
+        if d < distance[k]:
+            nearest[k], distance[k] = i, d
+    return xy[nearest[nearest >= 0]]
+
+
+@njit(cache=True)
+def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-untyped-def]
+    """Direction, share of points and length of the line with most points within `on_edge`."""
     n = len(xy)
-    step = max(1, n // 40)
+    # The line through two points that most of the others lie on.
+    step = max(1, n // starts)
     best, bx, by, bdx, bdy = 0, 0.0, 0.0, 1.0, 0.0
     for i in range(0, n, step):
         for j in range(i + step, n, step):
             dx, dy = xy[j, 0] - xy[i, 0], xy[j, 1] - xy[i, 1]
             length = np.sqrt(dx * dx + dy * dy)
-            if length < 0.4:
+            if length < shortest:
                 continue
             dx, dy = dx / length, dy / length
             count = 0
             for k in range(n):
                 off = (xy[k, 0] - xy[i, 0]) * dy - (xy[k, 1] - xy[i, 1]) * dx
-                count += abs(off) < _NEAREST
+                count += abs(off) < on_edge
             if count > best:
                 best, bx, by, bdx, bdy = count, xy[i, 0], xy[i, 1], dx, dy
-    if best < 5:
+    if best < least:
         return 0.0, 0.0, 0.0
     # Total least squares through the points on it.
     mx = my = sxx = sxy = syy = 0.0
     for k in range(n):
-        if abs((xy[k, 0] - bx) * bdy - (xy[k, 1] - by) * bdx) < _NEAREST:
+        if abs((xy[k, 0] - bx) * bdy - (xy[k, 1] - by) * bdx) < on_edge:
             mx += xy[k, 0] / best
             my += xy[k, 1] / best
     low, high = np.inf, -np.inf
     for k in range(n):
-        if abs((xy[k, 0] - bx) * bdy - (xy[k, 1] - by) * bdx) < _NEAREST:
+        if abs((xy[k, 0] - bx) * bdy - (xy[k, 1] - by) * bdx) < on_edge:
             x, y = xy[k, 0] - mx, xy[k, 1] - my
             sxx, sxy, syy = sxx + x * x, sxy + x * y, syy + y * y
             along = x * bdx + y * bdy
@@ -124,7 +161,7 @@ def _longest_line(xy):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _closeness(xy, angles):  # type: ignore[no-untyped-def]
+def _closeness(xy, angles, on_edge):  # type: ignore[no-untyped-def]
     """Zhang's algorithm 4 for each heading."""
     n = len(xy)
     scores = np.empty(len(angles))
@@ -149,6 +186,6 @@ def _closeness(xy, angles):  # type: ignore[no-untyped-def]
         for i in range(n):
             d1 = c1[i] - low1 if to_low1 < to_high1 else high1 - c1[i]
             d2 = c2[i] - low2 if to_low2 < to_high2 else high2 - c2[i]
-            score += 1.0 / max(min(d1, d2), _NEAREST)
+            score += 1.0 / max(min(d1, d2), on_edge)
         scores[k] = score
     return scores

@@ -14,89 +14,38 @@ import numpy as np
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.boxes3d import project_convex
-
-# (height, half length, half width) as shares of the box's height, length and width. Cars are
-# symmetric front to back, since a scan rarely tells which end is which.
-_CAR = (
-    (0.00, 0.40, 0.46),
-    (0.14, 0.48, 0.49),
-    (0.32, 0.50, 0.50),
-    (0.56, 0.48, 0.50),
-    (0.68, 0.43, 0.46),
-    (0.92, 0.31, 0.38),
-    (1.00, 0.25, 0.30),
-)
-_TRUCK = (
-    (0.00, 0.44, 0.46),
-    (0.10, 0.49, 0.50),
-    (0.30, 0.50, 0.50),
-    (0.97, 0.50, 0.50),
-    (1.00, 0.49, 0.48),
-)
-_PEDESTRIAN = (
-    (0.00, 0.42, 0.34),
-    (0.08, 0.42, 0.34),
-    (0.45, 0.40, 0.42),
-    (0.55, 0.44, 0.46),
-    (0.78, 0.40, 0.46),
-    (0.84, 0.24, 0.22),
-    (0.94, 0.22, 0.20),
-    (1.00, 0.12, 0.12),
-)
-_CYCLIST = (
-    (0.00, 0.36, 0.10),
-    (0.18, 0.50, 0.16),
-    (0.36, 0.44, 0.30),
-    (0.52, 0.30, 0.42),
-    (0.80, 0.24, 0.48),
-    (0.87, 0.12, 0.24),
-    (1.00, 0.09, 0.16),
-)
-_OTHER = (
-    (0.00, 0.48, 0.48),
-    (0.05, 0.50, 0.50),
-    (0.95, 0.50, 0.50),
-    (1.00, 0.48, 0.48),
-)
-_SHAPES = {
-    "car": _CAR,
-    "truck": _TRUCK,
-    "pedestrian": _PEDESTRIAN,
-    "cyclist": _CYCLIST,
-    "other": _OTHER,
-}
-# A rounded rectangle: the octagon of a slice, whose corners are cut by this share.
-_CUT = {"car": 0.12, "truck": 0.02, "pedestrian": 0.3, "cyclist": 0.2, "other": 0.05}
+from amodal_core.geometry.config import Shape
 
 
-def slices(box: np.ndarray, name: str) -> np.ndarray:
-    """(S, 8, 3) corners in metres, LiDAR frame, of a class's slices from the bottom up.
+def slices(box: np.ndarray, shape: Shape) -> np.ndarray:
+    """(S, 8, 3) corners in metres, LiDAR frame, of a shape's slices from the bottom up.
 
     Args:
         box: (7,), see `amodal_core.geometry.boxes3d`.
-        name: car, truck, pedestrian, cyclist or other.
+        shape: the class's slices.
     """
-    shape = np.asarray(_SHAPES[name])
-    inner = 1.0 - 2.0 * _CUT[name]
+    # A rounded rectangle: the octagon of a slice, whose corners are cut.
+    stack = np.asarray(shape.slices)
+    inner = 1.0 - 2.0 * shape.corner
     x = np.array([1, inner, -inner, -1, -1, -inner, inner, 1])
     y = np.array([inner, 1, 1, inner, -inner, -1, -1, -inner])
-    along = shape[:, 1:2] * x * box[3]
-    across = shape[:, 2:3] * y * box[4]
+    along = stack[:, 1:2] * x * box[3]
+    across = stack[:, 2:3] * y * box[4]
     c, s = np.cos(box[6]), np.sin(box[6])
-    z = np.broadcast_to((shape[:, 0:1] - 0.5) * box[5] + box[2], along.shape)
+    z = np.broadcast_to((stack[:, 0:1] - 0.5) * box[5] + box[2], along.shape)
     return np.stack([box[0] + c * along - s * across, box[1] + s * along + c * across, z], axis=2)
 
 
-def outlines(box: np.ndarray, name: str, calibration: Calibration) -> list[np.ndarray]:
+def outlines(box: np.ndarray, shape: Shape, calibration: Calibration) -> list[np.ndarray]:
     """Convex polygons, (K, 2) float64 pixels each, whose union is the silhouette."""
-    stack = slices(box, name)
-    found = (
-        project_convex(np.concatenate([low, high]), calibration) for low, high in pairwise(stack)
-    )
-    return [outline for outline in found if len(outline) >= 3]
+    solids = (np.concatenate(pair) for pair in pairwise(slices(box, shape)))
+    hulls = (project_convex(solid, calibration) for solid in solids)
+    return [hull for hull in hulls if len(hull) >= 3]
 
 
-def envelope(pixels: np.ndarray, rows: np.ndarray, step: float, bottom: float) -> list[np.ndarray]:
+def envelope(
+    pixels: np.ndarray, rows: np.ndarray, step: float, bottom: float, least: int
+) -> list[np.ndarray]:
     """What an object's own returns show of its outline, laser by laser.
 
     People are of no usual shape: what is between the outermost returns of each laser is theirs, and
@@ -107,12 +56,13 @@ def envelope(pixels: np.ndarray, rows: np.ndarray, step: float, bottom: float) -
         rows: (N,) int, the laser of each, 0 looks highest.
         step: pixels between neighbouring returns of a laser; half of it is added at each end.
         bottom: row in the image at which the object stands.
+        least: lasers that tell an outline.
 
     Returns:
-        Convex polygons, (4, 2) float64 pixels each; none for fewer than four lasers.
+        Convex polygons, (4, 2) float64 pixels each; none for fewer lasers.
     """
     lasers, index = np.unique(rows, return_inverse=True)
-    if len(lasers) < 4:
+    if len(lasers) < least:
         return []
     left = np.full(len(lasers), np.inf)
     right = np.full(len(lasers), -np.inf)

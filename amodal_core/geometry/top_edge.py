@@ -6,13 +6,7 @@ import cv2
 import numpy as np
 
 from amodal_core.frame import Calibration
-
-_STEP = 0.05
-_LEAST_CONTRAST = 14.0
-"""Grey levels, mean over the object's columns: weaker edges are texture."""
-
-_FADE = 1.0
-"""Metres above the returns over which an edge loses its claim to be the object's."""
+from amodal_core.geometry.config import DEFAULTS, TopEdgeConfig
 
 
 def top_edge(
@@ -22,6 +16,7 @@ def top_edge(
     heights: np.ndarray,
     calibration: Calibration,
     highest: float,
+    config: TopEdgeConfig = DEFAULTS.top_edge,
 ) -> float | None:
     """Look above an object's highest returns for the level edge that ends it.
 
@@ -32,30 +27,35 @@ def top_edge(
         heights: (N,) metres above the ground.
         calibration: the camera.
         highest: metres above the ground at which to give up.
+        config: what makes an edge.
 
     Returns:
         Metres above the ground, or None where no edge is clear enough.
     """
+    # The highest return of each column of the image.
     order = np.lexsort((-heights, pixels[:, 0]))
     first = np.ones(len(order), bool)
     first[1:] = np.diff(pixels[order, 0]) != 0
     column = order[first]
     top = float(np.quantile(heights, 0.99))
     # Only columns that reach the top of the returns: others end at a bonnet or a mirror.
-    column = column[heights[column] > top - 0.4]
-    if len(column) < 8:
+    column = column[heights[column] > top - config.near_top]
+    if len(column) < config.columns:
         return None
+    # The rows at which an edge of each height would be.
     u, v, depth = pixels[column, 0], pixels[column, 1], z[column]
-    levels = np.arange(top - 0.1, highest, _STEP)
+    levels = np.arange(top - config.below, highest, config.step)
     scale = calibration.K[1, 1] / depth
     rows = v[None] - (levels[:, None] - heights[column][None]) * scale[None]
-    low, high = int(max(rows.min() - 6, 0)), int(min(rows.max() + 7, image.shape[0]))
-    if high - low < 8:
+    most = int(np.ceil(config.reach_most))
+    low, high = int(max(rows.min() - most, 0)), int(min(rows.max() + most + 1, image.shape[0]))
+    if high - low < 2 * config.reach_least + 4:
         return None
     left, right = int(u.min()), int(u.max()) + 1
+    # Grey levels right above them less those right below.
     grey = cv2.cvtColor(np.ascontiguousarray(image[low:high, left:right]), cv2.COLOR_RGB2GRAY)
     grey = cv2.blur(grey, (3, 3)).astype(np.float32)
-    reach = np.clip(0.06 * scale, 2.0, 6.0)
+    reach = np.clip(config.reach * scale, config.reach_least, config.reach_most)
     above, below = rows - reach, rows + reach
     inside = (above >= low) & (below < high)
     sample = [
@@ -63,10 +63,10 @@ def top_edge(
         for r in (above, below)
     ]
     step = np.where(inside, sample[0] - sample[1], 0.0)
-    known = inside.sum(axis=1)
-    contrast = np.abs(step.sum(axis=1)) / np.maximum(known, 1)
-    contrast[known < 0.6 * len(column)] = 0.0
+    count = inside.sum(axis=1)
+    contrast = np.abs(step.sum(axis=1)) / np.maximum(count, 1)
+    contrast[count < config.inside * len(column)] = 0.0
     # Of edges alike the lower is the object's: the ones above belong to what is behind.
-    contrast *= np.exp(-(levels - levels[0]) / _FADE)
+    contrast *= np.exp(-(levels - levels[0]) / config.fade)
     best = int(np.argmax(contrast))
-    return float(levels[best]) if contrast[best] > _LEAST_CONTRAST else None
+    return float(levels[best]) if contrast[best] > config.contrast else None

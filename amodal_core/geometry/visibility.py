@@ -6,8 +6,6 @@ import numpy as np
 
 from amodal_core.frame import Calibration
 
-_DIRECTIONS = 512
-
 
 class SightLines:
     """How far each box is in every direction of the image's field of view.
@@ -15,17 +13,16 @@ class SightLines:
     Args:
         boxes: (N, 7), see `amodal_core.geometry.boxes3d`.
         calibration: camera and pose.
+        directions: how many lines of sight there are.
     """
 
-    def __init__(self, boxes: np.ndarray, calibration: Calibration) -> None:
+    def __init__(self, boxes: np.ndarray, calibration: Calibration, directions: int = 512) -> None:
         inverse = np.linalg.inv(calibration.camera_from_lidar)
         self._origin = inverse[:2, 3]
         # One line of sight for each of evenly spaced columns, along the image's middle row.
-        self._column = (np.arange(_DIRECTIONS) + 0.5) * calibration.width / _DIRECTIONS - 0.5
+        column = (np.arange(directions) + 0.5) * calibration.width / directions - 0.5
         K = calibration.K
-        rays = np.stack(
-            [(self._column - K[0, 2]) / K[0, 0], np.zeros(_DIRECTIONS), np.ones(_DIRECTIONS)]
-        )
+        rays = np.stack([(column - K[0, 2]) / K[0, 0], np.zeros(directions), np.ones(directions)])
         across = (inverse[:3, :3] @ rays)[:2].T
         self._rays = across / np.linalg.norm(across, axis=1, keepdims=True)
         self._width = calibration.width
@@ -49,8 +46,8 @@ class SightLines:
 
     def direction(self, columns: np.ndarray) -> np.ndarray:
         """(M,) image columns -> (M,) indices of the nearest line of sight."""
-        index = (np.asarray(columns) + 0.5) * (_DIRECTIONS / self._width)
-        return np.clip(index.astype(np.int64), 0, _DIRECTIONS - 1)
+        index = (np.asarray(columns) + 0.5) * (len(self._rays) / self._width)
+        return np.clip(index.astype(np.int64), 0, len(self._rays) - 1)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """(M, 2+) LiDAR points -> (M,) metres from the camera, on the ground plane."""

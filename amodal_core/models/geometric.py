@@ -7,40 +7,24 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
-from amodal_core.geometry.assembly import Found, assemble
-from amodal_core.geometry.clustering import (
-    RangeImage,
-    connected_components,
-    range_image,
-    remove_ground,
-)
-from amodal_core.geometry.completion import CLASSES, SIZES, Candidate
+from amodal_core.geometry.assembly import Detection, assemble
+from amodal_core.geometry.classification import CLASSES
+from amodal_core.geometry.clustering import connected_components
+from amodal_core.geometry.completion import Candidate
+from amodal_core.geometry.config import DEFAULTS, GeometricConfig
+from amodal_core.geometry.ground import remove_ground
 from amodal_core.geometry.projection import Projection, project, to_camera
+from amodal_core.geometry.range_image import RangeImage, range_image
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import least_shared, occlusion_rates
 
-_LOWEST, _HIGHEST = 0.25, 4.2
-"""Metres above the ground between which returns belong to objects of a road."""
-
-_SPLAT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 9))
-"""What one return stands for in the image: the gaps of a 64-beam scan to its neighbours."""
-
-
-_LONG = 9.0
-"""Metres; a longer truck is a tractor with a trailer, and has no level top edge to look for."""
-
 _PEOPLE = ("pedestrian", "cyclist")
-
-_UNHIDDEN = 0.4
-"""Share of rows that something nearer ends, up to which returns tell a person's whole outline."""
-
-_BEFORE = 0.5
-"""Metres that a return must be nearer than an object to stand before it."""
 
 
 @dataclass(eq=False)
@@ -64,28 +48,20 @@ class Geometric:
     objects and nearer returns leave of it.
 
     Args:
+        config: every number that it decides by.
         device: accepted for the sake of a common signature; everything runs on one CPU core.
-        min_points: clusters with fewer returns are dropped.
-        min_score: so are objects that score less.
-        min_pixels: and objects whose amodal mask is smaller.
     """
 
     name = "geometric"
     inputs = frozenset({"points", "calibration"})
     optional = frozenset({"image"})  # tells heights where the scan ends
     classes = CLASSES
+    Config = GeometricConfig
 
-    def __init__(
-        self,
-        device: str = "cpu",
-        min_points: int = 12,
-        min_score: float = 0.25,
-        min_pixels: int = 60,
-    ) -> None:
+    def __init__(self, config: GeometricConfig = DEFAULTS, device: str = "cpu") -> None:
+        self.config = config
         self.device = device
-        self.min_points = min_points
-        self.min_score = min_score
-        self.min_pixels = min_pixels
+        self._splat = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, config.masks.splat)
 
     def reset(self) -> None:
         """Nothing to forget: every frame stands alone."""
@@ -96,35 +72,31 @@ class Geometric:
         return [self._infer_one(frame, report) for frame in frames]
 
     def _infer_one(self, frame: Frame, report: Report) -> Instances:
-        points, calibration = frame.points, frame.calibration
-        if points is None or calibration is None or not len(points):
-            if frame.points is None or calibration is None:
-                report.warn("missing input", "geometric: no points or no calibration in this frame")
+        calibration, config = frame.calibration, self.config
+        if frame.points is None or calibration is None:
+            report.warn("missing input", "geometric: no points or no calibration in this frame")
             return Instances.empty(frame.size)
-        # A sum tells in one pass whether any value is bad; most scans have none.
-        if not np.isfinite(points.sum()):
-            points = points[np.isfinite(points).all(axis=1)]
-        points = np.ascontiguousarray(points, np.float32)
+        points = _usable(frame.points, config.minimum_range)
         if not len(points):
             return Instances.empty(frame.size)
         with report.time("geometric.cluster"):
-            image = range_image(points)
-            ground, heights = remove_ground(points, image)
-            keep = (heights > _LOWEST) & (heights < _HIGHEST)
-            labels = connected_components(points, image, keep)
+            image = range_image(points, config.range_image)
+            ground, heights = remove_ground(points, image, config.ground)
+            keep = (heights > config.cluster.lowest) & (heights < config.cluster.highest)
+            labels = connected_components(points, image, keep, config.cluster)
         with report.time("geometric.project"):
             projection = project(points, calibration)
         with report.time("geometric.fit"):
-            seen = projection.pixels[:, 0] >= 0
-            found, owner = assemble(points, heights, labels, image, ground, seen, self.min_points)
+            in_view = projection.pixels[:, 0] >= 0
+            detections, owner = assemble(points, heights, labels, image, ground, in_view, config)
         with report.time("geometric.masks"):
             return self._instances(
-                found, owner, points, heights, image, frame.image, projection, calibration
+                detections, owner, points, heights, image, frame.image, projection, calibration
             )
 
     def _instances(
         self,
-        found: list[Found],
+        detections: list[Detection],
         owner: np.ndarray,
         points: np.ndarray,
         heights: np.ndarray,
@@ -133,23 +105,26 @@ class Geometric:
         projection: Projection,
         calibration: Calibration,
     ) -> Instances:
-        size = (calibration.height, calibration.width)
+        size, config = (calibration.height, calibration.width), self.config
+        # Amodal masks.
         objects = []
-        for f in found:
-            if f.candidate.score < self.min_score:
+        for d in detections:
+            candidate = d.candidate
+            if candidate.score < config.min_score:
                 continue
-            candidate = f.candidate
-            if candidate.cut_above and image is not None and candidate.box[3] < _LONG:
-                candidate = _with_top(f, heights, image, projection, calibration)
-            drawn = self._draw(candidate, f, ranges, projection, calibration)
+            level = candidate.cut_above and candidate.box[3] < config.top_edge.longest
+            if level and image is not None:
+                candidate = self._with_top(d, heights, image, projection, calibration)
+            drawn = self._draw(candidate, d, ranges, projection, calibration)
             if drawn is not None:
                 objects.append(drawn)
         n = len(objects)
         if not n:
             return Instances.empty(size)
+        # Who hides whom, and what that leaves visible.
         boxes = np.array([o.candidate.box for o in objects])
         depths = np.array([o.depth for o in objects])
-        lines = SightLines(boxes, calibration)
+        lines = SightLines(boxes, calibration, config.masks.directions)
         front = lines.in_front(depths)
         occluders = np.zeros((n, n), bool)
         for i, o in enumerate(objects):
@@ -174,39 +149,65 @@ class Geometric:
             boxes3d=boxes.astype(np.float32),
         )
 
+    def _with_top(
+        self,
+        detection: Detection,
+        heights: np.ndarray,
+        image: np.ndarray,
+        projection: Projection,
+        calibration: Calibration,
+    ) -> Candidate:
+        """The candidate with the height that the image shows where the scan ends below its top."""
+        candidate, config = detection.candidate, self.config
+        index = detection.index[projection.pixels[detection.index, 0] >= 0]
+        highest = config.top_edge.other_highest
+        if candidate.name != "other":
+            highest = getattr(config.sizes, candidate.name).height[2]
+        pixels, z = np.asarray(projection.pixels[index]), np.asarray(projection.z[index])
+        top = top_edge(image, pixels, z, heights[index], calibration, highest, config.top_edge)
+        if top is None:
+            return candidate
+        box = candidate.box.copy()
+        bottom = box[2] - box[5] / 2
+        box[5] = top
+        box[2] = bottom + top / 2
+        return replace(candidate, box=box)
+
     def _draw(
         self,
         candidate: Candidate,
-        found: Found,
+        detection: Detection,
         ranges: RangeImage,
         projection: Projection,
         calibration: Calibration,
     ) -> _Object | None:
-        inside = projection.pixels[found.index, 0] >= 0
+        masks = self.config.masks
+        inside = projection.pixels[detection.index, 0] >= 0
         if not inside.any():
             return None
-        index = found.index[inside]
+        index = detection.index[inside]
         own = np.asarray(projection.pixels[index])
         depth = float(np.median(projection.z[index]))
         polygons: list[np.ndarray] = []
-        hidden = max(found.evidence.hidden_left, found.evidence.hidden_right)
-        if candidate.name in _PEOPLE and hidden < _UNHIDDEN:
+        hidden = max(detection.context.hidden_left, detection.context.hidden_right)
+        if candidate.name in _PEOPLE and hidden < masks.unhidden:
             rows = ranges.cells[index] // ranges.index.shape[1]
             bottom = calibration.K[1, 2] + calibration.K[1, 1] * _foot(candidate.box, calibration)
             step = calibration.K[0, 0] * 2 * np.pi / ranges.index.shape[1]
-            polygons = silhouette.envelope(own, rows, step, bottom)
+            polygons = silhouette.envelope(own, rows, step, bottom, masks.envelope_lasers)
         if not polygons:
-            polygons = silhouette.outlines(candidate.box, candidate.name, calibration)
-            if candidate.name != "pedestrian" and len(own) >= 3:
+            shape = getattr(self.config.shapes, candidate.name)
+            polygons = silhouette.outlines(candidate.box, shape, calibration)
+            if candidate.name != "pedestrian" and len(own) >= masks.hull:
                 polygons.append(cv2.convexHull(own).reshape(-1, 2).astype(np.float64))
         drawn = silhouette.draw(polygons, calibration)
-        if drawn is None or drawn[0].sum() < self.min_pixels:
+        if drawn is None or drawn[0].sum() < masks.min_pixels:
             return None
         mask, x, y = drawn
         return _Object(candidate, mask, mask.copy(), x, y, depth)
 
-    @staticmethod
     def _cut_clutter(
+        self,
         objects: list[_Object],
         owner: np.ndarray,
         points: np.ndarray,
@@ -215,7 +216,9 @@ class Geometric:
         projection: Projection,
     ) -> None:
         """Take off the visible masks what returns of nearer things, that are no objects, cover."""
-        index = np.flatnonzero((owner < 0) & (heights > _LOWEST) & (projection.pixels[:, 0] >= 0))
+        masks = self.config.masks
+        clutter = (owner < 0) & (heights > self.config.cluster.lowest)
+        index = np.flatnonzero(clutter & (projection.pixels[:, 0] >= 0))
         pixels = projection.pixels[index]
         distance = lines.distance(points[index])
         direction = lines.direction(pixels[:, 0])
@@ -223,13 +226,13 @@ class Geometric:
             h, w = o.visible.shape
             x, y = pixels[:, 0] - o.x, pixels[:, 1] - o.y
             near = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-            near &= distance < lines.near[k, direction] - _BEFORE
+            near &= distance < lines.near[k, direction] - masks.before
             near &= np.isfinite(lines.near[k, direction])
-            if near.sum() < 3:
+            if near.sum() < masks.clutter:
                 continue
             cover = np.zeros((h, w), np.uint8)
             cover[y[near], x[near]] = 1
-            o.visible &= 1 - cv2.dilate(cover, _SPLAT)
+            o.visible &= 1 - cv2.dilate(cover, self._splat)
 
 
 def _foot(box: np.ndarray, calibration: Calibration) -> float:
@@ -237,34 +240,6 @@ def _foot(box: np.ndarray, calibration: Calibration) -> float:
     middle = np.array([[box[0], box[1], box[2] - box[5] / 2]])
     _, y, z = to_camera(middle, calibration)[0]
     return float(y / max(z, 0.1))
-
-
-def _with_top(
-    found: Found,
-    heights: np.ndarray,
-    image: np.ndarray,
-    projection: Projection,
-    calibration: Calibration,
-) -> Candidate:
-    """The candidate with the height that the image shows where the scan ends below its top."""
-    candidate = found.candidate
-    index = found.index[projection.pixels[found.index, 0] >= 0]
-    highest = SIZES[candidate.name].height[2] if candidate.name in SIZES else 2.5
-    top = top_edge(
-        image,
-        np.asarray(projection.pixels[index]),
-        np.asarray(projection.z[index]),
-        heights[index],
-        calibration,
-        highest,
-    )
-    if top is None:
-        return candidate
-    box = candidate.box.copy()
-    bottom = box[2] - box[5] / 2
-    box[5] = top
-    box[2] = bottom + top / 2
-    return replace(candidate, box=box)
 
 
 def _cut(o: _Object, front: _Object) -> int:
@@ -275,6 +250,28 @@ def _cut(o: _Object, front: _Object) -> int:
     if x1 <= x0 or y1 <= y0:
         return 0
     cover = front.amodal[y0 - front.y : y1 - front.y, x0 - front.x : x1 - front.x]
-    whole = o.amodal[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x]
+    amodal = o.amodal[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x]
     o.visible[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x] &= 1 - cover
-    return int((whole & cover).sum())
+    return int((amodal & cover).sum())
+
+
+def _usable(points: np.ndarray, minimum_range: float) -> np.ndarray:
+    """The (M, 4) finite ones of (N, 4) points that are no nearer than metres; most often all."""
+    points = np.ascontiguousarray(points, np.float32)
+    good = np.empty(len(points), np.bool_)
+    return points if _check(points, minimum_range, good) == len(points) else points[good]
+
+
+@njit(cache=True)
+def _check(points, minimum_range, good):  # type: ignore[no-untyped-def]
+    """Marks the usable points; returns how many there are."""
+    count = 0
+    for i in range(len(points)):
+        x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
+        # False for NaN.
+        far = x * x + y * y + z * z >= minimum_range * minimum_range
+        for k in range(points.shape[1]):
+            far &= np.isfinite(points[i, k])
+        good[i] = far
+        count += far
+    return count

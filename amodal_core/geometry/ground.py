@@ -1,0 +1,187 @@
+"""The ground: a plane first, then a map of heights, followed up each column of the range image.
+
+Along a column the ground goes on while the slope between neighbouring returns is small
+(Bogoslavskyi and Stachniss, IROS 2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from amodal_core.geometry.config import DEFAULTS, GroundConfig, kernel_values
+from amodal_core.geometry.range_image import RangeImage
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The ground's height around the sensor.
+
+    Attributes:
+        heights: (S, S) float32, metres in the LiDAR frame, of square cells; x is the first axis.
+        z0: metres, the ground's height under the sensor.
+        cell: metres, side of a cell.
+        reach: metres from the sensor to the map's border.
+    """
+
+    heights: np.ndarray
+    z0: float
+    cell: float
+    reach: float
+
+    def at(self, xy: np.ndarray) -> np.ndarray:
+        """(N, 2) x, y in metres -> (N,) float32 ground height, bilinear between cells."""
+        return _interpolate(
+            self.heights, np.ascontiguousarray(xy, np.float32), self.cell, self.reach
+        )
+
+
+def remove_ground(
+    points: np.ndarray, image: RangeImage, config: GroundConfig = DEFAULTS.ground
+) -> tuple[Ground, np.ndarray]:
+    """Find the ground.
+
+    Args:
+        points: (N, 3+) float32, LiDAR frame.
+        image: its range image.
+        config: what is ground.
+
+    Returns:
+        The ground's shape, and (N,) float32: each point's height above it in metres.
+    """
+    pts = np.ascontiguousarray(points[:, :3], np.float32)
+    values = kernel_values(config)
+    z0, a, b = _ground_plane(pts, values)
+    side = int(2 * config.reach / config.cell)
+    sums = np.zeros((side, side), np.float32)
+    counts = np.zeros((side, side), np.int32)
+    _follow_ground(pts, image.index, (z0, a, b), values, sums, counts)
+    heights = _fill_heights(sums, counts, (z0, a, b), values)
+    above = _heights_above(pts, heights, config.cell, config.reach)
+    return Ground(heights, z0, config.cell, config.reach), above
+
+
+@njit(cache=True)
+def _ground_plane(points, v):  # type: ignore[no-untyped-def]
+    """Height z0 under the sensor and slopes a, b of the plane with most of the low returns."""
+    # The level at which most near returns lie.
+    count = int((v.highest - v.lowest) / v.bin + 0.5)
+    bins = np.zeros(max(count, 1), np.int64)
+    for i in range(len(points)):
+        r2 = points[i, 0] ** 2 + points[i, 1] ** 2
+        if v.nearest**2 < r2 < v.farthest**2:
+            k = int((points[i, 2] - v.lowest) / v.bin)
+            if 0 <= k < count:
+                bins[k] += 1
+    k = int(np.argmax(bins))
+    z0, a, b = v.lowest + v.bin * k + v.bin / 2, 0.0, 0.0
+    if bins[k] == 0:
+        return -v.sensor_height, 0.0, 0.0
+    # Normal equations of the plane through the returns near the last one.
+    for reach in v.plane_reaches:
+        n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
+        for i in range(len(points)):
+            x, y, z = points[i, 0], points[i, 1], points[i, 2]
+            if x * x + y * y < v.plane_range**2 and abs(z - z0 - a * x - b * y) < reach:
+                n += 1.0
+                sx += x
+                sy += y
+                sz += z
+                sxx += x * x
+                sxy += x * y
+                syy += y * y
+                sxz += x * z
+                syz += y * z
+        if n < v.plane_returns:
+            break
+        # Cramer's rule about the centroid; np.linalg would cost seconds of compilation.
+        mx, my, mz = sx / n, sy / n, sz / n
+        cxx, cxy, cyy = sxx / n - mx * mx, sxy / n - mx * my, syy / n - my * my
+        cxz, cyz = sxz / n - mx * mz, syz / n - my * mz
+        det = cxx * cyy - cxy * cxy
+        if det < 1e-3:
+            break
+        a, b = (cxz * cyy - cyz * cxy) / det, (cyz * cxx - cxz * cxy) / det
+        z0 = mz - a * mx - b * my
+    return z0, a, b
+
+
+@njit(cache=True)
+def _follow_ground(points, index, plane, v, sums, counts):  # type: ignore[no-untyped-def]
+    """Walk each column from the lowest row up, and collect the returns that continue the ground."""
+    rows, columns = index.shape
+    side = sums.shape[0]
+    z0, a, b = plane
+    for c in range(columns):
+        r_last, z_last = 0.0, z0
+        for row in range(rows - 1, -1, -1):
+            i = index[row, c]
+            if i < 0:
+                continue
+            x, y, z = points[i, 0], points[i, 1], points[i, 2]
+            r = np.sqrt(x * x + y * y)
+            level = z0 + a * x + b * y
+            # The road may leave the plane slowly; a step up of more than a kerb is no ground.
+            if abs(z - level) > v.off_plane + v.off_plane_slope * r:
+                continue
+            kerb = v.step + v.step_slope * max(r - r_last, 0.0)
+            breaks = r < r_last - v.step_back or abs(z - z_last) > kerb
+            if breaks and (z > level + v.above or z < level - v.below):
+                continue
+            r_last, z_last = r, z
+            k, m = int((x + v.reach) / v.cell), int((y + v.reach) / v.cell)
+            if 0 <= k < side and 0 <= m < side:
+                sums[k, m] += z
+                counts[k, m] += 1
+
+
+@njit(cache=True)
+def _fill_heights(sums, counts, plane, v):  # type: ignore[no-untyped-def]
+    """Mean height of each cell; cells without returns get that of the nearest ones around."""
+    side = len(sums)
+    z0, a, b = plane
+    heights = np.empty((side, side), np.float32)
+    for k in range(side):
+        for m in range(side):
+            x, y = (k + 0.5) * v.cell - v.reach, (m + 0.5) * v.cell - v.reach
+            # The deviation from the plane carries over, so that a slope is not flattened.
+            total, weight = 0.0, 0.0
+            for ring in range(v.rings):
+                for i in range(max(k - ring, 0), min(k + ring + 1, side)):
+                    for j in range(max(m - ring, 0), min(m + ring + 1, side)):
+                        if max(abs(i - k), abs(j - m)) != ring or counts[i, j] < v.cell_returns:
+                            continue
+                        xi = (i + 0.5) * v.cell - v.reach
+                        yi = (j + 0.5) * v.cell - v.reach
+                        w = min(counts[i, j], v.cell_weight)
+                        total += w * (sums[i, j] / counts[i, j] - z0 - a * xi - b * yi)
+                        weight += w
+                if weight >= v.ring_weight:
+                    break
+            heights[k, m] = z0 + a * x + b * y + (total / weight if weight > 0 else 0.0)
+    return heights
+
+
+@njit(cache=True)
+def _interpolate(heights, xy, cell, reach):  # type: ignore[no-untyped-def]
+    out = np.empty(len(xy), np.float32)
+    side = len(heights)
+    for i in range(len(xy)):
+        gx = min(max((xy[i, 0] + reach) / cell - 0.5, 0.0), side - 1.001)
+        gy = min(max((xy[i, 1] + reach) / cell - 0.5, 0.0), side - 1.001)
+        k, m = int(gx), int(gy)
+        fx, fy = gx - k, gy - m
+        low = heights[k, m] * (1 - fy) + heights[k, m + 1] * fy
+        high = heights[k + 1, m] * (1 - fy) + heights[k + 1, m + 1] * fy
+        out[i] = low * (1 - fx) + high * fx
+    return out
+
+
+@njit(cache=True)
+def _heights_above(points, heights, cell, reach):  # type: ignore[no-untyped-def]
+    out = _interpolate(heights, points, cell, reach)
+    for i in range(len(points)):
+        out[i] = points[i, 2] - out[i]
+    return out

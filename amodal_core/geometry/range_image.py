@@ -1,0 +1,154 @@
+"""A scan laid out as an image of rows (lasers) and columns (azimuths).
+
+As Bogoslavskyi and Stachniss do in "Fast Range Image-Based Segmentation of Sparse 3D Laser Scans
+for Online Operation", IROS 2016.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from amodal_core.geometry.beams import rows_by_beam
+from amodal_core.geometry.config import DEFAULTS, RangeImageConfig
+
+
+@dataclass(frozen=True, eq=False)
+class RangeImage:
+    """A scan laid out by laser and azimuth.
+
+    Attributes:
+        index: (R, C) int32, the nearest point in each cell, -1 where there is none; row 0 looks
+            highest, columns run clockwise from straight behind.
+        cells: (N,) int32, flat cell of each point, -1 for points that are not finite.
+    """
+
+    index: np.ndarray
+    cells: np.ndarray
+
+
+def range_image(points: np.ndarray, config: RangeImageConfig = DEFAULTS.range_image) -> RangeImage:
+    """Lay a scan out by laser and azimuth.
+
+    Rows are the scanner's lasers: told by their order where the scan lists one laser's turn after
+    the other (KITTI's do, whole or cropped), else by the elevations at which the returns gather
+    (drivers list firing after firing). Scans without such elevations get equal steps. Columns are
+    as wide as the scanner's steps, within the bounds set.
+
+    Args:
+        points: (N, 3+) float32, LiDAR frame.
+        config: what tells lasers and steps.
+    """
+    azimuth = np.arctan2(points[:, 1], points[:, 0]).astype(np.float32)
+    rows = _rows_by_order(azimuth, points, config)
+    if rows is None:
+        rows = rows_by_beam(points, config)
+    height = int(rows.max(initial=0)) + 1
+    index = np.full((height, _columns(azimuth, rows, config)), -1, np.int32)
+    cells = np.full(len(points), -1, np.int32)
+    _fill_cells(np.ascontiguousarray(points, np.float32), azimuth, rows, index, cells)
+    return RangeImage(index, cells)
+
+
+def _rows_by_order(
+    azimuth: np.ndarray, points: np.ndarray, config: RangeImageConfig
+) -> np.ndarray | None:
+    """(N,) int32 rows where the scan lists laser after laser, else None."""
+    if len(azimuth) < config.fewest_points or not np.isfinite(azimuth).all():
+        return None
+    clockwise = _clockwise(azimuth)
+    # Every turn goes one way; lasers without a return are gaps, small ones back are jitter.
+    if max(clockwise, 1.0 - clockwise) < config.turn_share:
+        return None
+    direction = np.float32(-1.0 if clockwise > 0.5 else 1.0)
+    elevation = points[:, 2] / np.maximum(np.sqrt(points[:, 0] ** 2 + points[:, 1] ** 2), 1e-3)
+    best, spread = None, np.inf
+    # A turn ends ahead or behind, by the sensor's make: the right cut mixes no lasers in a row.
+    for cut in (0.0, np.pi):
+        rows = _cut_rows(azimuth, direction, np.float32(cut), config.turn_jitter)
+        count = np.bincount(rows)
+        if not config.fewest_lasers <= len(count) <= config.most_lasers:
+            continue
+        mean = np.bincount(rows, elevation) / np.maximum(count, 1)
+        remaining = _spread(elevation, rows, mean)
+        if remaining < spread:
+            spread = remaining
+            order = np.argsort(-mean, kind="stable")
+            rank = np.empty(len(order), np.int32)
+            rank[order] = np.arange(len(order), dtype=np.int32)
+            best = rank[rows]
+    return best
+
+
+@njit(cache=True)
+def _clockwise(azimuth):  # type: ignore[no-untyped-def]
+    """Share of the steps from point to point that turn clockwise."""
+    turn = np.float32(2 * np.pi)
+    count = 0
+    for i in range(len(azimuth) - 1):
+        d = azimuth[i + 1] - azimuth[i]
+        count += d - turn * np.round(d / turn) < 0
+    return count / (len(azimuth) - 1)
+
+
+@njit(cache=True)
+def _spread(elevation, rows, mean):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(len(rows)):
+        total += (elevation[i] - mean[rows[i]]) ** 2
+    return total / len(rows)
+
+
+@njit(cache=True)
+def _cut_rows(azimuth, direction, cut, jitter):  # type: ignore[no-untyped-def]
+    """A row ends where the turn's phase falls: at the cut, or where a cropped scan jumps back."""
+    rows = np.zeros(len(azimuth), np.int32)
+    turn = np.float32(2 * np.pi)
+    row, before = 0, np.float32(0.0)
+    for i in range(len(azimuth)):
+        phase = (azimuth[i] - cut) * direction
+        phase -= np.floor(phase / turn) * turn
+        if phase < before - jitter:
+            row += 1
+        elif phase > before + turn - jitter and row > 0:
+            # Jitter back over the cut.
+            row -= 1
+        rows[i] = row
+        before = phase
+    return rows
+
+
+def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) -> int:
+    """Columns that the scanner's own steps fill: from the usual step within the fullest rows."""
+    count = np.bincount(rows)
+    steps = []
+    for row in np.argsort(-count, kind="stable")[: config.step_rows]:
+        turn = np.sort(azimuth[rows == row])
+        step = np.diff(turn[np.isfinite(turn)])
+        # What rounding and jitter put in one place is one step's, not none's.
+        steps.append(step[step > config.least_step])
+    every = np.concatenate(steps) if steps else np.zeros(0)
+    if len(every) < config.fewest_steps:
+        return config.finest_columns
+    columns = config.fill * 2 * np.pi / np.median(every)
+    return int(np.clip(columns, config.coarsest_columns, config.finest_columns))
+
+
+@njit(cache=True)
+def _fill_cells(points, azimuth, rows, index, cells):  # type: ignore[no-untyped-def]
+    columns = index.shape[1]
+    scale = columns / (2 * np.pi)
+    for i in range(len(points)):
+        if not np.isfinite(points[i, 0] + points[i, 1] + points[i, 2]):
+            continue
+        # Columns run clockwise, as the image's do.
+        c = int((np.pi - azimuth[i]) * scale) % columns
+        cells[i] = rows[i] * columns + c
+        old = index[rows[i], c]
+        if old >= 0:
+            d_old = points[old, 0] ** 2 + points[old, 1] ** 2
+            if d_old <= points[i, 0] ** 2 + points[i, 1] ** 2:
+                continue
+        index[rows[i], c] = i
