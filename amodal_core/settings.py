@@ -8,6 +8,7 @@ settings from a user (command line, ROS parameters, launch files, training files
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
@@ -41,9 +42,21 @@ def checked(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
         InputError: a wrong name, type or range: the setting, what was given, what is allowed.
     """
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        return TypeAdapter(kind).validate_python(_completed(kind, values))
     except ValidationError as error:
         raise input_error(error, where, kind) from None
+
+
+def _completed(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups that have no defaults of their own and are given in part: the rest is the default."""
+    values = dict(values)
+    for name, field in getattr(kind, "__pydantic_fields__", {}).items():
+        default, given = field.default, values.get(name)
+        inner = getattr(default, "__pydantic_fields__", None)
+        if inner and isinstance(given, Mapping):
+            group = {n: getattr(default, n) for n, f in inner.items() if f.is_required()}
+            values[name] = _completed(type(default), group | dict(given))
+    return values
 
 
 def input_error(error: ValidationError, where: str, *kinds: type) -> InputError:
@@ -83,23 +96,80 @@ def _names(kinds: Iterable[Any]) -> Iterable[str]:
 
 
 def parse_rules(rules: Sequence[str], where: str) -> dict[str, Any]:
-    """Plain values from texts.
+    """Plain values from texts, later ones in place of earlier ones.
 
     Args:
-        rules: "setting=value" each; values are YAML.
+        rules: "setting=value", values being YAML and a dot leading into a group; or the path of a
+            YAML file of settings.
         where: who gave them, for the error.
 
     Raises:
-        InputError: a text is something else.
+        InputError: a text is neither, or the file holds no settings.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for rule in rules:
         name, equals, text = rule.partition("=")
+        if not equals and rule.endswith((".yaml", ".yml")):
+            _merge(values, _read(rule))
+            continue
         if not equals or not name.strip():
             raise InputError(f"'{rule}' is not setting=value", where, "such as min_score=0.3")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise InputError(f"'{text}' is no YAML value", f"{where} {name}", "quote it") from None
-        values[name.strip()] = value if text.strip() else ""
+        value = value if text.strip() else ""
+        for step in reversed(name.strip().split(".")):
+            value = {step: value}
+        _merge(values, value)
     return values
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"no settings: {' '.join(str(error).split())}", path, "mend it") from None
+    if not isinstance(values, dict):
+        raise InputError("no settings", path, "one line a setting, as min_score: 0.3")
+    return values
+
+
+def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, Mapping) and isinstance(values.get(name), dict):
+            _merge(values[name], value)
+        else:
+            values[name] = value
+
+
+def as_yaml(kind: Any) -> str:
+    """A settings file with every default, what it means and its range beside it.
+
+    Args:
+        kind: made with `settings_type`; its fields are described with pydantic's `Field`.
+    """
+    return "\n".join([f"# {_first_line(kind)}", *_yaml_lines(kind(), "")]) + "\n"
+
+
+def _yaml_lines(settings: Any, indent: str) -> Iterable[str]:
+    for name, field in settings.__pydantic_fields__.items():
+        value = getattr(settings, name)
+        if is_dataclass(value):
+            yield f"{indent}{name}:  # {_first_line(type(value))}"
+            yield from _yaml_lines(value, indent + "  ")
+            continue
+        if isinstance(value, tuple) and isinstance(value[0], tuple):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  - {list(row)}" for row in value)
+            continue
+        text = str(list(value)) if isinstance(value, tuple) else json.dumps(value)
+        limits = [str(getattr(m, k)) for m in field.metadata for k in ("ge", "le") if hasattr(m, k)]
+        notes = [field.description or "", f"({' to '.join(limits)})" if len(limits) == 2 else ""]
+        note = " ".join(n for n in notes if n)
+        yield f"{indent}{name}: {text}" + (f"  # {note}" if note else "")
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]

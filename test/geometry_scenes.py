@@ -47,6 +47,6 @@ def scan(boxes, seed: int | None = None, noise: float = 0.01) -> tuple[np.ndarra
         reach[nearer], owner[nearer] = enter[nearer], k
     if seed is not None:
         reach = reach + np.random.default_rng(seed).normal(0, noise, len(reach))
-    seen = reach < 80
-    points = np.column_stack([rays[seen] * reach[seen, None], np.full(seen.sum(), 0.3)])
-    return points.astype(np.float32), owner[seen]
+    inside = reach < 80
+    points = np.column_stack([rays[inside] * reach[inside, None], np.full(inside.sum(), 0.3)])
+    return points.astype(np.float32), owner[inside]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from amodal_core.bags.drive import BagDrive
-from amodal_core.geometry.clustering import range_image
-from amodal_core.models.geometric import CLASSES, Geometric
+from amodal_core.geometry.classification import CLASSES
+from amodal_core.geometry.range_image import range_image
+from amodal_core.models.geometric import Geometric
 
 DRIVE = Path(__file__).parents[1] / "data" / "sample_drive"
 KINDS = {
@@ -36,8 +37,8 @@ def matches(frames):
     model = Geometric()
     rows = []
     for frame, truth, names in frames:
-        found = model.infer([frame])[0]
-        iou = found.amodal.rle().iou(truth.amodal.rle())
+        detections = model.infer([frame])[0]
+        iou = detections.amodal.rle().iou(truth.amodal.rle())
         for j, pixels in enumerate(truth.visible.rle().areas()):
             best = int(iou[:, j].argmax())
             rows.append(
@@ -46,7 +47,7 @@ def matches(frames):
                     int(pixels),
                     float(truth.occlusion_rates[j]),
                     float(iou[best, j]),
-                    CLASSES[found.class_ids[best]],
+                    CLASSES[detections.class_ids[best]],
                 )
             )
     return rows
@@ -66,8 +67,8 @@ def test_people_that_are_large_enough_are_found(matches):
 
 
 def test_cars_and_trucks_are_told_apart(matches):
-    found = [r for r in matches if r[0] in ("car", "truck") and r[1] > 600 and r[3] >= 0.5]
-    assert np.mean([r[0] == r[4] for r in found]) >= 0.95
+    hits = [r for r in matches if r[0] in ("car", "truck") and r[1] > 600 and r[3] >= 0.5]
+    assert np.mean([r[0] == r[4] for r in hits]) >= 0.95
 
 
 def test_its_scanners_lasers_and_steps_are_recognised(frames):

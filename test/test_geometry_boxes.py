@@ -17,6 +17,7 @@ from amodal_core.geometry.boxes3d import (
     points_in_boxes,
     project_convex,
 )
+from amodal_core.geometry.config import DEFAULTS
 from amodal_core.geometry.lshape import dominant_edge, fit_rectangle, rectangle_at
 from amodal_core.geometry.silhouette import draw, outlines
 from amodal_core.geometry.visibility import SightLines
@@ -82,11 +83,11 @@ def test_a_box_that_begins_beside_the_camera_is_clipped_at_the_near_plane():
     points = points[points[:, 0] > 0.1]
     u = c.K[0, 2] - c.K[0, 0] * points[:, 1] / points[:, 0]
     v = c.K[1, 2] - c.K[1, 1] * points[:, 2] / points[:, 0]
-    found = image_boxes(box[None], c)[0]
-    assert found[0] == 0
-    assert abs(found[2] - (u.max() + 0.5)) < 1
-    assert found[1] == pytest.approx(max(v.min(), 0), abs=2)
-    assert found[3] == 375
+    result = image_boxes(box[None], c)[0]
+    assert result[0] == 0
+    assert abs(result[2] - (u.max() + 0.5)) < 1
+    assert result[1] == pytest.approx(max(v.min(), 0), abs=2)
+    assert result[3] == 375
 
 
 @settings(deadline=None, max_examples=60)
@@ -132,11 +133,11 @@ def test_the_rectangle_of_an_l_shape_is_found_at_any_heading(degrees, rng):
     shape = np.concatenate([np.c_[long, 0 * long], np.c_[0 * short, short]])
     c, s = np.cos(yaw), np.sin(yaw)
     xy = shape @ np.array([[c, s], [-s, c]]) + (8, 3) + rng.normal(0, 0.01, shape.shape)
-    found = fit_rectangle(xy)
-    off = (found.yaw - yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+    result = fit_rectangle(xy)
+    off = (result.yaw - yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
     assert abs(off) < np.radians(1.6)
-    assert sorted(found.high - found.low) == pytest.approx([1.8, 4.0], abs=0.15)
-    assert found.error < 0.1
+    assert sorted(result.high - result.low) == pytest.approx([1.8, 4.0], abs=0.15)
+    assert result.error < 0.1
 
 
 def test_a_rounded_bumper_does_not_turn_the_heading(rng):
@@ -161,22 +162,22 @@ def test_degenerate_footprints_have_rectangles_too():
 def test_a_silhouette_lies_inside_its_box_and_fills_most_of_it(name):
     c = camera()
     box = standing(14, 2, 4, 1.8, 1.6, 0.5)
-    mask, x, y = draw(outlines(box, name, c), c)
+    mask, x, y = draw(outlines(box, getattr(DEFAULTS.shapes, name), c), c)
     left, top, right, bottom = image_boxes(box[None], c)[0]
     assert x >= left - 1.5
     assert y >= top - 1.5
     assert x + mask.shape[1] <= right + 1.5
     assert y + mask.shape[0] <= bottom + 1.5
-    whole, _, _ = draw([project_convex(corners(box)[0], c)], c)
-    share = mask.sum() / whole.sum()
+    full, _, _ = draw([project_convex(corners(box)[0], c)], c)
+    share = mask.sum() / full.sum()
     least = {"car": 0.7, "truck": 0.9, "pedestrian": 0.5, "cyclist": 0.4, "other": 0.9}[name]
     assert least < share < 1.02
 
 
 def test_nothing_is_drawn_of_an_object_outside_the_image():
     c = camera()
-    assert draw(outlines(standing(-10, 0, 4, 2, 2), "car", c), c) is None
-    assert draw(outlines(standing(5, 50, 4, 2, 2), "car", c), c) is None
+    assert draw(outlines(standing(-10, 0, 4, 2, 2), DEFAULTS.shapes.car, c), c) is None
+    assert draw(outlines(standing(5, 50, 4, 2, 2), DEFAULTS.shapes.car, c), c) is None
 
 
 def test_a_far_nearer_end_does_not_put_a_long_trailer_before_the_car_beside_it():

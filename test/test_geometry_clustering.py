@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 from geometry_scenes import SENSOR_HEIGHT, scan, standing
 
-from amodal_core.geometry.clustering import (
-    connected_components,
-    gather_evidence,
-    range_image,
-    remove_ground,
-)
+from amodal_core.geometry.clustering import connected_components
+from amodal_core.geometry.context import cluster_contexts
+from amodal_core.geometry.ground import remove_ground
+from amodal_core.geometry.range_image import range_image
 
 
 def clustered(boxes, order=None):
@@ -86,13 +84,13 @@ def test_a_road_that_climbs_is_still_ground():
 def test_each_object_is_one_component_and_shares_it_with_nobody(shuffled):
     order = (lambda n: np.random.default_rng(1).permutation(n)) if shuffled else None
     _, owner, *_, labels = clustered(CARS, order)
-    seen = []
+    components = []
     for k in range(len(CARS)):
         own = labels[(owner == k) & (labels >= 0)]
         values, counts = np.unique(own, return_counts=True)
         assert counts.max() > 0.9 * len(own)
-        seen.append(values[counts.argmax()])
-    assert len(set(seen)) == len(CARS)
+        components.append(values[counts.argmax()])
+    assert len(set(components)) == len(CARS)
     assert (labels[owner == -1] == -1).all()
 
 
@@ -115,14 +113,14 @@ def test_a_post_in_front_does_not_split_a_car():
     assert not np.isin(labels[owner == 1], left).any()
 
 
-def test_evidence_tells_on_which_side_something_nearer_ends_an_object():
+def test_the_context_tells_on_which_side_something_nearer_ends_an_object():
     # Seen from the sensor the near car (to the left, at +y) covers the far one's left end.
     points, owner, image, _, _, labels = clustered(
         [standing(9, 2.2, 4.2, 1.8, 2.0), standing(20, 2, 4.2, 1.8, 1.5)]
     )
-    evidence = gather_evidence(points, image, labels, labels.max() + 1)
-    far = evidence[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
-    near = evidence[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
+    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    far = contexts[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
+    near = contexts[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
     assert far.hidden_left > 0.8
     assert far.hidden_right < 0.2
     assert near.hidden_left < 0.1
@@ -130,13 +128,13 @@ def test_evidence_tells_on_which_side_something_nearer_ends_an_object():
     assert near.smooth > 0.9
 
 
-def test_evidence_tells_what_reaches_above_the_scan():
+def test_the_context_tells_what_reaches_above_the_scan():
     points, owner, image, _, _, labels = clustered(
         [standing(8, 3, 6, 2.4, 3.2), standing(8, -3, 4.2, 1.8, 1.5)]
     )
-    evidence = gather_evidence(points, image, labels, labels.max() + 1)
-    tall = evidence[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
-    low = evidence[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
+    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    tall = contexts[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
+    low = contexts[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
     assert tall.cut_above > 0.9
     assert low.cut_above == 0
 
@@ -196,22 +194,22 @@ def test_bodywork_is_as_smooth_in_a_coarse_scan_as_in_a_fine_one(every):
     image = range_image(points)
     _, heights = remove_ground(points, image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
-    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
-    assert evidence[car].smooth > 0.8
+    assert contexts[car].smooth > 0.8
 
 
 def test_posts_before_its_middle_end_no_object():
     boxes = [standing(12, 0, 4.2, 1.8, 1.5), *(standing(7, y, 0.1, 0.1, 3) for y in (-0.25, 0.2))]
     points, owner, image, _, _, labels = clustered(boxes)
-    evidence = gather_evidence(points, image, labels, labels.max() + 1)
-    car = evidence[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
+    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    car = contexts[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
     assert car.hidden_left < 0.1
     assert car.hidden_right < 0.1
 
 
 @pytest.mark.parametrize("side", [1, -1], ids=["left", "right"])
-def test_evidence_tells_what_the_scans_field_of_view_cuts_off(side):
+def test_the_context_tells_what_the_scans_field_of_view_cuts_off(side):
     boxes = [standing(5, 4.5 * side, 4.2, 1.8, 1.5), standing(12, 0, 4.2, 1.8, 1.5)]
     points, owner = scan(boxes, seed=3)
     ahead = np.abs(np.arctan2(points[:, 1], points[:, 0])) < np.radians(45)
@@ -219,13 +217,13 @@ def test_evidence_tells_what_the_scans_field_of_view_cuts_off(side):
     image = range_image(points)
     _, heights = remove_ground(points, image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
-    evidence = gather_evidence(points, image, labels, labels.max() + 1)
-    cut, whole = (
-        evidence[np.bincount(labels[(owner == k) & (labels >= 0)]).argmax()] for k in (0, 1)
+    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    cut, inside = (
+        contexts[np.bincount(labels[(owner == k) & (labels >= 0)]).argmax()] for k in (0, 1)
     )
     beyond = (cut.beyond_left, cut.beyond_right)[::side]
     assert beyond[0] > 0.9
-    assert beyond[1] == whole.beyond_left == whole.beyond_right == 0
+    assert beyond[1] == inside.beyond_left == inside.beyond_right == 0
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.025])
@@ -234,6 +232,6 @@ def test_bodywork_is_smooth_in_a_quiet_and_in_a_noisy_scan(noise):
     image = range_image(points)
     _, heights = remove_ground(points, image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
-    evidence = gather_evidence(points, image, labels, labels.max() + 1)
+    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
-    assert evidence[car].smooth > 0.7
+    assert contexts[car].smooth > 0.7

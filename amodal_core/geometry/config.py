@@ -270,11 +270,11 @@ class GrowthConfig:
 
 @settings_type
 class Size:
-    """What a class measures, in metres: the usual value, the least and the greatest."""
+    """What a class measures."""
 
-    length: tuple[float, float, float]
-    width: tuple[float, float, float]
-    height: tuple[float, float, float]
+    length: tuple[float, float, float] = Field(description="metres: usual, least, greatest")
+    width: tuple[float, float, float] = Field(description="metres: usual, least, greatest")
+    height: tuple[float, float, float] = Field(description="metres: usual, least, greatest")
 
     def __post_init__(self) -> None:
         for usual, least, most in (self.length, self.width, self.height):
@@ -355,9 +355,9 @@ class MasksConfig:
 
 @settings_type
 class Shape:
-    """A stack of slices, each a rounded rectangle."""
+    """Slices from the bottom up, each a rounded rectangle: height, half length, half width."""
 
-    corner: float = Field(ge=0, le=0.5)
+    corner: float = Field(ge=0, le=0.5, description="share cut off a slice's corners")
     slices: tuple[tuple[float, float, float], ...] = Field(min_length=2)
 
 
@@ -395,10 +395,9 @@ _OTHER = ((0.0, 0.48, 0.48), (0.05, 0.5, 0.5), (0.95, 0.5, 0.5), (1.0, 0.48, 0.4
 
 @settings_type
 class ShapesConfig:
-    """Silhouettes: share cut off a slice's corners; height, half length, half width of each slice.
+    """Silhouettes, in shares of the box's height, length and width.
 
-    Shares of the box's height, length and width. Cars are symmetric front to back, since a scan
-    rarely tells which end is which.
+    Cars are symmetric front to back, since a scan rarely tells which end is which.
     """
 
     car: Shape = Shape(0.12, _CAR)

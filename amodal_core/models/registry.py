@@ -106,7 +106,12 @@ def create(name: str, device: str = "cpu", **options: Any) -> Model:
     """
     kind = _class(name)
     if not hasattr(kind, "from_checkpoint"):
-        model: Model = kind(device=device, **options)
+        if hasattr(kind, "Config"):
+            from amodal_core.settings import checked
+
+            model: Model = kind(checked(kind.Config, options, f"settings of {name}"), device)
+        else:
+            model = kind(device=device, **options)
         return model
     checkpoint = options.pop("checkpoint", None) or shipped(name)
     if not checkpoint:
