@@ -175,6 +175,14 @@ def test_a_mask_that_ends_with_its_frame_and_begins_with_the_next_stays_right():
     truth = make_set([(1, 0, 1, full), (2, 0, 1, full)])
     values = video_level.evaluate(truth, truth, "amodal", VIDEO_PROTOCOLS["default"]).values
     assert values["vAP"] == pytest.approx(1.0)
+    # Two tracks: the second begins where the first ends.
+    apart = make_set([(1, 0, 1, full), (2, 0, 2, full)])
+    scores = video_level.evaluate(apart, truth, "amodal", VIDEO_PROTOCOLS["default"])
+    assert scores.best_ious is not None
+    assert scores.best_ious.tolist() == [0.5, 0.5]
+    masks = video_level.subjects(apart, truth, "amodal").truth.shapes
+    assert masks.runs.tolist() == [[0, HEIGHT * WIDTH], [HEIGHT * WIDTH, 2 * HEIGHT * WIDTH]]
+    assert masks.first.tolist() == [0, 1, 2]
 
 
 def test_videos_without_ids_or_with_changing_sizes_are_refused():

@@ -14,7 +14,6 @@ from itertools import zip_longest
 
 import numpy as np
 
-from amodal_core.evaluation.overlaps import shared
 from amodal_core.evaluation.pairs import assign
 from amodal_core.evaluation.sets import AnnotationSet
 
@@ -170,7 +169,7 @@ def _carry(
         return
     whole = truth.select(rows[:, 1]).runs("amodal")
     guess = predictions.runs("amodal")[rows[:, 2]]
-    both = shared(whole, guess)
+    both = whole.shared(guess)
     carried = both >= threshold * (whole.areas + guess.areas - both)
     total = np.bincount(rows[:, 0], minlength=len(occlusions))
     for n, share in enumerate(np.bincount(rows[:, 0], carried) / np.maximum(total, 1)):

@@ -17,8 +17,9 @@ import numpy as np
 from numba import njit
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation.overlaps import Overlaps, Runs, grouped, overlaps
+from amodal_core.evaluation.overlaps import Overlaps, grouped, overlaps
 from amodal_core.files import atomic
+from amodal_core.masks.runs import Runs
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amodal_core.evaluation.overlaps import Overlaps, shared
+from amodal_core.evaluation.overlaps import Overlaps
 from amodal_core.evaluation.pairs import assign, assign_by_id
 from amodal_core.evaluation.sets import AnnotationSet
 
@@ -161,10 +161,10 @@ def count_pixels(
         a=whole.areas,
         v=seen.areas,
         p=guess.areas,
-        av=shared(whole, seen),
-        pv=shared(guess, seen),
-        ap=shared(whole, guess),
-        apv=shared(whole & seen, guess),
+        av=whole.shared(seen),
+        pv=guess.shared(seen),
+        ap=whole.shared(guess),
+        apv=(whole & seen).shared(guess),
         videos=np.array([videos[i] for i in truth.image_ids[real].tolist()]),
     )
 

@@ -2,112 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numba import njit
 
-from amodal_core.masks import rle
-
-
-@dataclass
-class Runs:
-    """N masks over images of any size as runs, see `amodal_core.masks.rle`.
-
-    Attributes:
-        runs: (M, 2) int64.
-        first: (N + 1,) int64.
-        heights: (N,) int64, of each mask's image.
-    """
-
-    runs: np.ndarray
-    first: np.ndarray
-    heights: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.heights)
-
-    @cached_property
-    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        boxes, areas = np.zeros((len(self), 4), np.int64), np.zeros(len(self), np.int64)
-        heights = np.unique(self.heights).tolist()
-        if len(heights) == 1:
-            found: tuple[np.ndarray, np.ndarray] = rle.bounds(self.runs, self.first, heights[0])
-            return found
-        for height in heights:
-            members = np.flatnonzero(self.heights == height)
-            runs, first = rle.gather(self.runs, self.first, members)
-            boxes[members], areas[members] = rle.bounds(runs, first, height)
-        return boxes, areas
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """(N, 4) int64 xyxy, exclusive maximum, zeros where empty."""
-        return self._bounds[0]
-
-    @property
-    def areas(self) -> np.ndarray:
-        """(N,) int64 pixels."""
-        return self._bounds[1]
-
-    def __getitem__(self, chosen: np.ndarray) -> Runs:
-        """The masks at these positions (K,) int64; -1 gives an empty mask."""
-        first = np.append(self.first, self.first[-1])  # one more mask, without a run
-        runs, first = rle.gather(self.runs, first, np.asarray(chosen, np.int64) % (len(self) + 1))
-        return Runs(runs, first, np.append(self.heights, 1)[chosen])
-
-    def __and__(self, other: Runs) -> Runs:
-        """Mask by mask, what both cover."""
-        return self._combined(other, rle.AND)
-
-    def __sub__(self, other: Runs) -> Runs:
-        """Mask by mask, what this covers and the other does not."""
-        return self._combined(other, rle.SUBTRACT)
-
-    def _combined(self, other: Runs, how: int) -> Runs:
-        if len(self) != len(other):
-            raise ValueError(f"{len(self)} masks and {len(other)} cannot be combined one by one")
-        last = max((int(r.max()) for r in (self.runs, other.runs) if r.size), default=0)
-        runs, first = rle.combine(self.runs, self.first, other.runs, other.first, how, last)
-        return Runs(runs, first, self.heights)
-
-
-def parse(counts: Sequence[bytes], heights: np.ndarray, widths: np.ndarray) -> Runs:
-    """Parse COCO compressed RLE.
-
-    Args:
-        counts: N masks.
-        heights: (N,) int64, of each mask's image.
-        widths: (N,) int64.
-
-    Raises:
-        ValueError: a mask is no RLE of an image of its size.
-    """
-    members: dict[int, list[int]] = defaultdict(list)
-    for k, pixels in enumerate((heights * widths).tolist()):
-        members[pixels].append(k)
-    parts = [rle.parse([counts[k] for k in m], pixels) for pixels, m in members.items()]
-    if len(parts) == 1:
-        return Runs(parts[0][0], parts[0][1], heights)
-    # The groups one after the other, then back in the order of `counts`.
-    shifts = np.cumsum([0] + [len(runs) for runs, _ in parts])
-    runs = np.concatenate([np.zeros((0, 2), np.int64), *(runs for runs, _ in parts)])
-    ends = [first[1:] + shift for (_, first), shift in zip(parts, shifts, strict=False)]
-    first = np.concatenate([np.zeros(1, np.int64), *ends])
-    back = np.empty(len(counts), np.int64)
-    back[[k for m in members.values() for k in m]] = np.arange(len(counts))
-    runs, first = rle.gather(runs, first, back)
-    return Runs(runs, first, heights)
-
-
-def shared(one: Runs, two: Runs) -> np.ndarray:
-    """(N,) int64 pixels that both cover, mask by mask."""
-    out = np.zeros(len(one), np.int64)
-    _shared_each(one.runs, one.first, two.runs, two.first, out)
-    return out
+from amodal_core.masks.rle import shared
+from amodal_core.masks.runs import Runs
 
 
 def grouped(places: np.ndarray, count: int, *keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,28 +103,6 @@ def overlaps(
 
 
 @njit(cache=True, nogil=True)
-def _shared(runs_a, p, end_p, runs_b, q, end_q):  # type: ignore[no-untyped-def]
-    """Pixels that two masks share."""
-    shared = 0
-    while p < end_p and q < end_q:
-        end_a, end_b = runs_a[p, 1], runs_b[q, 1]
-        overlap = min(end_a, end_b) - max(runs_a[p, 0], runs_b[q, 0])
-        if overlap > 0:
-            shared += overlap
-        if end_a <= end_b:
-            p += 1
-        if end_b <= end_a:
-            q += 1
-    return shared
-
-
-@njit(cache=True, nogil=True)
-def _shared_each(runs_a, first_a, runs_b, first_b, out):  # type: ignore[no-untyped-def]
-    for n in range(len(out)):
-        out[n] = _shared(runs_a, first_a[n], first_a[n + 1], runs_b, first_b[n], first_b[n + 1])
-
-
-@njit(cache=True, nogil=True)
 def _mask_ious(  # type: ignore[no-untyped-def]
     order_a,
     first_a,
@@ -253,7 +132,7 @@ def _mask_ious(  # type: ignore[no-untyped-def]
                     and boxes_a[a, 1] < boxes_b[b, 3]
                     and boxes_b[b, 1] < boxes_a[a, 3]
                 ):
-                    both = _shared(runs_a, run_a[a], run_a[a + 1], runs_b, run_b[b], run_b[b + 1])
+                    both = shared(runs_a, run_a[a], run_a[a + 1], runs_b, run_b[b], run_b[b + 1], 0)
                     if both:
                         union = areas_b[b] if crowd[a] else areas_a[a] + areas_b[b] - both
                         out[at] = both / union

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation.overlaps import Runs, grouped, parse
+from amodal_core.evaluation.overlaps import grouped
 from amodal_core.frame import Sample, Tracks
+from amodal_core.masks.runs import Runs
 
 KINDS = ("box", "visible", "amodal")
 _MOST_KEPT = 2**29  # bytes of parsed masks of one kind that a set keeps
@@ -127,7 +128,7 @@ class AnnotationSet:
         masks = self.rle(kind)
         size = np.array([m["size"] for m in masks], np.int64).reshape(-1, 2)
         try:
-            parsed = parse([m["counts"] for m in masks], size[:, 0], size[:, 1])
+            parsed = Runs.parse([m["counts"] for m in masks], size[:, 0], size[:, 1])
         except ValueError as error:
             raise InputError(
                 f"a broken {kind} mask: {error}", "", "write the file again"

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import ceil
-from typing import Any
 
 import numpy as np
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation import overlaps
 from amodal_core.evaluation.image_level import Scores, Subjects, tabulate
 from amodal_core.evaluation.matching import Entries
 from amodal_core.evaluation.protocols import Protocol
 from amodal_core.evaluation.sets import AnnotationSet
-from amodal_core.masks import rle
-
-# COCO RLE counts are 32 bit in every implementation.
-_MOST_PIXELS = 2**32 - 1
+from amodal_core.masks.runs import Runs
 
 
 def evaluate(
@@ -37,8 +32,7 @@ def evaluate(
         protocol: see `protocols.VIDEO_PROTOCOLS`.
 
     Raises:
-        InputError: no masks of that kind, no ids, frames of different sizes in one video, or a
-            video of more pixels than COCO's RLE can count.
+        InputError: no masks of that kind, no ids, or frames of different sizes in one video.
     """
     if kind not in ("visible", "amodal"):
         raise InputError(
@@ -68,18 +62,11 @@ def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Sub
             )
         places[image.id] = video[0], image.height * image.width * video[3]
         video[3] += 1
-    for name, (_, height, width, frames) in videos.items():
-        if height * width * frames > _MOST_PIXELS:
-            raise InputError(
-                f"{frames} frames of {width}x{height} are more pixels than COCO's RLE can count",
-                f"video '{name}'",
-                "evaluate it in shorter parts",
-            )
-    sizes = {n: (height, width * frames) for n, height, width, frames in videos.values()}
-    true, true_area, true_occlusion = _tracks(truth, kind, places, sizes, "ground truth")
-    seen, seen_area, seen_occlusion = _tracks(predictions, kind, places, sizes, "predictions")
+    heights = {n: height for n, height, _, _ in videos.values()}
+    true, true_area, true_occlusion = _tracks(truth, kind, places, heights, "ground truth")
+    seen, seen_area, seen_occlusion = _tracks(predictions, kind, places, heights, "predictions")
     return Subjects(
-        images=np.array(list(sizes), np.int64),
+        images=np.array(list(heights), np.int64),
         classes=truth.classes,
         truth=true,
         detections=seen,
@@ -94,7 +81,7 @@ def _tracks(
     part: AnnotationSet,
     kind: str,
     places: dict[int, tuple[int, int]],
-    sizes: dict[int, tuple[int, int]],
+    heights: dict[int, int],
     where: str,
 ) -> tuple[Entries, np.ndarray, np.ndarray]:
     """Entries with their mean area in pixels and their occlusion, one a track."""
@@ -105,15 +92,13 @@ def _tracks(
             where,
             "evaluate them as images",
         )
-    rles, areas = part.rle(kind), part.areas(kind)
+    areas = part.areas(kind)
     members: dict[tuple[int, int], list[int]] = defaultdict(list)
     for n in np.flatnonzero(areas > 0):
         members[places[int(part.image_ids[n])][0], int(part.instance_ids[n])].append(int(n))
-    masks, area, occlusion, score, classes, crowd = [], [], [], [], [], []
-    for (video, _), chosen in members.items():
+    area, occlusion, score, classes, crowd = [], [], [], [], []
+    for chosen in members.values():
         chosen.sort(key=lambda n: places[int(part.image_ids[n])][1])
-        offsets = [places[int(part.image_ids[n])][1] for n in chosen]
-        masks.append(_side_by_side([rles[n] for n in chosen], offsets, sizes[video]))
         area.append(float(areas[chosen].mean()))
         known = part.occlusion_rates[chosen]
         known = np.sort(known[~np.isnan(known)])[::-1]
@@ -122,24 +107,35 @@ def _tracks(
         classes.append(int(np.bincount(part.class_ids[chosen]).argmax()))
         crowd.append(bool(part.crowd[chosen].any()))
     videos = np.array([video for video, _ in members], np.int64)
-    extent = np.array([sizes[int(v)] for v in videos], np.int64).reshape(-1, 2)
+    offsets = [places[int(part.image_ids[n])][1] for chosen in members.values() for n in chosen]
+    masks = _side_by_side(part.runs(kind), list(members.values()), np.array(offsets, np.int64))
     entries = Entries(
         videos - 1,
         np.array(classes, np.int64),
-        overlaps.parse(masks, extent[:, 0], extent[:, 1]),
+        Runs(*masks, np.array([heights[v] for v in videos.tolist()], np.int64)),
         np.array(score, np.float64),
         np.array(crowd, bool),
     )
     return entries, np.array(area, np.float64), np.array(occlusion, np.float64)
 
 
-def _side_by_side(masks: list[dict[str, Any]], offsets: list[int], size: tuple[int, int]) -> bytes:
-    """One COCO RLE of an image of `size` from the masks of frames that begin at pixel offsets."""
-    height, width = masks[0]["size"]
-    runs, first = rle.parse([m["counts"] for m in masks], height * width)
-    runs = runs + np.repeat(offsets, np.diff(first))[:, None]
+def _side_by_side(
+    masks: Runs, tracks: list[list[int]], offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and first of one mask a track, in images in which its frames lie side by side.
+
+    Args:
+        masks: of frames.
+        tracks: positions of each one's masks, in the order of frames.
+        offsets: pixel at which the frame of each of these masks begins.
+    """
+    frames = masks[[n for track in tracks for n in track]]
+    runs = frames.runs + np.repeat(offsets, np.diff(frames.first))[:, None]
+    first = frames.first[np.cumsum([0, *map(len, tracks)])]
     # A run that ends with its frame may meet one that begins with the next.
-    meet = np.flatnonzero(runs[1:, 0] == runs[:-1, 1])
-    begin, end = np.delete(runs[:, 0], meet + 1), np.delete(runs[:, 1], meet)
-    joined = np.stack([begin, end], axis=1)
-    return rle.pack(joined, np.array([0, len(joined)], np.int64), size[0] * size[1])[0]
+    meets = np.zeros(len(runs), bool)
+    meets[1:] = runs[1:, 0] == runs[:-1, 1]
+    meets[first[:-1]] = False
+    starts, ends = np.flatnonzero(~meets), np.flatnonzero(~np.roll(meets, -1))
+    joined = np.stack([runs[starts, 0], runs[ends, 1]], axis=1)
+    return joined, np.searchsorted(starts, first)

@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from amodal_core.masks import rle
+from amodal_core.masks.runs import Runs
 
 if TYPE_CHECKING:
     import torch  # only tensors need it, and importing it takes seconds
@@ -47,7 +48,7 @@ class RleMasks(Masks):
     @cached_property
     def counts(self) -> list[bytes]:
         """Compressed RLE counts of each mask, made when first asked for."""
-        return rle.pack(*self._runs, self.size[0] * self.size[1])
+        return rle.pack(self._runs.runs, self._runs.first, self.size[0] * self.size[1])
 
     @classmethod
     def empty(cls, size: tuple[int, int], n: int = 0) -> RleMasks:
@@ -87,9 +88,13 @@ class RleMasks(Masks):
 
     @classmethod
     def _from_runs(cls, size: tuple[int, int], runs: np.ndarray, first: np.ndarray) -> RleMasks:
+        return cls._of(size, Runs(runs, first, int(size[0])))
+
+    @classmethod
+    def _of(cls, size: tuple[int, int], runs: Runs) -> RleMasks:
         out = cls.__new__(cls)
         out.size = (int(size[0]), int(size[1]))
-        out.__dict__["_runs"] = (runs, first)
+        out.__dict__["_runs"] = runs
         return out
 
     @classmethod
@@ -98,21 +103,12 @@ class RleMasks(Masks):
         for other in sets[1:]:
             sets[0]._same_size(other)
         if all("_runs" in s.__dict__ for s in sets):
-            shifts = np.cumsum([0] + [len(s._runs[0]) for s in sets])
-            first = [s._runs[1][1:] + shift for s, shift in zip(sets, shifts, strict=False)]
-            runs = np.concatenate([s._runs[0] for s in sets])
-            out = cls._from_runs(
-                sets[0].size, runs, np.concatenate([np.zeros(1, np.int64), *first])
-            )
-            if all("_bounds" in s.__dict__ for s in sets):
-                boxes, areas = zip(*(s._bounds for s in sets), strict=True)
-                out.__dict__["_bounds"] = np.concatenate(boxes), np.concatenate(areas)
-            return out
+            return cls._of(sets[0].size, Runs.concatenated([s._runs for s in sets]))
         return cls(sets[0].size, [c for s in sets for c in s.counts])
 
     def __len__(self) -> int:
         parsed = self.__dict__.get("_runs")
-        return len(self.counts) if parsed is None else len(parsed[1]) - 1
+        return len(self.counts) if parsed is None else len(parsed)
 
     def __getitem__(self, index: Any) -> RleMasks:
         which = index if isinstance(index, slice) else np.asarray(index)
@@ -122,10 +118,7 @@ class RleMasks(Masks):
         out = RleMasks.__new__(RleMasks)
         out.size = self.size
         if "_runs" in self.__dict__:
-            out.__dict__["_runs"] = rle.gather(*self._runs, chosen)
-        if "_bounds" in self.__dict__:
-            boxes, areas = self._bounds
-            out.__dict__["_bounds"] = boxes[chosen], areas[chosen]
+            out.__dict__["_runs"] = self._runs[chosen]
         if "counts" in self.__dict__:
             counts = self.counts
             out.__dict__["counts"] = [counts[i] for i in chosen.tolist()]
@@ -133,15 +126,18 @@ class RleMasks(Masks):
 
     def __and__(self, other: RleMasks) -> RleMasks:
         """Mask by mask, what both cover."""
-        return self._combined(other, rle.AND)
+        self._same_size(other)
+        return self._of(self.size, self._runs & other._runs)
 
     def __or__(self, other: RleMasks) -> RleMasks:
         """Mask by mask, what either covers."""
-        return self._combined(other, rle.OR)
+        self._same_size(other)
+        return self._of(self.size, self._runs | other._runs)
 
     def __sub__(self, other: RleMasks) -> RleMasks:
         """Mask by mask, what this covers and the other does not."""
-        return self._combined(other, rle.SUBTRACT)
+        self._same_size(other)
+        return self._of(self.size, self._runs - other._runs)
 
     def rle(self) -> RleMasks:
         """Itself."""
@@ -159,16 +155,17 @@ class RleMasks(Masks):
 
     def crops(self) -> tuple[list[np.ndarray], np.ndarray]:
         """The inverse of `from_crops`: N bool crops of the masks' boxes, offsets (N, 2) x, y."""
-        boxes = self._bounds[0]
-        return rle.decode_crops(*self._runs, boxes, self.size[0]), boxes[:, :2]
+        runs = self._runs
+        crops = rle.decode_crops(runs.runs, runs.first, runs.boxes, self.size[0])
+        return crops, runs.boxes[:, :2]
 
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels."""
-        return self._bounds[1].copy()
+        return self._runs.areas.copy()
 
     def boxes(self) -> np.ndarray:
         """(N, 4) float32 xyxy around each mask, zeros where it is empty."""
-        return self._bounds[0].astype(np.float32)
+        return self._runs.boxes.astype(np.float32)
 
     def intersections(self, other: RleMasks, shifts: np.ndarray | None = None) -> np.ndarray:
         """(N, M) int64, pixels that each pair shares.
@@ -181,11 +178,14 @@ class RleMasks(Masks):
         self._same_size(other)
         if shifts is None:
             shifts = np.zeros((len(self), 2), np.int64)
+        a, b = self._runs, other._runs
         return rle.intersections(
-            *self._runs,
-            self._bounds[0],
-            *other._runs,
-            other._bounds[0],
+            a.runs,
+            a.first,
+            a.boxes,
+            b.runs,
+            b.first,
+            b.boxes,
             np.ascontiguousarray(shifts, np.int64),
             self.size[0],
         )
@@ -193,12 +193,12 @@ class RleMasks(Masks):
     def iou(self, other: RleMasks, shifts: np.ndarray | None = None) -> np.ndarray:
         """(N, M) float64 intersection over union; 0 between empty. Shifts: see intersections."""
         shared = self.intersections(other, shifts)
-        union = self._bounds[1][:, None] + other._bounds[1][None, :] - shared
+        union = self._runs.areas[:, None] + other._runs.areas[None, :] - shared
         return shared / np.maximum(union, 1)
 
     def union(self) -> RleMasks:
         """One mask: everything that any of them covers."""
-        runs = self._runs[0]
+        runs = self._runs.runs
         if len(runs) == 0:
             return self.empty(self.size, 1)
         runs = runs[np.argsort(runs[:, 0], kind="stable")]
@@ -214,9 +214,8 @@ class RleMasks(Masks):
         Args:
             order: (N,) int, a permutation: the indices from the nearest mask to the farthest.
         """
-        pixels = self.size[0] * self.size[1]
         order = np.ascontiguousarray(order, np.int64)
-        return self._from_runs(self.size, *rle.peel(*self._runs, order, pixels))
+        return self._from_runs(self.size, *rle.peel(self._runs.runs, self._runs.first, order))
 
     def moved(self, source: np.ndarray, target: np.ndarray) -> RleMasks:
         """Translate and scale each mask as its source box goes to its target box, nearest pixel.
@@ -226,9 +225,9 @@ class RleMasks(Masks):
             target: (N, 4) float xyxy; without an area or not finite, the mask becomes empty.
         """
         boxes = np.ascontiguousarray(source, np.float64), np.ascontiguousarray(target, np.float64)
-        return self._from_runs(
-            self.size, *rle.warp(*self._runs, self._bounds[0], *boxes, self.size[0], self.size[1])
-        )
+        runs = self._runs
+        warped = rle.warp(runs.runs, runs.first, runs.boxes, *boxes, self.size[0], self.size[1])
+        return self._from_runs(self.size, *warped)
 
     def check(self) -> None:
         """Make sure that masks from outside are what they claim.
@@ -239,19 +238,8 @@ class RleMasks(Masks):
         _ = self._runs
 
     @cached_property
-    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-        return rle.parse(self.counts, self.size[0] * self.size[1])
-
-    @cached_property
-    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return rle.bounds(*self._runs, self.size[0])
-
-    def _combined(self, other: RleMasks, how: int) -> RleMasks:
-        self._same_size(other)
-        if len(self) != len(other):
-            raise ValueError(f"{len(self)} masks and {len(other)} cannot be combined one by one")
-        pixels = self.size[0] * self.size[1]
-        return self._from_runs(self.size, *rle.combine(*self._runs, *other._runs, how, pixels))
+    def _runs(self) -> Runs:
+        return Runs.parse(self.counts, *self.size)
 
     def _same_size(self, other: RleMasks) -> None:
         if self.size != other.size:

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 AND, OR, SUBTRACT = 0, 1, 2
+_NOWHERE = np.iinfo(np.int64).max  # behind every pixel
 
 
 @njit(cache=True, nogil=True)
@@ -53,14 +54,14 @@ def _parse(text, ends, pixels):  # type: ignore[no-untyped-def]
                     value |= np.int64(-1) << shift
             if index > 2:
                 value += before2
-            if value < 0 or value > pixels - position:
+            if value < 0 or value > pixels[n] - position:
                 return runs, first, n
             if index % 2 and value:
                 last = append_run(runs, last, lowest, position, position + value)
             position += value
             before2, before = before, value
             index += 1
-        if position != pixels:
+        if position != pixels[n]:
             return runs, first, n
         first[n + 1] = last
     return runs[:last].copy(), first, -1
@@ -99,20 +100,21 @@ def _pack(runs, first, pixels):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def gather(runs, first, chosen):  # type: ignore[no-untyped-def]
-    """The masks of these indices: runs, first."""
+    """The masks of these indices, -1 for an empty one: runs, first."""
     out_first = np.zeros(len(chosen) + 1, np.int64)
     for k in range(len(chosen)):
         n = chosen[k]
-        out_first[k + 1] = out_first[k] + first[n + 1] - first[n]
+        out_first[k + 1] = out_first[k] + (first[n + 1] - first[n] if n >= 0 else 0)
     out = np.empty((out_first[-1], 2), np.int64)
     for k in range(len(chosen)):
         n = chosen[k]
-        out[out_first[k] : out_first[k + 1]] = runs[first[n] : first[n + 1]]
+        if n >= 0:
+            out[out_first[k] : out_first[k + 1]] = runs[first[n] : first[n + 1]]
     return out, out_first
 
 
 @njit(cache=True, nogil=True)
-def bounds(runs, first, height):  # type: ignore[no-untyped-def]
+def bounds(runs, first, heights):  # type: ignore[no-untyped-def]
     """Boxes (N, 4) int64 xyxy, exclusive maximum, zeros where empty, and areas (N,) int64."""
     masks = len(first) - 1
     boxes = np.zeros((masks, 4), np.int64)
@@ -120,6 +122,7 @@ def bounds(runs, first, height):  # type: ignore[no-untyped-def]
     for n in range(masks):
         if first[n] == first[n + 1]:
             continue
+        height = heights[n]
         top, bottom, area = height, 0, 0
         for m in range(first[n], first[n + 1]):
             start, end = runs[m, 0], runs[m, 1]
@@ -136,6 +139,31 @@ def bounds(runs, first, height):  # type: ignore[no-untyped-def]
         boxes[n, 3] = bottom
         areas[n] = area
     return boxes, areas
+
+
+@njit(cache=True, nogil=True)
+def shared(runs_a, p, end_p, runs_b, q, end_q, shift):  # type: ignore[no-untyped-def]
+    """Pixels that two masks share, a's runs `p` to `end_p`, moved by `shift`, and b's."""
+    pixels = 0
+    while p < end_p and q < end_q:
+        end_a, end_b = runs_a[p, 1] + shift, runs_b[q, 1]
+        overlap = min(end_a, end_b) - max(runs_a[p, 0] + shift, runs_b[q, 0])
+        if overlap > 0:
+            pixels += overlap
+        if end_a <= end_b:
+            p += 1
+        if end_b <= end_a:
+            q += 1
+    return pixels
+
+
+@njit(cache=True, nogil=True)
+def shared_each(runs_a, first_a, runs_b, first_b):  # type: ignore[no-untyped-def]
+    """(N,) int64 pixels that two sets share, mask by mask."""
+    out = np.zeros(len(first_a) - 1, np.int64)
+    for n in range(len(out)):
+        out[n] = shared(runs_a, first_a[n], first_a[n + 1], runs_b, first_b[n], first_b[n + 1], 0)
+    return out
 
 
 @njit(cache=True, nogil=True)
@@ -157,38 +185,30 @@ def intersections(runs_a, first_a, boxes_a, runs_b, first_b, boxes_b, shifts, he
                 or boxes_b[j, 1] >= boxes_a[i, 3] + dy
             ):
                 continue
-            p, q, shared = first_a[i], first_b[j], 0
-            while p < first_a[i + 1] and q < first_b[j + 1]:
-                end_a, end_b = runs_a[p, 1] + shift, runs_b[q, 1]
-                overlap = min(end_a, end_b) - max(runs_a[p, 0] + shift, runs_b[q, 0])
-                if overlap > 0:
-                    shared += overlap
-                if end_a <= end_b:
-                    p += 1
-                if end_b <= end_a:
-                    q += 1
-            out[i, j] = shared
+            out[i, j] = shared(
+                runs_a, first_a[i], first_a[i + 1], runs_b, first_b[j], first_b[j + 1], shift
+            )
     return out
 
 
 @njit(cache=True, nogil=True)
-def _combine_one(runs, last, a, p, p_end, b, q, q_end, how, pixels):  # type: ignore[no-untyped-def]
-    lowest, position = last, pixels
+def _combine_one(runs, last, a, p, p_end, b, q, q_end, how):  # type: ignore[no-untyped-def]
+    lowest, position = last, _NOWHERE
     if p < p_end:
         position = a[p, 0]
     if q < q_end:
         position = min(position, b[q, 0])
-    while position < pixels and (p < p_end or q < q_end):
+    while p < p_end or q < q_end:
         in_a = p < p_end and a[p, 0] <= position
         in_b = q < q_end and b[q, 0] <= position
-        until = pixels
+        until = _NOWHERE
         if p < p_end:
             until = min(until, a[p, 1] if in_a else a[p, 0])
         if q < q_end:
             until = min(until, b[q, 1] if in_b else b[q, 0])
-        if how == 0:
+        if how == AND:
             inside = in_a and in_b
-        elif how == 1:
+        elif how == OR:
             inside = in_a or in_b
         else:
             inside = in_a and not in_b
@@ -203,21 +223,21 @@ def _combine_one(runs, last, a, p, p_end, b, q, q_end, how, pixels):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def combine(a, first_a, b, first_b, how, pixels):  # type: ignore[no-untyped-def]
+def combine(a, first_a, b, first_b, how):  # type: ignore[no-untyped-def]
     """Mask by mask a AND b, a OR b, or a SUBTRACT b, of two sets of N: runs, first."""
     runs = np.empty((len(a) + len(b), 2), np.int64)
     first = np.zeros(len(first_a), np.int64)
     last = 0
     for n in range(len(first_a) - 1):
         last = _combine_one(
-            runs, last, a, first_a[n], first_a[n + 1], b, first_b[n], first_b[n + 1], how, pixels
+            runs, last, a, first_a[n], first_a[n + 1], b, first_b[n], first_b[n + 1], how
         )
         first[n + 1] = last
     return runs[:last].copy(), first
 
 
 @njit(cache=True, nogil=True)
-def peel(runs, first, order, pixels):  # type: ignore[no-untyped-def]
+def peel(runs, first, order):  # type: ignore[no-untyped-def]
     """What each mask shows when those earlier in `order` (N,) int64 lie in front: runs, first."""
     covered = np.empty((len(runs), 2), np.int64)
     spare = np.empty((len(runs), 2), np.int64)
@@ -251,10 +271,10 @@ def peel(runs, first, order, pixels):  # type: ignore[no-untyped-def]
             larger = np.empty((2 * need, 2), np.int64)
             larger[:last] = shown[:last]
             shown = larger
-        last = _combine_one(shown, last, runs, begin, end, covered, low, stop, 2, pixels)
+        last = _combine_one(shown, last, runs, begin, end, covered, low, stop, SUBTRACT)
         ends[n] = last
         spare[:low] = covered[:low]
-        at = _combine_one(spare, low, runs, begin, end, covered, low, stop, 1, pixels)
+        at = _combine_one(spare, low, runs, begin, end, covered, low, stop, OR)
         spare[at : at + count - stop] = covered[stop:count]
         count = at + count - stop
         covered, spare = spare, covered
@@ -360,18 +380,23 @@ def warp(runs, first, boxes, source, target, height, width):  # type: ignore[no-
     return runs_out[:last].copy(), first_out
 
 
-def parse(counts: Sequence[bytes], pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def parse(counts: Sequence[bytes], pixels: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
     """Runs and first of compressed counts; each must fill an image of that many pixels.
+
+    Args:
+        counts: N masks.
+        pixels: (N,) int64 of each mask's image, or one number for all.
 
     Raises:
         ValueError: a mask's counts are no RLE of such an image; the message names its index.
     """
     text = np.frombuffer(b"".join(counts), np.uint8)
     ends = np.cumsum([len(c) for c in counts], dtype=np.int64)
+    pixels = np.ascontiguousarray(np.broadcast_to(np.asarray(pixels, np.int64), len(counts)))
     runs, first, bad = _parse(text, ends, pixels)
     if bad >= 0:
-        shown = counts[bad][:20]
-        raise ValueError(f"mask {bad}: {shown!r} is not the RLE of an image of {pixels} pixels")
+        shown, of = counts[bad][:20], pixels[bad]
+        raise ValueError(f"mask {bad}: {shown!r} is not the RLE of an image of {of} pixels")
     return runs, first
 
 

@@ -1,0 +1,110 @@
+"""Masks as runs of set pixels: what a set of masks does without knowing their images' widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from amodal_core.masks import rle
+
+
+class Runs:
+    """N masks over images of any sizes. Immutable: every operation gives a new set.
+
+    Args:
+        runs: (M, 2) int64, see `amodal_core.masks.rle`.
+        first: (N + 1,) int64.
+        heights: (N,) int64 of each mask's image in pixels, or one for all.
+    """
+
+    def __init__(self, runs: np.ndarray, first: np.ndarray, heights: np.ndarray | int) -> None:
+        self.runs, self.first = runs, first
+        if isinstance(heights, int):
+            heights = np.full(len(first) - 1, heights, np.int64)
+        self.heights = np.ascontiguousarray(heights)
+
+    @classmethod
+    def parse(
+        cls, counts: Sequence[bytes], heights: np.ndarray | int, widths: np.ndarray | int
+    ) -> Runs:
+        """Parse COCO compressed RLE.
+
+        Args:
+            counts: N masks.
+            heights: (N,) int64 of each mask's image in pixels, or one for all.
+            widths: (N,) int64, or one for all.
+
+        Raises:
+            ValueError: a mask is no RLE of an image of its size; the message names its index.
+        """
+        return cls(*rle.parse(counts, heights * widths), heights)
+
+    @classmethod
+    def concatenated(cls, sets: Sequence[Runs]) -> Runs:
+        """The masks of one or more sets, one after the other."""
+        shifts = np.cumsum([0] + [len(s.runs) for s in sets])
+        first = [s.first[1:] + shift for s, shift in zip(sets, shifts, strict=False)]
+        out = cls(
+            np.concatenate([s.runs for s in sets]),
+            np.concatenate([np.zeros(1, np.int64), *first]),
+            np.concatenate([s.heights for s in sets]),
+        )
+        if all("_bounds" in s.__dict__ for s in sets):
+            boxes, areas = zip(*(s._bounds for s in sets), strict=True)
+            out.__dict__["_bounds"] = np.concatenate(boxes), np.concatenate(areas)
+        return out
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def __getitem__(self, chosen: Any) -> Runs:
+        """The masks at these positions (K,) int64; -1 gives an empty mask."""
+        chosen = np.asarray(chosen, np.int64)
+        runs, first = rle.gather(self.runs, self.first, chosen)
+        out = Runs(runs, first, np.append(self.heights, 1)[chosen])
+        if "_bounds" in self.__dict__:
+            boxes, areas = self._bounds
+            out.__dict__["_bounds"] = (
+                np.concatenate([boxes, np.zeros((1, 4), np.int64)])[chosen],
+                np.append(areas, 0)[chosen],
+            )
+        return out
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) int64 xyxy, exclusive maximum, zeros where empty."""
+        return self._bounds[0]
+
+    @property
+    def areas(self) -> np.ndarray:
+        """(N,) int64 pixels."""
+        return self._bounds[1]
+
+    @cached_property
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return rle.bounds(self.runs, self.first, self.heights)
+
+    def __and__(self, other: Runs) -> Runs:
+        """Mask by mask, what both cover."""
+        return self._combined(other, rle.AND)
+
+    def __or__(self, other: Runs) -> Runs:
+        """Mask by mask, what either covers."""
+        return self._combined(other, rle.OR)
+
+    def __sub__(self, other: Runs) -> Runs:
+        """Mask by mask, what this covers and the other does not."""
+        return self._combined(other, rle.SUBTRACT)
+
+    def _combined(self, other: Runs, how: int) -> Runs:
+        if len(self) != len(other):
+            raise ValueError(f"{len(self)} masks and {len(other)} cannot be combined one by one")
+        runs, first = rle.combine(self.runs, self.first, other.runs, other.first, how)
+        return Runs(runs, first, self.heights)
+
+    def shared(self, other: Runs) -> np.ndarray:
+        """(N,) int64 pixels that both cover, mask by mask."""
+        return rle.shared_each(self.runs, self.first, other.runs, other.first)
