@@ -12,8 +12,6 @@ REQUIRES = [
     "av>=12",
     "cyclonedds>=0.10.5; platform_system == 'Linux'",
     "jinja2>=3.1",
-    "matplotlib>=3.8",
-    "moderngl>=5.10",
     "numba>=0.60",
     "numpy>=1.26",
     "opencv-python-headless>=4.9",
@@ -25,27 +23,29 @@ REQUIRES = [
     "rich>=13.7",
     "rosbags>=0.10.4",
     "safetensors>=0.4.3",
-    "scikit-learn>=1.4",
     "scipy>=1.11",
-    "tensorboard>=2.14",
     "torch>=2.4",
     "torchvision>=0.19",
     "typer>=0.12",
 ]
-EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"]
-SAM = ["transformers>=5.0"]
+# What only a part of the product needs (amodal_core/extras.py asks for it by these names).
 EXTRAS = {
+    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+    "plots": ["matplotlib>=3.8"],
+    "sam": ["transformers>=5.0"],
+    "synth": ["moderngl>=5.10"],
+    "train": ["scikit-learn>=1.4", "tensorboard>=2.14"],
+}
+EXTRAS["all"] = sorted(name for extra in EXTRAS.values() for name in extra)
+TOOLS = {
     "test": [
-        *EXPORT,
-        *SAM,
+        *EXTRAS["all"],
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-benchmark>=4",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
     ],
-    "export": EXPORT,
-    "sam": SAM,
     "dev": ["mypy>=1.10", "ruff>=0.6", "types-PyYAML", "types-psutil"],
 }
 
@@ -60,10 +60,11 @@ setup(
     maintainer_email="maintainers@amodal-ros.example",
     python_requires=">=3.10",
     install_requires=REQUIRES,
-    extras_require=EXTRAS,
+    extras_require=EXTRAS | TOOLS,
     packages=find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*", "training*"]),
     package_data={
         "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"],
+        "amodal_core": ["fonts/LICENSE_DEJAVU", "fonts/*.ttf"],
         "amodal_core.models": ["weights/*.safetensors"],
         "training": ["configs/*/*.yaml", "slurm.sh"],
     },

@@ -11,6 +11,7 @@ import numpy as np
 
 from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
+from amodal_core.extras import extra
 from amodal_core.files import atomic
 
 # Occlusion rates are counted in bins of this width; the field's splits lie on their borders.
@@ -124,11 +125,16 @@ def count(data: Dataset, into: Statistics) -> Iterator[None]:
 
 
 def plot(statistics: Statistics, title: str, path: Path) -> None:
-    """Write four plots as one PNG: classes, occlusion, areas, objects an image."""
-    import matplotlib
+    """Write four plots as one PNG: classes, occlusion, areas, objects an image.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    with extra("plots", "amodal data stats --out"):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 8), constrained_layout=True)
     figure.suptitle(title)

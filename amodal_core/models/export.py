@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from amodal_core.errors import InputError
+from amodal_core.extras import extra
 from amodal_core.models.flagship import Flagship
 from amodal_core.models.learned import LearnedModel
 from amodal_core.models.onnx_export import INPUTS, OUTPUTS, export_onnx
@@ -52,12 +53,8 @@ def export(
             "export",
             "models that can be exported: flagship",
         )
-    try:
+    with extra("export", "export"):
         import onnxruntime
-    except ImportError:
-        raise InputError(
-            "onnxruntime is not installed", "export", "pip install 'amodal_ros[export]'"
-        ) from None
     width, height = size
     written = export_onnx(model, path, (height, width), batch)
     draw = torch.Generator().manual_seed(0)

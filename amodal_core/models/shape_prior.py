@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from amodal_core.errors import InputError
+from amodal_core.extras import extra
 
 SIDE = 28
 _CHANNELS = 8
@@ -210,7 +211,8 @@ def _centres(packed: np.ndarray, auto_encoder: MaskAutoEncoder, most: int, seed:
     latents = np.concatenate(parts)
     if len(latents) <= most:
         return latents
-    from sklearn.cluster import MiniBatchKMeans  # only who builds a codebook needs it
+    with extra("train", "codebook"):
+        from sklearn.cluster import MiniBatchKMeans
 
     means = MiniBatchKMeans(
         most, batch_size=max(_ENCODED_AT_ONCE, most), n_init=1, random_state=seed

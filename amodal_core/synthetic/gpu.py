@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import moderngl
 import numpy as np
 
 from amodal_core.errors import InputError
+from amodal_core.extras import extra
 from amodal_core.synthetic.materials import TABLE, Material, Mode, shader_table
 from amodal_core.synthetic.mesh import Mesh
 from amodal_core.synthetic.texture_array import LAYERS
+
+with extra("synth", "rendering"):
+    import moderngl
 
 TINTED = {
     Material.PAINT,

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import moderngl
 import numpy as np
 
+from amodal_core.extras import extra
 from amodal_core.synthetic import shaders
 from amodal_core.synthetic.assets import MAX_PARTS
 from amodal_core.synthetic.gpu import GpuMesh, Pair, create_context, material_table
 from amodal_core.synthetic.light import Light, panorama, reflected
 from amodal_core.synthetic.scene import Actor, Rig, Scene
 from amodal_core.synthetic.texture_array import texture_array
+
+with extra("synth", "rendering"):
+    import moderngl
 
 NEAR, FAR = 0.25, 600.0
 SUPERSAMPLE = 2

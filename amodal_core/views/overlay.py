@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from numba import njit
 from PIL import Image, ImageDraw, ImageFont
@@ -191,7 +190,7 @@ def _dashes(contour: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
 @lru_cache(maxsize=8)
 def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+    return ImageFont.truetype(str(Path(__file__).parent / "fonts" / name), size)
 
 
 @lru_cache(maxsize=2048)
