@@ -30,7 +30,7 @@ def test_nodes_replay_and_training_need_no_extra():
 @pytest.mark.parametrize(
     ("extra", "use"),
     [
-        ("synth", "import amodal_core.synthetic.generate"),
+        ("synth", "import amodal_core.synthetic.render"),
         (
             "plots",
             "from amodal_core.datasets import statistics\n"

@@ -13,7 +13,6 @@ from amodal_core.datasets.frames import open_frame, png, read_sample, save_sampl
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
 from amodal_core.synthetic.camera import CameraOptions, CameraResponse, pixel_motion
 from amodal_core.synthetic.lidar import Caster, LidarOptions, scan
-from amodal_core.synthetic.render import Renderer
 from amodal_core.synthetic.scene import Rig
 from amodal_core.synthetic.truth import frame_truth
 from amodal_core.synthetic.world import PERIOD, WorldOptions, generator, make_scene
@@ -68,6 +67,9 @@ class Drive:
         textures = (
             world.seed * 7919 + sequence
         ) % 4096  # every sequence has its own makes and walls
+        # Rendering is an extra: who reads drives that are there needs none.
+        from amodal_core.synthetic.render import Renderer
+
         self._renderer = Renderer(self.scene, rig, textures)
         self._caster = Caster(self.scene, textures)
         self._response = CameraResponse(self.scene.light, camera)

@@ -8,14 +8,17 @@ mask is large enough, through occlusions however complete.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.synthetic.render import Rendered
 from amodal_core.synthetic.scene import Actor, Scene
+
+if TYPE_CHECKING:
+    from amodal_core.synthetic.render import Rendered
 
 CLASSES = ("car", "van", "truck", "bus", "tram", "pedestrian", "cyclist")
 # Pixels of an amodal mask below which an object is not annotated, for an image of KITTI's width;
