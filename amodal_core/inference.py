@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.models.base import Completer, Model
 from amodal_core.parts import Parts
 from amodal_core.pipeline import Pipeline
+from amodal_core.progress import Progress
 from amodal_core.tracking import CoastingTracker
 
 _COLUMNS = ("class_ids", "ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
@@ -286,9 +287,6 @@ def category_ids(data: Dataset) -> list[int]:
         ids = {k: number for number, k in reversed(data.category_ids.items())}
         return [ids[k] for k in range(len(data.classes))]
     return list(range(1, len(data.classes) + 1))
-
-
-Progress = Callable[[int, int], None]
 
 
 class _Frames(TorchDataset["Frame | InputError"]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -34,6 +34,7 @@ from amodal_core.evaluation.truth import bag_pictures
 from amodal_core.files import write_text
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.pipeline import STAGES, Pipeline, Step
+from amodal_core.progress import Progress
 from amodal_core.views.overlay import draw_overlay, enlarge
 from amodal_core.views.panel import draw_panel, panel_height
 from amodal_core.views.report.page import write_report
@@ -46,8 +47,6 @@ VIDEO = "overlay.mp4"
 REPORT = "report.html"
 EVALUATION = "evaluation"
 _KEY_FRAMES = 6
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -5,7 +5,6 @@ Each video is kept as soon as it is done, so that a killed run continues with th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.base import Completer
 from amodal_core.parts import Parts
+from amodal_core.progress import Progress
 
 RESULTS = "amodal_tracks.json"
 _COLUMNS = ("image_ids", "ids", "class_ids", "scores", "boxes", "coasted", "amodal")
-Progress = Callable[[int, int], None]
 
 
 def complete_tracks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,11 +11,10 @@ from amodal_core.errors import InputError
 from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import read_info, save_checkpoint
 from amodal_core.models.vrsp import Vrsp
+from amodal_core.progress import Progress
 from training.config import Augment, Config
 from training.data import Augmented, loader, usable
 from training.sources import Samples, open_sources, render_sources
-
-Progress = Callable[[int, int], None]
 
 
 def build_codebook(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,11 @@ from amodal_core.datasets.frames import Frames, is_frames, unpack
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
 from amodal_core.frame import Sample, Tracks
+from amodal_core.progress import StageProgress
 from amodal_core.synthetic.generate import RunOptions, places, render, sequence_folder
 from amodal_core.synthetic.lidar import LidarOptions
 from amodal_core.synthetic.truth import CLASSES
 from training.config import Source, Synthetic
-
-# Called with what is done, parts done and parts in all.
-StageProgress = Callable[[str, int, int], None]
 
 
 def open_sources(

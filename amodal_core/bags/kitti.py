@@ -8,7 +8,7 @@ written once and latched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from amodal_core.datasets.kitti_oxts import pose, read_oxts
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Report, Sample
 from amodal_core.geometry.calibration import KittiCalibration
+from amodal_core.progress import Progress
 
 IMAGE = "/kitti/camera_color_left/image_raw"
 CAMERA_INFO = "/kitti/camera_color_left/camera_info"
@@ -47,8 +48,6 @@ BASE_FRAME = "base_link"
 WORLD_FRAME = "world"
 # Where KITTI's car carries the IMU, in metres, as all converters place it.
 _BASE_FROM_IMU = np.array([[1, 0, 0, -1.405], [0, 1, 0, 0.32], [0, 0, 1, 0.93], [0, 0, 0, 1.0]])
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -7,7 +7,7 @@ the classes and the samples' places. Rendered frames hold more columns, which ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,6 +20,7 @@ from amodal_core.errors import InputError
 from amodal_core.files import atomic, write_json
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.progress import StageProgress
 
 INDEX = "frames.json"
 _COLUMNS = ("class_ids", "ids", "ages", "depths", "occlusion_rates", "occluders")
@@ -190,9 +191,7 @@ def write_index(
     write_json(index, folder / INDEX)
 
 
-def unpack(
-    source: Dataset, folder: Path, progress: Callable[[str, int, int], None] = lambda *_: None
-) -> Frames:
+def unpack(source: Dataset, folder: Path, progress: StageProgress = lambda *_: None) -> Frames:
     """Write every frame of a data set into a folder, in order; goes on where it was killed.
 
     Args:

@@ -7,7 +7,7 @@ is the middle 95 % of the draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numba import njit
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation.matching import RECALLS, Matches
+from amodal_core.progress import ProgressBar, no_bar
 
 DRAWS = 500
 
@@ -104,7 +105,8 @@ def compare(
     thresholds: slice = slice(None),
     draws: int = DRAWS,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: ProgressBar = no_bar,
+    name: str = "",
 ) -> list[Difference]:
     """Differences of each further run to the first, with paired bootstrap intervals.
 
@@ -113,7 +115,8 @@ def compare(
         thresholds: of IoU, to average over.
         draws: number of resamples.
         seed: of the draws.
-        progress: wraps the draws.
+        progress: shows the draws.
+        name: what is compared, shown beside them.
 
     Raises:
         InputError: the runs are over different images or classes.
@@ -138,7 +141,7 @@ def compare(
     precisions = [ResampledPrecision(run, thresholds) for run in runs]
     values = [precision(whole) for precision in precisions]
     table = np.zeros((draws, len(runs)))
-    for draw in progress(range(draws)):
+    for draw in progress(range(draws), draws, f"bootstrap {name}"):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)
         table[draw] = [precision(weights) for precision in precisions]
     differences = []

@@ -13,8 +13,9 @@ from pycocotools import mask as coco
 from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
-from amodal_core.evaluation.truth import Progress, Truth, read_bag, silent
+from amodal_core.evaluation.truth import Truth, read_bag
 from amodal_core.files import write_json
+from amodal_core.progress import ProgressBar, no_bar
 
 TRACKS_BAG = "tracks.mcap"  # what `amodal replay` writes into its folder
 _RESULT_FILES = {"visible": "visible.json", "amodal": "amodal.json"}
@@ -24,7 +25,7 @@ _AMODAL = ("segm_amodal", "a_segm", "segmentation")
 
 
 def read_predictions(
-    path: str | Path, truth: Truth, kind: str = "amodal", progress: Progress = silent
+    path: str | Path, truth: Truth, kind: str = "amodal", progress: ProgressBar = no_bar
 ) -> AnnotationSet:
     """Predictions for the images of a ground truth.
 

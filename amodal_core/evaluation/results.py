@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.evaluation.truth import Truth
 from amodal_core.files import write_json, write_text
+from amodal_core.progress import ProgressBar, no_bar
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -169,14 +170,14 @@ class Comparison:
 def compare_runs(
     runs: Sequence[Run],
     draws: int = DRAWS,
-    progress: Callable[[Iterable[int], str], Iterable[int]] = lambda items, _: items,
+    progress: ProgressBar = no_bar,
 ) -> list[Comparison]:
     """AP, AP50 and AP75 of each kind that all runs have, with paired bootstrap intervals.
 
     Args:
         runs: two or more; differences are to the first.
         draws: number of resamples.
-        progress: wraps the draws; the second argument says which number.
+        progress: shows the draws of each number.
 
     Raises:
         InputError: fewer than two runs, other protocols, or other ground truths.
@@ -209,7 +210,8 @@ def compare_runs(
                 [r.matches[kind] for r in runs],
                 thresholds,
                 draws,
-                progress=lambda items, what=f"{kind} {name}": progress(items, what),  # type: ignore[misc]
+                progress=progress,
+                name=f"{kind} {name}",
             )
             compared.append(Comparison(kind, letter + name, found[0].base, found))
     return compared

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,13 +18,7 @@ from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, empty_set, from_tracks
 from amodal_core.frame import Tracks
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-
-
-def silent(items: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
-    """No progress is shown."""
-    return items
+from amodal_core.progress import ProgressBar, no_bar
 
 
 @dataclass
@@ -51,7 +44,7 @@ class Truth:
         return sorted((i for i in self.set.images if i.video == video), key=lambda i: i.frame)
 
 
-def read_truth(path: str | Path, progress: Progress = silent) -> Truth:
+def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
     """Ground truth of a bag or of a data set, without its images.
 
     Args:
@@ -155,7 +148,7 @@ def bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
     return found
 
 
-def read_bag(path: Path, name: str, progress: Progress) -> AnnotationSet:
+def read_bag(path: Path, name: str, progress: ProgressBar) -> AnnotationSet:
     """The AmodalInstanceArray topic of that last name, one image a message, ids by order."""
     with BagReader(path) as bag:
         topics = [t.name for t in bag.topics.values() if t.type == ARRAY_TYPE]

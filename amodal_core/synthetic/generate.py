@@ -17,6 +17,7 @@ from amodal_core.datasets.frames import frame_file, is_frames, write_index
 from amodal_core.errors import InputError
 from amodal_core.files import write_json, write_text
 from amodal_core.frame import Tracks
+from amodal_core.progress import Progress
 from amodal_core.synthetic.camera import CameraOptions
 from amodal_core.synthetic.export import FORMATS, write_bag, write_layout
 from amodal_core.synthetic.frames import Drive, SyntheticFrame, load_frame, save_frame
@@ -26,8 +27,6 @@ from amodal_core.synthetic.scene import Rig
 from amodal_core.synthetic.statistics import Statistics
 from amodal_core.synthetic.truth import CLASSES, Annotator
 from amodal_core.synthetic.world import WorldOptions
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

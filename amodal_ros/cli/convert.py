@@ -12,6 +12,7 @@ import typer
 from amodal_core.bags import kitti
 from amodal_core.bags.reader import BagReader
 from amodal_core.frame import Report
+from amodal_core.progress import Progress
 from amodal_ros.cli._progress import bar, stderr, warn
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ SplitOption = Annotated[Split, typer.Option(help="Only `training` has labels.")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds training/ and testing/.")]
 
 
-def _run(out: Path, convert: Callable[[kitti.Progress], Report]) -> None:
+def _run(out: Path, convert: Callable[[Progress], Report]) -> None:
     with bar("converting", "images") as progress:
         report = convert(progress)
     warn(report.warnings)

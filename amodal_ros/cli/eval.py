@@ -34,6 +34,7 @@ from amodal_core.evaluation.throughput import Search, Throughput, measure
 from amodal_core.evaluation.throughput_report import NUMBERS, write_throughput
 from amodal_core.evaluation.truth import read_truth, with_classes_of
 from amodal_core.models.registry import DEFAULT
+from amodal_core.progress import ProgressBar
 from amodal_ros.cli._progress import stderr, warn
 
 app = typer.Typer(
@@ -159,16 +160,14 @@ def compare(
     """
     read = [results.read(r) for r in runs]
     with _bars() as progress:
-        found = results.compare_runs(
-            read, draws, lambda items, what: progress(items, draws, f"bootstrap {what}")
-        )
+        compared = results.compare_runs(read, draws, progress)
     table = Table(title=f"against {read[0].name}", title_justify="left", title_style="bold")
     table.add_column("")
     table.add_column(read[0].name, justify="right")
     for other in read[1:]:
         table.add_column(other.name, justify="right")
         table.add_column("95 % interval", justify="right", no_wrap=True)
-    for line in found:
+    for line in compared:
         cells = [f"{line.kind} {line.name}", percent(line.base)]
         for other_value in line.others:
             cells += [percent(other_value.value), _interval(other_value)]
@@ -176,7 +175,7 @@ def compare(
     console.print(table)
     console.print(results.says(read, draws), style="dim")
     if out is not None:
-        for path in results.write_comparison(read, found, draws, out):
+        for path in results.write_comparison(read, compared, draws, out):
             typer.echo(path)
 
 
@@ -367,7 +366,7 @@ def _interval(difference: Any) -> str:
 
 
 @contextmanager
-def _bars() -> Iterator[Any]:
+def _bars() -> Iterator[ProgressBar]:
     """A function that shows a bar while an iterable of known length is used up."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
