@@ -64,7 +64,7 @@ setup(
     packages=find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*", "training*"]),
     package_data={
         "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"],
-        "amodal_core": ["fonts/LICENSE_DEJAVU", "fonts/*.ttf"],
+        "amodal_core.views": ["fonts/LICENSE_DEJAVU", "fonts/*.ttf"],
         "amodal_core.models": ["weights/*.safetensors"],
         "training": ["configs/*/*.yaml", "slurm.sh"],
     },

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_pipeline import boxes_as_instances
 
-from amodal_core.frame import Tracks
-from amodal_core.views.overlay import OverlayStyle, draw_overlay, enlarge
+from amodal_core.frame import Calibration, Frame, Tracks
+from amodal_core.views.overlay import OverlayStyle, draw_boxes, draw_overlay, enlarge, in_window
 from amodal_core.views.palette import hex_colour, track_colour
+from amodal_core.views.panel import draw_panel
 
 SIZE = (200, 400)
 BARE = OverlayStyle(labels=False)
@@ -110,3 +111,75 @@ def test_enlarged_masks_cover_the_enlarged_objects():
         assert wrong.sum(axis=(1, 2)).max() <= 6 * 3
     np.testing.assert_array_equal(large.amodal_boxes[:2], 3 * tracks.amodal_boxes[:2])
     draw_overlay(image, large, ("car",))
+
+
+def test_tracks_in_a_window_are_cut_and_resized_with_it():
+    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    shown = in_window(tracks, (100, 50, 200, 100), (300, 150))
+    assert shown.size == (150, 300)
+    for name in ("amodal", "visible"):
+        expected = getattr(tracks, name).dense()[:, 50:100, 100:200].repeat(3, 1).repeat(3, 2)
+        assert (getattr(shown, name).dense() != expected).sum(axis=(1, 2)).max() <= 6 * 3
+    assert shown.amodal_boxes[0].tolist() == [0, 30, 150, 150]
+    assert len(in_window(Tracks.empty(SIZE), (0, 0, 9, 9), (30, 30))) == 0
+
+
+def test_what_evaluation_ignores_is_paler():
+    tracks = _tracks([(50, 60, 150, 140)], [10])
+    plain = draw_overlay(GREY, tracks, ("car",), BARE)[70:130, 60:140].astype(int)
+    tracks.ignore = np.ones(1, bool)
+    pale = draw_overlay(GREY, tracks, ("car",), BARE)[70:130, 60:140].astype(int)
+    assert 0 < np.abs(pale - 100).sum() < 0.6 * np.abs(plain - 100).sum()
+
+
+def test_boxes_without_masks_are_drawn_with_their_names_beside_them():
+    image = GREY.copy()
+    draw_boxes(image, ["car"], np.array([[50.0, 60, 150, 140]]))
+    changed = (image != GREY).any(axis=2)
+    assert changed[60, 50:150].all()
+    assert not changed[70:130, 60:140].any()
+    assert changed[:60].any()
+
+
+CALIBRATION = Calibration(
+    np.array([[200.0, 0, 200], [0, 200, 100], [0, 0, 1]]),
+    # The LiDAR a metre behind the camera, x forward, y left, z up.
+    np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -1], [0, 0, 0, 1]]),
+    400,
+    200,
+)
+
+
+def from_above(x, y, width=720):
+    """Row and column of a place in the LiDAR's frame: from 6 m behind to 66 m ahead."""
+    scale = (width * 2 / 3) / 72
+    return round(width * 0.1 - y * scale), round((x + 6) * scale)
+
+
+def test_from_above_a_track_stands_at_its_box_or_else_where_its_depth_says():
+    tracks = _tracks([(190, 90, 210, 110), (290, 90, 310, 110)], [20, 20], coasted=[1])
+    frame = Frame(0, calibration=CALIBRATION)
+    panel = draw_panel(frame, tracks, 720)
+    # Straight ahead at 20 m of the camera, and 10 m to the right of it.
+    assert panel[from_above(21, 0)].tolist() == list(track_colour(0))
+    row, column = from_above(21, -10)
+    around = panel[row - 6 : row + 6, column - 6 : column + 7].astype(int)
+    assert (np.abs(around - track_colour(1)).max(2) < 60).any()
+    assert panel[row, column].tolist() != list(track_colour(1)), "a coasting one is no full disc"
+    tracks.boxes3d = np.array([[40, 5, 0, 4, 2, 1.5, 0], [np.nan] * 7], np.float32)
+    panel = draw_panel(frame, tracks, 720)
+    assert panel[from_above(21, 0)].tolist() != list(track_colour(0))
+    row, column = from_above(42, 5)
+    rim = panel[row - 8 : row + 9, column].astype(int)
+    assert (np.abs(rim - track_colour(0)).max(1) < 60).any()
+
+
+def test_the_depth_scale_has_the_colours_of_the_returns():
+    depth = np.zeros(SIZE, np.float32)
+    depth[50:150, 100:300] = 10.0
+    panel = draw_panel(Frame(0, depth=depth), Tracks.empty(SIZE), 720)[:, 480:]
+    returns = panel[60, 120]
+    rows, columns = np.nonzero((np.abs(panel.astype(int) - returns) < 8).all(2))
+    on_bar = columns[rows == rows.max()]
+    # Logarithmic from 3 to 60 m.
+    assert abs(on_bar.mean() / 239 - np.log(10 / 3) / np.log(20)) < 0.03

@@ -12,7 +12,7 @@ from amodal_core.evaluation.failures import SURE, Failure
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.views.overlay import OverlayStyle, draw_overlay
+from amodal_core.views.overlay import OverlayStyle, draw_overlay, in_window
 
 _WIDTH = 520  # pixels of each picture
 _ASPECT = 16 / 10
@@ -58,26 +58,26 @@ def draw(
         if image is None or image.shape[:2] != (record.height, record.width):
             image = np.full((record.height, record.width, 3), 96, np.uint8)
         window = _window(truth, predictions, failure, record.height, record.width)
-        shown = (
+        candidates = (
             [failure.prediction]
             if failure.prediction >= 0
             else _nearby(predictions, failure.image_id, window)
         )
         annotation = failure.annotation
-        kind = truth.classes[truth.class_ids[annotation]]
+        class_name = truth.classes[truth.class_ids[annotation]]
         hidden = truth.occlusion_rates[annotation]
-        words = kind if np.isnan(hidden) else f"{kind}, {hidden:.0%} hidden"
+        caption = class_name if np.isnan(hidden) else f"{class_name}, {hidden:.0%} hidden"
         if failure.prediction >= 0:
-            said = predictions.classes[predictions.class_ids[failure.prediction]]
+            predicted_class = predictions.classes[predictions.class_ids[failure.prediction]]
             score = predictions.scores[failure.prediction]
-            words += f": IoU {failure.iou:.2f} with {said} ({score:.2f})"
+            caption += f": IoU {failure.iou:.2f} with {predicted_class} ({score:.2f})"
         else:
-            words += f": missed{'; what was found near it' if shown else ''}"
+            caption += f": missed{'; what was found near it' if candidates else ''}"
         pictures.append(
             Picture(
-                _panel(image, truth, [annotation], window),
-                _panel(image, predictions, shown, window),
-                words,
+                _jpeg(image, truth, [annotation], window),
+                _jpeg(image, predictions, candidates, window),
+                caption,
                 record.name or f"image {record.id}",
             )
         )
@@ -106,19 +106,19 @@ def _window(
     return x0, y0, min(x1, width), min(y1, height)
 
 
-def _nearby(part: AnnotationSet, image_id: int, window: tuple[int, int, int, int]) -> list[int]:
+def _nearby(entries: AnnotationSet, image_id: int, window: tuple[int, int, int, int]) -> list[int]:
     """Predictions of an image, of some score, that reach into the window."""
     x0, y0, x1, y1 = window
-    boxes = part.boxes
+    boxes = entries.boxes
     inside = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-    chosen = inside & (part.image_ids == image_id) & (part.scores >= SURE)
-    return [int(n) for n in np.flatnonzero(chosen)]
+    selected = inside & (entries.image_ids == image_id) & (entries.scores >= SURE)
+    return [int(n) for n in np.flatnonzero(selected)]
 
 
-def _panel(
+def _jpeg(
     image: np.ndarray,
-    part: AnnotationSet,
-    chosen: Sequence[int],
+    entries: AnnotationSet,
+    selected: Sequence[int],
     window: tuple[int, int, int, int],
 ) -> bytes:
     """JPEG of the window, enlarged, with the chosen entries drawn on it."""
@@ -127,44 +127,31 @@ def _panel(
     size = (_WIDTH, max(1, round((y1 - y0) * scale)))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     crop = cv2.resize(np.ascontiguousarray(image[y0:y1, x0:x1]), size, interpolation=how)
-    if chosen:
-        crop = draw_overlay(
-            crop, _enlarged(part, chosen, window, size), part.classes, OverlayStyle(labels=False)
-        )
+    if selected:
+        tracks = in_window(_as_tracks(entries, selected), window, size)
+        crop = draw_overlay(crop, tracks, entries.classes, OverlayStyle(labels=False))
     coded = cv2.imencode(".jpg", crop[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 84))[1]
     return bytes(coded.tobytes())
 
 
-def _enlarged(
-    part: AnnotationSet,
-    chosen: Sequence[int],
-    window: tuple[int, int, int, int],
-    size: tuple[int, int],
-) -> Tracks:
-    """Entries of one image as they lie in the enlarged window."""
-    x0, y0, x1, y1 = window
-    record = next(i for i in part.images if i.id == int(part.image_ids[chosen[0]]))
-
-    def masks(counts: list[bytes | None]) -> RleMasks:
-        whole = RleMasks((record.height, record.width), [counts[n] or b"" for n in chosen])
-        crops = whole.dense()[:, y0:y1, x0:x1].astype(np.uint8)
-        grown = [cv2.resize(c, size, interpolation=cv2.INTER_LINEAR) for c in crops * 255]
-        return RleMasks.from_dense(np.stack(grown) > 127)
-
-    amodal = masks(part.amodal)
-    known = all(part.visible[n] is not None for n in chosen)
-    visible = masks(part.visible) & amodal if known else amodal
-    n = len(chosen)
+def _as_tracks(entries: AnnotationSet, selected: Sequence[int]) -> Tracks:
+    """Entries of one image; without visible masks all of them shows."""
+    record = next(i for i in entries.images if i.id == int(entries.image_ids[selected[0]]))
+    size, n = (record.height, record.width), len(selected)
+    amodal = RleMasks(size, [entries.amodal[k] or b"" for k in selected])
+    visible = amodal
+    if all(entries.visible[k] is not None for k in selected):
+        visible = RleMasks(size, [entries.visible[k] or b"" for k in selected])
     return Tracks(
-        size=(size[1], size[0]),
+        size=size,
         amodal_boxes=amodal.boxes(),
         visible_boxes=visible.boxes(),
-        scores=part.scores[list(chosen)].astype(np.float32),
-        class_ids=part.class_ids[list(chosen)],
+        scores=entries.scores[list(selected)].astype(np.float32),
+        class_ids=entries.class_ids[list(selected)],
         amodal=amodal,
         visible=visible,
         occlusion_rates=np.zeros(n, np.float32),
-        depths=part.depths[list(chosen)].astype(np.float32),
+        depths=entries.depths[list(selected)].astype(np.float32),
         occluders=np.zeros((n, n), bool),
         ids=np.arange(n),
         ages=np.ones(n, np.int64),

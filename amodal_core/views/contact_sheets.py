@@ -1,8 +1,7 @@
-"""Draw samples with their masks: what is seen filled, what is hidden hatched; many on one sheet."""
+"""Samples of a data set with their truth, many on one sheet."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,15 +12,10 @@ from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.image_files import write_image
 from amodal_core.errors import InputError
 from amodal_core.frame import Sample
+from amodal_core.views.overlay import draw_boxes, draw_overlay, in_window
+from amodal_core.views.text import put_text
 
 _GAP, _CAPTION = 6, 22
-_STRIPE = 7  # pixels from one stripe of the hatching to the next
-
-
-def colour(number: int) -> tuple[int, int, int]:
-    """A colour for an identity; neighbours in number are far apart in hue."""
-    r, g, b = colorsys.hsv_to_rgb(number * 0.61803398875 % 1.0, 0.85, 1.0)
-    return round(255 * r), round(255 * g), round(255 * b)
 
 
 def draw(
@@ -44,68 +38,18 @@ def draw(
     if image is None:
         raise InputError("a frame without an image", sample.name)
     scale = width / image.shape[1]
-    height = max(1, round(image.shape[0] * scale))
-    picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    size = width, max(1, round(image.shape[0] * scale))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if sample.truth is not None:
-        _draw_truth(picture, sample, classes, scale)
-    for k, (name, box) in enumerate(boxes):
-        x1, y1, x2, y2 = (round(v * scale) for v in box)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), colour(k), 1, cv2.LINE_AA)
-        _text(picture, name, (max(0, x1), max(12, y1 - 3)), colour(k), 0.38)
+        window = 0, 0, image.shape[1], image.shape[0]
+        picture = draw_overlay(picture, in_window(sample.truth, window, size), classes)
+    draw_boxes(
+        picture, [name for name, _ in boxes], np.array([b for _, b in boxes]).reshape(-1, 4) * scale
+    )
     caption = np.full((_CAPTION, width, 3), 255, np.uint8)
     count = len(sample.truth) if sample.truth is not None else len(boxes)
-    _text(caption, f"{sample.name}   {count} objects", (4, 15), (0, 0, 0), 0.45)
+    put_text(caption, f"{sample.name}   {count} objects", 4, 3, 13, (0, 0, 0))
     return np.concatenate([picture, caption])
-
-
-def _draw_truth(picture: np.ndarray, sample: Sample, classes: Sequence[str], scale: float) -> None:
-    assert sample.truth is not None
-    truth = sample.truth.numpy()
-    height, width = picture.shape[:2]
-    rows, columns = np.mgrid[:height, :width]
-    stripes = (rows + columns) % _STRIPE < 2
-    # Large objects first: what is small stays to be seen on top of them.
-    order = np.argsort(-truth.amodal.rle().areas(), kind="stable")
-    for k in order.tolist():
-        paint = np.array(colour(int(truth.ids[k])))
-        ignored = truth.ignore is not None and bool(truth.ignore[k])
-        whole, seen = (
-            cv2.resize(m.rle()[[k]].dense()[0].view(np.uint8), (width, height)) > 0
-            for m in (truth.amodal, truth.visible)
-        )
-        share = 0.2 if ignored else 0.45
-        picture[seen] = ((1 - share) * picture[seen] + share * paint).astype(np.uint8)
-        hidden = whole & ~seen & stripes
-        picture[hidden] = (0.1 * picture[hidden] + 0.9 * paint).astype(np.uint8)
-        lines, _ = cv2.findContours(whole.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, lines, -1, paint.tolist(), 1, cv2.LINE_AA)
-    taken = np.zeros(picture.shape[:2], bool)
-    for k in order.tolist():
-        x1, y1, x2, _ = (np.asarray(truth.amodal_boxes[k]) * scale).astype(int).tolist()
-        rate = round(100 * float(truth.occlusion_rates[k]))
-        name = classes[int(truth.class_ids[k])]
-        text = f"{name} {rate}%" if rate else name
-        at = max(0, x1), max(12, y1 - 3)
-        place = taken[at[1] - 11 : at[1] + 3, at[0] : at[0] + 7 * len(text)]
-        # A name over another helps nobody; the larger object keeps its own.
-        if x2 - x1 >= 24 and not place.any():
-            place[:] = True
-            _text(picture, text, at, colour(int(truth.ids[k])), 0.38)
-
-
-def _text(
-    picture: np.ndarray, text: str, at: tuple[int, int], paint: tuple[int, int, int], size: float
-) -> None:
-    """Text on a plate of its colour; black text is written without one."""
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    ink = (0, 0, 0)
-    if any(paint):
-        (wide, high), below = cv2.getTextSize(text, font, size, 1)
-        corner = at[0] + wide + 2, at[1] + below - 1
-        cv2.rectangle(picture, (at[0] - 1, at[1] - high - 2), corner, paint, -1)
-        bright = 0.3 * paint[0] + 0.59 * paint[1] + 0.11 * paint[2] > 110
-        ink = (0, 0, 0) if bright else (255, 255, 255)
-    cv2.putText(picture, text, at, font, size, ink, 1, cv2.LINE_AA)
 
 
 def spread(data: Dataset, many: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Tracks drawn on their image: what is seen, what is hidden, by what, and who is who.
+"""Tracks drawn on their image: what is visible, what is hidden, by what, and who is who.
 
 The visible part is tinted in the track's colour within a solid outline; the hidden part is hatched
 within a dashed one, over whatever hides it. A track that coasts is hatched whole.
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numba import njit
-from PIL import Image, ImageDraw, ImageFont
 
 from amodal_core.frame import Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.views.palette import track_colour
+from amodal_core.views.text import Colour, put_text, text_size
 
 Box = tuple[int, int, int, int]
 
-_SEEN = 0.36  # share of the track's colour where it is visible
+_VISIBLE = 0.36  # share of the track's colour where it is visible
+_IGNORED = 0.16  # ... of annotations that evaluation leaves out
 _STRIPES, _BETWEEN = 0.62, 0.14  # ... on the stripes of its hidden part, and between them
 _PERIOD, _STRIPE = 9, 4  # pixels from stripe to stripe, and a stripe's width
 _DASH = 9.0  # pixels
@@ -77,21 +76,27 @@ def draw_overlay(
     amodal = host.amodal.rle()
     visible = host.visible.rle() & amodal  # messages from elsewhere may claim more
     far_first = np.argsort(np.where(host.depths > 0, host.depths, np.inf), kind="stable")[::-1]
-    seen, seen_at = visible.crops()
-    whole, whole_at = amodal.crops()
+    visible_crops, visible_at = visible.crops()
+    amodal_crops, amodal_at = amodal.crops()
+    # What is visible, evenly.
+    for i in far_first[~coasted[far_first]]:
+        x, y = visible_at[i]
+        share = _VISIBLE if host.ignore is None or not host.ignore[i] else _IGNORED
+        _tint(out, visible_crops[i], x, y, np.asarray(colours[i], np.int32), share, share)
+    # What is hidden, in stripes; all of what coasts.
     for i in far_first:
-        if not coasted[i]:
-            x, y = seen_at[i]
-            _tint(out, seen[i], x, y, np.asarray(colours[i], np.int32), _SEEN, _SEEN)
-    for i in far_first:
-        crop, (x, y) = whole[i], whole_at[i]
-        if not coasted[i] and seen[i].size:
-            dx, dy = seen_at[i] - whole_at[i]
+        crop, shown, (x, y) = amodal_crops[i], visible_crops[i], amodal_at[i]
+        if not coasted[i] and shown.size:
+            dx, dy = visible_at[i] - amodal_at[i]
             crop = crop.copy()
-            crop[dy : dy + seen[i].shape[0], dx : dx + seen[i].shape[1]] &= ~seen[i]
+            crop[dy : dy + shown.shape[0], dx : dx + shown.shape[1]] &= ~shown
         _tint(out, crop, x, y, np.asarray(colours[i], np.int32), _STRIPES, _BETWEEN)
     for i in far_first:
-        _outline(out, whole[i], whole_at[i], seen[i], seen_at[i], colours[i], bool(coasted[i]))
+        amodal_part, visible_part = (
+            (amodal_crops[i], amodal_at[i]),
+            (visible_crops[i], visible_at[i]),
+        )
+        _outline(out, *amodal_part, *visible_part, colours[i], bool(coasted[i]))
     if style.labels:
         _label_all(out, host, ids, coasted, colours, classes, style, far_first[::-1])
     return out
@@ -121,6 +126,58 @@ def enlarge(image: np.ndarray, tracks: Tracks, factor: int) -> tuple[np.ndarray,
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), grown_tracks
 
 
+def in_window(tracks: Tracks, window: Box, size: tuple[int, int]) -> Tracks:
+    """Tracks as they lie in a window of their image.
+
+    Args:
+        tracks: of the image.
+        window: x0, y0, x1, y1 in its pixels.
+        size: (width, height) in pixels that the window is resized to.
+    """
+    x0, y0, x1, y1 = window
+    host = tracks.numpy()
+
+    def cut(masks: RleMasks) -> RleMasks:
+        crops = (masks[[k]].dense()[0, y0:y1, x0:x1] for k in range(len(masks)))
+        resized = [cv2.resize(255 * c.view(np.uint8), size) > 127 for c in crops]
+        height_width = size[1], size[0]
+        return RleMasks.from_dense(np.stack(resized)) if resized else RleMasks.empty(height_width)
+
+    amodal, visible = cut(host.amodal.rle()), cut(host.visible.rle())
+    return replace(
+        host,
+        size=(size[1], size[0]),
+        amodal=amodal,
+        visible=visible,
+        amodal_boxes=amodal.boxes(),
+        visible_boxes=visible.boxes(),
+    )
+
+
+def draw_boxes(
+    image: np.ndarray, names: Sequence[str], boxes: np.ndarray, text_size: int = 12
+) -> None:
+    """Draw objects that have no masks, in place.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        names: N, written beside the boxes.
+        boxes: (N, 4) xyxy in its pixels.
+        text_size: pixels.
+    """
+    taken: list[Box] = []
+    for k, (name, box) in enumerate(zip(names, np.round(boxes).astype(int).tolist(), strict=True)):
+        x0, y0, x1, y1 = box
+        cv2.rectangle(image, (x0, y0), (x1, y1), track_colour(k), 1, cv2.LINE_AA)
+        lines: list[Words] = [[(name, False, _PAPER)]]
+        place = _free_place(
+            (x0, y0, x1, y1), _chip_size(lines, text_size), taken, image.shape[1], image.shape[0]
+        )
+        if place is not None:
+            _draw_chip(image, lines, place, text_size, track_colour(k), False)
+            taken.append(place)
+
+
 @njit(cache=True, nogil=True)
 def _tint(out, crop, x, y, colour, share, gap):  # type: ignore[no-untyped-def]
     """Mix a colour into a crop's pixels: `share` of it on diagonal stripes, `gap` between them."""
@@ -128,10 +185,10 @@ def _tint(out, crop, x, y, colour, share, gap):  # type: ignore[no-untyped-def]
     for v in range(crop.shape[0]):
         for u in range(crop.shape[1]):
             if crop[v, u]:
-                part = on if (u + x + v + y) % _PERIOD < _STRIPE else off
+                mix = on if (u + x + v + y) % _PERIOD < _STRIPE else off
                 for c in range(3):
                     old = np.int32(out[y + v, x + u, c])
-                    out[y + v, x + u, c] = old + (((colour[c] - old) * part) >> 8)
+                    out[y + v, x + u, c] = old + (((colour[c] - old) * mix) >> 8)
 
 
 def _contours(crop: np.ndarray, at: np.ndarray) -> list[np.ndarray]:
@@ -139,34 +196,34 @@ def _contours(crop: np.ndarray, at: np.ndarray) -> list[np.ndarray]:
     if not crop.size:
         return []
     padded = cv2.copyMakeBorder(crop.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    found, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     # Specks of a mask are tinted, but an outline of a few pixels is only noise.
-    return [c[:, 0] + (at - 1).astype(np.int32) for c in found if len(c) >= 8]
+    return [c[:, 0] + (at - 1).astype(np.int32) for c in contours if len(c) >= 8]
 
 
 def _outline(
     out: np.ndarray,
-    whole: np.ndarray,
-    whole_at: np.ndarray,
-    seen: np.ndarray,
-    seen_at: np.ndarray,
-    colour: tuple[int, int, int],
+    amodal: np.ndarray,
+    amodal_at: np.ndarray,
+    visible: np.ndarray,
+    visible_at: np.ndarray,
+    colour: Colour,
     coasted: bool,
 ) -> None:
-    """A solid line around what is seen, a dashed one where the whole reaches beyond it."""
+    """A solid line around what is visible, a dashed one where the amodal mask reaches beyond."""
     if not coasted:
-        thickness = 2 if whole.shape[0] >= _THICK_FROM else 1
-        for line in _contours(seen, seen_at):
+        thickness = 2 if amodal.shape[0] >= _THICK_FROM else 1
+        for line in _contours(visible, visible_at):
             # Within 0.7 pixels of it, a line of a tenth of the points takes a tenth of the time.
             smooth = cv2.approxPolyDP(line, 0.7, True)
             cv2.polylines(out, [smooth], True, colour, thickness, cv2.LINE_AA)
-    covered = np.zeros(tuple(np.add(whole.shape, 6)), np.uint8)
-    if seen.size and not coasted:
-        dy, dx = int(seen_at[1] - whole_at[1]) + 3, int(seen_at[0] - whole_at[0]) + 3
-        covered[dy : dy + seen.shape[0], dx : dx + seen.shape[1]] = seen
+    covered = np.zeros(tuple(np.add(amodal.shape, 6)), np.uint8)
+    if visible.size and not coasted:
+        dy, dx = int(visible_at[1] - amodal_at[1]) + 3, int(visible_at[0] - amodal_at[0]) + 3
+        covered[dy : dy + visible.shape[0], dx : dx + visible.shape[1]] = visible
         covered = cv2.dilate(covered, np.ones((5, 5), np.uint8))
-    for contour in _contours(whole, whole_at):
-        local = contour - whole_at + 3
+    for contour in _contours(amodal, amodal_at):
+        local = contour - amodal_at + 3
         free = covered[local[:, 1], local[:, 0]] == 0
         dashes = _dashes(contour, free)
         if dashes:
@@ -187,36 +244,7 @@ def _dashes(contour: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
     return [contour[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= 2]
 
 
-@lru_cache(maxsize=8)
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(__file__).parent / "fonts" / name), size)
-
-
-@lru_cache(maxsize=2048)
-def _text(words: str, size: int, bold: bool) -> np.ndarray:
-    """(H, W) uint8 coverage of a line of text; the height is the same for all words of a size."""
-    font = _font(size, bold)
-    ascent, descent = font.getmetrics()
-    width = max(1, int(np.ceil(font.getlength(words))))
-    canvas = Image.new("L", (width, ascent + descent))
-    ImageDraw.Draw(canvas).text((0, 0), words, 255, font)
-    return np.asarray(canvas)
-
-
-@njit(cache=True, nogil=True)
-def _put_text(out, coverage, x, y, ink):  # type: ignore[no-untyped-def]
-    """Mix the ink of a line of text into the image, cut by its borders."""
-    for v in range(min(coverage.shape[0], out.shape[0] - y)):
-        for u in range(min(coverage.shape[1], out.shape[1] - x)):
-            part = np.int32(coverage[v, u])
-            if part:
-                for c in range(3):
-                    old = np.int32(out[y + v, x + u, c])
-                    out[y + v, x + u, c] = old + (ink[c] - old) * part // 255
-
-
-Words = list[tuple[str, bool, tuple[int, int, int]]]
+Words = list[tuple[str, bool, Colour]]
 
 
 def _label_all(
@@ -224,7 +252,7 @@ def _label_all(
     host: Instances,
     ids: np.ndarray,
     coasted: np.ndarray,
-    colours: list[tuple[int, int, int]],
+    colours: list[Colour],
     classes: Sequence[str],
     style: OverlayStyle,
     near_first: np.ndarray,
@@ -252,11 +280,11 @@ def _label_all(
                 lines[1].append((" behind " if coasted[i] else " by ", False, _AMBER))
                 lines[1].append((f"{int(ids[nearest])}", True, colours[nearest]))
         # Where a crowd leaves no room for all, the number alone may still fit.
-        for shown in (lines, [lines[0][:1]]):
-            size = _chip_size(shown, style.text_size)
+        for content in (lines, [lines[0][:1]]):
+            size = _chip_size(content, style.text_size)
             place = _free_place(boxes[i], size, taken, out.shape[1], out.shape[0])
             if place is not None:
-                _draw_chip(out, shown, place, style.text_size, colours[i], bool(coasted[i]))
+                _draw_chip(out, content, place, style.text_size, colours[i], bool(coasted[i]))
                 taken.append(place)
                 break
 
@@ -268,8 +296,8 @@ def _chip_size(lines: list[Words], text_size: int) -> tuple[int, int]:
 
 
 def _line_size(line: Words, size: int) -> tuple[int, int]:
-    parts = [_text(words, size, bold).shape for words, bold, _ in line]
-    return sum(w for _, w in parts), max(h for h, _ in parts)
+    sizes = [text_size(words, size, bold) for words, bold, _ in line]
+    return sum(w for w, _ in sizes), max(h for _, h in sizes)
 
 
 def _touches(a: Box, b: Box) -> bool:
@@ -306,7 +334,7 @@ def _draw_chip(
     lines: list[Words],
     place: Box,
     text_size: int,
-    colour: tuple[int, int, int],
+    colour: Colour,
     coasted: bool,
 ) -> None:
     """A dark plate with the track's colour on its left side; of coasted tracks, around it."""
@@ -322,7 +350,5 @@ def _draw_chip(
     for k, line in enumerate(lines):
         x, size = x0 + 6, text_size - 2 * k
         for words, bold, ink in line:
-            coverage = _text(words, size, bold)
-            _put_text(out, coverage, x, y, np.asarray(ink, np.int32))
-            x += coverage.shape[1]
+            x += put_text(out, words, x, y, size, ink, bold)
         y += _line_size(line, size)[1]

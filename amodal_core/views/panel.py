@@ -7,8 +7,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from amodal_core.frame import Frame, Tracks
+from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.views.palette import track_colour
+from amodal_core.views.text import put_text, text_size
 
 _BACKGROUND = (16, 18, 23)
 _LINES = (46, 51, 62)
@@ -18,6 +19,8 @@ _SHARE = 0.2  # of the width, the panel's height
 _ABOVE = 2 / 3  # of the width is the view from above
 _BEHIND, _AHEAD = 6.0, 66.0  # metres shown behind and ahead of the LiDAR
 _NEAR, _FAR = 3.0, 60.0  # metres between which depth is coloured
+_TEXT = 10  # pixels, size of the font
+_SCALE = 24  # pixels below the depth image, for its scale
 
 
 def panel_height(width: int) -> int:
@@ -30,7 +33,7 @@ def draw_panel(frame: Frame, tracks: Tracks, width: int) -> np.ndarray:
 
     Args:
         frame: with points, depth and calibration, whatever is there.
-        tracks: on the host; those with a 3D box are shown from above.
+        tracks: on the host; from above with their 3D boxes, without one where their depth says.
         width: pixels.
 
     Returns:
@@ -58,8 +61,8 @@ def _from_above(out: np.ndarray, frame: Frame, tracks: Tracks) -> None:
     origin = tuple(int(v) for v in place(np.zeros(2)))
     for metres in range(10, int(_AHEAD) + 1, 10):
         cv2.circle(canvas, origin, round(metres * scale), _LINES, 1, cv2.LINE_AA)
-        at = origin[0] + round(metres * scale) + 3, height - 5
-        cv2.putText(canvas, f"{metres} m", at, cv2.FONT_HERSHEY_SIMPLEX, 0.33, _DIM, 1, cv2.LINE_AA)
+        at = origin[0] + round(metres * scale) + 3
+        put_text(canvas, f"{metres} m", at, height - _TEXT - 6, _TEXT, _DIM)
     if frame.calibration is not None:
         K, T = frame.calibration.K, frame.calibration.camera_from_lidar
         for u in (0, frame.calibration.width):
@@ -72,11 +75,17 @@ def _from_above(out: np.ndarray, frame: Frame, tracks: Tracks) -> None:
         u, v = pixels[inside].T
         # Higher returns are brighter, and drawn over the road that they stand on.
         shade = np.clip((frame.points[inside, 2] + 2.2) / 2.5, 0.2, 0.95)
-        for part in (shade < 0.4, shade >= 0.4):
-            light = (shade[part, None] * (195, 210, 230)).astype(np.uint8)
-            canvas[v[part], u[part]] = light
+        for band in (shade < 0.4, shade >= 0.4):
+            light = (shade[band, None] * (195, 210, 230)).astype(np.uint8)
+            canvas[v[band], u[band]] = light
+    boxes = np.full((len(tracks), 7), np.nan, np.float32)
     if tracks.boxes3d is not None:
-        _boxes(canvas, tracks, np.asarray(tracks.boxes3d), place)
+        boxes = np.asarray(tracks.boxes3d)
+    boxed = np.isfinite(boxes).all(axis=1)
+    _boxes(canvas, tracks[np.flatnonzero(boxed)], boxes[boxed], place)
+    if frame.calibration is not None:
+        rest = tracks[np.flatnonzero(~boxed & (np.asarray(tracks.depths) > 0))]
+        _points(canvas, rest, place(_positions(rest, frame.calibration)))
     length = max(2, round(4.2 * scale / 2))
     half = max(1, round(1.8 * scale / 2))
     x, y = origin
@@ -90,48 +99,81 @@ def _boxes(
     boxes: np.ndarray,
     place: Callable[[np.ndarray], np.ndarray],
 ) -> None:
-    """Footprints, filled while seen, with their ids."""
+    """Footprints, filled while visible, with their ids."""
     corners = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)]) / 2
     filled = canvas.copy()
     shapes = []
-    for i in np.flatnonzero(np.isfinite(boxes).all(axis=1)):
-        x, y, _, length, width, _, yaw = (float(v) for v in boxes[i])
+    for i, box in enumerate(boxes.tolist()):
+        x, y, _, length, width, _, yaw = box
         c, s = np.cos(yaw), np.sin(yaw)
         ground = corners * (length, width) @ np.array([[c, s], [-s, c]]) + (x, y)
         shape = np.round(place(ground)).astype(np.int32)
-        colour = track_colour(int(tracks.ids[i]))
-        shapes.append((i, shape, colour))
+        shapes.append(shape)
         if not tracks.coasted[i]:
-            cv2.fillPoly(filled, [shape], colour, cv2.LINE_AA)
+            cv2.fillPoly(filled, [shape], track_colour(int(tracks.ids[i])), cv2.LINE_AA)
     cv2.addWeighted(filled, 0.45, canvas, 0.55, 0, dst=canvas)
-    for i, shape, colour in shapes:
-        cv2.polylines(canvas, [shape], True, colour, 1, cv2.LINE_AA)
-        x, y = (int(v) for v in shape.mean(axis=0))
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        for ink, thickness in ((_BACKGROUND, 3), (_PAPER, 1)):
-            name = f"{int(tracks.ids[i])}"
-            cv2.putText(canvas, name, (x - 5, y + 4), font, 0.38, ink, thickness, cv2.LINE_AA)
+    for i, shape in enumerate(shapes):
+        cv2.polylines(canvas, [shape], True, track_colour(int(tracks.ids[i])), 1, cv2.LINE_AA)
+        _number(canvas, int(tracks.ids[i]), shape.mean(axis=0))
+
+
+def _positions(tracks: Tracks, calibration: Calibration) -> np.ndarray:
+    """(N, 2) x, y in the LiDAR frame of the middle of each amodal box, at its track's depth."""
+    boxes = np.asarray(tracks.amodal_boxes, np.float64)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    rays = np.linalg.inv(calibration.K) @ np.column_stack([middles, np.ones(len(tracks))]).T
+    camera = rays * np.asarray(tracks.depths)
+    lidar_from_camera = np.linalg.inv(calibration.camera_from_lidar)
+    return (lidar_from_camera[:2, :3] @ camera + lidar_from_camera[:2, 3:]).T
+
+
+def _points(canvas: np.ndarray, tracks: Tracks, pixels: np.ndarray) -> None:
+    """Tracks without a 3D box, as discs with their ids; of those that coast only the rim."""
+    for i, pixel in enumerate(np.round(pixels).astype(int).tolist()):
+        colour, thickness = track_colour(int(tracks.ids[i])), 1 if tracks.coasted[i] else -1
+        cv2.circle(canvas, pixel, 5, colour, thickness, cv2.LINE_AA)
+        _number(canvas, int(tracks.ids[i]), np.array([pixel[0] + 14, pixel[1]]))
+
+
+def _number(canvas: np.ndarray, number: int, at: np.ndarray) -> None:
+    """An id in the middle of a place, on a dark plate; left out where that is not in the view."""
+    width, height = text_size(f"{number}", _TEXT, True)
+    x, y = int(at[0]) - width // 2, int(at[1]) - height // 2
+    if x >= 1 and y >= 0 and x + width < canvas.shape[1] and y + height <= canvas.shape[0]:
+        plate = canvas[y + 1 : y + height - 1, x - 1 : x + width + 1]
+        plate[:] = plate // 3
+        put_text(canvas, f"{number}", x, y, _TEXT, _PAPER, True)
 
 
 def _depth(out: np.ndarray, depth: np.ndarray) -> None:
-    """The depth image, each return as a dot, near ones warm and far ones cold."""
+    """The depth image, each return as a dot, near ones warm and far ones cold; and its scale."""
     height, width = out.shape[:2]
     inverse = np.zeros_like(depth)
     np.divide(1, depth, out=inverse, where=depth > 0)
-    rows = round(depth.shape[0] * width / depth.shape[1])
+    top = _TEXT + 8
+    rows = min(round(depth.shape[0] * width / depth.shape[1]), height - top - _SCALE)
     shrink = max(1, round(depth.shape[1] / width))
     # Nearest return of each cell, so that shrinking loses nothing near.
     cells = cv2.dilate(inverse, np.ones((2 * shrink + 1, shrink + 1), np.uint8))
     small = cv2.resize(cells, (width, rows), interpolation=cv2.INTER_NEAREST)
-    warm = (small - 1 / _FAR) / (1 / _NEAR - 1 / _FAR)
-    level = (255 * np.clip(warm, 0, 1) ** 0.5).astype(np.uint8)
-    coloured = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1]
-    top = max(0, (height - rows) // 2)
-    shown = coloured[:height]
-    hit = small[:height] > 0
     canvas = np.ascontiguousarray(out)
-    canvas[top : top + len(shown)][hit] = shown[hit]
-    at = 0, max(12, top - 8)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(canvas, "depth of the LiDAR's returns", at, font, 0.36, _DIM, 1, cv2.LINE_AA)
+    hit = small > 0
+    canvas[top : top + rows][hit] = _depth_colours(small)[hit]
+    put_text(canvas, "depth of the LiDAR's returns", 2, 2, _TEXT, _DIM)
+    # The scale: as wide as the image, logarithmic, as that is how depth is looked at.
+    bar = top + rows + 4
+    metres = np.geomspace(_NEAR, _FAR, width)
+    canvas[bar : bar + 5] = _depth_colours(1 / metres[None, :].astype(np.float32))
+    for mark in (3, 5, 10, 20, 40, 60):
+        words = f"{mark} m"
+        x = round(np.interp(np.log(mark), np.log(metres[[0, -1]]), (0, width - 1)))
+        x = min(max(x - text_size(words, _TEXT)[0] // 2, 0), width - text_size(words, _TEXT)[0])
+        put_text(canvas, words, x, bar + 6, _TEXT, _DIM)
     out[:] = canvas
+
+
+def _depth_colours(inverse: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of inverse depths (h, w)."""
+    warm = (inverse - 1 / _FAR) / (1 / _NEAR - 1 / _FAR)
+    level = (255 * np.clip(warm, 0, 1) ** 0.5).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1])
