@@ -91,13 +91,11 @@ class Message:
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = [_portable(getattr(self, name)) for name in self._fields]
-        return _rebuild, (self.ros_name, state)
+        return _rebuild, (type(self), state)
 
 
-def _rebuild(name: str, state: Sequence[Any]) -> Message:
-    from embedded_ros.interfaces import message
-
-    made = message(name)()
+def _rebuild(kind: type[Message], state: Sequence[Any]) -> Message:
+    made = kind()
     for field, value in zip(made._fields, state, strict=True):
         object.__setattr__(made, field, value)
     return made

@@ -58,6 +58,46 @@ def test_imports_run_one_way(package, forbidden):
     assert not {file: names for file, names in wrong.items() if names}
 
 
+def circles(package: str) -> list[set[str]]:
+    """Modules of a package that import each other, wherever in the file, for types only too."""
+    files = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    # ROS 2's launch and its neighbours stand inside embedded_ros under their own names.
+    names = files | {n.removeprefix("embedded_ros."): p for n, p in files.items()}
+    modules = {path: name for name, path in files.items()}
+    ahead: dict[str, set[str]] = {}
+    for name, path in files.items():
+        folder = (name if path.name == "__init__.py" else name.rpartition(".")[0]).split(".")
+        ahead[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                above = folder[: len(folder) + 1 - node.level] if node.level else []
+                base = ".".join([*above, *filter(None, [node.module])])
+                inner = [f"{base}.{alias.name}" for alias in node.names]
+                imported = [n for n in inner if n in names]
+                # Only submodules: the package itself is loaded in any case.
+                imported += [base] if len(imported) < len(inner) else []
+            else:
+                continue
+            ahead[name] |= {modules[names[n]] for n in imported if n in names} - {name}
+    # Peel off what imports nothing that is left, and what nothing left imports.
+    left = set(ahead)
+    while gone := {n for n in left if not ahead[n] & left} | left - set().union(
+        *(ahead[n] for n in left)
+    ):
+        left -= gone
+    return [{n, *(ahead[n] & left)} for n in sorted(left)]
+
+
+@pytest.mark.parametrize("package", ["embedded_ros", "amodal_ros"])
+def test_no_module_imports_one_that_imports_it(package):
+    assert not circles(package)
+
+
 def test_the_core_loads_where_neither_ros_nor_embedded_ros_can():
     blocked = sorted(ROS | {"embedded_ros", "cyclonedds"})
     code = (

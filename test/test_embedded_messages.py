@@ -141,6 +141,10 @@ def test_image_bytes_are_read_without_a_copy():
             "rmw_dds_common/msg/ParticipantEntitiesInfo",
             "91a0593bacdcc50ea9bdcf849a938b128412cc1ea821245c663bcd26f83c295e",
         ),
+        (
+            "service_msgs/msg/ServiceEventInfo",
+            "41bcbbe07a75c9b52bc96bfd5c24d7f0fc0a08c0cb7921b3373c5732345a6f45",
+        ),
         ("std_msgs/msg/Char", "3ad2d04dd29ba19d04b16659afa3ccaedd691914b02a64e82e252f2fa6a586a9"),
     ],
 )

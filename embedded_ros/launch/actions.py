@@ -53,6 +53,8 @@ class DeclareLaunchArgument(Action):
         **kwargs: see Action.
     """
 
+    declares_argument = True
+
     def __init__(
         self,
         name: str,

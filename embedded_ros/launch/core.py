@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:
-    from .event_handlers import EventHandler
+from typing import Any, TypeAlias
 
 
 def missing(what: str, name: str, package: str = "launch") -> Exception:
@@ -35,13 +32,26 @@ class Substitution:
         return type(self).__name__
 
 
+class TextSubstitution(Substitution):
+    """Plain text."""
+
+    def __init__(self, *, text: str) -> None:
+        self.text = text
+
+    def perform(self, context: LaunchContext) -> str:
+        """The text."""
+        return self.text
+
+    def describe(self) -> str:
+        """The text in quotes."""
+        return f"'{self.text}'"
+
+
 SomeSubstitutionsType: TypeAlias = "str | os.PathLike[str] | Substitution | Iterable[Any]"
 
 
 def as_substitutions(value: SomeSubstitutionsType) -> list[Substitution]:
     """Any of the forms in which launch takes text, as a list of substitutions."""
-    from .substitutions import TextSubstitution
-
     if isinstance(value, Substitution):
         return [value]
     if isinstance(value, (str, os.PathLike)):
@@ -68,6 +78,8 @@ class Condition:
 
 class LaunchDescriptionEntity:
     """Anything that a launch description holds."""
+
+    declares_argument = False
 
     def visit(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity] | None:
         """Do it; entities that follow from it are visited next."""
@@ -115,17 +127,15 @@ class LaunchDescription(LaunchDescriptionEntity):
 
     def get_launch_arguments(self, context: LaunchContext | None = None) -> list[Any]:
         """The DeclareLaunchArgument actions in it and in what it includes, first of a name wins."""
-        from .actions import DeclareLaunchArgument
-
         context = context or LaunchContext()
-        found: dict[str, Any] = {}
+        declared: dict[str, Any] = {}
         stack: list[LaunchDescriptionEntity] = list(reversed(self.entities))
         while stack:
             entity = stack.pop()
-            if isinstance(entity, DeclareLaunchArgument):
-                found.setdefault(entity.name, entity)
+            if entity.declares_argument:
+                declared.setdefault(vars(entity)["name"], entity)
             stack.extend(reversed(entity.sub_entities(context)))
-        return list(found.values())
+        return list(declared.values())
 
 
 class LaunchContext:
@@ -143,7 +153,7 @@ class LaunchContext:
         self.launch_configurations: dict[str, str] = dict(configurations or {})
         self.environment: dict[str, str] = dict(os.environ)
         self.locals = SimpleNamespace(event=None)
-        self.handlers: list[EventHandler] = []
+        self.handlers: list[Any] = []
         # SimpleQueue.put is reentrant: signal handlers and threads use it.
         self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.running: set[Any] = set()
@@ -161,11 +171,11 @@ class LaunchContext:
         """Queue an event; safe from any thread."""
         self.events.put(event)
 
-    def register_event_handler(self, handler: EventHandler) -> None:
+    def register_event_handler(self, handler: Any) -> None:
         """Let a handler see the events from now on; the newest is asked first."""
         self.handlers.insert(0, handler)
 
-    def unregister_event_handler(self, handler: EventHandler) -> None:
+    def unregister_event_handler(self, handler: Any) -> None:
         """Undo `register_event_handler`."""
         self.handlers.remove(handler)
 

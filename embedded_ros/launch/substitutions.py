@@ -9,26 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .core import LaunchContext, SomeSubstitutionsType, Substitution, as_substitutions, missing
+from .core import TextSubstitution as TextSubstitution
 from .core import perform as perform_all
 
 
 class SubstitutionFailure(RuntimeError):
     """A substitution has no value."""
-
-
-class TextSubstitution(Substitution):
-    """Plain text."""
-
-    def __init__(self, *, text: str) -> None:
-        self.text = text
-
-    def perform(self, context: LaunchContext) -> str:
-        """The text."""
-        return self.text
-
-    def describe(self) -> str:
-        """The text in quotes."""
-        return f"'{self.text}'"
 
 
 class LaunchConfiguration(Substitution):
@@ -77,11 +63,11 @@ class PathJoinSubstitution(Substitution):
     """Parts joined by the path separator."""
 
     def __init__(self, substitutions: Iterable[SomeSubstitutionsType]) -> None:
-        self.parts = list(substitutions)
+        self.pieces = list(substitutions)
 
     def perform(self, context: LaunchContext) -> str:
         """The path."""
-        return os.path.join(*(perform_all(context, part) for part in self.parts))
+        return os.path.join(*(perform_all(context, piece) for piece in self.pieces))
 
 
 class ThisLaunchFileDir(Substitution):
@@ -146,8 +132,8 @@ def _evaluate(node: ast.AST) -> Any:
         return _OPERATORS[type(node.op)](_evaluate(node.left), _evaluate(node.right))
     if isinstance(node, ast.BoolOp):
         value: Any = None
-        for part in node.values:
-            value = _evaluate(part)
+        for operand in node.values:
+            value = _evaluate(operand)
             if bool(value) == isinstance(node.op, ast.Or):
                 break
         return value

@@ -5,14 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .qos import QoSProfile
 from .service import ServiceHalf, pack
 from .task import Future
-
-if TYPE_CHECKING:
-    from .node import Node
 
 
 class Client(ServiceHalf):
@@ -21,7 +18,7 @@ class Client(ServiceHalf):
     _absent = "call configure_introspection handle remove_pending_request"
     _role = "client"
 
-    def __init__(self, node: Node, srv_type: Any, srv_name: str, qos_profile: QoSProfile) -> None:
+    def __init__(self, node: Any, srv_type: Any, srv_name: str, qos_profile: QoSProfile) -> None:
         super().__init__(node, srv_type, srv_name, qos_profile)
         self.context = node.context
         self._sequence = itertools.count(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rosgraph_msgs.msg import Clock as ClockMsg
@@ -14,9 +14,6 @@ from embedded_ros.importer import Partial
 from .parameter import Parameter
 from .qos import QoSProfile, ReliabilityPolicy
 from .time import ClockType, Time
-
-if TYPE_CHECKING:
-    from .node import Node
 
 _USE_SIM_TIME = "use_sim_time"
 
@@ -65,7 +62,7 @@ class Clock(Partial):
 class TimeSource:
     """Drives one node's clock, as its parameter use_sim_time says."""
 
-    def __init__(self, node: Node, clock: Clock) -> None:
+    def __init__(self, node: Any, clock: Clock) -> None:
         self._node, self._clock = node, clock
         self._subscription: Any = None
         about = ParameterDescriptor(description="take the time from /clock")

@@ -8,16 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedded_ros import dds
 from embedded_ros.importer import Partial, refuse
 
 from .context import get_default_context
 from .task import Future
-
-if TYPE_CHECKING:
-    from .node import Node
 
 # Python runs signal handlers between byte codes of the main thread only: wake up for them.
 _SIGNAL_NAP = 100_000_000
@@ -37,7 +34,7 @@ class Executor(Partial):
 
     def __init__(self, *, context: Any = None) -> None:
         self.context = context or get_default_context()
-        self._nodes: list[Node] = []
+        self._nodes: list[Any] = []
         self._lock = threading.Lock()
         self._ready: deque[Any] = deque()
         self._is_shutdown = False
@@ -45,7 +42,7 @@ class Executor(Partial):
         self._wait_set = dds.WaitSet(self.context.participant)
         self.context.on_shutdown(self.wake)
 
-    def add_node(self, node: Node) -> bool:
+    def add_node(self, node: Any) -> bool:
         """Serve a node's callbacks; False where it is served already."""
         with self._lock:
             if node in self._nodes:
@@ -55,7 +52,7 @@ class Executor(Partial):
         self.wake()
         return True
 
-    def remove_node(self, node: Node) -> None:
+    def remove_node(self, node: Any) -> None:
         """Serve a node no more."""
         with self._lock:
             if node not in self._nodes:
@@ -64,13 +61,13 @@ class Executor(Partial):
         node.executor = None
         self.wake()
 
-    def get_nodes(self) -> list[Node]:
+    def get_nodes(self) -> list[Any]:
         """The nodes served."""
         with self._lock:
             return list(self._nodes)
 
     @contextmanager
-    def serving(self, node: Node) -> Iterator[Executor]:
+    def serving(self, node: Any) -> Iterator[Executor]:
         """Serve a node for a while; it is no longer served afterwards."""
         self.add_node(node)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedded_ros import dds, interfaces
 from embedded_ros.importer import Partial
@@ -10,16 +10,13 @@ from embedded_ros.importer import Partial
 from .exceptions import InvalidHandle
 from .qos import MismatchWarning, QoSProfile, to_dds
 
-if TYPE_CHECKING:
-    from .node import Node
-
 
 class Publisher(Partial):
     """Publishes messages of one type on one topic; see Node.create_publisher."""
 
     _absent = "assert_liveliness event_handlers handle wait_for_all_acked"
 
-    def __init__(self, node: Node, msg_type: Any, topic: str, qos_profile: QoSProfile) -> None:
+    def __init__(self, node: Any, msg_type: Any, topic: str, qos_profile: QoSProfile) -> None:
         self.msg_type = msg_type
         self.topic = self.topic_name = topic
         self.qos_profile = qos_profile

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from cyclonedds.pub import DataWriter
 from cyclonedds.qos import Policy
@@ -20,9 +20,6 @@ from embedded_ros import dds, interfaces
 from embedded_ros.importer import Partial
 
 from .qos import QoSProfile, to_dds
-
-if TYPE_CHECKING:
-    from .node import Node
 
 _HEADER = struct.Struct("<Qq")
 # How long a reply waits until the client's reader is known, as in rmw_cyclonedds.
@@ -49,7 +46,7 @@ class ServiceHalf(Partial):
 
     _role: ClassVar[str]
 
-    def __init__(self, node: Node, srv_type: Any, srv_name: str, qos_profile: QoSProfile) -> None:
+    def __init__(self, node: Any, srv_type: Any, srv_name: str, qos_profile: QoSProfile) -> None:
         self._logger = node.get_logger()
         self.srv_type, self.srv_name, self.service_name = srv_type, srv_name, srv_name
         self.qos_profile = qos_profile
@@ -96,7 +93,7 @@ class Service(ServiceHalf):
 
     def __init__(
         self,
-        node: Node,
+        node: Any,
         srv_type: Any,
         srv_name: str,
         callback: Callable[[Any, Any], Any],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rosbags.serde import SerdeError
 
@@ -13,9 +13,6 @@ from embedded_ros.importer import Partial
 from .exceptions import InvalidHandle
 from .qos import MismatchWarning, QoSProfile, to_dds
 
-if TYPE_CHECKING:
-    from .node import Node
-
 
 class Subscription(Partial):
     """Calls back with each message of one topic; see Node.create_subscription."""
@@ -24,7 +21,7 @@ class Subscription(Partial):
 
     def __init__(
         self,
-        node: Node,
+        node: Any,
         msg_type: Any,
         topic: str,
         callback: Callable[[Any], Any],

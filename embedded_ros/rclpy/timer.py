@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedded_ros.importer import Partial
 
 from .clock import Clock
-
-if TYPE_CHECKING:
-    from .node import Node
 
 
 class Timer(Partial):
@@ -23,7 +20,7 @@ class Timer(Partial):
     condition = None
 
     def __init__(
-        self, node: Node, callback: Callable[[], Any], timer_period_ns: int, clock: Clock
+        self, node: Any, callback: Callable[[], Any], timer_period_ns: int, clock: Clock
     ) -> None:
         if timer_period_ns < 0:
             raise ValueError("timer period must not be negative")

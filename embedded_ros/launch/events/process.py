@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core import Event, missing
-
-if TYPE_CHECKING:
-    from ..process import ExecuteProcess
 
 
 class ProcessStarted(Event):
@@ -21,7 +18,7 @@ class ProcessStarted(Event):
         pid: process id.
     """
 
-    def __init__(self, action: ExecuteProcess, name: str, cmd: Sequence[str], pid: int) -> None:
+    def __init__(self, action: Any, name: str, cmd: Sequence[str], pid: int) -> None:
         self.action = action
         self.process_name = name
         self.cmd = list(cmd)
@@ -40,7 +37,7 @@ class ProcessExited(ProcessStarted):
     """
 
     def __init__(
-        self, action: ExecuteProcess, name: str, cmd: Sequence[str], pid: int, returncode: int
+        self, action: Any, name: str, cmd: Sequence[str], pid: int, returncode: int
     ) -> None:
         super().__init__(action, name, cmd, pid)
         self.returncode = returncode
