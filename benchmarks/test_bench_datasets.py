@@ -18,9 +18,11 @@ import pytest
 
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.kins import Kins
-from amodal_core.datasets.loading import Loader
 from amodal_core.datasets.segmentation import to_polygons
 from amodal_core.masks.mask_set import RleMasks
+from training.config import Augment
+from training.data import Augmented, loader, usable
+from training.sources import Samples
 
 IMAGES, ANNOTATIONS = 7_474, 95_311
 SIZE = (375, 1242)
@@ -147,11 +149,14 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_frames_for_training(benchmark: Any, frames: Path, workers: int) -> None:
-    """Decode, truth as RLE, collate: one epoch of 64 frames in batches of 8."""
-    loader = Loader(Kins(frames), 8, workers=workers)
+    """Decode, truth as RLE, masks of the targets: one epoch of 64 frames in batches of 8."""
+    data = Kins(frames)
+    samples = Samples([(data, range(len(data)))], data.classes, {})
+    unchanged = Augmented(samples, Augment(flip=0.0), 0, depth=False, points=False)
+    steps = [[(0, k) for k in range(n, min(n + 8, len(data)))] for n in range(0, len(data), 8)]
 
     def epoch() -> int:
-        return sum(len(b.samples) for b in loader)
+        return sum(len(usable(clips)) for clips in loader(unchanged, steps, workers))
 
     epoch()
     assert benchmark.pedantic(epoch, rounds=3) == 64

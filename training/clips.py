@@ -28,16 +28,16 @@ def clip_for(kind: type[LearnedModel], asked: ClipConfig | None) -> Clip | None:
         if asked is not None:
             raise InputError(f"'{kind.name}' learns from single frames", "clip", "leave it out")
         return None
-    whole = f"clip: {{frames: {own.frames}" + (f", reach: {own.reach}}}" if own.reach else "}")
+    cure = f"clip: {{frames: {own.frames}" + (f", reach: {own.reach}}}" if own.reach else "}")
     if asked is None:
-        raise InputError(f"'{kind.name}' learns from clips of videos", "clip", f"add `{whole}`")
+        raise InputError(f"'{kind.name}' learns from clips of videos", "clip", f"add `{cure}`")
     clip = Clip(asked.frames or own.frames, asked.reach or own.reach)
     if own.reach and clip.frames != 2:
         raise InputError(
-            f"'{kind.name}' learns from pairs, not from {clip.frames} frames", "clip", whole
+            f"'{kind.name}' learns from pairs, not from {clip.frames} frames", "clip", cure
         )
     if clip.reach and not own.reach:
-        raise InputError(f"'{kind.name}' learns from consecutive frames", "clip.reach", whole)
+        raise InputError(f"'{kind.name}' learns from consecutive frames", "clip.reach", cure)
     return clip
 
 
@@ -117,11 +117,11 @@ class Pairs(_OfVideos):
         """The key frame and its reference; see `Singles.at`."""
         video, place = self._video(index)
         near = video[max(0, place - self._reach) : place] + video[place + 1 :][: self._reach]
-        key = _known(self._samples.truth(index))
+        key = _learnt_ids(self._samples.truth(index))
         if not key:
             return []
         for other in draw.permutation(near).tolist():
-            if key & _known(self._samples.truth(other)):
+            if key & _learnt_ids(self._samples.truth(other)):
                 return [self._samples[index], self._samples[other]]
         return []
 
@@ -149,17 +149,17 @@ class Windows(_OfVideos):
         video, place = self._video(index)
         latest = max(0, min(place, len(video) - self._frames))
         start = int(draw.integers(max(0, place - self._frames + 1), latest + 1)) if latest else 0
-        found: list[Sample] = []
+        samples: list[Sample] = []
         for k in video[start:]:
             sample = self._samples[k]
             if sample.truth is not None:
-                found.append(sample)
-            if len(found) == self._frames:
+                samples.append(sample)
+            if len(samples) == self._frames:
                 break
-        return found + found[-1:] * (self._frames - len(found))
+        return samples + samples[-1:] * (self._frames - len(samples))
 
 
-def _known(truth: Tracks | None) -> set[int]:
+def _learnt_ids(truth: Tracks | None) -> set[int]:
     """Identities of what is learnt in a frame."""
     if truth is None:
         return set()

@@ -198,8 +198,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
                 for k in range(self._rank, self._batch, self._world)
             ]
             size = len(mine) // self._accumulate
-            for part in range(self._accumulate):
-                yield mine[part * size : (part + 1) * size]
+            for turn in range(self._accumulate):
+                yield mine[turn * size : (turn + 1) * size]
 
     def _at(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self._length)

@@ -55,9 +55,9 @@ class Place:
         """Every process's value, in the order of ranks."""
         if self.world == 1:
             return [value]
-        parts: list[Any] = [None] * self.world
-        dist.all_gather_object(parts, value)
-        return parts
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
 
     def of_first(self, value: _T) -> _T:
         """The first process's value."""

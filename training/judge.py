@@ -36,9 +36,9 @@ def check_metric(name: str, completes: bool = False) -> None:
     Raises:
         InputError: it does not.
     """
-    known = (*PAIRED_METRICS, *METRICS) if completes else METRICS
-    if name not in known:
-        raise InputError(f"no metric '{name}'", "metric", f"such as {', '.join(known[:3])}")
+    metrics = (*PAIRED_METRICS, *METRICS) if completes else METRICS
+    if name not in metrics:
+        raise InputError(f"no metric '{name}'", "metric", f"such as {', '.join(metrics[:3])}")
 
 
 def judge(
@@ -66,18 +66,18 @@ def judge(
     for done, chosen in enumerate(pieces, 1):
         rows += _rows(model, samples, chosen)
         display.preparing("evaluating", done, len(pieces))
-    everything = [r for part in place.gathered(rows) for r in part]
+    everything = [r for share in place.gathered(rows) for r in share]
     values: dict[str, float] = {}
     if place.first:
         everything.sort(key=lambda r: r[0].id)
         truth = from_tracks(((i, t) for i, t, _ in everything), model.classes)
-        found = from_tracks(((i, f) for i, _, f in everything), model.classes)
-        found = aligned(truth, found)
+        predictions = from_tracks(((i, f) for i, _, f in everything), model.classes)
+        predictions = aligned(truth, predictions)
         for kind in _KINDS:
-            scores = image_level.evaluate(truth, found, kind, _PROTOCOL)
+            scores = image_level.evaluate(truth, predictions, kind, _PROTOCOL)
             values |= {f"{kind} {name}": v for name, v in scores.values.items()}
         if completes:
-            paired = occluded_iou.evaluate(truth, found, _PAIRED)
+            paired = occluded_iou.evaluate(truth, predictions, _PAIRED)
             values |= dict(zip(PAIRED_METRICS, (paired.full, paired.occluded), strict=True))
     values = place.of_first(values)
     return {name: value for name, value in values.items() if not math.isnan(value)}
@@ -92,10 +92,10 @@ def _rows(
         return []
     frames = [s.frame for _, s, _ in annotated]
     if isinstance(model, Completer):
-        found = model.complete(frames, [t for _, _, t in annotated])
+        predictions = model.complete(frames, [t for _, _, t in annotated])
     else:
-        found = tracks_of(cast(Model, model), frames, Report())
+        predictions = tracks_of(cast(Model, model), frames, Report())
     return [
         (ImageRecord(k + 1, *truth.size, sample.name), truth, tracks)
-        for (k, sample, truth), tracks in zip(annotated, found, strict=True)
+        for (k, sample, truth), tracks in zip(annotated, predictions, strict=True)
     ]

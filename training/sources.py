@@ -191,13 +191,13 @@ class Samples(TorchDataset[Sample]):
     ) -> None:
         self.sources, self._smallest = list(sources), smallest
         self.least_visible = least_visible
-        there = {name for data, _ in sources for name in data.classes}
-        unknown = sorted(set(class_map) - there)
+        names = {name for data, _ in sources for name in data.classes}
+        unknown = sorted(set(class_map) - names)
         if unknown:
             raise InputError(
                 f"no data set has the class {', '.join(unknown)}",
                 "class_map",
-                f"there are: {', '.join(sorted(there))}",
+                f"there are: {', '.join(sorted(names))}",
             )
         self._tables = [
             class_table(d.classes, classes, class_map, f"{d.name} ({d.path})") for d, _ in sources
@@ -213,7 +213,7 @@ class Samples(TorchDataset[Sample]):
         Raises:
             InputError: a file is missing or broken, or sizes differ.
         """
-        data, number, table = self._found(index)
+        data, number, table = self._locate(index)
         sample = data[number]
         frame, truth = sample.frame, sample.truth
         where = f"{data.name}: {sample.name}"
@@ -244,7 +244,7 @@ class Samples(TorchDataset[Sample]):
         Raises:
             InputError: an annotation cannot be read.
         """
-        data, number, table = self._found(index)
+        data, number, table = self._locate(index)
         truth = data.truth(number)
         return None if truth is None else self._mapped(truth, table)
 
@@ -259,7 +259,7 @@ class Samples(TorchDataset[Sample]):
         Raises:
             InputError: samples that belong to no video, where they are not taken.
         """
-        found: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
+        videos: dict[tuple[int, str, int], list[tuple[int, int]]] = {}
         index = 0
         for which, (data, chosen) in enumerate(self.sources):
             for number in chosen:
@@ -271,11 +271,11 @@ class Samples(TorchDataset[Sample]):
                         "this model learns from clips: give data in sequences",
                     )
                 alone = -1 if place.video else index
-                found.setdefault((which, place.video, alone), []).append((place.index, index))
+                videos.setdefault((which, place.video, alone), []).append((place.index, index))
                 index += 1
-        return [[i for _, i in sorted(turns)] for turns in found.values()]
+        return [[i for _, i in sorted(turns)] for turns in videos.values()]
 
-    def _found(self, index: int) -> tuple[Dataset, int, np.ndarray]:
+    def _locate(self, index: int) -> tuple[Dataset, int, np.ndarray]:
         """A sample's data set, its index there, and the table of that set's classes."""
         which = int(np.searchsorted(self._ends, index, side="right"))
         data, chosen = self.sources[which]

@@ -113,9 +113,9 @@ class AmodalSynthDrive(Dataset):
         """The camera image of an annotation."""
         file = self._files[index][0]
         stem = file.name.removesuffix("_aminseg.json")
-        parts = list(file.parts)
-        parts[len(parts) - 1 - parts[::-1].index(MODALITY)] = "images"
-        return Path(*parts[:-1]) / f"{stem}_rgb.jpg"
+        names = list(file.parts)
+        names[len(names) - 1 - names[::-1].index(MODALITY)] = "images"
+        return Path(*names[:-1]) / f"{stem}_rgb.jpg"
 
     def _base(self, index: int) -> Path:
         file = self._files[index][0]
@@ -169,19 +169,19 @@ class AmodalSynthDrive(Dataset):
         labels = read_labels(self._labels_path(index))
         size = (labels.shape[0], labels.shape[1])
         rows = []
-        seen_ids: set[int] = set()
+        track_ids: set[int] = set()
         for key, entry in self._entries(index).items():
             parsed, _ = self._parse(index, key, entry, size)
-            if parsed is not None and parsed["track_id"] not in seen_ids:
-                seen_ids.add(parsed["track_id"])
+            if parsed is not None and parsed["track_id"] not in track_ids:
+                track_ids.add(parsed["track_id"])
                 rows.append((int(key), parsed))
         visible = _regions(labels, [key for key, _ in rows])
         amodal = [parsed["amodal"] or visible.counts[k] for k, (_, parsed) in enumerate(rows)]
-        whole = RleMasks(size, amodal)
-        keep = np.flatnonzero(whole.areas() > 0)
+        amodal_masks = RleMasks(size, amodal)
+        keep = np.flatnonzero(amodal_masks.areas() > 0)
         boxes = self._boxes(index, [rows[k][1]["track_id"] for k in keep.tolist()])
         return make_truth(
-            whole[keep],
+            amodal_masks[keep],
             visible[keep],
             [ASD_THINGS.index(rows[k][1]["category"]) for k in keep.tolist()],
             [rows[k][1]["track_id"] for k in keep.tolist()],
@@ -293,39 +293,39 @@ class AmodalSynthDrive(Dataset):
     ) -> tuple[list[tuple[str, str, str]], dict[str, Any]]:
         """Findings (rule, id, what) of an image's annotations, and the annotations mended."""
         size = (labels.shape[0], labels.shape[1])
-        found: list[tuple[str, str, str]] = []
+        findings: list[tuple[str, str, str]] = []
         mended: dict[str, Any] = {}
         tracks: set[int] = set()
         keys = [key for key in entries if key.isdigit()]
         regions = dict(zip(keys, _regions(labels, [int(k) for k in keys]).counts, strict=True))
         for key, entry in entries.items():
             parsed, problems = self._parse(index, key, entry, size)
-            found += [(rule, key, what) for rule, what in problems]
+            findings += [(rule, key, what) for rule, what in problems]
             if parsed is None:
                 continue
             if parsed["track_id"] in tracks:
                 what = f"track id {parsed['track_id']} occurs twice in the image"
-                found.append(("duplicate-id", key, what))
+                findings.append(("duplicate-id", key, what))
                 continue
             tracks.add(parsed["track_id"])
             visible = RleMasks(size, [regions[key]])
             amodal = RleMasks(size, [parsed["amodal"] or visible.counts[0]])
             if not amodal.areas()[0]:
-                found.append(("empty-mask", key, "neither a visible nor an amodal pixel"))
+                findings.append(("empty-mask", key, "neither a visible nor an amodal pixel"))
                 continue
             outside = int((visible - amodal).areas()[0])
-            whole = amodal | visible
+            union = amodal | visible
             if outside:
                 what = f"{outside} visible pixels lie outside the amodal mask"
-                found.append(("visible-outside-amodal", key, what))
+                findings.append(("visible-outside-amodal", key, what))
             mended[key] = {**entry, "category_id": parsed["category"]}
             if problems or outside:
-                mended[key] |= occlusion_entry(whole, visible)
+                mended[key] |= occlusion_entry(union, visible)
         values = np.unique(labels)
         things = values[(values >= 1000 * ASD_THINGS[0]) & (values < 1000 * (ASD_THINGS[-1] + 1))]
         for value in set(things.tolist()) - {int(k) for k in entries if k.isdigit()}:
-            found.append(("unknown-instance", str(value), "in the PNG but not in the JSON"))
-        return found, mended
+            findings.append(("unknown-instance", str(value), "in the PNG but not in the JSON"))
+        return findings, mended
 
     def _check_lidar(self, index: int) -> Iterator[Finding]:
         lidar, boxes = self.lidar_path(index), self.boxes_path(index)
@@ -358,10 +358,10 @@ class AmodalSynthDrive(Dataset):
 
     @lru_cache(maxsize=1)  # noqa: B019 - lives as long as the data set
     def _cameras(self) -> dict[tuple[str, int], str]:
-        found: dict[tuple[str, int], str] = {}
+        cameras: dict[tuple[str, int], str] = {}
         for _, sequence, camera, number in self._files:
-            found.setdefault((sequence, number), camera)
-        return found
+            cameras.setdefault((sequence, number), camera)
+        return cameras
 
     def fix(self, out: Path) -> Iterator[None]:
         """Mended JSON files; images, labels, scans and boxes are linked, broken frames left out."""
@@ -403,8 +403,8 @@ def occlusion_entry(amodal: RleMasks, visible: RleMasks) -> dict[str, Any]:
 def _bases(path: Path) -> list[Path]:
     """The folders at or below a path that hold annotations; `empty` only where it is named."""
     places = [path, *(p for p in sorted(path.iterdir()) if p.is_dir())] if path.is_dir() else []
-    found = [p for p in places if (p / MODALITY).is_dir()]
-    return [p for p in found if p.name != "empty" or p == path or len(found) == 1]
+    bases = [p for p in places if (p / MODALITY).is_dir()]
+    return [p for p in bases if p.name != "empty" or p == path or len(bases) == 1]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -35,10 +35,10 @@ def read_lidar(path: Path) -> dict[str, Any]:
         pose = np.asarray(value.get("transform", ()), np.float64)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"no scan: {error}", str(path), "download it again") from None
-    whole = np.zeros((len(points), 4), np.float32)
-    whole[:, : points.shape[1]] = points
-    whole[:, 1] *= -1
-    return {"points": whole, "labels": labels, "transform": pose if pose.shape == (4, 4) else None}
+    scan = np.zeros((len(points), 4), np.float32)
+    scan[:, : points.shape[1]] = points
+    scan[:, 1] *= -1
+    return {"points": scan, "labels": labels, "transform": pose if pose.shape == (4, 4) else None}
 
 
 def read_boxes(path: Path) -> dict[int, np.ndarray]:

@@ -66,8 +66,8 @@ def write(
         truth = (
             sample.truth.numpy() if sample.truth is not None else Tracks.empty(sample.frame.size)
         )
-        known = numbers.setdefault(sequence, {})
-        labels, entries = _annotate(truth, categories, known, f"{video}/{number:04d}")
+        instances = numbers.setdefault(sequence, {})
+        labels, entries = _annotate(truth, categories, instances, f"{video}/{number:04d}")
         write_image(base / MODALITY / place / f"{stem}_aminseg.png", labels)
         annotations = base / MODALITY / place / f"{stem}_aminseg.json"
         write_bytes(annotations, dumps(entries).encode())
@@ -101,10 +101,10 @@ def _annotate(
             raise InputError(f"more than 999 instances of {ASD[category]}", where)
         value = 1000 * category + instance
         (x, y), crop = offsets[k].tolist(), crops[k]
-        part = labels[y : y + crop.shape[0], x : x + crop.shape[1]]
-        if part[crop].any():
+        window = labels[y : y + crop.shape[0], x : x + crop.shape[1]]
+        if window[crop].any():
             raise InputError("visible masks overlap", where, "a pixel shows one object only")
-        part[crop] = value
+        window[crop] = value
         entries[str(value)] = {
             "track_id": track,
             "category_id": category,
@@ -119,12 +119,12 @@ def _write_lidar(
 ) -> None:
     """Scan and boxes in CARLA's left-handed axes, the sensor being the origin of the world."""
     boxes = None if truth.boxes3d is None else np.asarray(truth.boxes3d, np.float64)
-    known = np.flatnonzero(np.isfinite(boxes).all(axis=1)).tolist() if boxes is not None else []
+    boxed = np.flatnonzero(np.isfinite(boxes).all(axis=1)).tolist() if boxes is not None else []
     scans = base / "lidar" / sequence / f"full_{number:04d}_Lidar.pkl"
     if frame.points is not None and not scans.exists():  # one scan serves all cameras
         points = np.asarray(frame.points, np.float32)
         labels = np.zeros(len(points), np.int64)
-        for k in known:
+        for k in boxed:
             assert boxes is not None
             labels[in_box(points[:, :3], boxes[k])] = categories[int(truth.class_ids[k])]
         scan = {
@@ -137,7 +137,7 @@ def _write_lidar(
     if boxes is not None:
         path = base / "bboxes" / sequence / f"bboxess_{number:04d}.pkl"
         others = pickles.load(path) if path.exists() else {}
-        corners = {int(truth.ids[k]): _corners(boxes[k]) for k in known}
+        corners = {int(truth.ids[k]): _corners(boxes[k]) for k in boxed}
         _write_pickle(path, others | corners)
 
 

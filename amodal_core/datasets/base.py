@@ -114,12 +114,12 @@ class Dataset(ABC, Sequence[Sample]):
     @cached_property
     def _videos(self) -> dict[str, list[int]]:
         """The samples of each video in the order of time; one pass over all places."""
-        found: dict[str, list[tuple[int, int]]] = {}
+        turns_of: dict[str, list[tuple[int, int]]] = {}
         for i in range(len(self)):
             place = self.place(i)
             if place.video:
-                found.setdefault(place.video, []).append((place.index, i))
-        return {video: [i for _, i in sorted(turns)] for video, turns in found.items()}
+                turns_of.setdefault(place.video, []).append((place.index, i))
+        return {video: [i for _, i in sorted(turns)] for video, turns in turns_of.items()}
 
     @property
     def videos(self) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def translate(
         InputError: a class has no name among the targets.
     """
     index = {name.lower(): k for k, name in enumerate(targets)}
-    found, missing = [], []
+    indices, missing = [], []
     for name in classes:
         wanted = (chosen or {}).get(name, name).lower()
         group = next((g for g in _SAME if wanted in g), ())
@@ -103,11 +103,11 @@ def translate(
         if hit is None:
             missing.append(name)
         else:
-            found.append(hit)
+            indices.append(hit)
     if missing:
         raise InputError(
             f"no class of the format means {', '.join(missing)}",
             where,
             f"name one with --class {missing[0]}={targets[0]}; there are: {', '.join(targets)}",
         )
-    return found
+    return indices

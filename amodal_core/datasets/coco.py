@@ -56,12 +56,12 @@ class Coco(CocoLike):
         if any(not isinstance(a.get("occluders"), list) for a in annotations):
             return None
         places = {self.instance_id(a): k for k, a in enumerate(annotations)}
-        found = np.zeros((len(annotations), len(annotations)), bool)
+        hidden_by = np.zeros((len(annotations), len(annotations)), bool)
         for k, annotation in enumerate(annotations):
             for hider in annotation["occluders"]:
                 if isinstance(hider, int) and places.get(hider, k) != k:
-                    found[k, places[hider]] = True
-        return found
+                    hidden_by[k, places[hider]] = True
+        return hidden_by
 
 
 def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -> Iterator[str]:

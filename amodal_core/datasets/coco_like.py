@@ -78,8 +78,8 @@ class CocoLike(Dataset):
         try:
             element = self.json.element("images", index)
             numbers = [element[field] for field in ("id", "height", "width")]
-            whole = all(isinstance(n, int) and abs(n) < 2**62 for n in numbers)
-            if not whole or not isinstance(element["file_name"], str):
+            integers = all(isinstance(n, int) and abs(n) < 2**62 for n in numbers)
+            if not integers or not isinstance(element["file_name"], str):
                 raise ValueError("an id, height, width or file_name of another type")
             if not (0 < numbers[1] <= LARGEST and 0 < numbers[2] <= LARGEST):
                 raise ValueError(f"{numbers[2]}x{numbers[1]} pixels")
@@ -151,13 +151,13 @@ class CocoLike(Dataset):
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """The annotations of an image as the JSON has them."""
-        found = self.json.annotations_of(self.images[index]["id"]).tolist()
-        return [self.json.element("annotations", k) for k in found]
+        indices = self.json.annotations_of(self.images[index]["id"]).tolist()
+        return [self.json.element("annotations", k) for k in indices]
 
     def truth(self, index: int) -> Tracks:
         """Masks of an image; annotations that break a rule are left out, `check` lists them."""
         size = self.size(index)
-        good, amodal, visible = [], [], []
+        usable, amodal, visible = [], [], []
         for annotation in self.annotations(index):
             try:
                 masks = self._masks(annotation, size)
@@ -165,24 +165,24 @@ class CocoLike(Dataset):
             except (SegmentationError, KeyError, TypeError, ValueError, OverflowError):
                 continue
             if self.category(annotation) is not None and 0 <= number < 2**62:
-                good.append(annotation)
+                usable.append(annotation)
                 amodal.append(masks[0])
                 visible.append(masks[1])
-        ids = np.array([self.instance_id(a) for a in good], np.int64)
+        ids = np.array([self.instance_id(a) for a in usable], np.int64)
         if len(np.unique(ids)) != len(ids):
             first = np.sort(np.unique(ids, return_index=True)[1])
-            ids, good = ids[first], [good[k] for k in first]
+            ids, usable = ids[first], [usable[k] for k in first]
             amodal, visible = [amodal[k] for k in first], [visible[k] for k in first]
-        whole, seen = RleMasks(size, amodal), RleMasks(size, visible)
-        if len(good):
-            seen = seen & whole
+        amodal_masks, visible_masks = RleMasks(size, amodal), RleMasks(size, visible)
+        if len(usable):
+            visible_masks = visible_masks & amodal_masks
         return make_truth(
-            whole,
-            seen,
-            [self.category(a) or 0 for a in good],
+            amodal_masks,
+            visible_masks,
+            [self.category(a) or 0 for a in usable],
             ids,
-            occluders=self.occluders(good, whole, seen),
-            ignore=[bool(a.get("iscrowd", 0)) for a in good],
+            occluders=self.occluders(usable, amodal_masks, visible_masks),
+            ignore=[bool(a.get("iscrowd", 0)) for a in usable],
         )
 
     def _masks(self, annotation: dict[str, Any], size: tuple[int, int]) -> tuple[bytes, bytes]:
@@ -219,15 +219,15 @@ class CocoLike(Dataset):
 
     def _check_ids(self) -> Iterator[Finding]:
         for field in ("id", "file_name"):
-            seen: set[Any] = set()
+            earlier: set[Any] = set()
             for image in self.images:
-                if image[field] in seen:
+                if image[field] in earlier:
                     rule = f"duplicate-image-{'id' if field == 'id' else 'file'}"
                     what = f"image {field} {image[field]} occurs twice"
                     yield Finding(rule, f"{self.path.name}: {image['file_name']}", "", what)
-                seen.add(image[field])
-        known = np.array([i["id"] for i in self.images], np.int64)
-        for k in np.flatnonzero(~np.isin(self.json.owners, known)).tolist():
+                earlier.add(image[field])
+        image_ids = np.array([i["id"] for i in self.images], np.int64)
+        for k in np.flatnonzero(~np.isin(self.json.owners, image_ids)).tolist():
             what = f"belongs to image id {self.json.owners[k]}, which is not in the file"
             try:
                 annotation = self.json.element("annotations", k)
@@ -239,16 +239,16 @@ class CocoLike(Dataset):
         yield from self._duplicate_ids()
 
     def _duplicate_ids(self) -> Iterator[Finding]:
-        seen: set[int] = set()
+        earlier: set[int] = set()
         for k in range(self.json.count("annotations")):
             try:
                 number = int(self.json.element("annotations", k)["id"])
             except (InputError, KeyError, TypeError, ValueError):
                 continue
-            if number in seen:
+            if number in earlier:
                 what = "the annotation's id is not unique"
                 yield Finding("duplicate-id", self.path.name, str(number), what)
-            seen.add(number)
+            earlier.add(number)
 
     def check_files(self, index: int) -> Iterator[Finding]:
         """Findings about an image's files."""
@@ -297,8 +297,8 @@ class CocoLike(Dataset):
                 masks.append(RleMasks(size, [to_rle(segmentation, size)]))
             except SegmentationError as error:
                 entry = (error.rule, f"{of} mask: {error}")
-                known = any(p[0] == error.rule and p[1].startswith(of) for p in problems)
-                if not known and not (of == "visible" and wholly_hidden):
+                listed = any(p[0] == error.rule and p[1].startswith(of) for p in problems)
+                if not listed and not (of == "visible" and wholly_hidden):
                     problems.append(entry)
                 if of == "visible" and error.rule == "empty-polygon" and masks:
                     masks.append(RleMasks.empty(size, 1))
@@ -325,9 +325,9 @@ class CocoLike(Dataset):
                 "visible-outside-amodal",
                 f"{outside} of {area} visible pixels lie outside the amodal mask",
             )
-        seen, whole = annotation.get(names.visible_area), annotation.get(names.amodal_area)
-        if isinstance(seen, (int, float)) and isinstance(whole, (int, float)) and seen > whole:
-            yield "visible-area-larger", f"visible area {seen} above amodal area {whole}"
+        a, b = annotation.get(names.visible_area), annotation.get(names.amodal_area)
+        if isinstance(a, (int, float)) and isinstance(b, (int, float)) and a > b:
+            yield "visible-area-larger", f"visible area {a} above amodal area {b}"
         for name, mask in ((names.amodal_box, amodal), (names.visible_box, visible)):
             box = annotation.get(name)
             if box is None or not mask.areas()[0]:
@@ -356,8 +356,7 @@ class CocoLike(Dataset):
             if area in annotation:
                 annotation[area] = int(mask.areas()[0])
         if "occlude_rate" in annotation:
-            whole = int(amodal.areas()[0])
-            annotation["occlude_rate"] = 1 - int(visible.areas()[0]) / whole
+            annotation["occlude_rate"] = 1 - int(visible.areas()[0]) / int(amodal.areas()[0])
         return annotation
 
     def fix(self, out: Path) -> Iterator[None]:
@@ -365,21 +364,21 @@ class CocoLike(Dataset):
         new_folder(out)
         self.link_files(out)
         kept = {k for k in range(len(self)) if self._keep(k)}
-        seen: set[int] = set()
+        written: set[int] = set()
         with JsonWriter(out / self.path.name) as writer:
             for name in ("categories", "videos"):
                 if name in self.json.top:
                     writer.extend(name, list(self.json.elements(name)))
-            known: set[Any] = set()
+            image_ids: set[Any] = set()
             for k in range(len(self)):
                 image = self.images[k]
-                if k in kept and image["id"] not in known:
-                    known.add(image["id"])
+                if k in kept and image["id"] not in image_ids:
+                    image_ids.add(image["id"])
                     writer.add("images", image)
                     for annotation in self._readable(k):
                         mended = self.inspect(annotation, self.size(k))[1]
-                        if mended is not None and mended["id"] not in seen:
-                            seen.add(mended["id"])
+                        if mended is not None and mended["id"] not in written:
+                            written.add(mended["id"])
                             writer.annotation(mended)
                 yield None
 
@@ -413,11 +412,11 @@ def _polygon_findings(
 ) -> Iterable[tuple[str, str]]:
     if not polygons:
         return [("empty-polygon", f"{of} mask: no polygon")]
-    parts = polygons if isinstance(polygons[0], list) else [polygons]
-    if any(isinstance(p, dict) for p in parts):
+    listed = polygons if isinstance(polygons[0], list) else [polygons]
+    if any(isinstance(p, dict) for p in listed):
         return []
-    found = [polygon_problem(p, size) for p in parts]
-    return [(f[0], f"{of} mask: {f[1]}") for f in found if f is not None]
+    problems = [polygon_problem(p, size) for p in listed]
+    return [(f[0], f"{of} mask: {f[1]}") for f in problems if f is not None]
 
 
 def _is_box(box: Any) -> bool:

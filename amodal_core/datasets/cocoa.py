@@ -54,7 +54,7 @@ class Cocoa(CocoaCls):
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """The regions of an image, each as an annotation of its own."""
-        found = []
+        rows = []
         for annotation in super().annotations(index):
             pairs = _constraints(annotation.get("depth_constraint"))
             for place, region in enumerate(annotation.get("regions", [])):
@@ -64,8 +64,8 @@ class Cocoa(CocoaCls):
                 row["category_id"] = int(bool(region.get("isStuff", 0)))
                 row["image_id"] = annotation["image_id"]
                 row["_pairs"] = pairs
-                found.append(row)
-        return found
+                rows.append(row)
+        return rows
 
     def occluders(
         self, annotations: list[dict[str, Any]], amodal: RleMasks, visible: RleMasks
@@ -125,8 +125,8 @@ class Cocoa(CocoaCls):
 def _constraints(text: Any) -> set[tuple[int, int]]:
     """Pairs (front, back) of orders of "1-2,1-3"."""
     pairs = set()
-    for part in str(text or "").split(","):
-        front, _, back = part.partition("-")
+    for pair in str(text or "").split(","):
+        front, _, back = pair.partition("-")
         if front.strip().isdigit() and back.strip().isdigit():
             pairs.add((int(front), int(back)))
     return pairs

@@ -68,8 +68,8 @@ def convert(
     if to == "sailvos-cut":
         if not isinstance(data, SailVos):
             raise InputError("only SAIL-VOS is cut", str(data.path))
-        given = sailvos_cut.read_structure(structure) if structure is not None else None
-        yield from sailvos_cut.cut(data, out, given)
+        clips = sailvos_cut.read_structure(structure) if structure is not None else None
+        yield from sailvos_cut.cut(data, out, clips)
         return
     if to == "video-truth":
         masks = "visible" if kind == "visible" else "amodal"

@@ -129,10 +129,10 @@ class ImageFolder:
     def path(self) -> Path:
         """The candidate that holds most of the names, the first of them where none holds any."""
 
-        def found(folder: Path) -> int:
+        def count(folder: Path) -> int:
             return sum((folder / name).is_file() for name in self._names) if folder.is_dir() else 0
 
-        return max(self._candidates, key=found)
+        return max(self._candidates, key=count)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -75,14 +75,14 @@ class Kins(CocoLike):
         self, annotations: list[dict[str, Any]], amodal: RleMasks, visible: RleMasks
     ) -> np.ndarray:
         """Those of the same cluster, nearer in its order, seen where the object is hidden."""
-        found = hiding(amodal, visible)
+        hidden_by = hiding(amodal, visible)
         ranks = [(a.get("oco_id"), a.get("ico_id")) for a in annotations]
-        known = [(c, o) for c, o in ranks if isinstance(c, int) and isinstance(o, int)]
-        if len(known) != len(ranks):
-            return found
-        cluster, order = np.array(known, object).reshape(-1, 2).T
+        numbered = [(c, o) for c, o in ranks if isinstance(c, int) and isinstance(o, int)]
+        if len(numbered) != len(ranks):
+            return hidden_by
+        cluster, order = np.array(numbered, object).reshape(-1, 2).T
         nearer: np.ndarray = (cluster[:, None] == cluster) & (order[:, None] > order)
-        return found & nearer.astype(bool)
+        return hidden_by & nearer.astype(bool)
 
     def _beside(self, index: int, folder: str, suffix: str) -> Path:
         """KITTI's file of the same stem in a folder beside image_2."""
@@ -190,19 +190,19 @@ def _annotations(sample: Sample, version: int) -> Iterator[dict[str, Any]]:
     truth = sample.truth.numpy()
     amodal, visible = truth.amodal.rle(), truth.visible.rle()
     names = _FIELDS_2020 if version == 2020 else _FIELDS_2019
-    whole, seen = to_polygons(amodal), to_polygons(visible)
+    amodal_polygons, visible_polygons = to_polygons(amodal), to_polygons(visible)
     clusters, order = layers(np.asarray(truth.occluders))
     for k in range(len(truth)):
         annotation: dict[str, Any] = {
             "class": int(truth.class_ids[k]),
             "iscrowd": 0 if truth.ignore is None else int(truth.ignore[k]),
-            names.amodal: whole[k],
+            names.amodal: amodal_polygons[k],
             names.amodal_box: xywh(amodal[[k]]),
             names.amodal_area: int(amodal.areas()[k]),
             names.visible_box: xywh(visible[[k]]),
         }
         if version == 2020:
-            annotation[names.visible] = seen[k]
+            annotation[names.visible] = visible_polygons[k]
             annotation[names.visible_area] = int(visible.areas()[k])
             annotation["oco_id"], annotation["ico_id"] = int(clusters[k]), int(order[k])
         else:

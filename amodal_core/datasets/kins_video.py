@@ -51,12 +51,12 @@ class KinsVideo(Dataset):
         self.classes = ("car",)
         root = self.path.parent.parent
         self.kitti = Path(kitti) if kitti is not None else root / "Kitti"
-        self._seen = _annotations(self.path)
+        self._visible = _annotations(self.path)
         full = self.path.with_name(f"{split}{FULL}")
         self._full = _annotations(full) if full.exists() else {}
         self._places: list[tuple[str, int]] = []
-        for drive in sorted(self._seen):
-            frames = {t for frames in self._seen[drive].values() for t in frames}
+        for drive in sorted(self._visible):
+            frames = {t for frames in self._visible[drive].values() for t in frames}
             self._places += [(drive, t) for t in sorted(frames)]
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class KinsVideo(Dataset):
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of the masks."""
         drive, turn = self._places[index]
-        for frames in self._seen[drive].values():
+        for frames in self._visible[drive].values():
             if turn in frames:
                 height, width = frames[turn]["VM"]["size"]
                 return int(height), int(width)
@@ -80,8 +80,8 @@ class KinsVideo(Dataset):
     def _images(self, drive: str) -> list[Path]:
         """A drive's images in order: frame t is the t-th of those that are there."""
         folder = self.kitti / "raw_video" / drive[:10] / drive
-        found = (p for p in folder.glob("*.png") if p.stem.isdigit())
-        return sorted(found, key=lambda p: int(p.stem))
+        images = (p for p in folder.glob("*.png") if p.stem.isdigit())
+        return sorted(images, key=lambda p: int(p.stem))
 
     def image_path(self, index: int) -> Path:
         """The image of a sample.
@@ -111,33 +111,33 @@ class KinsVideo(Dataset):
         """Masks of a frame; objects whose masks cannot be read are left out."""
         size = self.size(index)
         ids, amodal, visible, unknown = [], [], [], []
-        for number, seen, full in self._objects(index):
+        for number, visible_entry, amodal_entry in self._objects(index):
             try:
-                mask = to_rle(seen.get("VM"), size)
-                whole = to_rle(full["FM"], size) if full else b""
+                mask = to_rle(visible_entry.get("VM"), size)
+                full_counts = to_rle(amodal_entry["FM"], size) if amodal_entry else b""
             except (SegmentationError, KeyError, TypeError):
                 continue
-            known = bool(whole) and bool(RleMasks(size, [whole]).areas()[0])
+            has_full = bool(full_counts) and bool(RleMasks(size, [full_counts]).areas()[0])
             ids.append(number)
             visible.append(mask)
-            amodal.append(whole if known else mask)
-            unknown.append(not known)
+            amodal.append(full_counts if has_full else mask)
+            unknown.append(not has_full)
         masks = RleMasks(size, amodal)
         return make_truth(masks, RleMasks(size, visible), [0] * len(ids), ids, ignore=unknown)
 
     def _objects(self, index: int) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
         """Each object of a frame: its number, its entry, its entry among the full masks."""
         drive, turn = self._places[index]
-        for number, frames in sorted(self._seen[drive].items()):
+        for number, frames in sorted(self._visible[drive].items()):
             if turn in frames:
-                full = self._full.get(drive, {}).get(number, {}).get(turn, {})
-                yield number, frames[turn], full
+                amodal_entry = self._full.get(drive, {}).get(number, {}).get(turn, {})
+                yield number, frames[turn], amodal_entry
 
     # Checking and mending ---------------------------------------------------------------------
 
     def check(self) -> Iterator[Finding | None]:
         """Images, sizes, masks, boxes, and objects with gaps in time."""
-        for drive, objects in self._seen.items():
+        for drive, objects in self._visible.items():
             for number, frames in objects.items():
                 if frames and max(frames) - min(frames) + 1 != len(frames):
                     what = f"object {number} is missing in frames between its first and last"
@@ -151,31 +151,31 @@ class KinsVideo(Dataset):
                     yield Finding("wrong-size", str(path), "", what)
             except InputError as error:
                 yield Finding("missing-image", error.where, "", error.what)
-            for number, seen, full in self._objects(index):
-                for rule, what in self._inspect(self.size(index), seen, full):
+            for number, visible_entry, amodal_entry in self._objects(index):
+                for rule, what in self._inspect(self.size(index), visible_entry, amodal_entry):
                     where = f"{self.path.name}: {self.place(index).name}"
                     yield Finding(rule, where, str(number), what)
             yield None
 
     @staticmethod
     def _inspect(
-        size: tuple[int, int], seen: dict[str, Any], full: dict[str, Any]
+        size: tuple[int, int], visible_entry: dict[str, Any], amodal_entry: dict[str, Any]
     ) -> Iterator[tuple[str, str]]:
         try:
-            visible = RleMasks(size, [to_rle(seen.get("VM"), size)])
-            whole = RleMasks(size, [to_rle(full["FM"], size)]) if full else None
+            visible = RleMasks(size, [to_rle(visible_entry.get("VM"), size)])
+            amodal = RleMasks(size, [to_rle(amodal_entry["FM"], size)]) if amodal_entry else None
         except (SegmentationError, KeyError, TypeError) as error:
             yield getattr(error, "rule", "missing-field"), f"mask: {error}"
             return
         if not visible.areas()[0]:
             yield "empty-mask", "the visible mask has no pixel"
-        box = seen.get("VM_bbox")
+        box = visible_entry.get("VM_bbox")
         x1, y1, x2, y2 = visible.boxes()[0].tolist()
         near = box is not None and np.abs(np.asarray(box) - (y1, y2, x1, x2)).max() <= 2
         if visible.areas()[0] and not near:
             yield "box-mismatch", f"VM_bbox {box} does not fit its mask"
-        if whole is not None and whole.areas()[0]:
-            outside = int((visible - whole).areas()[0])
+        if amodal is not None and amodal.areas()[0]:
+            outside = int((visible - amodal).areas()[0])
             if outside > 0.05 * int(visible.areas()[0]):  # KINS' polygons, drawn apart
                 what = f"{outside} visible pixels lie outside the amodal mask"
                 yield "visible-outside-amodal", what
@@ -184,16 +184,16 @@ class KinsVideo(Dataset):
         """Both pickles without what cannot be read, and a link to KITTI's folder."""
         new_folder(out)
         link(self.kitti, out / "Kitti")
-        seen: dict[str, dict[int, dict[int, Any]]] = {}
-        full: dict[str, dict[int, dict[int, Any]]] = {}
+        visible_entries: dict[str, dict[int, dict[int, Any]]] = {}
+        amodal_entries: dict[str, dict[int, dict[int, Any]]] = {}
         for index in range(len(self)):
             drive, turn = self._places[index]
             size = self.size(index)
             try:
-                whole = image_size(self.image_path(index)) == size
+                readable = image_size(self.image_path(index)) == size
             except InputError:
-                whole = False
-            for number, entry, other in self._objects(index) if whole else ():
+                readable = False
+            for number, entry, other in self._objects(index) if readable else ():
                 rules = {rule for rule, _ in self._inspect(size, entry, other)}
                 if rules & {"rle-broken", "wrong-size", "empty-mask", "missing-field"}:
                     continue
@@ -205,12 +205,12 @@ class KinsVideo(Dataset):
                     entry = {**entry, "VM": {"size": list(size), "counts": visible.counts[0]}}
                 x1, y1, x2, y2 = visible.boxes()[0].astype(int).tolist()
                 entry = {**entry, "VM_bbox": [y1, y2, x1, x2]} if rules else entry
-                seen.setdefault(drive, {}).setdefault(number, {})[turn] = entry
+                visible_entries.setdefault(drive, {}).setdefault(number, {})[turn] = entry
                 if other:
-                    full.setdefault(drive, {}).setdefault(number, {})[turn] = other
+                    amodal_entries.setdefault(drive, {}).setdefault(number, {})[turn] = other
             yield None
         split = self.path.name.removesuffix(SUFFIX)
-        for name, value in ((SUFFIX, seen), (FULL, full)):
+        for name, value in ((SUFFIX, visible_entries), (FULL, amodal_entries)):
             if value:
                 target = out / "car_data" / f"{split}{name}"
                 write_bytes(target, pickle.dumps(value, protocol=2))
@@ -224,11 +224,11 @@ def find(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    found = sorted(p for base in (path, path / "car_data") for p in base.glob(f"*{SUFFIX}"))
-    if len(found) == 1:
-        return found[0]
-    cure = f"name one of {', '.join(str(p) for p in found)}" if found else ""
-    raise InputError(f"{len(found)} files *{SUFFIX}", str(path), cure)
+    files = sorted(p for base in (path, path / "car_data") for p in base.glob(f"*{SUFFIX}"))
+    if len(files) == 1:
+        return files[0]
+    cure = f"name one of {', '.join(str(p) for p in files)}" if files else ""
+    raise InputError(f"{len(files)} files *{SUFFIX}", str(path), cure)
 
 
 def _annotations(path: Path) -> dict[str, dict[int, dict[int, Any]]]:

@@ -80,7 +80,7 @@ def _read(path: Path, prefixed: bool) -> list[tuple[int, KittiLabel]]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the labels: {error}", str(path)) from None
-    found = []
+    rows = []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
@@ -110,8 +110,8 @@ def _read(path: Path, prefixed: bool) -> list[tuple[int, KittiLabel]]:
             track_id=track,
             score=v[14] if len(v) == 15 else 1.0,
         )
-        found.append((frame, label))
-    return found
+        rows.append((frame, label))
+    return rows
 
 
 def boxes_in_lidar(labels: Sequence[KittiLabel], calibration: KittiCalibration) -> np.ndarray:

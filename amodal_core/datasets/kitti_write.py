@@ -92,8 +92,8 @@ def label_lines(truth: Tracks, types: Sequence[str], calibration: Calibration | 
         box = np.asarray(truth.amodal_boxes[k], np.float64)
         truncated, alpha = -1.0, -10.0
         solid: tuple[float, ...] = (-1.0, -1.0, -1.0, -1000.0, -1000.0, -1000.0, -10.0)
-        known = truth.boxes3d is not None and np.isfinite(truth.boxes3d[k]).all()
-        if known and calibration is not None:
+        has_box = truth.boxes3d is not None and np.isfinite(truth.boxes3d[k]).all()
+        if has_box and calibration is not None:
             assert truth.boxes3d is not None
             row = np.asarray(truth.boxes3d[k], np.float64)
             solid = _in_camera(row, calibration)
@@ -122,10 +122,12 @@ def _truncation(box: np.ndarray, calibration: Calibration) -> float:
     c, s = np.cos(box[6]), np.sin(box[6])
     turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     corners = box[:3] + (signs * box[3:6] / 2) @ turn.T
-    seen = corners @ calibration.camera_from_lidar[:3, :3].T + calibration.camera_from_lidar[:3, 3]
-    if (seen[:, 2] <= 0.1).any():
-        return 1.0 if (seen[:, 2] <= 0.1).all() else 0.99
-    pixels = seen @ calibration.K.T
+    in_camera = (
+        corners @ calibration.camera_from_lidar[:3, :3].T + calibration.camera_from_lidar[:3, 3]
+    )
+    if (in_camera[:, 2] <= 0.1).any():
+        return 1.0 if (in_camera[:, 2] <= 0.1).all() else 0.99
+    pixels = in_camera @ calibration.K.T
     pixels = pixels[:, :2] / pixels[:, 2:]
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     limit = np.array([calibration.width, calibration.height], np.float64)

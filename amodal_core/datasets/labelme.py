@@ -40,12 +40,12 @@ class Labelme(Dataset):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = f"labelme {self.path.name}"
-        found = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.json"))
+        files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.json"))
         self._root = self.path.parent if self.path.is_file() else self.path
         self._files: list[Path] = []
         self._broken: list[InputError] = []
         labels: set[str] = set()
-        for file in found:
+        for file in files:
             try:
                 content = _read(file)
             except InputError as error:
@@ -93,14 +93,14 @@ class Labelme(Dataset):
         content = self._content(index)
         size = content["imageHeight"], content["imageWidth"]
         classes, amodal, visible = [], [], []
-        for label, parts in _objects(content["shapes"]):
-            masks = _object_masks(parts, size)[0]
+        for label, shapes in _objects(content["shapes"]):
+            masks = _object_masks(shapes, size)[0]
             if masks is not None:
                 classes.append(self.classes.index(label))
                 amodal.append(masks[0])
                 visible.append(masks[1])
-        whole, seen = RleMasks(size, amodal), RleMasks(size, visible)
-        return make_truth(whole, seen, classes, range(len(classes)))
+        amodal_masks, visible_masks = RleMasks(size, amodal), RleMasks(size, visible)
+        return make_truth(amodal_masks, visible_masks, classes, range(len(classes)))
 
     def check(self) -> Iterator[Finding | None]:
         """Files, images, sizes and shapes."""
@@ -113,8 +113,8 @@ class Labelme(Dataset):
             if actual is not None and actual != size:
                 what = f"the image is {actual}, the file says {size} (height, width)"
                 yield Finding("wrong-size", file, "", what)
-            for number, (label, parts) in enumerate(_objects(content["shapes"])):
-                for rule, what in _object_masks(parts, size)[1]:
+            for number, (label, shapes) in enumerate(_objects(content["shapes"])):
+                for rule, what in _object_masks(shapes, size)[1]:
                     yield Finding(rule, file, str(number), f"{label}: {what}")
             yield None
 
@@ -127,9 +127,9 @@ class Labelme(Dataset):
             sound = not any(isinstance(f, Finding) for f in check_image(source))
             if sound:
                 kept = []
-                for _, parts in _objects(content["shapes"]):
-                    if _object_masks(parts, size)[0] is not None:
-                        kept += [s for s in parts if _shape_problem(s, size) is None]
+                for _, shapes in _objects(content["shapes"]):
+                    if _object_masks(shapes, size)[0] is not None:
+                        kept += [s for s in shapes if _shape_problem(s, size) is None]
                 target = out / self._files[index].relative_to(self._root)
                 content |= {"shapes": kept, "imagePath": source.name, "imageData": None}
                 write_bytes(target, dumps(content).encode())
@@ -172,17 +172,17 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
 
 
 def _shapes(truth: Tracks, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
-    whole, seen = to_polygons(truth.amodal.rle()), to_polygons(truth.visible.rle())
+    amodal, visible = to_polygons(truth.amodal.rle()), to_polygons(truth.visible.rle())
     for k in range(len(truth)):
         occluded = float(truth.occlusion_rates[k]) > 0
-        for polygons, visible in ((whole[k], False), (seen[k] if occluded else [], True)):
+        for polygons, draws_visible in ((amodal[k], False), (visible[k] if occluded else [], True)):
             for polygon in polygons:
                 yield {
                     "label": classes[int(truth.class_ids[k])],
                     "points": np.asarray(polygon, np.float64).reshape(-1, 2).tolist(),
                     "group_id": int(truth.ids[k]),
                     "shape_type": "polygon",
-                    "flags": _flags(visible, not seen[k]),
+                    "flags": _flags(draws_visible, not visible[k]),
                 }
 
 
@@ -232,25 +232,25 @@ def _objects(shapes: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str,
         group, label = shape.get("group_id"), _label(shape)[0]
         key = (label, "shape", number) if group is None else (label, "group", str(group))
         groups.setdefault(key, []).append(shape)
-    for (label, _, _), parts in groups.items():
-        yield label, parts
+    for (label, _, _), members in groups.items():
+        yield label, members
 
 
 def _object_masks(
-    parts: list[dict[str, Any]], size: tuple[int, int]
+    shapes: list[dict[str, Any]], size: tuple[int, int]
 ) -> tuple[tuple[bytes, bytes] | None, list[tuple[str, str]]]:
     """Amodal and visible RLE of an object, None without a mask, and what is wrong with it."""
-    problems = [p for p in (_shape_problem(s, size) for s in parts) if p is not None]
-    sound = [s for s in parts if _shape_problem(s, size) is None]
-    whole = [_polygon(s) for s in sound if not _label(s)[1]]
-    seen = [_polygon(s) for s in sound if _label(s)[1]]
-    if not whole and not seen:
+    problems = [p for p in (_shape_problem(s, size) for s in shapes) if p is not None]
+    sound = [s for s in shapes if _shape_problem(s, size) is None]
+    amodal_polygons = [_polygon(s) for s in sound if not _label(s)[1]]
+    visible_polygons = [_polygon(s) for s in sound if _label(s)[1]]
+    if not amodal_polygons and not visible_polygons:
         return None, problems or [("empty-polygon", "no polygon")]
-    if not whole:
+    if not amodal_polygons:
         problems.append(("missing-amodal", "a visible part without the whole"))
-    amodal = RleMasks(size, [to_rle(whole or seen, size)])
-    visible = RleMasks(size, [to_rle(seen or whole, size)])
-    if not seen and any(_flagged(s, "hidden") for s in sound):
+    amodal = RleMasks(size, [to_rle(amodal_polygons or visible_polygons, size)])
+    visible = RleMasks(size, [to_rle(visible_polygons or amodal_polygons, size)])
+    if not visible_polygons and any(_flagged(s, "hidden") for s in sound):
         visible = RleMasks.empty(size, 1)
     if not amodal.areas()[0]:
         return None, [*problems, ("empty-mask", "the mask has no pixel")]

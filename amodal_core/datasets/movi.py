@@ -123,23 +123,23 @@ class Movi(Dataset):
         """Every object of the video that is in the picture; ids are the objects' numbers."""
         video, _ = self._at(index)
         meta, folder = self._meta[video], self._folders[video]
-        seen = read_labels(self._file(index, "segmentation_full"))
-        size = (seen.shape[0], seen.shape[1])
+        labels = read_labels(self._file(index, "segmentation_full"))
+        size = (labels.shape[0], labels.shape[1])
         numbers, amodal, visible = [], [], []
         for number in range(meta["objects"]):
             path = self._file(index, f"segmentation_{number}")
             if not path.exists():
                 continue
-            whole = read_labels(path)
-            if whole.shape != seen.shape:
+            object_labels = read_labels(path)
+            if object_labels.shape != labels.shape:
                 raise InputError(
-                    f"labels of {whole.shape} where the frame has {seen.shape}", str(path)
+                    f"labels of {object_labels.shape} where the frame has {labels.shape}", str(path)
                 )
-            mask = whole == number + 1
+            mask = object_labels == number + 1
             if mask.any():
                 numbers.append(number)
                 amodal.append(_crop(mask))
-                visible.append(_crop(seen == number + 1))
+                visible.append(_crop(labels == number + 1))
         listed = self._evaluated
         ignore = [listed is not None and f"{folder.name}-{n}" not in listed for n in numbers]
         return make_truth(
@@ -162,12 +162,12 @@ class Movi(Dataset):
     def _check_list(self) -> Iterator[Finding]:
         objects = {f.name: m["objects"] for f, m in zip(self._folders, self._meta, strict=True)}
         for entry in sorted(self._evaluated or ()):
-            if not self._is_known(entry, objects):
+            if not self._exists(entry, objects):
                 what = "names a video or an object that is not there"
                 yield Finding("unknown-instance", str(self._list), entry, what)
 
     @staticmethod
-    def _is_known(entry: str, objects: dict[str, int]) -> bool:
+    def _exists(entry: str, objects: dict[str, int]) -> bool:
         video, _, number = entry.rpartition("-")
         return video in objects and number.isdigit() and int(number) < objects[video]
 
@@ -175,24 +175,24 @@ class Movi(Dataset):
         size, count = self.size(index), self._meta[self._at(index)[0]]["objects"]
         paths = [self._file(index, "rgba_full"), self._file(index, "segmentation_full")]
         paths += [self._file(index, f"segmentation_{n}") for n in range(count)]
-        whole = True
+        readable = True
         for path in paths:
             actual = yield from check_image(path)
             if actual is None:
-                whole = False
+                readable = False
             elif actual != size:
-                whole = False
+                readable = False
                 what = f"{actual} where metadata.json says {size} (height, width)"
                 yield Finding("wrong-size", str(path), "", what)
-        if not whole:
+        if not readable:
             return
         try:
-            seen = read_labels(paths[1])
-            if int(seen.max(initial=0)) > count:
-                what = f"value {seen.max()} where the metadata has {count} objects"
+            labels = read_labels(paths[1])
+            if int(labels.max(initial=0)) > count:
+                what = f"value {labels.max()} where the metadata has {count} objects"
                 yield Finding("unknown-instance", str(paths[1]), "", what)
             for number, path in enumerate(paths[2:]):
-                outside = int(((seen == number + 1) & (read_labels(path) != number + 1)).sum())
+                outside = int(((labels == number + 1) & (read_labels(path) != number + 1)).sum())
                 if outside:
                     what = f"{outside} visible pixels lie outside the amodal mask"
                     yield Finding("visible-outside-amodal", str(path), str(number), what)
@@ -204,16 +204,16 @@ class Movi(Dataset):
         new_folder(out)
         kept = []
         for video, folder in enumerate(self._folders):
-            found = False
+            findings = False
             for index in range(int(self._first[video]), int(self._first[video + 1])):
-                found = found or any(f for f in self._check_frame(index))
+                findings = findings or any(f for f in self._check_frame(index))
                 yield None
-            if not found:
+            if not findings:
                 kept.append(folder)
                 link(folder, out / folder.name)
         if self._evaluated is not None:
             objects = {f.name: _metadata(f / META)["objects"] for f in kept}
-            names = sorted(e for e in self._evaluated if self._is_known(e, objects))
+            names = sorted(e for e in self._evaluated if self._exists(e, objects))
             with atomic(out / LIST) as part:
                 np.save(part, np.array(names, dtype=np.str_))
 

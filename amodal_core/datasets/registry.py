@@ -70,17 +70,17 @@ def open_dataset(path: str | Path, format: str = "", **options: Any) -> Dataset:
     if not place.exists():
         raise InputError("there is no such file or folder", str(path))
     if not format:
-        found = list(recognise(place))
-        if not found:
+        matches = list(recognise(place))
+        if not matches:
             raise InputError(
                 "no format that is known here",
                 str(path),
                 f"name one with --format; there are: {', '.join(_FORMATS)}",
             )
-        if len(found) > 1:
-            listed = ", ".join(f"{p} ({f})" for f, p in found)
-            raise InputError(f"{len(found)} data sets", str(path), f"name one of {listed}")
-        format, place = found[0]
+        if len(matches) > 1:
+            listed = ", ".join(f"{p} ({f})" for f, p in matches)
+            raise InputError(f"{len(matches)} data sets", str(path), f"name one of {listed}")
+        format, place = matches[0]
     if format not in _FORMATS:
         raise InputError(f"no format '{format}'", str(path), f"there are: {', '.join(_FORMATS)}")
     return _reader(format)(place, **options)
@@ -98,14 +98,14 @@ def recognise(path: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
         return
     files = [p for sub in (path, path / "annotations", path / "car_data") for p in _files(sub)]
-    known = [(name, p) for p in files if (name := _file_format(p))]
-    if known and all(name == "labelme" for name, _ in known):
+    recognised = [(name, p) for p in files if (name := _file_format(p))]
+    if recognised and all(name == "labelme" for name, _ in recognised):
         yield "labelme", path
         return
-    for name, file in known:
+    for name, file in recognised:
         if name != "labelme":
             yield name, file
-    if not known:
+    if not recognised:
         yield from _benchmarks(path)
 
 

@@ -90,11 +90,13 @@ class SailVos(CocoLike):
             return Fields(
                 "segm_amodal", "segmentation", "bbox_amodal", "bbox", "area_amodal", "area"
             )
-        seen = "segm_visible" if "segm_visible" in annotation else "visible_mask"
+        visible = "segm_visible" if "segm_visible" in annotation else "visible_mask"
         if _is_joint(annotation):
             box = "bbox_amodal" if "bbox_amodal" in annotation else "bbox"
-            return Fields("amodal_mask", seen, box, "bbox_visible", "area_amodal", "area_visible")
-        return Fields("segmentation", seen, "bbox", "bbox_visible", "area", "area_visible")
+            return Fields(
+                "amodal_mask", visible, box, "bbox_visible", "area_amodal", "area_visible"
+            )
+        return Fields("segmentation", visible, "bbox", "bbox_visible", "area", "area_visible")
 
     def amodal(self, annotation: dict[str, Any]) -> Any:
         """An annotation's amodal segmentation."""
@@ -138,10 +140,10 @@ class SailVos(CocoLike):
                 if not isinstance(annotation.get("instance_id"), int):
                     continue
                 key = self.images[index]["video"], annotation["instance_id"]
-                known = category.setdefault(key, annotation.get("category_id"))
-                if known != annotation.get("category_id"):
+                first = category.setdefault(key, annotation.get("category_id"))
+                if first != annotation.get("category_id"):
                     what = (
-                        f"object {key[1]} is of category {known} before and of "
+                        f"object {key[1]} is of category {first} before and of "
                         f"{annotation.get('category_id')} here"
                     )
                     where = f"{self.path.name}: {self.images[index]['file_name']}"
@@ -161,32 +163,32 @@ def annotation_of(kind: str, amodal: RleMasks, visible: RleMasks) -> dict[str, A
         amodal: its mask.
         visible: its mask.
     """
-    whole, seen = (to_dictionary(m.counts[0], m.size) for m in (amodal, visible))
+    amodal_rle, visible_rle = (to_dictionary(m.counts[0], m.size) for m in (amodal, visible))
     boxes = xywh(amodal), xywh(visible)
     areas = int(amodal.areas()[0]), int(visible.areas()[0])
     shared = {"occlude_rate": 1 - areas[1] / areas[0] if areas[0] else 0.0}
     if kind == "amodal":
         return shared | {
-            "segmentation": whole,
+            "segmentation": amodal_rle,
             "bbox": boxes[0],
             "area": areas[0],
-            "segm_visible": seen,
+            "segm_visible": visible_rle,
             "bbox_visible": boxes[1],
             "area_visible": areas[1],
         }
     if kind == "visible":
         return shared | {
-            "segmentation": seen,
+            "segmentation": visible_rle,
             "bbox": boxes[1],
             "area": areas[1],
-            "segm_amodal": whole,
+            "segm_amodal": amodal_rle,
             "bbox_amodal": boxes[0],
             "area_amodal": areas[0],
         }
     joint = shared | {
-        "segmentation": [whole, seen],
-        "amodal_mask": whole,
-        "visible_mask": seen,
+        "segmentation": [amodal_rle, visible_rle],
+        "amodal_mask": amodal_rle,
+        "visible_mask": visible_rle,
         "bbox": boxes[0],
         "bbox_visible": boxes[1],
         "area": areas[0],

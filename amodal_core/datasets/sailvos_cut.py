@@ -31,7 +31,7 @@ _SHORTEST = 5
 _MOST_HIDDEN = 0.75
 
 
-class Clip(NamedTuple):
+class Shot(NamedTuple):
     """Frames `begin` to `end` (exclusive) of a video, by their turn in it."""
 
     name: str
@@ -52,23 +52,23 @@ def cuts(images: Iterable[np.ndarray], count: int) -> list[int]:
         images: the video's frames in order, (H, W, 3) uint8 RGB; read one at a time.
         count: how many there are.
     """
-    found: list[int] = []
+    at: list[int] = []
     before: np.ndarray | None = None
     for k, image in enumerate(images):
         if before is not None and k < count - 1:
-            far = k - (found[-1] if found else 0) >= _SHORTEST and count - 1 - k > _SHORTEST
+            far = k - (at[-1] if at else 0) >= _SHORTEST and count - 1 - k > _SHORTEST
             if frame_score(image, before) >= THRESHOLD and far:
-                found.append(k)
+                at.append(k)
         before = image
-    return found
+    return at
 
 
-def clips_of(video: str, count: int, at: Sequence[int]) -> list[Clip]:
+def clips_of(video: str, count: int, at: Sequence[int]) -> list[Shot]:
     """Named clips of a video of `count` frames, cut before the frames `at`."""
     begins, ends = [0, *at], [*at, count]
     names = [*at, count - 1]
     return [
-        Clip(f"{video}__{n}", b, e) for n, b, e in zip(names, begins, ends, strict=True) if e > b
+        Shot(f"{video}__{n}", b, e) for n, b, e in zip(names, begins, ends, strict=True) if e > b
     ]
 
 
@@ -138,16 +138,16 @@ def cut(
                     masks = _masks(data, annotation, data.size(index))
                     if masks is None or data.category(annotation) is None:
                         continue
-                    known = data.instance_id(annotation)
-                    if known not in instances:
+                    instance = data.instance_id(annotation)
+                    if instance not in instances:
                         objects += 1
-                        instances[known] = objects
+                        instances[instance] = objects
                     head = {
                         "id": annotation["id"],
                         "video_id": number,
                         "image_id": image["id"],
                         "category_id": numbers[annotation["category_id"]],
-                        "instance_id": instances[known],
+                        "instance_id": instances[instance],
                         "iscrowd": annotation.get("iscrowd", 0),
                     }
                     for key in ("obj_id", "model_id", "occlu_depth"):
@@ -208,8 +208,8 @@ def _masks(
         visible = RleMasks(size, [to_rle(data.visible(annotation), size)]) & amodal
     except SegmentationError:
         return None
-    whole, seen = int(amodal.areas()[0]), int(visible.areas()[0])
-    if not seen or 1 - seen / whole > _MOST_HIDDEN:
+    amodal_area, visible_area = int(amodal.areas()[0]), int(visible.areas()[0])
+    if not visible_area or 1 - visible_area / amodal_area > _MOST_HIDDEN:
         return None
     return amodal, visible
 
@@ -258,9 +258,11 @@ def write_video_truth(path: str | Path, data: Dataset, masks: str = "amodal") ->
             names = [f"{data.place(i).name}" for i in indices]
             head = {"id": number, "name": video, "width": width, "height": height}
             writer.add("videos", {**head, "length": len(indices), "file_names": names})
-            for known, entry in objects.items():
+            for instance, entry in objects.items():
                 last += 1
-                writer.annotation({"id": last, "video_id": number, "instance_id": known, **entry})
+                writer.annotation(
+                    {"id": last, "video_id": number, "instance_id": instance, **entry}
+                )
             yield video
 
 

@@ -47,12 +47,12 @@ def to_rle(segmentation: Any, size: tuple[int, int]) -> bytes:
     if not segmentation:
         raise SegmentationError("empty-polygon", "no polygon")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    good = [p for p in polygons if polygon_problem(p, size) is None]
-    if not good:
+    usable = [p for p in polygons if polygon_problem(p, size) is None]
+    if not usable:
         rule, what = polygon_problem(polygons[0], size) or ("empty-polygon", "no polygon")
         raise SegmentationError(rule, what)
-    parts = coco.frPyObjects(good, *size)
-    return bytes((parts[0] if len(parts) == 1 else coco.merge(parts))["counts"])
+    encoded = coco.frPyObjects(usable, *size)
+    return bytes((encoded[0] if len(encoded) == 1 else coco.merge(encoded))["counts"])
 
 
 def polygon_problem(polygon: Any, size: tuple[int, int]) -> tuple[str, str] | None:
@@ -98,8 +98,8 @@ def _from_dictionary(segmentation: dict[str, Any], size: tuple[int, int]) -> byt
 
 
 def _from_uncompressed(counts: list[Any], size: tuple[int, int]) -> bytes:
-    whole = all(isinstance(c, int) and c >= 0 for c in counts)
-    if not whole or sum(counts) != size[0] * size[1]:
+    valid = all(isinstance(c, int) and c >= 0 for c in counts)
+    if not valid or sum(counts) != size[0] * size[1]:
         raise SegmentationError("rle-broken", "RLE counts that do not fill the image")
     return bytes(coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"])
 
@@ -142,11 +142,11 @@ def _components(mask: np.ndarray) -> list[list[np.ndarray]]:
         return [[loops[outlines[0]], *(loops[k] for k in range(len(loops)) if area[k] < 0)]]
     _, label = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     owner = {int(label[_inside(loops[k])]): k for k in outlines}
-    parts = {k: [loops[k]] for k in outlines}
+    components = {k: [loops[k]] for k in outlines}
     for k in range(len(loops)):
         if area[k] < 0:
-            parts[owner[int(label[_inside(loops[k])])]].append(loops[k])
-    return list(parts.values())
+            components[owner[int(label[_inside(loops[k])])]].append(loops[k])
+    return list(components.values())
 
 
 def _signed_area(loop: np.ndarray) -> int:

@@ -97,10 +97,10 @@ def count(data: Dataset, into: Statistics) -> Iterator[None]:
             into.per_image[len(truth)] += 1
             into.classes.update(data.classes[c] for c in truth.class_ids.tolist())
             rates = np.asarray(truth.occlusion_rates, np.float64)
-            areas, seen = truth.amodal.rle().areas(), truth.visible.rle().areas()
+            areas, visible_areas = truth.amodal.rle().areas(), truth.visible.rle().areas()
             into.occlusion += np.histogram(rates, _EDGES)[0]
             into.areas += np.histogram(np.clip(areas, 1, 10**6), _AREAS)[0]
-            into.hidden += int((seen == 0).sum())
+            into.hidden += int((visible_areas == 0).sum())
             into.over = (
                 into.over[0] + int((rates > 0.25).sum()),
                 into.over[1] + int((rates > 0.5).sum()),
@@ -111,7 +111,7 @@ def count(data: Dataset, into: Statistics) -> Iterator[None]:
             into.size_groups = before[0] + small, before[1] + medium, before[2] + large
             into.ignored += 0 if truth.ignore is None else int(np.sum(truth.ignore))
             if place.video:
-                for number, pixels in zip(truth.ids.tolist(), seen.tolist(), strict=True):
+                for number, pixels in zip(truth.ids.tolist(), visible_areas.tolist(), strict=True):
                     key = place.video, number
                     if not pixels:
                         gone.add(key)

@@ -81,11 +81,11 @@ def layers(occluders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for j in np.flatnonzero(linked[i, :i]):
             cluster[cluster == cluster[i]] = cluster[j]
     order = np.zeros(n, np.int64)
-    left = np.flatnonzero(linked.any(axis=1)).tolist()
+    remaining = np.flatnonzero(linked.any(axis=1)).tolist()
     level = 1
-    while left:
-        front = [i for i in left if not occluders[i, left].any()] or left[:1]
+    while remaining:
+        front = [i for i in remaining if not occluders[i, remaining].any()] or remaining[:1]
         order[front] = level
-        left = [i for i in left if i not in front]
+        remaining = [i for i in remaining if i not in front]
         level += 1
     return np.unique(cluster, return_inverse=True)[1].reshape(n) + 1, order

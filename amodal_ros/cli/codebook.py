@@ -34,9 +34,9 @@ def command(
     from training.codebook import build_codebook
     from training.config import read
 
-    told = read(config, overrides or [])
+    settings = read(config, overrides or [])
     with bar("reading shapes") as progress:
-        counts = build_codebook(told, checkpoint, out, told.device or "cpu", progress)
+        counts = build_codebook(settings, checkpoint, out, settings.device or "cpu", progress)
     stderr.print(", ".join(f"{name}: {n} shapes" for name, n in counts.items()), soft_wrap=True)
     if empty := [name for name, n in counts.items() if not n]:
         warn([f"no shape of {', '.join(empty)}: they keep the scores and masks without priors"])

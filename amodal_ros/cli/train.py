@@ -36,9 +36,9 @@ def command(
     if processes > 1:
         # Several processes are torchrun's business; so are several machines.
         arguments = [str(config), *(overrides or [])]
-        told = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        told += ["--nproc-per-node", str(processes), "-m", "training.train"]
-        done = subprocess.run([*told, *arguments], check=False)
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launch += ["--nproc-per-node", str(processes), "-m", "training.train"]
+        done = subprocess.run([*launch, *arguments], check=False)
         raise typer.Exit(done.returncode)
     from training.config import read
     from training.train import train
