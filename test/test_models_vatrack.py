@@ -14,9 +14,9 @@ from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models import registry
 from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.layers.quasi_dense import EMBEDDING, sample_rois, track_losses
-from amodal_core.models.vatrack import QuasiDenseConfig, regrid
+from amodal_core.models.vatrack import VaTrackConfig, regrid
 
-CONFIG = QuasiDenseConfig(
+CONFIG = VaTrackConfig(
     classes=("car", "pedestrian"), backbone="resnet18", norm="group", frozen_stages=0, samples=32,
     proposals=20, proposals_train=50, max_instances=10, track_samples=32,
 )  # fmt: skip
