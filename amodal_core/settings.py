@@ -11,10 +11,10 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from amodal_core.errors import InputError
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as settings_type
 else:
     settings_type = dataclass(frozen=True, config=STRICT)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Size = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 
 
 def checked(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
@@ -81,7 +87,8 @@ def input_error(error: ValidationError, where: str, *kinds: type) -> InputError:
     message = f"{message[:1].lower()}{message[1:]}{more}"
     given = first["input"]
     if not name:  # settings that do not fit together
-        return InputError(message, where, f"got {', '.join(f'{k}={v}' for k, v in given.items())}")
+        got = ", ".join(f"{k}={v}" for k, v in given.items() if k in message)
+        return InputError(message, where, f"got {got}" if got else "")
     return InputError(f"{name}: {message}", where, f"got {given!r}")
 
 

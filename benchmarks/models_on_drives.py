@@ -40,6 +40,7 @@ from amodal_core.evaluation.truth import Truth, read_truth
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import read_info
+from amodal_core.settings import parse_rules
 from amodal_core.tracking.registry import make_tracker
 
 # Kinds that every model can tell apart, the one without weights included.
@@ -185,7 +186,7 @@ class Entry:
 
     def made(self, device: str) -> Any:
         """The model, ready for inference."""
-        options = registry.settings_of(self.settings, "--set")
+        options = parse_rules(self.settings, "--set")
         if self.checkpoint:
             options["checkpoint"] = self.checkpoint
         if self.given:

@@ -74,7 +74,7 @@ def test_replay_refuses_models_and_checkpoints_that_are_not_there(mini_bag, tmp_
         _run("replay", mini_bag, "--out", tmp_path / "out", "--checkpoint", tmp_path / "w")
     (tmp_path / "w").write_bytes(b"")
     words = ("--model", "geometric", "--checkpoint", tmp_path / "w")
-    with pytest.raises(InputError, match="geometric takes no checkpoint"):
+    with pytest.raises(InputError, match="'geometric' takes no checkpoint"):
         _run("replay", mini_bag, "--out", tmp_path / "out", *words)
 
 

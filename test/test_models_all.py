@@ -122,7 +122,7 @@ def test_without_proposals_losses_are_finite_and_results_empty(name, objects):
 
 
 def test_nothing_found_is_empty_and_a_black_image_is_no_error(model):
-    model.config = replace(model.config, min_score=1.1)
+    model.config = replace(model.config, min_score=1.0)
     if isinstance(model, TwoStage):
         model.heads.score_thresh = 1.1
     frame, targets = seen(0)

@@ -332,8 +332,8 @@ def test_depth_channels_show_objects_only_and_reach_the_stem(weights):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"proposals_from": "radar"}, "radar"),
-        ({"depth": "all"}, "choose frame, objects"),
+        ({"proposals_from": "radar"}, "should be 'image', 'lidar' or 'both'"),
+        ({"depth": "all"}, "should be 'frame' or 'objects'"),
         ({"depth": "objects", "lidar": False}, "lidar: true"),
         ({"depth": "objects", "classes": ("tram",)}, "no class of PointPillars"),
         ({"depth": "objects", "lidar_detector": {"nms": 0.5}}, "the checkpoint has its own"),

@@ -255,4 +255,4 @@ def test_public_weights_load_by_their_names_and_others_are_refused(tmp_path):
 
 def test_classes_without_anchors_are_an_error():
     with pytest.raises(InputError, match="tram"):
-        PointPillars(config(classes=("car", "tram")))
+        PointPillars.from_config({"classes": ("car", "tram")})

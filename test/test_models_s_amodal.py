@@ -21,7 +21,7 @@ from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers import sam_adapter
 from amodal_core.models.layers.sam import SIZES, make_sam
-from amodal_core.models.s_amodal import ENCODERS, SAModal, SAModalConfig
+from amodal_core.models.s_amodal import SAModal, SAModalConfig
 from training import state
 from training.train import train
 
@@ -214,7 +214,7 @@ def test_the_error_of_the_score_reaches_the_iou_head_alone():
     assert all(".iou_prediction_head." in name for name in moved)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", ("samadpt", "adapt", "normal"))
 def test_the_adapter_and_the_decoder_learn_and_the_rest_of_sam_rests(encoder, tmp_path):
     data = write_streets(tmp_path / "streets", 2)
     settings = TINY | {"encoder": encoder}
@@ -368,15 +368,17 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"size": "vit_x"}, "no size 'vit_x'"),
-        ({"encoder": "lora"}, "no encoder 'lora'"),
-        ({"prompt": "box"}, "no prompt 'box'"),
+        ({"size": "vit_x"}, "size: input should be 'vit_b'"),
+        ({"encoder": "lora"}, "encoder: input should be 'normal'"),
+        ({"prompt": "box"}, "prompt: input should be 'none'"),
+        ({"num_points": 0}, "num_points: input should be greater than or equal to 1"),
+        ({"erode": -1}, "erode: input should be greater than or equal to 0"),
         ({"image_size": 100}, "an input of 100 pixels"),
     ],
 )
 def test_settings_that_do_not_exist_are_named(settings, said):
     with pytest.raises(InputError, match=said):
-        made(**settings)
+        SAModal.from_config({"classes": CLASSES} | TINY | settings)
 
 
 @pytest.mark.parametrize("prompt", ["none", "maxdis", "maxent", "saliency"])

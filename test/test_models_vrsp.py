@@ -190,14 +190,14 @@ def test_training_steps_lower_the_losses_of_all_looks_and_of_the_prior():
 
 
 def test_settings_that_exclude_each_other_are_named():
-    with pytest.raises(InputError, match="feature_matching, reclassification, prior_refinement"):
-        vrsp(refinement="coarse")
-    with pytest.raises(InputError, match="refinement 'both'"):
-        vrsp(refinement="both")
-    with pytest.raises(InputError, match="rescoring_alpha"):
-        vrsp(rescoring_alpha=1.0)
-    with pytest.raises(InputError, match="4 convolutions"):
-        vrsp(encoder_convolutions=4)
+    for wrong, message in (
+        ({"refinement": "coarse"}, "feature_matching, reclassification, prior_refinement"),
+        ({"refinement": "both"}, "refinement: input should be 'coarse', 'visible' or 'cross'"),
+        ({"rescoring_alpha": 1.0}, "rescoring_alpha: input should be greater than 1"),
+        ({"encoder_convolutions": 4}, "encoder_convolutions: input should be 2 or 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Vrsp.from_config(SMALL | wrong)
 
 
 # Defects of the original

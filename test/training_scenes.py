@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from amodal_core.geometry.boxes3d import corners
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models import registry
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.settings import settings_type
 from training import config
 
 CLASSES = ("car", "pedestrian", "cyclist")
@@ -163,7 +164,7 @@ def write_streets(folder: Path, count: int, **options) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
+@settings_type
 class TinyConfig(LearnedConfig):
     """Settings of the tiny model.
 

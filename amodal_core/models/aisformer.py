@@ -11,9 +11,10 @@ truth) decides, see `Targets.occluders`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from amodal_core.models.batch import Batch
@@ -25,13 +26,14 @@ from amodal_core.models.layers.attention import (
 )
 from amodal_core.models.layers.mask_branch import SIDE, mask_loss
 from amodal_core.models.layers.two_stage import Features, PositiveRois, TwoStage, TwoStageConfig
+from amodal_core.settings import Amount, Positive, settings_type
 
 VISIBLE, OCCLUDER, AMODAL = 0, 1, 2
 _QUERIES = 4
 _LEAST_OCCLUDER = 20  # pixels of an occluder in the amodal box that are worth learning
 
 
-@dataclass(frozen=True)
+@settings_type
 class AisFormerConfig(TwoStageConfig):
     """Settings of AISFormer.
 
@@ -43,11 +45,11 @@ class AisFormerConfig(TwoStageConfig):
         invisible_weight: of the invisible mask's loss.
     """
 
-    heads: int = 2
-    hidden: int = 2048
-    dropout: float = 0.1
-    occluder_weight: float = 0.25
-    invisible_weight: float = 0.25
+    heads: Positive = 2
+    hidden: Positive = 2048
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    occluder_weight: Amount = 0.25
+    invisible_weight: Amount = 0.25
 
 
 class AisFormerHead(nn.Module):

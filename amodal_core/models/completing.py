@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,11 +17,12 @@ from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.batch import Batch
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.settings import settings_type
 
 _T = TypeVar("_T", bound=Instances)
 
 
-@dataclass(frozen=True)
+@settings_type
 class CompletingConfig(LearnedConfig):
     """What every model can be told that completes visible masks.
 
@@ -170,11 +171,4 @@ def _made(config: CompletingConfig, own: str, device: str) -> Model:
     name, checkpoint = config.detector, config.detector_checkpoint
     if name == own:
         raise InputError(f"{own} cannot detect", "setting detector", "name another model")
-    try:
-        return registry.create(name, device, **({"checkpoint": checkpoint} if checkpoint else {}))
-    except ValueError as error:
-        raise InputError(str(error), "setting detector", "see `amodal models`") from None
-    except TypeError:
-        raise InputError(
-            f"'{name}' takes no checkpoint", "setting detector_checkpoint", "leave it empty"
-        ) from None
+    return registry.create(name, device, checkpoint or None)

@@ -10,15 +10,15 @@ Object-centric Representation, ICCV 2023.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
-from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.batch import Batch, make_batch
@@ -36,12 +36,13 @@ from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots
 from amodal_core.models.learned import Clip, Detections
 from amodal_core.models.object_stream import ObjectStream
+from amodal_core.settings import Amount, Positive, settings_type
 
 _ENCODED = 32  # crops that go through the encoder at once; more would fill small memories
 _T = TypeVar("_T", bound=Instances)
 
 
-@dataclass(frozen=True)
+@settings_type
 class EorasConfig(CompletingConfig):
     """Settings of EoRaS; the defaults are the published ones.
 
@@ -63,21 +64,21 @@ class EorasConfig(CompletingConfig):
         objects: of a clip that a training step looks at, drawn at random.
     """
 
-    backbone: str = "resnet50"
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
     weights: str = ""
-    crop: int = 128
-    enlarge: float = 2.0
-    features: int = 256
-    cells: int = 64
-    pitch: float = 0.0
-    width: int = 512
-    slots: int = 8
-    layers: int = 2
-    heads: int = 8
-    hidden: int = 2048
-    dropout: float = 0.1
-    visible_weight: float = 1.0
-    objects: int = 1
+    crop: Annotated[int, Field(ge=STRIDE, multiple_of=STRIDE)] = 128
+    enlarge: Annotated[float, Field(ge=1)] = 2.0
+    features: Positive = 256
+    cells: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    pitch: Annotated[float, Field(ge=-90, le=90)] = 0.0
+    width: Positive = 512
+    slots: Positive = 8
+    layers: Positive = 2
+    heads: Positive = 8
+    hidden: Positive = 2048
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    visible_weight: Amount = 1.0
+    objects: Positive = 1
 
 
 class Eoras(CompletingModel):
@@ -89,7 +90,7 @@ class Eoras(CompletingModel):
         config: settings.
 
     Raises:
-        InputError: sides that do not divide, no such backbone, or its weights do not fit.
+        InputError: weights that do not fit the backbone.
     """
 
     name = "eoras"
@@ -99,9 +100,6 @@ class Eoras(CompletingModel):
 
     def __init__(self, config: EorasConfig) -> None:
         super().__init__(config)
-        for name, value, unit in (("crop", config.crop, STRIDE), ("cells", config.cells, 4)):
-            if value < unit or value % unit:
-                raise InputError(f"{name} is {value}", "eoras", f"give a multiple of {unit}")
         side = config.crop // STRIDE
         self.encoder = CropEncoder(config.backbone, config.features, config.weights)
         self.above = BirdsEyeView(config.features, config.cells, config.pitch)

@@ -10,14 +10,14 @@ docs/flagship.md says why.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss
 
-from amodal_core.errors import InputError
 from amodal_core.models.batch import DEPTH_CHANNELS, Batch, Targets
 from amodal_core.models.layers.assignment import Assignment, assign, pair_iou
 from amodal_core.models.layers.csp import ConvNorm, CspBackbone, Pyramid
@@ -29,6 +29,7 @@ from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 from amodal_core.models.layers.two_stage import PositiveRois
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.settings import Positive, Share, settings_type
 
 _MASK_STRIDE = 4
 _MASK_RANKS = 3  # the best locations of an object learn masks
@@ -59,7 +60,7 @@ _SHAPES = {
 }
 
 
-@dataclass(frozen=True)
+@settings_type
 class FlagshipConfig(LearnedConfig):
     """Settings of the flagship.
 
@@ -72,11 +73,11 @@ class FlagshipConfig(LearnedConfig):
         weights: torchvision's weights for the ResNet, "" for random ones.
     """
 
-    variant: str = "compact"
-    max_instances: int = 64
-    mask_side: int = 28
-    nms: float = 0.6
-    norm: str = "batch"
+    variant: Literal["compact", "r50"] = "compact"
+    max_instances: Positive = 64
+    mask_side: Annotated[int, Field(ge=4)] = 28
+    nms: Share = 0.6
+    norm: Literal["batch", "frozen"] = "batch"
     weights: str = ""
 
     @classmethod
@@ -126,7 +127,7 @@ class Flagship(LearnedModel):
         config: settings.
 
     Raises:
-        InputError: no such variant, or frozen norms without weights to go with them.
+        InputError: weights that do not fit the backbone.
     """
 
     name = "flagship"
@@ -135,10 +136,6 @@ class Flagship(LearnedModel):
 
     def __init__(self, config: FlagshipConfig) -> None:
         super().__init__(config)
-        if config.variant not in _SHAPES:
-            raise InputError(
-                f"no variant '{config.variant}'", "flagship", f"there are: {', '.join(_SHAPES)}"
-            )
         shape = self.shape = _SHAPES[config.variant]
         self.backbone: CspBackbone | ResNetLevels
         if config.variant == "r50":
@@ -182,7 +179,7 @@ class Flagship(LearnedModel):
     @classmethod
     def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
         """As `LearnedModel.from_checkpoint`, with norms folded: for inference only."""
-        model = super().from_checkpoint(path, device, **{"weights": "", **settings})
+        model = super().from_checkpoint(path, device, **settings)
         assert isinstance(model, Flagship)
         return model.fuse()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import Any, ClassVar, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from amodal_core.errors import InputError
@@ -19,6 +20,9 @@ from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
 from amodal_core.models.layers.crossing import Crossing
 from amodal_core.models.layers.instance_depth import share_seen_through
+from amodal_core.settings import Count, Positive, Share, checked, settings_type
+
+ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Detections:
     visible_boxes: torch.Tensor | None = None
 
 
-@dataclass(frozen=True)
+@settings_type
 class LearnedConfig:
     """What every trainable model can be told; models extend it.
 
@@ -60,12 +64,12 @@ class LearnedConfig:
         max_instances: of the best-scored in an image.
     """
 
-    classes: tuple[str, ...]
+    classes: ClassNames
     lidar: bool = True
-    short_side: int = 0
-    long_side: int = 0
-    min_score: float = 0.05
-    max_instances: int = 100
+    short_side: Count = 0
+    long_side: Count = 0
+    min_score: Share = 0.05
+    max_instances: Positive = 100
 
 
 @dataclass(frozen=True)
@@ -224,22 +228,17 @@ class LearnedModel(nn.Module):
                 )
 
     @classmethod
-    def from_config(cls, values: dict[str, Any]) -> LearnedModel:
+    def from_config(cls, values: Mapping[str, Any], where: str = "") -> LearnedModel:
         """A model with random weights from `config_json`.
 
+        Args:
+            values: settings by name.
+            where: who gave them, for errors.
+
         Raises:
-            InputError: a value that this model does not know.
+            InputError: a name, type or range that this model does not have.
         """
-        allowed = set(cls.Config.__dataclass_fields__)
-        unknown = sorted(set(values) - allowed)
-        if unknown:
-            raise InputError(
-                f"{cls.name} has no setting {', '.join(unknown)}",
-                "model configuration",
-                f"it has: {', '.join(sorted(allowed))}",
-            )
-        kinds = get_type_hints(cls.Config)
-        return cls(cls.Config(**{k: _typed(kinds[k], v) for k, v in values.items()}))
+        return cls(checked(cls.Config, values, where or f"settings of {cls.name}"))
 
     @classmethod
     def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
@@ -256,26 +255,11 @@ class LearnedModel(nn.Module):
         info = read_info(path)
         if info.model != cls.name:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
-        settings = dict.fromkeys(cls.files & info.config.keys(), "") | settings
-        model = cls.from_config(info.config | settings)
+        empty = dict.fromkeys(cls.files & info.config.keys(), "")
+        model = cls.from_config(info.config | empty | settings, "" if settings else str(path))
         model.check_tied(info, str(path))
         load_weights(path, model, cls.name)
         return model.to(device).eval()
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """A JSON value as a configuration holds it: tuples, and groups of settings."""
-    if isinstance(value, dict) and isinstance(kind, type) and is_dataclass(kind):
-        kinds = get_type_hints(kind)
-        unknown = sorted(set(value) - set(kinds))
-        if unknown:
-            raise InputError(
-                f"no setting {', '.join(unknown)}",
-                "model configuration",
-                f"there are: {', '.join(sorted(kinds))}",
-            )
-        return kind(**{k: _typed(kinds[k], v) for k, v in value.items()})
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _weighed(detections: Detections, depth: torch.Tensor) -> Detections:

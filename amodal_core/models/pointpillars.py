@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from amodal_core.models.layers.box_silhouettes import silhouettes
 from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
 from amodal_core.models.layers.rotated import rotated_nms
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.settings import Positive, Share, settings_type
 
 _SIDE = 28
 
@@ -44,7 +46,7 @@ ANCHORS = {
 _ROTATIONS = (0.0, 1.57)
 
 
-@dataclass(frozen=True)
+@settings_type
 class PointPillarsConfig(LearnedConfig):
     """Settings of PointPillars.
 
@@ -55,12 +57,12 @@ class PointPillarsConfig(LearnedConfig):
         nms: bird's-eye IoU above which the weaker of two boxes of a class goes.
     """
 
-    classes: tuple[str, ...] = tuple(ANCHORS)
-    min_score: float = 0.1
-    max_instances: int = 50
+    classes: tuple[Literal["pedestrian", "cyclist", "car"], ...] = ("pedestrian", "cyclist", "car")
+    min_score: Share = 0.1
+    max_instances: Positive = 50
     grid: Grid = field(default_factory=Grid)
-    candidates: int = 100
-    nms: float = 0.01
+    candidates: Positive = 100
+    nms: Share = 0.01
 
 
 @dataclass
@@ -133,13 +135,6 @@ class PointPillars(LearnedModel):
 
     def __init__(self, config: PointPillarsConfig) -> None:
         super().__init__(config)
-        unknown = set(config.classes) - set(ANCHORS)
-        if unknown:
-            raise InputError(
-                f"no anchors for {', '.join(sorted(unknown))}",
-                "pointpillars",
-                f"has {list(ANCHORS)}",
-            )
         self.pillar_encoder = PillarEncoder(config.grid)
         self.backbone = _Backbone()
         self.neck = _Neck()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from amodal_core.errors import InputError
 
@@ -90,70 +87,52 @@ def shipped(name: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def create(name: str, device: str = "cpu", **options: Any) -> Model:
+def create(
+    name: str, device: str = "cpu", checkpoint: str | Path | None = None, **settings: Any
+) -> Model:
     """Make a model by name, ready for inference.
 
     Args:
         name: one of `available()`.
         device: a torch device, such as "cpu" or "cuda:0".
-        **options: passed to the model's constructor. A trained model takes `checkpoint`, a path
-            (the one that comes with the package where it is absent), and settings that replace
-            those of the checkpoint and that no weight depends on.
+        checkpoint: of a trained model; the one that comes with the package where it is absent.
+        **settings: of the model's `Config`; in a trained one they replace those of the checkpoint
+            that no weight depends on.
 
     Raises:
-        ValueError: no model of that name.
-        InputError: a trained model without a checkpoint, or one that does not fit.
+        InputError: no model of that name, no such device, no such setting, a trained model without
+            a checkpoint, or one that does not fit.
     """
     kind = _class(name)
-    if not hasattr(kind, "from_checkpoint"):
-        if hasattr(kind, "Config"):
-            from amodal_core.settings import checked
-
-            model: Model = kind(checked(kind.Config, options, f"settings of {name}"), device)
-        else:
-            model = kind(device=device, **options)
-        return model
-    checkpoint = options.pop("checkpoint", None) or shipped(name)
-    if not checkpoint:
+    trained = hasattr(kind, "from_checkpoint")
+    if trained and not (checkpoint := checkpoint or shipped(name)):
         raise InputError(
             f"the model '{name}' needs a checkpoint",
             "--checkpoint",
             f"train one with `amodal train`, or take '{FALLBACK}', which needs none",
         )
-    trained: Model = kind.from_checkpoint(str(checkpoint), device, **options)
-    return trained
+    if checkpoint and not trained:
+        raise InputError(f"'{name}' takes no checkpoint", str(checkpoint), "leave it out")
+    try:
+        if trained:
+            model: Model = kind.from_checkpoint(str(checkpoint), device, **settings)
+        else:
+            from amodal_core.settings import checked
+
+            model = kind(checked(kind.Config, settings, f"settings of {name}"), device)
+        return model
+    except RuntimeError as error:  # torch's, of devices
+        line = str(error).strip().splitlines()[0]
+        raise InputError(line, f"device {device}", "see `amodal doctor`") from None
 
 
 def completes(name: str) -> bool:
     """Whether a model can be given visible masks to complete (`models.base.Completer`).
 
     Raises:
-        ValueError: no model of that name.
+        InputError: no model of that name.
     """
     return hasattr(_class(name), "complete")
-
-
-def settings_of(rules: Sequence[str], where: str) -> dict[str, Any]:
-    """Options for `create` from texts.
-
-    Args:
-        rules: "setting=value" each; values are YAML.
-        where: who gave them, for error messages.
-
-    Raises:
-        InputError: a text is something else.
-    """
-    found = {}
-    for rule in rules:
-        name, equals, text = rule.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"'{rule}' is not setting=value", where, "such as min_score=0.3")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"'{text}' is no YAML value", f"{where} {name}", "quote it") from None
-        found[name.strip()] = "" if value is None else value
-    return found
 
 
 def learned(name: str) -> type[LearnedModel]:
@@ -172,6 +151,6 @@ def learned(name: str) -> type[LearnedModel]:
 
 def _class(name: str) -> Any:
     if name not in _MODELS:
-        raise ValueError(f"there is no model '{name}'; there are: {', '.join(_MODELS)}")
+        raise InputError(f"there is no model '{name}'", "model", f"there are: {', '.join(_MODELS)}")
     module, _, attribute = _MODELS[name][0].partition(":")
     return getattr(import_module(module), attribute)

@@ -11,34 +11,33 @@ in Automated Driving, ECCV Workshops 2024.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.batch import MEAN, STD, Batch, Targets, make_batch
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
-from amodal_core.models.layers.prompts import KINDS, Crop, crop_of, prompt_points
+from amodal_core.models.layers.prompts import Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
+from amodal_core.settings import Amount, Count, Positive, settings_type
 from amodal_core.tracking.hidden_objects import HiddenObjects
 from amodal_core.tracking.points import PointTracker, point_tracker
 
-ENCODERS = ("samadpt", "adapt", "normal")
 _FOCAL, _ALPHA, _GAMMA = 20.0, 0.8, 2
 _ENCODED = 4  # images that go through the encoder at once; more would fill small memories
 _AT_ONCE = 64  # prompts that are decoded together: bounds the memory in crowded scenes
 _T = TypeVar("_T", bound=Instances)
 
 
-@dataclass(frozen=True)
+@settings_type
 class SAModalConfig(CompletingConfig):
     """Settings of S-AModal.
 
@@ -61,19 +60,19 @@ class SAModalConfig(CompletingConfig):
         seconds: for which an object that is not seen is carried on, 0 for not at all.
     """
 
-    size: str = "vit_b"
-    image_size: int = 0
-    encoder: str = "samadpt"
+    size: Literal["vit_b", "vit_l", "vit_h", "tiny"] = "vit_b"
+    image_size: Count = 0
+    encoder: Literal["normal", "adapt", "samadpt"] = "samadpt"
     weights: str = ""
     freeze: bool = True
-    prompt: str = "random"
-    num_points: int = 1
-    erode: int = 7
+    prompt: Literal["none", "random", "maxdis", "maxent", "saliency"] = "random"
+    num_points: Positive = 1
+    erode: Count = 7
     union: bool = True
-    seed: int = 0
-    objects: int = 32
+    seed: Count = 0
+    objects: Positive = 32
     points: str = ""
-    seconds: float = 3.0
+    seconds: Amount = 3.0
 
 
 class SAModal(CompletingModel):
@@ -83,7 +82,7 @@ class SAModal(CompletingModel):
         config: settings.
 
     Raises:
-        InputError: transformers is missing, no such size, encoder or prompt, or weights that do not
+        InputError: transformers is missing, a side that does not divide, or weights that do not
             fit.
     """
 
@@ -93,12 +92,6 @@ class SAModal(CompletingModel):
 
     def __init__(self, config: SAModalConfig) -> None:
         super().__init__(config)
-        for what, value, allowed in (
-            ("encoder", config.encoder, ENCODERS),
-            ("prompt", config.prompt, ("none", *KINDS)),
-        ):
-            if value not in allowed:
-                raise InputError(f"no {what} '{value}'", what, f"there are: {', '.join(allowed)}")
         self.sam = make_sam(config.size, config.image_size, config.weights)
         shape = SIZES[config.size]
         self.side: int = self.sam.vision_encoder.image_size

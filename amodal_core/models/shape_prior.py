@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amodal_core.errors import InputError
 from amodal_core.extras import extra
 
 SIDE = 28
@@ -33,18 +32,11 @@ class MaskAutoEncoder(nn.Module):
     """Binary 28x28 masks to latents and back, in single precision whatever the model runs in.
 
     Args:
-        convolutions: of stride 2 in the encoder; 3 give latents of 128 numbers, 2 of 392.
-
-    Raises:
-        InputError: neither 2 nor 3 convolutions.
+        convolutions: of stride 2 in the encoder, 2 or 3; 3 give latents of 128 numbers, 2 of 392.
     """
 
     def __init__(self, convolutions: int) -> None:
         super().__init__()
-        if convolutions not in _LATENT_SIDES:
-            raise InputError(
-                f"{convolutions} convolutions in the encoder", "model configuration", "2 or 3"
-            )
         self.side = _LATENT_SIDES[convolutions]
         self.width = _CHANNELS * self.side**2
         down: list[nn.Module] = []

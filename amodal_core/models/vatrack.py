@@ -7,14 +7,14 @@ from a key frame and a reference frame; only the key frame's objects train the d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torchvision.ops import clip_boxes_to_image
 
-from amodal_core.errors import InputError
 from amodal_core.models.batch import Batch, Targets
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import LIDAR
@@ -29,13 +29,14 @@ from amodal_core.models.layers.two_stage import (
     has_extent,
 )
 from amodal_core.models.learned import Clip, Detections
+from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
 _TRACK, _AUXILIARY = 0.25, 1.0  # weights of the losses
 _LEAST_SCORE = 0.01  # of a visible box; below it the amodal box stands in
 _OUTSIDE = -10.0  # logit
 
 
-@dataclass(frozen=True)
+@settings_type
 class VaTrackConfig(TwoStageConfig):
     """Settings of all four models.
 
@@ -45,10 +46,16 @@ class VaTrackConfig(TwoStageConfig):
             products of the embeddings found then are.
     """
 
-    min_score: float = 0.01
-    proposals: int = 1000
-    track_samples: int = 256
-    temperature: float = 0.0
+    min_score: Share = 0.01
+    proposals: Count = 1000
+    track_samples: Positive = 256
+    temperature: Amount = 0.0
+
+    @model_validator(mode="after")
+    def _likeness(self) -> VaTrackConfig:
+        if self.proposals_from == LIDAR:
+            raise ValueError("proposals_from: lidar leaves no proposals to learn likeness from")
+        return self
 
 
 class VaTrackBase(TwoStage):
@@ -57,8 +64,6 @@ class VaTrackBase(TwoStage):
     Args:
         config: the settings.
 
-    Raises:
-        InputError: boxes of the LiDAR alone are asked for.
     """
 
     Config = VaTrackConfig
@@ -67,12 +72,6 @@ class VaTrackBase(TwoStage):
     box_beta: ClassVar[float] = 1.0
 
     def __init__(self, config: VaTrackConfig) -> None:
-        if config.proposals_from == LIDAR:
-            raise InputError(
-                f"{self.name} learns likeness from proposals of the image",
-                "model configuration",
-                "set proposals_from to image or both",
-            )
         super().__init__(config)
         self.embedding_head = EmbeddingHead(config.channels)
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import nn
 from torchvision.ops import batched_nms, box_iou
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
@@ -43,6 +45,7 @@ from amodal_core.models.layers.two_stage import (
 )
 from amodal_core.models.learned import Detections
 from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
+from amodal_core.settings import Amount, Positive, Share, settings_type
 
 COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
 _POOLED = 14
@@ -51,7 +54,7 @@ _CLOSE_BOX = 0.8  # IoU of a box whose mask may train the auto-encoder
 _KEPT_SHARE = 0.6  # share of a score that reclassification leaves alone
 
 
-@dataclass(frozen=True)
+@settings_type
 class VrspConfig(TwoStageConfig):
     """Settings of VRSP-Net.
 
@@ -76,22 +79,29 @@ class VrspConfig(TwoStageConfig):
         candidates: box and class pairs of an image that are rescored, the best-scored first.
     """
 
-    refinement: str = CROSS
-    guided_weight: float = 1.0
+    refinement: Literal["coarse", "visible", "cross"] = "cross"
+    guided_weight: Amount = 1.0
     reclassification: bool = True
-    reclassification_weight: float = 0.25
-    reclassification_guided_weight: float = 0.1
-    reclassification_hidden: int = 1024
+    reclassification_weight: Amount = 0.25
+    reclassification_guided_weight: Amount = 0.1
+    reclassification_hidden: Positive = 1024
     prior_refinement: bool = True
     prior_rescoring: bool = True
-    rescoring_alpha: float = 2.0
+    rescoring_alpha: Annotated[float, Field(gt=1)] = 2.0
     feature_matching: bool = True
-    matching_weights: tuple[float, float] = (0.01, 0.05)
-    priors: int = 16
-    encoder_convolutions: int = 3
-    prior_iou: float = 0.95
-    centres: int = 1024
-    candidates: int = 400
+    matching_weights: tuple[Amount, Amount] = (0.01, 0.05)
+    priors: Positive = 16
+    encoder_convolutions: Literal[2, 3] = 3
+    prior_iou: Share = 0.95
+    centres: Positive = 1024
+    candidates: Positive = 400
+
+    @model_validator(mode="after")
+    def _fit(self) -> VrspConfig:
+        needing = ("feature_matching", "reclassification", "prior_refinement")
+        if self.refinement == COARSE and (on := [n for n in needing if getattr(self, n)]):
+            raise ValueError(f"refinement: coarse has no refined masks for {', '.join(on)}")
+        return self
 
 
 @dataclass
@@ -114,8 +124,6 @@ class Vrsp(TwoStage):
     Args:
         config: the settings.
 
-    Raises:
-        InputError: settings that exclude each other.
     """
 
     name = "vrsp"
@@ -124,7 +132,6 @@ class Vrsp(TwoStage):
 
     def __init__(self, config: VrspConfig) -> None:
         super().__init__(config)
-        _check(config)
         classes, channels = len(config.classes), config.channels
         self.amodal_head, self.visible_head = (
             MaskHead(channels, classes),
@@ -472,22 +479,3 @@ def _matched_masks(
     overlap = overlap * (detections.labels[:, None] == truth.labels)
     row, column = (overlap > _CLOSE_BOX).nonzero(as_tuple=True)
     return detections.boxes[row], column, detections.amodal[row] > 0
-
-
-def _check(config: VrspConfig) -> None:
-    """Refuse settings that exclude each other."""
-
-    def refuse(what: str, cure: str) -> None:
-        raise InputError(what, "model configuration", cure)
-
-    if config.refinement not in (COARSE, VISIBLE, CROSS):
-        refuse(f"refinement '{config.refinement}'", f"choose {COARSE}, {VISIBLE} or {CROSS}")
-    needing = ("feature_matching", "reclassification", "prior_refinement")
-    if config.refinement == COARSE and (on := [n for n in needing if getattr(config, n)]):
-        refuse(
-            f"{', '.join(on)} without refined masks", "turn them off, or set refinement to cross"
-        )
-    if config.rescoring_alpha <= 1:
-        refuse(f"rescoring_alpha {config.rescoring_alpha}", "take more than 1, such as 2")
-    if min(config.priors, config.centres) < 1:
-        refuse("no priors or no centres", "turn the priors off by prior_refinement: false")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.base import Model
+from amodal_core.settings import parse_rules
 
 Settings = Annotated[
     list[str] | None,
@@ -45,27 +46,13 @@ def make_model(
         InputError: no such model or device, or it takes no checkpoint or no such setting, or it
             cannot be given visible masks.
     """
-    options: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
-    options |= registry.settings_of(rules, "--set")
-    if checkpoint is not None and not checkpoint.exists():
-        raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
-    try:
-        if given_by:
-            if not registry.completes(name):
-                raise InputError(
-                    f"{name} finds its objects by itself", given_by, "take eoras or s_amodal"
-                )
-            if "detector" in options:
-                raise InputError("a detector has nothing to find", given_by, "leave it out")
-            options["detector"] = ""
-        return registry.create(name, device, **options)
-    except ValueError as error:
-        raise InputError(str(error), "--model", "see `amodal models`") from None
-    except TypeError as error:
-        if not options:
-            raise
-        what = "no such setting" if rules else "no checkpoint"
-        raise InputError(f"{name} takes {what} ({error})", f"--model {name}") from None
-    except RuntimeError as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(line, f"--device {device}", "see `amodal doctor`") from None
+    settings = parse_rules(rules, "--set")
+    if given_by:
+        if not registry.completes(name):
+            raise InputError(
+                f"{name} finds its objects by itself", given_by, "take eoras or s_amodal"
+            )
+        if "detector" in settings:
+            raise InputError("a detector has nothing to find", given_by, "leave it out")
+        settings["detector"] = ""
+    return registry.create(name, device, checkpoint, **settings)

@@ -13,6 +13,7 @@ from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT, FALLBACK
 from amodal_core.pipeline import Pipeline
+from amodal_core.settings import parse_rules
 from amodal_core.sync import MatchedSet
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import run
@@ -139,8 +140,8 @@ class Segmentation(SyncedNode):
             listed = f"there are: {', '.join(known)}"
             raise InputError(f"there is no model '{name}'", "parameter model", listed)
         if name == FALLBACK:
-            return registry.create(name, self.value("device"))
-        if not Path(checkpoint).is_file() and (checkpoint or not registry.shipped(name)):
+            checkpoint = ""
+        elif not Path(checkpoint).is_file() and (checkpoint or not registry.shipped(name)):
             lacks = (
                 f"there is no checkpoint {checkpoint}" if checkpoint else "no checkpoint is given"
             )
@@ -150,8 +151,8 @@ class Segmentation(SyncedNode):
             )
             return registry.create(FALLBACK, "cpu")
         rules = [rule for rule in self.value("settings").split(",") if rule.strip()]
-        settings = registry.settings_of(rules, "parameter settings")
-        return registry.create(name, self.value("device"), checkpoint=checkpoint, **settings)
+        settings = parse_rules(rules, "parameter settings")
+        return registry.create(name, self.value("device"), checkpoint, **settings)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,8 +16,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from amodal_core.errors import InputError
 from amodal_core.models.batch import DEPTH_CHANNELS
 
-BACKBONES = ("resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d")
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d"]
+Norm = Literal["frozen", "batch", "group"]
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     # Statistics of the public weights, for small batches on top of them.
     "frozen": FrozenBatchNorm2d,
     "batch": nn.BatchNorm2d,
@@ -28,10 +30,10 @@ LEVELS = ("0", "1", "2", "3")  # P2 to P5, strides 4 to 32; "pool" is P6
 
 
 def resnet_fpn(
-    name: str,
+    name: Backbone,
     *,
     lidar: bool,
-    norm: str = "frozen",
+    norm: Norm = "frozen",
     frozen_stages: int = 0,
     weights: str | Path | None = None,
     channels: int = CHANNELS,
@@ -39,21 +41,17 @@ def resnet_fpn(
     """A backbone that gives {"0": P2, ..., "3": P5, "pool": P6}.
 
     Args:
-        name: one of `BACKBONES`.
+        name: torchvision's.
         lidar: take two depth channels after RGB; the stem is inflated and stays trainable.
-        norm: one of `NORMS`.
+        norm: see `NORMS`.
         frozen_stages: how many of the five stages, the stem first, keep their weights. A stem with
             depth channels never does: its new weights would stay untrained.
         weights: torchvision's classification weights (.pth), or None for random ones.
         channels: of each level of the pyramid.
 
     Raises:
-        InputError: no such backbone or norm, or the weights do not fit it.
+        InputError: the weights do not fit.
     """
-    if name not in BACKBONES:
-        raise InputError(f"no backbone '{name}'", "backbone", f"there are: {', '.join(BACKBONES)}")
-    if norm not in NORMS:
-        raise InputError(f"no norm '{norm}'", "norm", f"there are: {', '.join(NORMS)}")
     body = getattr(resnet, name)(weights=None, norm_layer=NORMS[norm])
     if weights is not None:
         load_body(body, weights)

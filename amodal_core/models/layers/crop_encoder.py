@@ -7,12 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet
 
-from amodal_core.errors import InputError
 from amodal_core.models.layers.backbone import load_body
 
 STRIDE = 8
 _GROUPS = 16
-_BODIES = ("resnet18", "resnet34", "resnet50")
 
 
 def _norm(channels: int) -> nn.Module:
@@ -30,13 +28,11 @@ class CropEncoder(nn.Module):
         weights: torchvision's classification weights (.pth), "" for random ones.
 
     Raises:
-        InputError: no such network, or the weights do not fit.
+        InputError: the weights do not fit.
     """
 
     def __init__(self, name: str, channels: int, weights: str = "") -> None:
         super().__init__()
-        if name not in _BODIES:
-            raise InputError(f"no backbone '{name}'", "eoras", f"there are: {', '.join(_BODIES)}")
         body = getattr(resnet, name)(weights=None, norm_layer=_norm)
         if weights:
             load_body(body, weights)

@@ -26,34 +26,8 @@ from amodal_core.models.layers.object_depth import object_depth
 from amodal_core.models.pointpillars import Boxes3d, PointPillars, PointPillarsConfig
 
 IMAGE, LIDAR, BOTH = "image", "lidar", "both"
-FRAME, OBJECTS = "frame", "objects"
+OBJECTS = "objects"
 _SAME = 0.5  # IoU from which a projected box is an object's
-
-
-def needs_detector(proposals_from: str, depth: str, lidar: bool) -> bool:
-    """Whether settings ask for a LiDAR detector.
-
-    Args:
-        proposals_from: `IMAGE`, `LIDAR` or `BOTH`.
-        depth: `FRAME` or `OBJECTS`.
-        lidar: whether the model takes depth channels.
-
-    Raises:
-        InputError: other values, or the depth of objects without depth channels.
-    """
-    for name, value, allowed in (
-        ("proposals_from", proposals_from, (IMAGE, LIDAR, BOTH)),
-        ("depth", depth, (FRAME, OBJECTS)),
-    ):
-        if value not in allowed:
-            raise InputError(
-                f"{name} '{value}'", "model configuration", f"choose {', '.join(allowed)}"
-            )
-    if depth == OBJECTS and not lidar:
-        raise InputError(
-            "depth of objects without depth channels", "model configuration", "set lidar: true"
-        )
-    return proposals_from != IMAGE or depth == OBJECTS
 
 
 class LidarObjects(nn.Module):

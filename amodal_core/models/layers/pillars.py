@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from amodal_core.settings import Positive, Size, settings_type
+
 _EPS, _MOMENTUM = 1e-3, 0.01  # of every norm, as in the public weights
 
 
-@dataclass(frozen=True)
+@settings_type
 class Grid:
     """The volume that is looked at and its cells.
 
@@ -29,10 +31,10 @@ class Grid:
 
     low: tuple[float, float, float] = (0.0, -39.68, -3.0)
     high: tuple[float, float, float] = (69.12, 39.68, 1.0)
-    cell: float = 0.16
-    most_points: int = 32
-    most_pillars: int = 40_000
-    most_pillars_train: int = 16_000
+    cell: Size = 0.16
+    most_points: Positive = 32
+    most_pillars: Positive = 40_000
+    most_pillars_train: Positive = 16_000
 
     @property
     def size(self) -> tuple[int, int]:

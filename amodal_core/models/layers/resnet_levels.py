@@ -9,8 +9,7 @@ from torch import nn
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from amodal_core.errors import InputError
-from amodal_core.models.layers.backbone import NORMS, load_body
+from amodal_core.models.layers.backbone import NORMS, Norm, load_body
 from amodal_core.models.layers.csp import folded
 
 
@@ -23,13 +22,11 @@ class ResNetLevels(nn.Module):
         weights: torchvision's classification weights (.pth), "" for random ones.
 
     Raises:
-        InputError: no such norm, or the weights do not fit.
+        InputError: the weights do not fit.
     """
 
-    def __init__(self, name: str, norm: str = "batch", weights: str = "") -> None:
+    def __init__(self, name: str, norm: Norm = "batch", weights: str = "") -> None:
         super().__init__()
-        if norm not in ("batch", "frozen"):
-            raise InputError(f"no norm '{norm}'", "flagship", "there are: batch, frozen")
         body = getattr(resnet, name)(weights=None, norm_layer=NORMS[norm])
         if weights:
             load_body(body, weights)

@@ -82,7 +82,8 @@ def make_sam(size: str, image_size: int = 0, weights: str | Path = "") -> Any:
             Meta's layout; "" for random ones.
 
     Raises:
-        InputError: transformers is missing, there is no such size, or the weights do not fit.
+        InputError: transformers is missing, a side that does not divide, or weights that do not
+            fit.
     """
     try:
         from transformers import SamConfig, SamModel
@@ -90,8 +91,6 @@ def make_sam(size: str, image_size: int = 0, weights: str | Path = "") -> Any:
         raise InputError(
             f"SAM needs transformers: {error}", "model s_amodal", "pip install 'amodal_ros[sam]'"
         ) from None
-    if size not in SIZES:
-        raise InputError(f"no size '{size}'", "size", f"there are: {', '.join(SIZES)}")
     shape = SIZES[size]
     side = image_size or shape.image
     if side % shape.patch:

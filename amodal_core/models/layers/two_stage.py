@@ -9,10 +9,11 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -23,31 +24,32 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
 from amodal_core.models.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.anchor_matcher import AnchorMatcher
-from amodal_core.models.layers.backbone import CHANNELS, LEVELS, resnet_fpn
+from amodal_core.models.layers.backbone import CHANNELS, LEVELS, Backbone, Norm, resnet_fpn
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import (
     BOTH,
+    IMAGE,
     LIDAR,
     OBJECTS,
     LidarObjects,
-    needs_detector,
     with_truth,
 )
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.models.pointpillars import PointPillarsConfig
+from amodal_core.settings import Count, Positive, Share, Size, settings_type
 
 Features = OrderedDict[str, torch.Tensor]
 _IGNORED_OVERLAP = 0.5
 _HIDDEN = 4  # width of the box head in channels of the pyramid: 1024 for 256
 
 
-@dataclass(frozen=True)
+@settings_type
 class TwoStageConfig(LearnedConfig):
     """Settings of the trunk.
 
     Attributes:
-        backbone: see `layers.backbone.BACKBONES`.
-        norm: see `layers.backbone.NORMS`.
+        backbone: torchvision's.
+        norm: "frozen" on top of public weights, "batch", or "group" from scratch.
         frozen_stages: of the backbone's five.
         weights: torchvision's weights for the backbone, "" for random ones; only read when a model
             is made for training.
@@ -69,21 +71,27 @@ class TwoStageConfig(LearnedConfig):
         lidar_detector: settings of PointPillars; a checkpoint has its own.
     """
 
-    backbone: str = "resnet50"
-    norm: str = "frozen"
-    frozen_stages: int = 2
+    backbone: Backbone = "resnet50"
+    norm: Norm = "frozen"
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
     weights: str = ""
-    channels: int = CHANNELS
-    anchor_scale: float = 8.0
-    proposals_train: int = 1000
-    proposals: int = 300
-    samples: int = 512
-    positive_share: float = 0.25
-    nms: float = 0.5
-    proposals_from: str = "image"
-    depth: str = "frame"
+    channels: Annotated[int, Field(ge=32, multiple_of=32)] = CHANNELS
+    anchor_scale: Size = 8.0
+    proposals_train: Count = 1000
+    proposals: Count = 300
+    samples: Positive = 512
+    positive_share: Share = 0.25
+    nms: Share = 0.5
+    proposals_from: Literal["image", "lidar", "both"] = "image"
+    depth: Literal["frame", "objects"] = "frame"
     lidar_weights: str = ""
     lidar_detector: PointPillarsConfig = field(default_factory=PointPillarsConfig)
+
+    @model_validator(mode="after")
+    def _fit(self) -> TwoStageConfig:
+        if self.depth == OBJECTS and not self.lidar:
+            raise ValueError("depth: objects has no depth channels without lidar: true")
+        return self
 
 
 @dataclass
@@ -218,7 +226,7 @@ class TwoStage(LearnedModel):
             channels=config.channels,
         )
         self.lidar_objects: LidarObjects | None = None
-        if needs_detector(config.proposals_from, config.depth, config.lidar):
+        if config.proposals_from != IMAGE or config.depth == OBJECTS:
             self.lidar_objects = LidarObjects(
                 config.lidar_detector,
                 config.classes,
