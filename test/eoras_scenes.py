@@ -15,6 +15,7 @@ from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.eoras import Eoras
+from amodal_core.settings import settings_type
 
 SMALL = {
     "backbone": "resnet18", "crop": 32, "features": 16, "cells": 8, "width": 32, "slots": 4,
@@ -40,16 +41,22 @@ def save_small(path: Path, detector: str = "told") -> Path:
     return path
 
 
+@settings_type
+class ToldConfig:
+    """There is nothing to set."""
+
+
 class Told:
     """Finds what `scenes` holds under a frame's stamp."""
 
     name = "told"
     inputs = frozenset({"image"})
     classes = ("thing", "wall")
+    Config = ToldConfig
     scenes: dict[int, Instances] = {}  # noqa: RUF012
     asked = 0
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, config: ToldConfig, device: str = "cpu") -> None:
         self.resets = 0
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:

@@ -214,7 +214,7 @@ def test_the_error_of_the_score_reaches_the_iou_head_alone():
     assert all(".iou_prediction_head." in name for name in moved)
 
 
-@pytest.mark.parametrize("encoder", ("samadpt", "adapt", "normal"))
+@pytest.mark.parametrize("encoder", ["samadpt", "adapt", "normal"])
 def test_the_adapter_and_the_decoder_learn_and_the_rest_of_sam_rests(encoder, tmp_path):
     data = write_streets(tmp_path / "streets", 2)
     settings = TINY | {"encoder": encoder}
