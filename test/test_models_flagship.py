@@ -316,7 +316,7 @@ def test_visible_masks_lie_within_amodal_ones_and_boxes_within_the_image(settled
 
 
 def test_nothing_found_gives_empty_instances(settled):
-    settled.config = replace(settled.config, min_score=1.1)
+    settled.config = replace(settled.config, min_score=1.0)
     try:
         (result,) = settled.infer([frame(96, 128)])
     finally:

@@ -99,7 +99,7 @@ def test_batched_and_single_inference_agree_and_nothing_found_is_empty(name):
         np.testing.assert_allclose(alone.amodal_boxes, expected.amodal_boxes, atol=1e-2)
         np.testing.assert_allclose(alone.visible_boxes, expected.visible_boxes, atol=1e-2)
         np.testing.assert_allclose(alone.embeddings, expected.embeddings, atol=1e-4)
-    nothing = made(name, min_score=1.1).eval().infer(frames[:2])
+    nothing = made(name, min_score=1.0).eval().infer(frames[:2])
     assert [len(r.numpy()) for r in nothing] == [0, 0]
     assert nothing[0].embeddings.shape == (0, EMBEDDING)
 

@@ -149,7 +149,7 @@ def test_an_object_of_which_nothing_shows_gives_finite_losses():
 
 
 def test_no_detections_give_empty_instances():
-    (result,) = with_codebook(vrsp(min_score=1.1)).infer([frame(*SIZE)])
+    (result,) = with_codebook(vrsp(min_score=1.0)).infer([frame(*SIZE)])
     assert len(result.numpy()) == 0
 
 
