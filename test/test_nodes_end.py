@@ -100,6 +100,8 @@ def test_an_interrupt_ends_a_node_that_still_loads_though_the_loader_swallows_it
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Under nohup and in the background of a script it would inherit that SIGINT is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             assert node.stdout is not None
