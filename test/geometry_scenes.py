@@ -22,15 +22,24 @@ def standing(x: float, y: float, length: float, width: float, height: float, yaw
     return np.array([x, y, height / 2 - SENSOR_HEIGHT, length, width, height, yaw])
 
 
-def scan(boxes, seed: int | None = None, noise: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+def scan(
+    boxes, seed: int | None = None, noise: float = 0.01, sector: float = 180
+) -> tuple[np.ndarray, np.ndarray]:
     """What a 64-beam LiDAR at the origin sees of boxes (M, 7) on flat ground.
+
+    Args:
+        boxes: in space.
+        seed: of the ranges' noise; None for none.
+        noise: metres.
+        sector: degrees to each side of straight ahead that are scanned.
 
     Returns:
         (N, 4) float32 points in the order of the lasers, and (N,) int: the box that each is on, -1
         for the ground.
     """
     boxes = np.asarray(boxes, float).reshape(-1, 7)
-    azimuth = np.radians(np.arange(0, 360, 0.18) + 0.05)
+    azimuth = np.arange(0, 360, 0.18) + 0.05
+    azimuth = np.radians(azimuth[np.abs((azimuth + 180) % 360 - 180) <= sector])
     elevation = np.radians(np.concatenate([np.linspace(2, -8.3, 32), np.linspace(-8.8, -24.3, 32)]))
     e, a = (g.ravel() for g in np.meshgrid(elevation, azimuth, indexing="ij"))
     rays = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=1)

@@ -27,11 +27,11 @@ def detect(model, boxes, seed=1, calibration=CAMERA):
     return model.infer([Frame(7, points=points, calibration=calibration)])[0]
 
 
-def truck(x, y):
-    """A body on six wheels."""
-    body = standing(x, y, 8, 2.5, 2.3)
+def truck(x, y, length=8, axles=(-2.8, -1.8, 3)):
+    """A body on wheels."""
+    body = standing(x, y, length, 2.5, 2.3)
     body[2] += 0.7
-    wheels = [standing(x + dx, y + dy, 0.9, 0.25, 0.9) for dx in (-2.8, -1.8, 3) for dy in (-1, 1)]
+    wheels = [standing(x + dx, y + dy, 0.9, 0.25, 0.9) for dx in axles for dy in (-1, 1)]
     return [body, *wheels]
 
 
@@ -140,6 +140,14 @@ def test_a_post_is_no_object_but_what_it_hides_is_not_visible(model):
     assert (visible & hidden).sum() < 0.2 * hidden.sum()
     assert 0.05 < detections.occlusion_rates[0] < 0.2
     assert not detections.occluders.any()
+
+
+@pytest.mark.parametrize(("gap", "lengths"), [(0.9, [14]), (1.2, [14]), (1.7, [5, 8])])
+def test_a_tractor_and_its_trailer_are_one_truck_and_a_queue_is_two(model, gap, lengths):
+    tractor, trailer = truck(7, -7, 5, (-1.75, 1.75)), truck(13.5 + gap, -7, 8)
+    detections = detect(model, [*tractor, *trailer])
+    assert [model.classes[k] for k in detections.class_ids] == ["truck"] * len(lengths)
+    assert np.sort(detections.boxes3d[:, 3]) == pytest.approx(lengths, abs=0.4)
 
 
 def test_cars_side_by_side_stay_three(model):
