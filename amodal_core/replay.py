@@ -9,24 +9,33 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from amodal_core.bags.drive import ARRAY_TYPE, BagDrive, DriveFrame
 from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.messages import (
-    detections_message,
-    instances_message,
-    label_info_message,
-    visible_labels_message,
-)
-from amodal_core.bags.sensors import image_message
 from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.assembler import DriveFrame
+from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.outputs import (
+    depth_output,
+    instances_output,
+    label_info_output,
+    track_outputs,
+)
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import (
+    DEPTH,
+    DETECTIONS,
+    INSTANCES,
+    LABEL_INFO,
+    TRACKS,
+    VISIBLE_LABELS,
+)
+from amodal_core.drive.writer import DriveWriter
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results as evaluation
 from amodal_core.evaluation.stream import StreamAccuracy
@@ -59,6 +68,7 @@ class ReplayOptions:
         depth: write the depth images to tracks.mcap, too; they are large.
         image_topic: where a bag has several cameras.
         points_topic: where it has several LiDARs.
+        drive: what belongs to one frame, and where the LiDAR stands.
     """
 
     max_frames: int | None = None
@@ -66,6 +76,7 @@ class ReplayOptions:
     depth: bool = False
     image_topic: str = ""
     points_topic: str = ""
+    drive: DriveSettings = field(default_factory=DriveSettings)
 
 
 def replay(
@@ -95,7 +106,7 @@ def replay(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
-    with BagDrive(bag, options.image_topic, options.points_topic) as drive:
+    with BagDrive(bag, options.image_topic, options.points_topic, options.drive) as drive:
         frames = iter(drive)
         ahead = list(islice(frames, 2))
         if not ahead:
@@ -178,13 +189,8 @@ class _Run:
 
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
-        bag.add_topic("/label_info", "vision_msgs/msg/LabelInfo", latched=True)
-        bag.add_topic("/instances", ARRAY_TYPE)
-        bag.add_topic("/tracks", ARRAY_TYPE)
-        bag.add_topic("/detections", "vision_msgs/msg/Detection2DArray")
-        bag.add_topic("/visible_labels", "sensor_msgs/msg/Image")
-        if self.options.depth:
-            bag.add_topic("/depth/image", "sensor_msgs/msg/Image")
+        topics = [LABEL_INFO, INSTANCES, TRACKS, DETECTIONS, VISIBLE_LABELS]
+        DriveWriter(bag, [*topics, DEPTH] if self.options.depth else topics)
 
     def frame(self, item: DriveFrame, bag: BagWriter, video: VideoWriter | _NoVideo) -> None:
         """Run the pipeline on a frame and write what comes out."""
@@ -202,20 +208,15 @@ class _Run:
         self.record.add(item.frame.stamp, step.instances, tracks, report)
 
     def _write(self, bag: BagWriter, step: Step, frame_id: str) -> None:
-        stamp = step.frame.stamp
+        stamp, classes, make = step.frame.stamp, self.classes, self.factory
+        outputs = [instances_output(make, step.instances, stamp, frame_id, classes)]
+        outputs += track_outputs(make, step.tracks, stamp, frame_id, classes)
         if not self.record.frames:
-            info = label_info_message(self.factory, self.classes, stamp=stamp, frame_id=frame_id)
-            bag.write("/label_info", info, stamp)
-        named: dict[str, Any] = {"stamp": stamp, "frame_id": frame_id, "classes": self.classes}
-        tracks = step.tracks.numpy()
-        bag.write("/instances", instances_message(self.factory, step.instances, **named), stamp)
-        bag.write("/tracks", instances_message(self.factory, tracks, **named), stamp)
-        bag.write("/detections", detections_message(self.factory, tracks, **named), stamp)
-        labels = visible_labels_message(self.factory, tracks, stamp=stamp, frame_id=frame_id)
-        bag.write("/visible_labels", labels, stamp)
+            outputs.insert(0, label_info_output(make, classes, stamp, frame_id))
         if self.options.depth and step.frame.depth is not None:
-            depth = image_message(self.factory, step.frame.depth, stamp, frame_id)
-            bag.write("/depth/image", depth, stamp)
+            outputs.append(depth_output(make, step.frame, frame_id))
+        for topic, message in outputs:
+            bag.write(topic.bag_name, message, stamp)
 
     def _show(
         self, frame: Frame, tracks: Tracks, video: VideoWriter | _NoVideo, report: Report

@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, TypeVar
 
 import message_filters
 import rclpy
@@ -24,14 +25,19 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from amodal_core.bags.sensors import stamp_of
+from amodal_core.drive.outputs import Output
+from amodal_core.drive.topics import DIAGNOSTICS, Topic
 from amodal_core.errors import InputError
+from amodal_core.frame import TIME_JUMP, FrameWarning
+from amodal_core.settings import checked
 from amodal_ros.conversions import message_class
-from amodal_ros.declarations import COMMON, DIAGNOSTICS, Declaration, Parameter, Topic
+from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.health import Health
 from amodal_ros.interrupts import deaf_to_interrupts, interruptible_start
 from amodal_ros.qos import profile
 from amodal_ros.worker import Worker
 
+_T = TypeVar("_T")
 _THROTTLE = 5.0  # seconds between two lines about the same thing
 _LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
@@ -102,6 +108,11 @@ class BaseNode(LifecycleNode):
         value = self.get_parameter(name).value
         return list(value) if isinstance(self._declared(name).default, list) else value
 
+    def settings(self, kind: type[_T]) -> _T:
+        """Settings of a type from the parameters of its fields' names; InputError as `checked`."""
+        names = [f.name for f in fields(kind) if f.name in self._by_name]  # type: ignore[arg-type]
+        return checked(kind, {name: self.value(name) for name in names}, "parameters")
+
     def topic_name(self, name: str) -> str:
         """A declared topic's name after namespace and remapping."""
         return str(self.resolve_topic_name(name))
@@ -123,6 +134,11 @@ class BaseNode(LifecycleNode):
         if output is not None and rclpy.ok(context=self.context):
             output.publish(message)
 
+    def publish_all(self, outputs: Iterable[Output]) -> None:
+        """Publish messages that come with their topics."""
+        for topic, message in outputs:
+            self.publish(topic.name, message)
+
     def listeners(self, topic: str) -> int:
         """How many subscribe to a declared output."""
         output = self._outputs.get(topic)
@@ -137,6 +153,12 @@ class BaseNode(LifecycleNode):
         """Log a warning, at most once in five seconds for a key."""
         if self._due(key):
             self.get_logger().warning(text)
+
+    def warn_all(self, warnings: Sequence[FrameWarning]) -> None:
+        """Log the warnings of a frame; a jump back has been logged when it came in."""
+        for warning in warnings:
+            if warning.kind != TIME_JUMP:
+                self.warn(warning.kind, warning.text)
 
     def error(self, key: str, text: str) -> None:
         """Log an error, at most once in five seconds for a key."""

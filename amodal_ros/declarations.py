@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from amodal_core.drive.topics import Topic
 
 Value = bool | int | float | str | list[float]
 
@@ -56,25 +59,6 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Topic:
-    """A topic that a node reads or writes.
-
-    Attributes:
-        name: relative to the node's namespace unless it begins with a slash; remapped in launch.
-        type: package/msg/Name.
-        qos: name of a profile in `amodal_ros.qos`.
-        description: what passes there.
-        required: the node cannot work without it; its silence is an error in the diagnostics.
-    """
-
-    name: str
-    type: str
-    qos: str
-    description: str
-    required: bool = True
-
-
-@dataclass(frozen=True)
 class Declaration:
     """A node from outside.
 
@@ -92,13 +76,6 @@ class Declaration:
     publishes: tuple[Topic, ...] = ()
     parameters: tuple[Parameter, ...] = ()
 
-
-DIAGNOSTICS = Topic(
-    "/diagnostics",
-    "diagnostic_msgs/msg/DiagnosticArray",
-    "reliable",
-    "State of the node: rates, input stamps, milliseconds, drops and their reasons",
-)
 
 # Parameters of every node.
 COMMON: tuple[Parameter, ...] = (
@@ -147,27 +124,33 @@ COMMON: tuple[Parameter, ...] = (
     ),
 )
 
-# Parameters of nodes that bring several inputs together.
-SYNCHRONISER: tuple[Parameter, ...] = (
-    Parameter(
-        "sync_slop",
-        0.05,
-        "Largest distance in seconds between the stamps of messages of one frame.",
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        "sync_timeout",
-        0.5,
-        "Seconds that a message waits for its partners before it is dropped and counted.",
-        low=0.01,
-        high=60.0,
-    ),
-    Parameter(
-        "points_offset",
-        0.0,
-        "Constant lag in seconds of the LiDAR's stamps behind the image's.",
-        low=-1.0,
-        high=1.0,
-    ),
-)
+
+def parameters_of(kind: Any, **defaults: Value) -> tuple[Parameter, ...]:
+    """Parameters made from the fields of a settings type.
+
+    Args:
+        kind: made with `amodal_core.settings.settings_type`.
+        **defaults: where given, only these fields become parameters, with these defaults.
+    """
+    made = []
+    for name, field in kind.__pydantic_fields__.items():
+        if defaults and name not in defaults:
+            continue
+        limits = {
+            attribute: getattr(m, attribute)
+            for m in field.metadata
+            for attribute in ("ge", "le", "min_length", "max_length")
+            if hasattr(m, attribute)
+        }
+        default = defaults.get(name, field.default)
+        made.append(
+            Parameter(
+                name,
+                list(default) if isinstance(default, tuple) else default,
+                field.description,
+                low=limits.get("ge"),
+                high=limits.get("le"),
+                lengths=(limits["min_length"],) if "min_length" in limits else (),
+            )
+        )
+    return tuple(made)

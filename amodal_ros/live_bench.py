@@ -20,17 +20,22 @@ import psutil
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
-from amodal_core.bags.drive import DriveTopics, find_topics
 from amodal_core.bags.reader import BagReader, RawMessage
 from amodal_core.bags.sensors import stamp_of
+from amodal_core.drive.topics import (
+    DEPTH,
+    DIAGNOSTICS,
+    INSTANCES,
+    TRACKS,
+    DriveTopics,
+    find_topics,
+)
 from amodal_core.errors import InputError
 from amodal_core.evaluation.throughput import RunResult
 from amodal_ros.base_node import executor_of
 from amodal_ros.conversions import message_class
-from amodal_ros.declarations import DIAGNOSTICS
 from amodal_ros.domains import own_domain
 from amodal_ros.qos import profile
-from amodal_ros.topics import DEPTH, INSTANCES, TRACKS
 
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
 _START = 120.0  # seconds that the nodes may take to come up

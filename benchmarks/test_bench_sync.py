@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal_core.sync import SyncConfig, Synchronizer
+from amodal_core.drive.sync import SyncConfig, Synchronizer
 
 MS = 1_000_000
 TOPICS = ("image", "camera_info", "depth", "lidar")

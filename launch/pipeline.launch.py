@@ -7,10 +7,19 @@ from launch.event_handlers import OnProcessExit
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from amodal_core.drive.topics import (
+    CAMERA_INFO,
+    DEPTH,
+    GROUND_TRUTH,
+    IMAGE,
+    INSTANCES,
+    OVERLAY,
+    POINTS,
+    TRACKS,
+)
 from launch import LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
-CAMERA = "/kitti/camera_color_left"
 
 # Name, default, description, choices.
 ARGUMENTS = (
@@ -25,10 +34,10 @@ ARGUMENTS = (
         ("motion", "quasi_dense", "quasi_dense_sailvos"),
     ),
     ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
-    ("image", f"{CAMERA}/image_raw", "rectified camera image", None),
-    ("camera_info", f"{CAMERA}/camera_info", "its calibration", None),
-    ("points", "/kitti/velo/pointcloud", "LiDAR scans", None),
-    ("ground_truth", "/kitti/ground_truth", "truth, where the bag has it", None),
+    (IMAGE.name, IMAGE.bag_name, "rectified camera image", None),
+    (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
+    (POINTS.name, POINTS.bag_name, "LiDAR scans", None),
+    (GROUND_TRUTH.name, GROUND_TRUTH.bag_name, "truth, where the bag has it", None),
     ("namespace", "", "namespace of all nodes and of their topics", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
     ("rate", "1.0", "speed of the bag", None),
@@ -82,18 +91,18 @@ def _start(context):
         )
 
     nodes = [
-        node("depth_projection", {}, ("camera_info", "points")),
+        node("depth_projection", {}, (CAMERA_INFO.name, POINTS.name)),
         node(
             "segmentation",
             {k: value[k] for k in ("model", "checkpoint", "settings", "device")},
-            ("image", "camera_info", "points"),
+            (IMAGE.name, CAMERA_INFO.name, POINTS.name),
         ),
         node("tracking", {k: value[k] for k in ("tracker", "tracker_settings")}),
     ]
-    expected = ["depth/image", "instances", "tracks"]
+    expected = [DEPTH.name, INSTANCES.name, TRACKS.name]
     if value["overlay"] == "true" or value["rviz"] == "true":
-        nodes.append(node("overlay", {}, ("image",)))
-        expected.append("overlay")
+        nodes.append(node("overlay", {}, (IMAGE.name,)))
+        expected.append(OVERLAY.name)
     if value["evaluation"] == "true":
         file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
         if file is not None:
@@ -102,7 +111,7 @@ def _start(context):
             node(
                 "evaluation",
                 {"metrics_file": str(file.resolve()) if file else ""},
-                ("camera_info", "ground_truth"),
+                (CAMERA_INFO.name, GROUND_TRUTH.name),
             )
         )
     if value["rviz"] == "true":
@@ -123,7 +132,7 @@ def _start(context):
                     "bag": bag,
                     "rate": float(value["rate"]),
                     "loop": value["loop"] == "true",
-                    "frame_topic": value["camera_info"],
+                    "frame_topic": value[CAMERA_INFO.name],
                     "wait_for": ",".join(expected),
                     # The player tells the time, it does not follow it.
                     "use_sim_time": False,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from amodal_core.bags.kitti import convert_raw
+from amodal_core.datasets.kitti_to_bag import convert_raw
 from amodal_ros.domains import in_use, own_domain
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -98,6 +98,92 @@ def test_no_module_imports_one_that_imports_it(package):
     assert not circles(package)
 
 
+# Rooms of amodal_core: what each may import beside itself and what all may (EVERYWHERE).
+# Whoever adds an arrow looks for a way without it first.
+ROOMS = {
+    "frame": "masks",
+    "masks": "",
+    "geometry": "",
+    "interfaces": "",
+    "bags": "geometry interfaces masks",
+    "drive": "bags",
+    "datasets": "bags drive geometry masks",
+    "synthetic": "bags datasets drive masks",
+    "tracking": "masks",
+    "models.layers": "datasets geometry",
+    "models": "geometry masks models.layers tracking",
+    "views": "datasets masks",
+    "parts": "",
+    "warm_up": "masks tracking",
+    "evaluation": "bags datasets drive masks views",
+    "pipeline": "geometry models tracking",
+    "replay": "bags drive evaluation pipeline views",
+    "inference": "datasets evaluation models parts pipeline tracking",
+    "track_inference": "datasets evaluation masks models parts",
+}
+EVERYWHERE = {"errors", "extras", "files", "frame", "progress", "settings", "__version__"}
+# Files of models/layers that still import from above.
+UPWARD = {
+    "amodal_core/models/layers/assignment.py",
+    "amodal_core/models/layers/backbone.py",
+    "amodal_core/models/layers/clip_tracks.py",
+    "amodal_core/models/layers/lidar_objects.py",
+    "amodal_core/models/layers/quasi_dense.py",
+    "amodal_core/models/layers/two_stage.py",
+}
+
+
+def room(name: str) -> str:
+    """The room of amodal_core that a dotted module or name lies in."""
+    parts = name.split(".")
+    return "models.layers" if parts[1:3] == ["models", "layers"] else parts[1]
+
+
+def rooms() -> dict[str, dict[str, set[str]]]:
+    """The rooms that each file of each room of amodal_core imports."""
+    arrows: dict[str, dict[str, set[str]]] = {}
+    for path in sorted((ROOT / "amodal_core").rglob("*.py")):
+        file = path.relative_to(ROOT)
+        own = room(".".join(file.with_suffix("").parts))
+        names = {
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        into = {room(n) for n in names if n.startswith("amodal_core.")}
+        arrows.setdefault(own, {})[str(file)] = into - {own}
+    return arrows
+
+
+def test_arrows_between_the_rooms_of_the_core_are_those_of_the_table():
+    wrong = {
+        file: extra
+        for own, files in rooms().items()
+        for file, into in files.items()
+        if (extra := into - EVERYWHERE - set(ROOMS.get(own, "").split()))
+        and not (own == "models.layers" and file in UPWARD and extra == {"models"})
+    }
+    assert not wrong
+    assert all("models" in rooms()["models.layers"].get(file, ()) for file in UPWARD), (
+        "take files that import nothing from above out of UPWARD"
+    )
+
+
+def test_the_table_of_rooms_has_no_circle():
+    below: dict[str, set[str]] = {}
+
+    def reach(name: str, above: tuple[str, ...] = ()) -> set[str]:
+        assert name not in above, f"a circle: {' -> '.join((*above, name))}"
+        if name not in below:
+            into = ROOMS.get(name, "").split()
+            below[name] = set(into).union(*(reach(other, (*above, name)) for other in into))
+        return below[name]
+
+    for name in ROOMS:
+        reach(name)
+
+
 def test_the_core_loads_where_neither_ros_nor_embedded_ros_can():
     blocked = sorted(ROS | {"embedded_ros", "cyclonedds"})
     code = (

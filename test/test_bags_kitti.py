@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amodal_core.bags import kitti
-from amodal_core.bags.kitti import convert_object, convert_raw, convert_tracking
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import read_image, read_points, stamp_of
-from amodal_core.bags.transforms import TransformTree
+from amodal_core.datasets import kitti_to_bag as kitti
 from amodal_core.datasets.kitti import KittiRaw, parse_stamp
+from amodal_core.datasets.kitti_to_bag import convert_object, convert_raw, convert_tracking
+from amodal_core.drive.topics import CAMERA_INFO, IMAGE, POINTS
+from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
 
 
@@ -43,8 +44,8 @@ def test_topics_types_and_counts_are_kittis(mini_bag):
 
 def test_images_and_points_are_those_of_the_drive(mini_bag, mini_kitti_raw):
     data = KittiRaw(mini_kitti_raw)
-    images = _messages(mini_bag, kitti.IMAGE)
-    clouds = iter(_messages(mini_bag, kitti.POINTS))
+    images = _messages(mini_bag, IMAGE.bag_name)
+    clouds = iter(_messages(mini_bag, POINTS.bag_name))
     for sample, image in zip(data, images, strict=True):
         np.testing.assert_array_equal(read_image(image), sample.frame.image)
         assert stamp_of(image.header) == sample.frame.stamp
@@ -56,14 +57,14 @@ def test_images_and_points_are_those_of_the_drive(mini_bag, mini_kitti_raw):
 
 
 def test_stamps_have_all_nine_digits_in_utc(mini_bag):
-    first = _messages(mini_bag, kitti.IMAGE)[0]
+    first = _messages(mini_bag, IMAGE.bag_name)[0]
     assert stamp_of(first.header) == parse_stamp("2011-09-26 13:02:25.000123456")
     assert (first.header.stamp.sec, first.header.stamp.nanosec) == (1_317_042_145, 123_456)
 
 
 def test_camera_info_is_the_rectified_camera(mini_bag):
     K = [[60, 0, 48], [0, 60, 24], [0, 0, 1]]
-    for info in _messages(mini_bag, kitti.CAMERA_INFO):
+    for info in _messages(mini_bag, CAMERA_INFO.bag_name):
         np.testing.assert_allclose(info.k.reshape(3, 3), K)
         np.testing.assert_allclose(info.p.reshape(3, 4), np.c_[K, np.zeros(3)])
         np.testing.assert_array_equal(info.d, np.zeros(5))
@@ -113,7 +114,7 @@ def test_missing_scans_are_reported_and_frames_can_be_limited(mini_kitti_raw, tm
     assert done == [(k, 5) for k in range(1, 6)]
     convert_raw(mini_kitti_raw, tmp_path / "b", max_frames=2)
     with BagReader(tmp_path / "b") as bag:
-        assert bag.topics[kitti.IMAGE].count == 2
+        assert bag.topics[IMAGE.bag_name].count == 2
         assert bag.topics[kitti.IMU].count == 2
 
 
@@ -172,8 +173,8 @@ def test_object_images_of_different_days_get_their_own_transforms(kitti_object_r
 def test_a_real_drive_becomes_a_bag_in_which_points_lie_in_the_image(kitti_raw_drive, tmp_path):
     convert_raw(kitti_raw_drive, tmp_path / "bag", max_frames=2)
     matrix = _tree(tmp_path / "bag").lookup("camera_color_left", "velo_link")
-    info = _messages(tmp_path / "bag", kitti.CAMERA_INFO)[1]
-    points = read_points(_messages(tmp_path / "bag", kitti.POINTS)[1])
+    info = _messages(tmp_path / "bag", CAMERA_INFO.bag_name)[1]
+    points = read_points(_messages(tmp_path / "bag", POINTS.bag_name)[1])
     camera = np.c_[points[:, :3], np.ones(len(points))] @ matrix.T
     camera = camera[camera[:, 2] > 1]
     pixels = camera @ info.p.reshape(3, 4).T

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import node_bench as drive
@@ -11,16 +12,10 @@ import numpy as np
 import pytest
 from node_bench import SECOND, stamp
 
-from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.kitti import CAMERA_INFO, IMAGE, POINTS
 from amodal_core.bags.reader import BagReader, RawMessage
-from amodal_core.bags.sensors import (
-    camera_info_message,
-    image_message,
-    points_message,
-    transform_message,
-)
 from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.topics import CAMERA_INFO, IMAGE, POINTS, TF_STATIC
+from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, camera_link
 from amodal_core.errors import InputError
 from amodal_ros.live_bench import LiveBench, _restamped
 
@@ -31,22 +26,14 @@ LAG = 3_000_000  # nanoseconds by which a scan is later than its image
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five frames towards three standing objects."""
     path = tmp_path_factory.mktemp("bags") / "five.mcap"
-    factory, frame = RosbagsFactory(), drive.FRAME
-    camera = frame.calibration
-    with BagWriter(path) as writer:
-        writer.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
-        for topic, kind in ((IMAGE, "Image"), (CAMERA_INFO, "CameraInfo"), (POINTS, "PointCloud2")):
-            writer.add_topic(topic, f"sensor_msgs/msg/{kind}")
-        placed = transform_message(factory, "cam", "velo", camera.camera_from_lidar, stamp(0))
-        tree = factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
-        writer.write("/tf_static", tree, stamp(0))
+    frame = drive.FRAME
+    with BagWriter(path) as bag:
+        writer = DriveWriter(bag, SENSOR_TOPICS)
+        writer.transforms(TF_STATIC, [camera_link(frame)], stamp(0))
         for k in range(5):
-            at = stamp(k)
-            info = camera_info_message(factory, camera.K, camera.width, camera.height, at, "cam")
             points = frame.points - np.array([0.1 * k, 0, 0, 0], np.float32)
-            writer.write(IMAGE, image_message(factory, frame.image, at, "cam"), at)
-            writer.write(CAMERA_INFO, info, at)
-            writer.write(POINTS, points_message(factory, points, at + LAG, "velo"), at + LAG)
+            at = stamp(k)
+            writer.frame(replace(frame, stamp=at, points=points, points_stamp=at + LAG))
     return path
 
 
@@ -63,7 +50,11 @@ def test_every_image_is_sent_with_its_calibration_and_the_nearest_scan(bag, tmp_
     bench = LiveBench(bag, [], tmp_path / "log")
     assert len(bench._frames) == 5
     for frame in bench._frames:
-        assert [raw.topic for raw in frame.messages] == [POINTS, CAMERA_INFO, IMAGE]
+        assert [raw.topic for raw in frame.messages] == [
+            POINTS.bag_name,
+            CAMERA_INFO.bag_name,
+            IMAGE.bag_name,
+        ]
     assert [raw.topic for raw in bench._static] == ["/tf_static"]
 
 

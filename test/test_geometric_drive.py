@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amodal_core.bags.drive import BagDrive
+from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.geometry.classification import CLASSES
 from amodal_core.geometry.range_image import range_image
 from amodal_core.models.geometric import Geometric

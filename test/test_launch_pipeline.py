@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,13 @@ from node_bench import SECOND, stamp
 from rclpy.executors import SingleThreadedExecutor
 from typer.testing import CliRunner
 
-from amodal_core.bags.drive import BagDrive
-from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.kitti import CAMERA_INFO, IMAGE, POINTS, convert_raw
 from amodal_core.bags.messages import read_tracks
-from amodal_core.bags.sensors import (
-    camera_info_message,
-    image_message,
-    points_message,
-    transform_message,
-)
+from amodal_core.bags.reader import BagReader
 from amodal_core.bags.writer import BagWriter
+from amodal_core.datasets.kitti_to_bag import convert_raw
+from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.topics import CAMERA_INFO, GROUND_TRUTH, IMAGE, POINTS, TF_STATIC
+from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, camera_link
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.models.registry import DEFAULT, create
@@ -55,30 +52,23 @@ def logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up drive towards three standing objects, with an image and a scan each 0.1 s."""
+    """A made-up drive towards three standing objects, with an image and a scan each 0.1 s.
+
+    Its ground truth is what the model without weights gives for the first frame.
+    """
     path = tmp_path_factory.mktemp("bags") / "small.mcap"
-    factory = RosbagsFactory()
     frame = drive.FRAME
     assert frame.points is not None
-    assert frame.calibration is not None
-    assert frame.image is not None
-    camera = frame.calibration
+    pipeline = Pipeline(create("geometric"))
+    truth = pipeline.step(frame)[0].numpy()
     with BagWriter(path) as bag:
-        bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
-        bag.add_topic(IMAGE, "sensor_msgs/msg/Image")
-        bag.add_topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo")
-        bag.add_topic(POINTS, "sensor_msgs/msg/PointCloud2")
-        placed = transform_message(factory, "cam", "velo", camera.camera_from_lidar, stamp(0))
-        tree = factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
-        bag.write("/tf_static", tree, stamp(0))
+        writer = DriveWriter(bag, (*SENSOR_TOPICS, GROUND_TRUTH))
+        writer.transforms(TF_STATIC, [camera_link(frame)], stamp(0))
         for index in range(FRAMES):
             at = stamp(index)
             nearer = frame.points - np.array([0.15 * index, 0, 0, 0], np.float32)
-            info = camera_info_message(factory, camera.K, camera.width, camera.height, at, "cam")
-            bag.write(IMAGE, image_message(factory, frame.image, at, "cam"), at)
-            bag.write(CAMERA_INFO, info, at)
-            later = at + 3_000_000
-            bag.write(POINTS, points_message(factory, nearer, later, "velo"), later)
+            moved = replace(frame, stamp=at, points=nearer, points_stamp=at + 3_000_000)
+            writer.frame(moved, truth, pipeline.model.classes)
     return path
 
 
@@ -176,6 +166,7 @@ def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["latency"]["frames"] == metrics["latency"]["answered"] == FRAMES
     assert metrics["drops"] == {}
+    assert 0 < metrics["accuracy"]["amodal_AP"] <= 1
     assert metrics["tracks"] == len({int(i) for t in expected.values() for i in t.ids})
     assert set(metrics["stages"]) >= {"depth_projection", "segmentation", "tracking"}
     assert f"played {FRAMES} frames, {FRAMES} answered" in ended.stdout + ended.stderr
@@ -249,7 +240,14 @@ def test_all_arguments_are_listed_with_their_defaults() -> None:
     assert listed.exit_code == 0
     for name in ("model", "checkpoint", "device", "image", "camera_info", "points", "bag", "rate"):
         assert f"'{name}':" in listed.stdout
-    assert "(default: '/kitti/velo/pointcloud')" in listed.stdout
+    for topic in (IMAGE, CAMERA_INFO, POINTS, GROUND_TRUTH):
+        assert f"(default: '{topic.bag_name}')" in listed.stdout
+
+
+def test_the_default_topics_are_those_of_bags_that_are_written_here(project_root: Path) -> None:
+    with BagReader(project_root / "data" / "sample_drive") as bag:
+        names = set(bag.topics)
+    assert names >= {t.bag_name for t in (IMAGE, CAMERA_INFO, POINTS, GROUND_TRUTH)}
 
 
 def test_the_doctor_finds_what_it_needs_here(domain: int) -> None:

@@ -1,4 +1,4 @@
-"""The parts that nodes are made of, without DDS: worker, health, transforms, checks, latency."""
+"""The parts that nodes are made of, without DDS: worker, health, latency."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
-from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.sensors import transform_message
-from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.evaluation.stream import StreamAccuracy
-from amodal_core.frame import Calibration, Tracks
+from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.registry import create
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.health import ERROR, OK, WARN, Health
-from amodal_ros.transforms import TransformListener
-from amodal_ros.validation import check_frame_id, check_size, check_stamp, extrinsics
 from amodal_ros.worker import Worker
 
 
@@ -151,59 +145,6 @@ class TestHealth:
         assert values["frames"] == "101"
         assert values["processing ms, last"] == "101.00"
         assert float(values["processing ms, p50"]) == pytest.approx(51.5)
-
-
-class TestTransforms:
-    def message(self, parent: str, child: str, x: float) -> object:
-        matrix = np.eye(4)
-        matrix[0, 3] = x
-        factory = RosbagsFactory()
-        placed = transform_message(factory, parent, child, matrix, 1)
-        return factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
-
-    def test_a_jump_forgets_what_moves_and_keeps_what_is_static(self) -> None:
-        tree = TransformListener()
-        tree.add_static(self.message("camera", "lidar", 2.0))
-        tree.add(self.message("world", "camera", 5.0))
-        assert tree.lookup("world", "lidar", 0)[0, 3] == 7.0
-        tree.reset()
-        assert tree.lookup("camera", "lidar", 0)[0, 3] == 2.0
-        with pytest.raises(InputError, match="no transform from 'lidar' to 'world'"):
-            tree.lookup("world", "lidar", 0)
-
-    def test_a_lookup_waits_for_what_is_on_its_way(self) -> None:
-        tree = TransformListener()
-        add = self.message("camera", "lidar", 2.0)
-        threading.Timer(0.1, tree.add_static, [add]).start()
-        assert tree.lookup("camera", "lidar", 5.0)[0, 3] == 2.0
-
-
-class TestChecks:
-    def test_extrinsics_are_a_place_and_a_turn(self) -> None:
-        turn = Rotation.from_euler("zyx", (0.1, -0.2, 0.3))
-        matrix = extrinsics([1.0, 2.0, 3.0, *turn.as_quat()])
-        assert matrix is not None
-        np.testing.assert_allclose(matrix[:3, :3], turn.as_matrix(), atol=1e-12)
-        assert matrix[:3, 3].tolist() == [1.0, 2.0, 3.0]
-        assert extrinsics([0.0] * 7) is None
-        with pytest.raises(InputError, match="quaternion of length 1"):
-            extrinsics([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0])
-        with pytest.raises(InputError):
-            extrinsics([np.nan, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-
-    def test_headers_must_be_filled_in(self) -> None:
-        assert check_stamp(1, "/t") == 1
-        with pytest.raises(InputError, match="/t: the stamp is zero"):
-            check_stamp(0, "/t")
-        assert check_frame_id("/velo", "/t") == "velo"
-        with pytest.raises(InputError, match="frame_id is empty"):
-            check_frame_id("/", "/t")
-
-    def test_an_image_has_the_size_of_its_calibration(self) -> None:
-        camera = Calibration(np.eye(3), np.eye(4), 40, 30)
-        check_size((30, 40, 3), camera, "/image")
-        with pytest.raises(InputError, match="/image: the image is 30x40, camera_info says 40x30"):
-            check_size((40, 30, 3), camera, "/image")
 
 
 class TestLatency:

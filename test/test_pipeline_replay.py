@@ -12,7 +12,6 @@ import pytest
 from test_pipeline import StubModel, boxes_as_instances
 
 from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.kitti import convert_raw
 from amodal_core.bags.messages import instances_message, read_instances, read_tracks
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import (
@@ -24,8 +23,9 @@ from amodal_core.bags.sensors import (
     transform_message,
 )
 from amodal_core.bags.writer import BagWriter
+from amodal_core.datasets.kitti_to_bag import convert_raw
 from amodal_core.errors import InputError
-from amodal_core.frame import Tracks
+from amodal_core.frame import TIME_JUMP, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_core.replay import ReplayOptions, replay
@@ -191,10 +191,11 @@ def test_a_bag_without_a_frame_says_why(mini_kitti_raw, tmp_path, out):
         replay(tmp_path / "blind", out, Pipeline(StubModel()))
 
 
-def _truth_bag(path, shift, lag=0):
-    """Six frames in which the stub's boxes, moved by `shift` pixels, are the ground truth.
+def _truth_bag(path, shift, lag=0, frames=6, loops=1):
+    """A few frames in which the stub's boxes, moved by `shift` pixels, are the ground truth.
 
-    The scans lag `lag` nanoseconds behind their images, and there is but one image then.
+    The scans lag `lag` nanoseconds behind their images, and there is but one image then. The bag
+    may loop: its stamps begin again.
     """
     f = RosbagsFactory()
     place = np.linalg.inv([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
@@ -207,14 +208,15 @@ def _truth_bag(path, shift, lag=0):
         bag.add_topic("/ground_truth", "amodal_msgs/msg/AmodalInstanceArray")
         link = transform_message(f, "lidar", "cam", place, 0)
         bag.write("/tf_static", f.create("tf2_msgs/msg/TFMessage", transforms=[link]), 0)
-        for k in range(6):
+        for n in range(loops * frames):
+            k, log = n % frames, 1_000_000_000 + n * 100_000_000
             at = 1_000_000_000 + k * 100_000_000
             pixels = np.full((40, 60, 3), 90, np.uint8)
             if k == 0 or not lag:
-                bag.write("/cam/image", image_message(f, pixels, at, "cam"), at)
-            bag.write("/cam/camera_info", camera_info_message(f, K, 60, 40, at, "cam"), at)
+                bag.write("/cam/image", image_message(f, pixels, at, "cam"), log)
+            bag.write("/cam/camera_info", camera_info_message(f, K, 60, 40, at, "cam"), log)
             cloud = points_message(f, np.ones((5, 4), np.float32), at + lag, "lidar")
-            bag.write("/points", cloud, at + lag)
+            bag.write("/points", cloud, log + lag)
             boxes = [
                 (5 + k + shift, 10, 25 + k + shift, 30),
                 (15 + k + shift, 5, 40 + k + shift, 25),
@@ -230,7 +232,22 @@ def _truth_bag(path, shift, lag=0):
             message = instances_message(
                 f, truth, stamp=at, frame_id="cam", classes=("passenger car",)
             )
-            bag.write("/ground_truth", message, at)
+            bag.write("/ground_truth", message, log)
+
+
+def test_a_bag_that_loops_resets_the_model_and_begins_new_tracks(tmp_path, out):
+    _truth_bag(tmp_path / "loop", 0, frames=8, loops=2)
+    record = replay(tmp_path / "loop", out, Pipeline(StubModel()), ReplayOptions(video=False))
+    with BagReader(out / "tracks.mcap") as bag:
+        tracks = [read_tracks(m.message) for m in bag.messages(["/tracks"])]
+    # A reader goes by stamps: each frame is followed by its like of the second time.
+    first, second = tracks[::2], tracks[1::2]
+    # The stub counts its frames: only a reset brings its boxes back to where they began.
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.amodal_boxes, b.amodal_boxes)
+        assert not set(a.ids) & set(b.ids)
+    assert {w.kind for w in record.warnings} == {TIME_JUMP}
+    assert record.accuracy["amodal_AP"] == pytest.approx(1.0)
 
 
 def test_accuracy_against_ground_truth_is_one_for_perfect_tracks_and_less_for_others(tmp_path, out):

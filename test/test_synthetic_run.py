@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from synthetic_drives import urban_frames
 
-from amodal_core.bags.drive import BagDrive
 from amodal_core.datasets.frames import INDEX
 from amodal_core.datasets.kins import Kins
+from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.synthetic.camera import CameraOptions

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from amodal_core.bags.drive import BagDrive, DriveFrame
 from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset, Finding, Place
+from amodal_core.drive.assembler import DriveFrame
+from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, FrameWarning, Tracks
 

@@ -1,4 +1,4 @@
-"""Videos of a data set to rosbag2 bags, with the topics and frames of `amodal_core.bags.kitti`."""
+"""Videos of a data set to rosbag2 bags, named as in `amodal_core.drive.topics`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.kitti import (
-    CAMERA_FRAME,
-    CAMERA_INFO,
-    IMAGE,
-    LIDAR_FRAME,
-    POINTS,
-)
-from amodal_core.bags.messages import instances_message
-from amodal_core.bags.sensors import (
-    camera_info_message,
-    image_message,
-    points_message,
-    transform_message,
-)
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.base import Dataset
+from amodal_core.drive.topics import CAMERA_INFO, GROUND_TRUTH, IMAGE, POINTS, TF_STATIC
+from amodal_core.drive.writer import DriveWriter, camera_link
 from amodal_core.errors import InputError
-from amodal_core.frame import Sample
-
-GROUND_TRUTH = "/ground_truth"
 
 
 def write_video(
@@ -59,55 +43,26 @@ def write_video(
     indices = data.in_video(video)[:limit]
     if not indices:
         raise InputError(f"no video '{video}'", str(data.path), "`amodal data stats` lists them")
-    born: dict[int, int] = {}
+    first_turns: dict[int, int] = {}
     with BagWriter(out, storage, compress=compress) as bag:
         first = data.frame(indices[0])
-        bag.add_topic(IMAGE, "sensor_msgs/msg/Image")
-        bag.add_topic(GROUND_TRUTH, "amodal_msgs/msg/AmodalInstanceArray")
-        if first.calibration is not None:
-            bag.add_topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo")
-        if first.points is not None:
-            bag.add_topic(POINTS, "sensor_msgs/msg/PointCloud2")
-            bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
-            _write_tf(bag, data[indices[0]])
+        lidar = first.points is not None and first.calibration is not None
+        topics = {
+            TF_STATIC: lidar,
+            IMAGE: True,
+            CAMERA_INFO: first.calibration is not None,
+            POINTS: first.points is not None,
+            GROUND_TRUTH: True,
+        }
+        writer = DriveWriter(bag, [topic for topic, present in topics.items() if present])
+        if lidar:
+            writer.transforms(TF_STATIC, [camera_link(first)], first.stamp)
         for turn, index in enumerate(indices):
             sample = data[index]
-            _write_sample(bag, sample, data.classes, born, turn)
+            truth = None
+            if sample.truth is not None:
+                truth = sample.truth.numpy()
+                ages = [turn - first_turns.setdefault(i, turn) + 1 for i in truth.ids.tolist()]
+                truth = replace(truth, ages=np.array(ages, np.int64))
+            writer.frame(sample.frame, truth, data.classes)
             yield sample.name
-
-
-def _write_tf(bag: BagWriter, sample: Sample) -> None:
-    calibration = sample.frame.calibration
-    if calibration is None:
-        return
-    factory, stamp = RosbagsFactory(), sample.frame.stamp
-    lidar_from_camera = np.linalg.inv(calibration.camera_from_lidar)
-    link = transform_message(factory, LIDAR_FRAME, CAMERA_FRAME, lidar_from_camera, stamp)
-    bag.write("/tf_static", factory.create("tf2_msgs/msg/TFMessage", transforms=[link]), stamp)
-
-
-def _write_sample(
-    bag: BagWriter, sample: Sample, classes: tuple[str, ...], born: dict[int, int], turn: int
-) -> None:
-    factory, frame = RosbagsFactory(), sample.frame
-    stamp = frame.stamp
-    if frame.image is None:
-        raise InputError("a frame without an image", sample.name)
-    if frame.calibration is not None:
-        camera = frame.calibration
-        info = camera_info_message(
-            factory, camera.K, camera.width, camera.height, stamp, CAMERA_FRAME
-        )
-        bag.write(CAMERA_INFO, info, stamp)
-    if sample.truth is not None:
-        truth = sample.truth.numpy()
-        ages = [turn - born.setdefault(i, turn) + 1 for i in truth.ids.tolist()]
-        truth = replace(truth, ages=np.array(ages, np.int64))
-        message = instances_message(
-            factory, truth, stamp=stamp, frame_id=CAMERA_FRAME, classes=classes
-        )
-        bag.write(GROUND_TRUTH, message, stamp)
-    bag.write(IMAGE, image_message(factory, frame.image, stamp, CAMERA_FRAME), stamp)
-    if frame.points is not None:
-        at = stamp if frame.points_stamp is None else frame.points_stamp
-        bag.write(POINTS, points_message(factory, frame.points, at, LIDAR_FRAME), at)

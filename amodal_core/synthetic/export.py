@@ -8,23 +8,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from amodal_core.bags import kitti as kitti_bag
-from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.messages import instances_message
-from amodal_core.bags.sensors import (
-    camera_info_message,
-    image_message,
-    points_message,
-    transform_message,
-)
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets import amodal_synth_drive_write, kins, kitti_write
 from amodal_core.datasets.image_files import write_bytes
+from amodal_core.drive.topics import (
+    BASE_FRAME,
+    CAMERA_INFO,
+    GROUND_TRUTH,
+    IMAGE,
+    LIDAR_FRAME,
+    POINTS,
+    TF,
+    TF_STATIC,
+    WORLD_FRAME,
+)
+from amodal_core.drive.writer import DriveWriter, camera_link
 from amodal_core.frame import Sample, Tracks
 from amodal_core.synthetic.frames import SyntheticFrame
 from amodal_core.synthetic.truth import CLASSES, Annotator
 
-GROUND_TRUTH = "/ground_truth"
 FORMATS = ("bag", "kins", "asd", "kitti")
 _Row = tuple[SyntheticFrame, Tracks]
 
@@ -49,58 +51,18 @@ def write_bag(
     Raises:
         InputError: something lies at `path`.
     """
-    factory = RosbagsFactory()
     base_from_lidar = np.eye(4)
     base_from_lidar[2, 3] = lidar_height
     with BagWriter(path, "mcap", compress=True) as bag:
-        bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
-        bag.add_topic("/tf", "tf2_msgs/msg/TFMessage")
-        bag.add_topic(kitti_bag.IMAGE, "sensor_msgs/msg/Image")
-        bag.add_topic(kitti_bag.CAMERA_INFO, "sensor_msgs/msg/CameraInfo")
-        bag.add_topic(kitti_bag.POINTS, "sensor_msgs/msg/PointCloud2")
-        bag.add_topic(GROUND_TRUTH, "amodal_msgs/msg/AmodalInstanceArray")
+        writer = DriveWriter(bag, (TF_STATIC, TF, IMAGE, CAMERA_INFO, POINTS, GROUND_TRUTH))
         for number, (made, tracks) in enumerate(rows):
-            frame, stamp = made.frame, made.frame.stamp
-            camera = frame.calibration
-            assert camera is not None
-            assert frame.image is not None
-            assert frame.points is not None
+            frame = made.frame
             if number == 0:
-                links = [
-                    (kitti_bag.BASE_FRAME, kitti_bag.LIDAR_FRAME, base_from_lidar),
-                    (
-                        kitti_bag.LIDAR_FRAME,
-                        kitti_bag.CAMERA_FRAME,
-                        np.linalg.inv(camera.camera_from_lidar),
-                    ),
-                ]
-                static = [transform_message(factory, p, c, m, stamp) for p, c, m in links]
-                bag.write(
-                    "/tf_static", factory.create("tf2_msgs/msg/TFMessage", transforms=static), stamp
-                )
+                links = [(BASE_FRAME, LIDAR_FRAME, base_from_lidar), camera_link(frame)]
+                writer.transforms(TF_STATIC, links, frame.stamp)
             world_from_base = made.world_from_lidar @ np.linalg.inv(base_from_lidar)
-            moved = transform_message(
-                factory, kitti_bag.WORLD_FRAME, kitti_bag.BASE_FRAME, world_from_base, stamp
-            )
-            bag.write("/tf", factory.create("tf2_msgs/msg/TFMessage", transforms=[moved]), stamp)
-            bag.write(
-                kitti_bag.IMAGE,
-                image_message(factory, frame.image, stamp, kitti_bag.CAMERA_FRAME),
-                stamp,
-            )
-            info = camera_info_message(
-                factory, camera.K, camera.width, camera.height, stamp, kitti_bag.CAMERA_FRAME
-            )
-            bag.write(kitti_bag.CAMERA_INFO, info, stamp)
-            bag.write(
-                kitti_bag.POINTS,
-                points_message(factory, frame.points, stamp, kitti_bag.LIDAR_FRAME),
-                stamp,
-            )
-            message = instances_message(
-                factory, tracks, stamp=stamp, frame_id=kitti_bag.CAMERA_FRAME, classes=CLASSES
-            )
-            bag.write(GROUND_TRUTH, message, stamp)
+            writer.transforms(TF, [(WORLD_FRAME, BASE_FRAME, world_from_base)], frame.stamp)
+            writer.frame(frame, tracks, CLASSES)
             note(made, tracks)
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from amodal_core.bags import kitti
 from amodal_core.bags.reader import BagReader
+from amodal_core.datasets import kitti_to_bag as kitti
 from amodal_core.frame import Report
 from amodal_core.progress import Progress
 from amodal_ros.cli._progress import bar, stderr, warn

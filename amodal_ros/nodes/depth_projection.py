@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
-
-from amodal_core.bags.sensors import image_message, read_points
-from amodal_core.geometry.projection import depth_image
-from amodal_core.sync import MatchedSet
+from amodal_core.drive.assembler import Moment
+from amodal_core.drive.outputs import depth_output
+from amodal_core.drive.topics import CAMERA_INFO, DEPTH, POINTS, TF, TF_STATIC
+from amodal_core.frame import Report
+from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
-from amodal_ros.declarations import SYNCHRONISER, Declaration
-from amodal_ros.synced_node import CALIBRATED, SyncedNode
-from amodal_ros.topics import CAMERA_INFO, DEPTH, POINTS, TF, TF_STATIC
+from amodal_ros.declarations import Declaration
+from amodal_ros.synced_node import SENSORS, SyncedNode
 
 
 class DepthProjection(SyncedNode):
@@ -26,28 +25,24 @@ class DepthProjection(SyncedNode):
         "a pixel, the nearest wins.",
         subscribes=(CAMERA_INFO, POINTS, TF_STATIC, TF),
         publishes=(DEPTH,),
-        parameters=(*SYNCHRONISER, *CALIBRATED),
+        parameters=SENSORS,
     )
+    calibrated = True
 
     def configure(self) -> None:
         """Compile the projection before the first scan comes."""
-        frame = warm_up_frame()
-        assert frame.points is not None
-        assert frame.calibration is not None
-        depth_image(frame.points, frame.calibration)
+        Pipeline.project(warm_up_frame(), Report())
         super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
         """A calibration and a scan; the calibration has the image's stamp."""
         return (CAMERA_INFO.name, POINTS.name)
 
-    def process(self, stamp: int, item: MatchedSet) -> None:
+    def process(self, stamp: int, item: Moment) -> None:
         """Project one scan."""
-        info, cloud = item.messages[CAMERA_INFO.name], item.messages[POINTS.name]
-        calibration = self.calibration(stamp, info.header.frame_id, cloud.header.frame_id)
-        points = read_points(cloud, self.topic_name(POINTS.name))
-        depth = np.asarray(depth_image(points, calibration))
-        self.publish(DEPTH.name, image_message(FACTORY, depth, stamp, info.header.frame_id))
+        made = self.read(item)
+        frame = Pipeline.project(made.frame, Report())
+        self.publish_all([depth_output(FACTORY, frame, made.frame_id)])
 
 
 def main() -> int:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
+from amodal_core.drive.topics import DIAGNOSTICS, Topic
 from amodal_core.files import write_text
-from amodal_ros.declarations import COMMON, DIAGNOSTICS, Declaration, Parameter, Topic
+from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.qos import PROFILES
 
 MODULES = (

@@ -6,19 +6,20 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 
 from amodal_core.bags.messages import read_tracks
+from amodal_core.drive.topics import CAMERA_INFO, DIAGNOSTICS, GROUND_TRUTH, TRACKS, Topic
 from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.files import write_text
 from amodal_core.frame import Tracks
 from amodal_ros.base_node import BaseNode, run
-from amodal_ros.declarations import DIAGNOSTICS, Declaration, Parameter, Topic
-from amodal_ros.topics import CAMERA_INFO, GROUND_TRUTH, TRACKS
+from amodal_ros.declarations import Declaration, Parameter
 
 _PERCENTILES = ("p50", "p95", "p99")
 _RUNNING = 1.0  # seconds since the last frame for which the stream counts as running
@@ -37,7 +38,7 @@ class Evaluation(BaseNode):
             TRACKS,
             CAMERA_INFO,
             GROUND_TRUTH,
-            Topic(DIAGNOSTICS.name, DIAGNOSTICS.type, "reliable", "Drops of the nodes", False),
+            replace(DIAGNOSTICS, description="Drops of the nodes", required=False),
         ),
         parameters=(
             Parameter("metrics_file", "metrics.json", "Where the numbers go; empty: only the log."),

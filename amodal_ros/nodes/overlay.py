@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from cv_bridge import CvBridge
 
-from amodal_core.bags.messages import class_names, read_tracks
-from amodal_core.bags.sensors import header_message, read_image
+from amodal_core.bags.sensors import header_message
+from amodal_core.drive.assembler import Moment
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import IMAGE, MARKERS, OVERLAY, TRACKS
 from amodal_core.frame import Tracks
-from amodal_core.sync import MatchedSet
 from amodal_core.views.overlay import OverlayStyle, draw_overlay
 from amodal_core.views.palette import track_colour
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
-from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.declarations import Declaration, Parameter, parameters_of
 from amodal_ros.synced_node import SyncedNode
-from amodal_ros.topics import IMAGE, MARKERS, OVERLAY, TRACKS
 
 # visualization_msgs/Marker's numbers.
 _CUBE, _TEXT, _ADD, _DELETE_ALL = 1, 9, 0, 3
@@ -38,13 +38,7 @@ class Overlay(SyncedNode):
             Parameter(
                 "lidar_frame", "velo_link", "Frame of the 3D boxes, for the markers' header."
             ),
-            Parameter(
-                "sync_timeout",
-                2.0,
-                "Seconds that an image waits for its tracks before it is forgotten.",
-                low=0.01,
-                high=60.0,
-            ),
+            *parameters_of(DriveSettings, sync_timeout=2.0),
         ),
     )
 
@@ -58,26 +52,23 @@ class Overlay(SyncedNode):
         """Tracks, and the image of exactly their stamp."""
         return (TRACKS.name, IMAGE.name)
 
-    def process(self, stamp: int, item: MatchedSet) -> None:
+    def process(self, stamp: int, item: Moment) -> None:
         """Draw one frame."""
         draw, mark = self.listeners(OVERLAY.name) > 0, self.listeners(MARKERS.name) > 0
         if not draw and not mark:
             return
-        message = item.messages[TRACKS.name]
-        tracks = read_tracks(message, self.topic_name(TRACKS.name))
-        names = class_names(message)
+        made = self.read(item)
+        tracks, names = made.instances, made.classes
+        assert isinstance(tracks, Tracks)
+        assert made.frame.image is not None
         classes = [names.get(k, str(k)) for k in range(max(names, default=-1) + 1)]
         if draw:
-            source = item.messages[IMAGE.name]
-            image = read_image(source, self.topic_name(IMAGE.name))
-            drawn = draw_overlay(image, tracks, classes, self._style)
-            header = header_message(FACTORY, stamp, source.header.frame_id)
+            drawn = draw_overlay(made.frame.image, tracks, classes, self._style)
+            header = header_message(FACTORY, stamp, made.frame_id)
             self.publish(OVERLAY.name, self._bridge.cv2_to_imgmsg(drawn, "rgb8", header))
         if mark:
-            self.publish(
-                MARKERS.name,
-                markers_message(tracks, classes, stamp, str(self.value("lidar_frame"))),
-            )
+            frame = str(self.value("lidar_frame"))
+            self.publish(MARKERS.name, markers_message(tracks, classes, stamp, frame))
 
 
 def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: str) -> Any:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import rclpy
@@ -15,15 +16,14 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from amodal_core.bags.reader import BagReader, RawMessage
+from amodal_core.drive.topics import CLOCK, TRACKS, Topic
 from amodal_core.errors import InputError
 from amodal_ros.base_node import BaseNode, executor_of
 from amodal_ros.conversions import message_class
-from amodal_ros.declarations import Declaration, Parameter, Topic
+from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.interrupts import deaf_to_interrupts
 from amodal_ros.qos import profile
-from amodal_ros.topics import TRACKS
 
-_CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "clock", "The bag's time")
 _CLOCK_PERIOD = 0.02  # seconds between two messages on /clock
 _STEADY = 1.0  # seconds for which nothing may change before all subscribers count as there
 _PATIENCE = 3.0  # seconds without an answer after which time goes on at the end of the bag
@@ -37,8 +37,8 @@ class Player(BaseNode):
         name="player",
         purpose="Plays an MCAP or SQLite bag with /clock. Waits for the pipeline before the first "
         "message, so that none is lost; ends when the tracks of the last image are there.",
-        subscribes=(Topic(TRACKS.name, TRACKS.type, TRACKS.qos, "Answers to the images", False),),
-        publishes=(_CLOCK,),
+        subscribes=(replace(TRACKS, description="Answers to the images", required=False),),
+        publishes=(CLOCK,),
         parameters=(
             Parameter("bag", "", "The bag: a folder with metadata.yaml, or a .mcap or .db3 file."),
             Parameter("rate", 1.0, "Speed; 2.0 plays twice as fast.", low=0.01, high=100.0),
@@ -95,7 +95,7 @@ class Player(BaseNode):
             raise InputError("no bag is given", "parameter bag", "set it to a bag's folder or file")
         self._bag = BagReader(bag)
         for topic in self._bag.topics.values():
-            if topic.name == _CLOCK.name:
+            if topic.name == CLOCK.name:
                 continue
             try:
                 kind = message_class(topic.type)
@@ -242,7 +242,7 @@ class Player(BaseNode):
 
     def _tell_time(self, stamp: int) -> None:
         sec, nanosec = divmod(stamp, 1_000_000_000)
-        self.publish(_CLOCK.name, ClockMessage(clock=TimeMessage(sec=sec, nanosec=nanosec)))
+        self.publish(CLOCK.name, ClockMessage(clock=TimeMessage(sec=sec, nanosec=nanosec)))
 
 
 def _check(node: BaseNode) -> None:

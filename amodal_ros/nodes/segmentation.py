@@ -5,23 +5,30 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from amodal_core.bags.messages import instances_message
-from amodal_core.bags.sensors import read_depth, read_image, read_points
+from amodal_core.drive.assembler import Moment
+from amodal_core.drive.outputs import instances_output
+from amodal_core.drive.topics import (
+    CAMERA_INFO,
+    DEPTH,
+    IMAGE,
+    INSTANCES,
+    POINTS,
+    TF,
+    TF_STATIC,
+    Topic,
+)
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame, Report
+from amodal_core.frame import Report
 from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT, FALLBACK
 from amodal_core.pipeline import Pipeline
 from amodal_core.settings import parse_rules
-from amodal_core.sync import MatchedSet
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
-from amodal_ros.declarations import SYNCHRONISER, Declaration, Parameter, Topic
-from amodal_ros.synced_node import CALIBRATED, SyncedNode
-from amodal_ros.topics import CAMERA_INFO, DEPTH, IMAGE, INSTANCES, POINTS, TF, TF_STATIC
-from amodal_ros.validation import check_size
+from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.synced_node import SENSORS, SyncedNode
 
 
 class Segmentation(SyncedNode):
@@ -52,8 +59,7 @@ class Segmentation(SyncedNode):
                 "Wait also for inputs that the model can do without but uses where they are there, "
                 "such as the image for `geometric`.",
             ),
-            *SYNCHRONISER,
-            *CALIBRATED,
+            *SENSORS,
         ),
     )
 
@@ -65,11 +71,12 @@ class Segmentation(SyncedNode):
     def configure(self) -> None:
         """Load the model, or the one without weights where its checkpoint is missing."""
         self.model = self._load()
+        self._pipeline = Pipeline(self.model)
         self._parts = self.model.inputs
         if self.value("optional_inputs"):
             self._parts = self._parts | getattr(self.model, "optional", frozenset())
-        calibrated = "calibration" in self._parts or "image" not in self._parts
-        needs = [CAMERA_INFO] if calibrated else []
+        self.calibrated = "calibration" in self._parts  # type: ignore[misc]
+        needs = [CAMERA_INFO] if self.calibrated or "image" not in self._parts else []
         for part, topic in (("image", IMAGE), ("points", POINTS), ("depth", DEPTH)):
             if part in self._parts:
                 needs.append(topic)
@@ -94,44 +101,17 @@ class Segmentation(SyncedNode):
         transforms = (TF_STATIC, TF) if "calibration" in self._parts else ()
         return (*self._needs, *transforms)
 
-    def process(self, stamp: int, item: MatchedSet) -> None:
+    def process(self, stamp: int, item: Moment) -> None:
         """Run the model on one frame."""
-        frame, frame_id = self._frame(stamp, item)
-        report = Report()
-        instances = self.model.infer([frame], report)[0].numpy()
-        for warning in report.warnings:
-            self.warn(f"model: {warning.kind}", warning.text)
-        self.publish(
-            INSTANCES.name,
-            instances_message(
-                FACTORY, instances, stamp=stamp, frame_id=frame_id, classes=self.model.classes
-            ),
-        )
+        made, report = self.read(item), Report()
+        instances = self._pipeline.segment(made.frame, report)
+        self.warn_all(report.warnings)
+        classes = self.model.classes
+        self.publish_all([instances_output(FACTORY, instances, stamp, made.frame_id, classes)])
 
     def reset_state(self) -> None:
         """Forget what the model remembers of the stream."""
         self.model.reset()
-
-    def _frame(self, stamp: int, item: MatchedSet) -> tuple[Frame, str]:
-        messages = item.messages
-        frame = Frame(stamp)
-        frame_id = ""
-        if IMAGE.name in messages:
-            message = messages[IMAGE.name]
-            frame.image = read_image(message, self.topic_name(IMAGE.name))
-            frame_id = message.header.frame_id
-        if POINTS.name in messages:
-            frame.points = read_points(messages[POINTS.name], self.topic_name(POINTS.name))
-            frame.points_stamp = item.stamps[POINTS.name]
-        if DEPTH.name in messages:
-            frame.depth = read_depth(messages[DEPTH.name], self.topic_name(DEPTH.name))
-        frame_id = frame_id or self.camera_info(stamp).header.frame_id
-        if "calibration" in self._parts:
-            lidar = messages[POINTS.name].header.frame_id if POINTS.name in messages else ""
-            frame.calibration = self.calibration(stamp, frame_id, lidar)
-            if frame.image is not None:
-                check_size(frame.image.shape, frame.calibration, self.topic_name(IMAGE.name))
-        return frame, frame_id
 
     def _load(self) -> Model:
         name, checkpoint = self.value("model"), self.value("checkpoint")

@@ -5,25 +5,25 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from amodal_core.bags.messages import (
-    class_names,
-    detections_message,
-    instances_message,
-    label_info_message,
-    read_instances,
-    visible_labels_message,
+from amodal_core.drive.assembler import Moment
+from amodal_core.drive.outputs import label_info_output, track_outputs
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import (
+    DEPTH,
+    DETECTIONS,
+    INSTANCES,
+    LABEL_INFO,
+    TRACKS,
+    VISIBLE_LABELS,
 )
-from amodal_core.bags.sensors import read_depth
-from amodal_core.frame import TIME_JUMP, Frame, Report, Tracks
+from amodal_core.frame import Report
 from amodal_core.settings import parse_rules
-from amodal_core.sync import MatchedSet
 from amodal_core.tracking import TRACKERS, make_tracker
 from amodal_core.warm_up import warm_up_tracker
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
-from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.declarations import Declaration, Parameter, parameters_of
 from amodal_ros.synced_node import SyncedNode
-from amodal_ros.topics import DEPTH, DETECTIONS, INSTANCES, LABEL_INFO, TRACKS, VISIBLE_LABELS
 
 
 class Tracking(SyncedNode):
@@ -42,14 +42,7 @@ class Tracking(SyncedNode):
                 "Wait for the depth image of the same stamp, to see free space; without it hidden "
                 "tracks end by time alone.",
             ),
-            Parameter(
-                "sync_timeout",
-                0.5,
-                "Seconds that instances wait for the depth image of their stamp before they are "
-                "dropped and counted.",
-                low=0.01,
-                high=60.0,
-            ),
+            *parameters_of(DriveSettings, sync_timeout=0.5),
             Parameter(
                 "tracker",
                 "motion",
@@ -84,56 +77,29 @@ class Tracking(SyncedNode):
         """What makes a frame."""
         return (INSTANCES, DEPTH) if self.value("use_depth") else (INSTANCES,)
 
-    def process(self, stamp: int, item: MatchedSet) -> None:
+    def process(self, stamp: int, item: Moment) -> None:
         """One step of the tracker."""
-        message = item.messages[INSTANCES.name]
-        frame_id = message.header.frame_id
-        instances = read_instances(message, self.topic_name(INSTANCES.name))
-        frame = None
-        if DEPTH.name in item.messages:
-            depth = read_depth(item.messages[DEPTH.name], self.topic_name(DEPTH.name))
-            frame = Frame(stamp, depth=depth)
-        report = Report()
-        tracks = self._tracker.step(instances, stamp, frame, report)
-        for warning in report.warnings:
-            # The jump has been logged when it came in.
-            if warning.kind != TIME_JUMP:
-                self.warn(f"tracker: {warning.kind}", warning.text)
-        self._learn_classes(message, stamp, frame_id)
-        self._publish(tracks, stamp, frame_id)
+        made, report = self.read(item), Report()
+        assert made.instances is not None
+        tracks = self._tracker.step(made.instances, stamp, made.frame, report)
+        self.warn_all(report.warnings)
+        # Names come with the instances; whenever there are new ones the label info is renewed.
+        if not made.classes.items() <= self._classes.items():
+            self._classes.update(made.classes)
+            self.publish_all([label_info_output(FACTORY, self._classes, stamp, made.frame_id)])
+        self.publish_all(
+            track_outputs(
+                FACTORY,
+                tracks,
+                stamp,
+                made.frame_id,
+                [self._classes.get(k, str(k)) for k in range(max(self._classes, default=-1) + 1)],
+                lambda topic: topic is TRACKS or self.listeners(topic.name) > 0,
+            )
+        )
 
     def reset_state(self) -> None:
         """Nothing: the tracker sees by the stamps that its tracks end; ids are not used twice."""
-
-    def _learn_classes(self, message: Any, stamp: int, frame_id: str) -> None:
-        """Names come with the instances; whenever there are new ones the label info is renewed."""
-        names = class_names(message)
-        if not names.items() <= self._classes.items():
-            self._classes.update(names)
-            self.publish(
-                LABEL_INFO.name,
-                label_info_message(FACTORY, self._classes, stamp=stamp, frame_id=frame_id),
-            )
-
-    def _publish(self, tracks: Tracks, stamp: int, frame_id: str) -> None:
-        top = max(self._classes, default=-1)
-        classes = [self._classes.get(k, str(k)) for k in range(top + 1)]
-        self.publish(
-            TRACKS.name,
-            instances_message(FACTORY, tracks, stamp=stamp, frame_id=frame_id, classes=classes),
-        )
-        if self.listeners(DETECTIONS.name):
-            self.publish(
-                DETECTIONS.name,
-                detections_message(
-                    FACTORY, tracks, stamp=stamp, frame_id=frame_id, classes=classes
-                ),
-            )
-        if self.listeners(VISIBLE_LABELS.name):
-            self.publish(
-                VISIBLE_LABELS.name,
-                visible_labels_message(FACTORY, tracks, stamp=stamp, frame_id=frame_id),
-            )
 
 
 def main() -> int:

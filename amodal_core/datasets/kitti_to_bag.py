@@ -17,35 +17,31 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.sensors import (
-    camera_info_message,
-    header_message,
-    image_message,
-    points_message,
-    transform_message,
-)
+from amodal_core.bags.sensors import header_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking, read_stamps
 from amodal_core.datasets.kitti_labels import KittiLabel, boxes_in_lidar
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
+from amodal_core.drive.topics import (
+    BASE_FRAME,
+    CAMERA_FRAME,
+    LIDAR_FRAME,
+    TF,
+    TF_STATIC,
+    WORLD_FRAME,
+)
+from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, Link, camera_link
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Report, Sample
 from amodal_core.geometry.calibration import KittiCalibration
 from amodal_core.progress import Progress
 
-IMAGE = "/kitti/camera_color_left/image_raw"
-CAMERA_INFO = "/kitti/camera_color_left/camera_info"
-POINTS = "/kitti/velo/pointcloud"
 LABELS = "/kitti/labels"
 IMU = "/kitti/oxts/imu"
 FIX = "/kitti/oxts/gps/fix"
 VELOCITY = "/kitti/oxts/gps/vel"
 
-CAMERA_FRAME = "camera_color_left"
-LIDAR_FRAME = "velo_link"
 IMU_FRAME = "imu_link"
-BASE_FRAME = "base_link"
-WORLD_FRAME = "world"
 # Where KITTI's car carries the IMU, in metres, as all converters place it.
 _BASE_FROM_IMU = np.array([[1, 0, 0, -1.405], [0, 1, 0, 0.32], [0, 0, 1, 0.93], [0, 0, 0, 1.0]])
 
@@ -172,38 +168,22 @@ def _write(
     labels: bool = False,
 ) -> None:
     """Write sensors, and the transform tree at the first image and whenever it changes."""
-    factory = RosbagsFactory()
-    bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
-    bag.add_topic(IMAGE, "sensor_msgs/msg/Image")
-    bag.add_topic(CAMERA_INFO, "sensor_msgs/msg/CameraInfo")
-    bag.add_topic(POINTS, "sensor_msgs/msg/PointCloud2")
+    writer = DriveWriter(bag, SENSOR_TOPICS)
     if labels:
         bag.add_topic(LABELS, "vision_msgs/msg/Detection3DArray")
     placed: np.ndarray | None = None
     without = 0
     for done, moment in enumerate(moments, 1):
         frame = moment.sample.frame
-        camera = frame.calibration
-        assert camera is not None
-        assert frame.image is not None
+        assert frame.calibration is not None
         # One drive has one calibration; the object benchmark mixes days.
-        if placed is None or not np.array_equal(placed, camera.camera_from_lidar):
-            placed = camera.camera_from_lidar
-            bag.write("/tf_static", _tree(factory, frame, velo_from_imu), frame.stamp)
-        info = camera_info_message(
-            factory, camera.K, camera.width, camera.height, frame.stamp, CAMERA_FRAME
-        )
-        bag.write(
-            IMAGE, image_message(factory, frame.image, frame.stamp, CAMERA_FRAME), frame.stamp
-        )
-        bag.write(CAMERA_INFO, info, frame.stamp)
-        if frame.points is None:
-            without += 1
-        else:
-            at = frame.stamp if frame.points_stamp is None else frame.points_stamp
-            bag.write(POINTS, points_message(factory, frame.points, at, LIDAR_FRAME), at)
+        if placed is None or not np.array_equal(placed, frame.calibration.camera_from_lidar):
+            placed = frame.calibration.camera_from_lidar
+            writer.transforms(TF_STATIC, _links(frame, velo_from_imu), frame.stamp)
+        writer.frame(frame)
+        without += frame.points is None
         if labels:
-            boxes = _boxes(factory, moment.labels, moment.calibration, frame.stamp)
+            boxes = _boxes(writer.factory, moment.labels, moment.calibration, frame.stamp)
             bag.write(LABELS, boxes, frame.stamp)
         if progress is not None:
             progress(done, count)
@@ -211,24 +191,17 @@ def _write(
         report.warn("no scan", f"{without} of {count} images have no scan")
 
 
-def _tree(factory: RosbagsFactory, frame: Frame, velo_from_imu: np.ndarray | None) -> Any:
+def _links(frame: Frame, velo_from_imu: np.ndarray | None) -> list[Link]:
     """Base -> IMU -> LiDAR and camera; LiDAR -> camera where the IMU's place is not known."""
-    assert frame.calibration is not None
-    lidar_from_camera = np.linalg.inv(frame.calibration.camera_from_lidar)
+    to_camera = camera_link(frame)
     if velo_from_imu is None:
-        links = [(LIDAR_FRAME, CAMERA_FRAME, lidar_from_camera)]
-    else:
-        imu_from_lidar = np.linalg.inv(velo_from_imu)
-        links = [
-            (BASE_FRAME, IMU_FRAME, _BASE_FROM_IMU),
-            (IMU_FRAME, LIDAR_FRAME, imu_from_lidar),
-            (IMU_FRAME, CAMERA_FRAME, imu_from_lidar @ lidar_from_camera),
-        ]
-    transforms = [
-        transform_message(factory, parent, child, matrix, frame.stamp)
-        for parent, child, matrix in links
+        return [to_camera]
+    imu_from_lidar = np.linalg.inv(velo_from_imu)
+    return [
+        (BASE_FRAME, IMU_FRAME, _BASE_FROM_IMU),
+        (IMU_FRAME, LIDAR_FRAME, imu_from_lidar),
+        (IMU_FRAME, CAMERA_FRAME, imu_from_lidar @ to_camera[2]),
     ]
-    return factory.create("tf2_msgs/msg/TFMessage", transforms=transforms)
 
 
 def _boxes(
@@ -290,13 +263,13 @@ def _velo_from_imu(path: Path) -> np.ndarray | None:
 
 def _write_oxts(bag: BagWriter, folder: Path, until: int) -> None:
     """Write IMU, fix and velocity, and the car's pose on /tf, up to the last image's stamp."""
-    factory = RosbagsFactory()
     files = {int(p.stem): p for p in sorted((folder / "data").glob("*.txt")) if p.stem.isdigit()}
     stamps = read_stamps(folder, files)
     bag.add_topic(IMU, "sensor_msgs/msg/Imu")
     bag.add_topic(FIX, "sensor_msgs/msg/NavSatFix")
     bag.add_topic(VELOCITY, "geometry_msgs/msg/TwistStamped")
-    bag.add_topic("/tf", "tf2_msgs/msg/TFMessage")
+    writer = DriveWriter(bag, (TF,))
+    factory = writer.factory
     imu_from_base = np.linalg.inv(_BASE_FROM_IMU)
     origin = None
 
@@ -342,8 +315,7 @@ def _write_oxts(bag: BagWriter, folder: Path, until: int) -> None:
             ),
         )
         world_from_base = pose(packet, origin) @ imu_from_base
-        moved = transform_message(factory, WORLD_FRAME, BASE_FRAME, world_from_base, stamp)
         bag.write(IMU, imu, stamp)
         bag.write(FIX, fix, stamp)
         bag.write(VELOCITY, speed, stamp)
-        bag.write("/tf", factory.create("tf2_msgs/msg/TFMessage", transforms=[moved]), stamp)
+        writer.transforms(TF, [(WORLD_FRAME, BASE_FRAME, world_from_base)], stamp)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amodal_core.sync import Drop, SyncConfig, Synchronizer, SyncResult, estimate_offset
+from amodal_core.drive.sync import Drop, SyncConfig, Synchronizer, SyncResult, estimate_offset
 
 MS = 1_000_000
 EPOCH = 1_316_995_345_000_000_000  # real stamps do not fit into a float64
@@ -40,29 +40,63 @@ def stamps_of(result: SyncResult) -> list[tuple[int, ...]]:
     return [tuple(s.stamps.values()) for s in result.sets]
 
 
+def quiet(stamps: list[int], index: int, slop: int) -> int:
+    """How long after a message none of its topic is expected: from the stamps up to it."""
+    gaps = [b - a for a, b in itertools.pairwise(stamps[: index + 1])]
+    return int(min(gaps[-8:]) * 0.8) if gaps else slop // 2
+
+
 def matched(streams: dict[str, list[int]], slop: int) -> list[tuple[int, ...]]:
-    """The definition, all messages known: reference by reference, the nearest unused one."""
-    reference, *others = streams
+    """The definition, all messages known: reference by reference, the nearest that is free.
+
+    Free is what no set has used and, where the next reference may come near enough, what is not
+    nearer to it. Where the next message of a topic is not expected to be nearer it is not asked.
+    """
+    name, *others = streams
+    references = streams[name]
     used = dict.fromkeys(others, -1)
     sets = []
-    for moment in sorted(streams[reference]):
+    for k, moment in enumerate(references):
+
+        def free(stamp: int, k: int = k, moment: int = moment) -> bool:
+            lead = stamp - moment
+            following = references[k + 1 : k + 2] if quiet(references, k, slop) < 2 * lead else []
+            return all(lead <= abs(other - stamp) for other in following)
+
         chosen = {}
         for topic in others:
-            near = [s for s in streams[topic] if abs(s - moment) <= slop and s > used[topic]]
-            if near:
-                chosen[topic] = min(near, key=lambda s: (abs(s - moment), s))
+            stamps = streams[topic]
+            near = [s for s in stamps if abs(s - moment) <= slop and s > used[topic]]
+            before = [s for s in near if s <= moment][-1:]
+            after = [s for s in near if s > moment][:1]
+            if before and quiet(stamps, stamps.index(before[0]), slop) >= 2 * (moment - before[0]):
+                after = []
+            candidates = [*before, *(s for s in after if free(s))]
+            if candidates:
+                chosen[topic] = min(candidates, key=lambda s: (abs(s - moment), s))
         if len(chosen) == len(others):
             used.update(chosen)
             sets.append((moment, *chosen.values()))
     return sets
 
 
+def nearest(streams: dict[str, list[int]], slop: int) -> list[tuple[int, ...]]:
+    """What sensors of steady rates must give: image and scan that are each other's nearest."""
+    images, scans = streams.values()
+    pairs = []
+    for image in images:
+        scan = min(scans, key=lambda s: (abs(s - image), s))
+        if abs(scan - image) <= slop and image == min(images, key=lambda i: (abs(scan - i), i)):
+            pairs.append((image, scan))
+    return pairs
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> dict[str, list[int]]:
-    """Three topics with messages 4 or more apart, some missing."""
+    """Three topics of any gaps."""
     out = {}
     for topic in ("image", "lidar", "depth"):
-        gaps = draw(st.lists(st.integers(4, 30), max_size=12))
+        gaps = draw(st.lists(st.integers(1, 30), max_size=12))
         begin = draw(st.integers(0, 20))
         out[topic] = list(itertools.accumulate(gaps, initial=begin))[: len(gaps)]
     return out
@@ -87,11 +121,70 @@ CONFIG = {"topics": ("image", "lidar", "depth"), "timeout_ns": 10_000, "jump_ns"
 def test_sets_are_those_of_the_definition_whatever_the_arrival(data: Any, slop: int) -> None:
     given_streams = data.draw(streams())
     events = interleaved(data.draw, given_streams)
-    config = SyncConfig(
-        **CONFIG, slop_ns=slop, min_interval_ns=dict.fromkeys(("lidar", "depth"), 4)
-    )
-    result = run(Synchronizer(config), events)
+    result = run(Synchronizer(SyncConfig(**CONFIG, slop_ns=slop)), events)
     assert stamps_of(result) == matched(given_streams, slop)
+
+
+def arrivals(streams: dict[str, list[int]], delays: dict[str, int]) -> list[Event]:
+    """All messages in the order of their arrival, each topic's its own delay after its stamp."""
+    events = [(topic, stamp) for topic, stamps in streams.items() for stamp in stamps]
+    return sorted(events, key=lambda e: e[1] + delays[e[0]])
+
+
+@pytest.mark.parametrize("delay", [-30, -5, 0, 5, 30, 300])
+def test_a_scan_that_comes_later_and_nearer_is_waited_for(delay: int) -> None:
+    """A LiDAR of 20 Hz, 40 ms before and 10 ms after the images of a camera of 10 Hz."""
+    images = [EPOCH + k * 100 * MS for k in range(1, 12)]
+    scans = [EPOCH + 60 * MS + k * 50 * MS for k in range(23)]
+    events = arrivals({"image": images, "lidar": scans}, {"image": delay * MS, "lidar": 0})
+    result = run(Synchronizer(SyncConfig(("image", "lidar"), 50 * MS)), events)
+    assert stamps_of(result) == [(i, i + 10 * MS) for i in images]
+
+
+@pytest.mark.parametrize("delay", [-200, -20, 0, 20, 200])
+def test_a_scan_goes_to_the_nearest_image_of_a_faster_camera(delay: int) -> None:
+    """A camera of 30 Hz: of the images within reach of a scan, the nearest gets it."""
+    images = [EPOCH + k * 33 * MS for k in range(40)]
+    scans = [EPOCH + 29 * MS + k * 99 * MS for k in range(13)]
+    events = arrivals({"image": images, "lidar": scans}, {"image": delay * MS, "lidar": 0})
+    result = run(Synchronizer(SyncConfig(("image", "lidar"), 50 * MS)), events)
+    assert stamps_of(result) == [(s + 4 * MS, s) for s in scans]
+
+
+def test_a_scan_just_before_its_image_costs_no_time_once_the_rate_is_known() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 50 * MS))
+    events = arrivals(
+        {"image": [k * 100 * MS for k in range(1, 8)], "lidar": [k * 100 * MS for k in range(8)]},
+        {"image": 30 * MS, "lidar": 0},
+    )
+    events = [(t, s + EPOCH - 30 * MS * (t == "lidar")) for t, s in events]
+    counts = [len(sync.push(topic, stamp, None).sets) for topic, stamp in events]
+    last = {topic: k for k, (topic, _) in enumerate(events)}
+    assert counts[last["image"]] == 1
+    assert sum(counts) == 7
+
+
+@given(
+    st.data(),
+    st.sampled_from([(33, 100), (100, 50), (100, 100), (50, 100), (40, 33)]),
+    st.integers(-50, 50),
+)
+def test_steady_sensors_of_any_rates_give_each_others_nearest(
+    data: Any, periods: tuple[int, int], lag: int
+) -> None:
+    """Jitter of 4 % of the period, and any delay of either topic."""
+    given_streams = {}
+    for topic, period, begin in zip(("image", "lidar"), periods, (0, lag), strict=True):
+        jitter = st.integers(-period * MS // 25, period * MS // 25)
+        given_streams[topic] = [
+            EPOCH + (begin + k * period) * MS + data.draw(jitter) for k in range(800 // period)
+        ]
+    delays = {t: data.draw(st.integers(0, 200)) * MS for t in given_streams}
+    slop = 25 * MS
+    result = run(
+        Synchronizer(SyncConfig(("image", "lidar"), slop)), arrivals(given_streams, delays)
+    )
+    assert stamps_of(result) == nearest(given_streams, slop)
 
 
 @given(st.data(), st.integers(0, 9))
@@ -140,7 +233,7 @@ def drive(frames: int, lag: int = 3 * MS, begin: int = EPOCH) -> list[Event]:
 
 
 def test_a_set_comes_with_its_last_message() -> None:
-    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 50 * MS))
     for k, (topic, stamp) in enumerate(drive(5)):
         assert len(sync.push(topic, stamp, None).sets) == k % 2
 
@@ -254,6 +347,31 @@ def test_a_looping_bag_resets_once_and_goes_on() -> None:
     assert results[0].reset
     sets = [s for r in results for s in r.sets]
     assert [s.stamp for s in sets][-35:] == [EPOCH + k * 100 * MS for k in range(1, 36)]
+
+
+@pytest.mark.parametrize("frames", [7, 36])
+def test_what_jumped_first_keeps_its_new_part(frames: int) -> None:
+    """The LiDAR begins anew two scans before the camera, whose last image comes in between."""
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=5000 * MS))
+    again = drive(frames)
+    run(sync, again[:-2], flush=False)
+    sync.push("lidar", again[-1][1], None)
+    early = [e for e in again if e[0] == "lidar"][:2]
+    events = [*early, again[-2], *(e for e in again if e not in early)]
+    result = run(sync, events)
+    assert [s.stamp for s in result.sets] == [e[1] for e in again if e[0] == "image"]
+    assert result.reset
+
+
+def test_time_before_a_jump_makes_nothing_late_after_it() -> None:
+    """The newest stamp is the new one: an image waits for its scan as long as ever."""
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=200 * MS))
+    run(sync, drive(36), flush=False)
+    sync.advance(EPOCH + 10_000 * MS)
+    first = run(sync, [("image", EPOCH), ("image", EPOCH + 100 * MS)], flush=False)
+    assert {d.reason for d in first.drops} <= {"time jumped back"}
+    rest = run(sync, [("lidar", EPOCH + 3 * MS), ("lidar", EPOCH + 103 * MS)], flush=False)
+    assert [s.stamp for s in rest.sets] == [EPOCH, EPOCH + 100 * MS]
 
 
 def test_a_stamp_from_the_far_future_does_not_stop_the_stream() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amodal_core.bags.drive import BagDrive
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.messages import instances_message
 from amodal_core.bags.sensors import (
@@ -14,9 +13,10 @@ from amodal_core.bags.sensors import (
     points_message,
     transform_message,
 )
-from amodal_core.bags.transforms import TransformTree
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiRaw
+from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning, Tracks
 

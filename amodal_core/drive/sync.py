@@ -1,13 +1,19 @@
 """Time synchroniser: one message of each topic that belong to the same moment.
 
 The first topic is the reference (the image): its messages are settled in the order of their stamps,
-each with the nearest message of every other topic that lies within `slop_ns` and was not used
-before. A choice is made as soon as no message that can still arrive would change it: in the
-ordinary case with the last message of a set, and a missing message is known to be missing when its
-topic's next one arrives. So the sets depend on the stamps alone, not on how the topics' arrivals
-interleave, as long as each topic arrives in order and within `timeout_ns` of the others. That is
-the promise of message_filters' ApproximateTime policy in C++; its Python twin, which takes the
-first set that happens to be complete, does not give it. Unlike both, nothing is dropped silently.
+each with the nearest message of every other topic that lies within `slop_ns`, was not used before,
+and is not nearer to the next reference (a camera may be faster than the LiDAR). A choice is made as
+soon as no message that can still arrive would change it: in the ordinary case with the last message
+of a set, and a missing message is known to be missing when its topic's next one arrives.
+
+A message that has not come is not waited for where it could not be nearer: a topic's next message
+is expected no sooner than `_REGULAR` of the smallest of its last gaps after the one before it (half
+the slop, until there is a gap). That expectation, too, follows from stamps, and a message that
+belies it is not taken even where it has come already. So the sets depend on the stamps alone, for
+any rates, not on how the topics' arrivals interleave, as long as each topic arrives in order and
+within `timeout_ns` of the others. That is the promise of message_filters' ApproximateTime policy in
+C++; its Python twin, which takes the first set that happens to be complete, does not give it.
+Unlike both, nothing is dropped silently.
 """
 
 from __future__ import annotations
@@ -32,8 +38,6 @@ class SyncConfig:
         slop_ns: how far a message may lie from the reference, offsets taken off; 0 is exact.
         offsets_ns: a topic's constant lag behind the reference (a LiDAR that is stamped 3 ms after
             its image has 3_000_000); None has it estimated from the stream's first messages.
-        min_interval_ns: a topic's smallest distance between messages, where it is less than twice
-            the slop: nearest is then waited for instead of assumed.
         queue_size: messages kept of each topic.
         timeout_ns: stream time after which a waiting message is given up.
         jump_ns: a stamp this far behind its topic's newest means that time jumped back; less is an
@@ -43,26 +47,27 @@ class SyncConfig:
     topics: tuple[str, ...]
     slop_ns: int = 0
     offsets_ns: Mapping[str, int | None] = field(default_factory=dict)
-    min_interval_ns: Mapping[str, int] = field(default_factory=dict)
-    queue_size: int = 32
+    queue_size: int = 256
     timeout_ns: int = 500_000_000
     jump_ns: int = 500_000_000
 
     def __post_init__(self) -> None:
         if len(self.topics) < 2 or len(set(self.topics)) != len(self.topics):
             raise ValueError(f"topics must be two or more different names, got {self.topics}")
-        unknown = (set(self.offsets_ns) | set(self.min_interval_ns)) - set(self.topics)
+        unknown = set(self.offsets_ns) - set(self.topics)
         if unknown:
             raise ValueError(f"{sorted(unknown)} are not among the topics {self.topics}")
         if self.topics[0] in self.offsets_ns:
             raise ValueError(f"{self.topics[0]} is the reference: it has no offset to itself")
-        if min(self.slop_ns, self.timeout_ns, self.jump_ns, *self.min_interval_ns.values()) < 0:
-            raise ValueError("slop, timeout, jump and intervals cannot be negative")
+        if min(self.slop_ns, self.timeout_ns, self.jump_ns) < 0:
+            raise ValueError("slop, timeout and jump cannot be negative")
         if self.queue_size < ESTIMATE_FROM:
             raise ValueError(f"queue_size must be {ESTIMATE_FROM} or more, got {self.queue_size}")
 
 
 ESTIMATE_FROM = 10  # messages of both topics that an offset is estimated from
+_GAPS = 8  # last gaps between messages that a topic's next one is expected from
+_REGULAR = 0.8  # share of the smallest of them that the next one is not below
 
 
 @dataclass(frozen=True)
@@ -110,14 +115,28 @@ class SyncResult:
 class _Queue:
     """A topic's waiting messages, sorted by stamp less offset."""
 
-    __slots__ = ("closed", "messages", "newest", "offset", "stamps", "topic", "used")
+    __slots__ = (
+        "behind",
+        "closed",
+        "gaps",
+        "messages",
+        "newest",
+        "offset",
+        "quiet",
+        "stamps",
+        "topic",
+        "used",
+    )
 
     def __init__(self, topic: str, offset: int | None) -> None:
         self.topic = topic
         self.offset = offset
         self.stamps: list[int] = []
         self.messages: list[Any] = []
+        self.quiet: list[int] = []  # after each message, how long none of the topic is expected
+        self.gaps: deque[int] = deque(maxlen=_GAPS)
         self.newest: int | None = None  # the newest that ever came
+        self.behind = False  # another topic has jumped back, this one not yet
         self.used: int | None = None  # the newest in a set or, for the reference, settled
         self.closed: int | None = None  # nothing at or before this can be matched any more
 
@@ -126,8 +145,19 @@ class _Queue:
         if count > 0:
             offset = self.offset or 0
             out.extend(Drop(self.topic, s + offset, reason) for s in self.stamps[:count])
-            del self.stamps[:count]
-            del self.messages[:count]
+            self.remove(0, count)
+
+    def remove(self, first: int, end: int) -> None:
+        """Forget the messages [first, end)."""
+        for column in (self.stamps, self.messages, self.quiet):
+            del column[first:end]
+
+    def insert(self, place: int, at: int, message: Any, slop: int) -> None:
+        """Put a message in its place, with what is expected after it."""
+        quiet = int(min(self.gaps) * _REGULAR) if self.gaps else slop // 2
+        self.stamps.insert(place, at)
+        self.messages.insert(place, message)
+        self.quiet.insert(place, quiet)
 
     def close(self, until: int, out: list[Drop], reason: str) -> None:
         """Drop everything at or before a stamp, now and later."""
@@ -160,7 +190,6 @@ class Synchronizer:
         self._queues = {t: _Queue(t, config.offsets_ns.get(t, 0)) for t in config.topics}
         self._reference = self._queues[config.topics[0]]
         self._others = [self._queues[t] for t in config.topics[1:]]
-        self._least = {t: config.min_interval_ns.get(t, 2 * config.slop_ns) for t in config.topics}
         self._clock: int | None = None  # newest stream time seen
         self._given: int | None = None  # stamp of the newest set given out
 
@@ -184,7 +213,14 @@ class Synchronizer:
         with self._state_lock:
             queue = self._queues[topic]
             at = stamp - (queue.offset or 0)
+            # What was still under way when another topic jumped back must not take time along.
+            if queue.behind and self._clock is not None and at > self._clock + self.config.jump_ns:
+                result.drops.append(Drop(topic, stamp, "time jumped back"))
+                return result
+            queue.behind = False
             if queue.newest is None or at > queue.newest:
+                if queue.newest is not None:
+                    queue.gaps.append(at - queue.newest)
                 queue.newest = at
             elif at < queue.newest - self.config.jump_ns:
                 self._jump(queue, at, result)
@@ -229,6 +265,8 @@ class Synchronizer:
         for queue in self._queues.values():
             queue.take(len(queue.stamps), drops, reason)
             queue.newest = queue.used = queue.closed = None
+            queue.behind = False
+            queue.gaps.clear()
         self._clock = self._given = None
 
     def _jump(self, queue: _Queue, at: int, result: SyncResult) -> None:
@@ -236,18 +274,21 @@ class Synchronizer:
         limit = at + self.config.jump_ns
         for each in self._queues.values():
             keep = 0 if each is queue else bisect_left(each.stamps, limit + 1)
-            kept = each.stamps[:keep], each.messages[:keep]
-            del each.stamps[:keep], each.messages[:keep]
-            each.take(len(each.stamps), result.drops, "time jumped back")
-            each.stamps, each.messages = kept
+            offset = each.offset or 0
+            lost = (Drop(each.topic, s + offset, "time jumped back") for s in each.stamps[keep:])
+            result.drops.extend(lost)
+            each.remove(keep, len(each.stamps))
+            if each.newest is not None and each.newest > limit:
+                each.gaps.clear()
+                each.behind = each is not queue
             for name in ("newest", "used", "closed"):
                 value = getattr(each, name)
-                if value is not None and value > limit:
+                if each is queue or (value is not None and value > limit):
                     setattr(each, name, None)
         queue.newest = at
         newest = [q.newest for q in self._queues.values() if q.newest is not None]
         self._clock = max(newest)
-        if self._given is not None and self._given > limit:
+        if self._given is not None and self._given > at:
             self._given = None
             result.reset = True
 
@@ -257,16 +298,11 @@ class Synchronizer:
             result.drops.append(Drop(queue.topic, stamp, reason))
             return
         stamps = queue.stamps
-        if not stamps or at > stamps[-1]:
-            stamps.append(at)
-            queue.messages.append(message)
-        else:
-            place = bisect_left(stamps, at)
-            if stamps[place] == at:
-                result.drops.append(Drop(queue.topic, stamp, "duplicate"))
-                return
-            stamps.insert(place, at)
-            queue.messages.insert(place, message)
+        place = bisect_left(stamps, at)
+        if place < len(stamps) and stamps[place] == at:
+            result.drops.append(Drop(queue.topic, stamp, "duplicate"))
+            return
+        queue.insert(place, at, message, self.config.slop_ns)
         if len(stamps) > self.config.queue_size:
             queue.close(stamps[0], result.drops, "queue full")
 
@@ -310,34 +346,50 @@ class Synchronizer:
     def _nearest(self, queue: _Queue, moment: int, final: bool) -> int:
         """Index of the message to take at a moment, or _NONE, or _WAIT when it is too early."""
         stamps, slop = queue.stamps, self.config.slop_ns
-        index = bisect_left(stamps, moment - slop)
-        if index == len(stamps):
-            return _NONE if final else _WAIT
-        best = stamps[index]
-        if best > moment + slop:
-            return _NONE
-        while index + 1 < len(stamps) and abs(stamps[index + 1] - moment) < abs(best - moment):
-            index += 1
-            best = stamps[index]
-        settled = (
-            final
-            or best >= moment
-            or index + 1 < len(stamps)
-            or best + self._least[queue.topic] - moment >= moment - best
-        )
-        return index if settled else _WAIT
+        following = bisect_left(stamps, moment + 1)
+        before = following - 1  # every message before the slop has been closed, or is skipped here
+        if before >= 0 and stamps[before] < moment - slop:
+            before = -1
+        lag = moment - stamps[before] if before >= 0 else slop + 1
+
+        # The last message before the moment, where the next one will not be nearer.
+        if before >= 0 and queue.quiet[before] >= 2 * lag:
+            return before
+        # The first one after it, where it is nearer to no other reference.
+        if following == len(stamps):
+            return _WAIT if not final else before if before >= 0 else _NONE
+        lead = stamps[following] - moment
+        if lead < lag and lead <= slop:
+            other = self._next_lead(stamps[following], final)
+            if other is None:
+                return _WAIT
+            if lead <= other:
+                return following
+        return before if before >= 0 else _NONE
+
+    def _next_lead(self, stamp: int, final: bool) -> int | None:
+        """How near the next reference at least comes to a stamp; None when it is too early."""
+        reference = self._reference
+        moment = reference.stamps[0]
+        if reference.quiet[0] >= 2 * (stamp - moment):
+            return stamp - moment
+        if len(reference.stamps) > 1:
+            return abs(reference.stamps[1] - stamp)
+        return stamp - moment if final else None
 
     def _emit(self, chosen: Sequence[int], result: SyncResult) -> None:
         reference = self._reference
-        moment = reference.stamps.pop(0)
+        moment = reference.stamps[0]
         stamps = {reference.topic: moment}
-        messages = {reference.topic: reference.messages.pop(0)}
+        messages = {reference.topic: reference.messages[0]}
+        reference.remove(0, 1)
         reference.used = reference.closed = moment
         for queue, index in zip(self._others, chosen, strict=True):
             queue.take(index, result.drops, f"no {reference.topic} near it")
-            queue.used = queue.closed = queue.stamps.pop(0)
+            queue.used = queue.closed = queue.stamps[0]
             stamps[queue.topic] = queue.used + (queue.offset or 0)
-            messages[queue.topic] = queue.messages.pop(0)
+            messages[queue.topic] = queue.messages[0]
+            queue.remove(0, 1)
         self._given = moment
         matched = MatchedSet(moment, stamps, messages)
         result.sets.append(matched)

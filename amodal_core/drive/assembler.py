@@ -1,0 +1,354 @@
+"""Messages to frames, for live nodes and bags alike: matched, calibrated, read, checked.
+
+`take` brings messages together and is quick; `read` makes a frame of what belongs together and may
+run in another thread. What a missing part means is decided here:
+
+- the partner of a message, such as an image's scan: no frame, and a `Drop` that names it;
+- camera_info or the LiDAR's place: `UncalibratedError`; a bag ends with it, a node goes on and is
+  in error until it is mended;
+- what would have to be guessed of a message (encoding, size, stamp, frame): `InputError`; the
+  message or its frame is refused, the next one follows;
+- ground truth: nothing, the frame has none;
+- a part that the model needs: nothing here, `Pipeline.segment` warns and gives an empty frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from amodal_core.bags.messages import class_names, read_instances, read_tracks
+from amodal_core.bags.sensors import (
+    read_camera_info,
+    read_depth,
+    read_image,
+    read_points,
+    stamp_of,
+)
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.sync import Drop, MatchedSet, SyncConfig, Synchronizer, SyncResult
+from amodal_core.drive.topics import (
+    CAMERA_INFO,
+    DEPTH,
+    GROUND_TRUTH,
+    IMAGE,
+    INSTANCES,
+    POINTS,
+    TF,
+    TF_STATIC,
+    TRACKS,
+)
+from amodal_core.drive.transforms import TransformTree
+from amodal_core.errors import InputError
+from amodal_core.frame import Calibration, Frame, FrameWarning, Instances, Tracks
+
+# Calibrations and truths that are kept for images that are still on their way.
+_KEPT = 64
+# A clock that is farther ahead than this is not the stream's.
+_OTHER_CLOCK_NS = 60_000_000_000
+
+
+class UncalibratedError(InputError):
+    """Without camera_info or the LiDAR's place no frame can be made."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Messages that belong together.
+
+    Attributes:
+        stamp: of the reference message, nanoseconds.
+        messages: by role, the names of `amodal_core.drive.topics`.
+        stamps: of each message, nanoseconds.
+        reset: time jumped back before it; whoever keeps a state of the stream clears it.
+    """
+
+    stamp: int
+    messages: dict[str, Any]
+    stamps: dict[str, int]
+    reset: bool = False
+
+
+@dataclass
+class Intake:
+    """What a message brought about: new moments in order, messages given up, a jump back."""
+
+    moments: list[Moment] = field(default_factory=list)
+    drops: list[Drop] = field(default_factory=list)
+    reset: bool = False
+
+
+@dataclass
+class DriveFrame:
+    """A frame made of messages.
+
+    Attributes:
+        frame: what was asked for of image, points, depth and calibration.
+        frame_id: the camera's optical frame.
+        instances: objects of the `instances` or `tracks` message, None where none was asked for.
+        classes: names of the class ids in `instances`.
+        truth: the ground truth of the frame's stamp, None where there is none.
+        truth_classes: names of the class ids in `truth`.
+        reset: time jumped back before this frame; whoever keeps a state of the stream clears it.
+        warnings: what was refused or dropped since the frame before.
+    """
+
+    frame: Frame
+    frame_id: str
+    instances: Instances | None = None
+    classes: dict[int, str] = field(default_factory=dict)
+    truth: Tracks | None = None
+    truth_classes: dict[int, str] = field(default_factory=dict)
+    reset: bool = False
+    warnings: list[FrameWarning] = field(default_factory=list)
+
+
+class Assembler:
+    """Takes messages of a stream and makes its frames; thread-safe.
+
+    Args:
+        parts: roles of the messages that make a frame, the one that gives it its stamp first.
+        settings: what belongs together, and where the LiDAR stands.
+        calibrated: frames get a Calibration.
+        roles: role by the name that `take` is called with; by default the roles themselves.
+        label: a topic's full name for errors, by the name that `take` is called with.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[str],
+        settings: DriveSettings,
+        *,
+        calibrated: bool = True,
+        roles: Mapping[str, str] | None = None,
+        label: Callable[[str], str] = str,
+    ) -> None:
+        self.settings = settings
+        self.transforms = TransformTree()
+        self.newest: int | None = None  # stamp of the newest message that makes frames
+        self._calibrated = calibrated
+        self._roles = roles
+        self._label = label
+        self._named = {role: name for name, role in (roles or {}).items()}
+        self._parts = [self._named.get(role, role) for role in parts]
+        self.reference = self._parts[0]
+        self._truth_expected = GROUND_TRUTH.name in self._named
+        self._camera_from_lidar = settings.camera_from_lidar
+        self._sync = _synchronizer(self._parts, parts, settings)
+        self._changed = threading.Condition()
+        self._infos: dict[int, Any] = {}
+        self._truths: dict[int, Any] = {}
+        self._newest_truth: int | None = None
+        self._reset = False  # to be told with the next moment
+        self._now: int | None = None  # the newest clock that counted
+        self._old_clock: int | None = None  # before a jump back
+        self._waited_in_vain = False
+
+    # Messages come in.
+
+    def take(self, topic: str, message: Any) -> Intake:
+        """Take a message in.
+
+        Args:
+            topic: its role, or the name that `roles` knows it by.
+            message: of rosbags or of rclpy.
+
+        Raises:
+            InputError: it is refused.
+        """
+        role = self._roles[topic] if self._roles else topic
+        if role in (TF.name, TF_STATIC.name):
+            self.transforms.add(message, topic, static=role == TF_STATIC.name)
+            return Intake()
+        stamp = stamp_of(message.header)
+        if stamp <= 0:
+            cure = "fill in header.stamp in the driver"
+            raise InputError("the stamp is zero", self._label(topic), cure)
+        with self._changed:
+            if role == CAMERA_INFO.name:
+                _keep(self._infos, stamp, message)
+                self._changed.notify_all()
+            elif role == GROUND_TRUTH.name:
+                _keep(self._truths, stamp, message)
+                self._newest_truth = stamp
+        if topic not in self._parts:
+            return Intake()
+        if self._sync is not None:
+            result = self._sync.push(topic, stamp, message)
+        else:
+            jumped = self.newest is not None and stamp < self.newest
+            result = SyncResult([MatchedSet(stamp, {topic: stamp}, {topic: message})], reset=jumped)
+        self.newest = stamp
+        return self._intake(result)
+
+    def advance(self, now: int) -> Intake:
+        """Let the stream's time pass without a message, so that what has no partner is given up.
+
+        Args:
+            now: nanoseconds. A clock that still shows the time before a jump back is not trusted.
+        """
+        newest = self.newest
+        if self._sync is None or newest is None or now - newest >= _OTHER_CLOCK_NS:
+            return Intake()
+        if self._old_clock is not None and now >= self._old_clock > newest:
+            return Intake()
+        self._old_clock, self._now = None, now
+        return self._intake(self._sync.advance(now))
+
+    def flush(self) -> Intake:
+        """The stream has ended: what can be matched, and the rest as drops."""
+        return self._intake(self._sync.flush() if self._sync is not None else SyncResult())
+
+    def _intake(self, result: SyncResult) -> Intake:
+        if result.reset:
+            self.transforms.reset()
+            self._reset = True
+            self._old_clock = self._now
+            with self._changed:
+                if self._newest_truth is not None and self._newest_truth > (self.newest or 0):
+                    self._newest_truth = None
+        role = self._roles.__getitem__ if self._roles else str
+        moments = []
+        for matched in result.sets:
+            messages = {role(t): m for t, m in matched.messages.items()}
+            stamps = {role(t): s for t, s in matched.stamps.items()}
+            moments.append(Moment(matched.stamp, messages, stamps, self._reset))
+            self._reset = False
+        return Intake(moments, result.drops, result.reset)
+
+    # Frames go out.
+
+    def ready(self, moment: Moment) -> bool:
+        """Whether calibration and, where it is expected, truth of a moment are here."""
+        with self._changed:
+            if self._truth_expected and (
+                self._newest_truth is None or self._newest_truth < moment.stamp
+            ):
+                return False
+            if self._calibrated and not self._infos:
+                return False
+        try:
+            self._calibration(moment, 0.0)
+        except UncalibratedError:
+            return False
+        except InputError:
+            pass  # refused for another reason, when it is read
+        return True
+
+    def read(self, moment: Moment, *, wait: bool = False) -> DriveFrame:
+        """The frame of a moment.
+
+        Args:
+            moment: what `take` gave.
+            wait: give calibration that has not come `transform_timeout` seconds; once, not again
+                for every frame that lacks it.
+
+        Raises:
+            UncalibratedError: no camera_info, or nothing connects the LiDAR with the camera.
+            InputError: a message cannot be read, or they do not fit together.
+        """
+        frame, frame_id = Frame(moment.stamp), ""
+        messages = moment.messages
+        if self._calibrated:
+            timeout = 0.0 if not wait or self._waited_in_vain else self.settings.transform_timeout
+            try:
+                frame.calibration, frame_id = self._calibration(moment, timeout)
+            except UncalibratedError:
+                self._waited_in_vain = True
+                raise
+            self._waited_in_vain = False
+        made = DriveFrame(frame, frame_id, reset=moment.reset)
+        for role, message in messages.items():
+            where = self._where(role)
+            if role == IMAGE.name:
+                frame.image = read_image(message, where)
+                _check_size(frame.image, frame.calibration, where)
+            elif role == POINTS.name:
+                frame.points = read_points(message, where)
+                frame.points_stamp = moment.stamps[role]
+            elif role == DEPTH.name:
+                frame.depth = read_depth(message, where)
+            elif role in (INSTANCES.name, TRACKS.name):
+                read = read_tracks if role == TRACKS.name else read_instances
+                made.instances, made.classes = read(message, where), class_names(message)
+        made.frame_id = frame_id or _frame_of(messages[next(iter(messages))])
+        truth = self._truths.get(moment.stamp)
+        if truth is not None:
+            made.truth = read_tracks(truth, self._where(GROUND_TRUTH.name))
+            made.truth_classes = class_names(truth)
+        return made
+
+    def _where(self, role: str) -> str:
+        return self._label(self._named.get(role, role))
+
+    def _calibration(self, moment: Moment, timeout: float) -> tuple[Calibration, str]:
+        """A moment's calibration, and the frame of its camera."""
+        where = self._where(CAMERA_INFO.name)
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._infos), timeout)
+            if not self._infos:
+                cure = "record it, or remap camera_info to the camera's"
+                raise UncalibratedError("no camera_info has come", where, cure)
+            info = self._infos.get(moment.stamp) or next(reversed(self._infos.values()))
+        image, cloud = moment.messages.get(IMAGE.name), moment.messages.get(POINTS.name)
+        camera = (_frame_of(image) if image is not None else "") or _named(_frame_of(info), where)
+        camera_from_lidar = self._camera_from_lidar
+        if camera_from_lidar is None:
+            source = self._where(POINTS.name)
+            lidar = _named("" if cloud is None else _frame_of(cloud), source)
+            try:
+                camera_from_lidar = self.transforms.lookup(camera, lidar, timeout=timeout)
+            except InputError as error:
+                raise UncalibratedError(error.what, error.where, error.cure) from None
+        return read_camera_info(info, camera_from_lidar, where), camera
+
+
+def _synchronizer(
+    names: Sequence[str], roles: Sequence[str], settings: DriveSettings
+) -> Synchronizer | None:
+    if len(names) < 2:
+        return None
+    # Depth images and instances have exactly the image's stamp; only scans differ from it.
+    scans = [name for name, role in zip(names, roles, strict=True) if role == POINTS.name]
+    return Synchronizer(
+        SyncConfig(
+            tuple(names),
+            slop_ns=round(settings.sync_slop * 1e9) if scans else 0,
+            offsets_ns=dict.fromkeys(scans, round(settings.points_offset * 1e9)),
+            timeout_ns=round(settings.sync_timeout * 1e9),
+        )
+    )
+
+
+def _keep(messages: dict[int, Any], stamp: int, message: Any) -> None:
+    """Keep a message as the newest, whatever its stamp."""
+    messages.pop(stamp, None)
+    messages[stamp] = message
+    if len(messages) > _KEPT:
+        del messages[next(iter(messages))]
+
+
+def _frame_of(message: Any) -> str:
+    """The frame of a message, without the slash of old drivers."""
+    return str(message.header.frame_id).lstrip("/")
+
+
+def _named(frame_id: str, where: str) -> str:
+    if not frame_id:
+        raise InputError("header.frame_id is empty", where, "fill it in, in the driver")
+    return frame_id
+
+
+def _check_size(pixels: np.ndarray, calibration: Calibration | None, where: str) -> None:
+    height, width = pixels.shape[:2]
+    if calibration is not None and (width, height) != (calibration.width, calibration.height):
+        raise InputError(
+            f"the image is {width}x{height}, its camera_info says "
+            f"{calibration.width}x{calibration.height}",
+            where,
+            "publish the camera_info of this image",
+        )

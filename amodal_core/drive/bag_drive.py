@@ -1,0 +1,114 @@
+"""A bag's camera and LiDAR as frames, in order, each with the scan of its moment."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from amodal_core.bags.reader import BagReader
+from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment, UncalibratedError
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import IMAGE, POINTS, TF, TF_STATIC, find_topics
+from amodal_core.errors import InputError
+from amodal_core.frame import TIME_JUMP, FrameWarning
+
+# Moments that wait for their calibration or truth before they are read without.
+_WAITING = 64
+
+
+class BagDrive:
+    """Frames of a bag, one for each image that has a scan; nothing else is dropped.
+
+    Args:
+        path: the bag.
+        image: the image topic, "" to find it.
+        points: the point cloud topic, "" to find it.
+        settings: what belongs together, and where the LiDAR stands.
+
+    Raises:
+        InputError: no bag, or no camera and LiDAR in it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        image: str = "",
+        points: str = "",
+        settings: DriveSettings | None = None,
+    ) -> None:
+        self.settings = settings or DriveSettings()
+        self.bag = BagReader(path)
+        try:
+            self.topics = find_topics(self.bag, image, points)
+        except InputError:
+            self.bag.close()
+            raise
+        self.warnings: list[FrameWarning] = []  # of messages after the last frame, when all is read
+        self._reset = False  # of a frame that was refused
+
+    @property
+    def images(self) -> int:
+        """Images in the bag: frames at most."""
+        return self.bag.topics[self.topics.image].count
+
+    def __iter__(self) -> Iterator[DriveFrame]:
+        """Read the bag from its beginning.
+
+        Raises:
+            InputError: the bag is damaged, or no transform leads from the LiDAR to the camera.
+        """
+        self.warnings, self._reset = [], False
+        roles = self.topics.roles
+        for recorded in self.bag.topics.values():
+            if recorded.type == TF.type:
+                roles[recorded.name] = (TF_STATIC if recorded.latched else TF).name
+        assembler = Assembler((IMAGE.name, POINTS.name), self.settings, roles=roles)
+        # Truth and transforms may be recorded after their image: a moment waits for them.
+        waiting: deque[Moment] = deque()
+        for topic, _, message in self.bag.messages(roles):
+            try:
+                waiting.extend(self._noted(assembler.take(topic, message)))
+            except InputError as error:
+                self._refused(error)
+            while waiting and (len(waiting) > _WAITING or assembler.ready(waiting[0])):
+                yield from self._read(assembler, waiting.popleft())
+        waiting.extend(self._noted(assembler.flush()))
+        for moment in waiting:
+            yield from self._read(assembler, moment)
+
+    def _noted(self, intake: Intake) -> list[Moment]:
+        for drop in intake.drops:
+            text = f"{drop.topic}: dropped, {drop.reason}"
+            self.warnings.append(FrameWarning("dropped", text))
+        if intake.reset:
+            text = "time jumped back: the tracks begin anew"
+            self.warnings.append(FrameWarning(TIME_JUMP, text))
+        return intake.moments
+
+    def _refused(self, error: InputError) -> None:
+        self.warnings.append(FrameWarning("refused", str(error)))
+
+    def _read(self, assembler: Assembler, moment: Moment) -> Iterator[DriveFrame]:
+        self._reset |= moment.reset
+        try:
+            made = assembler.read(moment)
+        except UncalibratedError as error:
+            where = f"{self.bag.path} {error.where}"
+            raise InputError(error.what, where, error.cure) from None
+        except InputError as error:
+            self._refused(error)
+            return
+        made.reset, self._reset = self._reset, False
+        made.warnings, self.warnings = self.warnings, []
+        yield made
+
+    def close(self) -> None:
+        """Close the bag."""
+        self.bag.close()
+
+    def __enter__(self) -> BagDrive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,83 @@
+"""Settings of the way from messages to frames, declared once.
+
+ROS parameters (`amodal_ros.declarations.parameters_of`) and options of the command line
+(`amodal_ros.cli._options`) are made from the fields: names, defaults, ranges, descriptions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, Field
+from scipy.spatial.transform import Rotation
+
+from amodal_core.settings import settings_type
+
+
+def _rigid(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(values) and abs(np.linalg.norm(values[3:]) - 1) > 1e-3:
+        raise ValueError(
+            "x, y, z must be followed by a quaternion of length 1 (or give seven zeros to use "
+            "/tf_static)"
+        )
+    return values
+
+
+@settings_type
+class DriveSettings:
+    """What belongs to one frame, and where the LiDAR stands."""
+
+    sync_slop: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest distance in seconds between the stamps of messages of one frame.",
+        ),
+    ] = 0.05
+    sync_timeout: Annotated[
+        float,
+        Field(
+            ge=0.01,
+            le=60,
+            description="Seconds that a message waits for its partners before it is dropped and "
+            "counted.",
+        ),
+    ] = 0.5
+    points_offset: Annotated[
+        float,
+        Field(
+            ge=-1,
+            le=1,
+            description="Constant lag in seconds of the LiDAR's stamps behind the image's.",
+        ),
+    ] = 0.0
+    extrinsics: Annotated[
+        tuple[float, ...],
+        Field(
+            min_length=7,
+            max_length=7,
+            description="camera_from_lidar as x, y, z (metres) and quaternion x, y, z, w, in place "
+            "of the transform tree; seven zeros use the transform tree.",
+        ),
+        AfterValidator(_rigid),
+    ] = (0.0,) * 7
+    transform_timeout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=60,
+            description="Seconds to wait for a transform or camera_info that has not come yet.",
+        ),
+    ] = 2.0
+
+    @property
+    def camera_from_lidar(self) -> np.ndarray | None:
+        """(4, 4) float64 of the extrinsics; None where the transform tree is used."""
+        if not any(self.extrinsics):
+            return None
+        matrix = np.eye(4)
+        matrix[:3, :3] = Rotation.from_quat(self.extrinsics[3:]).as_matrix()
+        matrix[:3, 3] = self.extrinsics[:3]
+        return matrix

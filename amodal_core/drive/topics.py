@@ -1,0 +1,214 @@
+"""Every topic of a drive and of the pipeline, once: name, type, quality of service, name in bags.
+
+Nodes, launch arguments, writers of bags and the command line read them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amodal_core.errors import InputError
+
+if TYPE_CHECKING:
+    # Launch files import this module: it loads nothing else.
+    from amodal_core.bags.reader import BagReader
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic that is read or written.
+
+    Attributes:
+        name: relative to the node's namespace unless it begins with a slash; remapped in launch.
+        type: package/msg/Name.
+        qos: name of a profile in `amodal_ros.qos`.
+        description: what passes there.
+        required: a node cannot work without it; its silence is an error in the diagnostics.
+        bag_name: its name in bags that are written here and on a car that is named like KITTI's;
+            the launch arguments' default.
+    """
+
+    name: str
+    type: str
+    qos: str
+    description: str
+    required: bool = True
+    bag_name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.bag_name:
+            object.__setattr__(self, "bag_name", "/" + self.name.lstrip("/"))
+
+
+ARRAY_TYPE = "amodal_msgs/msg/AmodalInstanceArray"
+_TF_TYPE = "tf2_msgs/msg/TFMessage"
+_CAMERA = "/kitti/camera_color_left"
+
+# Sensors.
+IMAGE = Topic(
+    "image",
+    "sensor_msgs/msg/Image",
+    "sensor",
+    "Rectified camera image (rgb8, bgr8, mono8, ...)",
+    bag_name=f"{_CAMERA}/image_raw",
+)
+CAMERA_INFO = Topic(
+    "camera_info",
+    "sensor_msgs/msg/CameraInfo",
+    "sensor",
+    "The image's rectified calibration",
+    bag_name=f"{_CAMERA}/camera_info",
+)
+POINTS = Topic(
+    "points",
+    "sensor_msgs/msg/PointCloud2",
+    "sensor",
+    "LiDAR scan: x, y, z and intensity",
+    bag_name="/kitti/velo/pointcloud",
+)
+TF_STATIC = Topic("/tf_static", _TF_TYPE, "latched_tf", "Where the LiDAR stands", required=False)
+TF = Topic("/tf", _TF_TYPE, "tf", "Where what moves stands", required=False)
+
+# Results.
+DEPTH = Topic(
+    "depth/image",
+    "sensor_msgs/msg/Image",
+    "reliable",
+    "LiDAR depth in metres (32FC1) with the image's stamp and frame, 0 where no return falls",
+)
+INSTANCES = Topic(
+    "instances",
+    ARRAY_TYPE,
+    "reliable",
+    "Objects of one image: visible and amodal masks, not tracked",
+)
+TRACKS = Topic("tracks", ARRAY_TYPE, "reliable", "Objects with identities, hidden ones included")
+DETECTIONS = Topic(
+    "detections",
+    "vision_msgs/msg/Detection2DArray",
+    "reliable",
+    "The tracks seen in this frame as amodal boxes; the id is the track's",
+)
+VISIBLE_LABELS = Topic(
+    "visible_labels",
+    "sensor_msgs/msg/Image",
+    "reliable",
+    "Class of the visible object in each pixel (mono16), 0 where there is none",
+)
+LABEL_INFO = Topic(
+    "label_info", "vision_msgs/msg/LabelInfo", "latched", "Names of the labels in visible_labels"
+)
+OVERLAY = Topic("overlay", "sensor_msgs/msg/Image", "reliable", "The image with masks and ids")
+MARKERS = Topic(
+    "markers", "visualization_msgs/msg/MarkerArray", "reliable", "3D boxes, ids and distances"
+)
+GROUND_TRUTH = Topic("ground_truth", ARRAY_TYPE, "reliable", "Truth of the bag", required=False)
+
+# What runs beside the pipeline.
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "reliable",
+    "State of the node: rates, input stamps, milliseconds, drops and their reasons",
+)
+CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "clock", "The bag's time")
+
+# Frames of the drives that are written here.
+CAMERA_FRAME = "camera_color_left"
+LIDAR_FRAME = "velo_link"
+BASE_FRAME = "base_link"
+WORLD_FRAME = "world"
+
+
+@dataclass(frozen=True)
+class DriveTopics:
+    """Which topics of a bag to use.
+
+    Attributes:
+        image: sensor_msgs/Image, rectified colour or grey.
+        camera_info: the image's sensor_msgs/CameraInfo.
+        points: sensor_msgs/PointCloud2.
+        ground_truth: amodal_msgs/AmodalInstanceArray, or "" where the bag holds none.
+    """
+
+    image: str
+    camera_info: str
+    points: str
+    ground_truth: str = ""
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The topic that each one of the bag's stands for, by its name in the bag."""
+        roles = {
+            self.image: IMAGE.name,
+            self.camera_info: CAMERA_INFO.name,
+            self.points: POINTS.name,
+            self.ground_truth: GROUND_TRUTH.name,
+        }
+        return {name: role for name, role in roles.items() if name}
+
+
+def find_topics(bag: BagReader, image: str = "", points: str = "") -> DriveTopics:
+    """Choose a bag's topics by their types; names are needed only where there are several.
+
+    Args:
+        bag: the bag.
+        image: the image topic, "" to find it.
+        points: the point cloud topic, "" to find it.
+
+    Raises:
+        InputError: a topic is missing, has no messages, or there are several to choose from.
+    """
+    types = {name: t.type for name, t in sorted(bag.topics.items()) if t.count}
+    where = str(bag.path)
+
+    def of_type(topic: Topic) -> list[str]:
+        return [name for name, kind in types.items() if kind == topic.type]
+
+    infos, images = of_type(CAMERA_INFO), of_type(IMAGE)
+    if images and not infos:
+        images_listed = ", ".join(images)
+        raise InputError(
+            f"no {CAMERA_INFO.type} for {images_listed}", where, "record camera_info, too"
+        )
+    # Depth, label and overlay images rarely have a camera_info beside them, cameras nearly always.
+    cameras = [name for name in images if _info_of(name) in infos] or images
+    chosen = _pick(types, where, IMAGE, "image", image, cameras)
+    info = _info_of(chosen)
+    if info not in infos:
+        info = _pick(types, where, CAMERA_INFO, "image", "", infos)
+    truth = [name for name in of_type(GROUND_TRUTH) if name.split("/")[-1] == GROUND_TRUTH.name]
+    return DriveTopics(
+        image=chosen,
+        camera_info=info,
+        points=_pick(types, where, POINTS, "points", points, of_type(POINTS)),
+        ground_truth=truth[0] if truth else "",
+    )
+
+
+def _pick(
+    types: Mapping[str, str],
+    where: str,
+    topic: Topic,
+    option: str,
+    wanted: str,
+    candidates: list[str],
+) -> str:
+    """The wanted topic, or the only candidate."""
+    listed = ", ".join(candidates) or "none"
+    if wanted:
+        if types.get(wanted) != topic.type:
+            raise InputError(f"no {topic.type} on '{wanted}'", where, f"there are: {listed}")
+        return wanted
+    if not candidates:
+        raise InputError(f"no {topic.type}", where, "record cameras and LiDAR")
+    if len(candidates) > 1:
+        many = f"{len(candidates)} topics of {topic.type}: {listed}"
+        raise InputError(many, where, f"choose with --{option}-topic")
+    return candidates[0]
+
+
+def _info_of(image: str) -> str:
+    return f"{image.rpartition('/')[0]}/camera_info"

@@ -1,0 +1,198 @@
+"""Messages to frames, live and offline: what is waited for, what is refused, what a jump clears."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import node_bench as drive
+import numpy as np
+import pytest
+from node_bench import stamp
+from scipy.spatial.transform import Rotation
+
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.sensors import transform_message
+from amodal_core.drive.assembler import Assembler, Moment, UncalibratedError
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, INSTANCES, POINTS, TF, TF_STATIC
+from amodal_core.drive.transforms import TransformTree
+from amodal_core.errors import InputError
+from amodal_core.settings import checked
+
+PARTS = (IMAGE.name, POINTS.name)
+SECOND = drive.SECOND
+
+
+def assembler(parts: tuple[str, ...] = PARTS, **settings: Any) -> Assembler:
+    return Assembler(parts, DriveSettings(**settings))
+
+
+def send(to: Assembler, index: int, topics: tuple[str, ...] = (IMAGE.name, POINTS.name)) -> Any:
+    """Send messages of a frame; the moments, drops and resets that they bring about."""
+    make = {IMAGE.name: drive.image, POINTS.name: drive.cloud, CAMERA_INFO.name: drive.info}
+    results = [to.take(topic, make[topic](index)) for topic in topics]
+    moments = [m for r in results for m in r.moments]
+    return moments, [d for r in results for d in r.drops]
+
+
+def moment_of(to: Assembler, index: int) -> Moment:
+    (moment,), _ = send(to, index)
+    return moment
+
+
+def test_a_frame_has_what_its_messages_hold() -> None:
+    made = assembler()
+    made.take(TF_STATIC.name, drive.tf_static())
+    send(made, 0, (CAMERA_INFO.name,))
+    result = made.read(moment_of(made, 0))
+    assert (result.frame.stamp, result.frame_id) == (stamp(0), drive.CAMERA)
+    assert result.frame.points_stamp == stamp(0) + 3_000_000
+    expected = drive.FRAME
+    np.testing.assert_array_equal(result.frame.image, expected.image)
+    np.testing.assert_array_equal(result.frame.points, expected.points)
+    assert result.frame.calibration is not None
+    assert expected.calibration is not None
+    np.testing.assert_allclose(
+        result.frame.calibration.camera_from_lidar, expected.calibration.camera_from_lidar
+    )
+    assert (result.truth, result.instances, result.reset) == (None, None, False)
+
+
+def test_a_missing_transform_is_waited_for_once_and_not_for_every_frame() -> None:
+    made = assembler(transform_timeout=0.3)
+    send(made, 0, (CAMERA_INFO.name,))
+    took = []
+    for index in range(3):
+        begin = time.monotonic()
+        with pytest.raises(UncalibratedError, match="no transform from 'lidar' to 'camera'"):
+            made.read(moment_of(made, index), wait=True)
+        took.append(time.monotonic() - begin)
+    assert took[0] >= 0.3
+    assert max(took[1:]) < 0.25
+    made.take(TF_STATIC.name, drive.tf_static())
+    made.read(moment_of(made, 3), wait=True)
+
+
+def test_calibration_on_its_way_is_waited_for() -> None:
+    made = assembler(transform_timeout=30.0)
+    moment = moment_of(made, 0)
+    with pytest.raises(UncalibratedError, match="no camera_info has come"):
+        made.read(moment)
+    made = assembler(transform_timeout=30.0)
+    moment = moment_of(made, 0)
+    threading.Timer(0.05, send, [made, 0, (CAMERA_INFO.name,)]).start()
+    threading.Timer(0.1, made.take, [TF_STATIC.name, drive.tf_static()]).start()
+    assert made.read(moment, wait=True).frame.calibration is not None
+
+
+def test_the_clock_of_before_a_jump_is_not_trusted() -> None:
+    """A bag of four seconds loops: /clock may still show its end when its first image comes."""
+    made = assembler(sync_timeout=0.5)
+    for index in range(40):
+        send(made, index)
+    made.advance(stamp(40))
+    moments, _ = send(made, 0)
+    assert [m.reset for m in moments] == [True]
+    send(made, 1, (IMAGE.name,))
+    assert made.advance(stamp(41)).drops == []
+    (moment,), drops = send(made, 1, (POINTS.name,))
+    assert (moment.stamp, moment.reset, drops) == (stamp(1), False, [])
+    # The new clock counts again: what waits too long is given up.
+    send(made, 2, (IMAGE.name,))
+    assert [d.reason for d in made.advance(stamp(8)).drops] == ["no points in time"]
+
+
+def test_without_partners_every_message_is_a_moment_and_a_jump_is_told() -> None:
+    made = Assembler((INSTANCES.name,), DriveSettings(), calibrated=False)
+    array = drive.FACTORY.create("amodal_msgs/msg/AmodalInstanceArray", height=10, width=20)
+    told = []
+    for index in (0, 1, 0):
+        array.header = drive.image(index).header
+        told += [(m.stamp, m.reset) for m in made.take(INSTANCES.name, array).moments]
+    assert told == [(stamp(0), False), (stamp(1), False), (stamp(0), True)]
+
+
+def test_a_jump_forgets_what_moves_and_keeps_what_is_static() -> None:
+    made = assembler()
+    camera = drive.FRAME.calibration
+    assert camera is not None
+    factory = RosbagsFactory()
+
+    def link(parent: str, child: str, matrix: np.ndarray) -> Any:
+        placed = transform_message(factory, parent, child, matrix, stamp(0))
+        return factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
+
+    made.take(TF_STATIC.name, link("mount", "lidar", camera.camera_from_lidar))
+    made.take(TF.name, link("camera", "mount", np.eye(4)))
+    send(made, 0, (CAMERA_INFO.name,))
+    for index in range(10):
+        moments, _ = send(made, index)
+    made.read(moments[0])
+    moments, _ = send(made, 0)
+    assert moments[0].reset
+    with pytest.raises(UncalibratedError, match="no transform"):
+        made.read(moments[0])
+    made.take(TF.name, link("camera", "mount", np.eye(4)))
+    made.read(moments[0])
+
+
+def test_depth_and_instances_have_exactly_the_images_stamp() -> None:
+    made = Assembler((IMAGE.name, DEPTH.name), DriveSettings(), calibrated=False)
+    assert made.take(IMAGE.name, drive.image(0)).moments == []
+    later = drive.depth(0)
+    later.header.stamp.nanosec += 1
+    assert made.take(DEPTH.name, later).moments == []
+    (moment,) = made.take(DEPTH.name, drive.depth(0)).moments or [None]
+    assert moment is None or made.read(moment).frame.depth is not None
+
+
+def test_headers_must_be_filled_in() -> None:
+    made = assembler()
+    scan = drive.cloud(0)
+    scan.header.stamp.sec = scan.header.stamp.nanosec = 0
+    with pytest.raises(InputError, match="points: the stamp is zero"):
+        made.take(POINTS.name, scan)
+    send(made, 0, (CAMERA_INFO.name, IMAGE.name))
+    scan = drive.cloud(0)
+    scan.header.frame_id = "/"
+    (moment,) = made.take(POINTS.name, scan).moments
+    with pytest.raises(InputError, match=r"points: header.frame_id is empty"):
+        made.read(moment)
+
+
+def test_a_lookup_waits_for_what_is_on_its_way() -> None:
+    tree = TransformTree()
+    with pytest.raises(InputError, match="no transform"):
+        tree.lookup(drive.CAMERA, drive.LIDAR)
+    threading.Timer(0.05, tree.add, [drive.tf_static()]).start()
+    assert tree.lookup(drive.CAMERA, drive.LIDAR, timeout=30.0).shape == (4, 4)
+
+
+def test_extrinsics_are_a_place_and_a_turn_in_place_of_the_tree() -> None:
+    turn = Rotation.from_euler("zyx", (0.1, -0.2, 0.3))
+    values = (1.0, 2.0, 3.0, *turn.as_quat().tolist())
+    made = assembler(extrinsics=values)
+    send(made, 0, (CAMERA_INFO.name,))
+    calibration = made.read(moment_of(made, 0)).frame.calibration
+    assert calibration is not None
+    matrix = calibration.camera_from_lidar
+    np.testing.assert_allclose(matrix[:3, :3], turn.as_matrix(), atol=1e-12)
+    assert matrix[:3, 3].tolist() == [1.0, 2.0, 3.0]
+    assert DriveSettings().camera_from_lidar is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("extrinsics", [1, 0, 0, 0, 0, 0, 2], "extrinsics: .*quaternion of length 1"),
+        ("extrinsics", [float("nan"), 0, 0, 0, 0, 0, 1], "extrinsics.*finite"),
+        ("extrinsics", [0, 0, 0], "extrinsics: .*at least 7 items"),
+        ("sync_slop", 2.0, "sync_slop: .*less than or equal to 1"),
+        ("sync_slope", 0.1, "no setting 'sync_slope' .*did you mean sync_slop"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(name: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        checked(DriveSettings, {name: value}, "here")
