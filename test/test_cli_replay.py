@@ -67,6 +67,21 @@ def test_replay_prints_where_the_results_lie(mini_bag, tmp_path):
     assert json.loads((out / "metrics.json").read_text())["frames"] == 3
 
 
+def test_replay_has_the_drives_settings_as_options(mini_bag, tmp_path):
+    words = ("replay", mini_bag, "--no-video", "--model", "geometric", "--out")
+    # Its scans are stamped 0.3 ms after their images.
+    with pytest.raises(InputError, match=r"gives no frame: .*no /kitti/velo/pointcloud"):
+        _run(*words, tmp_path / "a", "--sync-slop", 0.0001)
+    shifted = ("--sync-slop", 0.0001, "--points-offset", 0.000333333)
+    assert _run(*words, tmp_path / "b", *shifted).exit_code == 0
+    assert _run(*words, tmp_path / "c", "--extrinsics", "0,0,0,0.5,-0.5,0.5,0.5").exit_code == 0
+    with pytest.raises(InputError, match=r"extrinsics: .*quaternion of length 1"):
+        _run(*words, tmp_path / "d", "--extrinsics", "0,0,0,0,0,0,2")
+    with pytest.raises(InputError, match=r"--extrinsics: 'here' is not numbers"):
+        _run(*words, tmp_path / "d", "--extrinsics", "here")
+    assert _run(*words, tmp_path / "d", "--sync-slop", 2).exit_code == 2
+
+
 def test_replay_refuses_models_and_checkpoints_that_are_not_there(mini_bag, tmp_path):
     with pytest.raises(InputError, match="there is no model 'yolo'"):
         _run("replay", mini_bag, "--out", tmp_path / "out", "--model", "yolo")

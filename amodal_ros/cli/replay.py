@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from amodal_core import replay as core
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT
 from amodal_core.pipeline import STAGES, Pipeline
@@ -16,9 +17,11 @@ from amodal_core.settings import parse_rules
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
 from amodal_core.views.report.record import TOTAL, Record
 from amodal_ros.cli._models import Settings, TrackerSettings, make_model
+from amodal_ros.cli._options import with_options
 from amodal_ros.cli._progress import bar, stderr, warn
 
 
+@with_options("drive", DriveSettings, "sync_slop", "points_offset", "extrinsics")
 def command(
     bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; old results are replaced.")],
@@ -35,6 +38,8 @@ def command(
     points_topic: Annotated[str, typer.Option(help="Where it has several LiDARs.")] = "",
     settings: Settings = None,
     tracker_settings: TrackerSettings = None,
+    *,
+    drive: DriveSettings,
 ) -> None:
     """Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.
 
@@ -52,7 +57,7 @@ def command(
         bag,
         out,
         make_model(model, device, checkpoint, settings or []),
-        core.ReplayOptions(max_frames, video, depth, image_topic, points_topic),
+        core.ReplayOptions(max_frames, video, depth, image_topic, points_topic, drive),
         make_tracker(
             tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
         ),
