@@ -132,6 +132,28 @@ def test_what_a_crop_leaves_little_of_is_ignored_and_what_it_leaves_nothing_of_g
     assert part.ignore.tolist() == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("options", "mean", "deviation"),
+    [
+        (Augment(flip=0, tone=0.3), (64, 192), (0, 1)),  # another grey, as flat as before
+        (Augment(flip=0, noise=20.0), (126, 130), (1, 21)),
+        (Augment(flip=0, blur=2.0), (127, 129), (0, 1)),
+    ],
+)
+def test_other_cameras_change_tone_and_noise_and_blur_alone(scene, options, mean, deviation):
+    frame, targets = scene
+    flat = replace(frame, image=np.full_like(frame.image, 128))
+    changed, after = augmented(flat, targets, options, np.random.default_rng(3))
+    for channel in np.moveaxis(changed.image, 2, 0):
+        assert mean[0] <= channel.mean() <= mean[1]
+        assert deviation[0] <= channel.std() <= deviation[1]
+    assert torch.equal(after.amodal, targets.amodal)
+    edges = replace(frame, image=(np.indices(frame.size).sum(0) % 2 * 255)[..., None].repeat(3, 2))
+    edges = replace(edges, image=edges.image.astype(np.uint8))
+    sharp = augmented(edges, targets, options, np.random.default_rng(3))[0].image.std()
+    assert sharp < 40 if options.blur else sharp > 80
+
+
 def test_the_same_draws_make_the_same_sample_and_others_another(scene):
     options = Augment(
         flip=0.5, scale=(0.8, 1.2), crop=(64, 48), brightness=0.3, contrast=0.3, saturation=0.3,

@@ -16,10 +16,10 @@ from amodal_core.errors import InputError
 from amodal_core.models import registry
 from training import config
 from training.clips import clip_for
-from training.config import Augment, Optimiser, Schedule, Source
+from training.config import Augment, Optimiser, PartConfig, Schedule, Source
 from training.data import Augmented
 from training.judge import check_metric
-from training.schedules import factor, make_optimizer
+from training.schedules import Pull, factor, make_optimizer, set_rate
 from training.sources import Samples, open_sources, unpacked_bag
 from training.train import main
 
@@ -256,6 +256,30 @@ def test_biases_and_norms_do_not_decay_and_frozen_weights_do_not_move():
     groups = make_optimizer(frozen, Optimiser(name="sgd", weight_decay=0.1)).param_groups
     shapes = {g["weight_decay"]: [tuple(p.shape) for p in g["params"]] for g in groups}
     assert shapes == {0.1: [(2, 4, 1, 1)], 0.0: [(4,), (4,), (4,), (2,)]}
+
+
+def test_each_part_of_a_model_moves_at_its_own_rate_and_is_pulled_to_where_it_began():
+    body = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    module = torch.nn.ModuleDict({"body": body, "head": torch.nn.Linear(2, 1)})
+    parts = {"body": PartConfig(rate=0.1, pull=2.0), "body.0": PartConfig(rate=0)}
+    optimizer = make_optimizer(module, Optimiser(name="sgd", momentum=0.0, parts=parts))
+    pull = Pull(optimizer)
+    set_rate(optimizer, 0.5)
+    before = {k: v.detach().clone() for k, v in module.named_parameters()}
+    module["head"](body(torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+    pull.step()
+    slopes = {k: v.grad for k, v in module.named_parameters()}
+    assert slopes["body.0.weight"] is None
+    assert torch.equal(body[0].weight, before["body.0.weight"])
+    moved = {k: before[k] - v for k, v in module.named_parameters()}
+    # rate 0.5, decay 1e-4 of the weights of the head
+    expected = 0.5 * (slopes["head.weight"] + 1e-4 * before["head.weight"])
+    torch.testing.assert_close(moved["head.weight"], expected)
+    # a tenth of it, then 0.05 * 2 of the way back
+    torch.testing.assert_close(moved["body.1.weight"], 0.9 * 0.05 * slopes["body.1.weight"])
+    with pytest.raises(InputError, match="no weight is in bady"):
+        make_optimizer(module, Optimiser(parts={"bady": PartConfig()}))
 
 
 CONFIGS = sorted((Path(__file__).parents[1] / "training/configs").rglob("*.yaml"))

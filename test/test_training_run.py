@@ -13,8 +13,10 @@ from training_scenes import CLASSES, Tiny, register_tiny, run_config, write_stre
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
-from amodal_core.models.checkpoint import read_info
+from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
+from amodal_core.models.flagship import Flagship, FlagshipConfig
 from training import engine, hooks, state
+from training.setup import begin_with
 from training.train import train
 
 FULL = {
@@ -227,6 +229,19 @@ def test_a_run_begins_with_what_another_model_shares(tmp_path, data, capsys):
         train(run_config(tmp_path / "x", data, model="aisformer", settings=wide, **still))
     with pytest.raises(InputError, match="shares no tensor"):
         train(run_config(tmp_path / "y", data, init=init))
+
+
+def test_a_run_of_another_variant_begins_with_the_heads(tmp_path):
+    classes = ("car", "person")
+    first, second = (
+        Flagship(FlagshipConfig(classes, variant=variant)) for variant in ("compact", "lite")
+    )
+    path = tmp_path / "compact.safetensors"
+    save_checkpoint(path, first, CheckpointInfo("flagship", first.config_json(), classes))
+    begin_with(second, str(path))
+    old, new = first.state_dict(), second.state_dict()
+    assert torch.equal(new["head.classes.weight"], old["head.classes.weight"])
+    assert new["pyramid.lateral.0.convs.0.weight"].shape[1] == 40  # the backbone's own
 
 
 def test_losses_go_down_and_are_written(data, tmp_path):

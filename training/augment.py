@@ -14,11 +14,12 @@ import torch
 from torchvision.transforms.v2 import functional as colour
 
 from amodal_core.frame import Calibration, Frame
-from amodal_core.models.batch import Targets, resize_targets
+from amodal_core.models.batch import Targets, pixels, resize_targets
 from training.config import Augment
 
 # An object of which a crop leaves less is neither learnt nor background.
 _LEAST_SHARE, _LEAST_PIXELS = 0.1, 4
+_LEAST_BLUR = 0.3  # pixels of deviation; a kernel below it is one pixel
 _MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])  # of the camera's x
 _MIRROR_LIDAR = np.diag([1.0, -1.0, 1.0, 1.0])  # of the LiDAR's y
 
@@ -52,7 +53,8 @@ def augmented(
             frame, targets, (x, y, min(x + across, size[1]), min(y + down, size[0]))
         )
     assert frame.image is not None
-    frame = replace(frame, image=_recoloured(frame.image, options, draw))
+    image = _degraded(_recoloured(frame.image, options, draw), options, draw)
+    frame = replace(frame, image=image)
     if frame.points is not None and options.point_dropout:
         kept = draw.random(len(frame.points)) >= draw.uniform(0, options.point_dropout)
         frame = replace(frame, points=frame.points[kept])
@@ -150,8 +152,8 @@ def cropped(
         calibration=calibration,
     )
     amodal = targets.amodal[:, rows, columns]
-    before = targets.amodal.flatten(1).sum(1)
-    left = amodal.flatten(1).sum(1)
+    before = pixels(targets.amodal)
+    left = pixels(amodal)
     visible = targets.visible[:, rows, columns]
     shift = torch.tensor([x0, y0, x0, y0], dtype=torch.float32)
     limit = torch.tensor([x1 - x0, y1 - y0] * 2, dtype=torch.float32)
@@ -163,7 +165,7 @@ def cropped(
         targets,
         boxes=moved(targets.boxes),
         visible_boxes=torch.where(
-            visible.flatten(1).any(1)[:, None], moved(targets.visible_boxes), 0.0
+            (pixels(visible) > 0)[:, None], moved(targets.visible_boxes), 0.0
         ),
         amodal=amodal,
         visible=visible,
@@ -188,3 +190,19 @@ def _recoloured(image: np.ndarray, options: Augment, draw: np.random.Generator) 
     if options.hue:
         pixels = colour.adjust_hue(pixels, float(draw.uniform(-options.hue, options.hue)))
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _degraded(image: np.ndarray, options: Augment, draw: np.random.Generator) -> np.ndarray:
+    """Tone, blur and noise of other cameras, in this order; each of a strength of its own."""
+    if options.tone:
+        gain, gamma = draw.uniform(1 - options.tone, 1 + options.tone, (2, 3))
+        levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain
+        image = cv2.LUT(image, np.round(levels * 255).clip(0, 255).astype(np.uint8)[:, None])
+    if options.blur:
+        deviation = draw.uniform(0, options.blur)
+        if deviation > _LEAST_BLUR:
+            image = cv2.GaussianBlur(image, (0, 0), deviation)
+    if options.noise:
+        grain = draw.standard_normal(image.shape, np.float32) * draw.uniform(0, options.noise)
+        image = (image + grain).round().clip(0, 255).astype(np.uint8)
+    return image

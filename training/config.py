@@ -28,6 +28,7 @@ class Synthetic:
         seed: of everything in them.
         size: width, height; None for the camera's own.
         camera: kitti or asd.
+        focal: pixels; None for the camera's own field of view.
         length: frames of a sequence; another world every so many frames.
         street: urban, residential or arterial; None to draw one.
         weather: sun, overcast or dusk; None to draw one.
@@ -39,6 +40,7 @@ class Synthetic:
     seed: _Count = 0
     size: tuple[int, int] | None = None
     camera: str = "kitti"
+    focal: Annotated[float, Field(gt=0)] | None = None
     length: _Positive = 20
     street: str | None = None
     weather: str | None = None
@@ -82,6 +84,9 @@ class Augment:
         contrast: see there.
         saturation: see there.
         hue: largest turn, in whole turns.
+        tone: largest change of each colour's own gain and gamma: other cameras and light.
+        blur: largest deviation of a Gaussian blur in pixels.
+        noise: largest deviation of a sensor's noise, of 255.
         depth_dropout: probability that a sample's depth is wholly unknown, so that one model works
             with and without a LiDAR.
         point_dropout: largest share of points that is left out of a sample.
@@ -96,6 +101,9 @@ class Augment:
     contrast: _Part = 0.0
     saturation: _Part = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    tone: _Part = 0.0
+    blur: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.0
     depth_dropout: _Share = 0.0
     point_dropout: _Part = 0.0
 
@@ -115,6 +123,20 @@ class ClipConfig:
 
 
 @settings_type
+class PartConfig:
+    """How weights of one part of the model move, such as those that begin with public ones.
+
+    Attributes:
+        rate: factor on the learning rate; 0 keeps the weights as they are.
+        pull: towards where the weights began, instead of `weight_decay`, which pulls them to zero
+            (L2-SP, Li et al. 2018; taken out of the gradient as AdamW does with its decay).
+    """
+
+    rate: Annotated[float, Field(ge=0)] = 1.0
+    pull: Annotated[float, Field(ge=0)] = 0.0
+
+
+@settings_type
 class Optimiser:
     """How weights move.
 
@@ -125,6 +147,8 @@ class Optimiser:
         betas: of adamw.
         weight_decay: of matrices and kernels; biases and norms never decay.
         clip: largest norm of all gradients together; 0 for no limit.
+        parts: name of a module, such as "backbone" or "backbone.stages.0", -> how its weights move;
+            the longest name that fits a weight counts.
     """
 
     name: Literal["sgd", "adamw"] = "adamw"
@@ -133,6 +157,7 @@ class Optimiser:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip: Annotated[float, Field(ge=0)] = 0.0
+    parts: dict[str, PartConfig] = field(default_factory=dict)
 
 
 @settings_type

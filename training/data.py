@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.projection import depth_image
-from amodal_core.models.batch import Targets, targets_of
+from amodal_core.models.batch import Targets, pixels, targets_of
 from amodal_core.models.learned import Clip
 from training.augment import augmented
 from training.clips import chooser
@@ -110,7 +110,7 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         frame, targets = augmented(sample.frame, targets_of(sample.truth), self._options, draw)
         if least := self._samples.least_visible:
             # Where nothing is seen of an object, what is seen there is background.
-            targets = targets.select(targets.visible.flatten(1).sum(1) >= least)
+            targets = targets.select(pixels(targets.visible) >= least)
         if self._depth:
             frame = with_depth(frame)
             if blind:

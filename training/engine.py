@@ -25,7 +25,7 @@ from training.data import Augmented, Item, StepSampler, loader, usable
 from training.distributed import Place
 from training.hooks import Averaging, Checkpoints, Evaluation, Hook, Logging
 from training.progress import Display
-from training.schedules import factor
+from training.schedules import Pull, factor, set_rate
 from training.setup import make_state, open_data
 from training.sharding import is_sharded, share_buffers, unsharded
 
@@ -102,6 +102,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.data = open_data(config, place, display)
         self.state = make_state(config, self.data.classes, place, display)
+        self._pull = Pull(self.state.optimizer)
         if (self.out / state.LAST).exists():
             state.load(self.out / state.LAST, self.state, as_values(config))
             display.say(f"going on after step {self.state.progressed.step} of {config.steps}")
@@ -180,8 +181,7 @@ class Trainer:
         """
         config, run, device = self.config, self.state, self.place.device
         rate = config.optimiser.rate * factor(config.schedule, step, config.steps)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(run.optimizer, rate)
         state.seed_step(config.seed, step, self.place.rank)
         self._wrapped.train()
         if is_sharded(run.model) and device.type != "cuda":
@@ -213,6 +213,7 @@ class Trainer:
         norm = unsharded(nn.utils.clip_grad_norm_(trained, limit))
         run.scaler.step(run.optimizer)
         run.scaler.update()
+        self._pull.step()
         return StepResult(sums, norm.detach(), rate)
 
     def _unsynchronised(self, last: bool) -> AbstractContextManager[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from training.config import Optimiser, Schedule
+from amodal_core.errors import InputError
+from training.config import Optimiser, PartConfig, Schedule
 
 # One-cycle: share of the steps that the rate rises, and where it begins and ends (Smith 2018, as
 # used for PointPillars: from a tenth up to the rate, then down to a ten-thousandth).
@@ -45,13 +48,65 @@ def _between(begin: float, end: float, share: float) -> float:
 
 
 def make_optimizer(module: nn.Module, options: Optimiser) -> Optimizer:
-    """The optimiser of every weight that is trained; vectors (biases, norms) do not decay."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
+    """The optimiser of every weight that is trained, each part of the model with its own rate.
+
+    Vectors (biases, norms) do not decay. Weights whose rate is 0 are frozen from now on. A group's
+    "scale" is its factor on the learning rate (`set_rate`), "pull" is for `Pull`.
+
+    Raises:
+        InputError: a part that no weight of the module is in.
+    """
+    unused = set(options.parts)
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, weight in module.named_parameters():
+        fitting = [p for p in options.parts if name.startswith(f"{p}.")]
+        unused -= set(fitting)
+        part = max(fitting, key=len, default="")
+        if part and not options.parts[part].rate:
+            weight.requires_grad_(False)
+        if weight.requires_grad:
+            groups.setdefault((part, weight.ndim > 1), []).append(weight)
+    if unused:
+        raise InputError(
+            f"no weight is in {', '.join(sorted(unused))}", "optimiser.parts", "name modules"
+        )
+    made: list[dict[str, Any]] = []
+    for (name, decays), weights in groups.items():
+        part_options = options.parts.get(name, PartConfig())
+        pulled = part_options.pull > 0
+        made.append(
+            {
+                "params": weights,
+                "weight_decay": options.weight_decay if decays and not pulled else 0.0,
+                "scale": part_options.rate,
+                "pull": part_options.pull,
+            }
+        )
     if options.name == "sgd":
-        return SGD(groups, lr=options.rate, momentum=options.momentum)
-    return AdamW(groups, lr=options.rate, betas=options.betas)
+        return SGD(made, lr=options.rate, momentum=options.momentum)
+    return AdamW(made, lr=options.rate, betas=options.betas)
+
+
+class Pull:
+    """Pulls weights towards what they were when this was made (L2-SP), group by group.
+
+    Args:
+        optimizer: of `make_optimizer`, before its first step.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._groups = [g for g in optimizer.param_groups if g["pull"]]
+        self._begin = [[w.detach().clone() for w in g["params"]] for g in self._groups]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Go back the share lr * pull of the way, after the optimiser's own step."""
+        for group, begin in zip(self._groups, self._begin, strict=True):
+            for weight, first in zip(group["params"], begin, strict=True):
+                weight.lerp_(first, min(group["lr"] * group["pull"], 1.0))
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Let every group move at a learning rate times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]

@@ -111,7 +111,7 @@ def make_state(
     kind = registry.learned(config.model)
     model = kind.from_config({**config.settings, "classes": classes})
     if config.init:
-        display.say(_begin_with(model, config.init))
+        display.say(begin_with(model, config.init))
     model = model.to(place.device)
     if place.world > 1 and place.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -131,8 +131,10 @@ def make_state(
     )
 
 
-def _begin_with(model: LearnedModel, path: str) -> str:
+def begin_with(model: LearnedModel, path: str) -> str:
     """First weights from a checkpoint: all of its own model's, what is shared of another's.
+
+    Of its own model in another variant those of its shapes are taken.
 
     Returns:
         What was done.
@@ -145,10 +147,11 @@ def _begin_with(model: LearnedModel, path: str) -> str:
             f"set `classes` to them; the run has {', '.join(model.classes)}",
         )
     model.check_tied(info, path)
-    if info.model == model.name:
+    variant = model.config_json().get("variant")
+    if info.model == model.name and info.config.get("variant") == variant:
         load_weights(path, model, model.name)
         return f"beginning with {path}"
-    taken, own = load_shared(path, model)
+    taken, own = load_shared(path, model, skip=info.model == model.name)
     return f"{taken} of {own} tensors begin with those of {info.model}, the rest anew"
 
 

@@ -193,20 +193,19 @@ def targets_of(truth: Tracks) -> Targets:
 
 
 def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
-    """Targets at another (height, width); masks by nearest pixel, boxes scaled.
+    """Targets on the host at another (height, width); masks by nearest pixel, boxes scaled.
 
     Objects whose amodal mask vanishes stay in the batch as ignored.
     """
     if tuple(targets.amodal.shape[1:]) == size:
         return targets
 
-    def masks(value: torch.Tensor) -> torch.Tensor:
-        if not len(value):
-            return value.new_zeros((0, *size))
-        small = F.interpolate(value[:, None].to(torch.uint8), size, mode="nearest-exact")
-        return small[:, 0].bool()
-
     height, width = targets.amodal.shape[1:]
+    rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
+
+    def masks(value: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(value.numpy().take(rows, 1).take(columns, 2))
+
     scale = torch.tensor([size[1] / width, size[0] / height] * 2)
     amodal = masks(targets.amodal)
     return replace(
@@ -215,8 +214,20 @@ def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
         visible_boxes=targets.visible_boxes * scale,
         amodal=amodal,
         visible=masks(targets.visible),
-        ignore=targets.ignore | ~amodal.flatten(1).any(1),
+        ignore=targets.ignore | (pixels(amodal) == 0),
     )
+
+
+def _nearest(before: int, after: int) -> np.ndarray:
+    """(after,) for each pixel of a line the one of `before` that its centre falls into."""
+    return np.asarray((2 * np.arange(after) + 1) * before // (2 * after))
+
+
+def pixels(masks: torch.Tensor) -> torch.Tensor:
+    """(N,) int64 area of each of (N, H, W) bool masks; torch would add them up far slower."""
+    if masks.device.type != "cpu":
+        return masks.flatten(1).sum(1)
+    return torch.tensor([np.count_nonzero(m) for m in masks.numpy()], dtype=torch.int64)
 
 
 def make_batch(

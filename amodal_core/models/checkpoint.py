@@ -137,12 +137,13 @@ def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointI
     return info
 
 
-def load_shared(path: str | Path, module: nn.Module) -> tuple[int, int]:
+def load_shared(path: str | Path, module: nn.Module, skip: bool = False) -> tuple[int, int]:
     """Load what a checkpoint of another model has in common with a module, by name.
 
     Args:
         path: of the checkpoint.
         module: receives the tensors, in its own dtypes; the others stay as they are.
+        skip: pass over tensors of one name with different shapes instead of raising an error.
 
     Returns:
         How many of the module's tensors were loaded, and how many it has.
@@ -154,6 +155,8 @@ def load_shared(path: str | Path, module: nn.Module) -> tuple[int, int]:
     info, own = read_info(path), module.state_dict()
     with safe_open(path, "pt") as file:
         shared = set(file.keys()) & set(own)
+        if skip:
+            shared = {n for n in shared if file.get_slice(n).get_shape() == [*own[n].shape]}
         if not shared:
             raise InputError(
                 f"a checkpoint of '{info.model}', which shares no tensor with the model",

