@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from amodal_core.errors import InputError
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -56,6 +58,31 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(value: Any, path: str | Path) -> None:
     """Write JSON, whole or not at all."""
     write_text(path, json.dumps(value))
+
+
+def inside(folder: str | Path, name: str, at: str | Path = "") -> Path:
+    """The path that a name from outside stands for, below a folder.
+
+    Args:
+        folder: what the name must not lead out of.
+        name: relative, with slashes.
+        at: the folder below `folder` that the name starts from.
+
+    Raises:
+        InputError: the name is absolute, leads out of the folder or to itself, or is no name.
+    """
+    steps = os.path.normpath(os.path.join(at, name))
+    try:
+        lengths = [len(os.fsencode(step)) for step in steps.split(os.sep)]
+    except UnicodeEncodeError:
+        lengths = [0]
+    leaves = os.path.isabs(steps) or steps == "." or steps.split(os.sep)[0] == ".."
+    if not name or "\0" in name or leaves or min(lengths) < 1 or max(lengths) > 255:
+        shown = name[:60].encode("ascii", "backslashreplace").decode()
+        raise InputError(f"'{shown}' names nothing in this folder", str(folder), "mend the name")
+    if sum(lengths) > 2000:
+        raise InputError(f"a name of {sum(lengths)} bytes", str(folder), "shorten it")
+    return Path(folder) / steps
 
 
 def _part(path: Path) -> Path:

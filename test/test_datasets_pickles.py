@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 
@@ -90,3 +91,79 @@ def test_code_in_an_npy_never_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         pickles.load_npy(tmp_path / "a.npy")
     assert not sprung.exists()
+
+
+def pickled(*parts: bytes) -> bytes:
+    """A pickle of protocol 2 from its instructions."""
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+
+
+def state(shape: bytes, kind: str, data: bytes) -> bytes:
+    """The state of an array, as NumPy writes it."""
+    dtype = b"cnumpy\ndtype\nX" + len(kind).to_bytes(4, "little") + kind.encode() + b"\x85R"
+    return b"(K\x01" + shape + dtype + b"\x89" + data + b"tb"
+
+
+def test_arrays_spelt_out_by_hand_are_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickled(ARRAY, state(b"K\x02\x85", "u1", b"U\x02ab")))
+    assert pickles.load(path).tolist() == [97, 98]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        # An address of the file's choosing in the place of an object.
+        (pickled(ARRAY, state(b"K\x01\x85", "O8", b"U\x08AAAAAAAA")), "type O8"),
+        (pickled(ARRAY, state(b"K\x01\x85", "|O", b"U\x08AAAAAAAA")), "type"),
+        (pickled(ARRAY, state(b"K\x03\x85", "u1", b"U\x02ab")), "2 bytes for an array"),
+        (pickled(ARRAY, state(b"J\xff\xff\xff\x7f\x85", "O", b"]")), "0 objects for an array"),
+        (pickled(ARRAY, state(b"J\xff\xff\xff\xff\x85", "u1", b"U\x02ab")), "shape"),
+        (pickled(ARRAY, state(b"K\x02\x85", "(9999999,)u1", b"U\x02ab")), "type"),
+        (pickled(ARRAY, state(b"K\x02\x85", "u1,O", b"U\x02ab")), "type"),
+        (pickled(ARRAY), "without a state"),
+        # Room by the file's word.
+        (pickled(b"c__builtin__\nbytearray\n\x8a\x05\x00\xbc\xa0\x65\x01\x85R"), "spelt out"),
+        (pickled(b"c__builtin__\nrange\nK\x05\x85R"), "asks for"),
+        (b"\x80\x05\x96" + (6 * 10**9).to_bytes(8, "little") + b"ab.", "bytes in a file"),
+        (pickled(b"c__builtin__\nset\nX\x02\x00\x00\x00ab\x85R"), "something else"),
+        # Calls and states of what is no array.
+        (pickled(b"c__builtin__\nset\n}b"), "state of something else"),
+        (pickled(b"K\x05)R"), "call of something else"),
+        (pickled(b"c__builtin__\nset\n)\x81"), "no pickle"),
+        (pickled(b"]" * 100_000), "no pickle|^$"),
+    ],
+)  # fmt: skip
+def test_no_pickle_has_memory_of_its_choosing(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    if says.endswith("^$"):  # many lists are just that
+        assert pickles.load(path) == []
+        return
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=says):
+            pickles.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (10**12,), }",
+        b"\x93NUMPY\x01\x00" + (62).to_bytes(2, "little")
+        + b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,)}" [:61] + b"\n",
+        b"\x93NUMPY\x07\x00",
+    ],
+)  # fmt: skip
+def test_a_broken_npy_is_an_error_that_names_the_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.npy: no array"):
+        pickles.load_npy(path)

@@ -45,7 +45,7 @@ from amodal_core.datasets.image_files import (
 from amodal_core.datasets.json_write import dumps
 from amodal_core.datasets.segmentation import SegmentationError, to_rle
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
 
@@ -154,15 +154,13 @@ class AmodalSynthDrive(Dataset):
         entry = self._calibrations[base].get(self._files[index][2])
         if entry is None:
             return None
-        try:
+        with foreign(base / CALIBRATION, "malformed calibration"):
             return Calibration(
                 np.array(entry["K"]),
                 np.array(entry["camera_from_lidar"]),
                 int(entry["width"]),
                 int(entry["height"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"malformed calibration: {error}", str(base / CALIBRATION)) from None
 
     def truth(self, index: int) -> Tracks:
         """Instances of an image, the known wrong labels mended, unreadable ones left out."""

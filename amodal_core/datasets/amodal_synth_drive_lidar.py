@@ -10,7 +10,7 @@ import numpy as np
 
 from amodal_core.datasets import pickles
 from amodal_core.datasets.categories import ASD_THINGS
-from amodal_core.errors import InputError
+from amodal_core.errors import foreign
 
 # Boxes are grown by so many metres when points in them are counted.
 _MARGIN = 0.3
@@ -25,7 +25,7 @@ def read_lidar(path: Path) -> dict[str, Any]:
         InputError: the pickle is broken or holds something else.
     """
     value = pickles.load(path)
-    try:
+    with foreign(path, "no scan", "download it again"):
         points = np.asarray(value["points"], np.float32)
         if points.ndim != 2 or points.shape[1] not in (3, 4):
             raise ValueError(f"points of shape {points.shape}")
@@ -33,8 +33,6 @@ def read_lidar(path: Path) -> dict[str, Any]:
         if len(labels) != len(points):
             raise ValueError(f"{len(labels)} labels for {len(points)} points")
         pose = np.asarray(value.get("transform", ()), np.float64)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"no scan: {error}", str(path), "download it again") from None
     scan = np.zeros((len(points), 4), np.float32)
     scan[:, : points.shape[1]] = points
     scan[:, 1] *= -1
@@ -48,13 +46,11 @@ def read_boxes(path: Path) -> dict[int, np.ndarray]:
         InputError: the pickle is broken or holds something else.
     """
     value = pickles.load(path)
-    try:
+    with foreign(path, "no boxes", "download it again"):
         corners = {int(k): np.asarray(v, np.float64)[..., :3] for k, v in value.items()}
         bad = [k for k, v in corners.items() if v.shape != (8, 3) or not np.isfinite(v).all()]
         if bad:
             raise ValueError(f"box {bad[0]} is not 8 finite corners")
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"no boxes: {error}", str(path), "download it again") from None
     return corners
 
 

@@ -22,6 +22,7 @@ from amodal_core.datasets.categories import ASD, ASD_THINGS, translate
 from amodal_core.datasets.image_files import write_bytes, write_image
 from amodal_core.datasets.json_write import dumps
 from amodal_core.errors import InputError
+from amodal_core.files import inside
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
 
 
@@ -61,7 +62,7 @@ def write(
         stem = f"{camera}_full_{number:04d}"
         if sample.frame.image is None:
             raise InputError("a frame without an image", f"{video}/{number:04d}")
-        place = Path(camera) / sequence
+        place = inside(camera, sequence)
         write_image(base / "images" / place / f"{stem}_rgb.jpg", sample.frame.image)
         truth = (
             sample.truth.numpy() if sample.truth is not None else Tracks.empty(sample.frame.size)

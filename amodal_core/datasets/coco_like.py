@@ -21,7 +21,8 @@ from amodal_core.datasets.segmentation import (
     to_rle,
 )
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
+from amodal_core.files import inside
 from amodal_core.frame import Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
 
@@ -63,13 +64,9 @@ class CocoLike(Dataset):
         self._malformed: list[Finding] = []
         self.images = [i for k in range(self.json.count("images")) if (i := self._image(k))]
         categories = list(self.json.elements("categories"))
-        try:
+        with foreign(self.path, "a category without id or name", "export the file again"):
             self.category_ids = {int(c["id"]): k for k, c in enumerate(categories)}
             self.classes = tuple(str(c["name"]) for c in categories)
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                "a category without id or name", str(self.path), "export the file again"
-            ) from None
         folders = [Path(images)] if images is not None else list(self._folders())
         self.folder = ImageFolder(folders, self._probes())
 
@@ -83,6 +80,7 @@ class CocoLike(Dataset):
                 raise ValueError("an id, height, width or file_name of another type")
             if not (0 < numbers[1] <= LARGEST and 0 < numbers[2] <= LARGEST):
                 raise ValueError(f"{numbers[2]}x{numbers[1]} pixels")
+            inside(self.path.parent, element["file_name"])
             return element
         except (InputError, KeyError, ValueError) as error:
             what = f"entry {index} of `images` cannot be used: {error}"
@@ -243,7 +241,7 @@ class CocoLike(Dataset):
         for k in range(self.json.count("annotations")):
             try:
                 number = int(self.json.element("annotations", k)["id"])
-            except (InputError, KeyError, TypeError, ValueError):
+            except (InputError, KeyError, TypeError, ValueError, OverflowError):
                 continue
             if number in earlier:
                 what = "the annotation's id is not unique"
@@ -423,7 +421,7 @@ def _is_box(box: Any) -> bool:
     return (
         isinstance(box, list)
         and len(box) == 4
-        and all(isinstance(v, (int, float)) and np.isfinite(v) for v in box)
+        and all(isinstance(v, (int, float)) and abs(v) < 2**31 for v in box)
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from amodal_core.datasets.base import Finding, new_folder
 from amodal_core.datasets.coco_like import CocoLike
 from amodal_core.datasets.json_write import JsonWriter
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import hiding
 
@@ -57,14 +57,15 @@ class Cocoa(CocoaCls):
         rows = []
         for annotation in super().annotations(index):
             pairs = _constraints(annotation.get("depth_constraint"))
-            for place, region in enumerate(annotation.get("regions", [])):
-                row = dict(region)
-                number = annotation.get("id", 0)
-                row["id"] = int(number) * _REGIONS + place if isinstance(number, int) else None
-                row["category_id"] = int(bool(region.get("isStuff", 0)))
-                row["image_id"] = annotation["image_id"]
-                row["_pairs"] = pairs
-                rows.append(row)
+            number = annotation.get("id", 0)
+            with foreign(self.path, f"regions of annotation {number}", "export the file again"):
+                for place, region in enumerate(annotation.get("regions", [])):
+                    row = dict(region)
+                    row["id"] = int(number) * _REGIONS + place if isinstance(number, int) else None
+                    row["category_id"] = int(bool(region.get("isStuff", 0)))
+                    row["image_id"] = annotation["image_id"]
+                    row["_pairs"] = pairs
+                    rows.append(row)
         return rows
 
     def occluders(
@@ -76,8 +77,8 @@ class Cocoa(CocoaCls):
         if len(order) != len(annotations):
             return shared
         pairs = annotations[0]["_pairs"] if annotations else set()
-        before = np.array([[(j, i) in pairs if pairs else j < i for j in order] for i in order])
-        return shared & before.reshape(shared.shape)
+        before = [[(j, i) in pairs if pairs else j < i for j in order] for i in order]
+        return shared & np.array(before, bool).reshape(shared.shape)
 
     def _readable(self, index: int) -> Iterator[dict[str, Any]]:
         try:

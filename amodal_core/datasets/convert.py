@@ -18,6 +18,7 @@ from amodal_core.datasets import (
 from amodal_core.datasets.base import Dataset, new_folder
 from amodal_core.datasets.sailvos import SailVos
 from amodal_core.errors import InputError
+from amodal_core.files import inside
 from amodal_core.frame import Sample
 
 TARGETS: dict[str, str] = {
@@ -120,4 +121,6 @@ def _bags(data: Dataset, out: Path, limit: int | None) -> Iterator[str]:
         return
     new_folder(out)
     for video in data.videos:
-        yield from to_bag.write_video(data, video, out / video.replace("/", "_"), limit=limit)
+        yield from to_bag.write_video(
+            data, video, inside(out, video.replace("/", "_")), limit=limit
+        )

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
 from amodal_core.datasets.base import Dataset, Finding, Place
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.files import atomic, write_json
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
@@ -38,14 +38,12 @@ class Frames(Dataset):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
+        with foreign(path, "no unpacked frames", "remove it and start again"):
             index = json.loads((self.path / INDEX).read_text())
             self.name = str(index["name"])
             self.classes = tuple(map(str, index["classes"]))
             self._places = [Place(str(n), str(v), int(i)) for n, v, i in index["places"]]
             self._sizes = [(int(h), int(w)) for h, w in index["sizes"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError("no unpacked frames", str(path), "remove it and start again") from None
 
     def __len__(self) -> int:
         return len(self._places)
@@ -98,16 +96,15 @@ def frame_file(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.npz"
 
 
-def open_frame(path: Path) -> Any:
-    """The columns of a frame's file, for a `with` block.
+@contextmanager
+def open_frame(path: Path) -> Iterator[Any]:
+    """The columns of a frame's file, for a `with` block that takes values out of them.
 
     Raises:
         InputError: the file is missing or broken.
     """
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"a broken frame: {error}", str(path), "remove its folder") from None
+    with foreign(path, "a broken frame", "remove its folder"), np.load(path) as columns:
+        yield columns
 
 
 def read_sample(columns: Any, place: Place) -> Sample:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from amodal_core.datasets.base import Finding
 from amodal_core.errors import InputError
-from amodal_core.files import atomic
+from amodal_core.files import atomic, inside
 
 # The last bytes of a whole file, and how far before the end they may stand.
 _ENDS = {"PNG": (b"IEND\xaeB`\x82", 64), "JPEG": (b"\xff\xd9", 4096)}
@@ -135,4 +135,4 @@ class ImageFolder:
         return max(self._candidates, key=count)
 
     def __truediv__(self, name: str) -> Path:
-        return self.path / name
+        return inside(self.path, name)

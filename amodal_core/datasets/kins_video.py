@@ -24,7 +24,8 @@ from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, li
 from amodal_core.datasets.image_files import check_image, image_size, read_image, write_bytes
 from amodal_core.datasets.segmentation import SegmentationError, to_rle
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
+from amodal_core.files import inside
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.geometry.calibration import read_kitti
 from amodal_core.masks.mask_set import RleMasks
@@ -72,14 +73,15 @@ class KinsVideo(Dataset):
         drive, turn = self._places[index]
         for frames in self._visible[drive].values():
             if turn in frames:
-                height, width = frames[turn]["VM"]["size"]
-                return int(height), int(width)
+                with foreign(f"{self.path}: {drive}/{turn}", "a mask without size", "mend it"):
+                    height, width = frames[turn]["VM"]["size"]
+                    return int(height), int(width)
         raise InputError("a frame without an object", f"{drive}/{turn}")
 
     @lru_cache(maxsize=8)  # noqa: B019 - lives as long as the data set
     def _images(self, drive: str) -> list[Path]:
         """A drive's images in order: frame t is the t-th of those that are there."""
-        folder = self.kitti / "raw_video" / drive[:10] / drive
+        folder = inside(self.kitti / "raw_video", f"{drive[:10]}/{drive}")
         images = (p for p in folder.glob("*.png") if p.stem.isdigit())
         return sorted(images, key=lambda p: int(p.stem))
 
@@ -233,7 +235,7 @@ def find(path: Path) -> Path:
 
 def _annotations(path: Path) -> dict[str, dict[int, dict[int, Any]]]:
     value = pickles.load(path)
-    try:
+    with foreign(path, "not drives, objects and frames", "give <split>_data.pkl"):
         return {
             str(drive): {
                 int(number): {int(t): dict(entry) for t, entry in frames.items()}
@@ -241,7 +243,3 @@ def _annotations(path: Path) -> dict[str, dict[int, dict[int, Any]]]:
             }
             for drive, objects in value.items()
         }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"not drives, objects and frames: {error}", str(path), "give <split>_data.pkl"
-        ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.geometry.calibration import KittiCalibration
 
 TYPES = (
@@ -76,10 +76,8 @@ def read_tracking_labels(path: str | Path) -> dict[int, list[KittiLabel]]:
 
 
 def _read(path: Path, prefixed: bool) -> list[tuple[int, KittiLabel]]:
-    try:
+    with foreign(path, "cannot read the labels"):
         lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels: {error}", str(path)) from None
     rows = []
     for number, line in enumerate(lines, 1):
         words = line.split()

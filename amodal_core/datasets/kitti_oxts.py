@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 
 _EARTH_RADIUS = 6378137.0
 _COLUMNS = 30
@@ -49,10 +49,8 @@ def read_oxts(path: str | Path) -> Oxts:
     Raises:
         InputError: it cannot be read or does not hold 30 finite numbers.
     """
-    try:
+    with foreign(path, "cannot read the packet"):
         v = np.array([float(word) for word in Path(path).read_text().split()])
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the packet: {error}", str(path)) from None
     if v.size != _COLUMNS or not np.isfinite(v).all():
         raise InputError(f"{v.size} numbers instead of {_COLUMNS} finite ones", str(path))
     return Oxts(

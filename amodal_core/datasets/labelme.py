@@ -19,7 +19,8 @@ from amodal_core.datasets.image_files import check_image, read_image, write_byte
 from amodal_core.datasets.json_write import dumps
 from amodal_core.datasets.segmentation import SegmentationError, to_polygons, to_rle
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
+from amodal_core.files import inside
 from amodal_core.frame import Frame, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
 
@@ -78,10 +79,21 @@ class Labelme(Dataset):
         return content["imageHeight"], content["imageWidth"]
 
     def image_path(self, index: int) -> Path:
-        """The image beside the file; labelme on Windows writes backslashes."""
+        """The image that the file names, else the one beside it; never one outside the folder.
+
+        Raises:
+            InputError: the name leads out of the folder, and no such image lies beside the file.
+        """
+        # labelme on Windows writes backslashes.
         name = str(self._content(index)["imagePath"]).replace("\\", "/")
-        path = self._files[index].parent / name
-        beside = self._files[index].parent / Path(name).name
+        folder = self._files[index].parent
+        beside = folder / Path(name).name
+        try:
+            path = inside(self._root, name, folder.relative_to(self._root))
+        except InputError:
+            if not beside.is_file():
+                raise
+            return beside
         return beside if not path.exists() and beside.exists() else path
 
     def frame(self, index: int) -> Frame:
@@ -194,10 +206,8 @@ def _flags(visible: bool, hidden: bool) -> dict[str, bool]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """A labelme file's content, None if the JSON is something else."""
-    try:
+    with foreign(path, "malformed JSON", "save it again"):
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"malformed JSON: {error}", str(path), "save it again") from None
     if not isinstance(content, dict) or not {"shapes", "imagePath"} <= content.keys():
         return None
     try:

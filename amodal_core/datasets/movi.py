@@ -23,7 +23,7 @@ from amodal_core.datasets import pickles
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.image_files import check_image, read_image, read_labels
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.files import atomic
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
@@ -219,7 +219,7 @@ class Movi(Dataset):
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    try:
+    with foreign(path, "malformed metadata", "download it again"):
         value = json.loads(path.read_bytes())
         meta = value["metadata"]
         K = value.get("camera", {}).get("K")
@@ -230,8 +230,6 @@ def _metadata(path: Path) -> dict[str, Any]:
             "objects": len(value["instances"]),
             "K": None if K is None else np.asarray(K, np.float64).reshape(3, 3),
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"malformed metadata: {error}", str(path), "download it again") from None
 
 
 def _crop(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

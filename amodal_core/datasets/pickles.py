@@ -1,35 +1,212 @@
-"""Read the pickles that some data sets ship without running what else may be in them."""
+"""Read the pickles and .npy files that some data sets ship, trusting nothing in them.
+
+A pickle is a program for a small machine. This one is Python's own (`pickle._Unpickler`, which
+takes no more memory than the file has bytes) with the instructions that make plain values, and
+nothing else: what it may call is written here, takes what lies in the file, never a size to
+allocate, and arrays are made from shape, type and bytes (or listed objects) that must fit each
+other. So neither code of the file's choosing runs nor does NumPy restore a state that it describes.
+"""
 
 from __future__ import annotations
 
+import ast
+import io
+import math
 import pickle
+import re
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from amodal_core.errors import InputError
+from amodal_core.errors import foreign
 
-# What an array, a NumPy scalar or a plain container needs, under old and new module names. None of
-# these runs code of the file's choosing.
-_ALLOWED = {
-    "builtins": {"set", "frozenset", "bytearray", "complex", "slice", "range"},
-    "__builtin__": {"set", "frozenset", "bytearray", "complex", "slice", "xrange"},
-    "collections": {"OrderedDict"},
-    "_codecs": {"encode"},
-    "numpy": {"ndarray", "dtype"},
-    "numpy.core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "numpy.core.numeric": {"_frombuffer"},
-    "numpy._core.numeric": {"_frombuffer"},
+_CURE = "download it again; pickles that name other code are refused"
+# Kinds of numbers and texts; no objects, no records.
+_DTYPE = re.compile(r"[<>=|]?[?biufcSU]\d{0,9}")
+
+
+class _RefusedError(ValueError):
+    """What such a file must not hold."""
+
+
+class _Type:
+    """A dtype on its way: the text that names it, and the byte order that follows."""
+
+    def __init__(self, text: Any, *_: Any) -> None:
+        self.text = text
+
+    def build(self, state: Any) -> None:
+        """The state of numpy.dtype: version, byte order, then what only records have."""
+        order = state[1]
+        if order in ("<", ">") and isinstance(self.text, str):
+            self.text = order + self.text.lstrip("<>=|")
+
+    def dtype(self) -> np.dtype:
+        if not isinstance(self.text, str) or not _DTYPE.fullmatch(self.text):
+            raise _RefusedError(f"arrays of type {str(self.text)[:20]}")
+        return np.dtype(self.text)
+
+
+class _Array:
+    """An array on its way; `value` once its state has come."""
+
+    value: np.ndarray | None = None
+
+    def build(self, state: Any) -> None:
+        """The state of numpy.ndarray: version, shape, dtype, Fortran order, bytes."""
+        _, shape, kind, fortran, data = state
+        self.value = _array(shape, kind, data, "F" if fortran else "C")
+
+
+def _array(shape: Any, kind: Any, data: Any, order: str = "C") -> np.ndarray:
+    """An array of the shape and type whose bytes these are, or whose objects, listed."""
+    if not isinstance(kind, _Type) or not isinstance(shape, tuple) or len(shape) > 32:
+        raise _RefusedError("an array without shape or type")
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise _RefusedError(f"an array of shape {shape}")
+    if isinstance(data, list) and kind.text in ("O", "O8", "O4"):
+        if math.prod(shape) != len(data):
+            raise _RefusedError(f"{len(data)} objects for an array of {shape}")
+        objects = np.empty(len(data), object)
+        for k, value in enumerate(data):
+            objects[k] = value
+        return objects.reshape(shape, order="F" if order == "F" else "C")
+    if isinstance(data, str):
+        data = data.encode("latin-1")  # Python 2 wrote bytes as text
+    dtype = kind.dtype()
+    if not isinstance(data, bytes | bytearray):
+        raise _RefusedError("an array without bytes")
+    if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(data):
+        raise _RefusedError(f"{len(data)} bytes for an array of {shape} {dtype}")
+    return np.ndarray(shape, dtype, bytes(data), order="F" if order == "F" else "C").copy("K")
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    return _array((), kind, data)[()]
+
+
+def _listed(make: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+    """A container of a list that lies in the file."""
+
+    def made(items: Any = ()) -> Any:
+        if not isinstance(items, list | tuple):
+            raise _RefusedError("a container of something else than a list")
+        return make(list(items))
+
+    return made
+
+
+def _bytes(text: Any, encoding: Any = "latin1") -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise _RefusedError("bytes that are not spelt out")
+    return text.encode("latin-1")
+
+
+def _complex(real: float, imaginary: float) -> complex:
+    return complex(float(real), float(imaginary))
+
+
+# What may be called, under old and new module names.
+_CALLS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _listed(OrderedDict)
 }
+_CALLS["_codecs", "encode"] = _bytes
+_CALLS["numpy", "dtype"] = _Type
+for _module in ("builtins", "__builtin__"):
+    _CALLS[_module, "set"], _CALLS[_module, "frozenset"] = _listed(set), _listed(frozenset)
+    _CALLS[_module, "complex"] = _complex
+    _CALLS[_module, "bytearray"] = lambda *given: bytearray(_bytes(*given) if given else b"")
+for _module in ("numpy.core", "numpy._core"):
+    _CALLS[f"{_module}.multiarray", "_reconstruct"] = lambda *_: _Array()
+    _CALLS[f"{_module}.multiarray", "scalar"] = _scalar
+    _CALLS[f"{_module}.numeric", "_frombuffer"] = lambda data, kind, shape, order: _array(
+        shape, kind, data, order
+    )
+_Machine: Any = pickle._Unpickler
+_ARRAY_KIND = object()  # numpy.ndarray, which only `_reconstruct` is given
 
 
-class _Restricted(pickle.Unpickler):
+class _Reader(_Machine):
+    """Plain values alone: no instances, no extensions, calls and states of what is above."""
+
+    dispatch: ClassVar = {
+        code: step
+        for code, step in _Machine.dispatch.items()
+        if bytes([code])
+        not in (
+            pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.PERSID,
+            pickle.BINPERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER,
+            pickle.READONLY_BUFFER,
+        )
+    }  # fmt: skip
+
     def find_class(self, module: str, name: str) -> Any:
-        if name not in _ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+        if (module, name) == ("numpy", "ndarray"):
+            return _ARRAY_KIND
+        if (module, name) not in _CALLS:
+            raise _RefusedError(f"it asks for {module}.{name}")
+        return _CALLS[module, name]
+
+    def _reduce(self) -> None:
+        arguments, call = self.stack.pop(), self.stack[-1]
+        if not any(call is known for known in _CALLS.values()) or type(arguments) is not tuple:
+            raise _RefusedError("a call of something else")
+        self.stack[-1] = call(*arguments)
+
+    def _bytearray(self) -> None:
+        (count,) = struct.unpack("<Q", self.read(8))
+        if count > self.size:  # the original makes room for as many first
+            raise _RefusedError(f"{count} bytes in a file of {self.size}")
+        self.append(bytearray(self.read(count)))
+
+    def _build(self) -> None:
+        state, value = self.stack.pop(), self.stack[-1]
+        if not isinstance(value, _Type | _Array) or not isinstance(state, tuple):
+            raise _RefusedError("a state of something else")
+        value.build(state)
+
+    dispatch[pickle.REDUCE[0]], dispatch[pickle.BUILD[0]] = _reduce, _build
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self.size = len(data)
+
+
+def _finished(value: Any, done: dict[int, Any]) -> Any:
+    """A value with arrays in the places of those on their way; containers stay the same ones."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise _RefusedError("an array without a state")
+        return _finished(value.value, done)
+    if isinstance(value, _Type):
+        return value.dtype()
+    if isinstance(value, np.ndarray) and value.dtype == object and id(value) not in done:
+        done[id(value)] = value
+        for k, item in enumerate(value.flat):
+            value.flat[k] = _finished(item, done)
+    if id(value) in done or not isinstance(value, dict | list | tuple):
+        return done.get(id(value), value)
+    done[id(value)] = value
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _finished(value[key], done)
+    elif isinstance(value, list):
+        value[:] = [_finished(v, done) for v in value]
+    else:
+        done[id(value)] = tuple(_finished(v, done) for v in value)
+    return done[id(value)]
+
+
+def _loads(data: bytes) -> Any:
+    value = _Reader(data).load()
+    return _finished(value, {})
 
 
 def load(path: str | Path) -> Any:
@@ -38,37 +215,26 @@ def load(path: str | Path) -> Any:
     Raises:
         InputError: the file is missing or broken, or holds anything else.
     """
-    try:
-        with Path(path).open("rb") as file:
-            return _Restricted(file, encoding="latin1").load()
-    except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", str(path)) from None
-    except Exception as error:
-        # A broken pickle may raise anything; whatever it is, the file is not one of ours.
-        raise InputError(
-            f"no pickle of arrays and plain values: {error}",
-            str(path),
-            "download it again; pickles that name other code are refused",
-        ) from None
+    with foreign(path, "no pickle of arrays and plain values", _CURE):
+        return _loads(Path(path).read_bytes())
 
 
 def load_npy(path: str | Path) -> np.ndarray:
-    """An array of a .npy file, arrays of objects through the same unpickler.
+    """An array of a .npy file, arrays of objects through the same reader.
 
     Raises:
         InputError: the file is missing or broken, or holds anything but arrays and builtin types.
     """
-    try:
-        return np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", str(path)) from None
-    except ValueError:
-        pass
-    try:
-        with Path(path).open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-            shape = read[version[0]](file)[0]
-            return np.asarray(_Restricted(file, encoding="latin1").load()).reshape(shape)
-    except Exception as error:
-        raise InputError(f"no array: {error}", str(path), "download it again") from None
+    with foreign(path, "no array", "download it again"):
+        file = io.BytesIO(Path(path).read_bytes())
+        if file.read(6) != b"\x93NUMPY":
+            raise _RefusedError("not NumPy's format")
+        form = "<H" if file.read(2)[0] == 1 else "<I"
+        (length,) = struct.unpack(form, file.read(struct.calcsize(form)))
+        # Python 2 wrote long integers as 10L.
+        text = re.sub(r"(\d)L", r"\1", file.read(min(length, 10_000)).decode("latin-1"))
+        header = ast.literal_eval(text.strip())
+        shape, kind = header["shape"], _Type(header["descr"])
+        if kind.text in ("|O", "O"):
+            return np.asarray(_loads(file.read()), object).reshape(shape)
+        return _array(shape, kind, file.read(), "F" if header["fortran_order"] else "C")

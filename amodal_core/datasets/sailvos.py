@@ -25,6 +25,7 @@ from amodal_core.datasets.image_files import write_image
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.segmentation import to_dictionary
 from amodal_core.errors import InputError
+from amodal_core.files import inside
 from amodal_core.frame import Sample
 from amodal_core.masks.mask_set import RleMasks
 
@@ -240,7 +241,7 @@ def write(
             entry = {"id": len(videos) + 1, "name": name, "width": width, "height": height}
             video = videos.setdefault(name, {**entry, "num_frames": 0})
             file = f"{name}/images/{video['num_frames']:06d}.png"
-            write_image(root / file, sample.frame.image)
+            write_image(inside(root, file), sample.frame.image)
             image = {"file_name": file, "height": height, "width": width}
             order = {"id": image_id, "video_id": video["id"], "frame_id": video["num_frames"]}
             writer.add("images", {**order, **image})

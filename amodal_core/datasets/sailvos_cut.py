@@ -22,7 +22,8 @@ from amodal_core.datasets.image_files import read_image, write_image
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.sailvos import KINDS, SailVos, annotation_of
 from amodal_core.datasets.segmentation import SegmentationError, to_dictionary, to_rle
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
+from amodal_core.files import inside
 from amodal_core.masks.mask_set import RleMasks
 
 THRESHOLD = 27.0
@@ -78,15 +79,13 @@ def read_structure(path: str | Path) -> dict[str, list[str]]:
     Raises:
         InputError: it is no JSON object of lists of file names.
     """
-    try:
+    with foreign(path, "no structure of clips"):
         value = json.loads(Path(path).read_bytes())
         return {
             str(name): [str(f) for f in files]
             for name, files in value.items()
             if "__" in name and files
         }
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"no structure of clips: {error}", str(path)) from None
 
 
 def cut(
@@ -185,7 +184,7 @@ def _clips(
 
 def _put_image(data: SailVos, index: int, clip: str, out: Path) -> dict[str, Any]:
     source = data.image_path(index)
-    target = out / clip / "images" / f"{source.stem}.png"
+    target = inside(out, clip) / "images" / f"{source.stem}.png"
     if source.suffix == ".png":
         link(source, target)
     elif not target.exists():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.frame import Calibration
 
 _RECT_KEYS = ("R0_rect", "R_rect")
@@ -64,11 +64,12 @@ def read_kitti(path: str | Path, camera: int = 2) -> KittiCalibration:
     """
     path = Path(path)
     values = _read_keys(path)
-    return KittiCalibration(
+    calibration = KittiCalibration(
         P=_matrix(path, values, (f"P{camera}",), (3, 4)),
         rect_from_cam=_homogeneous(_matrix(path, values, _RECT_KEYS, (3, 3))),
         cam_from_lidar=_homogeneous(_matrix(path, values, _VELO_KEYS, (3, 4))),
     )
+    return _checked(calibration, path)
 
 
 def read_kitti_raw(folder: str | Path, camera: int = 2) -> KittiCalibration:
@@ -94,12 +95,20 @@ def read_kitti_raw(folder: str | Path, camera: int = 2) -> KittiCalibration:
     T = np.eye(4)
     T[:3, :3] = _matrix(lidar, pose, ("R",), (3, 3))
     T[:3, 3] = _matrix(lidar, pose, ("T",), (3,))
-    return KittiCalibration(
+    calibration = KittiCalibration(
         P=_matrix(cameras, values, (f"P_rect_{camera:02d}",), (3, 4)),
         rect_from_cam=_homogeneous(_matrix(cameras, values, ("R_rect_00",), (3, 3))),
         cam_from_lidar=T,
         size=(int(height), int(width)),
     )
+    return _checked(calibration, cameras)
+
+
+def _checked(calibration: KittiCalibration, path: Path) -> KittiCalibration:
+    """A calibration whose numbers make a camera of some size."""
+    with foreign(path, "numbers that make no camera", "download KITTI's calib files again"):
+        calibration.calibration(1, 1)
+    return calibration
 
 
 def from_camera_info(
