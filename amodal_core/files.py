@@ -80,8 +80,8 @@ def inside(folder: str | Path, name: str, at: str | Path = "") -> Path:
     if not name or "\0" in name or leaves or min(lengths) < 1 or max(lengths) > 255:
         shown = name[:60].encode("ascii", "backslashreplace").decode()
         raise InputError(f"'{shown}' names nothing in this folder", str(folder), "mend the name")
-    if sum(lengths) > 2000:
-        raise InputError(f"a name of {sum(lengths)} bytes", str(folder), "shorten it")
+    if len(steps) > 2000:
+        raise InputError(f"a name of {len(steps)} letters", str(folder), "shorten it")
     return Path(folder) / steps
 
 

@@ -75,7 +75,7 @@ def _from_dictionary(segmentation: dict[str, Any], size: tuple[int, int]) -> byt
     try:
         declared = tuple(int(v) for v in segmentation["size"])
         counts = segmentation["counts"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise SegmentationError("segmentation-unreadable", "RLE without size or counts") from None
     if declared != tuple(size):
         raise SegmentationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -75,12 +76,21 @@ app.callback()(lambda: None)
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one line on stderr and exit code 2."""
+    """Run the command line; bad input ends with one line on stderr and exit code 2.
+
+    A mistake of our own ends with its traceback, a line that asks to report it, and exit code 1.
+    """
     try:
         app()
     except InputError as error:
         Console(stderr=True).print(f"[red bold]error[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except Exception:
+        # Input cannot do this: every reader turns what is wrong in it into an InputError.
+        traceback.print_exc()
+        line = "this is a mistake of amodal_ros, not yours: report it with the lines above"
+        Console(stderr=True).print(f"[red bold]bug[/] {line}", highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
