@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -253,6 +254,11 @@ class FrameWarning:
 
     def __str__(self) -> str:
         return self.text
+
+
+def counted(warnings: Counter[FrameWarning]) -> list[dict[str, Any]]:
+    """Warnings and how often each came, as metrics.json holds them."""
+    return [{"kind": w.kind, "text": w.text, "count": n} for w, n in warnings.items()]
 
 
 @dataclass

@@ -5,13 +5,43 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 OK, WARN, ERROR = 0, 1, 2
 _WINDOW = 100  # frames that the milliseconds are taken over
+# Keys of the values on /diagnostics; `NodeState` reads what `Health.summary` writes.
+_FRAMES, _DROPPED, _MILLISECONDS, _WRONG = "frames", "dropped: ", "processing ms, ", "wrong: "
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What the values of a node's diagnostics say.
+
+    Attributes:
+        drops: frames and messages given up so far, by reason.
+        milliseconds: of processing a frame, by "last", "p50", "p95" and "p99".
+        wrong: kinds of what is wrong now, and a line for each.
+    """
+
+    drops: dict[str, int]
+    milliseconds: dict[str, float]
+    wrong: dict[str, str]
+
+    @classmethod
+    def read(cls, values: Mapping[str, str]) -> NodeState | None:
+        """The state in values of a DiagnosticStatus; None where they are not of our nodes."""
+        if _FRAMES not in values:
+            return None
+
+        def after(prefix: str) -> dict[str, str]:
+            return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+        drops = {reason: int(count) for reason, count in after(_DROPPED).items()}
+        milliseconds = {name: float(ms) for name, ms in after(_MILLISECONDS).items()}
+        return cls(drops, milliseconds, after(_WRONG))
 
 
 @dataclass
@@ -57,11 +87,11 @@ class Health:
     def received(self, key: str, stamp: int) -> None:
         """A message with a stamp in nanoseconds came in."""
         with self._lock:
-            found = self._inputs.get(key)
-            if found is not None:
-                found.count += 1
-                found.stamp = stamp
-                found.arrived = self._clock()
+            source = self._inputs.get(key)
+            if source is not None:
+                source.count += 1
+                source.stamp = stamp
+                source.arrived = self._clock()
 
     def processed(self, stamp: int, ms: float) -> None:
         """A frame was processed in so many milliseconds."""
@@ -114,28 +144,28 @@ class Health:
         """
         with self._lock:
             now = self._clock()
-            level, lines = OK, []
-            for found in self._inputs.values():
-                silent = now - found.arrived
-                if found.required and silent > stale_after:
+            level, wrong = OK, dict[str, str]()
+            for source in self._inputs.values():
+                silent = now - source.arrived
+                if source.required and silent > stale_after:
                     level = max(level, ERROR if silent > lost_after else WARN)
-                    ever = "" if found.count else " ever"
-                    lines.append(f"no message{ever} on {found.topic} for {silent:.1f} s")
-            for text in self._conditions.values():
+                    ever = "" if source.count else " ever"
+                    line = f"no message{ever} on {source.topic} for {silent:.1f} s"
+                    wrong[f"no message on {source.topic}"] = line
+            for key, text in self._conditions.items():
                 level = ERROR
-                lines.append(text)
+                wrong[key] = text
             total = sum(self._drops.values())
             if self._errors > self._reported_errors:
                 level = ERROR
-                lines.append(
-                    f"{self._errors - self._reported_errors} exceptions: {self._last_error}"
-                )
+                count = self._errors - self._reported_errors
+                wrong["exceptions"] = f"{count} exceptions: {self._last_error}"
             if total > self._reported_drops:
                 level = max(level, WARN)
-                lines.append(f"{total - self._reported_drops} dropped")
+                wrong["dropped"] = f"{total - self._reported_drops} dropped"
             self._reported_drops, self._reported_errors = total, self._errors
             values = {
-                "frames": str(self._processed),
+                _FRAMES: str(self._processed),
                 "last stamp": _seconds(self._stamp),
                 "exceptions": str(self._errors),
                 "dropped": str(total),
@@ -143,17 +173,16 @@ class Health:
             if self._last_error:
                 values["last exception"] = self._last_error
             if self._ms:
-                p50, p95, p99 = np.percentile(self._ms, (50, 95, 99))
-                values["processing ms, last"] = f"{self._ms[-1]:.2f}"
-                values["processing ms, p50"] = f"{p50:.2f}"
-                values["processing ms, p95"] = f"{p95:.2f}"
-                values["processing ms, p99"] = f"{p99:.2f}"
-            for reason, count in sorted(self._drops.items()):
-                values[f"dropped: {reason}"] = str(count)
-            for found in self._inputs.values():
-                values[f"{found.topic}: messages"] = str(found.count)
-                values[f"{found.topic}: last stamp"] = _seconds(found.stamp)
-            return level, "; ".join(lines) or "running", values
+                quantiles = np.percentile(self._ms, (50, 95, 99))
+                names = ("last", "p50", "p95", "p99")
+                for name, ms in zip(names, (self._ms[-1], *quantiles), strict=True):
+                    values[f"{_MILLISECONDS}{name}"] = f"{ms:.2f}"
+            values |= {f"{_DROPPED}{reason}": str(n) for reason, n in sorted(self._drops.items())}
+            values |= {f"{_WRONG}{kind}": line for kind, line in wrong.items()}
+            for source in self._inputs.values():
+                values[f"{source.topic}: messages"] = str(source.count)
+                values[f"{source.topic}: last stamp"] = _seconds(source.stamp)
+            return level, "; ".join(wrong.values()) or "running", values
 
 
 def _seconds(stamp: int) -> str:

@@ -35,6 +35,7 @@ from amodal_core.evaluation.throughput import RunResult
 from amodal_ros.base_node import executor_of
 from amodal_ros.conversions import message_class
 from amodal_ros.domains import own_domain
+from amodal_ros.health import NodeState
 from amodal_ros.qos import profile
 
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
@@ -255,14 +256,9 @@ class LiveBench:
     def _diagnosed(self, message: Any) -> None:
         with self._lock:
             for status in message.status:
-                node = status.name.rsplit("/", 1)[-1]
-                self._drops[node] = Counter(
-                    {
-                        value.key.removeprefix("dropped: "): int(value.value)
-                        for value in status.values
-                        if value.key.startswith("dropped: ")
-                    }
-                )
+                state = NodeState.read({v.key: v.value for v in status.values})
+                if state is not None:
+                    self._drops[status.name.rsplit("/", 1)[-1]] = Counter(state.drops)
 
     def _nodes(self) -> list[psutil.Process]:
         try:

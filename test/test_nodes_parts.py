@@ -15,7 +15,7 @@ from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.registry import create
 from amodal_core.warm_up import warm_up_frame
-from amodal_ros.health import ERROR, OK, WARN, Health
+from amodal_ros.health import ERROR, OK, WARN, Health, NodeState
 from amodal_ros.worker import Worker
 
 
@@ -118,7 +118,11 @@ class TestHealth:
         health.received("points", 7)
         assert health.summary(1, 5)[0] == OK
         now[0] = 8.0
-        assert health.summary(1, 5)[:2] == (ERROR, "no message on /lidar for 6.0 s")
+        level, line, values = health.summary(1, 5)
+        assert (level, line) == (ERROR, "no message on /lidar for 6.0 s")
+        state = NodeState.read(values)
+        assert state is not None
+        assert state.wrong == {"no message on /lidar": line}
 
     def test_drops_warn_once_and_stay_in_the_values(self) -> None:
         health = Health()
@@ -126,7 +130,10 @@ class TestHealth:
         health.dropped("overload")
         level, line, values = health.summary(1, 5)
         assert (level, line) == (WARN, "2 dropped")
-        assert (values["dropped"], values["dropped: overload"]) == ("2", "2")
+        state = NodeState.read(values)
+        assert state is not None
+        assert (state.drops, list(state.wrong)) == ({"overload": 2}, ["dropped"])
+        assert NodeState.read({"status of": "another's node"}) is None
         assert health.summary(1, 5)[0] == OK
 
     def test_a_condition_lasts_until_it_is_mended(self) -> None:
@@ -143,8 +150,10 @@ class TestHealth:
             health.processed(ms, float(ms))
         values = health.summary(1, 5)[2]
         assert values["frames"] == "101"
-        assert values["processing ms, last"] == "101.00"
-        assert float(values["processing ms, p50"]) == pytest.approx(51.5)
+        state = NodeState.read(values)
+        assert state is not None
+        assert state.milliseconds["last"] == 101.0
+        assert state.milliseconds["p50"] == pytest.approx(51.5)
 
 
 class TestLatency:

@@ -17,9 +17,10 @@ from amodal_core.drive.topics import CAMERA_INFO, DIAGNOSTICS, GROUND_TRUTH, TRA
 from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.files import write_text
-from amodal_core.frame import Tracks
+from amodal_core.frame import FrameWarning, Tracks, counted
 from amodal_ros.base_node import BaseNode, run
 from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.health import NodeState
 
 _PERCENTILES = ("p50", "p95", "p99")
 _RUNNING = 1.0  # seconds since the last frame for which the stream counts as running
@@ -49,13 +50,13 @@ class Evaluation(BaseNode):
         """Begin counting."""
         self._latency = LatencyMeter()
         self._heard = -_RUNNING
-        self._nodes: dict[str, dict[str, str]] = {}
+        self._nodes: dict[str, NodeState] = {}
         self._instances = 0
         self._ids: set[int] = set()
         self._coasted = 0
         self._waiting: dict[int, dict[str, Tracks]] = {}
         self._accuracy: Any = None
-        self._warnings: Counter[str] = Counter()
+        self._warnings: Counter[FrameWarning] = Counter()
         target = self.value("metrics_file")
         if target and not Path(target).resolve().parent.is_dir():
             raise InputError("there is no such folder", str(Path(target).parent), "make it first")
@@ -126,43 +127,31 @@ class Evaluation(BaseNode):
             "latency": latency,
             "stages": {
                 node.rsplit("/", 1)[-1]: {
-                    f"{p}_ms": float(values[f"processing ms, {p}"])
-                    for p in _PERCENTILES
-                    if f"processing ms, {p}" in values
+                    f"{name}_ms": state.milliseconds[name] for name in _PERCENTILES
                 }
-                for node, values in self._nodes.items()
-                if "processing ms, p50" in values
+                for node, state in self._nodes.items()
+                if state.milliseconds
             },
             "instances": self._instances,
             "tracks": len(self._ids),
             "coasted": self._coasted,
-            "drops": {
-                node: {
-                    key.removeprefix("dropped: "): int(count)
-                    for key, count in values.items()
-                    if key.startswith("dropped: ")
-                }
-                for node, values in self._nodes.items()
-                if int(values.get("dropped", "0"))
-            },
-            "warnings": dict(self._warnings),
+            "drops": {node: state.drops for node, state in self._nodes.items() if state.drops},
         }
         if self._accuracy is not None:
             metrics["accuracy"] = self._accuracy.values()
-            for warning in self._accuracy.warnings:
-                metrics["warnings"][warning.text] = 1
-        return metrics
+            self._warnings.update(self._accuracy.warnings)
+        return metrics | {"warnings": counted(self._warnings)}
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
         own = self.get_fully_qualified_name()
         for status in message.status:
-            values = {v.key: v.value for v in status.values}
-            if status.name == own or "frames" not in values:
+            state = NodeState.read({v.key: v.value for v in status.values})
+            if status.name == own or state is None:
                 continue
-            self._nodes[status.name] = values
+            self._nodes[status.name] = state
             # Before the first frame and after the last one, silence is no fault.
-            if status.level != b"\x00" and time.monotonic() - self._heard < _RUNNING:
-                self._warnings[f"{status.name}: {status.message.split(' for ')[0]}"] += 1
+            if time.monotonic() - self._heard < _RUNNING:
+                self._warnings.update(FrameWarning(k, f"{status.name}: {k}") for k in state.wrong)
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amodal_core.frame import FrameWarning, Instances, Report, Tracks
+from amodal_core.frame import FrameWarning, Instances, Report, Tracks, counted
 
 TOTAL = "total"
 
@@ -144,8 +144,6 @@ class Record:
             "instances": sum(self.instances),
             "tracks": len(self.track_ids),
             "coasted": sum(row.coasted for row in self.rows),
-            "warnings": [
-                {"kind": w.kind, "text": w.text, "count": n} for w, n in self.warnings.items()
-            ],
+            "warnings": counted(self.warnings),
             "accuracy": self.accuracy or None,
         }
