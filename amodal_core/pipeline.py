@@ -70,7 +70,7 @@ class Pipeline:
 
     def segment(self, frame: Frame, report: Report) -> Instances:
         """The model's instances; none, with a warning, where a part is absent that it needs."""
-        absent = sorted(part for part in self.model.inputs if getattr(frame, part) is None)
+        absent = sorted(name for name in self.model.inputs if getattr(frame, name) is None)
         if absent:
             needs = f"{self.model.name} needs {', '.join(absent)}: frame is empty"
             report.warn("missing input", needs)

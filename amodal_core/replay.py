@@ -223,9 +223,9 @@ class _Run:
     ) -> None:
         """The overlay for the video, and the frame with most to see of each sixth of the drive."""
         segment = self.record.frames * _KEY_FRAMES // self.expected
-        worth = float(np.minimum(tracks.occlusion_rates, 1.0 - tracks.occlusion_rates).sum())
-        worth += 0.01 * len(tracks)
-        chosen = segment != self._segment or worth > self._best
+        interest = float(np.minimum(tracks.occlusion_rates, 1.0 - tracks.occlusion_rates).sum())
+        interest += 0.01 * len(tracks)
+        chosen = segment != self._segment or interest > self._best
         if frame.image is None or not (self.options.video or chosen):
             return
         large, shown = frame.image, tracks
@@ -242,7 +242,7 @@ class _Run:
             return
         if segment == self._segment:
             self.record.key_frames.pop()
-        self._segment, self._best = segment, worth
+        self._segment, self._best = segment, interest
         coded = cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 88))[1]
         hidden = int((tracks.occlusion_rates >= 0.1).sum())
         since = (frame.stamp - (self.record.stamps or [frame.stamp])[0]) * 1e-9
@@ -261,9 +261,9 @@ class _Run:
 
     def accuracy(self) -> dict[str, float]:
         """Amodal and visible AP, HOTA and kept identities against the bag's ground truth."""
-        found = self.stream.values()
+        values = self.stream.values()
         self.record.warnings.update(self.stream.warnings)
-        return found
+        return values
 
     def evaluate(self, bag: str | Path) -> None:
         """Write all other numbers, by class and occlusion, and the worst failures to a folder."""

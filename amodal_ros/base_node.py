@@ -248,10 +248,10 @@ class BaseNode(LifecycleNode):
 
     def _check_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
-            known = self._by_name.get(parameter.name)
-            if known is None:
+            declared = self._by_name.get(parameter.name)
+            if declared is None:
                 continue
-            reason = known.refusal(parameter.value)
+            reason = declared.refusal(parameter.value)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)

@@ -14,8 +14,8 @@ def message_class(full_name: str) -> type:
         ImportError: the package that defines it is not installed.
     """
     package, _, name = full_name.replace("/msg/", "/").partition("/")
-    found: type = getattr(import_module(f"{package}.msg"), name)
-    return found
+    cls: type = getattr(import_module(f"{package}.msg"), name)
+    return cls
 
 
 FACTORY = ClassFactory(message_class)

@@ -212,14 +212,14 @@ class LiveBench:
 
     def _drain(self) -> None:
         """Wait until all frames are answered, or no answer comes any more."""
-        seen, since = -1, time.monotonic()
+        before, since = -1, time.monotonic()
         while True:
             with self._lock:
                 answered, complete = len(self._answers), len(self._answers) >= len(self._sent)
             if complete or time.monotonic() - since > _SILENCE:
                 return
-            if answered != seen:
-                seen, since = answered, time.monotonic()
+            if answered != before:
+                before, since = answered, time.monotonic()
             time.sleep(0.02)
 
     def _wait(self) -> None:

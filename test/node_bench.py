@@ -133,12 +133,12 @@ class Bench:
     def diagnosis(self, level: int, text: str) -> Any:
         """A status of that level whose line contains a text."""
 
-        def found() -> Any:
+        def match() -> Any:
             return next(
                 (s for s in self.statuses if s.level == bytes([level]) and text in s.message), None
             )
 
-        return until(found, f"a diagnosis of level {level} with '{text}'")
+        return until(match, f"a diagnosis of level {level} with '{text}'")
 
     def values(self) -> dict[str, str]:
         """Key values of the newest status."""

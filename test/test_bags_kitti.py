@@ -101,8 +101,8 @@ def test_a_drive_without_imu_calibration_says_so_and_still_places_the_camera(
     report = convert_raw(mini_kitti_raw, tmp_path / "a")
     assert any("calib_imu_to_velo.txt" in w.text for w in report.warnings)
     expected = KittiRaw(mini_kitti_raw)[0].frame.calibration.camera_from_lidar
-    found = _tree(tmp_path / "a").lookup("camera_color_left", "velo_link")
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    matrix = _tree(tmp_path / "a").lookup("camera_color_left", "velo_link")
+    np.testing.assert_allclose(matrix, expected, atol=1e-9)
 
 
 def test_missing_scans_are_reported_and_frames_can_be_limited(mini_kitti_raw, tmp_path):

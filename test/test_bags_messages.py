@@ -163,12 +163,12 @@ def test_images_that_cannot_be_read_are_refused_with_the_topic(change, words):
 def test_depth_is_metres_with_zero_for_no_return(order):
     metres = np.array([[1.5, np.nan, np.inf], [-1.0, 0.0, 80.25]], f"{order}f4")
     rows = metres.view(np.uint8).reshape(2, -1)
-    found = read_depth(_image("32FC1", rows, 4, order == ">"))
-    np.testing.assert_array_equal(found, np.array([[1.5, 0, 0], [0, 0, 80.25]], np.float32))
+    result = read_depth(_image("32FC1", rows, 4, order == ">"))
+    np.testing.assert_array_equal(result, np.array([[1.5, 0, 0], [0, 0, 80.25]], np.float32))
     millimetres = np.array([[1500, 0, 65535]], f"{order}u2")
     rows = millimetres.view(np.uint8).reshape(1, -1)
-    found = read_depth(_image("16UC1", rows, 0, order == ">"))
-    np.testing.assert_allclose(found, [[1.5, 0, 65.535]], rtol=1e-6)
+    result = read_depth(_image("16UC1", rows, 0, order == ">"))
+    np.testing.assert_allclose(result, [[1.5, 0, 65.535]], rtol=1e-6)
     with pytest.raises(InputError, match="encoding 'rgb8' where one of 32FC1, 16UC1"):
         read_depth(_image("rgb8", RGB.reshape(2, -1)))
 
@@ -327,9 +327,9 @@ def test_camera_info_is_that_of_a_rectified_camera(factory):
 def test_transforms_survive_the_round_trip(factory):
     matrix = np.array([[0, -1, 0, 1], [0, 0, -1, 2], [1, 0, 0, 3], [0, 0, 0, 1.0]])
     message = transform_message(factory, "base", "camera", matrix, STAMP)
-    parent, child, found = read_transform(message)
+    parent, child, result = read_transform(message)
     assert (parent, child) == ("base", "camera")
-    np.testing.assert_allclose(found, matrix, atol=1e-12)
+    np.testing.assert_allclose(result, matrix, atol=1e-12)
     message.transform.rotation.w = float("nan")
     with pytest.raises(InputError, match="not a rigid transform"):
         read_transform(message)
@@ -348,17 +348,17 @@ def tracks():
     visible = amodal.copy()
     visible[1] &= ~amodal[0]
     visible[2] = False
-    whole, seen = RleMasks.from_dense(amodal), RleMasks.from_dense(visible)
+    amodal_runs, visible_runs = RleMasks.from_dense(amodal), RleMasks.from_dense(visible)
     occluders = np.zeros((3, 3), bool)
     occluders[1, 0] = occluders[2, 0] = occluders[2, 1] = True
     return Tracks(
         size=(20, 30),
-        amodal_boxes=whole.boxes(),
-        visible_boxes=seen.boxes(),
+        amodal_boxes=amodal_runs.boxes(),
+        visible_boxes=visible_runs.boxes(),
         scores=np.array([0.9, 0.8, 0.3], np.float32),
         class_ids=np.array([0, 1, 2]),
-        amodal=whole,
-        visible=seen,
+        amodal=amodal_runs,
+        visible=visible_runs,
         occlusion_rates=np.array([0, 0.225, 1], np.float32),
         depths=np.array([9.0, 5.0, 20.0], np.float32),
         occluders=occluders,
@@ -385,9 +385,9 @@ def test_tracks_survive_the_round_trip(factory, tracks):
     assert class_names(message) == dict(enumerate(CLASSES))
     # Nearest occluder first, by id.
     assert list(message.instances[2].occluders) == [11, 4]
-    found = read_tracks(message)
-    _same(found, tracks)
-    assert found.ignore is None
+    result = read_tracks(message)
+    _same(result, tracks)
+    assert result.ignore is None
 
 
 def test_tracks_survive_the_wire(tracks):
@@ -405,8 +405,8 @@ def test_untracked_instances_name_occluders_by_their_place(factory, tracks):
     message = instances_message(factory, plain, stamp=STAMP, frame_id="camera", classes=CLASSES)
     assert {i.track_id for i in message.instances} == {-1}
     assert list(message.instances[2].occluders) == [1, 0]
-    found = read_instances(message)
-    np.testing.assert_array_equal(found.occluders, tracks.occluders)
+    result = read_instances(message)
+    np.testing.assert_array_equal(result.occluders, tracks.occluders)
     with pytest.raises(InputError, match="without a track id"):
         read_tracks(message)
 
@@ -420,8 +420,8 @@ def test_annotations_to_ignore_are_marked_by_score_zero(factory, tracks):
 def test_empty_arrays_keep_the_size(factory):
     empty = Tracks.empty((20, 30))
     message = instances_message(factory, empty, stamp=STAMP, frame_id="camera", classes=CLASSES)
-    found = read_tracks(message)
-    assert (len(found), found.size, found.occluders.shape) == (0, (20, 30), (0, 0))
+    result = read_tracks(message)
+    assert (len(result), result.size, result.occluders.shape) == (0, (20, 30), (0, 0))
 
 
 def test_an_empty_counts_text_is_an_empty_mask(factory, tracks):

@@ -55,8 +55,8 @@ def test_messages_come_back_in_order_from_both_storages(tmp_path, storage, compr
             "/tracks": (ARRAY, 3),
             "/tf_static": ("tf2_msgs/msg/TFMessage", 1),
         }
-        found = list(bag.messages())
-        assert [m.stamp for m in found] == [1, 10, 10, 11, 11, 12, 12]
+        messages = list(bag.messages())
+        assert [m.stamp for m in messages] == [1, 10, 10, 11, 11, 12, 12]
         images = list(bag.messages(["/camera/image"]))
     assert [stamp_of(m.message.header) for m in images] == [10, 11, 12]
     np.testing.assert_array_equal(images[0].message.data, PIXELS.ravel())
@@ -197,12 +197,12 @@ def test_a_message_that_is_cut_off_is_named_with_its_topic(tmp_path):
 def test_a_type_without_definition_matters_only_when_it_is_read(tmp_path):
     store = get_typestore(Stores.ROS2_JAZZY)
     with Writer(tmp_path / "a", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        known = writer.add_connection("/image", IMAGE, typestore=store)
+        connection = writer.add_connection("/image", IMAGE, typestore=store)
         other = writer.add_connection(
             "/secret", "acme_msgs/msg/Secret", msgdef="uint8 code\n", rihs01="RIHS01_0"
         )
         message = image_message(RosbagsFactory(), PIXELS, 5, "camera")
-        writer.write(known, 5, typestore().serialize_cdr(message, IMAGE))
+        writer.write(connection, 5, typestore().serialize_cdr(message, IMAGE))
         writer.write(other, 6, b"\0\1\0\0\7")
     with BagReader(tmp_path / "a") as bag:
         # The bag carries the definition, so that even unknown types are read.

@@ -107,11 +107,11 @@ def test_the_clock_of_before_a_jump_is_not_trusted() -> None:
 def test_without_partners_every_message_is_a_moment_and_a_jump_is_told() -> None:
     made = Assembler((INSTANCES.name,), DriveSettings(), calibrated=False)
     array = drive.FACTORY.create("amodal_msgs/msg/AmodalInstanceArray", height=10, width=20)
-    told = []
+    resets = []
     for index in (0, 1, 0):
         array.header = drive.image(index).header
-        told += [(m.stamp, m.reset) for m in made.take(INSTANCES.name, array).moments]
-    assert told == [(stamp(0), False), (stamp(1), False), (stamp(0), True)]
+        resets += [(m.stamp, m.reset) for m in made.take(INSTANCES.name, array).moments]
+    assert resets == [(stamp(0), False), (stamp(1), False), (stamp(0), True)]
 
 
 def test_a_jump_forgets_what_moves_and_keeps_what_is_static() -> None:

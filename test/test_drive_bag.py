@@ -41,13 +41,13 @@ class Bag:
             "/tf_static": "tf2_msgs/msg/TFMessage",
             "/ground_truth": "amodal_msgs/msg/AmodalInstanceArray",
         }
-        self.known = set()
+        self.announced = set()
         self.log = START
 
     def put(self, topic, message, kind=""):
-        if topic not in self.known:
+        if topic not in self.announced:
             self.writer.add_topic(topic, kind or self.types[topic])
-            self.known.add(topic)
+            self.announced.add(topic)
         self.log += 1000
         self.writer.write(topic, message, self.log)
 
@@ -221,11 +221,11 @@ def test_a_converted_drive_gives_back_its_frames(mini_bag, mini_kitti_raw):
     with BagDrive(mini_bag) as drive:
         frames = [f.frame for f in drive]
     assert [f.stamp for f in frames] == [f.stamp for f in data]
-    for found, expected in zip(frames, data, strict=True):
-        np.testing.assert_array_equal(found.image, expected.image)
-        np.testing.assert_array_equal(found.points, expected.points)
+    for frame, expected in zip(frames, data, strict=True):
+        np.testing.assert_array_equal(frame.image, expected.image)
+        np.testing.assert_array_equal(frame.points, expected.points)
         np.testing.assert_allclose(
-            found.calibration.camera_from_lidar, expected.calibration.camera_from_lidar, atol=1e-9
+            frame.calibration.camera_from_lidar, expected.calibration.camera_from_lidar, atol=1e-9
         )
 
 

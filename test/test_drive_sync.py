@@ -29,11 +29,11 @@ def run(sync: Synchronizer, events: list[Event], flush: bool = True) -> SyncResu
     return total
 
 
-def add(total: SyncResult, part: SyncResult) -> None:
-    total.sets += part.sets
-    total.drops += part.drops
-    total.errors += part.errors
-    total.reset |= part.reset
+def add(total: SyncResult, result: SyncResult) -> None:
+    total.sets += result.sets
+    total.drops += result.drops
+    total.errors += result.errors
+    total.reset |= result.reset
 
 
 def stamps_of(result: SyncResult) -> list[tuple[int, ...]]:
@@ -197,15 +197,15 @@ def test_every_message_is_in_one_set_or_dropped_with_a_reason(data: Any, slop: i
     sync = Synchronizer(config)
     total, newest = SyncResult(), -1
     for topic, stamp in events:
-        part = sync.push(topic, stamp, (topic, stamp))
-        for s in part.sets:
-            assert s.stamp > newest or part.reset
+        result = sync.push(topic, stamp, (topic, stamp))
+        for s in result.sets:
+            assert s.stamp > newest or result.reset
             newest = s.stamp
             assert all(abs(t - s.stamp) <= slop for t in s.stamps.values())
             assert s.messages == {t: (t, at) for t, at in s.stamps.items()}
-        if part.reset and not part.sets:
+        if result.reset and not result.sets:
             newest = -1
-        add(total, part)
+        add(total, result)
     add(total, sync.flush())
     out = Counter((t, at) for s in total.sets for t, at in s.stamps.items())
     out += Counter((d.topic, d.stamp) for d in total.drops)

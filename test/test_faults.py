@@ -66,7 +66,7 @@ def detections(
         mask[y0:y1, x0:x1] = True
     xyxy = np.array(boxes, np.float32).reshape(n, 4)
     rle = RleMasks.from_dense(masks)
-    found = Instances(
+    instances = Instances(
         size,
         xyxy,
         xyxy,
@@ -79,7 +79,9 @@ def detections(
         np.zeros((n, n), bool),
         embeddings,
     )
-    return instances_message(FACTORY, found, stamp=stamp(index), frame_id="camera", classes=["car"])
+    return instances_message(
+        FACTORY, instances, stamp=stamp(index), frame_id="camera", classes=["car"]
+    )
 
 
 def send_tracked(bench: Bench, index: int, *boxes: tuple[int, int, int, int]) -> None:
@@ -317,11 +319,15 @@ class TestExceptions:
         self, start: Start, capfd: pytest.CaptureFixture[str]
     ) -> None:
         bench = tracking(start, tracker="quasi_dense")
-        left, right, looks = (100, 40, 140, 80), (160, 40, 200, 80), np.eye(2, dtype=np.float32)
+        left, right, embeddings = (
+            (100, 40, 140, 80),
+            (160, 40, 200, 80),
+            np.eye(2, dtype=np.float32),
+        )
         for index in range(6):
             here = (left, right) if index < 4 else (right, left)  # each where the other was
-            known = None if index == 2 else 6 * looks
-            bench.send("instances", detections(index, *here, embeddings=known))
+            given = None if index == 2 else 6 * embeddings
+            bench.send("instances", detections(index, *here, embeddings=given))
             bench.send("depth/image", drive.depth(index))
         arrays = bench.outputs("tracks", 5)
         assert stamps(arrays) == [stamp(i) for i in range(6) if i != 2]
@@ -492,12 +498,12 @@ class TestUntrustedFiles:
         forbidden = re.compile(
             r"^(eval|exec|pickle\.loads?|yaml\.(load|unsafe_load|full_load)|marshal\.loads?)$"
         )
-        found = []
+        calls = []
         for folder in ("amodal_ros", "embedded_ros", "launch"):
             for file in (project_root / folder).rglob("*.py"):
-                found += [
+                calls += [
                     f"{file}:{node.lineno}"
                     for node in ast.walk(ast.parse(file.read_text()))
                     if isinstance(node, ast.Call) and forbidden.match(ast.unparse(node.func))
                 ]
-        assert found == []
+        assert calls == []

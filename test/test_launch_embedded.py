@@ -168,8 +168,8 @@ def test_included_files_know_their_folder_and_their_arguments(run: Run, tmp_path
         launch_arguments=[("who", LaunchConfiguration("name"))],
     )
     assert f"me in {tmp_path}" in run(include, name="me")[1]
-    found = LaunchDescription([include]).get_launch_arguments()
-    assert [a.name for a in found] == ["who"]
+    arguments = LaunchDescription([include]).get_launch_arguments()
+    assert [a.name for a in arguments] == ["who"]
     code, text = run(LogInfo(msg=[ThisLaunchFileDir()]))
     assert code == 1
     assert "outside of a launch file" in text
@@ -190,10 +190,10 @@ def test_functions_give_entities_when_the_values_are_known(run: Run) -> None:
 
 def test_handlers_see_processes_start_and_end(run: Run) -> None:
     first, second = python("pass"), python("raise SystemExit(3)")
-    seen: list[tuple[str, int]] = []
+    exits: list[tuple[str, int]] = []
 
     def ended(event: Any, context: Any) -> None:
-        seen.append((event.process_name, event.returncode))
+        exits.append((event.process_name, event.returncode))
 
     _, text = run(
         RegisterEventHandler(OnProcessStart(target_action=first, on_start=[second])),
@@ -201,7 +201,7 @@ def test_handlers_see_processes_start_and_end(run: Run) -> None:
         RegisterEventHandler(OnShutdown(on_shutdown=[LogInfo(msg="good night")])),
         first,
     )
-    assert sorted(seen) == [("it-1", 0), ("it-2", 3)]
+    assert sorted(exits) == [("it-1", 0), ("it-2", 3)]
     assert "good night" in text
 
 

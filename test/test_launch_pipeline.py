@@ -136,19 +136,19 @@ def assert_same(live: list[Any], expected: dict[int, Tracks]) -> None:
     stamps = [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in live]
     assert stamps == sorted(expected)
     for at, message in zip(stamps, live, strict=True):
-        found, known = read_tracks(message), expected[at]
-        assert found.ids.tolist() == known.ids.tolist()
-        assert found.ages.tolist() == known.ages.tolist()
-        assert found.coasted.tolist() == known.coasted.tolist()
-        assert found.class_ids.tolist() == known.class_ids.tolist()
-        assert found.amodal.rle().counts == known.amodal.rle().counts
-        assert found.visible.rle().counts == known.visible.rle().counts
-        assert np.array_equal(found.occluders, known.occluders)
+        tracks, exact = read_tracks(message), expected[at]
+        assert tracks.ids.tolist() == exact.ids.tolist()
+        assert tracks.ages.tolist() == exact.ages.tolist()
+        assert tracks.coasted.tolist() == exact.coasted.tolist()
+        assert tracks.class_ids.tolist() == exact.class_ids.tolist()
+        assert tracks.amodal.rle().counts == exact.amodal.rle().counts
+        assert tracks.visible.rle().counts == exact.visible.rle().counts
+        assert np.array_equal(tracks.occluders, exact.occluders)
         for name in ("amodal_boxes", "visible_boxes", "scores", "occlusion_rates", "depths"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(known, name))
-        if found.boxes3d is not None:
-            assert known.boxes3d is not None
-            np.testing.assert_array_equal(found.boxes3d, known.boxes3d)
+            np.testing.assert_array_equal(getattr(tracks, name), getattr(exact, name))
+        if tracks.boxes3d is not None:
+            assert exact.boxes3d is not None
+            np.testing.assert_array_equal(tracks.boxes3d, exact.boxes3d)
 
 
 def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
@@ -251,9 +251,9 @@ def test_the_default_topics_are_those_of_bags_that_are_written_here(project_root
 
 
 def test_the_doctor_finds_what_it_needs_here(domain: int) -> None:
-    found = CliRunner().invoke(app, ["doctor"])
-    assert found.exit_code == 0, found.stdout
-    assert "two processes hear each other" in " ".join(found.stdout.split())
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.stdout
+    assert "two processes hear each other" in " ".join(result.stdout.split())
 
 
 def test_the_models_are_listed() -> None:

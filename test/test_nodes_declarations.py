@@ -137,9 +137,9 @@ def test_a_model_gets_the_inputs_that_it_names_and_no_more(start: Callable[..., 
     bench.send("/tf_static", drive.tf_static())
     bench.send("camera_info", drive.info(0))
     bench.send("points", drive.cloud(0))
-    found = bench.outputs("instances", 1)[0]
-    assert sorted({i.class_name for i in found.instances}) >= ["car"]
-    assert {i.track_id for i in found.instances} == {-1}
+    result = bench.outputs("instances", 1)[0]
+    assert sorted({i.class_name for i in result.instances}) >= ["car"]
+    assert {i.track_id for i in result.instances} == {-1}
 
 
 @pytest.mark.dds

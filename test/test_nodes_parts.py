@@ -164,13 +164,13 @@ class TestLatency:
         for k in range(99, -1, -1):
             if k != 50:
                 meter.answer(k, k * 0.1 + 0.001 * (k + 1))
-        found = meter.summary()
-        assert (found["frames"], found["answered"], found["unanswered"]) == (100, 99, 1)
+        summary = meter.summary()
+        assert (summary["frames"], summary["answered"], summary["unanswered"]) == (100, 99, 1)
         exact = [k + 1 for k in range(100) if k != 50]
-        assert found["p50_ms"] == pytest.approx(np.percentile(exact, 50), abs=1e-3)
-        assert found["p99_ms"] == pytest.approx(np.percentile(exact, 99), abs=1e-3)
-        assert found["max_ms"] == pytest.approx(100.0)
-        assert found["fps"] == pytest.approx(99 / (99 * 0.1 + 0.1), abs=1e-3)
+        assert summary["p50_ms"] == pytest.approx(np.percentile(exact, 50), abs=1e-3)
+        assert summary["p99_ms"] == pytest.approx(np.percentile(exact, 99), abs=1e-3)
+        assert summary["max_ms"] == pytest.approx(100.0)
+        assert summary["fps"] == pytest.approx(99 / (99 * 0.1 + 0.1), abs=1e-3)
 
     def test_an_answer_may_be_seen_before_its_frame(self) -> None:
         meter = LatencyMeter()
@@ -228,6 +228,6 @@ class TestStreamAccuracy:
 
 def test_the_warm_up_frame_takes_the_model_through_its_classes() -> None:
     model = create("geometric")
-    found = model.infer([warm_up_frame()])[0]
-    names = {model.classes[int(c)] for c in found.class_ids}
+    instances = model.infer([warm_up_frame()])[0]
+    names = {model.classes[int(c)] for c in instances.class_ids}
     assert {"car", "truck"} <= names

@@ -28,17 +28,19 @@ def boxes_as_instances(boxes, depths, size=SIZE):
     visible = np.array(
         [m & ~np.any(amodal[nearer[i]], axis=0) for i, m in enumerate(amodal)]
     ).reshape(n, *size)
-    whole, seen = RleMasks.from_dense(amodal), RleMasks.from_dense(visible)
-    hides = nearer & (whole.iou(whole) > 0)
+    amodal_runs, visible_runs = RleMasks.from_dense(amodal), RleMasks.from_dense(visible)
+    hides = nearer & (amodal_runs.iou(amodal_runs) > 0)
     return Instances(
         size=size,
-        amodal_boxes=whole.boxes(),
-        visible_boxes=seen.boxes(),
+        amodal_boxes=amodal_runs.boxes(),
+        visible_boxes=visible_runs.boxes(),
         scores=np.full(n, 0.9, np.float32),
         class_ids=np.zeros(n, np.int64),
-        amodal=whole,
-        visible=seen,
-        occlusion_rates=(1 - seen.areas() / np.maximum(whole.areas(), 1)).astype(np.float32),
+        amodal=amodal_runs,
+        visible=visible_runs,
+        occlusion_rates=(1 - visible_runs.areas() / np.maximum(amodal_runs.areas(), 1)).astype(
+            np.float32
+        ),
         depths=np.asarray(depths, np.float32),
         occluders=hides,
     )
@@ -55,13 +57,13 @@ class StubModel:
         self.frames = 0
 
     def infer(self, frames, report=None):
-        found = []
+        results = []
         for frame in frames:
             k = self.frames
             boxes = [(5 + k, 10, 25 + k, 30), (15 + k, 5, 40 + k, 25)]
-            found.append(boxes_as_instances(boxes, [10.0, 20.0], frame.size))
+            results.append(boxes_as_instances(boxes, [10.0, 20.0], frame.size))
             self.frames += 1
-        return found
+        return results
 
     def reset(self):
         self.frames = 0

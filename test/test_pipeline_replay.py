@@ -77,9 +77,9 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
         assert item.message.header.frame_id == "camera_color_left"
         assert read_tracks(item.message).ids.tolist() == [0, 1]
     expected = boxes_as_instances([(7, 10, 27, 30), (17, 5, 42, 25)], [10.0, 20.0], (48, 96))
-    found = read_instances(messages["/instances"][2].message)
-    assert found.visible.rle().counts == expected.visible.rle().counts
-    assert found.occluders.tolist() == [[False, False], [True, False]]
+    result = read_instances(messages["/instances"][2].message)
+    assert result.visible.rle().counts == expected.visible.rle().counts
+    assert result.occluders.tolist() == [[False, False], [True, False]]
     depth = read_depth(messages["/depth/image"][0].message)
     assert set(np.unique(depth)) == {0, np.float32(9.75)}
 
@@ -288,15 +288,15 @@ def test_two_vehicles_of_a_real_drive_are_one_track_each(kitti_raw_drive, tmp_pa
     with BagReader(out / "tracks.mcap") as bag:
         frames = [read_tracks(m.message) for m in bag.messages(["/tracks"])]
     for points, boxes in ((_TRUCK, _TRUCK_BOX), (_CAR, _CAR_BOX)):
-        known = sorted(points)
-        places = np.array([points[k] for k in known])
-        found = []
+        annotated = sorted(points)
+        places = np.array([points[k] for k in annotated])
+        ids = []
         for k, tracks in enumerate(frames):
-            u, v = (round(float(np.interp(k, known, places[:, c]))) for c in (0, 1))
+            u, v = (round(float(np.interp(k, annotated, places[:, c]))) for c in (0, 1))
             here = np.flatnonzero(tracks.visible.rle().dense()[:, v, u])
             assert len(here) == 1, f"frame {k}: {len(here)} visible masks at ({u}, {v})"
-            found.append(int(tracks.ids[here[0]]))
+            ids.append(int(tracks.ids[here[0]]))
             if k in boxes:
                 overlap = _iou(tracks.amodal_boxes[here[0]], boxes[k])
                 assert overlap > 0.6, f"frame {k}: box IoU {overlap:.2f}"
-        assert len(set(found)) == 1, f"ids over the frames: {found}"
+        assert len(set(ids)) == 1, f"ids over the frames: {ids}"

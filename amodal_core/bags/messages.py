@@ -174,12 +174,12 @@ def _read_masks(masks: Sequence[Any], size: tuple[int, int], where: str) -> RleM
             raise InputError(
                 f"a mask of {mask.width}x{mask.height} in an array of {size[1]}x{size[0]}", where
             )
-    found = RleMasks(size, [mask.counts.encode("ascii", "replace") or empty for mask in masks])
+    runs = RleMasks(size, [mask.counts.encode("ascii", "replace") or empty for mask in masks])
     try:
-        found.check()
+        runs.check()
     except ValueError as error:
         raise InputError(f"a mask is not COCO RLE: {error}", where) from None
-    return found
+    return runs
 
 
 def detections_message(

@@ -90,7 +90,7 @@ class BagReader:
         except Exception as error:
             # rosbags lets struct, zstd, YAML and sqlite errors of damaged files through.
             raise InputError(f"cannot open the bag: {_line(error)}", where, _REPAIR) from error
-        self._store, self._known = self._types()
+        self._store, self._readable = self._types()
 
     def _types(self) -> tuple[Any, set[str]]:
         store = get_typestore(Stores.EMPTY)
@@ -119,15 +119,15 @@ class BagReader:
     @property
     def topics(self) -> dict[str, Topic]:
         """Topics by name."""
-        found: dict[str, Topic] = {}
+        topics: dict[str, Topic] = {}
         for c in self._reader.connections:
-            count = c.msgcount + (found[c.topic].count if c.topic in found else 0)
+            count = c.msgcount + (topics[c.topic].count if c.topic in topics else 0)
             latched = c.topic.endswith("/tf_static") or any(
                 q.durability == QosDurability.TRANSIENT_LOCAL
                 for q in getattr(c.ext, "offered_qos_profiles", ())
             )
-            found[c.topic] = Topic(c.topic, c.msgtype, count, latched)
-        return found
+            topics[c.topic] = Topic(c.topic, c.msgtype, count, latched)
+        return topics
 
     @property
     def duration(self) -> int:
@@ -142,7 +142,7 @@ class BagReader:
         """
         wanted = None if topics is None else set(topics)
         for c in self._reader.connections:
-            if (wanted is None or c.topic in wanted) and c.msgtype not in self._known:
+            if (wanted is None or c.topic in wanted) and c.msgtype not in self._readable:
                 raise InputError(
                     f"the bag does not carry the definition of {c.msgtype}",
                     f"{self.path} {c.topic}",

@@ -30,15 +30,15 @@ END = "<!-- tables: end -->"
 
 def declarations() -> list[Declaration]:
     """What the nodes declare, in the order of the pipeline."""
-    found: list[Declaration] = []
+    result: list[Declaration] = []
     for name in MODULES:
         module = import_module(f"amodal_ros.nodes.{name}")
-        found.extend(
+        result.extend(
             c.declaration
             for c in vars(module).values()
             if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "declaration")
         )
-    return found
+    return result
 
 
 def tables() -> str:

@@ -77,8 +77,8 @@ class Segmentation(SyncedNode):
             self._parts = self._parts | getattr(self.model, "optional", frozenset())
         self.calibrated = "calibration" in self._parts  # type: ignore[misc]
         needs = [CAMERA_INFO] if self.calibrated or "image" not in self._parts else []
-        for part, topic in (("image", IMAGE), ("points", POINTS), ("depth", DEPTH)):
-            if part in self._parts:
+        for name, topic in (("image", IMAGE), ("points", POINTS), ("depth", DEPTH)):
+            if name in self._parts:
                 needs.append(topic)
         self._needs = tuple(needs)
         super().configure()
@@ -115,9 +115,9 @@ class Segmentation(SyncedNode):
 
     def _load(self) -> Model:
         name, checkpoint = self.value("model"), self.value("checkpoint")
-        known = registry.available()
-        if name not in known:
-            listed = f"there are: {', '.join(known)}"
+        available = registry.available()
+        if name not in available:
+            listed = f"there are: {', '.join(available)}"
             raise InputError(f"there is no model '{name}'", "parameter model", listed)
         if name == FALLBACK:
             checkpoint = ""
