@@ -162,8 +162,7 @@ def test_a_second_echo_is_its_cells_object_where_it_is_near(metres, one):
     ids=["kerb", "low", "as high as a truck", "sign over the road"],
 )
 def test_objects_are_above_the_kerb_and_below_the_bridge(box, raised, one):
-    box[2] += raised
-    _, owner, labels = clusters([box])
+    _, owner, labels = clusters([box + np.array([0, 0, raised, 0, 0, 0, 0])])
     assert (labels[owner == 0] >= 0).any() == one
 
 

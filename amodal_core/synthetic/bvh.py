@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,9 +15,58 @@ from amodal_core.synthetic.texture_array import CUTOUTS, LAYERS, texture_array
 
 LEAF = 4
 _DEEP = 64
+_BINS = 12
+_FAR = 1e30
 
-# A node is a row of float32 bounds (min xyz, max xyz) and a row of int32 (first, count): count > 0
-# is a leaf over order[first : first + count], count == 0 has its children at first and first + 1.
+
+class Geometry(NamedTuple):
+    """Every shape's triangles and hierarchy, one after the other.
+
+    Attributes:
+        bounds: (M, 6) float32 of nodes: least and greatest corner.
+        links: (M, 2) int32 of nodes: first and count. With a count it is a leaf over
+            order[first : first + count], without one its children are first and first + 1.
+        order: (T,) triangles in the order of the leaves, from each shape's first.
+        corners: (T, 9) float64, a corner and the two edges from it.
+        uvs: (T, 3, 2) texture coordinates.
+        layers: (T,) layer of `alpha` with the triangle's holes, -1 for none.
+        alpha: (L, S, S) uint8.
+    """
+
+    bounds: np.ndarray
+    links: np.ndarray
+    order: np.ndarray
+    corners: np.ndarray
+    uvs: np.ndarray
+    layers: np.ndarray
+    alpha: np.ndarray
+
+
+class Instances(NamedTuple):
+    """I shapes in the world and the hierarchy over them: nodes as in `Geometry`.
+
+    Attributes:
+        bounds, links, order: the hierarchy.
+        inverses: (I, 4, 4) instance_from_world.
+        velocities: (I, 3) metres a second.
+        roots, firsts: (I,) where its shape's nodes and triangles begin.
+    """
+
+    bounds: np.ndarray
+    links: np.ndarray
+    order: np.ndarray
+    inverses: np.ndarray
+    velocities: np.ndarray
+    roots: np.ndarray
+    firsts: np.ndarray
+
+
+class Rays(NamedTuple):
+    """R rays: origins (R, 3) and unit directions (R, 3) in the world, delays (R,) in seconds."""
+
+    origins: np.ndarray
+    directions: np.ndarray
+    delays: np.ndarray
 
 
 @njit(cache=True)
@@ -30,82 +80,95 @@ def build(low, high):  # type: ignore[no-untyped-def]
     stack = np.empty((_DEEP * 4, 3), np.int64)
     stack[0] = (0, 0, n)
     top, used = 1, 1
-    bins = 12
-    bin_low = np.empty((bins, 3), np.float32)
-    bin_high = np.empty((bins, 3), np.float32)
-    counts = np.empty(bins, np.int64)
-    right_area = np.empty(bins, np.float32)
     while top:
         top -= 1
         node, a, b = stack[top]
-        for k in range(3):
-            lo, hi = np.float32(1e30), np.float32(-1e30)
-            for m in range(a, b):
-                lo = min(lo, low[order[m], k])
-                hi = max(hi, high[order[m], k])
-            bounds[node, k], bounds[node, k + 3] = lo, hi
+        _around(low, high, order, a, b, bounds[node])
         if b - a <= LEAF:
             links[node] = (a, b - a)
             continue
-        axis, c0, c1 = 0, np.float32(0), np.float32(0)
-        widest = np.float32(-1)
-        for k in range(3):
-            lo, hi = np.float32(1e30), np.float32(-1e30)
-            for m in range(a, b):
-                c = centre[order[m], k]
-                lo, hi = min(lo, c), max(hi, c)
-            if hi - lo > widest:
-                widest, axis, c0, c1 = hi - lo, k, lo, hi
-        middle = (a + b) // 2
-        if widest > 1e-6:
-            counts[:] = 0
-            bin_low[:] = 1e30
-            bin_high[:] = -1e30
-            scale = bins * np.float32(0.9999) / (c1 - c0)
-            for m in range(a, b):
-                i = int((centre[order[m], axis] - c0) * scale)
-                counts[i] += 1
-                for k in range(3):
-                    bin_low[i, k] = min(bin_low[i, k], low[order[m], k])
-                    bin_high[i, k] = max(bin_high[i, k], high[order[m], k])
-            lo3 = np.full(3, 1e30, np.float32)
-            hi3 = np.full(3, -1e30, np.float32)
-            number = 0
-            for i in range(bins - 1, 0, -1):
-                number += counts[i]
-                for k in range(3):
-                    lo3[k], hi3[k] = min(lo3[k], bin_low[i, k]), max(hi3[k], bin_high[i, k])
-                e = hi3 - lo3
-                right_area[i] = number * (e[0] * e[1] + e[1] * e[2] + e[2] * e[0]) if number else 0
-            lo3[:] = 1e30
-            hi3[:] = -1e30
-            number, best, split = 0, np.float32(1e38), -1
-            for i in range(bins - 1):
-                number += counts[i]
-                if number == 0 or number == b - a:
-                    continue
-                for k in range(3):
-                    lo3[k], hi3[k] = min(lo3[k], bin_low[i, k]), max(hi3[k], bin_high[i, k])
-                e = hi3 - lo3
-                cost = number * (e[0] * e[1] + e[1] * e[2] + e[2] * e[0]) + right_area[i + 1]
-                if cost < best:
-                    best, split = cost, i
-            if split >= 0:
-                i, j = a, b - 1
-                while i <= j:
-                    if int((centre[order[i], axis] - c0) * scale) <= split:
-                        i += 1
-                    else:
-                        order[i], order[j] = order[j], order[i]
-                        j -= 1
-                if a < i < b:
-                    middle = i
+        middle = _split(low, high, centre, order, a, b)
         links[node] = (used, 0)
         stack[top] = (used, a, middle)
         stack[top + 1] = (used + 1, middle, b)
         top += 2
         used += 2
     return bounds[:used].copy(), links[:used].copy(), order
+
+
+@njit(cache=True)
+def _around(low, high, order, a, b, bound):  # type: ignore[no-untyped-def]
+    """The box around the boxes order[a:b]."""
+    for k in range(3):
+        lo, hi = np.float32(_FAR), np.float32(-_FAR)
+        for m in range(a, b):
+            lo = min(lo, low[order[m], k])
+            hi = max(hi, high[order[m], k])
+        bound[k], bound[k + 3] = lo, hi
+
+
+@njit(cache=True)
+def _split(low, high, centre, order, a, b):  # type: ignore[no-untyped-def]
+    """Sorts order[a:b] into two parts that rays are cheapest to cast at; where the second begins.
+
+    The surface area heuristic over bins along the axis on which the boxes' centres spread most.
+    """
+    axis, c0, c1 = 0, np.float32(0), np.float32(0)
+    widest = np.float32(-1)
+    for k in range(3):
+        lo, hi = np.float32(_FAR), np.float32(-_FAR)
+        for m in range(a, b):
+            c = centre[order[m], k]
+            lo, hi = min(lo, c), max(hi, c)
+        if hi - lo > widest:
+            widest, axis, c0, c1 = hi - lo, k, lo, hi
+    if widest <= 1e-6:
+        return (a + b) // 2
+    # What lies in each bin.
+    counts = np.zeros(_BINS, np.int64)
+    bin_low = np.full((_BINS, 3), np.float32(_FAR))
+    bin_high = np.full((_BINS, 3), np.float32(-_FAR))
+    scale = _BINS * np.float32(0.9999) / (c1 - c0)
+    for m in range(a, b):
+        i = int((centre[order[m], axis] - c0) * scale)
+        counts[i] += 1
+        for k in range(3):
+            bin_low[i, k] = min(bin_low[i, k], low[order[m], k])
+            bin_high[i, k] = max(bin_high[i, k], high[order[m], k])
+    # The cost of what lies from each bin on, then of what lies before it with that.
+    costs = np.empty(_BINS, np.float32)
+    lo3, hi3 = np.full(3, np.float32(_FAR)), np.full(3, np.float32(-_FAR))
+    number = 0
+    for i in range(_BINS - 1, 0, -1):
+        number += counts[i]
+        costs[i] = _cost(bin_low[i], bin_high[i], lo3, hi3, number)
+    lo3[:] = _FAR
+    hi3[:] = -_FAR
+    number, best, split = 0, np.float32(1e38), -1
+    for i in range(_BINS - 1):
+        number += counts[i]
+        cost = _cost(bin_low[i], bin_high[i], lo3, hi3, number) + costs[i + 1]
+        if 0 < number < b - a and cost < best:
+            best, split = cost, i
+    if split < 0:
+        return (a + b) // 2
+    i, j = a, b - 1
+    while i <= j:
+        if int((centre[order[i], axis] - c0) * scale) <= split:
+            i += 1
+        else:
+            order[i], order[j] = order[j], order[i]
+            j -= 1
+    return i if a < i < b else (a + b) // 2
+
+
+@njit(cache=True)
+def _cost(low, high, lo3, hi3, number):  # type: ignore[no-untyped-def]
+    """Grows the box (lo3, hi3) by a bin's; its surface times the number of boxes in it."""
+    for k in range(3):
+        lo3[k], hi3[k] = min(lo3[k], low[k]), max(hi3[k], high[k])
+    e = hi3 - lo3
+    return number * (e[0] * e[1] + e[1] * e[2] + e[2] * e[0]) if number else np.float32(0)
 
 
 @njit(cache=True, inline="always")
@@ -138,11 +201,37 @@ def _hole(uv, t, u, v, alpha, layer):  # type: ignore[no-untyped-def]
     return a * (1 - fy) + b * fy < 127.5
 
 
+@njit(cache=True, inline="always")
+def _triangle(corners, t, o, d):  # type: ignore[no-untyped-def]
+    """Distance along a ray to a triangle, -1 for none, and where it is hit (barycentric).
+
+    Moeller and Trumbore, "Fast, Minimum Storage Ray-Triangle Intersection", 1997.
+    """
+    e1x, e1y, e1z = corners[t, 3], corners[t, 4], corners[t, 5]
+    e2x, e2y, e2z = corners[t, 6], corners[t, 7], corners[t, 8]
+    px = d[1] * e2z - d[2] * e2y
+    py = d[2] * e2x - d[0] * e2z
+    pz = d[0] * e2y - d[1] * e2x
+    det = e1x * px + e1y * py + e1z * pz
+    if abs(det) < 1e-12:
+        return -1.0, 0.0, 0.0
+    tx, ty, tz = o[0] - corners[t, 0], o[1] - corners[t, 1], o[2] - corners[t, 2]
+    u = (tx * px + ty * py + tz * pz) / det
+    if u < 0 or u > 1:
+        return -1.0, 0.0, 0.0
+    qx = ty * e1z - tz * e1y
+    qy = tz * e1x - tx * e1z
+    qz = tx * e1y - ty * e1x
+    v = (d[0] * qx + d[1] * qy + d[2] * qz) / det
+    if v < 0 or u + v > 1:
+        return -1.0, 0.0, 0.0
+    return (e2x * qx + e2y * qy + e2z * qz) / det, u, v
+
+
 @njit(cache=True)
-def _shape(  # type: ignore[no-untyped-def]
-    bounds, links, order, root, first, corners, uv, layers, alpha, o, d, inverse, stack, limit
-):
+def _shape(geometry, root, first, o, d, inverse, stack, limit):  # type: ignore[no-untyped-def]
     """Closest triangle of one shape along a ray: distance and triangle, (limit, -1) for none."""
+    bounds, links, order, corners, uvs, layers, alpha = geometry
     for k in range(3):
         inverse[k] = 1.0 / d[k] if abs(d[k]) > 1e-12 else 1e12
     stack[0] = root
@@ -173,60 +262,22 @@ def _shape(  # type: ignore[no-untyped-def]
             continue
         for m in range(links[node, 0], links[node, 0] + count):
             t = first + order[first + m]
-            e1x, e1y, e1z = corners[t, 3], corners[t, 4], corners[t, 5]
-            e2x, e2y, e2z = corners[t, 6], corners[t, 7], corners[t, 8]
-            px = d[1] * e2z - d[2] * e2y
-            py = d[2] * e2x - d[0] * e2z
-            pz = d[0] * e2y - d[1] * e2x
-            det = e1x * px + e1y * py + e1z * pz
-            if abs(det) < 1e-12:
-                continue
-            tx, ty, tz = o[0] - corners[t, 0], o[1] - corners[t, 1], o[2] - corners[t, 2]
-            u = (tx * px + ty * py + tz * pz) / det
-            if u < 0 or u > 1:
-                continue
-            qx = ty * e1z - tz * e1y
-            qy = tz * e1x - tx * e1z
-            qz = tx * e1y - ty * e1x
-            v = (d[0] * qx + d[1] * qy + d[2] * qz) / det
-            if v < 0 or u + v > 1:
-                continue
-            along = (e2x * qx + e2y * qy + e2z * qz) / det
+            along, u, v = _triangle(corners, t, o, d)
             if along > 1e-4 and along < limit:
-                if layers[t] >= 0 and _hole(uv, t, u, v, alpha, layers[t]):
+                if layers[t] >= 0 and _hole(uvs, t, u, v, alpha, layers[t]):
                     continue
                 limit, hit = along, t
     return limit, hit
 
 
 @njit(cache=True, nogil=True)
-def cast(  # type: ignore[no-untyped-def]
-    top_bounds,
-    top_links,
-    top_order,
-    inverses,
-    velocities,
-    roots,
-    firsts,
-    bounds,
-    links,
-    order,
-    corners,
-    uv,
-    layers,
-    alpha,
-    origins,
-    directions,
-    delays,
-    limit,
-    distance,
-    instance,
-    triangle,
-):
-    """Closest hits of rays (R, 3) float64; fills distance, instance and triangle (-1 = none).
+def cast(geometry, instances, rays, limit, distance, instance, triangle):  # type: ignore[no-untyped-def]
+    """Closest hits of rays within `limit`; fills distance, instance and triangle (-1 = none).
 
     A ray is cast `delays[r]` seconds after the instances' poses: each is moved by its velocity.
     """
+    bounds, links, order, inverses, velocities, roots, firsts = instances
+    origins, directions, delays = rays
     o, d, inverse, local_inverse = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     stack, local_stack = np.empty(_DEEP, np.int64), np.empty(_DEEP, np.int64)
     for r in range(len(origins)):
@@ -238,40 +289,28 @@ def cast(  # type: ignore[no-untyped-def]
         while top:
             top -= 1
             node = stack[top]
-            if _box(top_bounds, node, origins[r], inverse, best) > best:
+            if _box(bounds, node, origins[r], inverse, best) > best:
                 continue
-            count = top_links[node, 1]
+            count = links[node, 1]
             if count == 0:
-                stack[top] = top_links[node, 0]
-                stack[top + 1] = top_links[node, 0] + 1
+                stack[top] = links[node, 0]
+                stack[top + 1] = links[node, 0] + 1
                 top += 2
                 continue
-            for m in range(top_links[node, 0], top_links[node, 0] + count):
-                i = top_order[m]
+            for m in range(links[node, 0], links[node, 0] + count):
+                i = order[m]
+                # The ray in the instance's frame.
                 for k in range(3):
                     o[k] = inverses[i, k, 3]
                     d[k] = 0.0
                     for c in range(3):
                         o[k] += inverses[i, k, c] * (origins[r, c] - velocities[i, c] * delays[r])
                         d[k] += inverses[i, k, c] * directions[r, c]
-                t, found = _shape(
-                    bounds,
-                    links,
-                    order,
-                    roots[i],
-                    firsts[i],
-                    corners,
-                    uv,
-                    layers,
-                    alpha,
-                    o,
-                    d,
-                    local_inverse,
-                    local_stack,
-                    best,
+                t, nearest = _shape(
+                    geometry, roots[i], firsts[i], o, d, local_inverse, local_stack, best
                 )
-                if found >= 0:
-                    best, which, hit = t, i, found
+                if nearest >= 0:
+                    best, which, hit = t, i, nearest
         distance[r], instance[r], triangle[r] = best, which, hit
 
 
@@ -288,6 +327,8 @@ class Shape:
 class Library:
     """Shapes with their hierarchies, ready to be cast at.
 
+    `normals` (T, 3), `materials` (T,) and `tones` (T,) 0-1 are of every shape's triangles.
+
     Args:
         meshes: one shape each; parts of articulated assets are given one by one.
         texture_seed: seed of the texture layers, whose holes rays fall through.
@@ -295,54 +336,40 @@ class Library:
 
     def __init__(self, meshes: Sequence[Mesh], texture_seed: int) -> None:
         self.shapes: list[Shape] = []
-        bounds, links, orders, corners, uvs, layers, normals, materials, tones = (
-            [] for _ in range(9)
-        )
         cut = {
             int(m): CUTOUTS.index(TABLE[m].texture)
             for m in Material
             if TABLE[m].mode is Mode.CUTOUT
         }
         cut_table = np.array([cut.get(m, -1) for m in range(256)], np.int32)
+        columns: list[tuple[np.ndarray, ...]] = []
         root = first = 0
         for mesh in meshes:
             triangles = mesh.positions[mesh.triangles].astype(np.float32)
             low, high = triangles.min(axis=1), triangles.max(axis=1)
-            node_bounds, node_links, order = build(low, high)
+            bounds, links, order = build(low, high)
             self.shapes.append(Shape(root, first, low.min(axis=0), high.max(axis=0)))
-            root += len(node_bounds)
+            root += len(bounds)
             first += len(order)
-            bounds.append(node_bounds)
-            links.append(node_links)
-            orders.append(order)
-            edges = np.concatenate(
-                [
-                    triangles[:, 0],
-                    triangles[:, 1] - triangles[:, 0],
-                    triangles[:, 2] - triangles[:, 0],
-                ],
-                axis=1,
-            )
-            corners.append(edges)
-            uvs.append(mesh.uvs[mesh.triangles])
-            normal = np.cross(edges[:, 3:6], edges[:, 6:9])
-            normals.append(
-                normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-            )
+            a, b, c = triangles.transpose(1, 0, 2)
+            corners = np.concatenate([a, b - a, c - a], axis=1)
+            normal = np.cross(corners[:, 3:6], corners[:, 6:9])
+            normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
             kind = mesh.materials[mesh.triangles[:, 0]]
-            materials.append(kind)
-            layers.append(cut_table[kind])
-            tones.append(mesh.colours[mesh.triangles[:, 0], :3].mean(axis=1) / 255)
-        self.bounds, self.links = np.concatenate(bounds), np.concatenate(links)
-        self.order, self.corners = (
-            np.concatenate(orders),
-            np.concatenate(corners).astype(np.float64),
+            tone = mesh.colours[mesh.triangles[:, 0], :3].mean(axis=1) / 255
+            uvs = mesh.uvs[mesh.triangles]
+            columns.append(
+                (bounds, links, order, corners, uvs, cut_table[kind], normal, kind, tone)
+            )
+        bounds, links, order, corners, uvs, layers, *rest = map(
+            np.concatenate, zip(*columns, strict=True)
         )
-        self.uvs, self.layers = np.concatenate(uvs), np.concatenate(layers)
-        self.normals, self.materials = np.concatenate(normals), np.concatenate(materials)
-        self.tones = np.concatenate(tones)
+        self.normals, self.materials, self.tones = rest
         texture = texture_array(texture_seed)
-        self.alpha = np.ascontiguousarray(texture[[LAYERS[n] for n in CUTOUTS], ..., 3])
+        alpha = np.ascontiguousarray(texture[[LAYERS[n] for n in CUTOUTS], ..., 3])
+        self.geometry = Geometry(
+            bounds, links, order, corners.astype(np.float64), uvs, layers, alpha
+        )
 
 
 @dataclass(eq=False)
@@ -385,27 +412,23 @@ def cast_rays(
     slack = np.abs(velocities) * span + 1e-3
     low = (world.min(axis=1) - slack).astype(np.float32)
     high = (world.max(axis=1) + slack).astype(np.float32)
-    top_bounds, top_links, top_order = build(low, high)
-    rays = len(origins)
-    hits = Hits(np.empty(rays), np.empty(rays, np.int64), np.empty(rays, np.int64))
-    cast(
-        top_bounds,
-        top_links,
-        top_order,
+    bounds, links, order = build(low, high)
+    instances = Instances(
+        bounds,
+        links,
+        order,
         np.linalg.inv(poses),
         np.ascontiguousarray(velocities, np.float64),
         np.array([s.root for s in used]),
         np.array([s.first for s in used]),
-        library.bounds,
-        library.links,
-        library.order,
-        library.corners,
-        library.uvs,
-        library.layers,
-        library.alpha,
-        np.ascontiguousarray(origins, np.float64),
-        np.ascontiguousarray(directions, np.float64),
-        np.ascontiguousarray(delays, np.float64),
+    )
+    rays = Rays(*(np.ascontiguousarray(a, np.float64) for a in (origins, directions, delays)))
+    count = len(origins)
+    hits = Hits(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
+    cast(
+        library.geometry,
+        instances,
+        rays,
         float(limit),
         hits.distance,
         hits.instance,

@@ -195,5 +195,5 @@ def cast_pixels(
     hits = cast_rays(
         caster.library, shapes, poses, velocities, origins, directions, np.zeros(len(pixels)), 600.0
     )
-    found = hits.triangle >= 0
-    return np.where(found, ids[hits.instance], 0), np.where(found, hits.distance / length, 0.0)
+    hit = hits.triangle >= 0
+    return np.where(hit, ids[hits.instance], 0), np.where(hit, hits.distance / length, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,23 @@ class Rendered:
         radiance: (H, W, 3) float32 linear light, box-filtered from 2 x 2 samples.
         labels: (H, W) int32 actor ids, 0 = background.
         depth: (H, W) float32 metres along the optical axis, 0 = sky.
-        amodal: x0, y0 and depth patch (0 outside) of each actor id in the image, seen or not.
+        amodal: x0, y0 and depth patch (0 outside) of each actor id in the image, visible or not.
     """
 
     radiance: np.ndarray
     labels: np.ndarray
     depth: np.ndarray
     amodal: dict[int, tuple[int, int, np.ndarray]]
+
+
+def _corners(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(8, 4) homogeneous corners of a box."""
+    return np.array([(*p, 1) for p in product(*zip(low, high, strict=True))])
+
+
+def _outside(clip: np.ndarray) -> bool:
+    """Whether points (N, 4) in clip space are all beyond one side of the image."""
+    return any(np.all(s * clip[:, k] > clip[:, 3]) for k in (0, 1, 2) for s in (-1, 1))
 
 
 class Renderer:
@@ -227,10 +238,10 @@ class Renderer:
         view = self.clip @ camera_from_world
         eye = np.linalg.inv(camera_from_world)[:3, 3]
         chunks = self._visible_chunks(view, eye)
-        seen = [(a, a.parts(index)) for a in self.scene.actors]
-        inside = [(a, p) for a, p in seen if self._in_view(a, index, view)]
+        actors = [(a, a.parts(index)) for a in self.scene.actors]
+        inside = [(a, p) for a, p in actors if self._in_view(a, index, view)]
         inside.sort(key=lambda pair: float(np.hypot(*(pair[0].xy[index] - eye[:2]))))
-        radiance = self._draw_colour(index, view, eye, chunks, seen, inside)
+        radiance = self._draw_colour(index, view, eye, chunks, actors, inside)
         labels, depth = self._draw_labels(view, chunks, inside)
         amodal = self._draw_amodal(index, view, inside)
         return Rendered(radiance, labels, depth, amodal)
@@ -238,16 +249,7 @@ class Renderer:
     def _visible_chunks(self, view: np.ndarray, eye: np.ndarray) -> list[GpuMesh]:
         kept = []
         for mesh, (low, high) in self._chunks:
-            corners = np.array(
-                [
-                    [x, y, z, 1]
-                    for x in (low[0], high[0])
-                    for y in (low[1], high[1])
-                    for z in (low[2], high[2])
-                ]
-            )
-            clip = corners @ view.T
-            if any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1)):
+            if _outside(_corners(low, high) @ view.T):
                 continue
             middle = np.clip(eye, low, high)
             kept.append((float(np.linalg.norm(middle - eye)), mesh))
@@ -257,20 +259,10 @@ class Renderer:
     def _corners(self, actor: Actor, index: int) -> np.ndarray:
         low, high = actor.asset.mesh.bounds
         margin = 0.0 if actor.asset.wheel_radius and actor.asset.category != "cyclist" else 0.5
-        low, high = low - margin, high + margin
-        corners = np.array(
-            [
-                [x, y, z, 1]
-                for x in (low[0], high[0])
-                for y in (low[1], high[1])
-                for z in (low[2], high[2])
-            ]
-        )
-        return corners @ actor.place(index).T
+        return _corners(low - margin, high + margin) @ actor.place(index).T
 
     def _in_view(self, actor: Actor, index: int, view: np.ndarray) -> bool:
-        clip = self._corners(actor, index) @ view.T
-        return not any((np.all(s * clip[:, k] > clip[:, 3])) for k in (0, 1, 2) for s in (-1, 1))
+        return not _outside(self._corners(actor, index) @ view.T)
 
     def _draw_colour(
         self,
@@ -278,13 +270,13 @@ class Renderer:
         view: np.ndarray,
         eye: np.ndarray,
         chunks: list[GpuMesh],
-        seen: list[tuple[Actor, np.ndarray]],
+        actors: list[tuple[Actor, np.ndarray]],
         inside: list[tuple[Actor, np.ndarray]],
     ) -> np.ndarray:
         forward = self.scene.world_from_lidar[index][:3, 0]
         moving = self._shadow_matrix((eye + 32 * forward - [0, 0, 1.6], 46.0))
         self._depth_pass(1, moving)
-        for actor, parts in seen:
+        for actor, parts in actors:
             if np.hypot(*(actor.xy[index] - eye[:2])) < 90:
                 self._set_parts(self._label, parts)
                 self._draw(self._assets[id(actor.asset)], "label")
@@ -389,8 +381,8 @@ class Renderer:
 
         A cell shows its part of the image pixel for pixel: the viewport moves by whole pixels.
         """
-        found = [(a, p, self._screen_box(a, index, view)) for a, p in inside]
-        boxed = [(a, p, box) for a, p, box in found if box is not None]
+        boxes = [(a, p, self._screen_box(a, index, view)) for a, p in inside]
+        boxed = [(a, p, box) for a, p, box in boxes if box is not None]
         width, height = self.rig.width, self.rig.height
         sizes = [(x1 - x0, y1 - y0) for _, _, (x0, y0, x1, y1) in boxed]
         pair, target = self._label, self._atlas
