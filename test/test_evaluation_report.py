@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from evaluation_data import HEIGHT, WIDTH, make_set, random_pair, rectangles
+from scipy.stats import binom
 from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
@@ -19,6 +20,7 @@ from amodal_core.evaluation.bootstrap import ResampledPrecision, compare
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import evaluate
+from amodal_core.evaluation.sets import ImageRecord
 from amodal_core.evaluation.stream import StreamAccuracy
 from amodal_core.evaluation.truth import Truth, read_truth
 from amodal_core.frame import Tracks
@@ -93,6 +95,19 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
         (found,) = compare([matches(truth, h) for h in halves], draws=120, seed=seed)
         covered += found.low <= 0 <= found.high
     assert covered >= 32
+
+
+def test_the_interval_holds_95_percent_of_the_draws():
+    """Half of 100 objects are found and nothing else: a draw's AP follows its binomial count."""
+    images = [ImageRecord(n, HEIGHT, WIDTH, str(n)) for n in range(1, 101)]
+    truth = make_set([(n, 0, -1, A) for n in range(1, 101)], images)
+    half = make_set([(n, 0, -1, A) for n in range(1, 51)], images)
+    none = half.select(np.zeros(50, bool))
+    (found,) = compare([matches(truth, none), matches(truth, half)], draws=400)
+    low, high = binom.ppf([0.025, 0.975], 100, 0.5) / 100
+    assert found.value == pytest.approx(51 / 101)
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
 
 
 def test_runs_over_other_images_or_another_truth_do_not_compare():

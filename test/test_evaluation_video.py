@@ -336,6 +336,60 @@ def test_identity_kept_counts_reappearances_by_length():
     assert other.occlusions[0].frames == 8
 
 
+def walk(states):
+    """An object over frames: None where it is not in the image, else (is it visible, its id)."""
+    images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(len(states))]
+    mask = rectangles([(5, 5, 20, 20)])
+    nothing = np.zeros_like(mask)
+    true, guessed = [], []
+    for t, state in enumerate(states, start=1):
+        if state is not None:
+            true.append((t, 0, 5, mask, 1.0, None, mask if state[0] else nothing))
+            if state[1] is not None:
+                guessed.append((t, 0, state[1], mask))
+    return make_set(true, images), make_set(guessed, images)
+
+
+IN_VIEW, UNTRACKED, HIDDEN, AWAY = (True, 9), (True, None), (False, None), None
+
+
+@pytest.mark.parametrize(
+    ("states", "occlusions"),
+    [
+        # Leaving the image is no occlusion, and ends what was known of the id.
+        ([IN_VIEW, AWAY, IN_VIEW], []),
+        ([IN_VIEW, AWAY, UNTRACKED, HIDDEN, IN_VIEW], [(-1, 9)]),
+        # An object that is not found between two occlusions is not tracked before the second.
+        ([IN_VIEW, HIDDEN, UNTRACKED, HIDDEN, IN_VIEW], [(9, -1), (-1, 9)]),
+        # The id before is the last one, the id after the first one.
+        ([(True, 8), IN_VIEW, UNTRACKED, HIDDEN, UNTRACKED, (True, 7), IN_VIEW], [(9, 7)]),
+        # A frame of the gap outside of the image leaves it an occlusion.
+        ([IN_VIEW, HIDDEN, AWAY, HIDDEN, IN_VIEW], [(9, 9)]),
+        # An id found only after the next occlusion is not the id after the first.
+        ([IN_VIEW, HIDDEN, UNTRACKED, AWAY, IN_VIEW], [(9, -1)]),
+        # An occlusion at the end of the video has no reappearance.
+        ([IN_VIEW, HIDDEN, HIDDEN], []),
+    ],
+)
+def test_the_id_before_an_occlusion_and_the_id_after_it(states, occlusions):
+    kept = identity.evaluate(*walk(states))
+    assert [(o.before, o.after) for o in kept.occlusions] == occlusions
+    tracked = [o for o in occlusions if o[0] >= 0]
+    assert (kept.reappearances, kept.untracked) == (len(tracked), len(occlusions) - len(tracked))
+
+
+def test_an_id_is_carried_where_its_mask_covers_half_of_the_union_in_a_hidden_frame():
+    """Of four hidden frames: on the place, IoU exactly 1/2, below 1/2, and another id's mask."""
+    images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(6)]
+    mask = rectangles([(0, 0, 20, 20)])
+    nothing = np.zeros_like(mask)
+    true = [(t, 0, 5, mask, 1.0, None, mask if t in (1, 6) else nothing) for t in range(1, 7)]
+    half, less = rectangles([(0, 0, 20, 10)]), rectangles([(0, 0, 20, 9)])
+    guessed = [(1, 0, 9, mask), (2, 0, 9, mask), (3, 0, 9, half), (4, 0, 9, less), (5, 0, 8, mask)]
+    kept = identity.evaluate(make_set(true, images), make_set([*guessed, (6, 0, 9, mask)], images))
+    assert kept.occlusions[0].carried == 0.5
+
+
 def test_an_object_that_is_never_seen_has_no_identity_to_keep():
     whole = rectangles([(5, 5, 20, 20)])
     nothing = np.zeros_like(whole)
