@@ -43,11 +43,11 @@ from amodal_core.datasets.image_files import (
     write_bytes,
 )
 from amodal_core.datasets.json_write import dumps
-from amodal_core.datasets.segmentation import SegmentationError, to_rle
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError, foreign
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.validate import SegmentationError, to_rle
 
 CAMERAS = ("front", "back", "left", "right")
 CALIBRATION = "calibration.json"

@@ -13,18 +13,13 @@ from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, lin
 from amodal_core.datasets.image_files import ImageFolder, check_image, read_image
 from amodal_core.datasets.json_index import JsonIndex
 from amodal_core.datasets.json_write import JsonWriter
-from amodal_core.datasets.segmentation import (
-    SegmentationError,
-    polygon_problem,
-    to_dictionary,
-    to_polygons,
-    to_rle,
-)
+from amodal_core.datasets.segmentation import to_dictionary, to_polygons
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError, foreign
 from amodal_core.files import inside
 from amodal_core.frame import Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.validate import SegmentationError, polygon_problem, to_rle
 
 # Polygons of the visible and of the whole object are drawn separately: their borders differ by a
 # pixel here and there. More than this share of the visible area outside is a mistake.

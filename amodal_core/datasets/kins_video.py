@@ -22,13 +22,13 @@ import numpy as np
 from amodal_core.datasets import pickles
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.image_files import check_image, image_size, read_image, write_bytes
-from amodal_core.datasets.segmentation import SegmentationError, to_rle
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError, foreign
 from amodal_core.files import inside
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.geometry.calibration import read_kitti
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.validate import SegmentationError, to_rle
 
 SUFFIX = "_data.pkl"
 FULL = "_data_full_mask.pkl"

@@ -17,12 +17,13 @@ import numpy as np
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.image_files import check_image, read_image, write_bytes, write_image
 from amodal_core.datasets.json_write import dumps
-from amodal_core.datasets.segmentation import SegmentationError, to_polygons, to_rle
+from amodal_core.datasets.segmentation import to_polygons
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError, foreign
 from amodal_core.files import inside
 from amodal_core.frame import Frame, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.validate import SegmentationError, to_rle
 
 _VISIBLE = "_visible"
 _CIRCLE = 48  # corners of the polygon that stands for a circle

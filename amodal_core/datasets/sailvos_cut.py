@@ -21,10 +21,11 @@ from amodal_core.datasets.coco_like import xywh
 from amodal_core.datasets.image_files import read_image, write_image
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.sailvos import KINDS, SailVos, annotation_of
-from amodal_core.datasets.segmentation import SegmentationError, to_dictionary, to_rle
+from amodal_core.datasets.segmentation import to_dictionary
 from amodal_core.errors import InputError, foreign
 from amodal_core.files import inside
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.validate import SegmentationError, to_rle
 
 THRESHOLD = 27.0
 _SHORTEST = 5

@@ -1,4 +1,4 @@
-"""COCO's `segmentation` field, in every form that data sets use, to RLE and back.
+"""COCO's `segmentation` field, as files hold it; `masks/validate.py` reads it.
 
 Polygons are written so that they rasterise to the very mask they came from: they run along pixel
 borders (pixel (u, v) spans u..u+1, v..v+1), where pycocotools' rasteriser makes no error, and a
@@ -13,95 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numba import njit
-from pycocotools import mask as coco
 
 from amodal_core.masks.mask_set import RleMasks
-
-# A vertex further outside than this many image sizes is a mistake, and walking there takes memory.
-_FAR = 4
-
-
-class SegmentationError(ValueError):
-    """A segmentation that is no mask; `rule` names what it breaks."""
-
-    def __init__(self, rule: str, what: str) -> None:
-        super().__init__(what)
-        self.rule = rule
-
-
-def to_rle(segmentation: Any, size: tuple[int, int]) -> bytes:
-    """Compressed RLE counts of polygons, of compressed or of uncompressed RLE.
-
-    Args:
-        segmentation: list of polygons [x1, y1, x2, y2, ...], one such polygon, or a dictionary of
-            `size` and `counts`.
-        size: (height, width) of the image.
-
-    Raises:
-        SegmentationError: it is empty, has no polygon of 3 points, or does not fit the image.
-    """
-    if isinstance(segmentation, dict):
-        return _from_dictionary(segmentation, size)
-    if not isinstance(segmentation, list):
-        raise SegmentationError("segmentation-unreadable", f"{type(segmentation).__name__} as mask")
-    if not segmentation:
-        raise SegmentationError("empty-polygon", "no polygon")
-    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    usable = [p for p in polygons if polygon_problem(p, size) is None]
-    if not usable:
-        rule, what = polygon_problem(polygons[0], size) or ("empty-polygon", "no polygon")
-        raise SegmentationError(rule, what)
-    encoded = coco.frPyObjects(usable, *size)
-    return bytes((encoded[0] if len(encoded) == 1 else coco.merge(encoded))["counts"])
-
-
-def polygon_problem(polygon: Any, size: tuple[int, int]) -> tuple[str, str] | None:
-    """The rule that a polygon breaks and how, None for a good one."""
-    if not isinstance(polygon, list) or not polygon:
-        return "empty-polygon", "an empty polygon"
-    if len(polygon) % 2 or len(polygon) < 6:
-        return "short-polygon", f"a polygon of {len(polygon)} numbers; 3 points need 6"
-    try:
-        points = np.asarray(polygon, np.float64).reshape(-1, 2)
-    except (TypeError, ValueError):
-        return "segmentation-unreadable", "a polygon that is not made of numbers"
-    limit = _FAR * np.array([size[1], size[0]], np.float64)
-    if not np.isfinite(points).all() or (np.abs(points) > limit).any():
-        return "outside-image", "a polygon's vertex far outside the image"
-    return None
-
-
-def _from_dictionary(segmentation: dict[str, Any], size: tuple[int, int]) -> bytes:
-    try:
-        declared = tuple(int(v) for v in segmentation["size"])
-        counts = segmentation["counts"]
-    except (KeyError, OverflowError, TypeError, ValueError):
-        raise SegmentationError("segmentation-unreadable", "RLE without size or counts") from None
-    if declared != tuple(size):
-        raise SegmentationError(
-            "wrong-size", f"a mask of {declared} where the image is {tuple(size)} (height, width)"
-        )
-    if isinstance(counts, list):
-        if len(counts) == 1 and isinstance(counts[0], (str, bytes)):  # AmodalSynthDrive does so
-            counts = counts[0]
-        else:
-            return _from_uncompressed(counts, size)
-    if isinstance(counts, str):
-        counts = counts.encode("latin-1", "replace")
-    if not isinstance(counts, bytes):
-        raise SegmentationError("segmentation-unreadable", "RLE counts that are no text")
-    try:
-        RleMasks(size, [counts]).check()
-    except ValueError:
-        raise SegmentationError("rle-broken", "RLE counts that do not fill the image") from None
-    return counts
-
-
-def _from_uncompressed(counts: list[Any], size: tuple[int, int]) -> bytes:
-    valid = all(isinstance(c, int) and c >= 0 for c in counts)
-    if not valid or sum(counts) != size[0] * size[1]:
-        raise SegmentationError("rle-broken", "RLE counts that do not fill the image")
-    return bytes(coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"])
 
 
 def to_dictionary(counts: bytes, size: tuple[int, int]) -> dict[str, Any]:

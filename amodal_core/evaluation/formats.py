@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 
 from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.evaluation.truth import Truth, read_bag
 from amodal_core.files import write_json
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.rle import RleError
+from amodal_core.masks.runs import Runs
+from amodal_core.masks.validate import SegmentationError, to_rle
 from amodal_core.progress import ProgressBar, no_bar
 
 TRACKS_BAG = "tracks.mcap"  # what `amodal replay` writes into its folder
@@ -180,7 +183,7 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
         raise InputError("there is no such file", str(path), "check the path")
     try:
         rows = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", str(path), "write it again") from error
     if isinstance(rows, dict) and "annotations" in rows:
         raise InputError(
@@ -192,26 +195,15 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 
 
 def _mask(segmentation: Any, size: tuple[int, int], where: str) -> bytes:
-    """Compressed counts of an RLE (compressed or not) or of polygons."""
+    """Compressed counts of an RLE (compressed or not) or of polygons; no polygon is no pixel."""
+    if segmentation == []:
+        return RleMasks.empty(size, 1).counts[0]
     try:
-        if isinstance(segmentation, list):
-            parts = coco.frPyObjects(segmentation, *size) if segmentation else []
-            rle = coco.merge(parts) if parts else coco.encode(np.zeros(size, np.uint8, order="F"))
-        elif isinstance(segmentation["counts"], list):
-            rle = coco.frPyObjects(segmentation, *size)
-        else:
-            rle = segmentation
-        height, width = map(int, rle["size"])
-        counts = rle["counts"]
-    except Exception as error:  # pycocotools raises bare Exceptions
-        raise InputError("not a COCO segmentation", where, "RLE or polygons") from error
-    if (height, width) != size:
+        return to_rle(segmentation, size, walk=False)
+    except SegmentationError as error:
         raise InputError(
-            f"a mask of {width}x{height}, the image has {size[1]}x{size[0]}",
-            where,
-            "predict at the image's own size",
-        )
-    return counts.encode() if isinstance(counts, str) else bytes(counts)
+            f"not a COCO segmentation: {error}", where, "RLE or polygons of the image's own size"
+        ) from None
 
 
 def _category(row: dict[str, Any], truth: Truth, where: str) -> int:
@@ -226,12 +218,24 @@ def _category(row: dict[str, Any], truth: Truth, where: str) -> int:
     return truth.category_ids[category]
 
 
-def _number(row: dict[str, Any], name: str, default: float, where: str) -> float:
+def _number(
+    row: dict[str, Any],
+    name: str,
+    default: float,
+    where: str,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> float:
     value = row.get(name)
     try:
-        return default if value is None else float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} is {value!r}, no number", where, "write it again") from None
+        number = default if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} is {value!r:.40}, no number", where, "write it again") from None
+    if value is not None and not limits[0] <= number <= limits[1]:
+        low, high = limits
+        raise InputError(
+            f"{name} is {number:g}, not in {low:g} to {high:g}", where, "write it again"
+        )
+    return number
 
 
 def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
@@ -248,9 +252,9 @@ def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> A
                 str(path),
                 "both list the same objects",
             )
-        by_id = {row["id"]: row for row in rows if "id" in row}
-        if len(by_id) == len(lead) and all(row.get("id") in by_id for row in lead):
-            rows = [by_id[row["id"]] for row in lead]
+        by_id = {str(row["id"]): row for row in rows if "id" in row}
+        if len(by_id) == len(lead) and all(str(row.get("id")) in by_id for row in lead):
+            rows = [by_id[str(row["id"])] for row in lead]
         elif any(a.get("image_id") != b.get("image_id") for a, b in zip(rows, lead, strict=True)):
             raise InputError(
                 "visible.json and amodal.json list different images",
@@ -274,74 +278,82 @@ def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> A
             if segmentation is not None:
                 masks[kind][n] = _mask(segmentation, sizes[row["image_id"]], where)
     wheres = [f"{path} entry {n}" for n in range(len(lead))]
-    boxes = [_box(row, masks, n, sizes, wheres[n]) for n, row in enumerate(lead)]
+    extent = [sizes[row["image_id"]] for row in lead]
+    amodal, visible = (_parsed(masks[k], extent, wheres) for k in ("amodal", "visible"))
+    has_amodal, has_visible = (
+        np.array([c is not None for c in masks[k]], bool) for k in ("amodal", "visible")
+    )
+    # Boxes of entries without one: of the amodal mask, else of the visible one.
+    boxes = np.where(has_amodal[:, None], amodal.boxes, visible.boxes).astype(np.float64)
+    boxes[~has_amodal & ~has_visible] = np.nan
+    # Hidden shares of entries without one: by the entry's own two masks.
+    rates = 1 - amodal.shared(visible) / np.maximum(amodal.areas, 1)
+    rates[amodal.areas == 0] = 0.0
+    rates[~has_amodal | ~has_visible] = np.nan
 
-    def numbers(name: str, default: float) -> np.ndarray:
-        return np.array([_number(r, name, default, w) for r, w in zip(lead, wheres, strict=True)])
+    def numbers(
+        name: str, default: float | np.ndarray, limits: tuple[float, float] = (0.0, 1.0)
+    ) -> np.ndarray:
+        defaults = np.broadcast_to(default, len(lead)).tolist()
+        rows = zip(lead, defaults, wheres, strict=True)
+        return np.array([_number(row, name, d, where, limits) for row, d, where in rows])
 
     return AnnotationSet(
         images=truth.set.images,
         classes=truth.set.classes,
         image_ids=np.array([r["image_id"] for r in lead]),
         class_ids=np.array([_category(r, truth, w) for r, w in zip(lead, wheres, strict=True)]),
-        instance_ids=numbers("instance_id", -1),
+        instance_ids=numbers("instance_id", -1, (-1, 2**53)),
         scores=numbers("score", 1.0),
         amodal=masks["amodal"],
         visible=masks["visible"],
-        boxes=np.array(boxes, np.float64),
-        occlusion_rates=np.array(
-            [_rate(r, masks, n, sizes, wheres[n]) for n, r in enumerate(lead)]
-        ),
+        boxes=np.array([_box(r, b, w) for r, b, w in zip(lead, boxes, wheres, strict=True)]),
+        occlusion_rates=numbers("occlusion_rate", rates),
         crowd=np.zeros(len(lead), bool),
-        depths=numbers("depth", 0.0),
+        depths=numbers("depth", 0.0, (0.0, 1e6)),
     )
 
 
-def _box(
-    row: dict[str, Any],
-    masks: dict[str, list[bytes | None]],
-    n: int,
-    sizes: dict[int, tuple[int, int]],
-    where: str,
-) -> list[float]:
-    if "bbox" in row:
-        try:
-            x, y, w, h = map(float, row["bbox"])
-        except (TypeError, ValueError):
-            raise InputError(
-                f"bbox is {row['bbox']!r}, not x, y, width, height", where, "write it again"
-            ) from None
-    else:
-        counts = masks["amodal"][n] or masks["visible"][n]
-        if counts is None:
-            return [np.nan] * 4
-        x, y, w, h = coco.toBbox({"size": list(sizes[row["image_id"]]), "counts": counts}).tolist()
+def _parsed(
+    counts: list[bytes | None], sizes: Sequence[tuple[int, int]], wheres: Sequence[str]
+) -> Runs:
+    """The masks as runs, empty where there is none."""
+    present = [n for n, c in enumerate(counts) if c is not None]
+    extent = np.array([sizes[n] for n in present], np.int64).reshape(-1, 2)
+    try:
+        runs = Runs.parse([c for c in counts if c is not None], extent[:, 0], extent[:, 1])
+    except RleError as error:
+        raise InputError(
+            "not a COCO segmentation: RLE counts that do not fill the image",
+            wheres[present[error.index]],
+            "write the file again",
+        ) from None
+    places = np.full(len(counts), -1, np.int64)
+    places[present] = np.arange(len(present))
+    return runs[places]
+
+
+def _box(row: dict[str, Any], box: np.ndarray, where: str) -> list[float]:
+    """The box of an entry as xyxy: as predicted, else that of its mask."""
+    if "bbox" not in row:
+        corners: list[float] = box.tolist()
+        return corners
+    try:
+        x, y, w, h = map(float, row["bbox"])
+        if not np.isfinite([x, y, w, h]).all():
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"bbox is {row['bbox']!r:.80}, not x, y, width, height", where, "write it again"
+        ) from None
     return [x, y, x + w, y + h]
-
-
-def _rate(
-    row: dict[str, Any],
-    masks: dict[str, list[bytes | None]],
-    n: int,
-    sizes: dict[int, tuple[int, int]],
-    where: str,
-) -> float:
-    """Hidden share: as predicted, else by the entry's own two masks, else unknown."""
-    if row.get("occlusion_rate") is not None:
-        return _number(row, "occlusion_rate", np.nan, where)
-    whole, seen = masks["amodal"][n], masks["visible"][n]
-    if whole is None or seen is None:
-        return float("nan")
-    size = list(sizes[row["image_id"]])
-    a, v = {"size": size, "counts": whole}, {"size": size, "counts": seen}
-    area = float(coco.area(a))
-    return 1 - float(coco.area(coco.merge([a, v], intersect=True))) / area if area else 0.0
 
 
 def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path) -> AnnotationSet:
     """A YouTube-VIS list: each entry is a track, `segmentations` one RLE or null a frame."""
     frames = {video: truth.frames(video) for video in truth.videos.values()}
-    found: list[tuple[int, ImageRecord, dict[str, Any], bytes]] = []
+    entries: list[tuple[int, ImageRecord]] = []
+    masks: list[bytes | None] = []
     for n, row in enumerate(rows):
         where = f"{path} entry {n}"
         number = row.get("video_id")
@@ -364,29 +376,31 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
         for image, segmentation in zip(images, row["segmentations"], strict=False):
             if segmentation is None:
                 continue
-            counts = _mask(segmentation, (image.height, image.width), where)
-            # GenVIS writes an all-zero mask where the object is not there.
-            if coco.area({"size": [image.height, image.width], "counts": counts}):
-                found.append((n, image, row, counts))
-    boxes = [
-        coco.toBbox({"size": [i.height, i.width], "counts": counts}) for _, i, _, counts in found
-    ]
-    xywh = np.array(boxes, np.float64).reshape(-1, 4)
-    masks: list[bytes | None] = [counts for *_, counts in found]
-    none: list[bytes | None] = [None] * len(found)
+            masks.append(_mask(segmentation, (image.height, image.width), where))
+            entries.append((n, image))
+    sizes = [(image.height, image.width) for _, image in entries]
+    runs = _parsed(masks, sizes, [f"{path} entry {n}" for n, _ in entries])
+    # GenVIS writes an all-zero mask where the object is not there.
+    present = np.flatnonzero(runs.areas)
+    entries, masks = [entries[k] for k in present], [masks[k] for k in present]
+    none: list[bytes | None] = [None] * len(entries)
+    wheres = [f"{path} entry {n}" for n in range(len(rows))]
+    classes = [_category(row, truth, where) for row, where in zip(rows, wheres, strict=True)]
+    scores = [_number(row, "score", 1.0, where) for row, where in zip(rows, wheres, strict=True)]
+    tracks = np.array([n for n, _ in entries], np.int64)
     return AnnotationSet(
         images=truth.set.images,
         classes=truth.set.classes,
-        image_ids=np.array([i.id for _, i, _, _ in found]),
-        class_ids=np.array([_category(r, truth, f"{path} entry {n}") for n, _, r, _ in found]),
-        instance_ids=np.array([n for n, *_ in found]),
-        scores=np.array([_number(r, "score", 1.0, f"{path} entry {n}") for n, _, r, _ in found]),
+        image_ids=np.array([image.id for _, image in entries]),
+        class_ids=np.array(classes, np.int64)[tracks],
+        instance_ids=tracks,
+        scores=np.array(scores, np.float64)[tracks],
         amodal=masks if kind == "amodal" else none,
         visible=masks if kind == "visible" else none,
-        boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-        occlusion_rates=np.full(len(found), np.nan),
-        crowd=np.zeros(len(found), bool),
-        depths=np.zeros(len(found)),
+        boxes=runs.boxes[present],
+        occlusion_rates=np.full(len(entries), np.nan),
+        crowd=np.zeros(len(entries), bool),
+        depths=np.zeros(len(entries)),
     )
 
 

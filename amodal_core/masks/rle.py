@@ -16,7 +16,16 @@ import numpy as np
 from numba import njit
 
 AND, OR, SUBTRACT = 0, 1, 2
+MAX_PIXELS = 2**30  # of an image; more is a broken number
 _NOWHERE = np.iinfo(np.int64).max  # behind every pixel
+
+
+class RleError(ValueError):
+    """Counts that are no RLE of their image; `index` is the mask's."""
+
+    def __init__(self, index: int, what: str) -> None:
+        super().__init__(f"mask {index}: {what}")
+        self.index = index
 
 
 @njit(cache=True, nogil=True)
@@ -388,15 +397,19 @@ def parse(counts: Sequence[bytes], pixels: np.ndarray | int) -> tuple[np.ndarray
         pixels: (N,) int64 of each mask's image, or one number for all.
 
     Raises:
-        ValueError: a mask's counts are no RLE of such an image; the message names its index.
+        RleError: a mask's counts are no RLE of such an image, or that has over `MAX_PIXELS`.
     """
     text = np.frombuffer(b"".join(counts), np.uint8)
     ends = np.cumsum([len(c) for c in counts], dtype=np.int64)
+    if np.any(np.asarray(pixels) > MAX_PIXELS):
+        raise RleError(
+            int(np.argmax(np.asarray(pixels) > MAX_PIXELS)), f"over {MAX_PIXELS} pixels of image"
+        )
     pixels = np.ascontiguousarray(np.broadcast_to(np.asarray(pixels, np.int64), len(counts)))
     runs, first, bad = _parse(text, ends, pixels)
     if bad >= 0:
         shown, of = counts[bad][:20], pixels[bad]
-        raise ValueError(f"mask {bad}: {shown!r} is not the RLE of an image of {of} pixels")
+        raise RleError(bad, f"{shown!r} is not the RLE of an image of {of} pixels")
     return runs, first
 
 

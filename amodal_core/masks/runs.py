@@ -38,7 +38,7 @@ class Runs:
             widths: (N,) int64, or one for all.
 
         Raises:
-            ValueError: a mask is no RLE of an image of its size; the message names its index.
+            RleError: a mask is no RLE of an image of its size.
         """
         return cls(*rle.parse(counts, heights * widths), heights)
 
