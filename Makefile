@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup demo test test-slow bench lint sample-drive clean
+.PHONY: help setup demo test test-ros test-slow bench lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: setup ## lint, types and the quick tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
+
+test-ros: setup ## the node, launch, fault and peer tests on a real ROS 2 (wheels of PyPI)
+	VENV=$(VENV) bash scripts/test_ros.sh
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

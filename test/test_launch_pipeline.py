@@ -35,6 +35,7 @@ from amodal_core.frame import Tracks
 from amodal_core.models.registry import DEFAULT, create
 from amodal_core.pipeline import Pipeline
 from amodal_ros.base_node import executor_of
+from amodal_ros.cli import launch as launch_command
 from amodal_ros.cli.main import app
 from amodal_ros.conversions import message_class
 from amodal_ros.qos import profile
@@ -224,7 +225,11 @@ def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: int)
             os.kill(pid, 0)
 
 
-def test_unknown_and_missing_arguments_are_named() -> None:
+@pytest.mark.parametrize("ros2", [False, True])
+def test_unknown_and_missing_arguments_are_named(
+    ros2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_command, "has_ros2", lambda: ros2)
     with pytest.raises(InputError, match=r"no launch argument 'bagg' \(did you mean 'bag'\?\)"):
         CliRunner().invoke(app, ["launch", "pipeline", "bagg:=x"], catch_exceptions=False)
     with pytest.raises(InputError, match="bag:=VALUE is required"):

@@ -6,8 +6,10 @@ import difflib
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from runpy import run_path
+from typing import Annotated, Any
 
 import typer
 
@@ -75,7 +77,7 @@ def command(
     file = launch_file(name)
     given = parse(arguments or [])
     if has_ros2():
-        raise typer.Exit(_run_ros2(name, arguments or [], show_args))
+        raise typer.Exit(_run_ros2(file, given, show_args))
     raise typer.Exit(_run_embedded(file, given, show_args))
 
 
@@ -96,9 +98,33 @@ def parse(arguments: list[str]) -> dict[str, str]:
     return given
 
 
-def _run_ros2(name: str, arguments: list[str], show_args: bool) -> int:
+def check(file: Path, given: dict[str, str], arguments: Iterable[Any]) -> None:
+    """Whether a launch file's arguments (DeclareLaunchArgument) are those given, or have a default.
+
+    Raises:
+        InputError: it does not.
+    """
+    declared = {a.name: a for a in arguments}
+    for name in given:
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, 1)
+            raise InputError(
+                f"there is no launch argument '{name}'",
+                file.name,
+                f"did you mean '{near[0]}'?" if near else "see --show-args",
+            )
+    missing = [n for n, a in declared.items() if a.default_value is None and n not in given]
+    if missing:
+        raise InputError(f"{missing[0]}:=VALUE is required", file.name, "see --show-args")
+
+
+def _run_ros2(file: Path, given: dict[str, str], show_args: bool) -> int:
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
+    if not show_args:
+        # ros2 launch takes any argument, and says nothing of one that nobody declares.
+        description = run_path(str(file))["generate_launch_description"]()
+        check(file, given, description.get_launch_arguments())
     try:
         get_package_prefix("amodal_ros")
     except PackageNotFoundError:
@@ -113,7 +139,8 @@ def _run_ros2(name: str, arguments: list[str], show_args: bool) -> int:
             "there is no ros2 command", "amodal launch", "install ros-jazzy-ros2launch"
         )
     options = ["--show-args"] if show_args else []
-    os.execv(ros2, [ros2, "launch", *options, "amodal_ros", f"{name}.launch.py", *arguments])
+    arguments = [f"{k}:={v}" for k, v in given.items()]
+    os.execv(ros2, [ros2, "launch", *options, "amodal_ros", file.name, *arguments])
 
 
 def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
@@ -124,23 +151,12 @@ def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
     service = LaunchService(argv=[f"{k}:={v}" for k, v in given.items()])
     description, path = PythonLaunchDescriptionSource(str(file)).load(service.context)
     service.context.launch_file = path
-    declared = {a.name: a for a in description.get_launch_arguments(service.context)}
     if show_args:
         print("Arguments (pass arguments as '<name>:=<value>'):\n")
-        for argument in declared.values():
+        for argument in description.get_launch_arguments(service.context):
             print(argument.describe() + "\n")
         return 0
-    for name in given:
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, 1)
-            raise InputError(
-                f"there is no launch argument '{name}'",
-                file.name,
-                f"did you mean '{near[0]}'?" if near else "see --show-args",
-            )
-    missing = [a.name for a in declared.values() if a.default_value is None and a.name not in given]
-    if missing:
-        raise InputError(f"{missing[0]}:=VALUE is required", file.name, "see --show-args")
+    check(file, given, description.get_launch_arguments(service.context))
     service.context.launch_configurations.update(given)
     service.include_launch_description(description)
     return int(service.run())
