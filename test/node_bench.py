@@ -59,6 +59,8 @@ def start(domain: int) -> Iterator[Callable[..., Bench]]:
     yield make
     for bench in benches:
         bench.close()
+    # pytest keeps `make`, and a real rclpy's participant lives as long as its nodes.
+    benches.clear()
     rclpy.try_shutdown()
 
 

@@ -116,6 +116,7 @@ def listen(domain: int) -> Iterator[Callable[..., Listener]]:
     yield make
     for listener in listeners:
         listener.close()
+    listeners.clear()  # pytest keeps `make`
 
 
 AMODAL = [sys.executable, "-c", "from amodal_ros.cli.main import main; main()"]
