@@ -8,8 +8,7 @@ written once and latched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from amodal_core.drive.topics import (
 )
 from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, Link, camera_link
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame, Report, Sample
+from amodal_core.frame import Frame, Report
 from amodal_core.geometry.calibration import KittiCalibration
 from amodal_core.progress import Progress
 
@@ -44,15 +43,6 @@ VELOCITY = "/kitti/oxts/gps/vel"
 IMU_FRAME = "imu_link"
 # Where KITTI's car carries the IMU, in metres, as all converters place it.
 _BASE_FROM_IMU = np.array([[1, 0, 0, -1.405], [0, 1, 0, 0.32], [0, 0, 1, 0.93], [0, 0, 0, 1.0]])
-
-
-@dataclass
-class _Moment:
-    """What goes into the bag for one image."""
-
-    sample: Sample
-    calibration: KittiCalibration
-    labels: Sequence[KittiLabel] = field(default_factory=tuple)
 
 
 def convert_raw(
@@ -91,12 +81,8 @@ def convert_raw(
             "and GPS/IMU packets are left out",
         )
 
-    def moments() -> Iterator[_Moment]:
-        for index in range(count):
-            yield _Moment(data[index], data.calibration(index))
-
     with BagWriter(out, storage, compress=compress) as bag:
-        _write(bag, moments(), count, imu, progress, report)
+        _write(bag, data, count, imu, progress, report)
         if imu is not None and (data.drive / "oxts" / "data").is_dir():
             stamps = sorted(data.stamps.values())
             _write_oxts(bag, data.drive / "oxts", stamps[count - 1] if count else 0)
@@ -120,13 +106,8 @@ def convert_object(
     data = KittiObject(Path(root) / split)
     count = len(data) if max_frames is None else min(max_frames, len(data))
     report = Report()
-
-    def moments() -> Iterator[_Moment]:
-        for index in range(count):
-            yield _Moment(data[index], data.calibration(index), data.labels(index))
-
     with BagWriter(out, storage, compress=compress) as bag:
-        _write(bag, moments(), count, None, progress, report, labels=split == "training")
+        _write(bag, data, count, None, progress, report, labels=split == "training")
     return report
 
 
@@ -148,19 +129,14 @@ def convert_tracking(
     data = KittiTracking(Path(root) / split, sequence)
     count = len(data) if max_frames is None else min(max_frames, len(data))
     report = Report()
-
-    def moments() -> Iterator[_Moment]:
-        for index in range(count):
-            yield _Moment(data[index], data.calibration(index), data.labels(index))
-
     with BagWriter(out, storage, compress=compress) as bag:
-        _write(bag, moments(), count, None, progress, report, labels=split == "training")
+        _write(bag, data, count, None, progress, report, labels=split == "training")
     return report
 
 
 def _write(
     bag: BagWriter,
-    moments: Iterator[_Moment],
+    data: KittiRaw | KittiObject | KittiTracking,
     count: int,
     velo_from_imu: np.ndarray | None,
     progress: Progress | None,
@@ -173,8 +149,8 @@ def _write(
         bag.add_topic(LABELS, "vision_msgs/msg/Detection3DArray")
     placed: np.ndarray | None = None
     without = 0
-    for done, moment in enumerate(moments, 1):
-        frame = moment.sample.frame
+    for index in range(count):
+        frame = data[index].frame
         assert frame.calibration is not None
         # One drive has one calibration; the object benchmark mixes days.
         if placed is None or not np.array_equal(placed, frame.calibration.camera_from_lidar):
@@ -183,10 +159,10 @@ def _write(
         writer.frame(frame)
         without += frame.points is None
         if labels:
-            boxes = _boxes(writer.factory, moment.labels, moment.calibration, frame.stamp)
+            boxes = _boxes(writer.factory, data.labels(index), data.calibration(index), frame.stamp)
             bag.write(LABELS, boxes, frame.stamp)
         if progress is not None:
-            progress(done, count)
+            progress(index + 1, count)
     if without:
         report.warn("no scan", f"{without} of {count} images have no scan")
 

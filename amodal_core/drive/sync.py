@@ -19,10 +19,9 @@ Unlike both, nothing is dropped silently.
 from __future__ import annotations
 
 import threading
-import traceback
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,13 +102,11 @@ class SyncResult:
         drops: messages given up.
         reset: time jumped back behind sets that were already given out; whoever keeps a state of
             the stream clears it before it takes these sets.
-        errors: tracebacks of exceptions that the callback raised; its sets count as delivered.
     """
 
     sets: list[MatchedSet] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
     reset: bool = False
-    errors: list[str] = field(default_factory=list)
 
 
 class _Queue:
@@ -171,22 +168,15 @@ _WAIT, _NONE = -1, -2
 
 
 class Synchronizer:
-    """Matches messages of several topics by their stamps. Thread-safe; see the module's text.
+    """Matches messages of several topics by their stamps; thread-safe. See the module's text.
 
     Args:
         config: topics and tolerances.
-        callback: called with every set, in order, outside of the lock that guards the state; it may
-            call `push` itself. Its exceptions are reported, not raised.
     """
 
-    def __init__(
-        self, config: SyncConfig, callback: Callable[[MatchedSet], None] | None = None
-    ) -> None:
+    def __init__(self, config: SyncConfig) -> None:
         self.config = config
-        self._callback = callback
-        self._state_lock = threading.Lock()
-        self._delivery_lock = threading.RLock()
-        self._undelivered: deque[MatchedSet] = deque()
+        self._lock = threading.Lock()
         self._queues = {t: _Queue(t, config.offsets_ns.get(t, 0)) for t in config.topics}
         self._reference = self._queues[config.topics[0]]
         self._others = [self._queues[t] for t in config.topics[1:]]
@@ -210,7 +200,7 @@ class Synchronizer:
             KeyError: the topic is none of the configured ones.
         """
         result = SyncResult()
-        with self._state_lock:
+        with self._lock:
             queue = self._queues[topic]
             at = stamp - (queue.offset or 0)
             # What was still under way when another topic jumped back must not take time along.
@@ -228,7 +218,6 @@ class Synchronizer:
                 self._clock = at
             self._insert(queue, at, stamp, message, result)
             self._settle(result, False)
-        self._deliver(result)
         return result
 
     def advance(self, stamp: int) -> SyncResult:
@@ -238,27 +227,18 @@ class Synchronizer:
             stamp: the stream's present time in nanoseconds; an earlier one than seen is ignored.
         """
         result = SyncResult()
-        with self._state_lock:
+        with self._lock:
             if self._clock is None or stamp > self._clock:
                 self._clock = stamp
             self._settle(result, False)
-        self._deliver(result)
         return result
 
     def flush(self) -> SyncResult:
         """The stream has ended: settle what can be matched, drop the rest, start afresh."""
         result = SyncResult()
-        with self._state_lock:
+        with self._lock:
             self._settle(result, True)
             self._clear(result.drops, "end of stream")
-        self._deliver(result)
-        return result
-
-    def reset(self) -> SyncResult:
-        """Drop everything and start afresh; estimated offsets stay."""
-        result = SyncResult()
-        with self._state_lock:
-            self._clear(result.drops, "reset")
         return result
 
     def _clear(self, drops: list[Drop], reason: str) -> None:
@@ -391,10 +371,7 @@ class Synchronizer:
             messages[queue.topic] = queue.messages[0]
             queue.remove(0, 1)
         self._given = moment
-        matched = MatchedSet(moment, stamps, messages)
-        result.sets.append(matched)
-        if self._callback is not None:
-            self._undelivered.append(matched)
+        result.sets.append(MatchedSet(moment, stamps, messages))
 
     def _estimate(self, queue: _Queue, ended: bool) -> bool:
         enough = min(len(queue.stamps), len(self._reference.stamps)) >= ESTIMATE_FROM
@@ -410,17 +387,6 @@ class Synchronizer:
         if queue.closed is not None:
             queue.closed -= offset
         return True
-
-    def _deliver(self, result: SyncResult) -> None:
-        if self._callback is None:
-            return
-        with self._delivery_lock:
-            while self._undelivered:
-                matched = self._undelivered.popleft()
-                try:
-                    self._callback(matched)
-                except Exception:
-                    result.errors.append(traceback.format_exc())
 
 
 def estimate_offset(reference: Sequence[int], stamps: Sequence[int]) -> int:

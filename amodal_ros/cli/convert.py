@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from amodal_core.bags.reader import BagReader
 from amodal_core.datasets import kitti_to_bag as kitti
 from amodal_core.frame import Report
-from amodal_core.progress import Progress
 from amodal_ros.cli._progress import bar, stderr, warn
 
 app = typer.Typer(
@@ -43,9 +42,9 @@ SplitOption = Annotated[Split, typer.Option(help="Only `training` has labels.")]
 Root = Annotated[Path, typer.Argument(help="The folder that holds training/ and testing/.")]
 
 
-def _run(out: Path, convert: Callable[[Progress], Report]) -> None:
+def _run(convert: Callable[..., Report], src: Path, out: Path, **options: Any) -> None:
     with bar("converting", "images") as progress:
-        report = convert(progress)
+        report = convert(src, out, progress=progress, **options)
     warn(report.warnings)
     with BagReader(out) as bag:
         for topic in sorted(bag.topics.values(), key=lambda t: t.name):
@@ -68,15 +67,7 @@ def kitti_raw(
 ) -> None:
     """A raw drive: left colour camera, LiDAR, and GPS/IMU where it is there."""
     _run(
-        out,
-        lambda progress: kitti.convert_raw(
-            src,
-            out,
-            storage=storage.value,
-            compress=compress,
-            max_frames=max_frames,
-            progress=progress,
-        ),
+        kitti.convert_raw, src, out, storage=storage.value, compress=compress, max_frames=max_frames
     )
 
 
@@ -94,16 +85,13 @@ def kitti_object(
 ) -> None:
     """Images of the object benchmark; they are unrelated, so they stand 10 s apart in the bag."""
     _run(
+        kitti.convert_object,
+        src,
         out,
-        lambda progress: kitti.convert_object(
-            src,
-            out,
-            split=split.value,
-            storage=storage.value,
-            compress=compress,
-            max_frames=max_frames,
-            progress=progress,
-        ),
+        split=split.value,
+        storage=storage.value,
+        compress=compress,
+        max_frames=max_frames,
     )
 
 
@@ -122,15 +110,12 @@ def kitti_tracking(
 ) -> None:
     """A sequence of the tracking benchmark, at its nominal 10 Hz."""
     _run(
+        kitti.convert_tracking,
+        src,
         out,
-        lambda progress: kitti.convert_tracking(
-            src,
-            out,
-            sequence,
-            split=split.value,
-            storage=storage.value,
-            compress=compress,
-            max_frames=max_frames,
-            progress=progress,
-        ),
+        sequence=sequence,
+        split=split.value,
+        storage=storage.value,
+        compress=compress,
+        max_frames=max_frames,
     )
