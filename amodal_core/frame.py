@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 _T = TypeVar("_T", bound="Instances")
+
+# Arrays of N instances: kind of number, and what follows N in their shape.
+_COLUMNS: dict[str, tuple[str, int | str | None]] = {
+    "amodal_boxes": ("float", 4),
+    "visible_boxes": ("float", 4),
+    "scores": ("float", None),
+    "class_ids": ("int", None),
+    "occlusion_rates": ("float", None),
+    "depths": ("float", None),
+    "occluders": ("bool", "N"),
+    "embeddings": ("float", "D"),
+    "boxes3d": ("float", 7),
+    "ignore": ("bool", None),
+    "ids": ("int", None),
+    "ages": ("int", None),
+    "coasted": ("bool", None),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +145,27 @@ class Instances:
     boxes3d: Array | None = None
     ignore: Array | None = None
 
+    def __post_init__(self) -> None:
+        """Lengths, shapes and kinds of numbers; microseconds, and no wait for a device.
+
+        Raises:
+            ValueError: a field is not what it should be; names it.
+        """
+        n = len(self.scores)
+        for name, masks in (("amodal", self.amodal), ("visible", self.visible)):
+            if len(masks) != n or masks.size != tuple(self.size):
+                raise ValueError(f"{name}: {len(masks)} of {masks.size}, wanted {n} of {self.size}")
+        for name, (kind, tail) in _COLUMNS.items():
+            value = getattr(self, name, None)
+            if value is None:
+                continue
+            shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+            width = shape[-1] if tail == "D" and shape else n if tail == "N" else tail
+            wanted = (n,) if tail is None else (n, width)
+            if shape != wanted or _kind(dtype) != kind:
+                text = f"{dtype or type(value).__name__} of the shape {tuple(shape)}"
+                raise ValueError(f"{name}: {text}, wanted {kind} of the shape {wanted}")
+
     def __len__(self) -> int:
         return len(self.scores)
 
@@ -191,6 +230,12 @@ class Tracks(Instances):
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     ages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     coasted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+@cache
+def _kind(dtype: Any) -> str:
+    """Kind of number of a dtype of NumPy or torch."""
+    return next((kind for kind in ("float", "int", "bool") if kind in str(dtype)), "none")
 
 
 def joined(parts: Sequence[_T]) -> _T:

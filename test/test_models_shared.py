@@ -33,6 +33,7 @@ def truth(size, boxes):
     tracks.scores, tracks.class_ids = np.ones(n, np.float32), np.arange(n)
     tracks.depths = tracks.occlusion_rates = np.zeros(n, np.float32)
     tracks.occluders, tracks.ids = np.zeros((n, n), bool), np.arange(n)
+    tracks.ages, tracks.coasted = np.ones(n, np.int64), np.zeros(n, bool)
     return tracks
 
 

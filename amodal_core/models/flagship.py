@@ -25,7 +25,6 @@ from amodal_core.models.layers.dense_head import Dense, DenseHead, InstanceHead,
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
 from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
-from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 from amodal_core.models.layers.two_stage import PositiveRois
@@ -261,23 +260,17 @@ class Flagship(LearnedModel):
         results = []
         for n in range(len(batch)):
             index = torch.nonzero(wanted[n])[:, 0]
-            boxes, amodal = out.boxes[n, index], out.amodal[n, index]
-            visible = torch.minimum(out.visible[n, index], amodal)
-            depths = out.depths[n, index]
-            if batch.depth is not None and self.config.lidar:
-                measured = instance_depths(batch.depth[n].float(), boxes, visible)
-                depths = torch.where(measured > 0, measured, depths)
-            results.append(
-                Detections(
-                    boxes,
-                    out.scores[n, index],
-                    out.labels[n, index],
-                    amodal,
-                    visible,
-                    depths,
-                    out.embeddings[n, index],
-                )
+            one = Detections.measured(
+                batch.depth[n].float() if batch.depth is not None and self.config.lidar else None,
+                out.boxes[n, index],
+                out.scores[n, index],
+                out.labels[n, index],
+                out.amodal[n, index],
+                out.visible[n, index],
+                embeddings=out.embeddings[n, index],
             )
+            one.depths = torch.where(one.depths > 0, one.depths, out.depths[n, index])
+            results.append(one)
         return results
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from amodal_core.masks.occluders import MIN_SHARE
 from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
 from amodal_core.models.layers.crossing import Crossing
-from amodal_core.models.layers.instance_depth import share_seen_through
+from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
 from amodal_core.settings import Count, Positive, Share, checked, settings_type
 
 ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -34,7 +34,8 @@ class Detections:
         scores: (N,) float32.
         labels: (N,) int64 from 0.
         amodal: (N, S, S) float logits in `boxes`.
-        visible: (N, S, S) float logits in `boxes`.
+        visible: (N, S, S) float logits in `boxes`; kept at or below the amodal ones, whatever the
+            model drew, so that masks pasted from them are within the amodal ones pixel for pixel.
         depths: (N,) float32 metres, 0 where unknown.
         embeddings: (N, D) float32 or None; of any length, as the model learnt to compare them.
         visible_boxes: (N, 4) float32 xyxy where the model finds them by themselves; None for those
@@ -49,6 +50,36 @@ class Detections:
     depths: torch.Tensor
     embeddings: torch.Tensor | None = None
     visible_boxes: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.visible = torch.minimum(self.visible, self.amodal)
+
+    @classmethod
+    def measured(
+        cls,
+        channels: torch.Tensor | None,
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        labels: torch.Tensor,
+        amodal: torch.Tensor,
+        visible: torch.Tensor,
+        **more: torch.Tensor,
+    ) -> Detections:
+        """Detections with the depth of the LiDAR that falls on their visible masks.
+
+        Args:
+            channels: (2, H, W) depth channels of the image, None where there are none.
+            boxes: as the attributes, and so are the others.
+            scores: see there.
+            labels: see there.
+            amodal: see there.
+            visible: see there.
+            **more: `embeddings`, `visible_boxes`.
+        """
+        unknown = boxes.new_zeros(len(boxes), dtype=torch.float32)
+        result = cls(boxes, scores, labels, amodal, visible, unknown, **more)
+        result.depths = instance_depths(channels, boxes, result.visible)
+        return result
 
 
 @settings_type
@@ -274,8 +305,8 @@ def _weighed(detections: Detections, depth: torch.Tensor) -> Detections:
 def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Tensor) -> Instances:
     """Instances at the frame's own size, on the model's device.
 
-    The visible mask is kept within the amodal one. Who hides whom follows from depths and from the
-    masks: j hides i where j is nearer and its visible mask covers hidden cells of i.
+    Who hides whom follows from depths and from the masks: j hides i where j is nearer and its
+    visible mask covers hidden cells of i.
 
     Args:
         detections: at the batch's scale.
@@ -290,7 +321,7 @@ def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Ten
 
     boxes = own_size(detections.boxes)
     amodal = detections.amodal.float()
-    visible = torch.minimum(detections.visible.float(), amodal)
+    visible = detections.visible.float()
     covered, shown = amodal > 0, visible > 0
     visible_boxes = _boxes_of(shown, boxes)
     if detections.visible_boxes is not None:

@@ -16,7 +16,6 @@ from pydantic import model_validator
 from torchvision.ops import clip_boxes_to_image
 
 from amodal_core.models.batch import Batch, Targets
-from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import LIDAR
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
@@ -279,11 +278,9 @@ class VaTrackTwoBox(VaTrack):
         for n, (amodal, visible) in enumerate(
             zip(amodal_logits.split(counts), visible_logits.split(counts), strict=True)
         ):
-            visible = torch.minimum(visible, amodal)
             depth = None if batch.depth is None else batch.depth[n]
-            depths = instance_depths(depth, boxes[n], visible)
-            one = Detections(boxes[n], scores[n], labels[n], amodal, visible, depths)
-            results.append(replace(one, visible_boxes=visible_boxes[n]))
+            row = boxes[n], scores[n], labels[n], amodal, visible
+            results.append(Detections.measured(depth, *row, visible_boxes=visible_boxes[n]))
         return results
 
     def _visible_boxes(

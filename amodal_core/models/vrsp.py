@@ -34,7 +34,6 @@ from amodal_core.models.layers.attended_masks import (
     prior_factor,
     weighted_mask_loss,
 )
-from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import LIDAR
 from amodal_core.models.layers.mask_branch import mask_loss
 from amodal_core.models.layers.two_stage import (
@@ -362,10 +361,8 @@ class Vrsp(TwoStage):
             confident = score >= self.config.min_score
             own = [v[confident] for v in (box, score, label, amodal_masks, visible_masks)]
             keep = batched_nms(own[0], own[1], own[2], self.config.nms)[: self.config.max_instances]
-            box, score, label, amodal_masks, visible_masks = (v[keep] for v in own)
             depth = None if batch.depth is None else batch.depth[n]
-            depths = instance_depths(depth, box, visible_masks)
-            results.append(Detections(box, score, label, amodal_masks, visible_masks, depths))
+            results.append(Detections.measured(depth, *(v[keep] for v in own)))
         return results
 
     def _candidates(

@@ -25,7 +25,6 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 from amodal_core.models.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.anchor_matcher import AnchorMatcher
 from amodal_core.models.layers.backbone import CHANNELS, LEVELS, Backbone, Norm, resnet_fpn
-from amodal_core.models.layers.instance_depth import instance_depths
 from amodal_core.models.layers.lidar_objects import (
     BOTH,
     IMAGE,
@@ -432,20 +431,10 @@ class TwoStage(LearnedModel):
         boxes, scores, labels = self.find(features, batch)
         amodal, visible = self.masks(features, boxes, labels, batch)
         counts = [len(b) for b in boxes]
+        columns = (boxes, scores, labels, amodal.split(counts), visible.split(counts))
+        channels = batch.depth if batch.depth is not None else [None] * len(batch)
         results = [
-            Detections(
-                box,
-                score,
-                label,
-                amodal_masks,
-                visible_masks,
-                instance_depths(
-                    None if batch.depth is None else batch.depth[n], box, visible_masks
-                ),
-            )
-            for n, (box, score, label, amodal_masks, visible_masks) in enumerate(
-                zip(boxes, scores, labels, amodal.split(counts), visible.split(counts), strict=True)
-            )
+            Detections.measured(depth, *row) for depth, *row in zip(channels, *columns, strict=True)
         ]
         if self.config.proposals_from == LIDAR:
             for one, sensed in zip(results, self._lidar_detections(batch), strict=True):
