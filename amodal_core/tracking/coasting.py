@@ -17,6 +17,8 @@ from amodal_core.tracking.motion import RANGE, measure
 from amodal_core.tracking.output import matched_tracks, with_coasting
 from amodal_core.tracking.track_store import TrackStore, widened
 
+_TRUST = 6.0  # a hidden track is carried so many times as long as it was visible
+_LEAST_MATCHED = 4  # tracks that tell how the camera turned
 _SHORTEST_MEMORY = 3.0  # seconds; a gap in the stream that is not longer ends no track
 
 
@@ -169,14 +171,20 @@ class CoastingTracker(ABC):
         )
         matches = self._match(tracks, detections, measured, dt)
         rows, columns = matches.tracks, matches.detections
+        unmatched = np.delete(np.arange(len(tracks)), rows)
+        motion = tracks.motion
+        errors, rates = measured[columns, :2] - motion.values[rows, :2], motion.rates[rows, :2]
         mixed = embeddings[columns]
         if embeddings.shape[1]:
             old = tracks.embeddings_of(rows, embeddings.shape[1])
             mixed = self._mixed(old, widened(mixed, old.shape[1]))
         tracks.update(rows, detections[columns], mixed, measured[columns], stamp, self._frame, dt)
+        if len(rows) >= _LEAST_MATCHED:
+            # A camera that turns moves all by the same, those that are hidden too.
+            motion.values[unmatched, :2] += np.median(errors, axis=0)
+            motion.rates[unmatched, :2] += np.median(motion.rates[rows, :2] - rates, axis=0)
 
         # Unmatched tracks coast, are only remembered, or end.
-        unmatched = np.delete(np.arange(len(tracks)), rows)
         candidates = unmatched[~tracks.lost[unmatched]]
         masks, evidence = self._evidence(tracks, candidates, detections, columns, frame)
         stay = self._stay(tracks, candidates, masks, evidence, stamp, dt)
@@ -267,10 +275,10 @@ class CoastingTracker(ABC):
         config = self.config
         tracks.explained_stamp[unmatched[evidence.hidden]] = stamp
         tracks.absences[unmatched] = np.where(evidence.absent, tracks.absences[unmatched] + 1, 0)
-        # A track is trusted no longer than it has proven itself, and hidden not much longer.
+        # A track is trusted no longer than it has proven itself, and hidden some times as long.
         proven = tracks.visible_seconds[unmatched] + dt
         patience = np.minimum(config.missed_seconds, proven) + 1e-6
-        coast = np.minimum(config.coast_seconds, 3.0 * proven) + 1e-6
+        coast = np.minimum(config.coast_seconds, _TRUST * proven) + 1e-6
         boxes = tracks.motion[unmatched].boxes()
         areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0), axis=1)
         inside = np.clip(boxes, 0, [masks.size[1], masks.size[0]] * 2)

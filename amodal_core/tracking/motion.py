@@ -14,6 +14,7 @@ import numpy as np
 # Columns: centre u, v in pixels, log width, log height, range in metres, centre x, y, z in metres.
 QUANTITIES = 8
 RANGE = 4
+_NEARER = 0.8, 1.25  # limits of the change of the range in one step, which may be misjudged
 
 
 @dataclass(eq=False)
@@ -51,10 +52,19 @@ class Motion:
         )
 
     def predict(self, dt: float) -> None:
-        """Move on by dt seconds, in place."""
+        """Move on by dt seconds, in place.
+
+        A constant velocity in space is none in the image: what comes nearer moves faster there.
+        With u = X / Z, constant rates of X and Z, and the rate u' now, u changes in dt seconds by
+        u' dt Z / (Z + Z' dt), whatever the camera's intrinsics. The range stands for Z.
+        """
         q = _accelerations(self.values) ** 2
         p, c, r = np.moveaxis(self.covariances, -1, 0)
-        self.values = self.values + dt * self.rates
+        nearer = self._nearer(dt)[:, None]
+        steps = dt * self.rates
+        steps[:, :2] *= nearer
+        self.values = self.values + steps
+        self.rates[:, :2] *= nearer**2
         self.covariances = np.stack(
             [
                 p + 2 * dt * c + dt**2 * r + q * dt**3 / 3,
@@ -65,6 +75,12 @@ class Motion:
         )
         # An extrapolated size may not run away: nothing doubles its size in a second for long.
         self.rates[:, 2:4] = np.clip(self.rates[:, 2:4], -0.7, 0.7)
+
+    def _nearer(self, dt: float) -> np.ndarray:
+        """(T,) each track's range over that in dt seconds, 1 where it is unknown."""
+        ranges = self.values[:, RANGE]
+        ratio = ranges / np.maximum(ranges + dt * self.rates[:, RANGE], 1.0)
+        return np.where(np.isfinite(ratio), np.clip(ratio, *_NEARER), 1.0)
 
     def update(self, rows: np.ndarray, measured: np.ndarray) -> None:
         """Take measurements (len(rows), 8) of some tracks in, in place; NaN where there is none."""

@@ -13,6 +13,8 @@ from amodal_core.tracking.association import Appearance, affinity, assign
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
 
+_GOOD = 0.5  # affinity from which on a pair is matched before all others
+
 
 @settings_type
 class TrackerConfig(CoastingConfig):
@@ -99,16 +101,24 @@ class Tracker(CoastingTracker):
             measured,
             config.max_range_error,
         )
-        # First association, detections of high score.
         high = np.asarray(detections.scores) >= config.high_score
-        rows, columns = assign(np.where(high[None, :], affinities, -np.inf), config.min_affinity)
-        # Second association, the others, with confirmed tracks that are left and fit well.
+        first = np.where(high[None, :], affinities, -np.inf)
+        # First association, detections of high score that fit well: two mediocre pairs may not
+        # break up a good one, as they would for the largest total.
+        good = max(config.min_affinity, _GOOD)
+        rows, columns = assign(first, good)
+        # Second association, detections of high score that are left.
+        first[rows] = -np.inf
+        first[:, columns] = -np.inf
+        rows, columns = _joined((rows, columns), assign(first, config.min_affinity))
+        # Third association, the others, with confirmed tracks that are left and fit well.
         if not high.all():
             affinities[rows] = -np.inf
             affinities[:, high] = -np.inf
             affinities[tracks.ids < 0] = -np.inf
-            more_rows, more_columns = assign(affinities, max(config.min_affinity, 0.4))
-            rows, columns = np.append(rows, more_rows), np.append(columns, more_columns)
+            rows, columns = _joined(
+                (rows, columns), assign(affinities, max(config.min_affinity, 0.4))
+            )
         order = np.argsort(rows, kind="stable")
         return rows[order], columns[order]
 
@@ -124,3 +134,10 @@ class Tracker(CoastingTracker):
         apart = np.abs(depths[new][:, None] - depths[matched][None, :])
         copy = (overlap > 0.7) & (apart < 2.0)
         return new[~copy.any(axis=1)]
+
+
+def _joined(
+    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two associations as one."""
+    return np.append(a[0], b[0]), np.append(a[1], b[1])
