@@ -1,8 +1,15 @@
 """The whole pipeline: projection, segmentation, tracking; with a bag, its player too."""
 
+import os
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.event_handlers import OnProcessExit
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -63,7 +70,21 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
         for name, default, text, choices in ARGUMENTS
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_start)])
+    return LaunchDescription([*declared, *_middleware(), OpaqueFunction(function=_start)])
+
+
+def _middleware():
+    """Settings with which images and scans arrive, where the user has set none of the kind."""
+    fast_dds, cyclone = (SHARE / "config" / f"{name}.xml" for name in ("fastdds", "cyclonedds"))
+    values = {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(fast_dds),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(fast_dds),
+    }
+    if os.environ.get("RMW_IMPLEMENTATION") == "rmw_cyclonedds_cpp":
+        values["CYCLONEDDS_URI"] = cyclone.as_uri()
+    if any(os.environ.get(name) for name in values):
+        return []
+    return [SetEnvironmentVariable(name, value) for name, value in values.items()]
 
 
 def _start(context):
