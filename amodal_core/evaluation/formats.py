@@ -211,7 +211,7 @@ def _category(row: dict[str, Any], truth: Truth, where: str) -> int:
     if not isinstance(category, int) or category not in truth.category_ids:
         known = ", ".join(map(str, sorted(truth.category_ids)))
         raise InputError(
-            f"category id {category} is not in the ground truth",
+            f"category id {category!s:.40} is not in the ground truth",
             where,
             f"it has {len(truth.category_ids)} categories: {known}; class lists must agree",
         )
@@ -269,7 +269,7 @@ def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> A
         image = row.get("image_id")
         if not isinstance(image, int) or image not in sizes:
             raise InputError(
-                f"image id {row.get('image_id')} is not in the ground truth",
+                f"image id {row.get('image_id')!s:.40} is not in the ground truth",
                 where,
                 "use the image ids of the ground truth",
             )
@@ -359,7 +359,7 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
         number = row.get("video_id")
         if not isinstance(number, int) or number not in truth.videos:
             raise InputError(
-                f"video id {row.get('video_id')} is not in the ground truth",
+                f"video id {row.get('video_id')!s:.40} is not in the ground truth",
                 where,
                 f"it has {len(truth.videos)} videos, ids {min(truth.videos, default=0)} to "
                 f"{max(truth.videos, default=0)}",

@@ -181,16 +181,20 @@ def _objects(
 ) -> None:
     """Numbers over pairs of objects: confusion, failures, hidden parts, order, depth, panoptic."""
     agnostic = result.protocol.class_agnostic
+    # Of every true object the confident prediction that covers it best, whatever its class.
     step("pairs of objects")
-    sure = predictions.select(predictions.scores >= failures.SURE)
+    confident = predictions.select(predictions.scores >= failures.SURE)
     predictions.release()
-    found = pairs.image_overlaps(truth, sure, "amodal")
+    amodal_overlaps = pairs.image_overlaps(truth, confident, "amodal")
     crowd = truth.crowd
-    free = pairs.assign(truth, sure, "amodal", class_agnostic=True, found=found, skip=crowd)
+    matched = pairs.assign(
+        truth, confident, "amodal", class_agnostic=True, found=amodal_overlaps, skip=crowd
+    )
     if not agnostic:
-        result.confusion = failures.confusion(truth, sure, free)
-    result.failures = failures.worst(truth, found)
-    depth = order_and_depth.depth_error(truth, sure, free)
+        result.confusion = failures.confusion(truth, confident, matched)
+    result.failures = failures.worst(truth, amodal_overlaps)
+    # Depth and occlusion order of the objects that were found.
+    depth = order_and_depth.depth_error(truth, confident, matched)
     if depth.objects:
         metres = {
             "mean error, m": depth.mean_absolute,
@@ -210,7 +214,7 @@ def _objects(
             },
             plain=tuple(metres),
         )
-    order = order_and_depth.occlusion_order(truth, sure, free)
+    order = order_and_depth.occlusion_order(truth, confident, matched)
     if order.pairs:
         result.tables["order"] = Table(
             "Occlusion order",
@@ -226,13 +230,14 @@ def _objects(
         )
     if not visible:
         return
+    # mIoU of hidden parts, by id too where the predictions carry the ids of the truth.
     step("hidden parts")
     by_id = bool((predictions.instance_ids >= 0).any()) and bool(
         (pairs.assign_by_id(truth, predictions) >= 0).mean() > 0.5
     )
-    seen = pairs.image_overlaps(truth, sure, "visible")
+    visible_overlaps = pairs.image_overlaps(truth, confident, "visible")
     pixels = {
-        pairing: occluded_iou.count_pixels(truth, sure, pairing, seen)
+        pairing: occluded_iou.count_pixels(truth, confident, pairing, visible_overlaps)
         for pairing in (("id", "visible") if by_id else ("visible",))
     }
     for name, protocol in occluded_iou.PROTOCOLS.items():
@@ -248,12 +253,13 @@ def _objects(
                 "share with a prediction": iou.paired,
             },
         )
+    # Panoptic quality: both masks of what is paired within its class.
     step("panoptic quality")
     if not agnostic:
         quality = (
-            panoptic.evaluate(truth.select(~crowd), sure)
+            panoptic.evaluate(truth.select(~crowd), confident)
             if crowd.any()
-            else panoptic.evaluate(truth, sure, found, seen)
+            else panoptic.evaluate(truth, confident, amodal_overlaps, visible_overlaps)
         )
         result.tables["panoptic"] = Table(
             "Amodal panoptic quality of things",
