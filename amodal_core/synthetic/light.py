@@ -96,13 +96,6 @@ def make_light(rng: np.random.Generator, kind: str | None = None) -> Light:
     )
 
 
-def direction_to_uv(direction: np.ndarray) -> np.ndarray:
-    """(N, 2) panorama coordinates of (N, 3) directions; v = 0.5 at the horizon."""
-    u = np.arctan2(direction[:, 1], direction[:, 0]) / (2 * np.pi)
-    v = np.arcsin(np.clip(direction[:, 2], -1, 1)) / np.pi + 0.5
-    return np.stack([u % 1, v], axis=1)
-
-
 def panorama(light: Light) -> np.ndarray:
     """(512, 1024, 3) float32 radiance of sky and ground all round, row 0 straight down."""
     width, height = SKY_SIZE
