@@ -51,9 +51,9 @@ def test_convert_can_stop_early(mini_kitti_raw, tmp_path):
 
 
 def test_convert_object_and_tracking_name_what_they_miss(tmp_path):
-    with pytest.raises(InputError, match=r"image_2: no images \(give the folder that holds"):
+    with pytest.raises(InputError, match=r"training.image_2 \(give the folder that holds"):
         _run("convert", "kitti-object", tmp_path, tmp_path / "bag")
-    with pytest.raises(InputError, match="0003: no images"):
+    with pytest.raises(InputError, match=r"no images in training.image_02.0003"):
         _run("convert", "kitti-tracking", tmp_path, tmp_path / "bag", "--sequence", 3)
     assert not (tmp_path / "bag").exists()
 
