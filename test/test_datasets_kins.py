@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import datasets_scenes
 import numpy as np
 import pytest
 
+from amodal_core.datasets import kins
+from amodal_core.datasets.image_files import read_image, write_image
 from amodal_core.datasets.kins import Kins
 from amodal_core.datasets.kitti_write import calibration_lines
+from amodal_core.datasets.registry import open_dataset
+from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
 
 HEIGHT, WIDTH = 60, 120
@@ -273,3 +278,47 @@ def test_duplicate_images_are_found(layout: dict[str, Any]) -> None:
     layout["images"].append(dict(layout["images"][1], file_name="000009.png"))
     rules = {rule for rule, _ in _found(_open(layout))}
     assert {"duplicate-image-file", "duplicate-image-id", "missing-image"} <= rules
+
+
+@pytest.mark.parametrize(
+    ("json_at", "images_at", "name"),
+    [
+        ("update_train_2020.json", "training/image_2", "{:06d}.png"),
+        ("annotations/train.json", "train_imgs", "{:06d}.png"),
+        ("annotations/instances_train.json", "train2017", "{:012d}.jpg"),
+        ("annotations/instances_val.json", "val2017", "{:012d}.jpg"),
+        ("annotations/test.json", "test_imgs", "{:06d}.png"),
+        ("x/update_test_2020.json", "testing/image_2", "{:06d}.png"),
+    ],
+)
+def test_every_layout_in_use_is_found(
+    tmp_path: Path, json_at: str, images_at: str, name: str
+) -> None:
+    sample = datasets_scenes.sample(np.random.default_rng(0))
+    list(kins.write(tmp_path / "made", [sample, sample], datasets_scenes.CLASSES))
+    root = tmp_path / "kins"
+    for folder in {"train_imgs", "test_imgs", "train2017", "val2017", images_at}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(sorted((tmp_path / "made/training/image_2").iterdir())):
+        write_image(root / images_at / name.format(index), read_image(image))
+    (root / json_at).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "made/update_train_2020.json").rename(root / json_at)
+    for path in (root / json_at, (root / json_at).parent):  # the file, or the folder it is alone in
+        data = open_dataset(path, "kins")
+        assert [data.frame(k).size for k in range(2)] == [(60, 100)] * 2
+        assert not [f for f in data.check() if f is not None and "image" in f.rule]
+    elsewhere = tmp_path / "elsewhere.json"
+    (root / json_at).rename(elsewhere)
+    for images in (root / images_at, root):
+        moved = open_dataset(elsewhere, "kins", images)
+        if images != root or ("test" not in json_at and "val" not in json_at):
+            assert moved.frame(1).size == (60, 100)
+
+
+def test_a_folder_with_several_files_asks_for_one(tmp_path: Path) -> None:
+    for name in ("update_train_2020.json", "update_test_2020.json"):
+        sample = datasets_scenes.sample(np.random.default_rng(0))
+        list(kins.write(tmp_path / name, [sample], datasets_scenes.CLASSES))
+        (tmp_path / name / "update_train_2020.json").rename(tmp_path / f"x{name}")
+    with pytest.raises(InputError, match=r"2 files of annotations for 'kins'.*name one of"):
+        open_dataset(tmp_path, "kins")

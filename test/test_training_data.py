@@ -20,7 +20,7 @@ from training.config import Augment, Optimiser, PartConfig, Schedule, Source
 from training.data import Augmented
 from training.judge import check_metric
 from training.schedules import Pull, factor, make_optimizer, set_rate
-from training.sources import Samples, open_sources, unpacked_bag
+from training.sources import Samples, check_class_map, open_sources, unpacked_bag
 from training.train import main
 
 
@@ -77,8 +77,58 @@ def test_classes_that_fit_nothing_are_named():
     data = Streets(1, classes=("car", "unicycle", "pedestrian"))
     with pytest.raises(InputError, match="no class for unicycle"):
         Samples(sources(data), ("car", "pedestrian"), {})
-    with pytest.raises(InputError, match="no data set has the class bus"):
-        Samples(sources(data), ("car", "pedestrian"), {"unicycle": "car", "bus": "car"})
+    with pytest.raises(InputError, match=r"no data set has the class bus.*there are: car"):
+        check_class_map({"unicycle": "car", "bus": "car"}, data.classes)
+    with pytest.raises(InputError, match=r"class unicicle \(did you mean unicycle"):
+        check_class_map({"unicicle": "car"}, data.classes)
+
+
+def test_entries_of_the_map_fit_in_any_case():
+    data = Streets(1, classes=("Car", "UniCycle", "pedestrian"))
+    check_class_map({"unicycle": "CAR"}, data.classes)
+    samples = Samples(sources(data), ("car", "pedestrian"), {"unicycle": "CAR"})
+    expected = {0: 0, 1: 0, 2: 1}
+    theirs = data.samples[0].truth.class_ids.tolist()
+    assert samples[0].truth.class_ids.tolist() == [expected[k] for k in theirs]
+
+
+def test_what_is_converted_to_kins_trains_as_it_is(tmp_path):
+    """KINS lists classes that no object has: they need no word in a configuration."""
+    list(kins.write(tmp_path / "kins", Streets(3).samples, CLASSES))
+    source = Source(path=str(tmp_path / "kins"), format="kins")
+    (data, chosen), *_ = open_sources([source], tmp_path, quiet)
+    assert {"misc", "rider"} <= set(data.classes)
+    samples = Samples([(data, chosen)], CLASSES, {})
+    for index, expected in enumerate(Streets(3).samples):
+        assert samples[index].truth.class_ids.tolist() == expected.truth.class_ids.tolist()
+        assert samples[index].truth.ignore.tolist() == [False] * len(expected.truth)
+    with pytest.raises(InputError, match="no class for cyclist"):
+        Samples([(data, chosen)], CLASSES[:2], {})
+
+
+def test_classes_that_do_not_fit_are_found_before_anything_is_rendered(tmp_path, monkeypatch):
+    from training import setup
+    from training.train import train
+
+    monkeypatch.setattr(setup, "render_sources", lambda *_: pytest.fail("rendered"))
+    config = run_config(
+        tmp_path / "run", tmp_path, model="mask_rcnn", classes=["car", "pedestrian"],
+        train=[{"synthetic": {"frames": 2, "size": [64, 48]}}],
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no class for van, truck, bus, tram, cyclist"):
+        train(config)
+
+
+def test_images_that_lie_elsewhere_are_named_in_the_configuration(tmp_path):
+    list(kins.write(tmp_path / "kins", Streets(1).samples, CLASSES))
+    (tmp_path / "kins" / "training").rename(tmp_path / "elsewhere")
+    source = {"path": str(tmp_path / "kins"), "images": str(tmp_path / "elsewhere" / "image_2")}
+    (data, _), *_ = open_sources([Source(**source)], tmp_path, quiet)
+    assert data.frame(0).image is not None
+    assert data.frame(0).points is not None
+    write_streets(tmp_path / "streets", 1)
+    with pytest.raises(InputError, match="'frames' takes no folder of images"):
+        open_sources([Source(path=str(tmp_path / "streets"), images="x")], tmp_path, quiet)
 
 
 def test_small_objects_are_ignored_not_lost():
@@ -132,7 +182,10 @@ def test_start_and_stop_reach_over_several_parts(tmp_path):
         ({"path": "no/such/folder"}, "no such file or folder"),
         ({"path": "no/such/*"}, "nothing fits this pattern"),
         ({"path": "STREETS", "start": 4}, "no sample from 4"),
-        ({"path": "STREETS", "format": "kins", "options": {"colour": 1}}, "options of the reader"),
+        (
+            {"path": "STREETS", "format": "kins", "options": {"colour": 1}},
+            "takes no option 'colour'",
+        ),
     ],
 )
 def test_sources_that_are_not_there_are_named(source, says, streets, tmp_path):
@@ -209,7 +262,7 @@ def test_overrides_reach_into_groups_and_lists(tmp_path):
     assert (read.settings, read.class_map) == ({"norm": "group"}, {"van": None})
     with pytest.raises(InputError, match="not setting=value"):
         config.read(path, ["rate"])
-    with pytest.raises(InputError, match=r"no place 'train\.x\.path'"):
+    with pytest.raises(InputError, match=r"no place 'train\.x'"):
         config.read(path, ["train.x.path=1"])
     with pytest.raises(InputError, match="no such configuration"):
         config.read(tmp_path / "none.yaml")
@@ -220,7 +273,7 @@ def test_overrides_reach_into_groups_and_lists(tmp_path):
     [
         ({"model": "geometric"}, "'geometric' has nothing to train"),
         ({"model": "yolo"}, "'yolo' is no model"),
-        ({"settings": {"bakbone": "x"}, "model": "mask_rcnn"}, "no setting bakbone"),
+        ({"settings": {"bakbone": "x"}, "model": "mask_rcnn"}, "no setting 'bakbone'"),
         ({"device": "cuda:77"}, "device cuda:77"),
         ({"batch_size": 3, "accumulate": 2, "model": "mask_rcnn"}, "a batch of 3"),
     ],

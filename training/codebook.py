@@ -42,9 +42,8 @@ def build_codebook(
     cache, workers = Path(config.cache), max(config.workers, 1)
     sources = open_sources(config.train, cache, lambda *_: None)
     render_sources(config.train, cache, workers, lambda *_: None)
-    names = {name for data, _ in sources for name in data.classes}
-    class_map = {k: v for k, v in config.class_map.items() if k in names}
-    samples = Samples(sources, model.classes, class_map, config.smallest, config.least_visible)
+    least = config.smallest, config.least_visible
+    samples = Samples(sources, model.classes, config.class_map, *least)
 
     def batches() -> Iterator[Batch]:
         points = "points" in model.inputs

@@ -54,7 +54,8 @@ class Source:
 
     Attributes:
         path: of a data set as `amodal data` reads it, or a pattern such as "drives/*" for several.
-        format: see `amodal data formats`; recognised when "".
+        format: a name that `amodal data check` knows; recognised when "".
+        images: folder of the images, where it is not near the annotations.
         options: of the reader.
         synthetic: rendered drives instead of a path.
         start: first sample that is used.
@@ -63,6 +64,7 @@ class Source:
 
     path: str = ""
     format: str = ""
+    images: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     synthetic: Synthetic | None = None
     start: _Count = 0
@@ -189,8 +191,9 @@ class Config:
         model: name in the registry.
         settings: of the model, without its classes.
         classes: names that the model learns; the training data's own when empty.
-        class_map: class of the data -> class of the model, or null for objects that are neither
-            learnt nor counted as background. Equal and synonymous names need no entry.
+        class_map: class of the data, in any case -> class of the model, or null for objects that
+            are neither learnt nor counted as background. Equal and synonymous names need no entry,
+            nor do classes that no object has.
         smallest: pixels of an amodal mask below which an object is neither learnt nor counted.
         least_visible: pixels of a visible mask below which an object is not learnt, and not counted
             where the model is judged: single images do not show it.
@@ -282,8 +285,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"not YAML: {line}", str(path), "mend the file") from None
     if not isinstance(values, dict):
         raise InputError("not a table of keys and values", str(path), "see training/configs")
-    for name, value in parse_rules(overrides, "override").items():
-        _override(values, name, value)
+    _override(values, parse_rules(overrides, "override"))
     return parse(values, str(path))
 
 
@@ -302,13 +304,16 @@ def parse(values: dict[str, Any], where: str = "configuration") -> Config:
     return config
 
 
-def _override(values: dict[str, Any], name: str, value: Any) -> None:
-    """Put a value where a dotted name leads to."""
-    place: Any = values
-    *way, last = name.split(".")
-    try:
-        for key in way:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        place[int(last) if isinstance(place, list) else last] = value
-    except (ValueError, IndexError, TypeError, AttributeError):
-        raise InputError(f"there is no place '{name}'", "override", "name a key") from None
+def _override(place: Any, values: dict[str, Any], way: str = "") -> None:
+    """Put values, nested as their dotted names were, into a table or a list."""
+    for key, value in values.items():
+        name = f"{way}{key}"
+        try:
+            index = int(key) if isinstance(place, list) else key
+            inner = place[index] if isinstance(place, list) else place.get(index)
+        except (ValueError, IndexError):
+            raise InputError(f"there is no place '{name}'", "override", "name a key") from None
+        if isinstance(value, dict) and isinstance(inner, dict | list):
+            _override(inner, value, f"{name}.")
+        else:
+            place[index] = value

@@ -23,7 +23,14 @@ from training.judge import check_metric
 from training.progress import Display
 from training.schedules import make_optimizer
 from training.sharding import shard
-from training.sources import Samples, open_sources, render_sources
+from training.sources import (
+    ClassMap,
+    Samples,
+    check_class_map,
+    mapped,
+    open_sources,
+    render_sources,
+)
 
 _T = TypeVar("_T")
 _Opened = list[tuple[Dataset, range]]
@@ -67,14 +74,13 @@ def open_data(config: Config, place: Place, display: Display) -> RunData:
         )
 
     training, held_out = _first_then_others(place, open_all)
+    names = [name for data, _ in (*training, *held_out) for name in data.classes]
+    check_class_map(config.class_map, names)
     classes = config.classes or _classes_of(training, config.class_map)
-    # An entry of the map may be of the held-out data alone, but of some it must be.
-    Samples([*training, *held_out], classes, config.class_map)
 
     def samples(opened: _Opened) -> Samples:
-        names = {name for data, _ in opened for name in data.classes}
-        class_map = {k: v for k, v in config.class_map.items() if k in names}
-        return Samples(opened, classes, class_map, config.smallest, config.least_visible)
+        least = config.smallest, config.least_visible
+        return Samples(opened, classes, config.class_map, *least)
 
     made = RunData(classes, samples(training), samples(held_out) if held_out else None, clip)
     sources, workers = (*config.train, *config.held_out), max(config.workers, 1)
@@ -92,11 +98,10 @@ def _first_then_others(place: Place, work: Callable[[], _T]) -> _T:
     return result if place.first else work()
 
 
-def _classes_of(opened: _Opened, class_map: dict[str, str | None]) -> tuple[str, ...]:
+def _classes_of(opened: _Opened, class_map: ClassMap) -> tuple[str, ...]:
     """The data's own class names after the map, each once, in their order."""
-    names = [name for data, _ in opened for name in data.classes]
-    mapped = [class_map.get(name, name) for name in names]
-    return tuple(dict.fromkeys(name for name in mapped if name is not None))
+    names = [mapped(name, class_map) for data, _ in opened for name in data.classes]
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def make_state(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,9 @@ from amodal_core.synthetic.generate import RunOptions, places, render, sequence_
 from amodal_core.synthetic.lidar import LidarOptions
 from amodal_core.synthetic.truth import CLASSES
 from training.config import Source, Synthetic
+
+# Class of the data -> class of the model, None for what is ignored.
+ClassMap = Mapping[str, str | None]
 
 
 def open_sources(
@@ -90,10 +94,7 @@ def _paths(pattern: str) -> list[Path]:
 def _open(source: Source, path: Path, cache: Path, progress: StageProgress) -> Dataset:
     if source.format in ("", "bag") and path.exists() and is_bag(path):
         return unpacked_bag(path, cache, progress)
-    try:
-        return open_dataset(path, source.format, **source.options)
-    except TypeError as error:
-        raise InputError(f"options of the reader: {error}", str(path), "check `options`") from None
+    return open_dataset(path, source.format, source.images, **source.options)
 
 
 def unpacked_bag(bag: Path, cache: Path, progress: StageProgress) -> Frames:
@@ -137,32 +138,49 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def class_table(
-    classes: Sequence[str],
-    wanted: Sequence[str],
-    chosen: dict[str, str | None],
-    where: str,
-) -> np.ndarray:
+def check_class_map(class_map: ClassMap, classes: Iterable[str]) -> None:
+    """Make sure that every entry of a class map is of some data, whatever its case.
+
+    Raises:
+        InputError: one is not.
+    """
+    names = {name.lower(): name for name in classes}
+    for entry in class_map:
+        if entry.lower() not in names:
+            near = difflib.get_close_matches(entry.lower(), names, 1)
+            listed = f"there are: {', '.join(sorted(names.values()))}"
+            cure = f"did you mean {names[near[0]]}?" if near else listed
+            raise InputError(f"no data set has the class {entry}", "class_map", cure)
+
+
+def mapped(name: str, class_map: ClassMap) -> str | None:
+    """What a class of the data is called in the model, None where it is ignored."""
+    return {k.lower(): v for k, v in class_map.items()}.get(name.lower(), name)
+
+
+def class_table(data: Dataset, classes: Sequence[str], class_map: ClassMap) -> np.ndarray:
     """(N,) int64: for each class of the data the model's class id, -1 for what is ignored.
+
+    Classes that no object has need no name among the model's: KINS lists more than it annotates.
 
     Raises:
         InputError: a class of the data has no name among the model's and no entry in the map.
     """
     table, missing = [], []
-    for name in classes:
-        if name in chosen and chosen[name] is None:
-            table.append(-1)
-            continue
+    for index, name in enumerate(data.classes):
+        target = mapped(name, class_map)
         try:
-            table += translate([str(chosen.get(name, name))], wanted)
+            table.append(-1 if target is None else translate([target], classes)[0])
         except InputError:
-            missing.append(name)
+            table.append(-1)
+            if data.has_class(index):
+                missing.append(name)
     if missing:
         raise InputError(
             f"the model has no class for {', '.join(missing)}",
-            where,
-            f"add `class_map: {{{missing[0]}: {wanted[0]}}}` (or null to ignore it); "
-            f"the model's: {', '.join(wanted)}",
+            f"{data.name} ({data.path})",
+            f"add `class_map: {{{missing[0]}: {classes[0]}}}` (or null to ignore it); "
+            f"the model's: {', '.join(classes)}",
         )
     return np.array(table, np.int64)
 
@@ -178,30 +196,20 @@ class Samples(TorchDataset[Sample]):
         least_visible: pixels of a visible mask below which it is ignored, too.
 
     Raises:
-        InputError: classes that do not fit, or an entry of the map that no data set has.
+        InputError: classes that do not fit.
     """
 
     def __init__(
         self,
         sources: Sequence[tuple[Dataset, range]],
         classes: Sequence[str],
-        class_map: dict[str, str | None],
+        class_map: ClassMap,
         smallest: int = 0,
         least_visible: int = 0,
     ) -> None:
         self.sources, self._smallest = list(sources), smallest
         self.least_visible = least_visible
-        names = {name for data, _ in sources for name in data.classes}
-        unknown = sorted(set(class_map) - names)
-        if unknown:
-            raise InputError(
-                f"no data set has the class {', '.join(unknown)}",
-                "class_map",
-                f"there are: {', '.join(sorted(names))}",
-            )
-        self._tables = [
-            class_table(d.classes, classes, class_map, f"{d.name} ({d.path})") for d, _ in sources
-        ]
+        self._tables = [class_table(data, classes, class_map) for data, _ in sources]
         self._ends = np.cumsum([len(r) for _, r in sources])
 
     def __len__(self) -> int:

@@ -79,6 +79,10 @@ class Dataset(ABC, Sequence[Sample]):
             InputError: an annotation cannot be read.
         """
 
+    def has_class(self, class_id: int) -> bool:
+        """Whether an object may be of a class; formats that list more than occurs look."""
+        return True
+
     def boxes(self, index: int) -> list[tuple[str, tuple[float, float, float, float]]]:
         """Class and xyxy box of each object, of sets that annotate boxes and no masks.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,19 @@ class CocoLike(Dataset):
             what = f"entry {index} of `images` cannot be used: {error}"
             self._malformed.append(Finding("malformed-image", self.path.name, "", what))
             return None
+
+    @cached_property
+    def _occurring(self) -> set[int | None]:
+        """The class ids of all annotations; one pass over the file."""
+        ids: set[int | None] = set()
+        for k in range(self.json.count("annotations")):
+            with suppress(InputError):
+                ids.add(self.category(self.json.element("annotations", k)))
+        return ids
+
+    def has_class(self, class_id: int) -> bool:
+        """Whether an annotation is of a class."""
+        return class_id in self._occurring
 
     def category(self, annotation: dict[str, Any]) -> int | None:
         """The class id of an annotation, None for one that the file does not list."""

@@ -40,32 +40,56 @@ _FILES = {
 }
 
 
+# Folders of the training and the test images.
+_LAYOUTS = (
+    ("training/image_2", "testing/image_2"),
+    ("image_2",),
+    ("train_imgs", "test_imgs"),
+    ("train2017", "val2017", "test2017"),
+    ("images/train2017", "images/val2017", "images/test2017"),
+    ("images",),
+)
+
+
 class Kins(CocoLike):
     """One JSON file of KINS with the KITTI images around it.
 
-    The KITTI folder (the one that holds `training` and `testing`) is looked for beside the file and
-    one folder above it; images alone may lie in `images`.
+    Images are looked for beside the file and one folder above it, in the layouts that are in use:
+    KITTI's (`training/image_2`), AISFormer's (`train_imgs`), that of COCO's tools
+    (`train2017/000000000000.jpg`), and `images`.
 
     Args:
         path: the JSON file.
-        kitti: the KITTI folder, where it lies elsewhere.
+        images: where else they lie: the folder that holds them, or one of these layouts.
     """
 
     format = "kins"
 
-    def __init__(self, path: str | Path, kitti: str | Path | None = None) -> None:
-        self._kitti = None if kitti is None else Path(kitti)
+    def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
+        self._base = None if images is None else Path(images)
         super().__init__(path)
 
     def _folders(self) -> Iterator[Path]:
         test = any(word in self.path.stem for word in ("test", "val"))
-        splits = ("testing", "training") if test else ("training", "testing")
+        order = slice(None, None, -1 if test else 1)
         near = [self.path.parent, self.path.parent.parent]
-        for base in [self._kitti] if self._kitti is not None else near:
-            for split in splits:
-                yield base / split / "image_2"
-            yield base / "image_2"
-        yield from super()._folders()
+        for base in near if self._base is None else [self._base]:
+            for names in _LAYOUTS:
+                yield from (base / name for name in names[order])
+            yield base
+        if self._base is None:
+            yield from super()._folders()
+
+    def _probes(self) -> list[str]:
+        return [name for n in super()._probes() for name in (n, *_other_names(n))]
+
+    def image_path(self, index: int) -> Path:
+        """The image's file, under the name that COCO's tools give it where it has that."""
+        path = super().image_path(index)
+        if path.exists():
+            return path
+        others = map(path.with_name, _other_names(path.name))
+        return next((other for other in others if other.exists()), path)
 
     def fields(self, annotation: dict[str, Any]) -> Fields:
         """2019's or 2020's."""
@@ -86,8 +110,8 @@ class Kins(CocoLike):
 
     def _beside(self, index: int, folder: str, suffix: str) -> Path:
         """KITTI's file of the same stem in a folder beside image_2."""
-        image = self.image_path(index)
-        return image.parent.parent / folder / f"{image.stem}{suffix}"
+        stem = Path(self.images[index]["file_name"]).stem
+        return self.image_path(index).parent.parent / folder / f"{stem}{suffix}"
 
     def frame(self, index: int) -> Frame:
         """Image, scan and calibration of one stem; the last two are None where there is no file."""
@@ -132,6 +156,13 @@ class Kins(CocoLike):
             link(folder.parent, out / folder.parent.name)
         else:
             link(folder, out / "images")
+
+
+def _other_names(name: str) -> list[str]:
+    """What an image of KITTI is called in COCO's layout."""
+    stem = Path(name).stem
+    stems = [stem, f"{int(stem):012d}"] if stem.isdecimal() and len(stem) < 12 else [stem]
+    return [f"{s}{suffix}" for s in stems for suffix in (".png", ".jpg") if f"{s}{suffix}" != name]
 
 
 def write(

@@ -37,6 +37,10 @@ _FORMATS: dict[str, tuple[str, str]] = {
 }
 
 
+# Formats that are one JSON file; a folder stands for the only one in it.
+_ONE_FILE = ("kins", "sailvos", "cocoa", "cocoa_cls", "d2sa", "coco")
+
+
 def formats() -> dict[str, str]:
     """Names of all formats with one line of description each."""
     return {name: line for name, (_, line) in _FORMATS.items()}
@@ -55,16 +59,20 @@ def options_of(format: str) -> tuple[str, ...]:
     return tuple(signature(_reader(format)).parameters)[1:] if format in _FORMATS else ()
 
 
-def open_dataset(path: str | Path, format: str = "", **options: Any) -> Dataset:
+def open_dataset(
+    path: str | Path, format: str = "", images: str | Path = "", **options: Any
+) -> Dataset:
     """Open a data set.
 
     Args:
         path: its file or folder.
         format: one of `formats()`; recognised when "".
+        images: the folder of its images, "" where it is near.
         **options: passed to the reader.
 
     Raises:
-        InputError: the format is not recognised, or the path holds several data sets.
+        InputError: the format is not recognised, the path holds several data sets, or the reader
+            takes no such option.
     """
     place = Path(path)
     if not place.exists():
@@ -83,6 +91,25 @@ def open_dataset(path: str | Path, format: str = "", **options: Any) -> Dataset:
         format, place = matches[0]
     if format not in _FORMATS:
         raise InputError(f"no format '{format}'", str(path), f"there are: {', '.join(_FORMATS)}")
+    takes = options_of(format)
+    if images:
+        name = next((n for n in ("images", "kitti") if n in takes), "")
+        if not name:
+            raise InputError(f"'{format}' takes no folder of images", str(path), "leave it out")
+        options[name] = images
+    for name in options:
+        if name not in takes:
+            cure = f"there are: {', '.join(takes)}" if takes else "leave it out"
+            raise InputError(f"'{format}' takes no option '{name}'", str(path), cure)
+    if place.is_dir() and format in _ONE_FILE:
+        # Of files of other names as many readers' formats look alike: the one asked for counts.
+        files = [p for f, p in recognise(place) if f != "labelme" and p.is_file()]
+        files = [p for f, p in recognise(place) if f == format] or files
+        if len(files) != 1:
+            what = f"{len(files)} files of annotations for '{format}' in this folder"
+            cure = f"name one of {', '.join(map(str, files))}" if files else "name the JSON file"
+            raise InputError(what, str(path), cure)
+        place = files[0]
     return _reader(format)(place, **options)
 
 

@@ -32,22 +32,12 @@ PathArgument = Annotated[Path, typer.Argument(help="The data set's file or folde
 FormatOption = Annotated[str, typer.Option(help="Its format, where it is not recognised.")]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option(help="The folder of its images (KINS, KINS_Video_Car: the KITTI folder)."),
+    typer.Option(help="The folder of its images, or for KINS one that holds KITTI's layout."),
 ]
 
 
 def _open(path: Path, format: str, images: Path | None) -> Dataset:
-    options: dict[str, Any] = {}
-    if images is not None:
-        if not format:
-            found = list(registry.recognise(path)) if path.exists() else []
-            format = found[0][0] if len(found) == 1 else ""
-        takes = registry.options_of(format) if format else ()
-        name = next((n for n in ("kitti", "images") if n in takes), "")
-        if not name:
-            raise InputError("--images is of no use here", str(path), "leave it out")
-        options[name] = images
-    return registry.open_dataset(path, format, **options)
+    return registry.open_dataset(path, format, images or "")
 
 
 def _steps(title: str, steps: Iterator[Any], total: int) -> Iterator[Any]:
