@@ -309,7 +309,7 @@ def _override(place: Any, values: dict[str, Any], way: str = "") -> None:
     for key, value in values.items():
         name = f"{way}{key}"
         try:
-            index = int(key) if isinstance(place, list) else key
+            index: Any = int(key) if isinstance(place, list) else key
             inner = place[index] if isinstance(place, list) else place.get(index)
         except (ValueError, IndexError):
             raise InputError(f"there is no place '{name}'", "override", "name a key") from None
