@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from amodal_core.frame import Frame
-from amodal_core.models.batch import make_batch
 from amodal_core.models.flagship import Flagship, FlagshipConfig
-from amodal_core.models.layers.two_stage import TwoStageConfig
+from amodal_core.models.layers.batch import make_batch
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal
+from amodal_core.models.two_stage import TwoStageConfig
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist")
 SIZES = {"621x188": (188, 621), "1242x375": (375, 1242)}

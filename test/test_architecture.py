@@ -127,9 +127,9 @@ UPWARD = {
     "amodal_core/models/layers/assignment.py",
     "amodal_core/models/layers/backbone.py",
     "amodal_core/models/layers/clip_tracks.py",
-    "amodal_core/models/layers/lidar_objects.py",
+    "amodal_core/models/lidar_objects.py",
     "amodal_core/models/layers/quasi_dense.py",
-    "amodal_core/models/layers/two_stage.py",
+    "amodal_core/models/two_stage.py",
 }
 
 

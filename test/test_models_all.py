@@ -11,11 +11,11 @@ from eoras_scenes import small_model
 from training_scenes import CLASSES, SAM_SETTINGS, SETTINGS, VIDEO_SETTINGS, street
 
 from amodal_core.models import registry
-from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.flagship import Flagship
-from amodal_core.models.layers.two_stage import TwoStage
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.pointpillars import PointPillars
+from amodal_core.models.two_stage import TwoStage
 from training.data import with_depth
 
 FEW = {"samples": 8, "proposals": 12, "proposals_train": 20}  # of the two-stage models

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from amodal_core.errors import InputError
-from amodal_core.models.batch import MEAN, STD
+from amodal_core.models.layers.batch import MEAN, STD
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite, folded_weights
 
 # Channels in and out, kernel and expansion of the package's sixteen blocks.

@@ -14,8 +14,8 @@ from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Calibration, Report
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.paste import paste_rle
-from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.eoras import Eoras
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.bev import LAYERS, BirdsEyeView, crop_places, grid_points
 from amodal_core.models.layers.clip_tracks import filled, tracks_of_clips
 from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged

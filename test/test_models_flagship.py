@@ -20,10 +20,16 @@ from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import ImageRecord
 from amodal_core.frame import Report
 from amodal_core.models import registry
-from amodal_core.models.batch import DEPTH_CHANNELS, Targets, depth_channels, make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.flagship import Flagship, FlagshipConfig, Outputs, occluder_masks
 from amodal_core.models.layers.assignment import assign
+from amodal_core.models.layers.batch import (
+    DEPTH_CHANNELS,
+    Targets,
+    depth_channels,
+    make_batch,
+    targets_of,
+)
 from amodal_core.models.layers.dense_head import suppress
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
 from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes

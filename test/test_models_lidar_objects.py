@@ -14,11 +14,11 @@ from training_scenes import run_config, write_streets
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame
 from amodal_core.models import registry
-from amodal_core.models.batch import DEPTH_CHANNELS, make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
-from amodal_core.models.layers.lidar_objects import with_truth
+from amodal_core.models.layers.batch import DEPTH_CHANNELS, make_batch, targets_of
 from amodal_core.models.layers.object_depth import object_depth
 from amodal_core.models.layers.pillars import Grid
+from amodal_core.models.lidar_objects import with_truth
 from amodal_core.models.pointpillars import Boxes3d, PointPillars, PointPillarsConfig
 from training.train import train
 

@@ -14,7 +14,7 @@ from test_models_shared import truth
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners, image_boxes
-from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.box_silhouettes import silhouettes
 from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of
 from amodal_core.models.layers.rotated import iou_bev, rotated_nms

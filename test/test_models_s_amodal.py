@@ -17,9 +17,9 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models import registry
-from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers import sam_adapter
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.s_amodal import SAModal, SAModalConfig
 from training import state

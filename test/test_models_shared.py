@@ -10,8 +10,8 @@ from torch import nn
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.models.batch import STRIDE, make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info, save_checkpoint
+from amodal_core.models.layers.batch import STRIDE, make_batch, targets_of
 from amodal_core.models.learned import Detections, instances_of
 
 

@@ -14,13 +14,13 @@ from torchvision.ops import box_iou
 
 from amodal_core.errors import InputError
 from amodal_core.models.aisformer import AisFormer, AisFormerConfig
-from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.backbone import resnet_fpn
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
-from amodal_core.models.layers.two_stage import PositiveRois, TwoStageConfig
 from amodal_core.models.learned import Detections
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
+from amodal_core.models.two_stage import PositiveRois, TwoStageConfig
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
 from training.setup import _begin_with

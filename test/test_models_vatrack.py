@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models import registry
-from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.quasi_dense import EMBEDDING, sample_rois, track_losses
 from amodal_core.models.vatrack import VaTrackConfig, regrid
 

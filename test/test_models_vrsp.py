@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
-from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.attended_masks import (
     feature_distance,
@@ -21,8 +20,9 @@ from amodal_core.models.layers.attended_masks import (
     prior_factor,
     weighted_mask_loss,
 )
-from amodal_core.models.layers.two_stage import PositiveRois
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollection, turns
+from amodal_core.models.two_stage import PositiveRois
 from amodal_core.models.vrsp import Vrsp, VrspConfig
 from amodal_ros.cli.main import app
 from training.config import as_values, read

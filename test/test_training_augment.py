@@ -13,7 +13,7 @@ from training_scenes import street
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.projection import depth_image
-from amodal_core.models.batch import targets_of
+from amodal_core.models.layers.batch import targets_of
 from training.augment import augmented, cropped, flipped, resized
 from training.config import Augment
 from training.data import in_view

@@ -11,8 +11,8 @@ from training_scenes import CLASSES, Drives, run_config, write_drives
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
-from amodal_core.models.batch import make_batch, targets_of
 from amodal_core.models.eoras import Eoras
+from amodal_core.models.layers.batch import make_batch, targets_of
 from training import state
 from training.judge import PAIRED_METRICS
 from training.train import train

@@ -25,7 +25,7 @@ from training_scenes import (
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
-from amodal_core.models.batch import make_batch, targets_of
+from amodal_core.models.layers.batch import make_batch, targets_of
 from training import engine, state
 from training.data import with_depth
 from training.distributed import joined

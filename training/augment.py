@@ -14,7 +14,7 @@ import torch
 from torchvision.transforms.v2 import functional as colour
 
 from amodal_core.frame import Calibration, Frame
-from amodal_core.models.batch import Targets, pixels, resize_targets
+from amodal_core.models.layers.batch import Targets, pixels, resize_targets
 from training.config import Augment
 
 # An object of which a crop leaves less is neither learnt nor background.

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from amodal_core.errors import InputError
-from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import read_info, save_checkpoint
+from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.vrsp import Vrsp
 from amodal_core.progress import Progress
 from training.config import Augment, Config

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.projection import depth_image
-from amodal_core.models.batch import Targets, pixels, targets_of
+from amodal_core.models.layers.batch import Targets, pixels, targets_of
 from amodal_core.models.learned import Clip
 from training.augment import augmented
 from training.clips import chooser

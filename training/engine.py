@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from amodal_core.errors import InputError
-from amodal_core.models.batch import Batch, make_batch
+from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.learned import LearnedModel
 from training import state
 from training.config import Augment, Config, as_values

@@ -17,15 +17,15 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from amodal_core.models.batch import Batch
 from amodal_core.models.layers.attention import (
     DecoderLayer,
     EncoderLayer,
     LearnedPosition2d,
     perceptron,
 )
+from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.mask_branch import SIDE, mask_loss
-from amodal_core.models.layers.two_stage import Features, PositiveRois, TwoStage, TwoStageConfig
+from amodal_core.models.two_stage import Features, PositiveRois, TwoStage, TwoStageConfig
 from amodal_core.settings import Amount, Positive, settings_type
 
 VISIBLE, OCCLUDER, AMODAL = 0, 1, 2

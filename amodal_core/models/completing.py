@@ -15,7 +15,7 @@ from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import hiding, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.base import Model
-from amodal_core.models.batch import Batch
+from amodal_core.models.layers.batch import Batch
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.settings import settings_type
 

@@ -21,8 +21,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
-from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
+from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.layers.bev import BirdsEyeView
 from amodal_core.models.layers.clip_tracks import (
     ClipTracks,

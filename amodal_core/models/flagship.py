@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss
 
-from amodal_core.models.batch import DEPTH_CHANNELS, MEAN, STD, Batch, Targets
 from amodal_core.models.layers.assignment import Assignment, assign, pair_iou
+from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD, Batch, Targets
 from amodal_core.models.layers.csp import ConvNorm, CspBackbone, Pyramid
 from amodal_core.models.layers.dense_head import Dense, DenseHead, InstanceHead, suppress
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
@@ -27,8 +27,8 @@ from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sam
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.resnet_levels import ResNetLevels
-from amodal_core.models.layers.two_stage import PositiveRois
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.two_stage import PositiveRois
 from amodal_core.settings import Positive, Share, settings_type
 
 _MASK_STRIDE = 4

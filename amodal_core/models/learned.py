@@ -16,8 +16,8 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.masks.occluders import MIN_SHARE
-from amodal_core.models.batch import Batch, make_batch
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
+from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.layers.crossing import Crossing
 from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
 from amodal_core.settings import Count, Positive, Share, checked, settings_type

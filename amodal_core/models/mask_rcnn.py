@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from amodal_core.models.batch import Batch
+from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
-from amodal_core.models.layers.two_stage import (
+from amodal_core.models.two_stage import (
     Features,
     PositiveRois,
     TwoStage,

@@ -10,8 +10,8 @@ import torch
 
 from amodal_core.errors import InputError
 from amodal_core.files import atomic
-from amodal_core.models.batch import DEPTH_CHANNELS, MEAN, STD, STRIDE
 from amodal_core.models.flagship import Flagship, Outputs
+from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD, STRIDE
 
 OPSET = 18
 INPUTS = ("images", "depth")

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from amodal_core.errors import InputError
-from amodal_core.models.batch import Batch
+from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.box_silhouettes import silhouettes
 from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
 from amodal_core.models.layers.rotated import rotated_nms

@@ -22,8 +22,8 @@ from torch import nn
 
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.models.batch import MEAN, STD, Batch, Targets, make_batch
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
+from amodal_core.models.layers.batch import MEAN, STD, Batch, Targets, make_batch
 from amodal_core.models.layers.prompts import Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torchvision.ops import clip_boxes_to_image
 
-from amodal_core.models.batch import Batch, Targets
-from amodal_core.models.layers.lidar_objects import LIDAR
+from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
-from amodal_core.models.layers.two_stage import (
+from amodal_core.models.learned import Clip, Detections
+from amodal_core.models.lidar_objects import LIDAR
+from amodal_core.models.two_stage import (
     BoxHeads,
     Features,
     PositiveRois,
@@ -27,7 +28,6 @@ from amodal_core.models.layers.two_stage import (
     TwoStageConfig,
     has_extent,
 )
-from amodal_core.models.learned import Clip, Detections
 from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
 _TRACK, _AUXILIARY = 0.25, 1.0  # weights of the losses

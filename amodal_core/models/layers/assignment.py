@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from amodal_core.models.batch import Targets
+from amodal_core.models.layers.batch import Targets
 
 _LOCATIONS = 10  # an object
 _CLASS_POWER, _BOX_POWER = 0.5, 4.0

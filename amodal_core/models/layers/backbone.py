@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from amodal_core.errors import InputError
-from amodal_core.models.batch import DEPTH_CHANNELS
+from amodal_core.models.layers.batch import DEPTH_CHANNELS
 
 Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d"]
 Norm = Literal["frozen", "batch", "group"]

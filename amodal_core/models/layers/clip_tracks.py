@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from amodal_core.models.batch import Batch
+from amodal_core.models.layers.batch import Batch
 
 _KEPT = 1024  # crops of a long clip that are kept at once
 

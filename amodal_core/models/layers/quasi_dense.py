@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from amodal_core.models.batch import Batch, Targets
 from amodal_core.models.layers.backbone import LEVELS
+from amodal_core.models.layers.batch import Batch, Targets
 
 EMBEDDING = 256
 _HIDDEN = 4  # width of the hidden layer in channels of the pyramid: 1024 for 256

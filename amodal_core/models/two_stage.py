@@ -22,10 +22,11 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
 
-from amodal_core.models.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.anchor_matcher import AnchorMatcher
 from amodal_core.models.layers.backbone import CHANNELS, LEVELS, Backbone, Norm, resnet_fpn
-from amodal_core.models.layers.lidar_objects import (
+from amodal_core.models.layers.batch import Batch, LidarBoxes, Targets
+from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.lidar_objects import (
     BOTH,
     IMAGE,
     LIDAR,
@@ -33,7 +34,6 @@ from amodal_core.models.layers.lidar_objects import (
     LidarObjects,
     with_truth,
 )
-from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.models.pointpillars import PointPillarsConfig
 from amodal_core.settings import Count, Positive, Share, Size, settings_type
 

@@ -20,7 +20,7 @@ from amodal_core.datasets.categories import translate
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
 from amodal_core.geometry.projection import project, to_camera
-from amodal_core.models.batch import Batch, LidarBoxes, depth_channels
+from amodal_core.models.layers.batch import Batch, LidarBoxes, depth_channels
 from amodal_core.models.layers.box_silhouettes import outlines_in_image
 from amodal_core.models.layers.object_depth import object_depth
 from amodal_core.models.pointpillars import Boxes3d, PointPillars, PointPillarsConfig
