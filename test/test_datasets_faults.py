@@ -103,6 +103,26 @@ def test_frames_that_were_cut_off_are_named(tmp_path: Path, cut: int) -> None:
     assert [f.rule for f in data.check() if f is not None] == ["broken-frame"]
 
 
+@pytest.mark.parametrize(("key", "value"), [("sizes", []), ("classes", []), ("places", 3)])
+def test_an_index_that_does_not_fit_its_frames_is_named(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    list(coco.write(tmp_path / "coco", drive(np.random.default_rng(0), 1), CLASSES))
+    folder = unpack(open_dataset(tmp_path / "coco"), tmp_path / "frames").path
+    index = json.loads((folder / "frames.json").read_text())
+    (folder / "frames.json").write_text(json.dumps(index | {key: value}))
+    with pytest.raises(InputError, match=r"no unpacked frames|a broken frame"):
+        open_dataset(folder).truth(0)
+
+
+def test_orders_that_are_none_are_passed_over(tmp_path: Path) -> None:
+    region = {"segmentation": BOX, "order": {}, "isStuff": 0}
+    annotation = {"id": 1, "image_id": 1, "regions": [region], "depth_constraint": "1-2"}
+    content = {"images": [IMAGE], "annotations": [annotation]}
+    data = opened(tmp_path / "COCO_amodal_train2014.json", content, "cocoa")
+    assert "unknown-order" in {f.rule for f in data.check() if f is not None}
+
+
 # Names that lead elsewhere
 
 

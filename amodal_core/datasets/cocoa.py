@@ -94,7 +94,7 @@ class Cocoa(CocoaCls):
         """Also depth constraints that name regions that are not there."""
         for index in range(len(self)):
             rows = list(self._readable(index))
-            orders = {r.get("order") for r in rows}
+            orders = {o for r in rows if isinstance(o := r.get("order"), int)}
             unknown = {o for r in rows for pair in r["_pairs"] for o in pair} - orders
             if unknown:
                 where = f"{self.path.name}: {self.images[index]['file_name']}"

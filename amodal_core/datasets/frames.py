@@ -44,6 +44,8 @@ class Frames(Dataset):
             self.classes = tuple(map(str, index["classes"]))
             self._places = [Place(str(n), str(v), int(i)) for n, v, i in index["places"]]
             self._sizes = [(int(h), int(w)) for h, w in index["sizes"]]
+            if len(self._sizes) != len(self._places):
+                raise ValueError(f"{len(self._sizes)} sizes of {len(self._places)} frames")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -62,8 +64,7 @@ class Frames(Dataset):
 
     def truth(self, index: int) -> Tracks | None:
         """The truth, None where the source had none."""
-        with open_frame(frame_file(self.path, index)) as columns:
-            return _truth(columns)
+        return self._read(index, image=False).truth
 
     def check(self) -> Iterator[Finding | None]:
         """Files that cannot be read."""
@@ -74,9 +75,18 @@ class Frames(Dataset):
                 yield Finding("broken-frame", error.where, "", error.what)
             yield None
 
-    def _read(self, index: int) -> Sample:
+    def _read(self, index: int, image: bool = True) -> Sample:
         with open_frame(frame_file(self.path, index)) as columns:
-            return read_sample(columns, self.place(index))
+            sample = (
+                read_sample(columns, self.place(index))
+                if image
+                else Sample(Frame(int(columns["stamp"])), _truth(columns))
+            )
+            if sample.truth is not None and len(sample.truth):
+                ids = sample.truth.class_ids
+                if not 0 <= ids.min() <= ids.max() < len(self.classes):
+                    raise ValueError("class ids beyond the classes of frames.json")
+            return sample
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
