@@ -334,6 +334,11 @@ def test_settings_of_a_model_are_given_on_the_command_line(drives, tmp_path):
     rules = ["--set", "detector=geometric"]
     result = CliRunner().invoke(app, [*told, str(tmp_path / "b"), *rules])
     assert result.exit_code == 0, result.output
-    for wrong, says in (("detector", "not setting=value"), ("bogus=1", "no setting bogus")):
+    for wrong, says in (
+        ("detector", "not setting=value"),
+        ("bogus=1", "no setting 'bogus'"),
+        ("min_score=abc", "min_score: input should be a valid number"),
+        ("min_score=2", "min_score: input should be less than or equal to 1 (got 2)"),
+    ):
         result = CliRunner().invoke(app, [*told, str(tmp_path / "c"), "--set", wrong])
         assert says in str(result.exception)
