@@ -13,6 +13,7 @@ from training_scenes import CLASSES, SAM_SETTINGS, SETTINGS, VIDEO_SETTINGS, str
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.flagship import Flagship
+from amodal_core.models.fused import Fused, FusedConfig
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.pointpillars import PointPillars
 from amodal_core.models.two_stage import TwoStage
@@ -199,6 +200,9 @@ def test_what_shows_of_an_object_is_within_its_amodal_mask_pixel_for_pixel(name)
     frame, geometric = seen(0)[0], registry.create("geometric", masks={"min_pixels": 1})
     if name == "geometric":
         model = geometric
+    elif name == "fused":
+        settle(flagship := made("flagship"))
+        model = Fused(FusedConfig(), flagship, geometric)
     elif name in SETTINGS or name in VIDEO_SETTINGS:
         settle(model := made(name))
     else:

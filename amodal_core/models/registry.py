@@ -17,7 +17,7 @@ DEFAULT = "flagship"
 FALLBACK = "geometric"  # needs no weights
 _WEIGHTS = Path(__file__).parent / "weights"
 # Checkpoints that come with the package, by model.
-_SHIPPED = {"flagship": "flagship_compact.safetensors"}
+_SHIPPED = dict.fromkeys(("flagship", "fused"), "flagship_compact.safetensors")
 
 # name -> ("module:class", one line for `amodal models`)
 _MODELS: dict[str, tuple[str, str]] = {
@@ -48,6 +48,10 @@ _MODELS: dict[str, tuple[str, str]] = {
     "flagship": (
         "amodal_core.models.flagship:Flagship",
         "single-stage visible and amodal masks with LiDAR, CPU and GPU; ships with weights",
+    ),
+    "fused": (
+        "amodal_core.models.fused:Fused",
+        "the flagship and geometric as two witnesses of each object; ships with weights",
     ),
     "qdtrack": (
         "amodal_core.models.vatrack:QdTrack",
@@ -141,7 +145,7 @@ def learned(name: str) -> type[LearnedModel]:
     Raises:
         InputError: no model of that name, or one without anything to train.
     """
-    trainable = [n for n in _MODELS if n != FALLBACK]
+    trainable = [n for n in _MODELS if n not in (FALLBACK, "fused")]
     if name not in trainable:
         what = "has nothing to train" if name in _MODELS else "is no model"
         raise InputError(f"'{name}' {what}", "model", f"choose {', '.join(trainable)}")

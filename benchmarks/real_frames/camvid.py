@@ -21,6 +21,7 @@ from amodal_core.frame import Frame, Report
 from amodal_core.inference import tracks_of
 from amodal_core.models import registry
 from amodal_core.models.base import Model
+from amodal_core.settings import parse_rules
 
 SCORE = 0.3
 UNLABELLED = 11
@@ -37,7 +38,7 @@ def model_of(text: str) -> tuple[str, Model]:
     first, *rules = text.split(",")
     label, equals, name = first.partition("=")
     name, _, checkpoint = (name if equals else first).partition(":")
-    settings = registry.settings_of(rules, text)
+    settings = parse_rules(rules, text)
     if checkpoint:
         settings["checkpoint"] = checkpoint
     return label.partition(":")[0], registry.create(name, "cpu", **settings)

@@ -1,0 +1,178 @@
+"""Two witnesses, a network and the geometry of the scan, matched by masks and range.
+
+They fail on different objects: geometry has near and well-scanned ones right, whatever the picture
+looks like, the network partly hidden ones, and it knows what only looks like an object. What both
+find is more certain than what either finds; what one finds alone is less so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from amodal_core.frame import Frame, Instances, Report
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.occluders import occlusion_order, occlusion_rates
+from amodal_core.models.flagship import Flagship
+from amodal_core.models.geometric import Geometric
+from amodal_core.models.learned import LearnedModel
+from amodal_core.settings import Amount, Share, settings_type
+
+# Kinds of vehicle are not told apart where the witnesses are matched.
+_KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car"}
+
+
+@settings_type
+class FusedConfig:
+    """How the witnesses are heard.
+
+    Attributes:
+        overlap: least IoU of whole or of visible masks of one object.
+        depth: metres that they may differ in depth,
+        depth_share: or share of the depth, whichever is more.
+        alone: factor on the score of what one witness finds alone.
+        covered: share of what shows of an object of the network alone, from which on it is taken
+            for a piece of one of the geometry's that covers so much of it and is no farther away.
+        piece: factor on the score of such a piece.
+    """
+
+    overlap: Share = 0.4
+    depth: Amount = 2.0
+    depth_share: Share = 0.15
+    alone: Share = 0.8
+    covered: Share = 0.7
+    piece: Share = 0.3
+
+
+class Fused:
+    """The flagship and `geometric` as one model; without a scan it is the flagship.
+
+    Of an object that both find, what shows is what the network sees within the whole; the whole,
+    the depth and the 3D box are the geometry's, the class is the network's.
+
+    Args:
+        config: how they are heard.
+        learned: the network.
+        geometric: the geometry.
+    """
+
+    name = "fused"
+    inputs = frozenset({"image"})
+    optional = frozenset({"depth", "points", "calibration"})
+    Config = FusedConfig
+
+    def __init__(self, config: FusedConfig, learned: LearnedModel, geometric: Geometric) -> None:
+        self.config, self.learned, self.geometric = config, learned, geometric
+        self.classes = learned.classes
+
+    @classmethod
+    def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> Fused:
+        """From the flagship's checkpoint.
+
+        Args:
+            path: of the checkpoint.
+            device: where the network runs.
+            **settings: of `FusedConfig`; the others replace the network's.
+
+        Raises:
+            InputError: the checkpoint is missing or does not fit, or a setting is none of either.
+        """
+        own = {k: settings.pop(k) for k in FusedConfig.__dataclass_fields__ if k in settings}
+        learned = Flagship.from_checkpoint(path, device, **settings)
+        return cls(FusedConfig(**own), learned, Geometric())
+
+    def reset(self) -> None:
+        """Nothing to forget: every frame stands alone."""
+
+    def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
+        """The instances of each frame, best first; on the host where there is a scan."""
+        report = report if report is not None else Report()
+        results = self.learned.infer(frames, report)
+        for n, frame in enumerate(frames):
+            if frame.points is None or frame.calibration is None:
+                continue
+            (geometric,) = self.geometric.infer([frame], report)
+            with report.time("fused.match"):
+                results[n] = self._fused(results[n].numpy(), geometric.numpy())
+        return results
+
+    def _fused(self, learned: Instances, geometric: Instances) -> Instances:
+        names = self.geometric.classes
+        table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
+        geometric = geometric[table[geometric.class_ids] >= 0]
+        as_learned = table[geometric.class_ids]
+        g, n = self._matches(geometric, learned, as_learned)
+        # Of matches first, then of either witness alone; the network's indices after the others.
+        count = len(geometric)
+        rest_g = np.setdiff1d(np.arange(count), g)
+        rest_l = np.setdiff1d(np.arange(len(learned)), n)
+        amodal = RleMasks.concatenated([geometric.amodal.rle(), learned.amodal.rle()])
+        visible = RleMasks.concatenated([geometric.visible.rle(), learned.visible.rle()])
+        amodal = amodal[np.concatenate([g, rest_g, count + rest_l])]
+        visible = visible[np.concatenate([count + n, rest_g, count + rest_l])] & amodal
+        alone = self.config.alone
+        piece = np.where(self._pieces(geometric, learned), self.config.piece, 1.0)
+        both = 1 - (1 - geometric.scores[g]) * (1 - learned.scores[n])
+        scores = [both, alone * geometric.scores[rest_g], (alone * learned.scores * piece)[rest_l]]
+        class_ids = [learned.class_ids[n], as_learned[rest_g], learned.class_ids[rest_l]]
+        depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
+        boxes3d = np.full((len(amodal), 7), np.nan, np.float32)
+        if geometric.boxes3d is not None:
+            boxes3d[: len(g) + len(rest_g)] = geometric.boxes3d[np.concatenate([g, rest_g])]
+        depth = np.concatenate(depths).astype(np.float32)
+        fused = Instances(
+            size=learned.size,
+            amodal_boxes=amodal.boxes(),
+            visible_boxes=visible.boxes(),
+            scores=np.concatenate(scores).astype(np.float32),
+            class_ids=np.concatenate(class_ids).astype(np.int64),
+            amodal=amodal,
+            visible=visible,
+            occlusion_rates=occlusion_rates(amodal, visible),
+            depths=depth,
+            occluders=occlusion_order(depth, amodal, visible),
+            boxes3d=boxes3d,
+        )
+        return fused[np.argsort(-fused.scores, kind="stable")]
+
+    def _tolerance(self, geometric: Instances) -> np.ndarray:
+        """(N, 1) metres that the depths of one object may differ by."""
+        share = self.config.depth_share * geometric.depths[:, None]
+        return np.asarray(np.maximum(self.config.depth, share))
+
+    def _pieces(self, geometric: Instances, learned: Instances) -> np.ndarray:
+        """(M,) bool, what would lie behind an object of the geometry where it is said to show."""
+        shown = learned.visible.rle()
+        inside = geometric.amodal.rle().intersections(shown) / np.maximum(shown.areas(), 1)[None]
+        behind = learned.depths[None] >= geometric.depths[:, None] - self._tolerance(geometric)
+        return np.asarray(((inside >= self.config.covered) & behind).any(0))
+
+    def _matches(
+        self, geometric: Instances, learned: Instances, as_learned: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) indices of geometric's and of the network's objects that are the same, best first.
+
+        Args:
+            geometric: N objects.
+            learned: M objects.
+            as_learned: (N,) the network's class of each of geometric's.
+        """
+        kinds = np.array([_KINDS.get(n, n) for n in self.classes])
+        overlap = np.maximum(
+            geometric.amodal.rle().iou(learned.amodal.rle()),
+            geometric.visible.rle().iou(learned.visible.rle()),
+        )
+        apart = np.abs(geometric.depths[:, None] - learned.depths[None])
+        most = self._tolerance(geometric)
+        same = kinds[as_learned][:, None] == kinds[learned.class_ids][None]
+        same &= (apart <= most) | (learned.depths[None] <= 0)
+        overlap = np.where(same & (overlap >= self.config.overlap), overlap, 0.0)
+        matches = []
+        while overlap.size and overlap.max() > 0:
+            i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+            matches.append((i, j))
+            overlap[i], overlap[:, j] = 0, 0
+        pairs = np.array(matches, np.int64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
