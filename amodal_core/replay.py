@@ -39,7 +39,7 @@ from amodal_core.drive.writer import DriveWriter
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results as evaluation
 from amodal_core.evaluation.stream import StreamAccuracy
-from amodal_core.evaluation.truth import bag_pictures
+from amodal_core.evaluation.truth import bag_images
 from amodal_core.files import write_text
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.pipeline import STAGES, Pipeline, Step
@@ -269,7 +269,7 @@ class _Run:
         """Write all other numbers, by class and occlusion, and the worst failures to a folder."""
         result, truth, predictions = self.stream.evaluation(self.truth_classes, self.classes)
         stamps = {i.id: i.stamp for i in truth.set.images}
-        truth.pictures = lambda ids: bag_pictures(Path(bag), {stamps[i]: i for i in ids})
+        truth.images = lambda ids: bag_images(Path(bag), {stamps[i]: i for i in ids})
         inputs = {"gt": str(bag), "dt": str(self.out / TRACKS_BAG)}
         evaluation.write(result, self.out / EVALUATION, inputs, truth, predictions)
 

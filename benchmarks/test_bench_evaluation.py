@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from amodal_core.evaluation import image_level, occluded_iou, pairs
+from amodal_core.evaluation import assignment, image_level, occluded_iou
 
 IMAGES = 30
 
@@ -79,7 +79,7 @@ def test_amodal_ap_by_pycocotools(benchmark, sets):
 
 def test_pixels_of_hidden_parts(benchmark, sets):
     truth, predictions = sets
-    found = pairs.image_overlaps(truth, predictions, "visible")
+    found = assignment.image_overlaps(truth, predictions, "visible")
     benchmark.group = f"hidden parts, {IMAGES} images"
     pixels = benchmark(lambda: occluded_iou.count_pixels(truth, predictions, "visible", found))
     assert (pixels.ap > 0).any()
@@ -88,15 +88,15 @@ def test_pixels_of_hidden_parts(benchmark, sets):
 def test_pixels_of_hidden_parts_decoded(benchmark, sets):
     """The obvious way: masks as arrays."""
     truth, predictions = sets
-    paired = pairs.assign(truth, predictions, "visible", class_agnostic=True)
-    rows = [(n, p) for n, p in enumerate(paired) if p >= 0]
-    whole, seen = truth.rle("amodal"), truth.rle("visible")
-    guess = predictions.rle("amodal")
+    matched = assignment.assign(truth, predictions, "visible", class_agnostic=True)
+    rows = [(n, p) for n, p in enumerate(matched) if p >= 0]
+    amodal, visible = truth.rle("amodal"), truth.rle("visible")
+    predicted = predictions.rle("amodal")
 
     def run():
         total = 0
         for n, p in rows:
-            a, v, g = (coco.decode(m).astype(bool) for m in (whole[n], seen[n], guess[p]))
+            a, v, g = (coco.decode(m).astype(bool) for m in (amodal[n], visible[n], predicted[p]))
             total += np.count_nonzero(a & g & ~v) + np.count_nonzero((a | g) & ~v)
         return total
 

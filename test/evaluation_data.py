@@ -85,7 +85,7 @@ def random_pair(
     start = rng.integers(-5, 55, (videos, objects * 2, 2))
     extent = rng.integers(6, 45, (videos, objects * 2, 2))
     speed = rng.integers(-2, 3, (videos, objects * 2, 2))
-    true, guessed = [], []
+    true, predicted = [], []
     for record in records:
         v = int(record.video.split()[1])
         present = rng.permutation(objects * 2)[: rng.integers(0, objects * 2)]
@@ -103,19 +103,19 @@ def random_pair(
             true.append((record.id, c, int(k), amodal, 1.0, None, visible))
             for _ in range(rng.integers(0, 3)):
                 dx, dy = rng.integers(-2, 3, 2).tolist()
-                part_seen = cut + rng.uniform(-0.05, 0.05)
+                shown = cut + rng.uniform(-0.05, 0.05)
                 moved = rectangles([(x + dx, y + dy, w, h)])
                 score = rng.integers(0, 10) / 10 if ties else rng.random()
                 kind = c if rng.random() < 0.85 else int(rng.integers(0, len(CLASSES)))
-                part = moved & rectangles([(x + dx, y + dy, max(1, round(w * part_seen)), h)])
+                remains = moved & rectangles([(x + dx, y + dy, max(1, round(w * shown)), h)])
                 identity = int(k) if rng.random() < 0.9 else int(rng.integers(100, 120))
-                guessed.append((record.id, kind, identity, moved, score, None, part))
+                predicted.append((record.id, kind, identity, moved, score, None, remains))
     # One prediction an id and frame, as a tracker gives them.
-    seen: set[tuple[int, int]] = set()
-    guessed = [
-        g for g in guessed if g[3].any() and not ((g[0], g[2]) in seen or seen.add((g[0], g[2])))
+    taken: set[tuple[int, int]] = set()
+    predicted = [
+        p for p in predicted if p[3].any() and not (p[:3:2] in taken or taken.add(p[:3:2]))
     ]
-    truth, predictions = make_set(true, records), make_set(guessed, records)
+    truth, predictions = make_set(true, records), make_set(predicted, records)
     truth.crowd = rng.random(len(truth)) < crowd
     truth.depths = rng.uniform(4, 60, len(truth))
     predictions.depths = rng.uniform(4, 60, len(predictions))

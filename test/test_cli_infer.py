@@ -289,7 +289,7 @@ def test_a_model_that_is_told_what_is_seen_gets_whole_videos_and_keeps_their_ide
     found = read_predictions(tmp_path / "out", truth)
     assert found.instance_ids.tolist() == truth.set.instance_ids.tolist()
     result = occluded_iou.evaluate(truth.set, found, occluded_iou.PROTOCOLS["eoras"])
-    assert (result.full, result.paired) == (1.0, 1.0)
+    assert (result.full, result.matched) == (1.0, 1.0)
 
 
 def test_single_images_are_told_one_by_one_and_other_models_nothing(model, data, tmp_path):
@@ -312,7 +312,7 @@ def test_the_command_tells_eoras_what_is_seen(drives, tmp_path):
     found = read_predictions(tmp_path / "out", truth)
     result = occluded_iou.evaluate(truth.set, found, occluded_iou.PROTOCOLS["eoras"])
     # Random weights draw anything, but of every object.
-    assert result.paired > 0.9
+    assert result.matched > 0.9
     other = CliRunner().invoke(app, [*told, str(tmp_path / "x"), "--model", "mask_rcnn"])
     assert "finds its objects by itself" in str(other.exception)
     for more, said in (

@@ -126,19 +126,19 @@ def test_youtube_vis_lists_come_back_track_by_track(tmp_path):
         scores=predictions.scores[leads],
         class_ids=predictions.class_ids[leads],
     )
-    known = a_truth(truth)
+    names = a_truth(truth)
     for kind in ("amodal", "visible"):
         shown = predictions.select(predictions.areas(kind) > 0)
         path = tmp_path / f"{kind}.json"
-        formats.write_video_results(shown, path, kind, known)
+        formats.write_video_results(shown, path, kind, names)
         rows = json.loads(path.read_text())
         assert {r["video_id"] for r in rows} == {11, 12, 13}
         assert {len(r["segmentations"]) for r in rows} == {8}
-        back = formats.read_predictions(path, known, kind)
+        back = formats.read_predictions(path, names, kind)
         assert len(back) == len(shown)
         one, two = (
-            evaluate(truth, part, VIDEO_PROTOCOLS["default"], "video", [kind]).scores[kind].values
-            for part in (shown, back)
+            evaluate(truth, p, VIDEO_PROTOCOLS["default"], "video", [kind]).scores[kind].values
+            for p in (shown, back)
         )
         np.testing.assert_allclose(list(one.values()), list(two.values()), atol=1e-12)
         assert one["vAP50"] > 0.05
@@ -196,7 +196,7 @@ SMALL = {"size": [5, 5], "counts": "PPYo1"}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         (changed(image_id=999), "image id 999 is not in the ground truth"),
         (changed(category_id=5), "category id 5 is not in the ground truth"),
@@ -236,9 +236,9 @@ SMALL = {"size": [5, 5], "counts": "PPYo1"}
         ),
     ],
 )
-def test_what_is_wrong_with_a_results_file_is_said_in_one_line(tmp_path, change, said):
+def test_what_is_wrong_with_a_results_file_is_said_in_one_line(tmp_path, change, output):
     path, truth = broken(tmp_path, change)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=output) as caught:
         formats.read_predictions(path, truth)
     assert str(path) in caught.value.where
     assert caught.value.cure
@@ -282,7 +282,7 @@ def polygon(x: int, y: int, w: int, h: int) -> list[list[int]]:
 
 
 def test_kins_ground_truth_keeps_its_image_and_category_ids(tmp_path):
-    whole, seen = (10, 10, 20, 20), (10, 10, 20, 10)
+    amodal, visible = (10, 10, 20, 20), (10, 10, 20, 10)
     data = {
         "images": [
             {"id": 70, "file_name": "000007.png", "height": HEIGHT, "width": WIDTH},
@@ -295,10 +295,10 @@ def test_kins_ground_truth_keeps_its_image_and_category_ids(tmp_path):
                 "image_id": 30,
                 "category_id": 4,
                 "iscrowd": 0,
-                "a_segm": polygon(*whole),
-                "i_segm": polygon(*seen),
-                "a_bbox": list(whole),
-                "i_bbox": list(seen),
+                "a_segm": polygon(*amodal),
+                "i_segm": polygon(*visible),
+                "a_bbox": list(amodal),
+                "i_bbox": list(visible),
                 "a_area": 400,
                 "i_area": 200,
                 "oco_id": 1,
@@ -313,20 +313,20 @@ def test_kins_ground_truth_keeps_its_image_and_category_ids(tmp_path):
     assert sorted(i.id for i in truth.set.images) == [30, 70]
     assert truth.set.image_ids.tolist() == [30]
     assert truth.set.occlusion_rates[0] == pytest.approx(0.5)
-    guess = {
+    entry = {
         "image_id": 30,
         "category_id": 4,
         "score": 0.9,
-        "bbox": list(whole),
-        "segmentation": polygon(*whole),
-        "inmodal_seg": polygon(*seen),
+        "bbox": list(amodal),
+        "segmentation": polygon(*amodal),
+        "inmodal_seg": polygon(*visible),
     }
-    (tmp_path / "r.json").write_text(json.dumps([guess]))
+    (tmp_path / "r.json").write_text(json.dumps([entry]))
     predictions = formats.read_predictions(tmp_path / "r.json", truth)
     result = evaluate(truth.set, predictions, IMAGE_PROTOCOLS["default"], "image")
     for kind in ("box", "visible", "amodal"):
         assert result.scores[kind].values["AP"] == pytest.approx(1.0)
-    assert truth.pictures([30]) == {}  # the image is not there: failures are drawn without it
+    assert truth.images([30]) == {}  # the image is not there: failures are drawn without it
 
 
 def test_cocovid_ground_truth_knows_its_videos_and_their_ids(tmp_path):
@@ -448,7 +448,7 @@ def test_classes_that_a_bag_never_shows_are_added_not_refused(tmp_path):
     predictions = formats.read_predictions(tmp_path / "t.mcap", truth)
     with pytest.raises(InputError, match="other"):
         evaluate(truth.set, predictions, VIDEO_PROTOCOLS["default"], "video")
-    wider, unseen = with_classes_of(truth, predictions)
-    assert unseen == ["other"]
+    wider, absent = with_classes_of(truth, predictions)
+    assert absent == ["other"]
     result = evaluate(wider.set, predictions, VIDEO_PROTOCOLS["default"], "video")
     assert result.scores["amodal"].values["vAP"] == pytest.approx(1.0)

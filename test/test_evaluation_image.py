@@ -22,23 +22,23 @@ from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, Bin, legacy_size_n
 def pycocotools_run(truth, predictions, kind, use_cats=True, truth_in=None, dt_in=None):
     """COCOeval over the same sets; bins through the area field as the published evaluations did."""
 
-    def side(part, inside):
-        areas = part.areas(kind) if inside is None else inside.astype(float)
+    def side(side_, inside):
+        areas = side_.areas(kind) if inside is None else inside.astype(float)
         data = COCO()
         annotations = []
-        for n in range(len(part)):
-            x0, y0, x1, y1 = part.boxes[n].tolist()
+        for n in range(len(side_)):
+            x0, y0, x1, y1 = side_.boxes[n].tolist()
             entry = {
                 "id": n + 1,
-                "image_id": int(part.image_ids[n]),
-                "category_id": int(part.class_ids[n]) + 1,
+                "image_id": int(side_.image_ids[n]),
+                "category_id": int(side_.class_ids[n]) + 1,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": float(areas[n]),
-                "iscrowd": int(part.crowd[n]),
-                "score": float(part.scores[n]),
+                "iscrowd": int(side_.crowd[n]),
+                "score": float(side_.scores[n]),
             }
             if kind != "box":
-                entry["segmentation"] = part.rle(kind)[n]
+                entry["segmentation"] = side_.rle(kind)[n]
             annotations.append(entry)
         data.dataset = {
             "images": [{"id": i.id, "height": i.height, "width": i.width} for i in truth.images],
@@ -131,9 +131,9 @@ def reference_average_precision(truth, predictions, inside, counted, thresholds)
                         rows.append((predictions.scores[d], False))
             rows.sort(key=lambda r: -r[0])
             total = int((inside & ~truth.crowd & (truth.class_ids == k)).sum())
-            hits = np.cumsum([r[1] for r in rows]) if rows else np.zeros(0)
-            recall = hits / total
-            precision = hits / np.arange(1, len(rows) + 1)
+            tp = np.cumsum([r[1] for r in rows]) if rows else np.zeros(0)
+            recall = tp / total
+            precision = tp / np.arange(1, len(rows) + 1)
             levels = np.linspace(0, 1, 101)
             values.append(np.mean([max(precision[recall >= r], default=0.0) for r in levels]))
     return float(np.mean(values))
@@ -143,10 +143,10 @@ def reference_average_precision(truth, predictions, inside, counted, thresholds)
 @pytest.mark.parametrize("own", [False, True])
 def test_occlusion_bins_equal_an_obvious_reference(low, high, own):
     truth, predictions = random_pair(5, images=25, crowd=0.1)
-    parts = image_level.subjects(truth, predictions, "amodal")
-    part = Bin(occlusion=(low, high), own_occlusion=own)
-    matcher = parts.matcher(IMAGE_PROTOCOLS["default"])
-    ours = curves(matcher.run(*parts.flags(part))).average_precision(iou=0.5)
+    sides = image_level.subjects(truth, predictions, "amodal")
+    selects = Bin(occlusion=(low, high), own_occlusion=own)
+    matcher = sides.matcher(IMAGE_PROTOCOLS["default"])
+    ours = curves(matcher.run(*sides.flags(selects))).average_precision(iou=0.5)
     inside = (truth.occlusion_rates >= low) & (truth.occlusion_rates <= high)
     rates = predictions.occlusion_rates
     counted = (rates >= low) & (rates <= high) if own else np.ones(len(predictions), bool)

@@ -15,7 +15,7 @@ from scipy.stats import binom
 from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation import failures, formats, image_level, pairs, pictures, results
+from amodal_core.evaluation import assignment, failures, formats, image_level, panels, results
 from amodal_core.evaluation.bootstrap import ResampledPrecision, compare
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
@@ -31,9 +31,9 @@ IDS = (1, 2, 3)
 
 
 def matches(truth, predictions, kind="amodal") -> Matches:
-    found = image_level.evaluate(truth, predictions, kind, IMAGE_PROTOCOLS["default"]).matches
-    assert found is not None
-    return found
+    scores = image_level.evaluate(truth, predictions, kind, IMAGE_PROTOCOLS["default"])
+    assert scores.matches is not None
+    return scores.matches
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -43,17 +43,17 @@ def test_ap_of_a_resample_equals_ap_of_a_data_set_that_repeats_its_images(seed):
     weights = np.random.default_rng(seed).integers(0, 3, 30)
     ours = ResampledPrecision(matches(truth, predictions))(weights)
 
-    def repeated(part):
+    def repeated(predictions):
         rows, ids = [], []
         for k in range(int(weights.max())):
-            drawn = weights[part.image_ids - 1] > k
-            rows.append(np.flatnonzero(drawn))
-            ids.append(part.image_ids[drawn] + 1000 * k)
-        out = part.select(np.concatenate(rows))
+            chosen = weights[predictions.image_ids - 1] > k
+            rows.append(np.flatnonzero(chosen))
+            ids.append(predictions.image_ids[chosen] + 1000 * k)
+        out = predictions.select(np.concatenate(rows))
         images = [
             i._replace(id=i.id + 1000 * k)
             for k in range(int(weights.max()))
-            for i in part.images
+            for i in predictions.images
             if weights[i.id - 1] > k
         ]
         return replace(out, image_ids=np.concatenate(ids), images=images)
@@ -73,9 +73,9 @@ def test_a_run_against_itself_differs_by_nothing():
 def test_a_clearly_better_run_has_an_interval_above_zero_and_a_worse_one_below():
     truth, predictions = random_pair(4, images=60)
     none = predictions.select(np.arange(len(predictions)) % 4 == 0)
-    full, part = matches(truth, predictions), matches(truth, none)
-    (better,) = compare([part, full], draws=200)
-    (worse,) = compare([full, part], draws=200)
+    full, empty = matches(truth, predictions), matches(truth, none)
+    (better,) = compare([empty, full], draws=200)
+    (worse,) = compare([full, empty], draws=200)
     assert better.low > 0
     assert better.better == 1.0
     assert better.value - better.base == pytest.approx(worse.base - worse.value)
@@ -92,8 +92,8 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
             predictions.select(rng.random(len(predictions)) < 0.6),
             predictions.select(rng.random(len(predictions)) < 0.6),
         ]
-        (found,) = compare([matches(truth, h) for h in halves], draws=120, seed=seed)
-        covered += found.low <= 0 <= found.high
+        (difference,) = compare([matches(truth, h) for h in halves], draws=120, seed=seed)
+        covered += difference.low <= 0 <= difference.high
     assert covered >= 32
 
 
@@ -103,18 +103,18 @@ def test_the_interval_holds_95_percent_of_the_draws():
     truth = make_set([(n, 0, -1, A) for n in range(1, 101)], images)
     half = make_set([(n, 0, -1, A) for n in range(1, 51)], images)
     none = half.select(np.zeros(50, bool))
-    (found,) = compare([matches(truth, none), matches(truth, half)], draws=400)
+    (difference,) = compare([matches(truth, none), matches(truth, half)], draws=400)
     low, high = binom.ppf([0.025, 0.975], 100, 0.5) / 100
-    assert found.value == pytest.approx(51 / 101)
-    assert found.low == pytest.approx(low, abs=0.01)
-    assert found.high == pytest.approx(high, abs=0.01)
+    assert difference.value == pytest.approx(51 / 101)
+    assert difference.low == pytest.approx(low, abs=0.01)
+    assert difference.high == pytest.approx(high, abs=0.01)
 
 
 def test_runs_over_other_images_or_another_truth_do_not_compare():
     truth, predictions = random_pair(5, images=10)
-    other, guesses = random_pair(6, images=11)
+    other, other_predictions = random_pair(6, images=11)
     with pytest.raises(InputError, match="other images"):
-        compare([matches(truth, predictions), matches(other, guesses)])
+        compare([matches(truth, predictions), matches(other, other_predictions)])
     less = truth.select(np.arange(len(truth)) > 0)
     with pytest.raises(InputError, match="another ground truth"):
         compare([matches(truth, predictions), matches(less, predictions)])
@@ -144,12 +144,12 @@ def test_confusion_counts_classes_by_occlusion_and_what_was_missed():
     )
     predictions = make_set([(1, 0, 1, A, 0.9), (1, 2, 2, B, 0.9)])
     tables = failures.confusion(
-        truth, predictions, pairs.assign(truth, predictions, class_agnostic=True)
+        truth, predictions, assignment.assign(truth, predictions, class_agnostic=True)
     )
-    found = {
+    counts = {
         name: dict(zip(t.columns, t.counts[0].tolist(), strict=True)) for name, t in tables.items()
     }
-    assert found == {
+    assert counts == {
         "in view (< 5 % hidden)": {"car": 1, "cyclist": 0, "missed": 0},
         "medium (25-50 %)": {"car": 0, "cyclist": 1, "missed": 0},
         "heavy (50-100 %)": {"car": 0, "cyclist": 0, "missed": 1},
@@ -161,28 +161,28 @@ def test_the_worst_failures_lose_most_pixels_and_show_an_instance_once():
     half = rectangles([(30, 10, 16, 10)])
     truth = make_set([(1, 0, 1, A), (1, 0, 2, B), (2, 0, 1, A), (2, 0, 2, B)])
     predictions = make_set([(1, 0, 7, half, 0.9), (2, 0, 7, B, 0.9)], truth.images)
-    found = failures.worst(truth, pairs.image_overlaps(truth, predictions, "amodal"))
-    assert [(f.annotation, f.prediction) for f in found] == [(0, -1), (1, 0)]
-    assert found[0].lost == 320
-    assert found[1].iou == pytest.approx(0.5)
-    assert found[1].lost == pytest.approx(160)
+    worst = failures.worst(truth, assignment.image_overlaps(truth, predictions, "amodal"))
+    assert [(f.annotation, f.prediction) for f in worst] == [(0, -1), (1, 0)]
+    assert worst[0].lost == 320
+    assert worst[1].iou == pytest.approx(0.5)
+    assert worst[1].lost == pytest.approx(160)
 
 
 def test_single_images_give_one_failure_each():
     truth = make_set([(1, 0, 1, A), (1, 0, 2, B), (2, 0, 3, C)])
     truth.images = [i._replace(video="") for i in truth.images]
     predictions = make_set([(1, 0, 7, B, 0.1)], truth.images)
-    found = failures.worst(truth, pairs.image_overlaps(truth, predictions, "amodal"))
-    assert [f.image_id for f in found] == [1, 2]
+    worst = failures.worst(truth, assignment.image_overlaps(truth, predictions, "amodal"))
+    assert [f.image_id for f in worst] == [1, 2]
 
 
 def test_failures_are_drawn_with_and_without_their_image():
     truth = make_set([(1, 0, 1, A), (1, 0, 2, B)])
     predictions = make_set([(1, 1, 7, rectangles([(30, 10, 16, 10)]), 0.9)], truth.images)
-    found = failures.worst(truth, pairs.image_overlaps(truth, predictions, "amodal"))
+    worst = failures.worst(truth, assignment.image_overlaps(truth, predictions, "amodal"))
     image = np.full((HEIGHT, WIDTH, 3), (10, 200, 30), np.uint8)
     for images in ({}, {1: image}):
-        drawn = pictures.draw(found, truth, predictions, images)
+        drawn = panels.draw(worst, truth, predictions, images)
         assert all(p.truth[:2] == p.prediction[:2] == b"\xff\xd8" for p in drawn)
     assert drawn[0].caption == "car, 0% hidden: missed; what was found near it"
     assert [p.where for p in drawn] == ["1", "1"]
@@ -194,10 +194,10 @@ def test_a_found_object_is_shown_beside_its_own_prediction_alone():
     one = make_set([(1, 0, 7, half, 0.9)], truth.images)
     two = make_set([(1, 0, 7, half, 0.9), (1, 0, 8, other, 0.9)], truth.images)
     shown = [
-        pictures.draw(
-            failures.worst(truth, pairs.image_overlaps(truth, part, "amodal")), truth, part, {}
+        panels.draw(
+            failures.worst(truth, assignment.image_overlaps(truth, p, "amodal")), truth, p, {}
         )[0]
-        for part in (one, two)
+        for p in (one, two)
     ]
     assert shown[0].prediction == shown[1].prediction
     assert shown[0].prediction != shown[0].truth
@@ -283,7 +283,7 @@ def coco_files(tmp_path_factory):
     formats.write_results(
         predictions.select(np.arange(len(predictions)) % 3 > 0), folder / "poor", IDS
     )
-    whole, seen = truth.rle("amodal"), truth.rle("visible")
+    amodal_masks, visible_masks = truth.rle("amodal"), truth.rle("visible")
     data = {
         "images": [
             {"id": i.id, "file_name": f"{i.name}.png", "height": i.height, "width": i.width}
@@ -298,8 +298,8 @@ def coco_files(tmp_path_factory):
                 "iscrowd": 0,
                 "bbox": [0, 0, 1, 1],
                 "area": 1,
-                "segmentation": {**whole[n], "counts": whole[n]["counts"].decode()},
-                "visible_mask": {**seen[n], "counts": seen[n]["counts"].decode()},
+                "segmentation": {**amodal_masks[n], "counts": amodal_masks[n]["counts"].decode()},
+                "visible_mask": {**visible_masks[n], "counts": visible_masks[n]["counts"].decode()},
             }
             for n in range(len(truth))
         ],
@@ -315,7 +315,7 @@ def amodal(*arguments: object) -> str:
 
 
 def test_the_command_prints_and_writes_numbers_report_and_matches(coco_files, tmp_path):
-    said = amodal(
+    output = amodal(
         "eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / "good",
         "--out", tmp_path,
     )  # fmt: skip
@@ -327,11 +327,11 @@ def test_the_command_prints_and_writes_numbers_report_and_matches(coco_files, tm
         "metrics.json",
         "report.html",
     ]
-    assert metrics["protocol"]["says"] in " ".join(said.split()).replace("> =", ">=")
+    assert metrics["protocol"]["says"] in " ".join(output.split()).replace("> =", ">=")
     for kind in ("box", "visible", "amodal"):
         value = metrics["scores"][kind]["values"]["AP50"]
         assert 0.1 < value < 1
-        assert f"{100 * value:.1f}" in said
+        assert f"{100 * value:.1f}" in output
     page = (tmp_path / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page), "the page needs nothing beside it"
     for words in ("Precision over recall at IoU 0.75", "Confusion by occlusion", "Worst failures"):
@@ -343,9 +343,9 @@ def test_failures_of_a_data_set_are_drawn_on_its_images(coco_files, tmp_path):
     data = json.loads((coco_files / "gt.json").read_text())
     (tmp_path / "gt.json").write_text(json.dumps(data))
     cv2.imwrite(str(tmp_path / data["images"][2]["file_name"]), image[..., ::-1])
-    found = read_truth(tmp_path / "gt.json").pictures([1, 3])
-    assert list(found) == [3]  # the other image is not there
-    np.testing.assert_array_equal(found[3], image)
+    images = read_truth(tmp_path / "gt.json").images([1, 3])
+    assert list(images) == [3]  # the other image is not there
+    np.testing.assert_array_equal(images[3], image)
 
 
 def test_runs_are_compared_from_their_folders(coco_files, tmp_path):
@@ -354,11 +354,11 @@ def test_runs_are_compared_from_their_folders(coco_files, tmp_path):
             "eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / name,
             "--kind", "amodal", "--out", tmp_path / name,
         )  # fmt: skip
-    said = amodal(
+    output = amodal(
         "eval", "compare", tmp_path / "good", tmp_path / "poor", "--draws", 100,
         "--out", tmp_path / "both",
     )  # fmt: skip
-    assert "against good" in said
+    assert "against good" in output
     rows = json.loads((tmp_path / "both" / "comparison.json").read_text())["rows"]
     assert [r["name"] for r in rows] == ["AP", "AP50", "AP75"]
     assert rows[0]["others"]["poor"]["high"] < 0
@@ -398,8 +398,8 @@ def test_other_protocols_do_not_compare(tmp_path):
 
 def test_the_options_change_what_they_say(coco_files, tmp_path):
     base = ["eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / "good"]
-    said = amodal(*base, "--protocol", "vrsp", "--legacy-names", "--out", tmp_path / "1")
-    assert "APs (occlusion >0.15)" in said
+    output = amodal(*base, "--protocol", "vrsp", "--legacy-names", "--out", tmp_path / "1")
+    assert "APs (occlusion >0.15)" in output
     amodal(*base, "--class-agnostic", "--kind", "amodal", "--out", tmp_path / "2")
     metrics = json.loads((tmp_path / "2" / "metrics.json").read_text())
     assert list(metrics["scores"]) == ["amodal"]
@@ -409,19 +409,19 @@ def test_the_options_change_what_they_say(coco_files, tmp_path):
         "eval", "image", "--gt", coco_files / "gt.json", "--dt", single, "--kind", "amodal",
         "--out", tmp_path / "3",
     )  # fmt: skip
-    for wrong, words in (
+    for bad, words in (
         (["--protocol", "best"], "no protocol 'best'"),
         (["--kind", "whole"], "no kind 'whole'"),
         (["--map", "tram=car"], "no class 'tram'"),
         (["--legacy-names"], "VRSP's evaluation only"),
     ):
         with pytest.raises(InputError, match=words):
-            amodal(*base, *wrong, "--out", tmp_path / "4")
+            amodal(*base, *bad, "--out", tmp_path / "4")
 
 
 def test_protocols_are_listed_with_what_they_say():
-    said = " ".join(amodal("eval", "protocols").split())
+    output = " ".join(amodal("eval", "protocols").split())
     for protocols in (IMAGE_PROTOCOLS, VIDEO_PROTOCOLS):
         for name, protocol in protocols.items():
-            assert name in said
-            assert protocol.says[-40:] in said
+            assert name in output
+            assert protocol.says[-40:] in output

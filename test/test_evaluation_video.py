@@ -13,10 +13,10 @@ from pycocotools import mask as coco
 
 from amodal_core.errors import InputError
 from amodal_core.evaluation import (
+    assignment,
     identity,
     occluded_iou,
     order_and_depth,
-    pairs,
     panoptic,
     tracking,
     video_level,
@@ -25,30 +25,30 @@ from amodal_core.evaluation.protocols import VIDEO_PROTOCOLS
 from amodal_core.evaluation.sets import ImageRecord
 
 
-def dense(part, kind):
-    return [coco.decode(m).astype(bool) for m in part.rle(kind)]
+def dense(side, kind):
+    return [coco.decode(m).astype(bool) for m in side.rle(kind)]
 
 
 def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, most=None):
     """Video AP from its definition, with whole frames as arrays and one loop after the other."""
     records = {i.id: i for i in truth.images}
 
-    def tracks(part):
+    def tracks(side):
         rows = defaultdict(dict)
-        for n, mask in enumerate(dense(part, kind)):
-            record = records[int(part.image_ids[n])]
+        for n, mask in enumerate(dense(side, kind)):
+            record = records[int(side.image_ids[n])]
             if mask.any():
-                rows[record.video, int(part.instance_ids[n])][record.frame] = (n, mask)
+                rows[record.video, int(side.instance_ids[n])][record.frame] = (n, mask)
         return rows
 
-    def about(part, frames):
+    def about(side, frames):
         members = [n for n, _ in frames.values()]
-        rates = sorted((part.occlusion_rates[n] for n in members), reverse=True)
+        rates = sorted((side.occlusion_rates[n] for n in members), reverse=True)
         return (
-            np.bincount(part.class_ids[members]).argmax(),
+            np.bincount(side.class_ids[members]).argmax(),
             np.mean([m.sum() for _, m in frames.values()]),
             np.mean(rates[: ceil(len(rates) / 2)]),
-            np.mean([part.scores[n] for n in members]),
+            np.mean([side.scores[n] for n in members]),
         )
 
     def iou(a, b):
@@ -62,7 +62,7 @@ def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, m
 
     mine, theirs = tracks(truth), tracks(predictions)
     facts = {k: about(truth, v) for k, v in mine.items()}
-    guesses = {k: about(predictions, v) for k, v in theirs.items()}
+    predicted = {k: about(predictions, v) for k, v in theirs.items()}
     table = {(d, g): iou(theirs[d], mine[g]) for d in theirs for g in mine if d[0] == g[0]}
 
     def inside(g):
@@ -80,10 +80,10 @@ def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, m
         for threshold in thresholds:
             rows, free = [], set(wanted)
             for d in sorted(
-                (d for d in theirs if guesses[d][0] == k), key=lambda d: -guesses[d][3]
+                (d for d in theirs if predicted[d][0] == k), key=lambda d: -predicted[d][3]
             ):
                 for kept in (True, False):
-                    options = [
+                    candidates = [
                         g
                         for g in wanted
                         if g in free
@@ -91,17 +91,17 @@ def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, m
                         and inside(g) == kept
                         and table[d, g] >= min(threshold, 1 - 1e-10)
                     ]
-                    if options:
+                    if candidates:
                         break
-                if options:
-                    best = max(options, key=lambda g: table[d, g])
+                if candidates:
+                    best = max(candidates, key=lambda g: table[d, g])
                     free.discard(best)
                     if kept:
                         rows.append(True)
-                elif areas is None or areas[0] <= guesses[d][1] <= areas[1]:
+                elif areas is None or areas[0] <= predicted[d][1] <= areas[1]:
                     rows.append(False)
-            hits = np.cumsum(rows) if rows else np.zeros(0)
-            precision, recall = hits / np.arange(1, len(rows) + 1), hits / total
+            tp = np.cumsum(rows) if rows else np.zeros(0)
+            precision, recall = tp / np.arange(1, len(rows) + 1), tp / total
             values.append(
                 np.mean([max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)])
             )
@@ -203,7 +203,7 @@ def slow_tracking_input(truth, predictions, k):
     """TrackEval's input for one class and the only video, written out plainly."""
     mine, theirs = dense(truth, "amodal"), dense(predictions, "amodal")
     ids = sorted({int(i) for i in truth.instance_ids[truth.class_ids == k]})
-    guessed = sorted({int(i) for i in predictions.instance_ids[predictions.class_ids == k]})
+    predicted = sorted({int(i) for i in predictions.instance_ids[predictions.class_ids == k]})
     data = {"gt_ids": [], "tracker_ids": [], "similarity_scores": []}
     for image in sorted(truth.images, key=lambda i: i.frame):
         a = [n for n in range(len(truth)) if truth.image_ids[n] == image.id]
@@ -212,7 +212,7 @@ def slow_tracking_input(truth, predictions, k):
         b = [n for n in b if predictions.class_ids[n] == k]
         data["gt_ids"].append(np.array([ids.index(truth.instance_ids[n]) for n in a], int))
         data["tracker_ids"].append(
-            np.array([guessed.index(predictions.instance_ids[n]) for n in b], int)
+            np.array([predicted.index(predictions.instance_ids[n]) for n in b], int)
         )
         table = np.zeros((len(a), len(b)))
         for r, i in enumerate(a):
@@ -222,7 +222,7 @@ def slow_tracking_input(truth, predictions, k):
     return data | {
         "num_timesteps": len(data["gt_ids"]),
         "num_gt_ids": len(ids),
-        "num_tracker_ids": len(guessed),
+        "num_tracker_ids": len(predicted),
         "num_gt_dets": sum(map(len, data["gt_ids"])),
         "num_tracker_dets": sum(map(len, data["tracker_ids"])),
     }
@@ -267,20 +267,20 @@ def test_occluded_iou_equals_an_obvious_reference(name):
     truth, predictions = random_pair(17, images=25, videos=3)
     protocol = occluded_iou.PROTOCOLS[name]
     ours = occluded_iou.evaluate(truth, predictions, protocol)
-    whole, seen = dense(truth, "amodal"), dense(truth, "visible")
-    guessed = dense(predictions, "amodal")
-    paired = (
-        pairs.assign_by_id(truth, predictions)
+    amodal, visible = dense(truth, "amodal"), dense(truth, "visible")
+    predicted = dense(predictions, "amodal")
+    matched = (
+        assignment.assign_by_id(truth, predictions)
         if name == "eoras"
-        else pairs.assign(truth, predictions, "visible", 0.5, class_agnostic=True)
+        else assignment.assign(truth, predictions, "visible", 0.5, class_agnostic=True)
     )
     videos = {i.id: i.video for i in truth.images}
     full, hidden = defaultdict(list), defaultdict(list)
     for n in range(len(truth)):
-        if paired[n] < 0 and name == "savos":
+        if matched[n] < 0 and name == "savos":
             continue
-        A, V = whole[n], seen[n]
-        P = guessed[paired[n]] if paired[n] >= 0 else np.zeros_like(A)
+        A, V = amodal[n], visible[n]
+        P = predicted[matched[n]] if matched[n] >= 0 else np.zeros_like(A)
         if name == "savos":
             P = P | V
         group = videos[int(truth.image_ids[n])] if name == "savos" else 0
@@ -300,11 +300,11 @@ def test_the_two_protocols_differ_where_an_object_in_full_view_is_overdrawn():
     EoRaS leaves out the exact one (IoU 1) and counts 0 for the overdrawn one: mIoU_occ = 0.
     Without empty occlusions only the exact one counts: mIoU_occ = 1.
     """
-    left, right = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
+    near, right = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
     half = rectangles([(0, 0, 10, 20)])
-    truth = make_set([(1, 0, 1, left, 1.0, None, half), (1, 0, 2, right)])
+    truth = make_set([(1, 0, 1, near, 1.0, None, half), (1, 0, 2, right)])
     wide = rectangles([(40, 0, 30, 20)])
-    predictions = make_set([(1, 0, 1, left, 1.0, None, half), (1, 0, 2, wide, 1.0, None, right)])
+    predictions = make_set([(1, 0, 1, near, 1.0, None, half), (1, 0, 2, wide, 1.0, None, right)])
     by = {
         n: occluded_iou.evaluate(truth, predictions, occluded_iou.PROTOCOLS[n]).occluded
         for n in ("eoras", "skip-empty")
@@ -316,14 +316,14 @@ def hidden_walk(back_id, hidden_frames=3, carried=True):
     """An object visible in frames 0-1, hidden `hidden_frames`, visible in two more."""
     images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(4 + hidden_frames)]
     nothing = np.zeros((HEIGHT, WIDTH), bool)
-    true, guessed = [], []
+    true, predicted = [], []
     for t in range(4 + hidden_frames):
         mask = rectangles([(2 + 4 * t, 10, 20, 20)])
         away = 2 <= t < 2 + hidden_frames
         true.append((t + 1, 0, 5, mask, 1.0, None, nothing if away else mask))
         if not away or carried:
-            guessed.append((t + 1, 0, 9 if t < 2 + hidden_frames else back_id, mask))
-    return make_set(true, images), make_set(guessed, images)
+            predicted.append((t + 1, 0, 9 if t < 2 + hidden_frames else back_id, mask))
+    return make_set(true, images), make_set(predicted, images)
 
 
 def test_identity_kept_counts_reappearances_by_length():
@@ -341,13 +341,13 @@ def walk(states):
     images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(len(states))]
     mask = rectangles([(5, 5, 20, 20)])
     nothing = np.zeros_like(mask)
-    true, guessed = [], []
+    true, predicted = [], []
     for t, state in enumerate(states, start=1):
         if state is not None:
             true.append((t, 0, 5, mask, 1.0, None, mask if state[0] else nothing))
             if state[1] is not None:
-                guessed.append((t, 0, state[1], mask))
-    return make_set(true, images), make_set(guessed, images)
+                predicted.append((t, 0, state[1], mask))
+    return make_set(true, images), make_set(predicted, images)
 
 
 IN_VIEW, UNTRACKED, HIDDEN, AWAY = (True, 9), (True, None), (False, None), None
@@ -385,15 +385,16 @@ def test_an_id_is_carried_where_its_mask_covers_half_of_the_union_in_a_hidden_fr
     nothing = np.zeros_like(mask)
     true = [(t, 0, 5, mask, 1.0, None, mask if t in (1, 6) else nothing) for t in range(1, 7)]
     half, less = rectangles([(0, 0, 20, 10)]), rectangles([(0, 0, 20, 9)])
-    guessed = [(1, 0, 9, mask), (2, 0, 9, mask), (3, 0, 9, half), (4, 0, 9, less), (5, 0, 8, mask)]
-    kept = identity.evaluate(make_set(true, images), make_set([*guessed, (6, 0, 9, mask)], images))
+    predicted = [(t, 0, 9, m) for t, m in enumerate((mask, mask, half, less), 1)]
+    predicted += [(5, 0, 8, mask), (6, 0, 9, mask)]
+    kept = identity.evaluate(make_set(true, images), make_set(predicted, images))
     assert kept.occlusions[0].carried == 0.5
 
 
 def test_an_object_that_is_never_seen_has_no_identity_to_keep():
-    whole = rectangles([(5, 5, 20, 20)])
-    nothing = np.zeros_like(whole)
-    truth = make_set([(k, 0, 1, whole, 1.0, None, nothing) for k in (1, 2, 3)])
+    amodal = rectangles([(5, 5, 20, 20)])
+    nothing = np.zeros_like(amodal)
+    truth = make_set([(k, 0, 1, amodal, 1.0, None, nothing) for k in (1, 2, 3)])
     kept = identity.evaluate(truth, truth)
     assert (kept.reappearances, kept.untracked) == (0, 0)
 
@@ -408,10 +409,10 @@ def test_occlusion_order_counts_right_turned_and_unnamed_pairs():
     masks = [rectangles([(x, 5, 12, 12)]) for x in (0, 15, 30, 45)]
     truth = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
     truth.occluders = [(1,), (2,), (3,), ()]
-    guessed = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
-    guessed.occluders = [(1,), (), (), (2,)]
-    order = order_and_depth.occlusion_order(truth, guessed, pairs.assign(truth, guessed))
-    assert (order.pairs, order.found) == (3, 1.0)
+    predicted = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
+    predicted.occluders = [(1,), (), (), (2,)]
+    order = order_and_depth.occlusion_order(truth, predicted, assignment.assign(truth, predicted))
+    assert (order.pairs, order.judged) == (3, 1.0)
     assert order.correct == order.reversed == order.unnamed == pytest.approx(1 / 3)
     assert order.precision == 0.5
 
@@ -420,10 +421,10 @@ def test_depth_error_is_over_objects_that_have_both_depths():
     masks = [rectangles([(x, 5, 12, 12)]) for x in (0, 15, 30)]
     truth = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
     truth.depths = np.array([10.0, 30.0, 50.0])
-    guessed = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
-    guessed.depths = np.array([11.0, 27.0, 0.0])
-    error = order_and_depth.depth_error(truth, guessed, np.arange(3))
-    assert (error.objects, error.known) == (2, pytest.approx(2 / 3))
+    predicted = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
+    predicted.depths = np.array([11.0, 27.0, 0.0])
+    error = order_and_depth.depth_error(truth, predicted, np.arange(3))
+    assert (error.objects, error.with_depth) == (2, pytest.approx(2 / 3))
     assert error.mean_absolute == pytest.approx(2.0)
     assert error.relative == pytest.approx(0.1)
     assert error.by_range["20-40 m"] == (1, pytest.approx(3.0))
@@ -434,11 +435,13 @@ def test_a_needless_hidden_part_is_a_false_positive_of_the_hidden_column():
 
     Hidden: IoU 1 of car 2 over 1 TP + 1 FP = 1/2. Visible: (1/2 + 1) over 2 TP = 3/4.
     """
-    near, near_seen = rectangles([(0, 0, 20, 20)]), rectangles([(0, 0, 10, 20)])
-    far, far_seen = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
-    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_seen)])
-    guessed = make_set([(1, 0, 1, near, 1.0, None, near_seen), (1, 0, 2, far, 1.0, None, far_seen)])
-    scores = panoptic.evaluate(truth, guessed)
+    near, near_visible = rectangles([(0, 0, 20, 20)]), rectangles([(0, 0, 10, 20)])
+    far, far_visible = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
+    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_visible)])
+    predicted = make_set(
+        [(1, 0, 1, near, 1.0, None, near_visible), (1, 0, 2, far, 1.0, None, far_visible)]
+    )
+    scores = panoptic.evaluate(truth, predicted)
     assert scores.apq_occluded == pytest.approx(1 / 2)
     assert scores.apq_visible == pytest.approx(3 / 4)
     assert scores.apq == pytest.approx(2.5 / 4)
@@ -454,17 +457,17 @@ def test_panoptic_quality_of_a_case_worked_by_hand():
     APC = (400 + 200/3 + 200/3) / (400 + 200 + 200) = 2/3.
     """
     near = rectangles([(0, 0, 20, 20)])
-    far, far_seen = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
-    off, off_seen = rectangles([(40, 10, 20, 20)]), rectangles([(40, 10, 10, 20)])
-    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_seen)])
-    guessed = make_set(
+    far, far_visible = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
+    off, off_visible = rectangles([(40, 10, 20, 20)]), rectangles([(40, 10, 10, 20)])
+    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_visible)])
+    predicted = make_set(
         [
             (1, 0, 1, near),
-            (1, 0, 2, off, 1.0, None, off_seen),
+            (1, 0, 2, off, 1.0, None, off_visible),
             (1, 0, 3, rectangles([(0, 40, 10, 10)])),
         ]
     )
-    scores = panoptic.evaluate(truth, guessed)
+    scores = panoptic.evaluate(truth, predicted)
     assert scores.apq_visible == pytest.approx(4 / 9)
     assert scores.apq_occluded == pytest.approx(1 / 3)
     assert scores.apq == pytest.approx(5 / 12)

@@ -47,11 +47,11 @@ def test_both_ways_equal_the_interpolated_image(seed: int, side: int, n: int) ->
     assert len(runs) == len(pixels) == n
     for k in range(n):
         truth = interpolated(logits[k], boxes[k], SIZE)
-        sure = np.isnan(truth) | (np.abs(truth) > 1e-4)
+        clear = np.isnan(truth) | (np.abs(truth) > 1e-4)
         expected = np.nan_to_num(truth, nan=-1.0) > 0
-        np.testing.assert_array_equal(runs.dense()[k][sure], expected[sure])
+        np.testing.assert_array_equal(runs.dense()[k][clear], expected[clear])
         # In float32 a centre within rounding of the box's edge may fall on either side.
-        assert (pixels[k] != expected)[sure].sum() == 0 or _on_edge(boxes[k])
+        assert (pixels[k] != expected)[clear].sum() == 0 or _on_edge(boxes[k])
 
 
 def _on_edge(box: np.ndarray) -> bool:

@@ -56,9 +56,9 @@ def test_a_crop_anywhere_is_cut_by_the_image(sets: tuple, x: int, y: int) -> Non
 @given(stacks())
 def test_crops_are_the_tight_boxes(sets: tuple) -> None:
     (masks,) = sets
-    found, offsets = RleMasks.from_dense(masks).crops()
-    assert len(found) == len(masks)
-    for mask, crop, (x, y) in zip(masks, found, offsets, strict=True):
+    result, offsets = RleMasks.from_dense(masks).crops()
+    assert len(result) == len(masks)
+    for mask, crop, (x, y) in zip(masks, result, offsets, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             assert crop.size == 0
@@ -195,12 +195,12 @@ def test_selecting_and_joining_keep_the_masks(sets: tuple, parsed: bool) -> None
         left.areas()
         right.areas()
     both = RleMasks.concatenated([left, right])
-    whole = np.concatenate([a, b])
-    assert both.counts == of_pycocotools(whole)
-    assert both[::-1].counts == of_pycocotools(whole[::-1])
-    flags = np.arange(len(whole)) % 2 == 0
-    assert both[flags].counts == of_pycocotools(whole[flags])
-    assert both[[0] * min(len(whole), 1)].counts == of_pycocotools(whole[:1])
+    full = np.concatenate([a, b])
+    assert both.counts == of_pycocotools(full)
+    assert both[::-1].counts == of_pycocotools(full[::-1])
+    flags = np.arange(len(full)) % 2 == 0
+    assert both[flags].counts == of_pycocotools(full[flags])
+    assert both[[0] * min(len(full), 1)].counts == of_pycocotools(full[:1])
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_selecting_and_joining_keep_the_masks(sets: tuple, parsed: bool) -> None
     ],
 )
 def test_counts_that_are_not_of_the_image_are_refused(counts: bytes) -> None:
-    good = RleMasks.empty((5, 6), 1).counts[0]  # b"n0": one run of 30 zeros
-    RleMasks((5, 6), [good]).check()
+    valid = RleMasks.empty((5, 6), 1).counts[0]  # b"n0": one run of 30 zeros
+    RleMasks((5, 6), [valid]).check()
     with pytest.raises(ValueError, match=r"mask 1: .* is not the RLE of an image of 30 pixels"):
-        RleMasks((5, 6), [good, counts]).check()
+        RleMasks((5, 6), [valid, counts]).check()
 
 
 def test_runs_of_no_length_are_read_and_written_away() -> None:

@@ -81,8 +81,8 @@ def test_what_is_no_mask_is_named(form: object, rule: str) -> None:
 
 
 def test_a_short_polygon_beside_a_good_one_is_left_out() -> None:
-    good = [[10, 5, 30, 5, 30, 20, 10, 20]]
-    assert to_rle([*good, [1, 2]], SIZE) == to_rle(good, SIZE)
+    valid = [[10, 5, 30, 5, 30, 20, 10, 20]]
+    assert to_rle([*valid, [1, 2]], SIZE) == to_rle(valid, SIZE)
 
 
 def test_a_border_that_would_take_gigabytes_to_walk_is_refused() -> None:
@@ -111,11 +111,11 @@ def test_the_largest_image_has_masks() -> None:
 
 
 def test_of_many_masks_the_broken_one_is_named() -> None:
-    good = RleMasks.empty((5, 6), 1).counts[0]
+    valid = RleMasks.empty((5, 6), 1).counts[0]
     sides = np.array([5, 5, 3]), np.array([6, 6, 10])
-    assert len(Runs.parse([good, good, good], *sides)) == 3
+    assert len(Runs.parse([valid, valid, valid], *sides)) == 3
     with pytest.raises(RleError) as error:
-        Runs.parse([good, b"x", good], *sides)
+        Runs.parse([valid, b"x", valid], *sides)
     assert error.value.index == 1
 
 

@@ -51,19 +51,19 @@ class ResampledPrecision:
     """AP of one run with each image counted a given number of times.
 
     Args:
-        found: the run's matches.
+        matches: the run's matches.
         thresholds: which of its T IoU thresholds to average over.
     """
 
-    def __init__(self, found: Matches, thresholds: slice = slice(None)) -> None:
-        self._truth = found.truth
-        self._parts = []
-        order = np.argsort(-found.score, kind="stable")
-        for c in range(len(found.classes)):
-            chosen = order[found.class_id[order] == c]
-            hit = np.ascontiguousarray(found.hit[chosen, thresholds].T)
-            ignored = np.ascontiguousarray(found.ignored[chosen, thresholds].T)
-            self._parts.append((found.image[chosen], hit, ignored))
+    def __init__(self, matches: Matches, thresholds: slice = slice(None)) -> None:
+        self._truth = matches.truth
+        self._by_class = []
+        order = np.argsort(-matches.score, kind="stable")
+        for c in range(len(matches.classes)):
+            chosen = order[matches.class_id[order] == c]
+            hit = np.ascontiguousarray(matches.hit[chosen, thresholds].T)
+            ignored = np.ascontiguousarray(matches.ignored[chosen, thresholds].T)
+            self._by_class.append((matches.image[chosen], hit, ignored))
 
     def __call__(self, weights: np.ndarray) -> float:
         """Mean over classes that have truth, and thresholds; NaN where no class has.
@@ -74,7 +74,7 @@ class ResampledPrecision:
         positives = weights @ self._truth
         values = [
             _average_precision(image, hit[t], ignored[t], weights, float(positives[c]), RECALLS)
-            for c, (image, hit, ignored) in enumerate(self._parts)
+            for c, (image, hit, ignored) in enumerate(self._by_class)
             if positives[c]
             for t in range(len(hit))
         ]
@@ -137,9 +137,9 @@ def compare(
             )
     count = len(first.images)
     rng = np.random.default_rng(seed)
-    whole = np.ones(count, np.int64)
+    every_image_once = np.ones(count, np.int64)
     precisions = [ResampledPrecision(run, thresholds) for run in runs]
-    values = [precision(whole) for precision in precisions]
+    values = [precision(every_image_once) for precision in precisions]
     table = np.zeros((draws, len(runs)))
     for draw in progress(range(draws), draws, f"bootstrap {name}"):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)

@@ -10,7 +10,7 @@ from amodal_core.evaluation.overlaps import Overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 _TOUCHES = 0.1  # an IoU below this is another object that lies in the way
-SURE = 0.3  # least score of a prediction where one answer an object is wanted
+MIN_SCORE = 0.3  # least score of a prediction where one answer an object is wanted
 BINS = {
     "in view (< 5 % hidden)": (0.0, 0.05),
     "partial (5-25 %)": (0.05, 0.25),
@@ -35,29 +35,29 @@ class Confusion:
 
 
 def confusion(
-    truth: AnnotationSet, predictions: AnnotationSet, paired: np.ndarray
+    truth: AnnotationSet, predictions: AnnotationSet, matched: np.ndarray
 ) -> dict[str, Confusion]:
     """Confusion of classes in bins of occlusion.
 
     Args:
         truth: what is there.
         predictions: aligned with it.
-        paired: (N,) the prediction of each annotation or -1, classes not regarded.
+        matched: (N,) the prediction of each annotation or -1, classes not regarded.
     """
     k = len(truth.classes)
-    guess = np.where(paired >= 0, predictions.class_ids[paired] if len(predictions) else k, k)
+    predicted = np.where(matched >= 0, predictions.class_ids[matched] if len(predictions) else k, k)
     present = np.flatnonzero(np.bincount(truth.class_ids, minlength=k))
-    guessed = np.unique(np.append(present, guess[guess < k]))
+    predicted_classes = np.unique(np.append(present, predicted[predicted < k]))
     tables = {}
     for name, (low, high) in BINS.items():
         inside = (truth.occlusion_rates >= low) & (truth.occlusion_rates < high) & ~truth.crowd
         counts = np.zeros((k, k + 1), np.int64)
-        np.add.at(counts, (truth.class_ids[inside], guess[inside]), 1)
+        np.add.at(counts, (truth.class_ids[inside], predicted[inside]), 1)
         if counts.any():
             tables[name] = Confusion(
                 [truth.classes[c] for c in present],
-                [*(truth.classes[c] for c in guessed), "missed"],
-                counts[present][:, [*guessed, k]],
+                [*(truth.classes[c] for c in predicted_classes), "missed"],
+                counts[present][:, [*predicted_classes, k]],
             )
     return tables
 
@@ -81,22 +81,22 @@ class Failure:
     lost: float
 
 
-def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure]:
+def worst(truth: AnnotationSet, overlap: Overlaps, most: int = 12) -> list[Failure]:
     """The annotations that lose most pixels, worst first.
 
     At most one of an instance of a video, and at most one of a single image.
 
     Args:
         truth: with amodal masks.
-        found: amodal overlaps with the predictions, see `pairs.image_overlaps`.
+        overlap: amodal overlaps with the predictions, see `assignment.image_overlaps`.
         most: how many.
     """
     areas = truth.areas("amodal") * ~truth.crowd
-    best, guess = np.zeros(len(truth)), np.full(len(truth), -1, np.int64)
-    for n in range(len(found)):
-        a, b, ious = found[n]
+    best, predicted = np.zeros(len(truth)), np.full(len(truth), -1, np.int64)
+    for n in range(len(overlap)):
+        a, b, ious = overlap[n]
         if len(a) and len(b):
-            best[a], guess[a] = ious.max(axis=1), b[ious.argmax(axis=1)]
+            best[a], predicted[a] = ious.max(axis=1), b[ious.argmax(axis=1)]
     lost = areas * (1 - best)
     videos = {i.id: i.video for i in truth.images}
     shown: set[tuple[str, int]] = set()
@@ -108,6 +108,6 @@ def worst(truth: AnnotationSet, found: Overlaps, most: int = 12) -> list[Failure
         subject = videos[image], int(truth.instance_ids[n]) if videos[image] else image
         if subject not in shown:
             shown.add(subject)
-            prediction = int(guess[n]) if best[n] >= _TOUCHES else -1
+            prediction = int(predicted[n]) if best[n] >= _TOUCHES else -1
             chosen.append(Failure(image, n, prediction, float(best[n]), float(lost[n])))
     return chosen

@@ -48,14 +48,16 @@ def read_predictions(
     if is_bag(path):
         return _by_stamp(read_bag(path, "tracks", progress), truth, path)
     if path.is_dir():
-        parts = {k: path / name for k, name in _RESULT_FILES.items() if (path / name).is_file()}
-        if not parts:
+        rows_by_kind = {
+            k: path / name for k, name in _RESULT_FILES.items() if (path / name).is_file()
+        }
+        if not rows_by_kind:
             raise InputError(
                 f"neither visible.json nor amodal.json nor {TRACKS_BAG}",
                 str(path),
                 "give a folder of results, a results file, a bag or the --out of `amodal replay`",
             )
-        return _join({k: _read_json(p) for k, p in parts.items()}, truth, path)
+        return _join({k: _read_json(p) for k, p in rows_by_kind.items()}, truth, path)
     rows = _read_json(path)
     if rows and "segmentations" in rows[0]:
         return _from_videos(rows, truth, kind, path)
@@ -72,14 +74,16 @@ def _field(rows: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, A
     return [{**row, "segmentation": row.get(name)} for row in rows]
 
 
-def write_results(part: AnnotationSet, out: str | Path, category_ids: Sequence[int]) -> list[Path]:
+def write_results(
+    predictions: AnnotationSet, out: str | Path, category_ids: Sequence[int]
+) -> list[Path]:
     """Write visible.json and amodal.json in COCO's results format.
 
     Beside COCO's fields each entry has `id` (the same in both files), `instance_id`,
     `occlusion_rate` and `depth`.
 
     Args:
-        part: the predictions.
+        predictions: the predictions.
         out: a folder, made where it is missing.
         category_ids: the category id of each class.
 
@@ -90,23 +94,23 @@ def write_results(part: AnnotationSet, out: str | Path, category_ids: Sequence[i
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, name in _RESULT_FILES.items():
-        if not part.has(kind):
+        if not predictions.has(kind):
             continue
         rows = []
-        for n, mask in enumerate(part.rle(kind)):
-            x0, y0, x1, y1 = part.boxes[n].tolist()
-            rate = part.occlusion_rates[n]
+        for n, mask in enumerate(predictions.rle(kind)):
+            x0, y0, x1, y1 = predictions.boxes[n].tolist()
+            rate = predictions.occlusion_rates[n]
             rows.append(
                 {
                     "id": n + 1,
-                    "image_id": int(part.image_ids[n]),
-                    "category_id": int(category_ids[part.class_ids[n]]),
-                    "score": float(part.scores[n]),
+                    "image_id": int(predictions.image_ids[n]),
+                    "category_id": int(category_ids[predictions.class_ids[n]]),
+                    "score": float(predictions.scores[n]),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "segmentation": {"size": mask["size"], "counts": mask["counts"].decode()},
-                    "instance_id": int(part.instance_ids[n]),
+                    "instance_id": int(predictions.instance_ids[n]),
                     "occlusion_rate": None if np.isnan(rate) else float(rate),
-                    "depth": float(part.depths[n]),
+                    "depth": float(predictions.depths[n]),
                 }
             )
         write_json(rows, out / name)
@@ -114,27 +118,29 @@ def write_results(part: AnnotationSet, out: str | Path, category_ids: Sequence[i
     return written
 
 
-def write_kins_results(part: AnnotationSet, path: str | Path, category_ids: Sequence[int]) -> None:
+def write_kins_results(
+    predictions: AnnotationSet, path: str | Path, category_ids: Sequence[int]
+) -> None:
     """Write one list with both masks of each object, under the names of KINS' annotations.
 
     Args:
-        part: predictions with amodal and visible masks.
+        predictions: predictions with amodal and visible masks.
         path: the file.
         category_ids: the category id of each class.
 
     Raises:
         InputError: the set lacks one kind of mask.
     """
-    visible, rows = part.rle("visible"), []
-    seen = part.runs("visible").boxes
-    for n, mask in enumerate(part.rle("amodal")):
-        x0, y0, x1, y1 = part.boxes[n].tolist()
-        u0, v0, u1, v1 = seen[n].tolist()
+    visible, rows = predictions.rle("visible"), []
+    visible_boxes = predictions.runs("visible").boxes
+    for n, mask in enumerate(predictions.rle("amodal")):
+        x0, y0, x1, y1 = predictions.boxes[n].tolist()
+        u0, v0, u1, v1 = visible_boxes[n].tolist()
         rows.append(
             {
-                "image_id": int(part.image_ids[n]),
-                "category_id": int(category_ids[part.class_ids[n]]),
-                "score": float(part.scores[n]),
+                "image_id": int(predictions.image_ids[n]),
+                "category_id": int(category_ids[predictions.class_ids[n]]),
+                "score": float(predictions.scores[n]),
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "segmentation": {"size": mask["size"], "counts": mask["counts"].decode()},
                 "inmodal_bbox": [u0, v0, u1 - u0, v1 - v0],
@@ -147,31 +153,33 @@ def write_kins_results(part: AnnotationSet, path: str | Path, category_ids: Sequ
     write_json(rows, Path(path))
 
 
-def write_video_results(part: AnnotationSet, path: str | Path, kind: str, truth: Truth) -> None:
+def write_video_results(
+    predictions: AnnotationSet, path: str | Path, kind: str, truth: Truth
+) -> None:
     """Write a YouTube-VIS result list: one entry a track with one RLE or null a frame."""
     names = {name: k for k, name in truth.videos.items()}
     images = {i.id: i for i in truth.set.images}
     frames = {video: truth.frames(video) for video in names}
-    places = {i.id: n for found in frames.values() for n, i in enumerate(found)}
+    places = {i.id: n for of_video in frames.values() for n, i in enumerate(of_video)}
     category = {k: c for c, k in truth.category_ids.items()}
     tracks: dict[tuple[str, int], list[int]] = {}
-    for n, image_id in enumerate(part.image_ids):
+    for n, image_id in enumerate(predictions.image_ids):
         video = images[int(image_id)].video
-        tracks.setdefault((video, int(part.instance_ids[n])), []).append(n)
-    rles, rows = part.rle(kind), []
+        tracks.setdefault((video, int(predictions.instance_ids[n])), []).append(n)
+    rles, rows = predictions.rle(kind), []
     for (video, _), members in tracks.items():
         segmentations: list[dict[str, Any] | None] = [None] * len(frames[video])
         for n in members:
             mask = rles[n]
-            segmentations[places[int(part.image_ids[n])]] = {
+            segmentations[places[int(predictions.image_ids[n])]] = {
                 "size": mask["size"],
                 "counts": mask["counts"].decode(),
             }
         rows.append(
             {
                 "video_id": names[video],
-                "category_id": category[int(np.bincount(part.class_ids[members]).argmax())],
-                "score": float(part.scores[members].mean()),
+                "category_id": category[int(np.bincount(predictions.class_ids[members]).argmax())],
+                "score": float(predictions.scores[members].mean()),
                 "segmentations": segmentations,
             }
         )
@@ -209,11 +217,11 @@ def _mask(segmentation: Any, size: tuple[int, int], where: str) -> bytes:
 def _category(row: dict[str, Any], truth: Truth, where: str) -> int:
     category = row.get("category_id")
     if not isinstance(category, int) or category not in truth.category_ids:
-        known = ", ".join(map(str, sorted(truth.category_ids)))
+        in_truth = ", ".join(map(str, sorted(truth.category_ids)))
         raise InputError(
             f"category id {category!s:.40} is not in the ground truth",
             where,
-            f"it has {len(truth.category_ids)} categories: {known}; class lists must agree",
+            f"it has {len(truth.category_ids)} categories: {in_truth}; class lists must agree",
         )
     return truth.category_ids[category]
 
@@ -238,17 +246,17 @@ def _number(
     return number
 
 
-def _join(parts: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
+def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
     """One set from one result list a kind of mask; entries are joined by `id`, else by order."""
-    kinds = list(parts)
-    lead = parts[kinds[-1]]  # amodal where there is one: boxes are amodal
+    kinds = list(rows_by_kind)
+    lead = rows_by_kind[kinds[-1]]  # amodal where there is one: boxes are amodal
     others: dict[str, list[dict[str, Any]]] = {}
     for kind in kinds:
-        rows = parts[kind]
+        rows = rows_by_kind[kind]
         if len(rows) != len(lead):
             raise InputError(
-                f"visible.json and amodal.json have {len(parts['visible'])} and "
-                f"{len(parts['amodal'])} entries",
+                f"visible.json and amodal.json have {len(rows_by_kind['visible'])} and "
+                f"{len(rows_by_kind['amodal'])} entries",
                 str(path),
                 "both list the same objects",
             )
@@ -408,12 +416,12 @@ def _by_stamp(predictions: AnnotationSet, truth: Truth, path: Path) -> Annotatio
     """Give a bag's predictions the images of the truth that have the same stamp."""
     images = {i.stamp: i for i in truth.set.images if i.stamp}
     stamps = {i.id: i.stamp for i in predictions.images}
-    known = np.array([stamps[int(i)] in images for i in predictions.image_ids], bool)
-    if len(predictions) and not known.any():
+    in_truth = np.array([stamps[int(i)] in images for i in predictions.image_ids], bool)
+    if len(predictions) and not in_truth.any():
         raise InputError(
             "no stamp of its tracks is in the ground truth", str(path), "is it the same drive?"
         )
-    chosen = predictions.select(known)
+    chosen = predictions.select(in_truth)
     chosen.image_ids = np.array([images[stamps[int(i)]].id for i in chosen.image_ids], np.int64)
     chosen.images = truth.set.images
     return chosen

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from amodal_core.evaluation.pairs import assign
+from amodal_core.evaluation.assignment import assign
 from amodal_core.evaluation.sets import AnnotationSet
 
 LENGTHS = ((1, 5), (6, 10), (11, 20), (21, 30), (31, None))
@@ -94,14 +94,16 @@ def evaluate(
     """
     truth = truth.select(~truth.crowd)
     visible, amodal = truth.areas("visible") > 0, truth.areas("amodal") > 0
-    pairs = assign(truth, predictions, "amodal", threshold, class_agnostic=True)
-    found = np.where(pairs >= 0, predictions.instance_ids[pairs] if len(predictions) else -1, -1)
+    matched = assign(truth, predictions, "amodal", threshold, class_agnostic=True)
+    matched_ids = np.where(
+        matched >= 0, predictions.instance_ids[matched] if len(predictions) else -1, -1
+    )
     images = {i.id: i for i in truth.images}
-    place = np.array([images[int(i)].frame for i in truth.image_ids], np.int64)
+    frame_of = np.array([images[int(i)].frame for i in truth.image_ids], np.int64)
     rows: dict[tuple[str, int], list[int]] = defaultdict(list)
     for n, image in enumerate(truth.image_ids):
         rows[images[int(image)].video, int(truth.instance_ids[n])].append(n)
-    in_image: dict[tuple[int, int], int] = {
+    by_image_and_id: dict[tuple[int, int], int] = {
         (int(i), int(k)): n
         for n, (i, k) in enumerate(
             zip(predictions.image_ids, predictions.instance_ids, strict=True)
@@ -110,18 +112,18 @@ def evaluate(
     occlusions: list[Occlusion] = []
     hidden_rows: list[tuple[int, int, int]] = []  # occlusion, annotation, prediction or -1
     for (video, instance), chosen in rows.items():
-        chosen.sort(key=lambda n: place[n])
-        seen = [n for n in chosen if visible[n]]
-        hidden = {int(place[n]): n for n in chosen if not visible[n]}
+        chosen.sort(key=lambda n: frame_of[n])
+        visible_rows = [n for n in chosen if visible[n]]
+        hidden = {int(frame_of[n]): n for n in chosen if not visible[n]}
         before = -1
-        for n, following in zip_longest(seen, seen[1:]):
-            if found[n] >= 0:
-                before = int(found[n])
-            if following is None or place[following] == place[n] + 1:
+        for n, following in zip_longest(visible_rows, visible_rows[1:]):
+            if matched_ids[n] >= 0:
+                before = int(matched_ids[n])
+            if following is None or frame_of[following] == frame_of[n] + 1:
                 continue
-            back = _run_after(seen, following, place)
-            after = next((int(found[m]) for m in back if found[m] >= 0), -1)
-            gap = range(int(place[n]) + 1, int(place[following]))
+            back = _run_after(visible_rows, following, frame_of)
+            after = next((int(matched_ids[m]) for m in back if matched_ids[m] >= 0), -1)
+            gap = range(int(frame_of[n]) + 1, int(frame_of[following]))
             if not any(t in hidden and amodal[hidden[t]] for t in gap):
                 before = -1
                 continue
@@ -129,8 +131,8 @@ def evaluate(
                 if t in hidden and amodal[hidden[t]]:
                     m = hidden[t]
                     key = int(truth.image_ids[m]), before
-                    guess = in_image.get(key, -1) if before >= 0 else -1
-                    hidden_rows.append((len(occlusions), m, guess))
+                    prediction = by_image_and_id.get(key, -1) if before >= 0 else -1
+                    hidden_rows.append((len(occlusions), m, prediction))
             occlusions.append(Occlusion(video, instance, gap.start, gap.stop - 1, before, after))
             # What was found after the gap is what the next gap starts from.
             before = -1
@@ -140,10 +142,10 @@ def evaluate(
     return _summary(occlusions)
 
 
-def _run_after(seen: list[int], start: int, place: np.ndarray) -> list[int]:
+def _run_after(visible_rows: list[int], start: int, frame_of: np.ndarray) -> list[int]:
     run = [start]
-    for n in seen[seen.index(start) + 1 :]:
-        if place[n] != place[run[-1]] + 1:
+    for n in visible_rows[visible_rows.index(start) + 1 :]:
+        if frame_of[n] != frame_of[run[-1]] + 1:
             break
         run.append(n)
     return run
@@ -167,10 +169,10 @@ def _carry(
     """
     if not len(rows):
         return
-    whole = truth.select(rows[:, 1]).runs("amodal")
-    guess = predictions.runs("amodal")[rows[:, 2]]
-    both = whole.shared(guess)
-    carried = both >= threshold * (whole.areas + guess.areas - both)
+    true_masks = truth.select(rows[:, 1]).runs("amodal")
+    prediction = predictions.runs("amodal")[rows[:, 2]]
+    both = true_masks.shared(prediction)
+    carried = both >= threshold * (true_masks.areas + prediction.areas - both)
     total = np.bincount(rows[:, 0], minlength=len(occlusions))
     for n, share in enumerate(np.bincount(rows[:, 0], carried) / np.maximum(total, 1)):
         occlusions[n].carried = float(share)

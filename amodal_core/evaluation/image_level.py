@@ -63,18 +63,18 @@ class Subjects:
     detection_area: np.ndarray
     detection_occlusion: np.ndarray
 
-    def flags(self, part: Bin) -> tuple[np.ndarray, np.ndarray]:
+    def flags(self, selects: Bin) -> tuple[np.ndarray, np.ndarray]:
         """Which truth lies in a bin, and which unmatched detections count there."""
         truth = np.ones(len(self.truth_area), bool)
         detections = np.ones(len(self.detection_area), bool)
-        if part.area is not None:
-            low, high = part.area
+        if selects.area is not None:
+            low, high = selects.area
             truth &= (self.truth_area >= low) & (self.truth_area <= high)
             detections &= (self.detection_area >= low) & (self.detection_area <= high)
-        if part.occlusion is not None:
-            low, high = part.occlusion
+        if selects.occlusion is not None:
+            low, high = selects.occlusion
             truth &= (self.truth_occlusion >= low) & (self.truth_occlusion <= high)
-            if part.own_occlusion:
+            if selects.own_occlusion:
                 own = self.detection_occlusion
                 detections &= (own >= low) & (own <= high)
         return truth, detections
@@ -99,22 +99,22 @@ def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Sub
     """
     places = {i.id: n for n, i in enumerate(truth.images)}
 
-    def entries(part: AnnotationSet) -> tuple[Entries, np.ndarray]:
-        shapes = part.shapes(kind)
-        where = np.array([places[i] for i in part.image_ids.tolist()], np.int64)
-        area = part.areas("box") if isinstance(shapes, np.ndarray) else shapes.areas
-        entry = Entries(where, part.class_ids, shapes, part.scores, part.crowd)
+    def entries(side: AnnotationSet) -> tuple[Entries, np.ndarray]:
+        shapes = side.shapes(kind)
+        where = np.array([places[i] for i in side.image_ids.tolist()], np.int64)
+        area = side.areas("box") if isinstance(shapes, np.ndarray) else shapes.areas
+        entry = Entries(where, side.class_ids, shapes, side.scores, side.crowd)
         return entry, area.astype(np.float64)
 
-    (true, true_area), (seen, seen_area) = entries(truth), entries(predictions)
+    (true, true_area), (predicted, predicted_area) = entries(truth), entries(predictions)
     return Subjects(
         images=np.array([i.id for i in truth.images], np.int64),
         classes=truth.classes,
         truth=true,
-        detections=seen,
+        detections=predicted,
         truth_area=true_area,
         truth_occlusion=truth.occlusion_rates,
-        detection_area=seen_area,
+        detection_area=predicted_area,
         detection_occlusion=predictions.occlusion_rates,
     )
 
@@ -143,18 +143,18 @@ def evaluate(
     return scores
 
 
-def tabulate(parts: Subjects, protocol: Protocol, matcher: Matcher | None = None) -> Scores:
+def tabulate(sides: Subjects, protocol: Protocol, matcher: Matcher | None = None) -> Scores:
     """Run the bins of a protocol, each once, and read off its columns."""
     scores = Scores("", protocol)
-    matcher = matcher or parts.matcher(protocol)
+    matcher = matcher or sides.matcher(protocol)
     done: dict[Bin, tuple[Curves, int]] = {}
-    unknown = int(np.isnan(parts.truth_occlusion).sum())
+    unknown = int(np.isnan(sides.truth_occlusion).sum())
     for column in protocol.columns:
         if column.bin not in done:
-            found = matcher.run(*parts.flags(column.bin))
+            matches = matcher.run(*sides.flags(column.bin))
             if scores.matches is None:
-                scores.matches = found
-            done[column.bin] = curves(found), int(found.truth.sum())
+                scores.matches = matches
+            done[column.bin] = curves(matches), int(matches.truth.sum())
         curve, count = done[column.bin]
         value = (
             curve.average_recall(column.limit)
@@ -168,7 +168,7 @@ def tabulate(parts: Subjects, protocol: Protocol, matcher: Matcher | None = None
     if not protocol.class_agnostic:
         scores.per_class = {
             name: scores.curves.average_precision(first.iou, first.limit, k)
-            for k, name in enumerate(parts.classes)
+            for k, name in enumerate(sides.classes)
         }
     if unknown and any(c.bin.occlusion for c in protocol.columns):
         scores.warnings.append(

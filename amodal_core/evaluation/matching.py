@@ -73,9 +73,9 @@ class Matches:
 
     def save(self, path: Path) -> None:
         """Write as .npz, whole or not at all."""
-        with atomic(path) as part:
+        with atomic(path) as file:
             np.savez_compressed(
-                part,
+                file,
                 allow_pickle=False,
                 images=self.images,
                 classes=np.array(self.classes),
@@ -97,9 +97,9 @@ class Matches:
         """
         try:
             with np.load(path, allow_pickle=False) as data:
-                parts: dict[str, Any] = {k: data[k] for k in data.files}
-            parts["classes"] = tuple(parts["classes"].tolist())
-            return cls(**parts)
+                arrays: dict[str, Any] = {k: data[k] for k in data.files}
+            arrays["classes"] = tuple(arrays["classes"].tolist())
+            return cls(**arrays)
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"cannot read the matches: {error}", str(path), "run `amodal eval` again"
@@ -144,8 +144,8 @@ class Curves:
     def mean_curve(self, iou: float) -> np.ndarray:
         """(101,) float64 precision at recalls 0:.01:1, mean over classes; empty without truth."""
         chosen = self.precision[self._at(iou)[0], :, :, -1]
-        known = (chosen > -1).all(axis=0)
-        return chosen[:, known].mean(axis=1) if known.any() else np.zeros(0)
+        valid = (chosen > -1).all(axis=0)
+        return chosen[:, valid].mean(axis=1) if valid.any() else np.zeros(0)
 
     def _at(self, iou: float) -> np.ndarray:
         return np.flatnonzero(np.isclose(self.iou_thresholds, iou))
@@ -187,18 +187,18 @@ class Matcher:
             grouped(detections.places, count, *keys),
             truth.crowd,
         )
-        found = self._overlaps
-        self._truth_places = truth.places[found.truth]
-        self._places = detections.places[found.predictions]
-        self._truth_class = truth.class_ids[found.truth]
-        self._class = detections.class_ids[found.predictions]
+        overlap = self._overlaps
+        self._truth_places = truth.places[overlap.truth]
+        self._places = detections.places[overlap.predictions]
+        self._truth_class = truth.class_ids[overlap.truth]
+        self._class = detections.class_ids[overlap.predictions]
         if class_agnostic:
             self._truth_class = np.zeros_like(self._truth_class)
             self._class = np.zeros_like(self._class)
         group = self._places * k + self._class  # sorted: one image's detections of one class
         self._rank = np.arange(len(group)) - np.searchsorted(group, group)
         self._kept = np.flatnonzero(self._rank < MAX_DETECTIONS[-1])
-        self._scores = detections.scores[found.predictions]
+        self._scores = detections.scores[overlap.predictions]
 
     def run(self, truth_inside: np.ndarray, detections_inside: np.ndarray) -> Matches:
         """Match within a bin.
@@ -207,21 +207,21 @@ class Matcher:
             truth_inside: (N,) bool; truth outside is ignored, and so is what is matched to it.
             detections_inside: (M,) bool; an unmatched detection outside is no false positive.
         """
-        found = self._overlaps
-        ignore = (~truth_inside | self._crowd)[found.truth]
+        overlap = self._overlaps
+        ignore = (~truth_inside | self._crowd)[overlap.truth]
         hit = np.zeros((len(self._rank), len(IOU_THRESHOLDS)), bool)
         ignored = np.zeros_like(hit)
         _match(
             self._truth_class,
             ignore,
-            self._crowd[found.truth],
-            found.truth_first,
+            self._crowd[overlap.truth],
+            overlap.truth_first,
             self._class,
             self._rank,
-            detections_inside[found.predictions],
-            found.predictions_first,
-            found.first,
-            found.ious,
+            detections_inside[overlap.predictions],
+            overlap.predictions_first,
+            overlap.first,
+            overlap.ious,
             IOU_THRESHOLDS,
             MAX_DETECTIONS[-1],
             hit,
@@ -244,12 +244,14 @@ class Matcher:
 
     def best_ious(self) -> np.ndarray:
         """(N,) float64, IoU of each annotation with the best detection of its class, 0 for none."""
-        found, best = self._overlaps, np.zeros(len(self._truth_class))
-        for image in range(len(found)):
-            a, b, ious = found[image]
+        overlap, best = self._overlaps, np.zeros(len(self._truth_class))
+        for image in range(len(overlap)):
+            a, b, ious = overlap[image]
             if len(a) and len(b):
-                rows = slice(found.truth_first[image], found.truth_first[image + 1])
-                columns = slice(found.predictions_first[image], found.predictions_first[image + 1])
+                rows = slice(overlap.truth_first[image], overlap.truth_first[image + 1])
+                columns = slice(
+                    overlap.predictions_first[image], overlap.predictions_first[image + 1]
+                )
                 same = self._truth_class[rows][:, None] == self._class[columns][None]
                 best[a] = np.where(same, ious, 0.0).max(axis=1)
         return best
@@ -303,25 +305,25 @@ def _match(  # type: ignore[no-untyped-def]
                     ignored[d, t] = not inside[d]
 
 
-def curves(found: Matches, max_detections: tuple[int, ...] = MAX_DETECTIONS) -> Curves:
+def curves(matches: Matches, max_detections: tuple[int, ...] = MAX_DETECTIONS) -> Curves:
     """Accumulate matches to precision-recall curves."""
-    t, k, m = found.hit.shape[1], len(found.classes), len(max_detections)
+    t, k, m = matches.hit.shape[1], len(matches.classes), len(max_detections)
     precision = np.full((t, len(RECALLS), k, m), -1.0)
     scores = np.full_like(precision, -1.0)
     recall = np.full((t, k, m), -1.0)
-    positives = found.truth.sum(axis=0)
-    order = np.argsort(-found.score, kind="stable")
-    of_class = found.class_id[order]
+    positives = matches.truth.sum(axis=0)
+    order = np.argsort(-matches.score, kind="stable")
+    of_class = matches.class_id[order]
     for c in range(k):
         if not positives[c]:
             continue
         mine = order[of_class == c]
         for n, limit in enumerate(max_detections):
-            chosen = mine[found.rank[mine] < limit]
+            chosen = mine[matches.rank[mine] < limit]
             _accumulate(
-                found.hit[chosen],
-                found.ignored[chosen],
-                found.score[chosen],
+                matches.hit[chosen],
+                matches.ignored[chosen],
+                matches.score[chosen],
                 float(positives[c]),
                 RECALLS,
                 precision[:, :, c, n],

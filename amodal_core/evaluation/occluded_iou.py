@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amodal_core.evaluation.assignment import assign, assign_by_id
 from amodal_core.evaluation.overlaps import Overlaps
-from amodal_core.evaluation.pairs import assign, assign_by_id
 from amodal_core.evaluation.sets import AnnotationSet
 
 
@@ -92,7 +92,7 @@ class OccludedIou:
         occluded: mIoU_occ.
         objects: annotations compared.
         hidden: annotations in mIoU_occ.
-        paired: share of annotations that have a prediction.
+        matched: share of annotations that have a prediction.
     """
 
     protocol: OccludedIouProtocol
@@ -100,7 +100,7 @@ class OccludedIou:
     occluded: float
     objects: int
     hidden: int
-    paired: float
+    matched: float
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ class Pixels:
     """Pixels that N annotations and their predictions cover: A whole, V visible, P predicted.
 
     Attributes:
-        pairs: (N,) the prediction of each annotation or -1.
+        matched: (N,) the prediction of each annotation or -1.
         a: (N,) |A|; p and v accordingly.
         av: (N,) |A and V|; ap, pv and apv accordingly.
         videos: (N,) name of each annotation's video.
     """
 
-    pairs: np.ndarray
+    matched: np.ndarray
     a: np.ndarray
     v: np.ndarray
     p: np.ndarray
@@ -129,7 +129,7 @@ def count_pixels(
     truth: AnnotationSet,
     predictions: AnnotationSet,
     pairing: str,
-    found: Overlaps | None = None,
+    visible_overlaps: Overlaps | None = None,
 ) -> Pixels:
     """Count what all protocols of one pairing are computed from.
 
@@ -137,35 +137,41 @@ def count_pixels(
         truth: with visible and amodal masks.
         predictions: aligned with it, with amodal masks (and visible ones where pairing needs them).
         pairing: "id" or "visible", see `OccludedIouProtocol`.
-        found: overlaps of the visible masks, where they are known.
+        visible_overlaps: overlaps of the visible masks, where they are known.
 
     Raises:
         InputError: a side lacks the masks.
     """
     if pairing == "id":
-        pairs = assign_by_id(truth, predictions)
+        matched = assign_by_id(truth, predictions)
     else:
         free = truth.crowd  # crowds are compared with nothing
-        pairs = assign(
-            truth, predictions, "visible", 0.5, class_agnostic=True, found=found, skip=free
+        matched = assign(
+            truth,
+            predictions,
+            "visible",
+            0.5,
+            class_agnostic=True,
+            overlap=visible_overlaps,
+            skip=free,
         )
-    real = np.flatnonzero(~truth.crowd)
-    pairs = pairs[real]
-    whole, seen = truth.runs("amodal"), truth.runs("visible")
-    if len(real) < len(truth):
-        whole, seen = whole[real], seen[real]
-    guess = predictions.runs("amodal")[pairs]
+    counted = np.flatnonzero(~truth.crowd)
+    matched = matched[counted]
+    amodal, visible = truth.runs("amodal"), truth.runs("visible")
+    if len(counted) < len(truth):
+        amodal, visible = amodal[counted], visible[counted]
+    predicted = predictions.runs("amodal")[matched]
     videos = {i.id: i.video or i.name or str(i.id) for i in truth.images}
     return Pixels(
-        pairs=pairs,
-        a=whole.areas,
-        v=seen.areas,
-        p=guess.areas,
-        av=whole.shared(seen),
-        pv=guess.shared(seen),
-        ap=whole.shared(guess),
-        apv=(whole & seen).shared(guess),
-        videos=np.array([videos[i] for i in truth.image_ids[real].tolist()]),
+        matched=matched,
+        a=amodal.areas,
+        v=visible.areas,
+        p=predicted.areas,
+        av=amodal.shared(visible),
+        pv=predicted.shared(visible),
+        ap=amodal.shared(predicted),
+        apv=(amodal & visible).shared(predicted),
+        videos=np.array([videos[i] for i in truth.image_ids[counted].tolist()]),
     )
 
 
@@ -179,7 +185,7 @@ def evaluate(
 def tabulate(pixels: Pixels, protocol: OccludedIouProtocol) -> OccludedIou:
     """Read a protocol's numbers off the pixels of its pairing."""
     n = pixels
-    compared = np.ones(len(n.pairs), bool) if protocol.missing_counts else n.pairs >= 0
+    compared = np.ones(len(n.matched), bool) if protocol.missing_counts else n.matched >= 0
     p, pv, ap, apv = n.p, n.pv, n.ap, n.apv
     if protocol.merge_visible:
         p, pv, ap, apv = n.p + n.v - n.pv, n.v, n.ap + n.av - n.apv, n.av
@@ -194,7 +200,7 @@ def tabulate(pixels: Pixels, protocol: OccludedIouProtocol) -> OccludedIou:
         _mean(occluded, chosen, groups),
         int(compared.sum()),
         int(chosen.sum()),
-        float(np.mean(n.pairs >= 0)) if len(n.pairs) else float("nan"),
+        float(np.mean(n.matched >= 0)) if len(n.matched) else float("nan"),
     )
 
 

@@ -21,7 +21,7 @@ class OcclusionOrder:
         reversed: share named the other way round only.
         unnamed: share not named at all.
         precision: share of predicted pairs (both objects paired) that are in the truth.
-        found: share of all ordered pairs of the truth whose two objects were found.
+        judged: share of all ordered pairs of the truth whose two objects were found.
     """
 
     pairs: int
@@ -29,40 +29,40 @@ class OcclusionOrder:
     reversed: float
     unnamed: float
     precision: float
-    found: float
+    judged: float
 
 
 def occlusion_order(
-    truth: AnnotationSet, predictions: AnnotationSet, pairs: np.ndarray
+    truth: AnnotationSet, predictions: AnnotationSet, matched: np.ndarray
 ) -> OcclusionOrder:
     """Accuracy of the occluders.
 
     Args:
         truth: with occluders.
         predictions: with occluders.
-        pairs: (N,) the prediction of each annotation or -1 (`pairs.assign`).
+        matched: (N,) the prediction of each annotation or -1 (`assignment.assign`).
     """
     nan = float("nan")
     if truth.occluders is None or predictions.occluders is None:
         return OcclusionOrder(0, nan, nan, nan, nan, nan)
-    back = {int(p): n for n, p in enumerate(pairs) if p >= 0}
+    back = {int(p): n for n, p in enumerate(matched) if p >= 0}
     true_pairs = {(i, j) for i, hides in enumerate(truth.occluders) for j in hides}
-    said = {
+    predicted = {
         (back[i], back[j])
         for i, hides in enumerate(predictions.occluders)
         for j in hides
         if i in back and j in back
     }
-    found = {(i, j) for i, j in true_pairs if pairs[i] >= 0 and pairs[j] >= 0}
-    n = len(found)
-    correct = len(found & said)
-    turned = sum((j, i) in said and (i, j) not in said for i, j in found)
+    judged = {(i, j) for i, j in true_pairs if matched[i] >= 0 and matched[j] >= 0}
+    n = len(judged)
+    correct = len(judged & predicted)
+    turned = sum((j, i) in predicted and (i, j) not in predicted for i, j in judged)
     return OcclusionOrder(
         n,
         correct / n if n else nan,
         turned / n if n else nan,
         (n - correct - turned) / n if n else nan,
-        len(said & true_pairs) / len(said) if said else nan,
+        len(predicted & true_pairs) / len(predicted) if predicted else nan,
         n / len(true_pairs) if true_pairs else nan,
     )
 
@@ -73,7 +73,7 @@ class DepthError:
 
     Attributes:
         objects: objects compared.
-        known: share of the paired objects with true depth that have a predicted one.
+        with_depth: share of the paired objects with true depth that have a predicted one.
         mean_absolute: metres.
         median_absolute: metres.
         rmse: metres.
@@ -82,7 +82,7 @@ class DepthError:
     """
 
     objects: int
-    known: float
+    with_depth: float
     mean_absolute: float
     median_absolute: float
     rmse: float
@@ -90,22 +90,24 @@ class DepthError:
     by_range: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
-def depth_error(truth: AnnotationSet, predictions: AnnotationSet, pairs: np.ndarray) -> DepthError:
+def depth_error(
+    truth: AnnotationSet, predictions: AnnotationSet, matched: np.ndarray
+) -> DepthError:
     """Errors of instance depth.
 
     Args:
         truth: depths of 0 are unknown.
         predictions: depths of 0 are unknown.
-        pairs: (N,) the prediction of each annotation or -1 (`pairs.assign`).
+        matched: (N,) the prediction of each annotation or -1 (`assignment.assign`).
     """
     nan = float("nan")
-    paired = (pairs >= 0) & (truth.depths > 0)
-    guess = np.where(paired, predictions.depths[pairs] if len(predictions) else 0.0, 0.0)
-    both = paired & (guess > 0)
+    comparable = (matched >= 0) & (truth.depths > 0)
+    predicted = np.where(comparable, predictions.depths[matched] if len(predictions) else 0.0, 0.0)
+    both = comparable & (predicted > 0)
     if not both.any():
-        return DepthError(0, 0.0 if paired.any() else nan, nan, nan, nan, nan)
+        return DepthError(0, 0.0 if comparable.any() else nan, nan, nan, nan, nan)
     true = truth.depths[both]
-    error = np.abs(guess[both] - true)
+    error = np.abs(predicted[both] - true)
     by_range = {}
     for low, high in DEPTH_BINS:
         inside = (true >= low) & (true < high)
@@ -113,7 +115,7 @@ def depth_error(truth: AnnotationSet, predictions: AnnotationSet, pairs: np.ndar
         by_range[name] = (int(inside.sum()), float(error[inside].mean()) if inside.any() else nan)
     return DepthError(
         int(both.sum()),
-        float(both.sum() / paired.sum()),
+        float(both.sum() / comparable.sum()),
         float(error.mean()),
         float(np.median(error)),
         float(np.sqrt(np.mean(error**2))),

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from amodal_core.evaluation.assignment import image_overlaps
 from amodal_core.evaluation.overlaps import Overlaps, overlaps
-from amodal_core.evaluation.pairs import image_overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 
@@ -64,31 +64,38 @@ def evaluate(
     k = len(truth.classes)
     iou, tp, fp, fn = (np.zeros((k, 2)) for _ in range(4))  # columns: visible, hidden
     covered, area = np.zeros((k, 2)), np.zeros((k, 2))
-    unseen, other_unseen = (p.runs("amodal") - p.runs("visible") for p in (truth, predictions))
-    each = (
+    hidden_masks, predicted_hidden = (
+        p.runs("amodal") - p.runs("visible") for p in (truth, predictions)
+    )
+    overlaps_by_kind = (
         amodal or image_overlaps(truth, predictions, "amodal"),
         visible or image_overlaps(truth, predictions, "visible"),
         overlaps(
-            unseen, other_unseen, truth.by_image(truth.images), predictions.by_image(truth.images)
+            hidden_masks,
+            predicted_hidden,
+            truth.by_image(truth.images),
+            predictions.by_image(truth.images),
         ),
     )
-    areas = np.stack([truth.areas("visible"), unseen.areas.astype(np.float64)], axis=1)
+    areas = np.stack([truth.areas("visible"), hidden_masks.areas.astype(np.float64)], axis=1)
     for image in range(len(truth.images)):
-        (a, b, whole), (*_, seen), (*_, hidden) = (found[image] for found in each)
-        occluded_a, occluded_b = unseen.areas[a] > 0, other_unseen.areas[b] > 0
+        (a, b, amodal_ious), (*_, visible_ious), (*_, hidden_ious) = (
+            overlap[image] for overlap in overlaps_by_kind
+        )
+        occluded_a, occluded_b = hidden_masks.areas[a] > 0, predicted_hidden.areas[b] > 0
         class_a, class_b = truth.class_ids[a], predictions.class_ids[b]
         same = class_a[:, None] == class_b[None]
         # Pairs of another class cost more than any of the same class, as in the original.
-        rows, columns = linear_sum_assignment(np.where(same, 1 - whole, 100.0))
-        good = same[rows, columns]
-        rows, columns = rows[good], columns[good]
+        rows, columns = linear_sum_assignment(np.where(same, 1 - amodal_ious, 100.0))
+        allowed = same[rows, columns]
+        rows, columns = rows[allowed], columns[allowed]
         for r, c in zip(rows, columns, strict=True):
             n = class_a[r]
             tp[n, 0] += 1
-            iou[n, 0] += seen[r, c]
+            iou[n, 0] += visible_ious[r, c]
             if occluded_a[r]:
                 tp[n, 1] += 1
-                iou[n, 1] += hidden[r, c]
+                iou[n, 1] += hidden_ious[r, c]
             elif occluded_b[c]:
                 fp[n, 1] += 1
         for r in np.setdiff1d(np.arange(len(a)), rows):
@@ -102,28 +109,28 @@ def evaluate(
             area[n] += areas[a[r]]
             candidates = np.flatnonzero(same[r])
             if len(candidates):
-                best = candidates[np.argmax(seen[r, candidates])]
-                if seen[r, best] > 0:
-                    covered[n] += areas[a[r]] * (seen[r, best], hidden[r, best])
+                best = candidates[np.argmax(visible_ious[r, candidates])]
+                if visible_ious[r, best] > 0:
+                    covered[n] += areas[a[r]] * (visible_ious[r, best], hidden_ious[r, best])
 
-    def mean(top: np.ndarray, bottom: np.ndarray, known: np.ndarray) -> tuple[float, np.ndarray]:
+    def mean(top: np.ndarray, bottom: np.ndarray, in_truth: np.ndarray) -> tuple[float, np.ndarray]:
         values = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-        return (float(values[known].mean()) if known.any() else float("nan")), values
+        return (float(values[in_truth].mean()) if in_truth.any() else float("nan")), values
 
-    parts = tp + fn + fp
-    known, known_hidden = (tp + fn)[:, 0] > 0, (tp + fn)[:, 1] > 0
-    apq, each_apq = mean(iou.sum(1), parts.sum(1), known)
-    apc, each_apc = mean(covered.sum(1), area.sum(1), known)
+    total = tp + fn + fp
+    in_truth, hidden_in_truth = (tp + fn)[:, 0] > 0, (tp + fn)[:, 1] > 0
+    apq, each_apq = mean(iou.sum(1), total.sum(1), in_truth)
+    apc, each_apc = mean(covered.sum(1), area.sum(1), in_truth)
     return PanopticScores(
         apq,
-        mean(iou[:, 0], parts[:, 0], known)[0],
-        mean(iou[:, 1], parts[:, 1], known_hidden)[0],
+        mean(iou[:, 0], total[:, 0], in_truth)[0],
+        mean(iou[:, 1], total[:, 1], hidden_in_truth)[0],
         apc,
-        mean(covered[:, 0], area[:, 0], known)[0],
-        mean(covered[:, 1], area[:, 1], known_hidden)[0],
+        mean(covered[:, 0], area[:, 0], in_truth)[0],
+        mean(covered[:, 1], area[:, 1], hidden_in_truth)[0],
         {
             name: (float(each_apq[n]), float(each_apc[n]))
             for n, name in enumerate(truth.classes)
-            if known[n]
+            if in_truth[n]
         },
     )

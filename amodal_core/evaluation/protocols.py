@@ -66,20 +66,20 @@ class Protocol:
 
 
 SMALL, MEDIUM, LARGE = (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, inf)
-_WHOLE = Bin()
+_ALL = Bin()
 
 _COCO_PRECISION = (
-    Column("AP", _WHOLE),
-    Column("AP50", _WHOLE, iou=0.5),
-    Column("AP75", _WHOLE, iou=0.75),
+    Column("AP", _ALL),
+    Column("AP50", _ALL, iou=0.5),
+    Column("AP75", _ALL, iou=0.75),
     Column("AP small", Bin(area=SMALL)),
     Column("AP medium size", Bin(area=MEDIUM)),
     Column("AP large", Bin(area=LARGE)),
 )
 _COCO_RECALL = (
-    Column("AR@1", _WHOLE, recall=True, limit=1),
-    Column("AR@10", _WHOLE, recall=True, limit=10),
-    Column("AR@100", _WHOLE, recall=True),
+    Column("AR@1", _ALL, recall=True, limit=1),
+    Column("AR@10", _ALL, recall=True, limit=10),
+    Column("AR@100", _ALL, recall=True),
 )
 _OCCLUSION = (
     Column("AP partial", Bin(occlusion=(0.0, 0.25))),
@@ -130,10 +130,10 @@ IMAGE_PROTOCOLS = {
             "amodal area. An unmatched detection counts only where its own predicted masks say the "
             "same occlusion.",
             (
-                Column("AP", _WHOLE),
-                Column("AP50", _WHOLE, iou=0.5),
-                Column("AP75", _WHOLE, iou=0.75),
-                Column("AR@100", _WHOLE, recall=True),
+                Column("AP", _ALL),
+                Column("AP50", _ALL, iou=0.5),
+                Column("AP75", _ALL, iou=0.75),
+                Column("AR@100", _ALL, recall=True),
                 Column("AP occluded >0.15", _vrsp(0.15)),
                 Column("AP occluded >0.25", _vrsp(0.25)),
                 Column("AP occluded >0.40", _vrsp(0.40)),

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from amodal_core import __version__
 from amodal_core.evaluation.bootstrap import Difference
-from amodal_core.evaluation.failures import SURE, Confusion
+from amodal_core.evaluation.failures import MIN_SCORE, Confusion
 from amodal_core.evaluation.image_level import Scores
 from amodal_core.evaluation.matching import RECALLS
-from amodal_core.evaluation.pictures import Picture
+from amodal_core.evaluation.panels import Panel
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.views.report import svg
 from amodal_core.views.report.page import environment
@@ -29,13 +29,13 @@ _TILES = (
 
 
 def render(
-    result: Evaluation, pictures: Sequence[Picture], gt: str = "", dt: str = "", extra: str = ""
+    result: Evaluation, panels: Sequence[Panel], gt: str = "", dt: str = "", extra: str = ""
 ) -> str:
     """The page of one evaluation.
 
     Args:
         result: the numbers.
-        pictures: the worst failures.
+        panels: the worst failures.
         gt: what was compared with, for the title.
         dt: what was evaluated.
         extra: a sentence for the foot of the page.
@@ -49,7 +49,7 @@ def render(
         warnings=result.warnings,
         tables=_score_tables(result, kinds),
         curves=_curves(list(result.scores.values())),
-        curves_say=f", over {protocol.columns[0].name}'s share of it" if _part(protocol) else "",
+        curves_say=f", over {protocol.columns[0].name}'s share of it" if _binned(protocol) else "",
         confusion=[_confusion(name, table) for name, table in result.confusion.items()],
         others=[
             {
@@ -62,14 +62,14 @@ def render(
             }
             for table in result.tables.values()
         ],
-        pictures=[
+        panels=[
             {
                 "truth": base64.b64encode(p.truth).decode(),
                 "prediction": base64.b64encode(p.prediction).decode(),
                 "caption": p.caption,
                 "where": p.where,
             }
-            for p in pictures
+            for p in panels
         ],
         files=extra,
     )
@@ -122,11 +122,11 @@ def page(**values: Any) -> str:
         "plots_say": "",
         "confusion": [],
         "others": [],
-        "pictures": [],
+        "panels": [],
         "base": "",
         "intervals": "",
         "intervals_say": "",
-        "sure": SURE,
+        "least_score": MIN_SCORE,
         "version": __version__,
     }
     return environment().get_template("evaluation.html").render({**empty, **values})
@@ -145,10 +145,10 @@ def number(value: float | None) -> str:
 
 
 def _cell(value: float | None, share: bool = True) -> dict[str, Any]:
-    known = value is not None and not math.isnan(value) and 0 <= value <= 1
+    finite = value is not None and not math.isnan(value) and 0 <= value <= 1
     return {
         "text": percent(value) if share else number(value),
-        "share": 100 * value if share and known and value is not None else None,
+        "share": 100 * value if share and finite and value is not None else None,
         "kind": "",
     }
 
@@ -157,7 +157,7 @@ def _row(name: str, cells: list[dict[str, Any]], count: str | None = None) -> di
     return {"name": name, "cells": cells, "count": count}
 
 
-def _part(protocol: Any) -> bool:
+def _binned(protocol: Any) -> bool:
     return bool(protocol.columns[0].bin.occlusion or protocol.columns[0].bin.area)
 
 
@@ -215,11 +215,11 @@ def _curves(scores: Sequence[Scores]) -> list[Markup]:
             body.append(svg.text(x, _TOP + _SIDE_Y + 17, f"{k / 5:g}", "middle", "dim"))
             body.append(svg.text(_LEFT - 8, y + 4, f"{1 - k / 5:g}", "end", "dim"))
         for one in scores:
-            found = one.curves.mean_curve(iou) if one.curves is not None else ()
-            if len(found):
+            curve = one.curves.mean_curve(iou) if one.curves is not None else ()
+            if len(curve):
                 points = " ".join(
                     f"{_LEFT + _SIDE_X * r:.1f},{_TOP + _SIDE_Y * (1 - p):.1f}"
-                    for r, p in zip(RECALLS, found, strict=True)
+                    for r, p in zip(RECALLS, curve, strict=True)
                 )
                 body.append(f'<polyline points="{points}" class="curve {one.kind}"/>')
         body += svg.legend(_LEFT, [(s.kind, f"key-{s.kind}") for s in scores], _TOP + _SIDE_Y + 44)
@@ -276,18 +276,18 @@ def _intervals(
         for name, _, others in rows
         for run, d in zip(names[1:], others, strict=True)
     ]
-    known = [x for _, d in lines for x in (d.low, d.high) if not math.isnan(x)]
-    reach = max([abs(x) for x in known] + [0.005]) * 1.15
+    finite = [x for _, d in lines for x in (d.low, d.high) if not math.isnan(x)]
+    reach = max([abs(x) for x in finite] + [0.005]) * 1.15
     left, width, pitch, top = 190, 640, 28, 6
     bottom = top + pitch * len(lines)
 
-    def place(value: float) -> float:
+    def x_of(value: float) -> float:
         return left + width * (value + reach) / (2 * reach)
 
     body = []
     for tick in svg.ticks(reach * 100, 4):
         for signed in {tick, -tick}:
-            x = place(signed / 100)
+            x = x_of(signed / 100)
             body.append(svg.line(x, top, x, bottom, "grid" if tick else "zero"))
             body.append(svg.text(x, bottom + 16, f"{signed:+g}" if tick else "0", "middle", "dim"))
     for k, (name, d) in enumerate(lines):
@@ -297,9 +297,9 @@ def _intervals(
             continue
         kind = "better" if d.low > 0 else "worse" if d.high < 0 else ""
         change = 100 * (d.value - d.base)
-        body.append(svg.line(place(d.low), y, place(d.high), y, f"whisker {kind}"))
+        body.append(svg.line(x_of(d.low), y, x_of(d.high), y, f"whisker {kind}"))
         body.append(
-            f'<circle cx="{place(change / 100):.1f}" cy="{y:.1f}" r="5" class="dot {kind}"/>'
+            f'<circle cx="{x_of(change / 100):.1f}" cy="{y:.1f}" r="5" class="dot {kind}"/>'
         )
         words = f"{change:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
         body.append(svg.text(left + width + 14, y + 4, words))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation import pictures, report
+from amodal_core.evaluation import panels, report
 from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
-from amodal_core.evaluation.failures import SURE
+from amodal_core.evaluation.failures import MIN_SCORE
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.sets import AnnotationSet
@@ -57,44 +57,44 @@ def write(
     for stale in sorted(set(out.glob("matches_*.npz")) - set(written)):
         stale.unlink()
     write_json({"inputs": inputs, **result.as_json()}, out / METRICS)
-    sure = predictions.select(predictions.scores >= SURE)
-    images = truth.pictures([f.image_id for f in result.failures])
-    drawn = pictures.draw(result.failures, truth.set, sure, images)
-    page = report.render(
+    confident = predictions.select(predictions.scores >= MIN_SCORE)
+    images = truth.images([f.image_id for f in result.failures])
+    drawn = panels.draw(result.failures, truth.set, confident, images)
+    text = report.render(
         result,
         drawn,
         Path(inputs["gt"]).name,
         Path(inputs["dt"]).name,
         f"Numbers are in {METRICS}; compare runs with `amodal eval compare`.",
     )
-    write_text(out / REPORT, page)
+    write_text(out / REPORT, text)
     return [out / REPORT, out / METRICS, *written]
 
 
-def renamed(part: AnnotationSet, rules: Sequence[str]) -> AnnotationSet:
+def renamed(predictions: AnnotationSet, rules: Sequence[str]) -> AnnotationSet:
     """The same set with classes renamed; two that get one name become one class.
 
     Args:
-        part: predictions.
+        predictions: what has the classes.
         rules: "old=new" each.
 
     Raises:
         InputError: a rule that is none, or of a class that is not there.
     """
-    names = list(part.classes)
+    names = list(predictions.classes)
     for rule in rules:
         old, equals, new = rule.partition("=")
         if not equals or not old or not new:
             raise InputError(f"'{rule}' is not old=new", "--map", "for example --map van=car")
-        if old not in part.classes:
+        if old not in predictions.classes:
             raise InputError(
                 f"no class '{old}' in the predictions", "--map", f"there are: {', '.join(names)}"
             )
-        names[part.classes.index(old)] = new
+        names[predictions.classes.index(old)] = new
     classes = tuple(dict.fromkeys(names))
     table = np.array([classes.index(n) for n in names], np.int64)
-    ids = table[part.class_ids] if len(part) else part.class_ids
-    return replace(part, classes=classes, class_ids=ids)
+    ids = table[predictions.class_ids] if len(predictions) else predictions.class_ids
+    return replace(predictions, classes=classes, class_ids=ids)
 
 
 def make_folder(out: str | Path) -> Path:
@@ -112,7 +112,7 @@ def make_folder(out: str | Path) -> Path:
 
 
 @dataclass
-class Run:
+class StoredEvaluation:
     """An evaluation read back.
 
     Attributes:
@@ -126,7 +126,7 @@ class Run:
     matches: dict[str, Matches]
 
 
-def read(out: str | Path) -> Run:
+def read(out: str | Path) -> StoredEvaluation:
     """Read what `write` wrote.
 
     Raises:
@@ -147,7 +147,7 @@ def read(out: str | Path) -> Run:
             "these are no metrics of `amodal eval`", str(path), "give the --out of `amodal eval`"
         )
     matches = {kind: Matches.load(out / f"matches_{kind}.npz") for kind in metrics["scores"]}
-    return Run(out.resolve().name, metrics, matches)
+    return StoredEvaluation(out.resolve().name, metrics, matches)
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Sequence[Run],
+    runs: Sequence[StoredEvaluation],
     draws: int = DRAWS,
     progress: ProgressBar = no_bar,
 ) -> list[Comparison]:
@@ -206,25 +206,25 @@ def compare_runs(
             ("AP50", slice(0, 1)),
             ("AP75", slice(5, 6)),
         ):
-            found = compare(
+            differences = compare(
                 [r.matches[kind] for r in runs],
                 thresholds,
                 draws,
                 progress=progress,
                 name=f"{kind} {name}",
             )
-            compared.append(Comparison(kind, letter + name, found[0].base, found))
+            compared.append(Comparison(kind, letter + name, differences[0].base, differences))
     return compared
 
 
 def write_comparison(
-    runs: Sequence[Run], found: Sequence[Comparison], draws: int, out: str | Path
+    runs: Sequence[StoredEvaluation], differences: Sequence[Comparison], draws: int, out: str | Path
 ) -> list[Path]:
     """Write comparison.json and report.html.
 
     Args:
         runs: what was compared.
-        found: what `compare_runs` gave.
+        differences: what `compare_runs` gave.
         draws: number of resamples.
         out: a folder, made where it is missing.
 
@@ -239,21 +239,21 @@ def write_comparison(
             runs[0].name: line.base,
             "others": {run.name: asdict(d) for run, d in zip(runs[1:], line.others, strict=True)},
         }
-        for line in found
+        for line in differences
     ]
     names = [r.name for r in runs]
     write_json({"runs": names, "draws": draws, "rows": rows}, out / COMPARISON)
-    page = report.render_comparison(
+    text = report.render_comparison(
         names,
-        [(f"{line.kind} {line.name}", line.base, line.others) for line in found],
+        [(f"{line.kind} {line.name}", line.base, line.others) for line in differences],
         says(runs, draws),
         [r.metrics for r in runs],
     )
-    write_text(out / REPORT, page)
+    write_text(out / REPORT, text)
     return [out / REPORT, out / COMPARISON]
 
 
-def says(runs: Sequence[Run], draws: int) -> str:
+def says(runs: Sequence[StoredEvaluation], draws: int) -> str:
     """How the intervals of a comparison came about."""
     unit = "videos" if runs[0].metrics["level"] == "video" else "images"
     count = len(next(iter(runs[0].matches.values())).images)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from amodal_core.evaluation import (
+    assignment,
     failures,
     identity,
     image_level,
     occluded_iou,
     order_and_depth,
-    pairs,
     panoptic,
     tracking,
     video_level,
@@ -183,12 +183,12 @@ def _objects(
     agnostic = result.protocol.class_agnostic
     # Of every true object the confident prediction that covers it best, whatever its class.
     step("pairs of objects")
-    confident = predictions.select(predictions.scores >= failures.SURE)
+    confident = predictions.select(predictions.scores >= failures.MIN_SCORE)
     predictions.release()
-    amodal_overlaps = pairs.image_overlaps(truth, confident, "amodal")
+    amodal_overlaps = assignment.image_overlaps(truth, confident, "amodal")
     crowd = truth.crowd
-    matched = pairs.assign(
-        truth, confident, "amodal", class_agnostic=True, found=amodal_overlaps, skip=crowd
+    matched = assignment.assign(
+        truth, confident, "amodal", class_agnostic=True, overlap=amodal_overlaps, skip=crowd
     )
     if not agnostic:
         result.confusion = failures.confusion(truth, confident, matched)
@@ -205,12 +205,12 @@ def _objects(
         result.tables["depth"] = Table(
             "Depth of instances",
             f"Absolute error along the optical axis over {depth.objects} objects, paired at "
-            f"amodal IoU >= .5 among predictions with score >= {failures.SURE}; the relative error "
-            "is of the true depth.",
+            f"amodal IoU >= .5 among predictions with score >= {failures.MIN_SCORE}; the relative "
+            "error is of the true depth.",
             {
                 **metres,
                 "relative error": depth.relative,
-                "objects with a predicted depth": depth.known,
+                "objects with a predicted depth": depth.with_depth,
             },
             plain=tuple(metres),
         )
@@ -225,7 +225,7 @@ def _objects(
                 "the wrong way round": order.reversed,
                 "not named": order.unnamed,
                 "precision of named pairs": order.precision,
-                "pairs that could be judged": order.found,
+                "pairs that could be judged": order.judged,
             },
         )
     if not visible:
@@ -233,9 +233,9 @@ def _objects(
     # mIoU of hidden parts, by id too where the predictions carry the ids of the truth.
     step("hidden parts")
     by_id = bool((predictions.instance_ids >= 0).any()) and bool(
-        (pairs.assign_by_id(truth, predictions) >= 0).mean() > 0.5
+        (assignment.assign_by_id(truth, predictions) >= 0).mean() > 0.5
     )
-    visible_overlaps = pairs.image_overlaps(truth, confident, "visible")
+    visible_overlaps = assignment.image_overlaps(truth, confident, "visible")
     pixels = {
         pairing: occluded_iou.count_pixels(truth, confident, pairing, visible_overlaps)
         for pairing in (("id", "visible") if by_id else ("visible",))
@@ -250,7 +250,7 @@ def _objects(
             {
                 "mIoU_full": iou.full,
                 "mIoU_occ": iou.occluded,
-                "share with a prediction": iou.paired,
+                "share with a prediction": iou.matched,
             },
         )
     # Panoptic quality: both masks of what is paired within its class.
@@ -264,7 +264,7 @@ def _objects(
         result.tables["panoptic"] = Table(
             "Amodal panoptic quality of things",
             "APQ and APC (Mohan and Valada 2022) over thing classes of the truth, predictions with "
-            f"score >= {failures.SURE}; stuff is not predicted.",
+            f"score >= {failures.MIN_SCORE}; stuff is not predicted.",
             {
                 "APQ": quality.apq,
                 "APQ visible": quality.apq_visible,
@@ -283,13 +283,13 @@ def _identities(
     masks: dict[str, bool],
     step: Step,
 ) -> None:
-    for kind, there in masks.items():
-        if not there:
+    for kind, available in masks.items():
+        if not available:
             continue
         step(f"HOTA and IDF1, {kind}")
-        seen = truth.select(truth.areas(kind) > 0)
-        guessed = predictions.select(predictions.areas(kind) > 0)
-        values = tracking.evaluate(seen, guessed, kind, result.protocol.class_agnostic)
+        shown = truth.select(truth.areas(kind) > 0)
+        predicted = predictions.select(predictions.areas(kind) > 0)
+        values = tracking.evaluate(shown, predicted, kind, result.protocol.class_agnostic)
         result.tables[f"tracking {kind}"] = Table(
             f"Identities, {kind} masks",
             "TrackEval: HOTA, DetA, AssA and LocA are means over IoU .05:.05:.95; MOTA, IDF1, "

@@ -154,7 +154,7 @@ class AnnotationSet:
     def select(self, index: np.ndarray) -> AnnotationSet:
         """The entries at `index` (boolean mask or positions); the list of images stays."""
         chosen = np.arange(len(self))[index]
-        new_place = {int(old): new for new, old in enumerate(chosen)}
+        new_position = {int(old): new for new, old in enumerate(chosen)}
         values: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -162,15 +162,15 @@ class AnnotationSet:
                 continue
             if f.name == "occluders":
                 values[f.name] = [
-                    tuple(new_place[j] for j in value[i] if j in new_place) for i in chosen
+                    tuple(new_position[j] for j in value[i] if j in new_position) for i in chosen
                 ]
             elif isinstance(value, np.ndarray):
                 values[f.name] = value[chosen]
             else:
                 values[f.name] = [value[i] for i in chosen]
-        part = replace(self, **values)
-        part._parsed = {kind: parsed[chosen] for kind, parsed in self._parsed.items()}
-        return part
+        selected_set = replace(self, **values)
+        selected_set._parsed = {kind: parsed[chosen] for kind, parsed in self._parsed.items()}
+        return selected_set
 
     def with_classes(self, classes: Sequence[str], where: str) -> AnnotationSet:
         """The same entries with ids of another class list, matched by name.

@@ -26,7 +26,7 @@ class StreamAccuracy:
     def __init__(self, name: str = "stream") -> None:
         self.name = name
         self._truths: list[tuple[ImageRecord, Tracks]] = []
-        self._found: list[tuple[ImageRecord, Tracks]] = []
+        self._tracks: list[tuple[ImageRecord, Tracks]] = []
         self.warnings: list[FrameWarning] = []
 
     def __bool__(self) -> bool:
@@ -45,7 +45,7 @@ class StreamAccuracy:
         height, width = tracks.size
         image = ImageRecord(number + 1, height, width, f"{number:06d}", self.name, number, stamp)
         self._truths.append((image, truth))
-        self._found.append((image, tracks.numpy()))
+        self._tracks.append((image, tracks.numpy()))
 
     def values(self) -> dict[str, float]:
         """Amodal and visible AP, HOTA and kept identities; empty where there was no truth.
@@ -56,8 +56,8 @@ class StreamAccuracy:
             return {}
         truth = from_tracks(self._truths, _names(self._truths, {}))
         truth = replace(truth, classes=("object",), class_ids=np.zeros(len(truth), np.int64))
-        found = from_tracks(self._found, _names(self._found, {}))
-        predictions = aligned(truth, found, class_agnostic=True)
+        tracks = from_tracks(self._tracks, _names(self._tracks, {}))
+        predictions = aligned(truth, tracks, class_agnostic=True)
         values: dict[str, float] = {}
         for kind in ("amodal", "visible"):
             scores = image_level.evaluate(truth, predictions, kind, IMAGE_PROTOCOLS["coco"])
@@ -87,17 +87,17 @@ class StreamAccuracy:
             InputError: there was no truth, or masks of another size.
         """
         truth = Truth(from_tracks(self._truths, _names(self._truths, truth_classes)), {})
-        predictions = from_tracks(self._found, classes)
-        truth, unseen = with_classes_of(truth, predictions)
+        predictions = from_tracks(self._tracks, classes)
+        truth, absent = with_classes_of(truth, predictions)
         result = evaluate(truth.set, predictions, VIDEO_PROTOCOLS["default"], "video")
-        if unseen:
+        if absent:
             result.warnings.append(
-                f"classes that the bag never shows, in no AP: {', '.join(unseen)}"
+                f"classes that the bag never shows, in no AP: {', '.join(absent)}"
             )
         return result, truth, predictions
 
 
-def _names(frames: Sequence[tuple[ImageRecord, Tracks]], known: dict[int, str]) -> list[str]:
+def _names(frames: Sequence[tuple[ImageRecord, Tracks]], names: dict[int, str]) -> list[str]:
     """A name for each class id that occurs."""
     top = max((int(t.class_ids.max()) for _, t in frames if len(t)), default=0)
-    return [known.get(k, f"class {k}") for k in range(max(top, *known, 0) + 1)]
+    return [names.get(k, f"class {k}") for k in range(max(top, *names, 0) + 1)]

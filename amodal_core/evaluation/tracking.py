@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation.pairs import image_overlaps
+from amodal_core.evaluation.assignment import image_overlaps
 from amodal_core.evaluation.sets import AnnotationSet
 
 # TrackEval's field, whether it is an array over 19 IoU thresholds, and our name.
@@ -89,22 +89,24 @@ def _sequences(
     truth: AnnotationSet, predictions: AnnotationSet, kind: str
 ) -> dict[str, dict[str, Any]]:
     """TrackEval's input by video: contiguous ids and similarities frame by frame."""
-    found = image_overlaps(truth, predictions, kind)
+    overlap = image_overlaps(truth, predictions, kind)
     sequences: dict[str, dict[str, Any]] = {}
-    parts: dict[str, list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
+    frames: dict[str, list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
     for n, image in enumerate(truth.images):
-        a, b, ious = found[n]
-        real = ~truth.crowd[a]
-        if not real.all() and len(b):
+        a, b, ious = overlap[n]
+        counted = ~truth.crowd[a]
+        if not counted.all() and len(b):
             rows, columns = linear_sum_assignment(
-                np.where(ious[real] >= _CROWD_IOU, ious[real], 0), maximize=True
+                np.where(ious[counted] >= _CROWD_IOU, ious[counted], 0), maximize=True
             )
-            taken = columns[ious[real][rows, columns] >= _CROWD_IOU]
-            on_crowd = (ious[~real] >= _CROWD_IOU).any(axis=0)
+            taken = columns[ious[counted][rows, columns] >= _CROWD_IOU]
+            on_crowd = (ious[~counted] >= _CROWD_IOU).any(axis=0)
             on_crowd[taken] = False
             b, ious = b[~on_crowd], ious[:, ~on_crowd]
-        parts[image.video].append((image.frame, a[real], b, np.ascontiguousarray(ious[real])))
-    for video, rows in parts.items():
+        frames[image.video].append(
+            (image.frame, a[counted], b, np.ascontiguousarray(ious[counted]))
+        )
+    for video, rows in frames.items():
         rows.sort(key=lambda r: r[0])
         mine = [truth.instance_ids[a] for _, a, _, _ in rows]
         theirs = [predictions.instance_ids[b] for _, _, b, _ in rows]

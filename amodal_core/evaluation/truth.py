@@ -30,14 +30,14 @@ class Truth:
         category_ids: class index by category id of the result files.
         videos: video name by video id of the result files.
         path: where it was read from.
-        pictures: the images of some image ids, RGB uint8, those that can be read.
+        images: the images of some image ids, RGB uint8, those that can be read.
     """
 
     set: AnnotationSet
     category_ids: dict[int, int]
     videos: dict[int, str] = field(default_factory=dict)
     path: Path = field(default_factory=Path)
-    pictures: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
+    images: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
 
     def frames(self, video: str) -> list[ImageRecord]:
         """A video's images in order: result lists count frames by place, not by number."""
@@ -56,14 +56,14 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
     """
     path = Path(path)
     if is_bag(path):
-        found = read_bag(path, "ground_truth", progress)
-        stamps = {i.stamp: i.id for i in found.images}
+        annotations = read_bag(path, "ground_truth", progress)
+        stamps = {i.stamp: i.id for i in annotations.images}
         return Truth(
-            found,
-            {k + 1: k for k in range(len(found.classes))},
+            annotations,
+            {k + 1: k for k in range(len(annotations.classes))},
             {1: path.stem},
             path,
-            lambda wanted: bag_pictures(path, {s: i for s, i in stamps.items() if i in wanted}),
+            lambda wanted: bag_images(path, {s: i for s, i in stamps.items() if i in wanted}),
         )
     from amodal_core.datasets.registry import open_dataset
 
@@ -78,18 +78,18 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
             if truth is not None:
                 yield index.set.images[k], truth
 
-    def pictures(wanted: Sequence[int]) -> dict[int, np.ndarray]:
-        found = {}
+    def read_images(wanted: Sequence[int]) -> dict[int, np.ndarray]:
+        images = {}
         places = {i: n for n, i in enumerate(ids)}
         for number in wanted:
             with suppress(InputError):
                 image = dataset.frame(places[number]).image
                 if image is not None:
-                    found[number] = image
-        return found
+                    images[number] = image
+        return images
 
-    found = from_tracks(annotated(), dataset.classes)
-    return replace(index, set=found, path=path, pictures=pictures)
+    annotations = from_tracks(annotated(), dataset.classes)
+    return replace(index, set=annotations, path=path, images=read_images)
 
 
 def index_of(dataset: Dataset) -> Truth:
@@ -123,7 +123,7 @@ def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, li
     return replace(truth, set=replace(truth.set, classes=(*truth.set.classes, *new))), new
 
 
-def bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
+def bag_images(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
     """Images of a bag that can be read, RGB uint8.
 
     Args:
@@ -133,19 +133,19 @@ def bag_pictures(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
     Returns:
         The images by their ids.
     """
-    found: dict[int, np.ndarray] = {}
+    images: dict[int, np.ndarray] = {}
     with BagReader(path) as bag:
         try:
             topic = find_topics(bag).image
         except InputError:
-            return found  # truth and tracks alone make an evaluation, too
+            return images  # truth and tracks alone make an evaluation, too
         for _, _, message in bag.messages([topic]):
             number = wanted.get(stamp_of(message.header))
-            if number is not None and number not in found:
-                found[number] = read_image(message, topic)
-                if len(found) == len(wanted):
+            if number is not None and number not in images:
+                images[number] = read_image(message, topic)
+                if len(images) == len(wanted):
                     break
-    return found
+    return images
 
 
 def read_bag(path: Path, name: str, progress: ProgressBar) -> AnnotationSet:

@@ -38,11 +38,11 @@ def evaluate(
         raise InputError(
             f"videos are compared by masks, not by {kind}", "--kind", "visible or amodal"
         )
-    parts = subjects(truth, predictions, kind)
-    matcher = parts.matcher(protocol)
-    scores = tabulate(parts, protocol, matcher)
+    sides = subjects(truth, predictions, kind)
+    matcher = sides.matcher(protocol)
+    scores = tabulate(sides, protocol, matcher)
     scores.kind = kind
-    scores.best_ious = matcher.best_ious()[~parts.truth.crowd]
+    scores.best_ious = matcher.best_ious()[~sides.truth.crowd]
     if not len(predictions):
         scores.warnings.append("there are no predictions: every vAP is 0 by right")
     return scores
@@ -64,51 +64,53 @@ def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Sub
         video[3] += 1
     heights = {n: height for n, height, _, _ in videos.values()}
     true, true_area, true_occlusion = _tracks(truth, kind, places, heights, "ground truth")
-    seen, seen_area, seen_occlusion = _tracks(predictions, kind, places, heights, "predictions")
+    predicted, predicted_area, predicted_occlusion = _tracks(
+        predictions, kind, places, heights, "predictions"
+    )
     return Subjects(
         images=np.array(list(heights), np.int64),
         classes=truth.classes,
         truth=true,
-        detections=seen,
+        detections=predicted,
         truth_area=true_area,
         truth_occlusion=true_occlusion,
-        detection_area=seen_area,
-        detection_occlusion=seen_occlusion,
+        detection_area=predicted_area,
+        detection_occlusion=predicted_occlusion,
     )
 
 
 def _tracks(
-    part: AnnotationSet,
+    side: AnnotationSet,
     kind: str,
     places: dict[int, tuple[int, int]],
     heights: dict[int, int],
     where: str,
 ) -> tuple[Entries, np.ndarray, np.ndarray]:
     """Entries with their mean area in pixels and their occlusion, one a track."""
-    if len(part) and (part.instance_ids < 0).any():
-        missing = int((part.instance_ids < 0).sum())
+    if len(side) and (side.instance_ids < 0).any():
+        missing = int((side.instance_ids < 0).sum())
         raise InputError(
-            f"{missing} of {len(part)} entries have no instance id",
+            f"{missing} of {len(side)} entries have no instance id",
             where,
             "evaluate them as images",
         )
-    areas = part.areas(kind)
+    areas = side.areas(kind)
     members: dict[tuple[int, int], list[int]] = defaultdict(list)
     for n in np.flatnonzero(areas > 0):
-        members[places[int(part.image_ids[n])][0], int(part.instance_ids[n])].append(int(n))
+        members[places[int(side.image_ids[n])][0], int(side.instance_ids[n])].append(int(n))
     area, occlusion, score, classes, crowd = [], [], [], [], []
     for chosen in members.values():
-        chosen.sort(key=lambda n: places[int(part.image_ids[n])][1])
+        chosen.sort(key=lambda n: places[int(side.image_ids[n])][1])
         area.append(float(areas[chosen].mean()))
-        known = part.occlusion_rates[chosen]
-        known = np.sort(known[~np.isnan(known)])[::-1]
-        occlusion.append(float(known[: ceil(len(known) / 2)].mean()) if len(known) else np.nan)
-        score.append(float(part.scores[chosen].mean()))
-        classes.append(int(np.bincount(part.class_ids[chosen]).argmax()))
-        crowd.append(bool(part.crowd[chosen].any()))
+        rates = side.occlusion_rates[chosen]
+        rates = np.sort(rates[~np.isnan(rates)])[::-1]
+        occlusion.append(float(rates[: ceil(len(rates) / 2)].mean()) if len(rates) else np.nan)
+        score.append(float(side.scores[chosen].mean()))
+        classes.append(int(np.bincount(side.class_ids[chosen]).argmax()))
+        crowd.append(bool(side.crowd[chosen].any()))
     videos = np.array([video for video, _ in members], np.int64)
-    offsets = [places[int(part.image_ids[n])][1] for chosen in members.values() for n in chosen]
-    masks = _side_by_side(part.runs(kind), list(members.values()), np.array(offsets, np.int64))
+    offsets = [places[int(side.image_ids[n])][1] for chosen in members.values() for n in chosen]
+    masks = _side_by_side(side.runs(kind), list(members.values()), np.array(offsets, np.int64))
     entries = Entries(
         videos - 1,
         np.array(classes, np.int64),

@@ -49,10 +49,10 @@ def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
             for u in range(u0, u1):
                 across = min(max((u + 0.5 - x0) / cell_x - 0.5, 0.0), side - 1.0)
                 i = min(int(across), max(side - 2, 0))
-                part = across - i
+                weight = across - i
                 j = min(i + 1, side - 1)
                 for k in range(side):
-                    line[k] = (1 - part) * logits[n, k, i] + part * logits[n, k, j]
+                    line[k] = (1 - weight) * logits[n, k, i] + weight * logits[n, k, j]
                 base = u * height
                 # A linear piece between two values of one sign keeps that sign: only the pieces
                 # that cross zero are looked at pixel by pixel.

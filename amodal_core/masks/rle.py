@@ -416,9 +416,9 @@ def parse(counts: Sequence[bytes], pixels: np.ndarray | int) -> tuple[np.ndarray
 def pack(runs: np.ndarray, first: np.ndarray, pixels: int) -> list[bytes]:
     """Compressed counts of each mask, as pycocotools writes them."""
     text, ends = _pack(runs, first, pixels)
-    whole, begin, counts = text.tobytes(), 0, []
+    joined, begin, counts = text.tobytes(), 0, []
     for end in ends.tolist():
-        counts.append(whole[begin:end])
+        counts.append(joined[begin:end])
         begin = end
     return counts
 
@@ -427,16 +427,16 @@ def encode_crops(
     crops: Sequence[np.ndarray], offsets: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs and first of (h, w) bool crops whose top left pixels lie at offsets (N, 2) int x, y."""
-    parts = [np.zeros((0, 2), np.int64)]
+    encoded = [np.zeros((0, 2), np.int64)]
     first = np.zeros(len(crops) + 1, np.int64)
     for n, crop in enumerate(crops):
         pixels = np.ascontiguousarray(crop, dtype=bool)
         h, w = pixels.shape
         runs = np.empty(((h + 1) // 2 * w, 2), np.int64)
         x, y = int(offsets[n][0]), int(offsets[n][1])
-        parts.append(runs[: _encode_crop(pixels, x, y, size[0], size[1], runs)])
-        first[n + 1] = first[n] + len(parts[-1])
-    return np.concatenate(parts), first
+        encoded.append(runs[: _encode_crop(pixels, x, y, size[0], size[1], runs)])
+        first[n + 1] = first[n] + len(encoded[-1])
+    return np.concatenate(encoded), first
 
 
 def decode_crops(

@@ -54,8 +54,8 @@ def to_rle(segmentation: Any, size: tuple[int, int], walk: bool = True) -> bytes
         raise SegmentationError(*(polygon_problem(polygons[0], size) or ("", "")))
     if sum(map(_border, kept)) > MAX_BORDER:
         raise SegmentationError("long-polygon", f"a border of over {MAX_BORDER} pixels")
-    parts = coco.frPyObjects(kept, *size)
-    return bytes((parts[0] if len(parts) == 1 else coco.merge(parts))["counts"])
+    masks = coco.frPyObjects(kept, *size)
+    return bytes((masks[0] if len(masks) == 1 else coco.merge(masks))["counts"])
 
 
 def polygon_problem(polygon: Any, size: tuple[int, int]) -> tuple[str, str] | None:

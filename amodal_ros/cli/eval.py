@@ -182,9 +182,9 @@ def compare(
 @app.command()
 def protocols() -> None:
     """List the protocols with what they say."""
-    for level, known in (("image", IMAGE_PROTOCOLS), ("video and bag", VIDEO_PROTOCOLS)):
+    for level, by_name in (("image", IMAGE_PROTOCOLS), ("video and bag", VIDEO_PROTOCOLS)):
         console.print(f"[bold]{level}[/]")
-        for one in known.values():
+        for one in by_name.values():
             columns = ", ".join(c.name for c in one.columns)
             console.print(Padding(f"[bold cyan]{one.name}[/]  {one.says}", (0, 0, 0, 2)))
             console.print(Padding(columns, (0, 0, 1, 4)), style="dim")
@@ -226,21 +226,21 @@ def live(
     busy = psutil.cpu_percent(1.0)
     nodes = LiveBench(bag, arguments, folder / "nodes.log")
     with stderr.status("starting the nodes") as status, nodes as bench:
-        found = measure(bench.run, search, lambda what: status.update(what))
+        throughput = measure(bench.run, search, lambda what: status.update(what))
     if busy > _BUSY:
         others = f"other programs kept the processors {busy:.0f} % busy before the first run"
-        found.warnings.append(others)
-    warn(found.warnings)
-    _show_live(found)
-    for path in write_throughput(found, search, folder, f"{model} on {device}", bag.name):
+        throughput.warnings.append(others)
+    warn(throughput.warnings)
+    _show_live(throughput)
+    for path in write_throughput(throughput, search, folder, f"{model} on {device}", bag.name):
         typer.echo(path)
 
 
-def _show_live(found: Throughput) -> None:
+def _show_live(throughput: Throughput) -> None:
     probes = Table(title="search", title_justify="left", title_style="bold", box=None)
     for name in ("rate, Hz", "answered, Hz", "missed", "p50, ms", "p95, ms", "sustained"):
         probes.add_column(name, justify="right")
-    for result, good in found.probes:
+    for result, good in throughput.probes:
         row = result.numbers()
         probes.add_row(
             f"{result.rate:.3g}",
@@ -252,14 +252,14 @@ def _show_live(found: Throughput) -> None:
         )
     console.print(probes)
     table = Table(box=None, show_header=False)
-    table.add_row("[bold]highest sustained rate[/]", f"[bold]{number(found.rate)} Hz[/]")
-    for name, value in found.numbers.items():
+    table.add_row("[bold]highest sustained rate[/]", f"[bold]{number(throughput.rate)} Hz[/]")
+    for name, value in throughput.numbers.items():
         shown = percent(value) + " %" if name.endswith("share") else number(value)
         table.add_row(NUMBERS[name], shown)
-    for reason, count in found.drops.items():
+    for reason, count in throughput.drops.items():
         table.add_row(f"dropped, {reason}", str(count))
-    for node in found.cpu:
-        cost = f"{found.cpu[node]:.2f} cores, {found.memory_mb[node]:.0f} MB"
+    for node in throughput.cpu:
+        cost = f"{throughput.cpu[node]:.2f} cores, {throughput.memory_mb[node]:.0f} MB"
         table.add_row(node, cost)
     console.print(table)
 
@@ -286,9 +286,9 @@ def _run(
         predictions = read_predictions(dt, truth, masks[0] if masks else "amodal", progress)
     predictions = results.renamed(predictions, rename or ())
     if is_bag(gt) and not class_agnostic:
-        truth, unseen = with_classes_of(truth, predictions)
-        if unseen:
-            warn([f"classes that the bag never shows, in no AP: {', '.join(unseen)}"])
+        truth, absent = with_classes_of(truth, predictions)
+        if absent:
+            warn([f"classes that the bag never shows, in no AP: {', '.join(absent)}"])
     with stderr.status("evaluating") as status:
         result = evaluate(
             truth.set,
@@ -359,10 +359,10 @@ def _per_class(result: Evaluation, kinds: list[str]) -> Table:
 def _interval(difference: Any) -> str:
     change = 100 * (difference.value - difference.base)
     low, high = 100 * difference.low, 100 * difference.high
-    sure = low > 0 or high < 0
+    significant = low > 0 or high < 0
     colour = "green" if low > 0 else "red" if high < 0 else "default"
     text = f"{change:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"[{colour}]{text}[/]" if sure else text
+    return f"[{colour}]{text}[/]" if significant else text
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def assign(
     kind: str = "amodal",
     threshold: float = 0.5,
     class_agnostic: bool = False,
-    found: Overlaps | None = None,
+    overlap: Overlaps | None = None,
     skip: np.ndarray | None = None,
 ) -> np.ndarray:
     """The prediction that belongs to each annotation: the assignment of largest total IoU.
@@ -45,16 +45,16 @@ def assign(
         kind: "box", "visible" or "amodal".
         threshold: least IoU of a pair.
         class_agnostic: pair objects of different classes too.
-        found: the overlaps, where they are known.
+        overlap: the overlaps, where they are there already.
         skip: (N,) bool, annotations that get no prediction.
 
     Returns:
         (N,) int64 positions in `predictions`, -1 where none reaches the threshold.
     """
-    found = found or image_overlaps(truth, predictions, kind)
-    pairs = np.full(len(truth), -1, np.int64)
-    for n in range(len(found)):
-        a, b, ious = found[n]
+    overlap = overlap or image_overlaps(truth, predictions, kind)
+    matched = np.full(len(truth), -1, np.int64)
+    for n in range(len(overlap)):
+        a, b, ious = overlap[n]
         possible = ious >= threshold
         if not class_agnostic:
             possible &= truth.class_ids[a][:, None] == predictions.class_ids[b][None]
@@ -63,9 +63,9 @@ def assign(
         if not possible.any():
             continue
         rows, columns = linear_sum_assignment(np.where(possible, ious, 0), maximize=True)
-        good = possible[rows, columns]
-        pairs[a[rows[good]]] = b[columns[good]]
-    return pairs
+        allowed = possible[rows, columns]
+        matched[a[rows[allowed]]] = b[columns[allowed]]
+    return matched
 
 
 def assign_by_id(truth: AnnotationSet, predictions: AnnotationSet) -> np.ndarray:

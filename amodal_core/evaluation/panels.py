@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from amodal_core.evaluation.failures import SURE, Failure
+from amodal_core.evaluation.failures import MIN_SCORE, Failure
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
@@ -20,7 +20,7 @@ _LEAST = 120  # pixels of the image that a crop shows across, at least
 
 
 @dataclass(frozen=True)
-class Picture:
+class Panel:
     """A failure to look at.
 
     Attributes:
@@ -41,7 +41,7 @@ def draw(
     truth: AnnotationSet,
     predictions: AnnotationSet,
     images: dict[int, np.ndarray],
-) -> list[Picture]:
+) -> list[Panel]:
     """Draw failures; those whose image is not there on grey.
 
     Args:
@@ -51,7 +51,7 @@ def draw(
         images: (H, W, 3) uint8 RGB by image id.
     """
     records = {i.id: i for i in truth.images}
-    pictures = []
+    panels = []
     for failure in failed:
         record = records[failure.image_id]
         image = images.get(failure.image_id)
@@ -73,15 +73,15 @@ def draw(
             caption += f": IoU {failure.iou:.2f} with {predicted_class} ({score:.2f})"
         else:
             caption += f": missed{'; what was found near it' if candidates else ''}"
-        pictures.append(
-            Picture(
+        panels.append(
+            Panel(
                 _jpeg(image, truth, [annotation], window),
                 _jpeg(image, predictions, candidates, window),
                 caption,
                 record.name or f"image {record.id}",
             )
         )
-    return pictures
+    return panels
 
 
 def _window(
@@ -111,7 +111,7 @@ def _nearby(entries: AnnotationSet, image_id: int, window: tuple[int, int, int, 
     x0, y0, x1, y1 = window
     boxes = entries.boxes
     inside = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-    selected = inside & (entries.image_ids == image_id) & (entries.scores >= SURE)
+    selected = inside & (entries.image_ids == image_id) & (entries.scores >= MIN_SCORE)
     return [int(n) for n in np.flatnonzero(selected)]
 
 
