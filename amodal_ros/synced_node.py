@@ -62,6 +62,7 @@ class SyncedNode(BaseNode):
             self.health.condition("calibration", str(error))
             raise
         self.health.condition("calibration", "")
+        self.warn_all(made.warnings)
         return made
 
     def _submit(self, intake: Intake) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from amodal_core.bags.clouds import read_points
 from amodal_core.bags.factory import RosbagsFactory, typestore
 from amodal_core.bags.messages import (
     detections_message,
@@ -13,7 +14,7 @@ from amodal_core.bags.messages import (
     read_tracks,
     visible_labels,
 )
-from amodal_core.bags.sensors import points_message, read_points
+from amodal_core.bags.sensors import points_message
 from amodal_core.frame import Calibration, Frame, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_rates, visible_from_order

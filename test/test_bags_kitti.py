@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from amodal_core.bags.clouds import read_points
+from amodal_core.bags.images import read_image
 from amodal_core.bags.reader import BagReader
-from amodal_core.bags.sensors import read_image, read_points, stamp_of
+from amodal_core.bags.sensors import stamp_of
 from amodal_core.datasets import kitti_to_bag as kitti
 from amodal_core.datasets.kitti import KittiRaw, parse_stamp
 from amodal_core.datasets.kitti_to_bag import convert_object, convert_raw, convert_tracking

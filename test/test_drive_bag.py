@@ -16,6 +16,7 @@ from amodal_core.bags.sensors import (
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiRaw
 from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning, Tracks
@@ -134,25 +135,48 @@ def test_a_bag_without_camera_info_messages_is_refused(bag):
         _read(bag)
 
 
+def _integers():
+    cloud = points_message(F, POINTS, START + 300 * MS, "lidar")
+    cloud.fields[0].datatype = 5
+    return cloud
+
+
+def test_scans_without_returns_are_frames_with_a_warning_of_the_drives_range(bag):
+    bag.tf()
+    bag.info()
+    bag.image(0)
+    bag.points(0, np.full((5, 4), np.nan, np.float32))
+    bag.image(100)
+    bag.points(100, np.concatenate([POINTS, [[0, 1.5, 0, 1]]]).astype(np.float32))
+    bag.writer.close()
+    texts = {}
+    for least in (0.5, 2.0):
+        with BagDrive(bag.writer.path, settings=DriveSettings(minimum_range=least)) as drive:
+            frames = list(drive)
+        assert [len(f.frame.points) for f in frames] == [0, 3 if least == 0.5 else 2]
+        texts[least] = [[w.kind for w in f.warnings] for f in frames]
+    assert texts == {0.5: [["empty scan"], []], 2.0: [["empty scan"], ["no return"]]}
+
+
 def test_bad_messages_are_refused_with_a_line_and_the_rest_goes_on(bag):
     bag.tf()
     bag.info()
     bag.image(0)
     bag.points(0)
-    bag.image(100, encoding="yuv422")
+    bag.image(100, encoding="yuv444")
     bag.points(100)
     bag.image(200, np.zeros((24, 96, 3), np.uint8))
     bag.points(200)
     bag.image(300)
-    bag.points(300, np.full((5, 4), np.nan, np.float32))
+    bag.put("/points", _integers(), "sensor_msgs/msg/PointCloud2")
     bag.image(400)
     bag.points(400)
     frames, _ = _read(bag)
     assert [(f.frame.stamp - START) // MS for f in frames] == [0, 400]
     text = " | ".join(w.text for w in frames[1].warnings)
-    assert "/cam/image: encoding 'yuv422'" in text
+    assert "/cam/image: encoding 'yuv444'" in text
     assert "the image is 96x24, its camera_info says 96x48" in text
-    assert "/points: none of the 5 points is finite" in text
+    assert "/points: field x is 1 x i4, not one float" in text
 
 
 def test_a_bag_that_loops_resets_and_goes_on(bag):

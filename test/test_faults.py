@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from node_bench import SECOND, Bench, stamp, start, until
 
+from amodal_core.bags.images import read_depth
 from amodal_core.bags.messages import instances_message
-from amodal_core.bags.sensors import read_depth
 from amodal_core.frame import Instances
 from amodal_core.geometry.projection import depth_image
 from amodal_core.masks.mask_set import RleMasks

@@ -11,7 +11,7 @@ import pytest
 from node_bench import Bench, start, until
 from rclpy.parameter import Parameter as RosParameter
 
-from amodal_core.bags.sensors import read_depth
+from amodal_core.bags.images import read_depth
 from amodal_core.geometry.projection import depth_image
 from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.nodes import describe

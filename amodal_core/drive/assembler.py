@@ -21,14 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.bags.clouds import read_points
+from amodal_core.bags.images import read_depth, read_image
 from amodal_core.bags.messages import class_names, read_instances, read_tracks
-from amodal_core.bags.sensors import (
-    read_camera_info,
-    read_depth,
-    read_image,
-    read_points,
-    stamp_of,
-)
+from amodal_core.bags.sensors import read_camera_info, stamp_of
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.sync import Drop, MatchedSet, SyncConfig, Synchronizer, SyncResult
 from amodal_core.drive.topics import (
@@ -44,7 +40,7 @@ from amodal_core.drive.topics import (
 )
 from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
-from amodal_core.frame import Calibration, Frame, FrameWarning, Instances, Tracks
+from amodal_core.frame import Calibration, Frame, FrameWarning, Instances, Report, Tracks
 
 # Calibrations and truths that are kept for images that are still on their way.
 _KEPT = 64
@@ -94,7 +90,7 @@ class DriveFrame:
         truth: the ground truth of the frame's stamp, None where there is none.
         truth_classes: names of the class ids in `truth`.
         reset: time jumped back before this frame; whoever keeps a state of the stream clears it.
-        warnings: what was refused or dropped since the frame before.
+        warnings: what was refused or dropped since the frame before, and of the frame's messages.
     """
 
     frame: Frame
@@ -261,14 +257,16 @@ class Assembler:
                 self._waited_in_vain = True
                 raise
             self._waited_in_vain = False
-        made = DriveFrame(frame, frame_id, reset=moment.reset)
+        report = Report()
+        made = DriveFrame(frame, frame_id, reset=moment.reset, warnings=report.warnings)
         for role, message in messages.items():
             where = self._where(role)
             if role == IMAGE.name:
                 frame.image = read_image(message, where)
                 _check_size(frame.image, frame.calibration, where)
             elif role == POINTS.name:
-                frame.points = read_points(message, where)
+                least = self.settings.minimum_range
+                frame.points = read_points(message, where, minimum_range=least, report=report)
                 frame.points_stamp = moment.stamps[role]
             elif role == DEPTH.name:
                 frame.depth = read_depth(message, where)

@@ -100,7 +100,7 @@ class BagDrive:
             self._refused(error)
             return
         made.reset, self._reset = self._reset, False
-        made.warnings, self.warnings = self.warnings, []
+        made.warnings, self.warnings = self.warnings + made.warnings, []
         yield made
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from scipy.spatial.transform import Rotation
 
+from amodal_core.frame import MINIMUM_RANGE
 from amodal_core.settings import settings_type
 
 
@@ -53,6 +54,15 @@ class DriveSettings:
             description="Constant lag in seconds of the LiDAR's stamps behind the image's.",
         ),
     ] = 0.0
+    minimum_range: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=50,
+            description="Metres; nearer LiDAR returns are the vehicle's own body or no returns at "
+            "all, and are dropped.",
+        ),
+    ] = MINIMUM_RANGE
     extrinsics: Annotated[
         tuple[float, ...],
         Field(

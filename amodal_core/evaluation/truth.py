@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from amodal_core.bags.images import read_image
 from amodal_core.bags.messages import class_names, read_tracks
 from amodal_core.bags.reader import BagReader, is_bag
-from amodal_core.bags.sensors import read_image, stamp_of
+from amodal_core.bags.sensors import stamp_of
 from amodal_core.datasets.base import Dataset
 from amodal_core.drive.topics import ARRAY_TYPE, find_topics
 from amodal_core.errors import InputError

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from amodal_core.frame import MINIMUM_RANGE
 from amodal_core.settings import settings_type
 
 
@@ -412,7 +413,9 @@ class GeometricConfig:
     """Settings of the model `geometric`, one group a step."""
 
     min_score: float = _share(0.25, "objects that score less are dropped")
-    minimum_range: float = _number(0.5, 0, 50, "metres; nearer returns are of the vehicle itself")
+    minimum_range: float = _number(
+        MINIMUM_RANGE, 0, 50, "metres; nearer returns of scans that no reader has cleaned"
+    )
     range_image: RangeImageConfig = RangeImageConfig()
     ground: GroundConfig = GroundConfig()
     cluster: ClusterConfig = ClusterConfig()

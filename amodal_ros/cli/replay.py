@@ -21,7 +21,7 @@ from amodal_ros.cli._options import with_options
 from amodal_ros.cli._progress import bar, stderr, warn
 
 
-@with_options("drive", DriveSettings, "sync_slop", "points_offset", "extrinsics")
+@with_options("drive", DriveSettings, "sync_slop", "points_offset", "minimum_range", "extrinsics")
 def command(
     bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; old results are replaced.")],
