@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from amodal_core.synthetic.materials import Material
-from amodal_core.synthetic.mesh import Mesh, faceted
+from amodal_core.synthetic.mesh import Mesh, Vector, faceted
 from amodal_core.synthetic.population import KERB_HEIGHT
 from amodal_core.synthetic.street import Junction, Street
 
@@ -19,20 +19,20 @@ PAINT_LIFT = 0.012
 def strip(
     street: Street,
     s: np.ndarray,
-    d: list[float],
-    z: list[float],
+    d: Sequence[float],
+    z: float,
     material: int,
-    colours: np.ndarray,
+    tones: Sequence[tuple[int, int]],
     texel: float,
 ) -> Mesh:
-    """A surface over rows s and columns d (from right to left); colours (columns, 4)."""
-    columns = len(d)
-    grid_s, grid_d = np.meshgrid(s, d, indexing="ij")
+    """A level surface over rows s and columns d; of each column the grey and ambient occlusion."""
+    columns, order = len(d), np.argsort(d)  # from right to left
+    colours = np.array([(t, t, t, ao) for t, ao in tones])[order]
+    grid_s, grid_d = np.meshgrid(s, np.asarray(d)[order], indexing="ij")
     x, y, _ = street.curve.at(grid_s, grid_d)
-    height = np.broadcast_to(np.asarray(z), grid_s.shape)
+    height = np.full(grid_s.shape, z)
     positions = np.stack([x, y, height], axis=-1).reshape(-1, 3)
-    i, j = np.meshgrid(np.arange(len(s) - 1), np.arange(columns - 1), indexing="ij")
-    a = (i * columns + j).reshape(-1)
+    a = np.arange(len(positions) - columns).reshape(-1, columns)[:, :-1].reshape(-1)
     triangles = np.concatenate(
         [np.stack([a, a + columns, a + columns + 1], 1), np.stack([a, a + columns + 1, a + 1], 1)]
     )
@@ -51,11 +51,6 @@ def strip(
     )
 
 
-def _shades(tones: list[tuple[int, int]]) -> np.ndarray:
-    """(C, 4) grey vertex colours of (tone, ambient occlusion)."""
-    return np.array([(t, t, t, ao) for t, ao in tones], np.uint8)
-
-
 def _kerb(street: Street, s: np.ndarray, d: float, side: int) -> Mesh:
     """The kerb's upright face and its top."""
     x0, y0, heading = street.curve.at(s, d)
@@ -67,18 +62,12 @@ def _kerb(street: Street, s: np.ndarray, d: float, side: int) -> Mesh:
     vertices = np.concatenate([low, high, back])
     a = np.arange(n - 1)
     faces = []
-    for row in (0, n):
-        quad = (
-            np.stack(
-                [np.stack([a, a + 1, a + 1 + n], 1), np.stack([a, a + 1 + n, a + n], 1)]
-            ).reshape(-1, 3)
-            + row
-        )
-        faces.append(quad if side < 0 else quad[:, ::-1])
+    for row in (a, a + n):
+        pair = [np.stack([row, row + 1, row + 1 + n], 1), np.stack([row, row + 1 + n, row + n], 1)]
+        faces += pair if side < 0 else [half[:, ::-1] for half in pair]
+    triangles, tone = np.concatenate(faces), (196, 194, 190)
     uv = np.concatenate([np.stack([s, np.full(n, v)], 1) for v in (0, 0.3, 0.6)]) / 1.5
-    mesh = faceted(
-        vertices, np.concatenate(faces), Material.CONCRETE, (196, 194, 190), uv, crease=30
-    )
+    mesh = faceted(vertices, triangles, Material.CONCRETE, tone, uv, crease=30)
     mesh.colours[mesh.positions[:, 2] < 0.01, 3] = 130
     return mesh
 
@@ -87,14 +76,9 @@ def sections(
     street: Street, low: float, high: float
 ) -> Iterator[tuple[np.ndarray, Junction | None]]:
     """Rows of s in pieces of one cell group, cut at junctions."""
-    cuts = sorted(
-        {
-            low,
-            high,
-            *(c for j in street.junctions for c in (j.s - j.half, j.s + j.half) if low < c < high),
-        }
-    )
-    for a, b in itertools.pairwise(cuts):
+    borders = (c for j in street.junctions for c in (j.s - j.half, j.s + j.half))
+    cuts = {low, high, *(c for c in borders if low < c < high)}
+    for a, b in itertools.pairwise(sorted(cuts)):
         middle = (a + b) / 2
         inside = next((j for j in street.junctions if abs(middle - j.s) < j.half), None)
         pieces = max(1, round((b - a) / 24))
@@ -106,74 +90,28 @@ def sections(
 def ground(street: Street, low: float, high: float) -> Iterator[tuple[float, Mesh]]:
     """Pieces of the surface, each with its s."""
     k, wide = street.kerb, street.front
-    green = street.kind != "urban"
+    green, meadow = street.kind != "urban", [(225, 240)] * 2
     side_material = Material.PAVING if street.kind != "residential" else Material.ASPHALT
     for s, junction in sections(street, low, high):
         middle = float(s.mean())
         yield middle, _carriageway(street, s)
         for side in (1, -1):
-
-            def columns(*d: float, side: int = side) -> list[float]:
-                return [side * v for v in d] if side > 0 else [side * v for v in d][::-1]
-
-            def tones(*t: tuple[int, int], side: int = side) -> np.ndarray:
-                return _shades(list(t) if side > 0 else list(t)[::-1])
-
             if junction is not None:
-                yield (
-                    middle,
-                    strip(
-                        street,
-                        s,
-                        columns(k, 95.0),
-                        [0.0, 0.0],
-                        Material.ASPHALT,
-                        _shades([(238, 255), (238, 255)]),
-                        6.0,
-                    ),
-                )
+                across, even = [side * k, side * 95.0], [(238, 255)] * 2
+                yield middle, strip(street, s, across, 0.0, Material.ASPHALT, even, 6.0)
                 continue
             yield middle, _kerb(street, s, side * k, side)
             e = k + street.sidewalk
-            z = [KERB_HEIGHT, KERB_HEIGHT]
-            yield (
-                middle,
-                strip(
-                    street,
-                    s,
-                    columns(k + 0.16, e),
-                    z,
-                    side_material,
-                    tones((225, 250), (215, 215)),
-                    4.0,
-                ),
-            )
-            if wide > e + 0.05:
-                lot = Material.GRASS if green else Material.PAVING
-                yield (
-                    middle,
-                    strip(
-                        street,
-                        s,
-                        columns(e, wide + 0.2),
-                        z,
-                        lot,
-                        tones((235, 235), (205, 190)),
-                        5.0,
-                    ),
-                )
-            yield (
-                middle,
-                strip(
-                    street,
-                    s,
-                    columns(wide + 0.2, wide + 25, 170.0),
-                    [KERB_HEIGHT] * 3,
-                    Material.GRASS,
-                    tones((200, 200), (225, 240), (225, 240)),
-                    5.0,
-                ),
-            )
+            lot = Material.GRASS if green else Material.PAVING
+            rows = [
+                ((k + 0.16, e), side_material, ((225, 250), (215, 215)), 4.0),
+                ((e, wide + 0.2), lot, ((235, 235), (205, 190)), 5.0),
+                ((wide + 0.2, wide + 25, 170.0), Material.GRASS, ((200, 200), *meadow), 5.0),
+            ]
+            for d, material, tones, texel in rows:
+                if d[-1] > d[0] + 0.25:  # a house may stand at the sidewalk
+                    across = [side * v for v in d]
+                    yield middle, strip(street, s, across, KERB_HEIGHT, material, tones, texel)
         if street.median > 1.0 and junction is None:
             yield from _median(street, s, middle)
 
@@ -189,16 +127,7 @@ def _carriageway(street: Street, s: np.ndarray) -> Mesh:
             tone += [(244, 255), (255, 255), (226, 255), (255, 255), (244, 255)]
     d += [k - 0.5, k]
     tone += [(238, 250), (205, 205)]
-    order = np.argsort(d)
-    return strip(
-        street,
-        s,
-        [d[i] for i in order],
-        [0.0] * len(d),
-        Material.ASPHALT,
-        _shades([tone[i] for i in order]),
-        6.0,
-    )
+    return strip(street, s, d, 0.0, Material.ASPHALT, tone, 6.0)
 
 
 def _median(street: Street, s: np.ndarray, middle: float) -> Iterator[tuple[float, Mesh]]:
@@ -207,47 +136,27 @@ def _median(street: Street, s: np.ndarray, middle: float) -> Iterator[tuple[floa
         yield middle, _kerb(street, s, side * m, -side)
     top = Material.GRAVEL if street.tram else Material.GRASS
     z = KERB_HEIGHT - 0.02
-    yield (
-        middle,
-        strip(street, s, [-m + 0.1, m - 0.1], [z, z], top, _shades([(230, 240), (230, 240)]), 4.0),
-    )
+    yield middle, strip(street, s, [-m + 0.1, m - 0.1], z, top, [(230, 240)] * 2, 4.0)
     if street.tram:
-        for track in (-1.75, 1.75):
-            for rail in (-0.72, 0.72):
-                c = track + rail
-                yield (
-                    middle,
-                    strip(
-                        street,
-                        s,
-                        [c - 0.04, c + 0.04],
-                        [z + 0.03] * 2,
-                        Material.METAL,
-                        _shades([(120, 230), (120, 230)]),
-                        1.0,
-                    ),
-                )
+        for c in (-1.75 - 0.72, -1.75 + 0.72, 1.75 - 0.72, 1.75 + 0.72):
+            d, steel = [c - 0.04, c + 0.04], [(120, 230)] * 2
+            yield middle, strip(street, s, d, z + 0.03, Material.METAL, steel, 1.0)
 
 
 def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, Mesh]]:
     """Lines, zebra crossings, stop lines and parking bays."""
 
+    def paint(s: Vector, *d: float, tone: int = 235) -> Mesh:
+        tones = [(tone, 255)] * 2
+        return strip(street, np.array(s), d, PAINT_LIFT, Material.MARKING, tones, 3.0)
+
     def line(s0: float, s1: float, d: float, width: float) -> tuple[float, Mesh]:
         s = np.linspace(s0, s1, max(2, int((s1 - s0) / 4) + 2))
-        return (s0 + s1) / 2, strip(
-            street,
-            s,
-            [d - width / 2, d + width / 2],
-            [PAINT_LIFT] * 2,
-            Material.MARKING,
-            _shades([(235, 255)] * 2),
-            3.0,
-        )
+        return (s0 + s1) / 2, paint(s, d - width / 2, d + width / 2)
 
     def clear(s0: float, s1: float) -> bool:
-        return not any(
-            s1 > j.s - j.half - 5.5 and s0 < j.s + j.half + 5.5 for j in street.junctions
-        )
+        reach = ((j.s, j.half + 5.5) for j in street.junctions)
+        return not any(s1 > s - half and s0 < s + half for s, half in reach)
 
     plain = street.kind == "residential"
     dashes: list[tuple[float, float, float]] = [
@@ -273,19 +182,8 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
         for side in (1, -1):
             for s in np.arange(low, high, 6.0):
                 if clear(s - 4, s + 4):
-                    inner = side * (street.kerb - street.parking)
-                    yield (
-                        s,
-                        strip(
-                            street,
-                            np.array([s, s + 0.1]),
-                            sorted([inner, side * street.kerb]),
-                            [PAINT_LIFT] * 2,
-                            Material.MARKING,
-                            _shades([(225, 255)] * 2),
-                            3.0,
-                        ),
-                    )
+                    inner, outer = side * (street.kerb - street.parking), side * street.kerb
+                    yield s, paint([s, s + 0.1], inner, outer, tone=225)
     for j in street.junctions:
         if not low < j.s < high:
             continue
@@ -294,48 +192,10 @@ def markings(street: Street, low: float, high: float) -> Iterator[tuple[float, M
             if not plain:
                 for d in np.arange(-street.kerb + 0.5, street.kerb - 0.5, 1.0):
                     yield line(s0 - 1.5, s0 + 1.5, d, 0.5)
-            lanes = sorted([-sign * -edge, -sign * -street.median / 2])
             s1 = j.s + sign * (j.half + 4.6)
-            yield (
-                s1,
-                strip(
-                    street,
-                    np.array([s1 - 0.2, s1 + 0.2]),
-                    lanes,
-                    [PAINT_LIFT] * 2,
-                    Material.MARKING,
-                    _shades([(235, 255)] * 2),
-                    3.0,
-                ),
-            )
+            yield s1, paint([s1 - 0.2, s1 + 0.2], sign * edge, sign * street.median / 2)
             stop = sign * (street.kerb + 1.2)
-            span = (
-                np.array([j.s - j.half + 0.3, j.s])
-                if sign > 0
-                else np.array([j.s, j.s + j.half - 0.3])
-            )
-            yield (
-                j.s,
-                strip(
-                    street,
-                    span,
-                    sorted([stop - 0.2, stop + 0.2]),
-                    [PAINT_LIFT] * 2,
-                    Material.MARKING,
-                    _shades([(235, 255)] * 2),
-                    3.0,
-                ),
-            )
+            span = [j.s - j.half + 0.3, j.s] if sign > 0 else [j.s, j.s + j.half - 0.3]
+            yield j.s, paint(span, stop - 0.2, stop + 0.2)
             for d in np.arange(street.kerb + 6, 70, 6.0):
-                yield (
-                    j.s,
-                    strip(
-                        street,
-                        np.array([j.s - 0.06, j.s + 0.06]),
-                        sorted([sign * d, sign * (d + 3)]),
-                        [PAINT_LIFT] * 2,
-                        Material.MARKING,
-                        _shades([(235, 255)] * 2),
-                        3.0,
-                    ),
-                )
+                yield j.s, paint([j.s - 0.06, j.s + 0.06], sign * d, sign * (d + 3))

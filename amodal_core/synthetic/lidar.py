@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,15 +100,7 @@ class Caster:
 
 def _part(mesh: Mesh, part: int) -> Mesh:
     keep = mesh.parts[mesh.triangles[:, 0]] == part
-    return Mesh(
-        mesh.positions,
-        mesh.normals,
-        mesh.uvs,
-        mesh.colours,
-        mesh.materials,
-        mesh.parts,
-        mesh.triangles[keep],
-    )
+    return replace(mesh, triangles=mesh.triangles[keep])
 
 
 def scan(caster: Caster, frame: int, options: LidarOptions, rng: np.random.Generator) -> Scan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,13 @@ from scipy.sparse import csr_matrix
 from amodal_core.synthetic.materials import Material
 
 Vector = Sequence[float] | np.ndarray
+Tone = tuple[int, int, int]  # sRGB, 0-255
+
+
+def tones(text: str) -> tuple[Tone, ...]:
+    """Colours of a list such as "e0b698 ce9e7e", each rrggbb."""
+    rgb = (bytes.fromhex(word) for word in text.split())
+    return tuple((r, g, b) for r, g, b in rgb)
 
 
 @dataclass(eq=False)
@@ -43,29 +50,18 @@ class Mesh:
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         positions = self.positions @ linear.T + transform[:3, 3]
         triangles = self.triangles if np.linalg.det(linear) > 0 else self.triangles[:, ::-1]
-        return Mesh(
-            positions.astype(np.float32),
-            normals.astype(np.float32),
-            self.uvs,
-            self.colours,
-            self.materials,
-            self.parts,
-            np.ascontiguousarray(triangles),
+        return replace(
+            self,
+            positions=positions.astype(np.float32),
+            normals=normals.astype(np.float32),
+            triangles=np.ascontiguousarray(triangles),
         )
 
     def tinted(self, factor: Vector) -> Mesh:
         """The mesh with its colours multiplied by an RGB factor."""
         colours = self.colours.copy()
         colours[:, :3] = np.clip(colours[:, :3] * np.asarray(factor), 0, 255)
-        return Mesh(
-            self.positions,
-            self.normals,
-            self.uvs,
-            colours,
-            self.materials,
-            self.parts,
-            self.triangles,
-        )
+        return replace(self, colours=colours)
 
     @cached_property
     def bounds(self) -> np.ndarray:
@@ -76,15 +72,8 @@ class Mesh:
 def merged(meshes: Sequence[Mesh]) -> Mesh:
     """One mesh of several."""
     offsets = np.cumsum([0, *(len(m.positions) for m in meshes[:-1])])
-    return Mesh(
-        np.concatenate([m.positions for m in meshes]),
-        np.concatenate([m.normals for m in meshes]),
-        np.concatenate([m.uvs for m in meshes]),
-        np.concatenate([m.colours for m in meshes]),
-        np.concatenate([m.materials for m in meshes]),
-        np.concatenate([m.parts for m in meshes]),
-        np.concatenate([m.triangles + o for m, o in zip(meshes, offsets, strict=True)]),
-    )
+    moved = [replace(m, triangles=m.triangles + o) for m, o in zip(meshes, offsets, strict=True)]
+    return Mesh(*(np.concatenate([getattr(m, f.name) for m in moved]) for f in fields(Mesh)))
 
 
 def faceted(
@@ -319,9 +308,7 @@ def grounded(mesh: Mesh, height: float, least: float) -> Mesh:
     open_ = open_ * np.where(mesh.normals[:, 2] < -0.5, 0.55, 1.0)
     colours = mesh.colours.copy()
     colours[:, 3] = np.clip(colours[:, 3] * open_, 0, 255)
-    return Mesh(
-        mesh.positions, mesh.normals, mesh.uvs, colours, mesh.materials, mesh.parts, mesh.triangles
-    )
+    return replace(mesh, colours=colours)
 
 
 def pose(x: float = 0, y: float = 0, z: float = 0, yaw: float = 0) -> np.ndarray:

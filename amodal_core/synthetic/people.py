@@ -8,6 +8,7 @@ from amodal_core.synthetic.assets import Asset, Motion
 from amodal_core.synthetic.materials import Material
 from amodal_core.synthetic.mesh import (
     Mesh,
+    Tone,
     Vector,
     box,
     ellipsoid,
@@ -15,48 +16,17 @@ from amodal_core.synthetic.mesh import (
     grid_triangles,
     grounded,
     merged,
+    tones,
     tube,
 )
 
-Tone = tuple[int, int, int]
-
-SKINS: tuple[Tone, ...] = (
-    (224, 182, 152),
-    (206, 158, 126),
-    (172, 124, 92),
-    (120, 82, 60),
-    (86, 58, 44),
+SKINS = tones("e0b698 ce9e7e ac7c5c 78523c 563a2c")
+HAIR = tones("1c1612 3c2a1c 6e5434 a88c5c 8c8a88")
+CLOTHES = tones(
+    "1e2026 2c3242 46484c 1c2854 781e22 b4b0a8 e2e0dc 3c543c 967854 c43c32 3c6ea0 d2b446 604064"
 )
-HAIR: tuple[Tone, ...] = (
-    (28, 22, 18),
-    (60, 42, 28),
-    (110, 84, 52),
-    (168, 140, 92),
-    (140, 138, 136),
-)
-CLOTHES: tuple[Tone, ...] = (
-    (30, 32, 38),
-    (44, 50, 66),
-    (70, 72, 76),
-    (28, 40, 84),
-    (120, 30, 34),
-    (180, 176, 168),
-    (226, 224, 220),
-    (60, 84, 60),
-    (150, 120, 84),
-    (196, 60, 50),
-    (60, 110, 160),
-    (210, 180, 70),
-    (96, 64, 100),
-)
-TROUSERS: tuple[Tone, ...] = (
-    (34, 42, 66),
-    (50, 62, 96),
-    (26, 26, 28),
-    (92, 86, 76),
-    (120, 110, 92),
-    (64, 66, 70),
-)
+TROUSERS = tones("222a42 323e60 1a1a1c 5c564c 786e5c 404246")
+Finish = tuple[Material, Tone]
 
 
 def _pick(rng: np.random.Generator, tones: tuple[Tone, ...]) -> Tone:
@@ -69,19 +39,13 @@ def _lofted(
     rings: list[tuple[float, float, float, float]], material: int, colour: Tone, part: int
 ) -> Mesh:
     """An upright body of elliptic rings (z, half depth x, half width y, shift x)."""
-    sides = 12
+    sides, exponent = 12, 0.85
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     z, dx, wy, sx = (np.array(column)[:, None] for column in zip(*rings, strict=True))
-    exponent = 0.85
     cos, sin = np.cos(angle), np.sin(angle)
-    vertices = np.stack(
-        [
-            sx + dx * np.sign(cos) * np.abs(cos) ** exponent,
-            wy * np.sign(sin) * np.abs(sin) ** exponent,
-            np.broadcast_to(z, (len(rings), sides)),
-        ],
-        axis=-1,
-    ).reshape(-1, 3)
+    x = sx + dx * np.sign(cos) * np.abs(cos) ** exponent
+    y = wy * np.sign(sin) * np.abs(sin) ** exponent
+    vertices = np.stack([x, y, np.broadcast_to(z, x.shape)], axis=-1).reshape(-1, 3)
     uv = np.stack([vertices[:, 1] * 1.5, vertices[:, 2] * 1.5], axis=1)
     triangles = grid_triangles(len(rings), sides, wrap=True)
     k = np.arange(1, sides - 1)
@@ -90,16 +54,13 @@ def _lofted(
         np.stack([np.zeros_like(k), k + 1, k], 1),
         np.stack([np.zeros_like(k), k, k + 1], 1) + top,
     ]
-    return faceted(
-        vertices, np.concatenate([triangles, *caps]), material, colour, uv, crease=70, part=part
-    )
+    triangles = np.concatenate([triangles, *caps])
+    return faceted(vertices, triangles, material, colour, uv, crease=70, part=part)
 
 
-def _limb(
-    a: np.ndarray, b: np.ndarray, radii: tuple[float, ...], colour: Tone, part: int, material: int
-) -> Mesh:
+def _limb(a: np.ndarray, b: np.ndarray, radii: Vector, finish: Finish, part: int) -> Mesh:
     path = a + (b - a) * np.linspace(0, 1, len(radii))[:, None]
-    return tube(path, np.array(radii), material, colour, sides=8, part=part, texel=0.6)
+    return tube(path, np.array(radii), *finish, sides=8, part=part, texel=0.6)
 
 
 def _figure(
@@ -134,167 +95,63 @@ def _figure(
         if skirt:
             pelvis = [(0.33 * h, deep * 1.35, wide * 1.1, 0.0), *pelvis[1:]]
         meshes.append(_lofted(pelvis, Material.CLOTH, legs, parts["torso"]))
+    bare, cloth = (Material.SKIN, skin), (Material.CLOTH, shirt)
+
+    def ball(part: int, radii: Vector, at: Vector, finish: Finish, sides: int = 10) -> None:
+        meshes.append(ellipsoid(radii, at, *finish, part=part, sides=sides))
+
     neck = np.array([[0.0, 0, 0.83 * h], [0.008, 0, 0.885 * h]])
-    meshes.append(tube(neck, 0.032 * h, Material.SKIN, skin, sides=8, part=parts["torso"]))
-    head = (0.012 * h, 0, 0.93 * h)
-    meshes.append(
-        ellipsoid(
-            (0.056 * h, 0.045 * h, 0.066 * h),
-            head,
-            Material.SKIN,
-            skin,
-            part=parts["head"],
-            sides=12,
-        )
-    )
-    cap, cap_tone = (0.062, _pick(rng, CLOTHES)) if helmet else (0.06, hair)
-    meshes.append(
-        ellipsoid(
-            (cap * h, 0.05 * h, 0.056 * h),
-            (head[0] - 0.012 * h, 0, head[2] + 0.017 * h),
-            Material.PAINT if helmet else Material.CLOTH,
-            cap_tone,
-            part=parts["head"],
-            sides=12,
-        )
-    )
+    meshes.append(tube(neck, 0.032 * h, *bare, sides=8, part=parts["torso"]))
+    on_head, x, z = parts["head"], 0.012 * h, 0.93 * h
+    ball(on_head, (0.056 * h, 0.045 * h, 0.066 * h), (x, 0, z), bare, 12)
+    cap = (Material.PAINT, _pick(rng, CLOTHES)) if helmet else (Material.CLOTH, hair)
+    top_of = ((0.062 if helmet else 0.06) * h, 0.05 * h, 0.056 * h)
+    ball(on_head, top_of, (x - 0.012 * h, 0, z + 0.017 * h), cap, 12)
     if not helmet and rng.random() < 0.35:
-        meshes.append(
-            ellipsoid(
-                (0.04 * h, 0.052 * h, 0.085 * h),
-                (head[0] - 0.035 * h, 0, 0.895 * h),
-                Material.CLOTH,
-                hair,
-                part=parts["head"],
-            )
-        )
-    meshes.append(
-        ellipsoid(
-            (0.014 * h, 0.01 * h, 0.014 * h),
-            (head[0] + 0.055 * h, 0, head[2] - 0.006 * h),
-            Material.SKIN,
-            skin,
-            part=parts["head"],
-            sides=6,
-        )
-    )
-    sleeves = rng.random() < 0.65
+        long_hair = (0.04 * h, 0.052 * h, 0.085 * h)
+        ball(on_head, long_hair, (x - 0.035 * h, 0, 0.895 * h), (Material.CLOTH, hair))
+    nose = (0.014 * h, 0.01 * h, 0.014 * h)
+    ball(on_head, nose, (x + 0.055 * h, 0, z - 0.006 * h), bare, 6)
+    forearm = cloth if rng.random() < 0.65 else bare
+    trousers = bare if skirt else (Material.CLOTH, legs)
+    thick, leg = 0.033 * h * build, 0.05 * h * build
     joints = {"neck": np.array([0, 0, 0.85 * h])}
     for j, side in enumerate((1, -1)):
         s = np.array([0, side * wide * 1.06, shoulder])
         e = np.array([-0.01, side * (wide * 1.2 + 0.015), 0.63 * h])
         w = np.array([0.015, side * (wide * 1.22 + 0.015), 0.475 * h])
-        fore = (shirt, Material.CLOTH) if sleeves else (skin, Material.SKIN)
-        thick = 0.033 * h * build
-        meshes.append(
-            _limb(
-                s - [0, side * 0.012, 0.006 * h],
-                e,
-                (thick * 0.62, thick * 1.02, thick * 1.1, thick * 0.96, thick * 0.82),
-                shirt,
-                parts["arm"] + j,
-                Material.CLOTH,
-            )
-        )
-        meshes.append(
-            _limb(
-                e + np.array([0, 0, 0.01]),
-                w,
-                (thick * 0.8, thick * 0.8, thick * 0.55),
-                fore[0],
-                parts["fore"] + j,
-                fore[1],
-            )
-        )
-        meshes.append(
-            ellipsoid(
-                (0.02 * h, 0.012 * h, 0.032 * h),
-                w - [0, 0, 0.026 * h],
-                Material.SKIN,
-                skin,
-                part=parts["fore"] + j,
-                sides=8,
-            )
-        )
+        radii = thick * np.array([0.62, 1.02, 1.1, 0.96, 0.82])
+        meshes.append(_limb(s - [0, side * 0.012, 0.006 * h], e, radii, cloth, parts["arm"] + j))
+        radii = thick * np.array([0.8, 0.8, 0.55])
+        meshes.append(_limb(e + np.array([0, 0, 0.01]), w, radii, forearm, parts["fore"] + j))
+        hand = (0.02 * h, 0.012 * h, 0.032 * h)
+        ball(parts["fore"] + j, hand, w - [0, 0, 0.026 * h], bare, 8)
         top = np.array([0, side * wide * 0.5, hip])
         mid = np.array([0.005, side * wide * 0.46, knee])
         low = np.array([-0.01, side * wide * 0.44, ankle])
-        leg = 0.05 * h * build
-        bare = skirt
-        meshes.append(
-            _limb(
-                top,
-                mid - [0, 0, 0.01],
-                (leg * 0.9, leg * 1.02, leg * 0.92, leg * 0.74),
-                skin if bare else legs,
-                parts["thigh"] + j,
-                Material.SKIN if bare else Material.CLOTH,
-            )
-        )
-        meshes.append(
-            _limb(
-                mid + np.array([0, 0, 0.012]),
-                low,
-                (leg * 0.72, leg * 0.78, leg * 0.62, leg * 0.5),
-                skin if bare else legs,
-                parts["shin"] + j,
-                Material.SKIN if bare else Material.CLOTH,
-            )
-        )
+        radii = leg * np.array([0.9, 1.02, 0.92, 0.74])
+        meshes.append(_limb(top, mid - [0, 0, 0.01], radii, trousers, parts["thigh"] + j))
+        radii = leg * np.array([0.72, 0.78, 0.62, 0.5])
+        meshes.append(_limb(mid + np.array([0, 0, 0.012]), low, radii, trousers, parts["shin"] + j))
         foot = low + np.array([0.035 * h, 0, -ankle * 0.45])
-        meshes.append(
-            ellipsoid(
-                (0.075 * h, 0.026 * h, ankle * 0.62),
-                foot,
-                Material.CLOTH,
-                shoe,
-                part=parts["shin"] + j,
-                sides=8,
-            )
+        ball(
+            parts["shin"] + j, (0.075 * h, 0.026 * h, ankle * 0.62), foot, (Material.CLOTH, shoe), 8
         )
-        joints |= {
-            f"shoulder{j}": s,
-            f"elbow{j}": e,
-            f"hip{j}": top,
-            f"knee{j}": mid,
-            f"wrist{j}": w,
-            f"ankle{j}": low,
-        }
+        places = {"shoulder": s, "elbow": e, "hip": top, "knee": mid, "wrist": w, "ankle": low}
+        joints |= {f"{name}{j}": at for name, at in places.items()}
     if not helmet and rng.random() < 0.3:
-        meshes.append(
-            ellipsoid(
-                (0.09, 0.15, 0.23),
-                (-deep - 0.07, 0, 0.7 * h),
-                Material.CLOTH,
-                _pick(rng, CLOTHES),
-                part=parts["torso"],
-            )
-        )
+        rucksack = (Material.CLOTH, _pick(rng, CLOTHES))
+        ball(parts["torso"], (0.09, 0.15, 0.23), (-deep - 0.07, 0, 0.7 * h), rucksack)
     elif not helmet and rng.random() < 0.35:
-        meshes.append(
-            box(
-                (0.26, 0.08, 0.2),
-                (0.0, wide * 1.22 + 0.1, 0.38 * h),
-                Material.CLOTH,
-                _pick(rng, CLOTHES),
-                part=parts["fore"],
-            )
-        )
+        bag = (Material.CLOTH, _pick(rng, CLOTHES))
+        at = (0.0, wide * 1.22 + 0.1, 0.38 * h)
+        meshes.append(box((0.26, 0.08, 0.2), at, *bag, part=parts["fore"]))
     return meshes, joints
 
 
 WALK_PARTS = {"torso": 0, "head": 1, "arm": 2, "fore": 4, "thigh": 6, "shin": 8}
-WALK_JOINTS = (
-    "neck",
-    "shoulder0",
-    "shoulder1",
-    "elbow0",
-    "elbow1",
-    "hip0",
-    "hip1",
-    "knee0",
-    "knee1",
-)
+_SIDES = [f"{name}{j}" for name in ("shoulder", "elbow", "hip", "knee") for j in (0, 1)]
+WALK_JOINTS = ("neck", *_SIDES)
 
 
 def pedestrian(rng: np.random.Generator) -> Asset:
@@ -305,14 +162,8 @@ def pedestrian(rng: np.random.Generator) -> Asset:
     mesh = grounded(merged(meshes), 0.7, 0.6)
     low, high = mesh.bounds
     size = (0.8, float(high[1] - low[1]), float(h))
-    return Asset(
-        "child" if child else "adult",
-        "pedestrian",
-        mesh,
-        size,
-        Motion.WALK,
-        np.stack([joints[n] for n in WALK_JOINTS]),
-    )
+    rows = np.stack([joints[n] for n in WALK_JOINTS])
+    return Asset("child" if child else "adult", "pedestrian", mesh, size, Motion.WALK, rows)
 
 
 CYCLE_PARTS = {"torso": 3, "head": 4, "arm": 5, "fore": 7, "thigh": 9, "shin": 11}
@@ -322,20 +173,7 @@ SADDLE = np.array([-0.27, 0.0, 0.93])
 GRIP = np.array([0.42, 0.22, 1.02])
 CYCLE_WHEEL = 0.34
 # rows of `Asset.joints` of a cyclist
-CYCLE_JOINTS = (
-    "hip0",
-    "neck",
-    "shoulder0",
-    "shoulder1",
-    "elbow0",
-    "elbow1",
-    "hip0",
-    "hip1",
-    "knee0",
-    "knee1",
-    "wrist0",
-    "ankle0",
-)
+CYCLE_JOINTS = ("hip0", "neck", *_SIDES, "wrist0", "ankle0")
 
 
 def cyclist(rng: np.random.Generator) -> Asset:
@@ -348,52 +186,29 @@ def cyclist(rng: np.random.Generator) -> Asset:
     head_low, head_top = np.array([0.36, 0, 0.66]), np.array([0.3, 0, 0.9])
 
     def bar(*points: Vector, radius: float = 0.019, tone: Tone = frame, part: int = 0) -> Mesh:
-        return tube(
-            np.stack([np.asarray(p) for p in points]),
-            radius,
-            Material.METAL,
-            tone,
-            sides=6,
-            part=part,
-        )
+        return tube(np.array(points), radius, Material.METAL, tone, sides=6, part=part)
 
-    y = np.array([0, 1.0, 0])
+    y, stem = np.array([0, 1.0, 0]), np.array([0.36, 0, 1.0])
     meshes += [
         bar(CRANK, head_low),
         bar(CRANK, SADDLE - [0, 0, 0.06]),
         bar(SADDLE - [-0.04, 0, 0.16], head_top),
         bar(head_low, head_top + np.array([-0.02, 0, 0.08])),
-        bar(head_top + np.array([-0.02, 0, 0.08]), [0.36, 0, 1.0], radius=0.014),
-        bar(
-            [0.36, 0, 1.0] - 0.27 * y,
-            [0.4, 0, 1.03],
-            [0.36, 0, 1.0] + 0.27 * y,
-            radius=0.014,
-            tone=(40, 40, 42),
-        ),
+        bar(head_top + np.array([-0.02, 0, 0.08]), stem, radius=0.014),
+        bar(stem - 0.27 * y, [0.4, 0, 1.03], stem + 0.27 * y, radius=0.014, tone=(40, 40, 42)),
         ellipsoid((0.14, 0.075, 0.035), SADDLE, Material.CLOTH, (24, 22, 22)),
         box((0.05, 0.06, 0.05), (-0.6, 0, 0.72), Material.LAMP, (170, 20, 20)),
         box((0.4, 0.1, 0.012), (-0.52, 0, 0.74), Material.METAL, (70, 70, 72)),
     ]
     for s in (1, -1):
+        crank = [CRANK + 0.06 * s * y, CRANK + 0.07 * s * y + [CRANK_LENGTH * s, 0, 0]]
+        pedal = CRANK + 0.11 * s * y + [CRANK_LENGTH * s, 0, 0]
         meshes += [
             bar(CRANK + 0.04 * s * y, rear + 0.05 * s * y, radius=0.011),
             bar(SADDLE - [0, -0.03 * s, 0.16], rear + 0.05 * s * y, radius=0.011),
             bar(head_low, front + 0.05 * s * y, radius=0.014),
-            bar(
-                CRANK + 0.06 * s * y,
-                CRANK + 0.07 * s * y + [CRANK_LENGTH * s, 0, 0],
-                radius=0.012,
-                tone=(90, 90, 92),
-                part=13,
-            ),
-            box(
-                (0.1, 0.09, 0.025),
-                CRANK + 0.11 * s * y + [CRANK_LENGTH * s, 0, 0],
-                Material.BLACK,
-                (30, 30, 30),
-                part=13,
-            ),
+            bar(*crank, radius=0.012, tone=(90, 90, 92), part=13),
+            box((0.1, 0.09, 0.025), pedal, Material.BLACK, (30, 30, 30), part=13),
         ]
     for part, hub in ((1, rear), (2, front)):
         angle = np.linspace(0, 2 * np.pi, 25)
@@ -401,25 +216,12 @@ def cyclist(rng: np.random.Generator) -> Asset:
         meshes.append(tube(ring, 0.02, Material.TYRE, (24, 24, 25), sides=6, caps=False, part=part))
         for a in np.linspace(0, np.pi, 7, endpoint=False):
             reach = np.array([np.cos(a), 0, np.sin(a)]) * (r - 0.03)
-            meshes.append(
-                tube(
-                    np.stack([hub - reach, hub + reach]),
-                    0.004,
-                    Material.METAL,
-                    (150, 150, 152),
-                    sides=3,
-                    caps=False,
-                    part=part,
-                )
+            ends = np.stack([hub - reach, hub + reach])
+            spoke = tube(
+                ends, 0.004, Material.METAL, (150, 150, 152), sides=3, caps=False, part=part
             )
+            meshes.append(spoke)
     mesh = grounded(merged(meshes), 0.7, 0.6)
     rows = np.stack([joints[n] for n in CYCLE_JOINTS])
-    return Asset(
-        "cyclist",
-        "cyclist",
-        mesh,
-        (1.78, 0.62, float(0.93 + 0.5 * h + 0.05)),
-        Motion.CYCLE,
-        rows,
-        r,
-    )
+    size = (1.78, 0.62, float(0.93 + 0.5 * h + 0.05))
+    return Asset("cyclist", "cyclist", mesh, size, Motion.CYCLE, rows, r)

@@ -12,17 +12,15 @@ from amodal_core.synthetic.mesh import Mesh, pose, quad
 from amodal_core.synthetic.street import Street
 from amodal_core.synthetic.traffic import signal_of
 
-Placed = Iterator[tuple[float, Mesh]]
+Piece = tuple[float, Mesh]
 
 
-def _put(
-    street: Street, mesh: Mesh, s: float, d: float, turn: float, z: float = 0.12
-) -> tuple[float, Mesh]:
+def _put(street: Street, mesh: Mesh, s: float, d: float, turn: float = 0, z: float = 0.12) -> Piece:
     x, y, heading = street.curve.at(s, d)
     return s, mesh.placed(pose(float(x), float(y), z, float(heading) + turn))
 
 
-def houses(rng: np.random.Generator, street: Street, low: float, high: float) -> Placed:
+def houses(rng: np.random.Generator, street: Street, low: float, high: float) -> Iterator[Piece]:
     """Rows of houses along the street and the first ones of every crossing."""
     gaps = {"urban": 0.06, "residential": 0.55, "arterial": 0.7}[street.kind]
     for side in (1, -1):
@@ -37,28 +35,18 @@ def houses(rng: np.random.Generator, street: Street, low: float, high: float) ->
                 continue
             if rng.random() > gaps:
                 flat = street.kind != "residential" and rng.random() < 0.4
-                house = scenery.building(
-                    rng,
-                    width,
-                    depth,
-                    int(rng.integers(*tall)),
-                    shops=street.kind == "urban" and rng.random() < 0.55,
-                    flat=flat,
-                )
+                floors = int(rng.integers(*tall))
+                shops = street.kind == "urban" and rng.random() < 0.55
+                house = scenery.building(rng, width, depth, floors, shops=shops, flat=flat)
                 turn = 0.0 if side < 0 else np.pi
                 yield _put(street, house, centre, side * (street.front + depth / 2), turn)
             elif street.kind != "urban":
                 for _ in range(int(rng.integers(1, 4))):
-                    yield _put(
-                        street,
-                        scenery.tree(rng, height=rng.uniform(7, 13), far=True),
-                        centre + rng.uniform(-5, 5),
-                        side * (street.front + rng.uniform(2, 14)),
-                        rng.uniform(0, 6),
-                    )
-            s += width + (
-                0.0 if street.kind == "urban" and rng.random() < 0.8 else rng.uniform(3, 9)
-            )
+                    tree = scenery.tree(rng, height=rng.uniform(7, 13), far=True)
+                    at = centre + rng.uniform(-5, 5), side * (street.front + rng.uniform(2, 14))
+                    yield _put(street, tree, *at, rng.uniform(0, 6))
+            adjoining = street.kind == "urban" and rng.random() < 0.8
+            s += width + (0.0 if adjoining else rng.uniform(3, 9))
     for j in street.junctions:
         if not low - 10 < j.s < high:
             continue
@@ -66,27 +54,15 @@ def houses(rng: np.random.Generator, street: Street, low: float, high: float) ->
             for bank in (1, -1):
                 d = street.front + rng.uniform(14, 18)
                 while d < 75:
-                    width, depth = rng.uniform(10, 15), 10.0
-                    house = scenery.building(
-                        rng,
-                        width,
-                        depth,
-                        int(rng.integers(2, 5)),
-                        shops=False,
-                        flat=rng.random() < 0.3,
-                    )
-                    turn = np.pi / 2 if bank > 0 else -np.pi / 2
-                    yield _put(
-                        street,
-                        house,
-                        j.s + bank * (j.half + 3.6 + depth / 2),
-                        side * (d + width / 2),
-                        turn,
-                    )
+                    width, depth, floors = rng.uniform(10, 15), 10.0, int(rng.integers(2, 5))
+                    flat = rng.random() < 0.3
+                    house = scenery.building(rng, width, depth, floors, shops=False, flat=flat)
+                    at = j.s + bank * (j.half + 3.6 + depth / 2), side * (d + width / 2)
+                    yield _put(street, house, *at, bank * np.pi / 2)
                     d += width + rng.uniform(0.2, 6)
 
 
-def planting(rng: np.random.Generator, street: Street, low: float, high: float) -> Placed:
+def planting(rng: np.random.Generator, street: Street, low: float, high: float) -> Iterator[Piece]:
     """Street trees, hedges, fences and shrubs."""
     edge = street.kerb + street.sidewalk
     for side in (1, -1):
@@ -104,60 +80,38 @@ def planting(rng: np.random.Generator, street: Street, low: float, high: float) 
                 s = float(s + rng.normal(0, 0.08 * spacing))
                 if street.near_junction(s, 5.0) or rng.random() < 0.12:
                     continue
-                yield _put(
-                    street,
-                    pool[rng.integers(4)],
-                    s,
-                    side * (at + rng.normal(0, 0.08)),
-                    rng.uniform(0, 6.28),
-                    0.1,
-                )
+                tree, d = pool[rng.integers(4)], side * (at + rng.normal(0, 0.08))
+                yield _put(street, tree, s, d, rng.uniform(0, 6.28), 0.1)
         if street.kind == "residential":
             s = low
             while s < high:
                 length = rng.uniform(6, 14)
                 if not street.near_junction(s + length / 2, length / 2 + 2):
-                    piece = (
-                        scenery.hedge(rng, length, rng.uniform(0.9, 2.0))
-                        if rng.random() < 0.5
-                        else scenery.fence(rng, length)
-                    )
-                    yield _put(street, piece, s + length / 2, side * (edge + 0.6), 0.0)
+                    if rng.random() < 0.5:
+                        piece = scenery.hedge(rng, length, rng.uniform(0.9, 2.0))
+                    else:
+                        piece = scenery.fence(rng, length)
+                    yield _put(street, piece, s + length / 2, side * (edge + 0.6))
                 s += length + rng.choice([0.5, 3.2])
         if street.kind == "arterial":
             rail = rng.random() < 0.55
             for s in np.arange(low, high, 12.0):
                 if rail and not street.near_junction(s + 6, 9):
-                    yield _put(
-                        street,
-                        scenery.guard_rail(12.0),
-                        s + 6,
-                        side * (street.kerb + 0.5),
-                        np.pi if side > 0 else 0.0,
-                    )
+                    at, turn = side * (street.kerb + 0.5), np.pi if side > 0 else 0.0
+                    yield _put(street, scenery.guard_rail(12.0), s + 6, at, turn)
                 for _ in range(5):
                     d = edge + rng.uniform(1, 7)
                     if not street.near_junction(s, 8):
-                        yield _put(
-                            street,
-                            scenery.bush(rng, rng.uniform(0.8, 1.7), rng.uniform(0.8, 2.2)),
-                            s + rng.uniform(0, 12),
-                            side * d,
-                            0.0,
-                        )
+                        bush = scenery.bush(rng, rng.uniform(0.8, 1.7), rng.uniform(0.8, 2.2))
+                        yield _put(street, bush, s + rng.uniform(0, 12), side * d)
     if street.median > 2.4 and not street.tram:
         for s in np.arange(low, high, rng.uniform(3.5, 9)):
             if not street.near_junction(s, 4):
-                yield _put(
-                    street,
-                    scenery.bush(rng, 0.7, rng.uniform(0.6, 1.1)),
-                    s,
-                    rng.normal(0, 0.15),
-                    0.0,
-                )
+                bush = scenery.bush(rng, 0.7, rng.uniform(0.6, 1.1))
+                yield _put(street, bush, s, rng.normal(0, 0.15))
 
 
-def furniture(rng: np.random.Generator, street: Street, low: float, high: float) -> Placed:
+def furniture(rng: np.random.Generator, street: Street, low: float, high: float) -> Iterator[Piece]:
     """Lamps, masts, signs, bins, signals."""
     at = street.kerb + 0.38
     gap = rng.uniform(22, 30)
@@ -172,86 +126,51 @@ def furniture(rng: np.random.Generator, street: Street, low: float, high: float)
                 continue
             draw = rng.random()
             if draw < 0.4:
-                yield _put(
-                    street, scenery.sign(rng, facing=np.pi if side < 0 else 0.0), s, side * at, 0.0
-                )
+                face = scenery.sign(rng, facing=np.pi if side < 0 else 0.0)
+                yield _put(street, face, s, side * at)
             elif draw < 0.62:
-                yield _put(
-                    street,
-                    scenery.bin_or_box(rng),
-                    s,
-                    side * (street.kerb + street.sidewalk - 0.4),
-                    rng.choice([0, np.pi / 2]),
-                )
+                item, d = scenery.bin_or_box(rng), side * (street.kerb + street.sidewalk - 0.4)
+                yield _put(street, item, s, d, rng.choice([0, np.pi / 2]))
             elif draw < 0.78 and street.kind == "urban":
                 for k in range(int(rng.integers(2, 5))):
-                    yield _put(street, scenery.bollard(), s + 1.5 * k, side * at, 0.0)
+                    yield _put(street, scenery.bollard(), s + 1.5 * k, side * at)
     if street.tram or rng.random() < 0.3:
         for s in np.arange(low, high, 34.0):
             for side in (1, -1):
                 if not street.near_junction(s, 1):
-                    yield _put(street, scenery.mast(rng), float(s), side * (street.kerb + 0.7), 0.0)
+                    yield _put(street, scenery.mast(rng), float(s), side * (street.kerb + 0.7))
     for j in street.junctions:
         if not low < j.s < high or street.kind == "residential":
             continue
-        lit = signal_of(j, 0.0, True)
+        main, cross = (scenery.traffic_light(signal_of(j, 0.0, own)) for own in (True, False))
         for sign in (1, -1):
-            facing = np.pi if sign < 0 else 0.0
-            yield _put(
-                street,
-                scenery.traffic_light(lit=lit),
-                j.s + sign * (j.half + 4.4),
-                sign * (street.kerb + 0.5),
-                facing,
-            )
-            cross = signal_of(j, 0.0, False)
-            yield _put(
-                street,
-                scenery.traffic_light(lit=cross),
-                j.s + sign * (j.half + 0.8),
-                -sign * (street.kerb + 1.0),
-                sign * np.pi / 2 + np.pi,
-            )
+            s, d = j.s + sign * (j.half + 4.4), sign * (street.kerb + 0.5)
+            yield _put(street, main, s, d, np.pi if sign < 0 else 0.0)
+            s, d = j.s + sign * (j.half + 0.8), -sign * (street.kerb + 1.0)
+            yield _put(street, cross, s, d, sign * np.pi / 2 + np.pi)
 
 
-def horizon(rng: np.random.Generator, street: Street, low: float, high: float) -> Placed:
+def horizon(rng: np.random.Generator, street: Street, low: float, high: float) -> Iterator[Piece]:
     """Strips of wood and roofs far away on all sides."""
 
-    def screen(a: np.ndarray, b: np.ndarray, tall: float, repeat: float, tone: float) -> Mesh:
-        corners = np.array([[*a, 0], [*b, 0], [*b, tall], [*a, tall]])
+    def screen(s: list[float], d: list[float], tall: float, repeat: float, tone: float) -> Mesh:
+        x, y, _ = street.curve.at(np.array(s), np.array(d))
+        foot, high = (np.column_stack([x, y, np.full(2, z)]) for z in (0.0, tall))
         colour = tuple(int(c) for c in np.array([200, 210, 200]) * tone)
         u = rng.uniform(0, 1)
+        corners = np.concatenate([foot, high[::-1]])
         return quad(corners, Material.TREELINE, colour, (u, 0, u + repeat, 1), ao=200)
 
     for side in (1, -1):
-        for s in np.arange(low, high, 40.0):
-            near = street.front + (
-                rng.uniform(22, 40) if street.kind != "urban" else rng.uniform(30, 50)
-            )
-            x, y, _ = street.curve.at(np.array([s, s + 46]), side * near)
-            yield (
-                float(s),
-                screen(
-                    np.array([x[0], y[0]]),
-                    np.array([x[1], y[1]]),
-                    rng.uniform(9, 17),
-                    1.3,
-                    rng.uniform(0.7, 1.1),
-                ),
-            )
-    for distance, tall in ((25.0, 12.0), (70.0, 19.0), (130.0, 30.0)):
+        for s in np.arange(low, high, 40.0).tolist():
+            near = rng.uniform(22, 40) if street.kind != "urban" else rng.uniform(30, 50)
+            d = side * (street.front + near)
+            tall = rng.uniform(9, 17)
+            yield s, screen([s, s + 46], [d, d], tall, 1.3, rng.uniform(0.7, 1.1))
+    for distance, height in ((25.0, 12.0), (70.0, 19.0), (130.0, 30.0)):
         for end, sign in ((high, 1.0), (low, -1.0)):
-            for d in np.arange(-140, 140, 46.0):
+            for d in np.arange(-140, 140, 46.0).tolist():
                 if distance < 60 and abs(d + 23) < 30:
                     continue
-                x, y, _ = street.curve.at(np.full(2, end + sign * distance), np.array([d, d + 50]))
-                yield (
-                    end,
-                    screen(
-                        np.array([x[0], y[0]]),
-                        np.array([x[1], y[1]]),
-                        tall * rng.uniform(0.8, 1.2),
-                        1.2,
-                        rng.uniform(0.7, 1.0),
-                    ),
-                )
+                tall, across = height * rng.uniform(0.8, 1.2), [end + sign * distance] * 2
+                yield end, screen(across, [d, d + 50], tall, 1.2, rng.uniform(0.7, 1.0))

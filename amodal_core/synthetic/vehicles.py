@@ -21,7 +21,7 @@ from amodal_core.synthetic.mesh import (
     tube,
 )
 
-Knots = tuple[tuple[float, float], ...]
+Knots = tuple[tuple[float, ...], tuple[float, ...]]  # x and z
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Body:
     """A body type; x is a share of the length (-0.5 tail, 0.5 nose), z a share of the height.
 
     Attributes:
-        length, width, height: metres, middle of the type's range.
+        size: length, width and height in metres, middle of the type's range.
         top: knots of the outline over the middle: boot, rear window, roof, screen, bonnet.
         belt: knots of the line where windows begin.
         rear_glass, screen: x of base and top of rear window and windscreen.
@@ -40,9 +40,7 @@ class Body:
         blind_sides: the side behind the front door has no windows (panel van).
     """
 
-    length: float
-    width: float
-    height: float
+    size: tuple[float, float, float]
     top: Knots
     belt: Knots
     rear_glass: tuple[float, float]
@@ -56,22 +54,12 @@ class Body:
 
 BODIES: dict[str, Body] = {
     "sedan": Body(
-        4.6,
-        1.8,
-        1.44,
+        (4.6, 1.8, 1.44),
         (
-            (-0.5, 0.63),
-            (-0.47, 0.705),
-            (-0.36, 0.725),
-            (-0.19, 0.965),
-            (-0.08, 1.0),
-            (0.06, 0.985),
-            (0.24, 0.7),
-            (0.36, 0.665),
-            (0.46, 0.59),
-            (0.5, 0.47),
+            (-0.5, -0.47, -0.36, -0.19, -0.08, 0.06, 0.24, 0.36, 0.46, 0.5),
+            (0.63, 0.705, 0.725, 0.965, 1.0, 0.985, 0.7, 0.665, 0.59, 0.47),
         ),
-        ((-0.5, 0.6), (-0.36, 0.685), (0.24, 0.64), (0.4, 0.6), (0.5, 0.45)),
+        ((-0.5, -0.36, 0.24, 0.4, 0.5), (0.6, 0.685, 0.64, 0.6, 0.45)),
         (-0.36, -0.19),
         (0.24, 0.06),
         (-0.27, -0.085, 0.16),
@@ -79,45 +67,25 @@ BODIES: dict[str, Body] = {
         0.315,
     ),
     "hatchback": Body(
-        4.1,
-        1.75,
-        1.48,
+        (4.1, 1.75, 1.48),
         (
-            (-0.5, 0.6),
-            (-0.485, 0.69),
-            (-0.40, 0.94),
-            (-0.2, 0.99),
-            (0.0, 1.0),
-            (0.08, 0.975),
-            (0.27, 0.7),
-            (0.38, 0.655),
-            (0.465, 0.58),
-            (0.5, 0.46),
+            (-0.5, -0.485, -0.4, -0.2, 0.0, 0.08, 0.27, 0.38, 0.465, 0.5),
+            (0.6, 0.69, 0.94, 0.99, 1.0, 0.975, 0.7, 0.655, 0.58, 0.46),
         ),
-        ((-0.5, 0.6), (-0.4, 0.68), (0.27, 0.63), (0.42, 0.59), (0.5, 0.44)),
-        (-0.485, -0.40),
+        ((-0.5, -0.4, 0.27, 0.42, 0.5), (0.6, 0.68, 0.63, 0.59, 0.44)),
+        (-0.485, -0.4),
         (0.27, 0.08),
         (-0.36, -0.08, 0.17),
         (-0.31, 0.31),
         0.31,
     ),
     "estate": Body(
-        4.65,
-        1.8,
-        1.48,
+        (4.65, 1.8, 1.48),
         (
-            (-0.5, 0.58),
-            (-0.485, 0.68),
-            (-0.415, 0.93),
-            (-0.25, 0.975),
-            (-0.02, 1.0),
-            (0.07, 0.98),
-            (0.25, 0.69),
-            (0.36, 0.655),
-            (0.465, 0.58),
-            (0.5, 0.46),
+            (-0.5, -0.485, -0.415, -0.25, -0.02, 0.07, 0.25, 0.36, 0.465, 0.5),
+            (0.58, 0.68, 0.93, 0.975, 1.0, 0.98, 0.69, 0.655, 0.58, 0.46),
         ),
-        ((-0.5, 0.58), (-0.4, 0.665), (0.25, 0.63), (0.4, 0.59), (0.5, 0.44)),
+        ((-0.5, -0.4, 0.25, 0.4, 0.5), (0.58, 0.665, 0.63, 0.59, 0.44)),
         (-0.485, -0.415),
         (0.25, 0.07),
         (-0.4, -0.21, -0.03, 0.165),
@@ -125,22 +93,12 @@ BODIES: dict[str, Body] = {
         0.315,
     ),
     "suv": Body(
-        4.5,
-        1.86,
-        1.7,
+        (4.5, 1.86, 1.7),
         (
-            (-0.5, 0.55),
-            (-0.485, 0.66),
-            (-0.42, 0.92),
-            (-0.25, 0.985),
-            (0.0, 1.0),
-            (0.08, 0.975),
-            (0.24, 0.7),
-            (0.36, 0.67),
-            (0.465, 0.62),
-            (0.5, 0.5),
+            (-0.5, -0.485, -0.42, -0.25, 0.0, 0.08, 0.24, 0.36, 0.465, 0.5),
+            (0.55, 0.66, 0.92, 0.985, 1.0, 0.975, 0.7, 0.67, 0.62, 0.5),
         ),
-        ((-0.5, 0.56), (-0.4, 0.645), (0.24, 0.625), (0.4, 0.6), (0.5, 0.48)),
+        ((-0.5, -0.4, 0.24, 0.4, 0.5), (0.56, 0.645, 0.625, 0.6, 0.48)),
         (-0.485, -0.42),
         (0.24, 0.08),
         (-0.4, -0.22, -0.04, 0.16),
@@ -148,22 +106,12 @@ BODIES: dict[str, Body] = {
         0.36,
     ),
     "compact": Body(
-        3.6,
-        1.63,
-        1.5,
+        (3.6, 1.63, 1.5),
         (
-            (-0.5, 0.58),
-            (-0.485, 0.68),
-            (-0.43, 0.93),
-            (-0.2, 0.99),
-            (0.02, 1.0),
-            (0.11, 0.965),
-            (0.32, 0.67),
-            (0.41, 0.63),
-            (0.475, 0.56),
-            (0.5, 0.44),
+            (-0.5, -0.485, -0.43, -0.2, 0.02, 0.11, 0.32, 0.41, 0.475, 0.5),
+            (0.58, 0.68, 0.93, 0.99, 1.0, 0.965, 0.67, 0.63, 0.56, 0.44),
         ),
-        ((-0.5, 0.58), (-0.4, 0.67), (0.32, 0.62), (0.44, 0.57), (0.5, 0.42)),
+        ((-0.5, -0.4, 0.32, 0.44, 0.5), (0.58, 0.67, 0.62, 0.57, 0.42)),
         (-0.485, -0.43),
         (0.32, 0.11),
         (-0.38, -0.1, 0.2),
@@ -171,22 +119,12 @@ BODIES: dict[str, Body] = {
         0.29,
     ),
     "mpv": Body(
-        4.4,
-        1.8,
-        1.66,
+        (4.4, 1.8, 1.66),
         (
-            (-0.5, 0.55),
-            (-0.487, 0.66),
-            (-0.44, 0.94),
-            (-0.25, 0.99),
-            (0.0, 1.0),
-            (0.1, 0.965),
-            (0.33, 0.66),
-            (0.41, 0.61),
-            (0.475, 0.54),
-            (0.5, 0.43),
+            (-0.5, -0.487, -0.44, -0.25, 0.0, 0.1, 0.33, 0.41, 0.475, 0.5),
+            (0.55, 0.66, 0.94, 0.99, 1.0, 0.965, 0.66, 0.61, 0.54, 0.43),
         ),
-        ((-0.5, 0.56), (-0.4, 0.63), (0.33, 0.59), (0.44, 0.545), (0.5, 0.41)),
+        ((-0.5, -0.4, 0.33, 0.44, 0.5), (0.56, 0.63, 0.59, 0.545, 0.41)),
         (-0.487, -0.44),
         (0.33, 0.1),
         (-0.41, -0.22, -0.03, 0.17),
@@ -194,22 +132,12 @@ BODIES: dict[str, Body] = {
         0.315,
     ),
     "coupe": Body(
-        4.3,
-        1.8,
-        1.34,
+        (4.3, 1.8, 1.34),
         (
-            (-0.5, 0.62),
-            (-0.475, 0.7),
-            (-0.42, 0.72),
-            (-0.17, 0.95),
-            (-0.06, 1.0),
-            (0.04, 0.98),
-            (0.21, 0.7),
-            (0.36, 0.665),
-            (0.46, 0.59),
-            (0.5, 0.47),
+            (-0.5, -0.475, -0.42, -0.17, -0.06, 0.04, 0.21, 0.36, 0.46, 0.5),
+            (0.62, 0.7, 0.72, 0.95, 1.0, 0.98, 0.7, 0.665, 0.59, 0.47),
         ),
-        ((-0.5, 0.6), (-0.36, 0.695), (0.21, 0.65), (0.4, 0.6), (0.5, 0.45)),
+        ((-0.5, -0.36, 0.21, 0.4, 0.5), (0.6, 0.695, 0.65, 0.6, 0.45)),
         (-0.42, -0.17),
         (0.21, 0.04),
         (-0.24, -0.06, 0.13),
@@ -218,22 +146,12 @@ BODIES: dict[str, Body] = {
         0.68,
     ),
     "minibus": Body(
-        4.9,
-        1.92,
-        1.97,
+        (4.9, 1.92, 1.97),
         (
-            (-0.5, 0.5),
-            (-0.493, 0.6),
-            (-0.478, 0.955),
-            (-0.4, 0.99),
-            (0.0, 1.0),
-            (0.18, 0.965),
-            (0.36, 0.6),
-            (0.42, 0.555),
-            (0.48, 0.5),
-            (0.5, 0.4),
+            (-0.5, -0.493, -0.478, -0.4, 0.0, 0.18, 0.36, 0.42, 0.48, 0.5),
+            (0.5, 0.6, 0.955, 0.99, 1.0, 0.965, 0.6, 0.555, 0.5, 0.4),
         ),
-        ((-0.5, 0.52), (-0.4, 0.555), (0.36, 0.54), (0.44, 0.5), (0.5, 0.38)),
+        ((-0.5, -0.4, 0.36, 0.44, 0.5), (0.52, 0.555, 0.54, 0.5, 0.38)),
         (-0.493, -0.478),
         (0.36, 0.18),
         (-0.45, -0.16, 0.1, 0.23),
@@ -242,29 +160,19 @@ BODIES: dict[str, Body] = {
         0.8,
     ),
     "panel_van": Body(
-        5.6,
-        2.0,
-        2.5,
+        (5.6, 2.0, 2.5),
         (
-            (-0.5, 0.4),
-            (-0.495, 0.5),
-            (-0.488, 0.965),
-            (-0.4, 0.99),
-            (0.1, 1.0),
-            (0.2, 0.95),
-            (0.36, 0.52),
-            (0.42, 0.475),
-            (0.485, 0.42),
-            (0.5, 0.33),
+            (-0.5, -0.495, -0.488, -0.4, 0.1, 0.2, 0.36, 0.42, 0.485, 0.5),
+            (0.4, 0.5, 0.965, 0.99, 1.0, 0.95, 0.52, 0.475, 0.42, 0.33),
         ),
-        ((-0.5, 0.42), (-0.4, 0.465), (0.36, 0.455), (0.44, 0.42), (0.5, 0.31)),
+        ((-0.5, -0.4, 0.36, 0.44, 0.5), (0.42, 0.465, 0.455, 0.42, 0.31)),
         (-0.495, -0.488),
         (0.36, 0.2),
         (0.1, 0.115, 0.27),
         (-0.27, 0.34),
         0.35,
         0.84,
-        True,
+        blind_sides=True,
     ),
 }
 
@@ -294,14 +202,13 @@ def wheel(radius: float, width: float, side: int, part: int, centre: np.ndarray)
 
 def _stations(body: Body, arch: float) -> np.ndarray:
     """Stations along x (share of the length), dense where the outline bends."""
-    knots = [*np.linspace(-0.5, 0.5, 15), *(k for k, _ in body.top), *(k for k, _ in body.belt)]
+    knots = [*np.linspace(-0.5, 0.5, 15), *body.top[0], *body.belt[0]]
     for p in body.pillars:
         knots += [p - 0.009, p + 0.009]
     for w in body.wheels:
-        reach = arch / body.length
-        knots += [
-            w + reach * s for s in (-1.02, -0.99, -0.9, -0.72, -0.4, 0, 0.4, 0.72, 0.9, 0.99, 1.02)
-        ]
+        reach = arch / body.size[0]
+        outward = np.array([0.4, 0.72, 0.9, 0.99, 1.02]) * reach
+        knots += [w, *(w - outward), *(w + outward)]
     knots += [-0.497, -0.49, 0.497, 0.49, 0.48, -0.48]
     x = np.unique(np.round(np.clip(knots, -0.5, 0.5), 4))
     return x[np.concatenate([[True], np.diff(x) > 0.0015])]
@@ -311,11 +218,9 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     """The body without wheels; paint is white, the actor's colour multiplies it."""
     clearance, arch = 0.115 * H if H < 1.8 else 0.1 * H, body.radius * 1.17
     x = _stations(body, arch)
-    top = PchipInterpolator(*zip(*body.top, strict=True))(x) * H
-    belt = np.minimum(PchipInterpolator(*zip(*body.belt, strict=True))(x) * H, top - 0.015)
-    sill = np.full_like(x, clearance)
-    tail = np.clip((np.abs(x) - 0.44) / 0.06, 0, 1)
-    sill += 0.05 * H * tail**2
+    top = PchipInterpolator(*body.top)(x) * H
+    belt = np.minimum(PchipInterpolator(*body.belt)(x) * H, top - 0.015)
+    sill = clearance + 0.05 * H * np.clip((np.abs(x) - 0.44) / 0.06, 0, 1) ** 2
     for w in body.wheels:
         d = (x - w) * L
         inside = np.abs(d) < arch
@@ -373,8 +278,12 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     colour = np.full((len(triangles), 3), 255)
     uvs = np.zeros((len(triangles), 3, 2))
     corner = vertices[triangles]
-    sides = (column >= 2) & (column <= 6)
-    body_faces = np.concatenate([sides, np.ones(len(triangles) - caps_first, bool)])
+
+    def faces(on_shell: np.ndarray, *, on_caps: bool = False) -> np.ndarray:
+        """(T,) of flags of the shell's triangles, and one for those of the caps."""
+        return np.append(on_shell, np.full(len(triangles) - caps_first, on_caps))
+
+    body_faces = faces((column >= 2) & (column <= 6), on_caps=True)
     share_x = centre[:, 0] / L
     flank = body_faces & (np.abs(normal[:, 1]) > 0.6)
     uvs[..., 0] = corner[..., 0] / L + 0.5
@@ -382,40 +291,26 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     material[flank] = Material.CAR_SIDE
     for sign, kind in ((1, Material.CAR_FRONT), (-1, Material.CAR_REAR)):
         high = (0.64 if sign > 0 else 0.7) * H if not body.blind_sides else 0.5 * H
-        facing = (
-            body_faces
-            & (sign * normal[:, 0] > 0.32)
-            & (sign * share_x > 0.36)
-            & (centre[:, 2] < high)
-        )
+        facing = body_faces & (sign * normal[:, 0] > 0.32) & (centre[:, 2] < high)
+        facing &= sign * share_x > 0.36
         material[facing] = kind
         uvs[facing, :, 0] = sign * corner[facing][..., 1] / (W * 0.97) + 0.5
         uvs[facing, :, 1] = (corner[facing][..., 2] - clearance) / (high - clearance)
-    under = np.concatenate([column < 2, np.zeros(len(triangles) - caps_first, bool)])
+    under = faces(column < 2)
     material[under], colour[under] = Material.BLACK, 12
     tall = ((top - belt)[:-1] + (top - belt)[1:]) / 2 > 0.2 * H
     glass_side = tall & (middle > body.pillars[0] - 0.02) & (middle < body.pillars[-1] + 0.055)
     pillar = np.zeros_like(glass_side)
     for p in body.pillars[1:-1] if not body.blind_sides else body.pillars[:-1]:
         pillar |= np.abs(middle - p) < 0.009
-    if body.blind_sides:
-        glass_side &= middle > body.pillars[1]
     in_screen = (middle > body.screen[1]) & (middle < body.screen[0])
     in_rear = (middle > body.rear_glass[0]) & (middle < body.rear_glass[1])
     if body.blind_sides:
+        glass_side &= middle > body.pillars[1]
         in_rear &= False
-    on_side = np.concatenate(
-        [(column == 7) & glass_side[station], np.zeros(len(triangles) - caps_first, bool)]
-    )
-    on_pillar = np.concatenate(
-        [(column == 7) & pillar[station], np.zeros(len(triangles) - caps_first, bool)]
-    )
-    on_end = np.concatenate(
-        [
-            (column >= 9) & (in_screen | in_rear)[station],
-            np.zeros(len(triangles) - caps_first, bool),
-        ]
-    )
+    on_side = faces((column == 7) & glass_side[station])
+    on_pillar = faces((column == 7) & pillar[station])
+    on_end = faces((column >= 9) & (in_screen | in_rear)[station])
     glass = (on_side & ~on_pillar) | on_end
     material[glass], colour[glass] = Material.GLASS, 255
     low = 0.62 * H
@@ -443,7 +338,7 @@ def _styled(mesh: Mesh, style: int) -> Mesh:
 def car(kind: str, rng: np.random.Generator) -> Asset:
     """A car or van of a body type in `BODIES`, its sizes varied by up to 5 percent."""
     body = BODIES[kind]
-    L, W, H = (v * rng.uniform(0.96, 1.05) for v in (body.length, body.width, body.height))
+    L, W, H = (v * rng.uniform(0.96, 1.05) for v in body.size)
     pieces = [_shell(body, L, W, H)]
     joints = [np.zeros(3)]
     thickness = 0.2 if H < 1.8 else 0.23
@@ -452,7 +347,7 @@ def car(kind: str, rng: np.random.Generator) -> Asset:
             at = np.array([axle * L, side * (W / 2 - thickness / 2 - 0.025), body.radius])
             pieces.append(wheel(body.radius, thickness, side, 1 + 2 * k + j, at))
             joints.append(at)
-    belt = PchipInterpolator(*zip(*body.belt, strict=True))(body.pillars[-1]) * H
+    belt = PchipInterpolator(*body.belt)(body.pillars[-1]) * H
     for side in (1, -1):
         at = np.array([body.pillars[-1] * L + 0.02, side * (W / 2 + 0.07), belt + 0.1])
         pieces.append(ellipsoid((0.075, 0.1, 0.075), at, Material.PAINT, (255, 255, 255)))
@@ -463,14 +358,8 @@ def car(kind: str, rng: np.random.Generator) -> Asset:
     if kind in ("estate", "suv", "mpv") and rng.random() < 0.7:
         for side in (1, -1):
             y = side * W / 2 * body.roof_width * 0.93
-            rail = np.array(
-                [
-                    [-0.36 * L, y, 0.985 * H],
-                    [-0.34 * L, y, 1.0 * H],
-                    [0.0, y, 1.015 * H],
-                    [0.02 * L, y, 0.995 * H],
-                ]
-            )
+            knots = [(-0.36, 0.985), (-0.34, 1.0), (0.0, 1.015), (0.02, 0.995)]
+            rail = np.array([(x * L, y, z * H) for x, z in knots])
             pieces.append(tube(rail, 0.016, Material.METAL, (60, 62, 64), sides=5))
     if rng.random() < 0.5:
         whip = np.array([[-0.3 * L, 0, 0.985 * H], [-0.35 * L, 0, 1.0 * H + 0.16]])
