@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.messages import instances_message
 from amodal_core.bags.sensors import (
     camera_info_message,
+    header_message,
     image_message,
     points_message,
     transform_message,
@@ -116,6 +118,76 @@ def test_late_transform_and_calibration_are_waited_for(bag):
     bag.info()
     frames, _ = _read(bag)
     assert len(frames) == 2
+
+
+def test_static_transforms_are_read_first_wherever_they_stand(bag):
+    """Of several publishers, under a namespace, with the slash of ROS 1, at the bag's end."""
+    for ms in range(0, 8000, 100):  # more than wait for a transform
+        bag.image(ms)
+        bag.info(ms)
+        bag.points(ms)
+    for parent, child, matrix in (
+        ("/base", "/lidar", _shift(1, 2, 3)),
+        ("base", "cam", _shift(1, 2, 3) @ np.linalg.inv(PLACE)),
+    ):
+        bag.put("/robot/tf_static", _tf((parent, child, matrix)), "tf2_msgs/msg/TFMessage")
+    frames, drive = _read(bag)
+    assert (len(frames), drive.warnings) == (80, [])
+    for made in (frames[0], frames[-1]):
+        placed = made.frame.calibration.camera_from_lidar
+        np.testing.assert_allclose(placed, PLACE, atol=1e-12)
+
+
+def test_a_static_transform_that_is_written_anew_holds_from_then_on(bag):
+    bag.info()
+    for ms, x in ((0, 1.0), (10_000, 2.0), (20_000, 3.0)):
+        bag.tf(matrix=np.linalg.inv(_shift(x, 0, 0)))
+        bag.image(ms)
+        bag.points(ms)
+    frames, _ = _read(bag)
+    assert [f.frame.calibration.camera_from_lidar[0, 3] for f in frames] == [1, 2, 3]
+
+
+def test_image_and_scan_in_one_frame_are_an_error_and_no_identity(bag):
+    bag.tf()
+    bag.info()
+    bag.put("/cam/image", image_message(F, PIXELS, START, "/lidar"))
+    bag.points(0)
+    bag.writer.close()
+    same = pytest.raises(InputError, match=r"image and scan are in the same frame 'lidar'")
+    with BagDrive(bag.writer.path) as drive, same:
+        list(drive)
+    extrinsics = (1.0, 0, 0, 0, 0, 0, 1)
+    with BagDrive(bag.writer.path, settings=DriveSettings(extrinsics=extrinsics)) as drive:
+        assert len(list(drive)) == 1
+
+
+def _compressed(ms):
+    png = cv2.imencode(".png", PIXELS + np.uint8(ms // 100))[1].ravel()
+    header = header_message(F, START + ms * MS, "cam")
+    return F.create("sensor_msgs/msg/CompressedImage", header=header, format="png", data=png)
+
+
+def test_compressed_images_are_found_and_read_where_there_are_no_others(bag, tmp_path):
+    kind = "sensor_msgs/msg/CompressedImage"
+    second = Bag(tmp_path / "both")
+    for each in (bag, second):
+        each.tf()
+        each.info()
+        for ms in (0, 100):
+            each.put("/cam/image/compressed", _compressed(ms), kind)
+            each.put("/cam/image/compressedDepth", _compressed(ms), kind)
+            each.points(ms)
+    frames, drive = _read(bag)
+    assert drive.topics.image == "/cam/image/compressed"
+    assert [int(f.frame.image[0, 0, 0]) for f in frames] == [128, 129]
+    with BagDrive(bag.writer.path, image="/cam/image") as drive:
+        assert drive.topics.image == "/cam/image/compressed"
+    second.image(0)
+    frames, drive = _read(second)
+    assert (drive.topics.image, len(frames)) == ("/cam/image", 1)
+    with BagDrive(second.writer.path, image="/cam/image/compressed") as drive:
+        assert len(list(drive)) == 2
 
 
 def test_a_missing_transform_is_an_error_and_never_identity(bag):

@@ -298,6 +298,13 @@ class Assembler:
         if camera_from_lidar is None:
             source = self._where(POINTS.name)
             lidar = _named("" if cloud is None else _frame_of(cloud), source)
+            if lidar == camera:
+                raise UncalibratedError(
+                    f"image and scan are in the same frame '{lidar}'",
+                    source,
+                    "name the camera's optical frame in the image's header.frame_id, or give the "
+                    "extrinsics",
+                )
             try:
                 camera_from_lidar = self.transforms.lookup(camera, lidar, timeout=timeout)
             except InputError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from amodal_core.bags.reader import BagReader
@@ -64,6 +65,7 @@ class BagDrive:
             if recorded.type == TF.type:
                 roles[recorded.name] = (TF_STATIC if recorded.latched else TF).name
         assembler = Assembler((IMAGE.name, POINTS.name), self.settings, roles=roles)
+        self._read_static(assembler, [n for n, role in roles.items() if role == TF_STATIC.name])
         # Truth and transforms may be recorded after their image: a moment waits for them.
         waiting: deque[Moment] = deque()
         for topic, _, message in self.bag.messages(roles):
@@ -76,6 +78,15 @@ class BagDrive:
         waiting.extend(self._noted(assembler.flush()))
         for moment in waiting:
             yield from self._read(assembler, moment)
+
+    def _read_static(self, assembler: Assembler, topics: list[str]) -> None:
+        """Take in the static transforms first, wherever they stand in the bag.
+
+        Where one is written anew later, the first holds until then.
+        """
+        for topic, _, message in reversed(list(self.bag.messages(topics))):
+            with suppress(InputError):  # refused when it is read in its turn
+                assembler.take(topic, message)
 
     def _noted(self, intake: Intake) -> list[Moment]:
         for drop in intake.drops:

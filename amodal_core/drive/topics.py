@@ -68,6 +68,14 @@ POINTS = Topic(
     "LiDAR scan: x, y, z and intensity",
     bag_name="/kitti/velo/pointcloud",
 )
+COMPRESSED = Topic(
+    "image/compressed",
+    "sensor_msgs/msg/CompressedImage",
+    "sensor",
+    "The image as JPEG or PNG; read where no other is published",
+    required=False,
+    bag_name=f"{_CAMERA}/image_raw/compressed",
+)
 TF_STATIC = Topic("/tf_static", _TF_TYPE, "latched_tf", "Where the LiDAR stands", required=False)
 TF = Topic("/tf", _TF_TYPE, "tf", "Where what moves stands", required=False)
 
@@ -115,6 +123,9 @@ DIAGNOSTICS = Topic(
 )
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "clock", "The bag's time")
 
+# What the image transport `compressed` appends to a topic's name.
+_COMPRESSED = "/compressed"
+
 # Frames of the drives that are written here.
 CAMERA_FRAME = "camera_color_left"
 LIDAR_FRAME = "velo_link"
@@ -127,7 +138,7 @@ class DriveTopics:
     """Which topics of a bag to use.
 
     Attributes:
-        image: sensor_msgs/Image, rectified colour or grey.
+        image: sensor_msgs/Image or CompressedImage, colour or grey.
         camera_info: the image's sensor_msgs/CameraInfo.
         points: sensor_msgs/PointCloud2.
         ground_truth: amodal_msgs/AmodalInstanceArray, or "" where the bag holds none.
@@ -167,7 +178,9 @@ def find_topics(bag: BagReader, image: str = "", points: str = "") -> DriveTopic
     def of_type(topic: Topic) -> list[str]:
         return [name for name, kind in types.items() if kind == topic.type]
 
-    infos, images = of_type(CAMERA_INFO), of_type(IMAGE)
+    infos, images = of_type(CAMERA_INFO), _one_a_camera([*of_type(IMAGE), *of_type(COMPRESSED)])
+    if image and image not in types and types.get(image + _COMPRESSED) == COMPRESSED.type:
+        image += _COMPRESSED
     if images and not infos:
         images_listed = ", ".join(images)
         raise InputError(
@@ -199,7 +212,8 @@ def _pick(
     """The wanted topic, or the only candidate."""
     listed = ", ".join(candidates) or "none"
     if wanted:
-        if types.get(wanted) != topic.type:
+        kinds = (IMAGE.type, COMPRESSED.type) if topic is IMAGE else (topic.type,)
+        if types.get(wanted) not in kinds:
             raise InputError(f"no {topic.type} on '{wanted}'", where, f"there are: {listed}")
         return wanted
     if not candidates:
@@ -211,4 +225,18 @@ def _pick(
 
 
 def _info_of(image: str) -> str:
-    return f"{image.rpartition('/')[0]}/camera_info"
+    return f"{image.removesuffix(_COMPRESSED).rpartition('/')[0]}/camera_info"
+
+
+def _one_a_camera(images: list[str]) -> list[str]:
+    """Of topics that hold the same image, one: raw rather than compressed.
+
+    What is compressed in another way (compressedDepth, theora) is no image here.
+    """
+    raw = {name for name in images if not name.endswith(_COMPRESSED)}
+    return [
+        name
+        for name in images
+        if name.removesuffix(_COMPRESSED) == name or name.removesuffix(_COMPRESSED) not in raw
+        if not name.endswith("/compressedDepth")
+    ]
