@@ -180,8 +180,9 @@ class Entry:
         path = self.checkpoint or registry.shipped(self.model)
         if not path:
             return 0
-        config = {k: v for k, v in read_info(path).config.items() if not k.endswith("_weights")}
-        model = registry.learned(self.model).from_config(config)
+        info = read_info(path)
+        config = {k: v for k, v in info.config.items() if not k.endswith("_weights")}
+        model = registry.learned(info.model).from_config(config)
         return sum(p.numel() for p in model.parameters())
 
     def made(self, device: str) -> Any:
