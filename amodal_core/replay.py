@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -67,7 +69,7 @@ class ReplayOptions:
         video: draw and encode the overlay video.
         depth: write the depth images to tracks.mcap, too; they are large.
         image_topic: where a bag has several cameras.
-        points_topic: where it has several LiDARs.
+        points_topic: where it has several LiDARs; "none" for the camera alone.
         drive: what belongs to one frame, and where the LiDAR stands.
     """
 
@@ -91,7 +93,8 @@ def replay(
     A bag with ground truth is evaluated, too, into `out`/evaluation.
 
     Args:
-        bag: a rosbag2 folder or file with a camera, its camera_info, a LiDAR and their transform.
+        bag: a rosbag2 folder or file with a camera, its camera_info, a LiDAR and their transform;
+            a model that needs the image alone answers every image, with or without a scan.
         out: a folder; results of an earlier replay in it are replaced.
         pipeline: model and tracker; it is reset first.
         options: how.
@@ -101,17 +104,16 @@ def replay(
         InputError: the bag cannot be read or holds no frame, or `out` cannot be written.
     """
     options = options or ReplayOptions()
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
-    with BagDrive(bag, options.image_topic, options.points_topic, options.drive) as drive:
+    image, points = options.image_topic, options.points_topic
+    optional = not pipeline.model.inputs - {"image"}
+    with (
+        BagDrive(bag, image, points, options.drive, lidar_optional=optional) as drive,
+        _folder(Path(out)) as out,
+    ):
         frames = iter(drive)
         ahead = list(islice(frames, 2))
         if not ahead:
-            reasons = dict.fromkeys(str(w) for w in drive.warnings)
-            why = "; ".join(reasons) or "no image has a scan"
+            why = _why_no_frame(drive)
             raise InputError(f"the bag gives no frame: {why}", str(bag), "check its topics")
         expected = drive.images
         if options.max_frames is not None:
@@ -136,6 +138,32 @@ def replay(
     write_text(out / METRICS, json.dumps(run.record.metrics(), indent=2) + "\n")
     write_report(run.record, out / REPORT, VIDEO if options.video else None)
     return run.record
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """Make a folder; when what follows fails, no folder that was made here is left empty."""
+    made = [p for p in (out, *out.parents) if not p.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
+    try:
+        yield out
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def _why_no_frame(drive: BagDrive) -> str:
+    """What was refused most, and why most images were dropped."""
+    images = f"{drive.topics.image}: dropped"
+    refused = Counter(w.text for w in drive.warnings if w.kind == "refused")
+    dropped = Counter(w.text for w in drive.warnings if w.text.startswith(images))
+    reasons = [*refused.most_common(1), *dropped.most_common(1)]
+    return "; ".join(f"{n} x {text}" for text, n in reasons) or "no image has a stamp"
 
 
 def _warm_up(pipeline: Pipeline, frame: Frame) -> None:

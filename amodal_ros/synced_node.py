@@ -28,12 +28,17 @@ class SyncedNode(BaseNode):
     def frame_topics(self) -> tuple[str, ...]:
         """The topics of a frame, the one that gives it its stamp first."""
 
+    def optional_topics(self) -> tuple[str, ...]:
+        """Those of the frame's topics that it may lack."""
+        return ()
+
     def configure(self) -> None:
         """Set up the assembler; subclasses call this when they know their topics."""
         self._assembler = Assembler(
             self.frame_topics(),
             self.settings(DriveSettings),
             calibrated=self.calibrated,
+            optional=self.optional_topics(),
             label=self.topic_name,
         )
 

@@ -20,6 +20,7 @@ from amodal_core.drive.topics import (
     GROUND_TRUTH,
     IMAGE,
     INSTANCES,
+    NO_LIDAR,
     OVERLAY,
     POINTS,
     TRACKS,
@@ -43,7 +44,7 @@ ARGUMENTS = (
     ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
     (IMAGE.name, IMAGE.bag_name, "rectified camera image", None),
     (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
-    (POINTS.name, POINTS.bag_name, "LiDAR scans", None),
+    (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
     (GROUND_TRUTH.name, GROUND_TRUTH.bag_name, "truth, where the bag has it", None),
     ("namespace", "", "namespace of all nodes and of their topics", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
@@ -111,16 +112,20 @@ def _start(context):
             sigterm_timeout="15",
         )
 
-    nodes = [
-        node("depth_projection", {}, (CAMERA_INFO.name, POINTS.name)),
-        node(
-            "segmentation",
-            {k: value[k] for k in ("model", "checkpoint", "settings", "device")},
-            (IMAGE.name, CAMERA_INFO.name, POINTS.name),
-        ),
-        node("tracking", {k: value[k] for k in ("tracker", "tracker_settings")}),
+    segmentation = {k: value[k] for k in ("model", "checkpoint", "settings", "device")}
+    tracking = {k: value[k] for k in ("tracker", "tracker_settings")}
+    expected = [INSTANCES.name, TRACKS.name]
+    nodes = []
+    camera_only = value[POINTS.name] == NO_LIDAR
+    if camera_only:
+        segmentation["optional_inputs"] = tracking["use_depth"] = False
+    else:
+        nodes.append(node("depth_projection", {}, (CAMERA_INFO.name, POINTS.name)))
+        expected.append(DEPTH.name)
+    nodes += [
+        node("segmentation", segmentation, (IMAGE.name, CAMERA_INFO.name, POINTS.name)),
+        node("tracking", tracking),
     ]
-    expected = [DEPTH.name, INSTANCES.name, TRACKS.name]
     if value["overlay"] == "true" or value["rviz"] == "true":
         nodes.append(node("overlay", {}, (IMAGE.name,)))
         expected.append(OVERLAY.name)
@@ -153,7 +158,7 @@ def _start(context):
                     "bag": bag,
                     "rate": float(value["rate"]),
                     "loop": value["loop"] == "true",
-                    "frame_topic": value[CAMERA_INFO.name],
+                    "frame_topic": value[(IMAGE if camera_only else CAMERA_INFO).name],
                     "wait_for": ",".join(expected),
                     # The player tells the time, it does not follow it.
                     "use_sim_time": False,

@@ -110,6 +110,54 @@ def test_an_image_without_a_scan_is_skipped_and_counted(bag):
     assert FrameWarning("dropped", "/cam/image: dropped, no /points") in frames[1].warnings
 
 
+def _camera_of_30_hz(bag):
+    """24 images 33 ms apart, a scan with every third."""
+    bag.tf()
+    for k in range(24):
+        bag.image(k * 100 // 3)
+        bag.info(k * 100 // 3)
+        if k % 3 == 0:
+            bag.points(k * 100 // 3 + 2)
+    bag.writer.close()
+    return bag.writer.path
+
+
+def test_every_image_of_a_fast_camera_is_a_frame_where_the_scan_is_optional(bag):
+    path = _camera_of_30_hz(bag)
+    with BagDrive(path) as drive:
+        assert len(list(drive)) == 8
+    with BagDrive(path, lidar_optional=True) as drive:
+        frames = list(drive)
+    assert [(f.frame.stamp - START) // MS for f in frames] == [k * 100 // 3 for k in range(24)]
+    assert [f.frame.points is not None for f in frames] == [k % 3 == 0 for k in range(24)]
+    assert [f.frame.calibration is not None for f in frames] == [k % 3 == 0 for k in range(24)]
+    lacking = [w for f in frames for w in f.warnings]
+    text = "/cam/image: answered without a scan of /points"
+    assert lacking == [FrameWarning("no scan", text)] * 16
+
+
+def test_a_camera_alone_is_a_drive_where_the_scan_is_optional(bag):
+    path = _camera_of_30_hz(bag)
+    with BagDrive(path, points="none", lidar_optional=True) as drive:
+        frames = list(drive)
+    assert (len(frames), [w for f in frames for w in f.warnings]) == (24, [])
+    assert {f.frame.points is None for f in frames} == {True}
+    with pytest.raises(InputError, match="needs a LiDAR"):
+        BagDrive(path, points="none")
+
+
+def test_a_bag_of_images_alone_is_a_drive_where_the_scan_is_optional(bag):
+    for ms in (0, 33):
+        bag.image(ms)
+    bag.writer.close()
+    with BagDrive(bag.writer.path, lidar_optional=True) as drive:
+        frames = list(drive)
+    assert [f.frame_id for f in frames] == ["cam", "cam"]
+    np.testing.assert_array_equal(frames[1].frame.image, PIXELS)
+    with pytest.raises(InputError, match="no sensor_msgs/msg/CameraInfo for /cam/image"):
+        BagDrive(bag.writer.path)
+
+
 def test_late_transform_and_calibration_are_waited_for(bag):
     for ms in (0, 100):
         bag.image(ms)

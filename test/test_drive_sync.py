@@ -317,6 +317,41 @@ def test_a_silent_topic_times_out_and_comes_back() -> None:
     assert len(first.sets) == len(back.sets) == 2
 
 
+def _optional(slop: int) -> Synchronizer:
+    lacks = frozenset({"lidar"})
+    return Synchronizer(SyncConfig(("image", "lidar"), slop, timeout_ns=200 * MS, optional=lacks))
+
+
+@pytest.mark.parametrize("slop", [0, 5 * MS])
+def test_a_set_may_lack_an_optional_topic(slop: int) -> None:
+    events = [e for k, e in enumerate(drive(12, 0)) if e[0] == "image" or k % 6 == 1]
+    result = run(_optional(slop), events)
+    images = [stamp for topic, stamp in events if topic == "image"]
+    scans = {stamp for topic, stamp in events if topic == "lidar"}
+    assert stamps_of(result) == [(s, s) if s in scans else (s,) for s in images]
+    assert result.drops == []
+
+
+def test_an_exact_optional_topic_is_not_waited_for_between_its_messages() -> None:
+    sync = _optional(0)
+    for k in range(4):
+        run(sync, [("image", EPOCH + k * 100 * MS), ("lidar", EPOCH + k * 100 * MS)], flush=False)
+    last = EPOCH + 300 * MS
+    for lead, sets in ((33, 1), (66, 1), (100, 0)):
+        assert len(sync.push("image", last + lead * MS, None).sets) == sets
+    assert stamps_of(sync.push("lidar", last + 100 * MS, None)) == [(last + 100 * MS,) * 2]
+
+
+def test_a_silent_optional_topic_is_waited_for_once_until_it_speaks() -> None:
+    sync = _optional(5 * MS)
+    run(sync, drive(2), flush=False)
+    images = [e for e in drive(12) if e[0] == "image"]
+    waited = [len(sync.push(*e, None).sets) for e in images[2:]]
+    assert waited == [0, 0, 0, 4, 1, 1, 1, 1, 1, 1]
+    sync.push(*drive(13)[-1], None)
+    assert len(sync.push(*drive(14)[-2], None).sets) == 0
+
+
 def test_the_reference_may_be_the_silent_one() -> None:
     sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=200 * MS))
     result = run(sync, [e for e in drive(40) if e[0] == "lidar"], flush=False)
@@ -405,6 +440,8 @@ def test_configurations_that_cannot_work_are_refused() -> None:
         {"topics": ("a", "b"), "offsets_ns": {"a": 1}},
         {"topics": ("a", "b"), "offsets_ns": {"c": 1}},
         {"topics": ("a", "b"), "queue_size": 3},
+        {"topics": ("a", "b"), "optional": frozenset("a")},
+        {"topics": ("a", "b"), "optional": frozenset("c")},
     ):
         with pytest.raises(ValueError, match=r"topic|slop|reference|queue_size"):
             SyncConfig(**wrong)  # type: ignore[arg-type]

@@ -13,17 +13,21 @@ from typing import Any
 import node_bench as drive
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_bench import SECOND, Bench, stamp, start, until
 
 from amodal_core.bags.images import read_depth
 from amodal_core.bags.messages import instances_message
+from amodal_core.drive.topics import CAMERA_INFO, DIAGNOSTICS
 from amodal_core.frame import Instances
 from amodal_core.geometry.projection import depth_image
 from amodal_core.masks.mask_set import RleMasks
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
+from amodal_ros.health import Health
 from amodal_ros.nodes.depth_projection import DepthProjection
 from amodal_ros.nodes.evaluation import Evaluation
+from amodal_ros.nodes.player import Player
 from amodal_ros.nodes.player import main as play
 from amodal_ros.nodes.segmentation import Segmentation
 from amodal_ros.nodes.tracking import Tracking
@@ -429,6 +433,24 @@ class TestBrokenFiles:
         error = capfd.readouterr().err
         assert str(bag) in error
         assert "Traceback" not in error
+
+    def test_a_bag_of_which_no_frame_is_answered_fails_the_player(
+        self, start: Start, mini_bag: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = {"bag": str(mini_bag), "frame_topic": CAMERA_INFO.bag_name, "drain_timeout": 0.1}
+        bench = start(Player, ["tracks"], **asked)
+        # Every message of a node that lacks its transform, and of one that drops what follows.
+        lacking, dropping = Health(), Health()
+        lacking.condition("calibration", "no transform from 'lidar' to 'camera'")
+        dropping.dropped("no depth")
+        for name, health in (("/depth_projection", lacking), ("/segmentation", dropping)):
+            values = health.summary(1.0, 5.0)[2].items()
+            pairs = [KeyValue(key=key, value=value) for key, value in values]
+            array = DiagnosticArray(status=[DiagnosticStatus(name=name, values=pairs)])
+            bench.node.on_message(DIAGNOSTICS, 0, array)
+        assert bench.node.play() == 1
+        expected = "none of the 5 frames was answered: /depth_projection: no transform from 'lidar'"
+        assert expected in capfd.readouterr().err
 
     @pytest.mark.parametrize("checkpoint", ["/nowhere/a.safetensors", ""])
     def test_a_missing_checkpoint_gives_way_to_the_model_without_weights(

@@ -175,20 +175,28 @@ def test_a_bag_that_breaks_on_the_way_leaves_nothing_half_written(mini_kitti_raw
     database.close()
     with pytest.raises(InputError, match="damaged after"):
         replay(tmp_path / "broken", out, Pipeline(StubModel()))
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_a_bag_without_a_frame_says_why(mini_kitti_raw, tmp_path, out):
     with pytest.raises(InputError, match="no such bag"):
         replay(tmp_path / "nowhere", out, Pipeline(StubModel()))
     _truth_bag(tmp_path / "apart", 0, lag=70_000_000)
-    with pytest.raises(InputError, match=r"gives no frame: /cam/image: dropped, no /points"):
+    with pytest.raises(InputError, match=r"gives no frame: 1 x /cam/image: dropped, no /points \("):
+        replay(tmp_path / "apart", out / "deep", Pipeline(StubModel()), ReplayOptions(1))
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(InputError, match="gives no frame"):
         replay(tmp_path / "apart", out, Pipeline(StubModel()), ReplayOptions(1))
+    assert list(out.iterdir()) == []
     for scan in (mini_kitti_raw / "velodyne_points" / "data").iterdir():
         scan.unlink()
     convert_raw(mini_kitti_raw, tmp_path / "blind")
     with pytest.raises(InputError, match="no sensor_msgs/msg/PointCloud2"):
         replay(tmp_path / "blind", out, Pipeline(StubModel()))
+    model = StubModel()
+    model.inputs = frozenset({"image"})
+    assert replay(tmp_path / "blind", out, Pipeline(model), ReplayOptions(video=False)).frames == 5
 
 
 def _truth_bag(path, shift, lag=0, frames=6, loops=1):

@@ -3,7 +3,8 @@
 `take` brings messages together and is quick; `read` makes a frame of what belongs together and may
 run in another thread. What a missing part means is decided here:
 
-- the partner of a message, such as an image's scan: no frame, and a `Drop` that names it;
+- the partner of a message, such as an image's scan: no frame, and a `Drop` that names it, unless
+  it is optional: a frame without;
 - camera_info or the LiDAR's place: `UncalibratedError`; a bag ends with it, a node goes on and is
   in error until it is mended;
 - what would have to be guessed of a message (encoding, size, stamp, frame): `InputError`; the
@@ -15,7 +16,7 @@ run in another thread. What a missing part means is decided here:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +111,7 @@ class Assembler:
         parts: roles of the messages that make a frame, the one that gives it its stamp first.
         settings: what belongs together, and where the LiDAR stands.
         calibrated: frames get a Calibration.
+        optional: those of the parts that a frame may lack.
         roles: role by the name that `take` is called with; by default the roles themselves.
         label: a topic's full name for errors, by the name that `take` is called with.
     """
@@ -120,6 +122,7 @@ class Assembler:
         settings: DriveSettings,
         *,
         calibrated: bool = True,
+        optional: Collection[str] = (),
         roles: Mapping[str, str] | None = None,
         label: Callable[[str], str] = str,
     ) -> None:
@@ -134,7 +137,8 @@ class Assembler:
         self.reference = self._parts[0]
         self._truth_expected = GROUND_TRUTH.name in self._named
         self._camera_from_lidar = settings.camera_from_lidar
-        self._sync = _synchronizer(self._parts, parts, settings)
+        self._lidar_optional = POINTS.name not in parts or POINTS.name in optional
+        self._sync = _synchronizer(self._parts, parts, settings, optional)
         self._changed = threading.Condition()
         self._infos: dict[int, Any] = {}
         self._truths: dict[int, Any] = {}
@@ -283,8 +287,8 @@ class Assembler:
     def _where(self, role: str) -> str:
         return self._label(self._named.get(role, role))
 
-    def _calibration(self, moment: Moment, timeout: float) -> tuple[Calibration, str]:
-        """A moment's calibration, and the frame of its camera."""
+    def _calibration(self, moment: Moment, timeout: float) -> tuple[Calibration | None, str]:
+        """A moment's calibration, None where no scan says which LiDAR; its camera's frame."""
         where = self._where(CAMERA_INFO.name)
         with self._changed:
             self._changed.wait_for(lambda: bool(self._infos), timeout)
@@ -297,6 +301,8 @@ class Assembler:
         camera_from_lidar = self._camera_from_lidar
         if camera_from_lidar is None:
             source = self._where(POINTS.name)
+            if cloud is None and self._lidar_optional:
+                return None, camera
             lidar = _named("" if cloud is None else _frame_of(cloud), source)
             if lidar == camera:
                 raise UncalibratedError(
@@ -313,7 +319,7 @@ class Assembler:
 
 
 def _synchronizer(
-    names: Sequence[str], roles: Sequence[str], settings: DriveSettings
+    names: Sequence[str], roles: Sequence[str], settings: DriveSettings, optional: Collection[str]
 ) -> Synchronizer | None:
     if len(names) < 2:
         return None
@@ -325,6 +331,7 @@ def _synchronizer(
             slop_ns=round(settings.sync_slop * 1e9) if scans else 0,
             offsets_ns=dict.fromkeys(scans, round(settings.points_offset * 1e9)),
             timeout_ns=round(settings.sync_timeout * 1e9),
+            optional=frozenset(n for n, r in zip(names, roles, strict=True) if r in optional),
         )
     )
 

@@ -21,11 +21,14 @@ _WAITING = 64
 class BagDrive:
     """Frames of a bag, one for each image that has a scan; nothing else is dropped.
 
+    Where the LiDAR is optional every image is a frame, and a bag with a camera alone will do.
+
     Args:
         path: the bag.
         image: the image topic, "" to find it.
-        points: the point cloud topic, "" to find it.
+        points: the point cloud topic, "" to find it, `NO_LIDAR` for the camera alone.
         settings: what belongs together, and where the LiDAR stands.
+        lidar_optional: an image without a scan is a frame, too.
 
     Raises:
         InputError: no bag, or no camera and LiDAR in it.
@@ -37,11 +40,14 @@ class BagDrive:
         image: str = "",
         points: str = "",
         settings: DriveSettings | None = None,
+        *,
+        lidar_optional: bool = False,
     ) -> None:
         self.settings = settings or DriveSettings()
+        self.lidar_optional = lidar_optional
         self.bag = BagReader(path)
         try:
-            self.topics = find_topics(self.bag, image, points)
+            self.topics = find_topics(self.bag, image, points, lidar_optional=lidar_optional)
         except InputError:
             self.bag.close()
             raise
@@ -64,7 +70,14 @@ class BagDrive:
         for recorded in self.bag.topics.values():
             if recorded.type == TF.type:
                 roles[recorded.name] = (TF_STATIC if recorded.latched else TF).name
-        assembler = Assembler((IMAGE.name, POINTS.name), self.settings, roles=roles)
+        lidar = (POINTS.name,) if self.topics.points else ()
+        assembler = Assembler(
+            (IMAGE.name, *lidar),
+            self.settings,
+            calibrated=bool(self.topics.camera_info),
+            optional=lidar if self.lidar_optional else (),
+            roles=roles,
+        )
         self._read_static(assembler, [n for n, role in roles.items() if role == TF_STATIC.name])
         # Truth and transforms may be recorded after their image: a moment waits for them.
         waiting: deque[Moment] = deque()
@@ -110,6 +123,9 @@ class BagDrive:
         except InputError as error:
             self._refused(error)
             return
+        if self.topics.points and POINTS.name not in moment.messages:
+            text = f"{self.topics.image}: answered without a scan of {self.topics.points}"
+            self.warnings.append(FrameWarning("no scan", text))
         made.reset, self._reset = self._reset, False
         made.warnings, self.warnings = self.warnings + made.warnings, []
         yield made

@@ -41,6 +41,8 @@ class SyncConfig:
         timeout_ns: stream time after which a waiting message is given up.
         jump_ns: a stamp this far behind its topic's newest means that time jumped back; less is an
             ordinary late message.
+        optional: topics that a set may lack. One that fell silent for `timeout_ns` is not waited
+            for until it speaks again.
     """
 
     topics: tuple[str, ...]
@@ -49,15 +51,18 @@ class SyncConfig:
     queue_size: int = 256
     timeout_ns: int = 500_000_000
     jump_ns: int = 500_000_000
+    optional: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.topics) < 2 or len(set(self.topics)) != len(self.topics):
             raise ValueError(f"topics must be two or more different names, got {self.topics}")
-        unknown = set(self.offsets_ns) - set(self.topics)
+        unknown = (set(self.offsets_ns) | self.optional) - set(self.topics)
         if unknown:
             raise ValueError(f"{sorted(unknown)} are not among the topics {self.topics}")
         if self.topics[0] in self.offsets_ns:
             raise ValueError(f"{self.topics[0]} is the reference: it has no offset to itself")
+        if self.topics[0] in self.optional:
+            raise ValueError(f"{self.topics[0]} is the reference: no set lacks it")
         if min(self.slop_ns, self.timeout_ns, self.jump_ns) < 0:
             raise ValueError("slop, timeout and jump cannot be negative")
         if self.queue_size < ESTIMATE_FROM:
@@ -71,7 +76,7 @@ _REGULAR = 0.8  # share of the smallest of them that the next one is not below
 
 @dataclass(frozen=True)
 class MatchedSet:
-    """One message of each topic.
+    """One message of each topic, save of those optional ones that have none near.
 
     Attributes:
         stamp: the reference message's stamp, nanoseconds.
@@ -119,15 +124,21 @@ class _Queue:
         "messages",
         "newest",
         "offset",
+        "optional",
         "quiet",
+        "quiet_until",
+        "silent",
         "stamps",
         "topic",
         "used",
     )
 
-    def __init__(self, topic: str, offset: int | None) -> None:
+    def __init__(self, topic: str, offset: int | None, optional: bool) -> None:
         self.topic = topic
         self.offset = offset
+        self.optional = optional
+        self.silent = False  # nothing came for a timeout: an optional one is not waited for
+        self.quiet_until: int | None = None  # none is expected before, after the one in a set
         self.stamps: list[int] = []
         self.messages: list[Any] = []
         self.quiet: list[int] = []  # after each message, how long none of the topic is expected
@@ -177,7 +188,9 @@ class Synchronizer:
     def __init__(self, config: SyncConfig) -> None:
         self.config = config
         self._lock = threading.Lock()
-        self._queues = {t: _Queue(t, config.offsets_ns.get(t, 0)) for t in config.topics}
+        self._queues = {
+            t: _Queue(t, config.offsets_ns.get(t, 0), t in config.optional) for t in config.topics
+        }
         self._reference = self._queues[config.topics[0]]
         self._others = [self._queues[t] for t in config.topics[1:]]
         self._clock: int | None = None  # newest stream time seen
@@ -207,7 +220,7 @@ class Synchronizer:
             if queue.behind and self._clock is not None and at > self._clock + self.config.jump_ns:
                 result.drops.append(Drop(topic, stamp, "time jumped back"))
                 return result
-            queue.behind = False
+            queue.behind = queue.silent = False
             if queue.newest is None or at > queue.newest:
                 if queue.newest is not None:
                     queue.gaps.append(at - queue.newest)
@@ -244,8 +257,8 @@ class Synchronizer:
     def _clear(self, drops: list[Drop], reason: str) -> None:
         for queue in self._queues.values():
             queue.take(len(queue.stamps), drops, reason)
-            queue.newest = queue.used = queue.closed = None
-            queue.behind = False
+            queue.newest = queue.used = queue.closed = queue.quiet_until = None
+            queue.behind = queue.silent = False
             queue.gaps.clear()
         self._clock = self._given = None
 
@@ -261,7 +274,7 @@ class Synchronizer:
             if each.newest is not None and each.newest > limit:
                 each.gaps.clear()
                 each.behind = each is not queue
-            for name in ("newest", "used", "closed"):
+            for name in ("newest", "used", "closed", "quiet_until"):
                 value = getattr(each, name)
                 if each is queue or (value is not None and value > limit):
                     setattr(each, name, None)
@@ -301,7 +314,7 @@ class Synchronizer:
             waiting = False
             for queue in self._others:
                 index = self._nearest(queue, moment, final)
-                if index == _NONE:
+                if index == _NONE and not queue.optional:
                     missing = queue.topic
                     break
                 waiting = waiting or index == _WAIT
@@ -332,12 +345,18 @@ class Synchronizer:
             before = -1
         lag = moment - stamps[before] if before >= 0 else slop + 1
 
+        # A slow topic with exact stamps is not waited for between two of its messages.
+        if slop == 0 and queue.optional and moment < (queue.quiet_until or moment):
+            return _NONE
         # The last message before the moment, where the next one will not be nearer.
         if before >= 0 and queue.quiet[before] >= 2 * lag:
             return before
         # The first one after it, where it is nearer to no other reference.
         if following == len(stamps):
-            return _WAIT if not final else before if before >= 0 else _NONE
+            if not final and not queue.silent:
+                return _WAIT
+            queue.silent = queue.optional and before < 0
+            return before if before >= 0 else _NONE
         lead = stamps[following] - moment
         if lead < lag and lead <= slop:
             other = self._next_lead(stamps[following], final)
@@ -365,8 +384,11 @@ class Synchronizer:
         reference.remove(0, 1)
         reference.used = reference.closed = moment
         for queue, index in zip(self._others, chosen, strict=True):
+            if index == _NONE:
+                continue
             queue.take(index, result.drops, f"no {reference.topic} near it")
             queue.used = queue.closed = queue.stamps[0]
+            queue.quiet_until = queue.used + queue.quiet[0]
             stamps[queue.topic] = queue.used + (queue.offset or 0)
             messages[queue.topic] = queue.messages[0]
             queue.remove(0, 1)

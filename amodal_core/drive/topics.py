@@ -132,6 +132,8 @@ LIDAR_FRAME = "velo_link"
 BASE_FRAME = "base_link"
 WORLD_FRAME = "world"
 
+NO_LIDAR = "none"  # in place of a point cloud topic: the camera alone
+
 
 @dataclass(frozen=True)
 class DriveTopics:
@@ -140,7 +142,7 @@ class DriveTopics:
     Attributes:
         image: sensor_msgs/Image or CompressedImage, colour or grey.
         camera_info: the image's sensor_msgs/CameraInfo.
-        points: sensor_msgs/PointCloud2.
+        points: sensor_msgs/PointCloud2, or "" for the camera alone; camera_info may be "" then.
         ground_truth: amodal_msgs/AmodalInstanceArray, or "" where the bag holds none.
     """
 
@@ -161,13 +163,16 @@ class DriveTopics:
         return {name: role for name, role in roles.items() if name}
 
 
-def find_topics(bag: BagReader, image: str = "", points: str = "") -> DriveTopics:
+def find_topics(
+    bag: BagReader, image: str = "", points: str = "", *, lidar_optional: bool = False
+) -> DriveTopics:
     """Choose a bag's topics by their types; names are needed only where there are several.
 
     Args:
         bag: the bag.
         image: the image topic, "" to find it.
-        points: the point cloud topic, "" to find it.
+        points: the point cloud topic, "" to find it; `NO_LIDAR` for the camera alone.
+        lidar_optional: a bag without point clouds, or without camera_info then, will do.
 
     Raises:
         InputError: a topic is missing, has no messages, or there are several to choose from.
@@ -181,7 +186,11 @@ def find_topics(bag: BagReader, image: str = "", points: str = "") -> DriveTopic
     infos, images = of_type(CAMERA_INFO), _one_a_camera([*of_type(IMAGE), *of_type(COMPRESSED)])
     if image and image not in types and types.get(image + _COMPRESSED) == COMPRESSED.type:
         image += _COMPRESSED
-    if images and not infos:
+    clouds = of_type(POINTS)
+    if points == NO_LIDAR and not lidar_optional:
+        raise InputError("the model needs a LiDAR", f"topic {points}", "choose another model")
+    camera_only = points == NO_LIDAR or (lidar_optional and not points and not clouds)
+    if images and not infos and not camera_only:
         images_listed = ", ".join(images)
         raise InputError(
             f"no {CAMERA_INFO.type} for {images_listed}", where, "record camera_info, too"
@@ -191,12 +200,16 @@ def find_topics(bag: BagReader, image: str = "", points: str = "") -> DriveTopic
     chosen = _pick(types, where, IMAGE, "image", image, cameras)
     info = _info_of(chosen)
     if info not in infos:
-        info = _pick(types, where, CAMERA_INFO, "image", "", infos)
+        info = (
+            ""
+            if camera_only and len(infos) != 1
+            else _pick(types, where, CAMERA_INFO, "image", "", infos)
+        )
     truth = [name for name in of_type(GROUND_TRUTH) if name.split("/")[-1] == GROUND_TRUTH.name]
     return DriveTopics(
         image=chosen,
         camera_info=info,
-        points=_pick(types, where, POINTS, "points", points, of_type(POINTS)),
+        points="" if camera_only else _pick(types, where, POINTS, "points", points, clouds),
         ground_truth=truth[0] if truth else "",
     )
 

@@ -35,7 +35,9 @@ def command(
         bool, typer.Option("--depth", help="Write depth images to tracks.mcap, too (large).")
     ] = False,
     image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
-    points_topic: Annotated[str, typer.Option(help="Where it has several LiDARs.")] = "",
+    points_topic: Annotated[
+        str, typer.Option(help="Where it has several LiDARs; none: the camera alone.")
+    ] = "",
     settings: Settings = None,
     tracker_settings: TrackerSettings = None,
     *,

@@ -16,11 +16,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from amodal_core.bags.reader import BagReader, RawMessage
-from amodal_core.drive.topics import CLOCK, TRACKS, Topic
+from amodal_core.drive.topics import CLOCK, DIAGNOSTICS, TRACKS, Topic
 from amodal_core.errors import InputError
 from amodal_ros.base_node import BaseNode, executor_of
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.health import NodeState
 from amodal_ros.interrupts import deaf_to_interrupts
 from amodal_ros.qos import profile
 
@@ -37,7 +38,10 @@ class Player(BaseNode):
         name="player",
         purpose="Plays an MCAP or SQLite bag with /clock. Waits for the pipeline before the first "
         "message, so that none is lost; ends when the tracks of the last image are there.",
-        subscribes=(replace(TRACKS, description="Answers to the images", required=False),),
+        subscribes=(
+            replace(TRACKS, description="Answers to the images", required=False),
+            replace(DIAGNOSTICS, description="Why frames are dropped", required=False),
+        ),
         publishes=(CLOCK,),
         parameters=(
             Parameter("bag", "", "The bag: a folder with metadata.yaml, or a .mcap or .db3 file."),
@@ -85,6 +89,7 @@ class Player(BaseNode):
         self._frames = 0
         self._held = 0.0
         self._bag_outputs: dict[str, Any] = {}
+        self._states: dict[str, NodeState] = {}  # of the pipeline's nodes
         self._played_until = 0
         super().__init__(**kwargs)
 
@@ -112,7 +117,10 @@ class Player(BaseNode):
             raise InputError(f"no topic {frames}", bag, f"it has: {listed}")
 
     def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
-        """Tracks came back: all frames up to theirs are answered."""
+        """Tracks came back: all frames up to theirs are answered; or a node tells its drops."""
+        if topic.name == DIAGNOSTICS.name:
+            self._note_states(message)
+            return
         with self._answered:
             if stamp in self._open:
                 self._answers += 1
@@ -124,7 +132,7 @@ class Player(BaseNode):
         """Play the bag.
 
         Returns:
-            0, or 1 where the pipeline did not come up.
+            0, or 1 where the pipeline did not come up or answered no frame at all.
         """
         if not self._wait_for_pipeline():
             return 1
@@ -139,12 +147,34 @@ class Player(BaseNode):
             if self.value("max_in_flight"):
                 text += f", held {self._held:.1f} s for the pipeline"
             log.info(text)
+            if self._frames and not self._answers and self.value("frame_topic"):
+                log.error(f"none of the {self._frames} frames was answered: {self._why()}")
+                return 1
             if not self.value("loop"):
                 # Others listen to the same last messages and may be a little behind.
                 time.sleep(_STEADY)
                 return 0
             with self._answered:
                 self._open.clear()
+
+    def _note_states(self, message: Any) -> None:
+        for status in message.status:
+            state = NodeState.read({v.key: v.value for v in status.values})
+            if state is not None:
+                self._states[status.name] = state
+
+    def _why(self) -> str:
+        """What a node lacks, or the most frequent reason for which one dropped frames."""
+        drops = []
+        for name, state in self._states.items():
+            for kind, line in state.wrong.items():
+                if kind == "calibration" or " ever on " in line:
+                    return f"{name}: {line}"
+            drops += [(count, name, reason) for reason, count in state.drops.items()]
+        if not drops:
+            return "no node says why; see their logs"
+        count, name, reason = max(drops)
+        return f"{name} dropped {count}: {reason}"
 
     def _wait_for_pipeline(self) -> bool:
         """Wait until all expected topics are published and no more subscribers turn up."""

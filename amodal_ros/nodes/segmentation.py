@@ -96,6 +96,11 @@ class Segmentation(SyncedNode):
         first = IMAGE.name if IMAGE.name in names else CAMERA_INFO.name
         return (first, *(n for n in (POINTS.name, DEPTH.name) if n in names))
 
+    def optional_topics(self) -> tuple[str, ...]:
+        """A scan or depth image that the model can do without."""
+        topics = (("points", POINTS), ("depth", DEPTH))
+        return tuple(t.name for part, t in topics if part in self._parts - self.model.inputs)
+
     def inputs(self) -> tuple[Topic, ...]:
         """What the model needs."""
         transforms = (TF_STATIC, TF) if "calibration" in self._parts else ()

@@ -73,6 +73,10 @@ class Tracking(SyncedNode):
         """Instances, and the depth image of exactly their stamp."""
         return (INSTANCES.name, DEPTH.name) if self.value("use_depth") else (INSTANCES.name,)
 
+    def optional_topics(self) -> tuple[str, ...]:
+        """The depth image: a camera may be faster than the LiDAR."""
+        return (DEPTH.name,) if self.value("use_depth") else ()
+
     def inputs(self) -> tuple[Any, ...]:
         """What makes a frame."""
         return (INSTANCES, DEPTH) if self.value("use_depth") else (INSTANCES,)
