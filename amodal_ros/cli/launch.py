@@ -148,9 +148,8 @@ def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
 
     from launch import LaunchService
 
-    service = LaunchService(argv=[f"{k}:={v}" for k, v in given.items()])
-    description, path = PythonLaunchDescriptionSource(str(file)).load(service.context)
-    service.context.launch_file = path
+    service = LaunchService()
+    description = PythonLaunchDescriptionSource(str(file)).load(service.context)
     if show_args:
         print("Arguments (pass arguments as '<name>:=<value>'):\n")
         for argument in description.get_launch_arguments(service.context):

@@ -5,38 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from embedded_ros.importer import refuse_arguments
+
 from .core import (
     Action,
-    Event,
     LaunchContext,
-    LaunchDescription,
     LaunchDescriptionEntity,
     SomeSubstitutionsType,
     as_substitutions,
-    missing,
     perform,
 )
-from .event_handlers import EventHandler
+from .event_handlers import OnProcessExit
 from .events import Shutdown as ShutdownEvent
-from .launch_description_sources import LaunchDescriptionSource, PythonLaunchDescriptionSource
-from .output import say
+from .launch_description_sources import PythonLaunchDescriptionSource
 from .process import ExecuteProcess
 from .substitutions import SubstitutionFailure
 
 __all__ = [
     "DeclareLaunchArgument",
-    "EmitEvent",
     "ExecuteProcess",
-    "GroupAction",
     "IncludeLaunchDescription",
-    "LogInfo",
     "OpaqueFunction",
     "RegisterEventHandler",
     "SetEnvironmentVariable",
-    "SetLaunchConfiguration",
     "Shutdown",
-    "TimerAction",
-    "UnsetEnvironmentVariable",
 ]
 
 _Entities = Sequence[LaunchDescriptionEntity]
@@ -50,7 +42,7 @@ class DeclareLaunchArgument(Action):
         default_value: value where none is given; without it the argument is required.
         description: for `--show-args`.
         choices: the values that it may have.
-        **kwargs: see Action.
+        absent: what launch has besides; refused.
     """
 
     declares_argument = True
@@ -62,9 +54,9 @@ class DeclareLaunchArgument(Action):
         default_value: SomeSubstitutionsType | None = None,
         description: str = "no description given",
         choices: Iterable[str] | None = None,
-        **kwargs: Any,
+        **absent: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        refuse_arguments("launch.actions.DeclareLaunchArgument", absent)
         self.name = name
         self.default_value = None if default_value is None else as_substitutions(default_value)
         self.description = description
@@ -93,27 +85,10 @@ class DeclareLaunchArgument(Action):
             )
 
 
-class SetLaunchConfiguration(Action):
-    """Give a launch argument a value."""
-
-    def __init__(
-        self, name: SomeSubstitutionsType, value: SomeSubstitutionsType, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.name, self.value = name, value
-
-    def execute(self, context: LaunchContext) -> None:
-        """Set it."""
-        context.launch_configurations[perform(context, self.name)] = perform(context, self.value)
-
-
 class SetEnvironmentVariable(Action):
     """Set a variable for the processes that start after it."""
 
-    def __init__(
-        self, name: SomeSubstitutionsType, value: SomeSubstitutionsType, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, name: SomeSubstitutionsType, value: SomeSubstitutionsType) -> None:
         self.name, self.value = name, value
 
     def execute(self, context: LaunchContext) -> None:
@@ -121,138 +96,52 @@ class SetEnvironmentVariable(Action):
         context.environment[perform(context, self.name)] = perform(context, self.value)
 
 
-class UnsetEnvironmentVariable(Action):
-    """Remove a variable for the processes that start after it."""
-
-    def __init__(self, name: SomeSubstitutionsType, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.name = name
-
-    def execute(self, context: LaunchContext) -> None:
-        """Remove it."""
-        context.environment.pop(perform(context, self.name), None)
-
-
-class LogInfo(Action):
-    """Print a line."""
-
-    def __init__(self, *, msg: SomeSubstitutionsType, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.msg = msg
-
-    def execute(self, context: LaunchContext) -> None:
-        """Print it."""
-        say("INFO", "launch.user", perform(context, self.msg))
-
-
 class OpaqueFunction(Action):
-    """Entities that a function returns: function(context, *args, **kwargs)."""
+    """Entities that a function of the context returns."""
 
-    def __init__(
-        self,
-        *,
-        function: Callable[..., Any],
-        args: Iterable[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-        **action: Any,
-    ) -> None:
-        super().__init__(**action)
-        self.function, self.args, self.kwargs = function, tuple(args), dict(kwargs or {})
+    def __init__(self, *, function: Callable[[LaunchContext], Any], **absent: Any) -> None:
+        refuse_arguments("launch.actions.OpaqueFunction", absent)
+        self.function = function
 
     def execute(self, context: LaunchContext) -> _Entities | None:
         """Call it."""
-        entities: _Entities | None = self.function(context, *self.args, **self.kwargs)
+        entities: _Entities | None = self.function(context)
         return entities
 
 
-class _Restore(Action):
-    """Ends the scope of a group or an included file."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        super().__init__()
-        self.function = function
-
-    def execute(self, context: LaunchContext) -> None:
-        self.function()
-
-
-class GroupAction(Action):
-    """Actions under one condition; arguments and environment that they set end with the group."""
-
-    def __init__(
-        self, actions: Iterable[LaunchDescriptionEntity], *, scoped: bool = True, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.actions, self.scoped = list(actions), scoped
-
-    def sub_entities(self, context: LaunchContext) -> _Entities:
-        """The actions."""
-        return self.actions
-
-    def execute(self, context: LaunchContext) -> _Entities:
-        """All of them, then the old state again."""
-        if not self.scoped:
-            return self.actions
-        old = dict(context.launch_configurations), dict(context.environment)
-
-        def restore() -> None:
-            context.launch_configurations, context.environment = old
-
-        return [*self.actions, _Restore(restore)]
-
-
 class IncludeLaunchDescription(Action):
-    """Another launch file, or another description.
-
-    Args:
-        launch_description_source: a source, a description, or the path of a Python launch file.
-        launch_arguments: (name, value) pairs for it.
-        **kwargs: see Action.
-    """
+    """Another launch file; `launch_arguments` are (name, value) pairs for it."""
 
     def __init__(
         self,
-        launch_description_source: Any,
+        launch_description_source: PythonLaunchDescriptionSource,
         *,
         launch_arguments: Iterable[tuple[SomeSubstitutionsType, SomeSubstitutionsType]] = (),
-        **kwargs: Any,
+        **absent: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        source = launch_description_source
-        if isinstance(source, LaunchDescription):
-            source = LaunchDescriptionSource(source)
-        elif not isinstance(source, LaunchDescriptionSource):
-            source = PythonLaunchDescriptionSource(source)
-        self.source: LaunchDescriptionSource = source
+        refuse_arguments("launch.actions.IncludeLaunchDescription", absent)
+        self.source = launch_description_source
         self.launch_arguments = list(launch_arguments)
 
     def sub_entities(self, context: LaunchContext) -> _Entities:
         """The description, where its path is known before launching."""
         try:
-            return [self.source.load(context)[0]]
+            return [self.source.load(context)]
         except SubstitutionFailure:
             return ()
 
     def execute(self, context: LaunchContext) -> _Entities:
         """Set the arguments, then visit it."""
-        description, path = self.source.load(context)
+        description = self.source.load(context)
         for name, value in self.launch_arguments:
             context.launch_configurations[perform(context, name)] = perform(context, value)
-        outer = context.launch_file
-
-        def leave() -> None:
-            context.launch_file = outer
-
-        if path is not None:
-            context.launch_file = path
-        return [description, _Restore(leave)]
+        return [description]
 
 
 class RegisterEventHandler(Action):
     """Let a handler see the events from now on."""
 
-    def __init__(self, event_handler: EventHandler, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, event_handler: OnProcessExit) -> None:
         self.event_handler = event_handler
 
     def execute(self, context: LaunchContext) -> None:
@@ -260,43 +149,12 @@ class RegisterEventHandler(Action):
         context.register_event_handler(self.event_handler)
 
 
-class EmitEvent(Action):
-    """Queue an event."""
-
-    def __init__(self, *, event: Event, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.event = event
-
-    def execute(self, context: LaunchContext) -> None:
-        """Queue it."""
-        context.emit_event_sync(self.event)
-
-
-class Shutdown(EmitEvent):
+class Shutdown(Action):
     """End the launch."""
 
-    def __init__(self, *, reason: str = "reason not given", **kwargs: Any) -> None:
-        super().__init__(event=ShutdownEvent(reason=reason), **kwargs)
-
-
-class TimerAction(Action):
-    """Actions after a time."""
-
-    def __init__(
-        self, *, period: float, actions: Iterable[LaunchDescriptionEntity], **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.period, self.actions = float(period), list(actions)
+    def __init__(self, *, reason: str = "reason not given") -> None:
+        self.reason = reason
 
     def execute(self, context: LaunchContext) -> None:
-        """Start the time."""
-        handler = EventHandler(
-            matcher=lambda e: e is due, entities=lambda *_: self.actions, handle_once=True
-        )
-        due = Event()
-        context.register_event_handler(handler)
-        context.call_later(self.period, lambda: context.emit_event_sync(due))
-
-
-def __getattr__(name: str) -> Any:
-    raise missing(f"launch.actions.{name}", name)
+        """Queue the event."""
+        context.emit_event_sync(ShutdownEvent(reason=self.reason))

@@ -8,16 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any, TypeAlias
-
-
-def missing(what: str, name: str, package: str = "launch") -> Exception:
-    """The error for API that only the real package has; dunder names stay plain lookups."""
-    if name.startswith("__"):
-        return AttributeError(name)
-    # Not an AttributeError: `from launch import X` would replace its text with one of its own.
-    return ImportError(f"{what} is not part of embedded_ros; install ros-jazzy-{package}")
 
 
 class Substitution:
@@ -56,7 +47,7 @@ def as_substitutions(value: SomeSubstitutionsType) -> list[Substitution]:
         return [value]
     if isinstance(value, (str, os.PathLike)):
         return [TextSubstitution(text=os.fspath(value))]
-    return [s for part in value for s in as_substitutions(part)]
+    return [s for item in value for s in as_substitutions(item)]
 
 
 def perform(context: LaunchContext, value: SomeSubstitutionsType) -> str:
@@ -66,14 +57,6 @@ def perform(context: LaunchContext, value: SomeSubstitutionsType) -> str:
 
 class Event:
     """Something that happened; handlers react to it."""
-
-
-class Condition:
-    """Decides whether an action runs."""
-
-    def evaluate(self, context: LaunchContext) -> bool:
-        """Whether it does."""
-        raise NotImplementedError
 
 
 class LaunchDescriptionEntity:
@@ -91,19 +74,14 @@ class LaunchDescriptionEntity:
 
 
 class Action(LaunchDescriptionEntity):
-    """Something to do, on a condition or always."""
-
-    def __init__(self, *, condition: Condition | None = None) -> None:
-        self.condition = condition
+    """Something to do."""
 
     def visit(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity] | None:
-        """Execute where the condition holds."""
-        if self.condition is not None and not self.condition.evaluate(context):
-            return None
+        """Execute it."""
         return self.execute(context)
 
     def execute(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity] | None:
-        """Do it, without asking for the condition."""
+        """Do it."""
         raise NotImplementedError
 
 
@@ -112,10 +90,6 @@ class LaunchDescription(LaunchDescriptionEntity):
 
     def __init__(self, initial_entities: Iterable[LaunchDescriptionEntity] | None = None) -> None:
         self.entities = list(initial_entities or ())
-
-    def add_action(self, action: LaunchDescriptionEntity) -> None:
-        """Append one."""
-        self.entities.append(action)
 
     def visit(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity]:
         """All of them."""
@@ -139,33 +113,19 @@ class LaunchDescription(LaunchDescriptionEntity):
 
 
 class LaunchContext:
-    """State of one launch: configurations, environment, handlers, processes and the event queue.
+    """State of one launch: configurations, environment, handlers, processes and the event queue."""
 
-    Args:
-        argv: command line of the launch, for those who ask.
-        configurations: launch arguments that were given.
-    """
-
-    def __init__(
-        self, *, argv: Iterable[str] = (), configurations: dict[str, str] | None = None
-    ) -> None:
-        self.argv = list(argv)
-        self.launch_configurations: dict[str, str] = dict(configurations or {})
+    def __init__(self) -> None:
+        self.launch_configurations: dict[str, str] = {}
         self.environment: dict[str, str] = dict(os.environ)
-        self.locals = SimpleNamespace(event=None)
         self.handlers: list[Any] = []
         # SimpleQueue.put is reentrant: signal handlers and threads use it.
-        self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.running: set[Any] = set()
         self.deadlines: list[tuple[float, Callable[[], None]]] = []
-        self.launch_file: Path | None = None
         self.is_shutdown = False
         self.process_count = 0
         self._scratch: TemporaryDirectory[str] | None = None
-
-    def perform_substitution(self, substitution: Substitution) -> str:
-        """The substitution's text."""
-        return substitution.perform(self)
 
     def emit_event_sync(self, event: Event) -> None:
         """Queue an event; safe from any thread."""
@@ -174,10 +134,6 @@ class LaunchContext:
     def register_event_handler(self, handler: Any) -> None:
         """Let a handler see the events from now on; the newest is asked first."""
         self.handlers.insert(0, handler)
-
-    def unregister_event_handler(self, handler: Any) -> None:
-        """Undo `register_event_handler`."""
-        self.handlers.remove(handler)
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function from the event loop after `seconds`."""

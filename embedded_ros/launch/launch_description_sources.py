@@ -4,40 +4,17 @@ from __future__ import annotations
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
-from .core import LaunchContext, LaunchDescription, SomeSubstitutionsType, missing, perform
-
-
-class LaunchDescriptionSource:
-    """A launch description that is already there.
-
-    Args:
-        launch_description: the description.
-    """
-
-    def __init__(self, launch_description: LaunchDescription | None = None) -> None:
-        self.launch_description = launch_description
-
-    def load(self, context: LaunchContext) -> tuple[LaunchDescription, Path | None]:
-        """The description, and the file that it came from."""
-        if self.launch_description is None:
-            raise RuntimeError("a launch description source without a description")
-        return self.launch_description, None
+from .core import LaunchContext, LaunchDescription, SomeSubstitutionsType, perform
 
 
-class PythonLaunchDescriptionSource(LaunchDescriptionSource):
-    """A Python file with `generate_launch_description()`.
-
-    Args:
-        launch_file_path: the file.
-    """
+class PythonLaunchDescriptionSource:
+    """A Python file with `generate_launch_description()`."""
 
     def __init__(self, launch_file_path: SomeSubstitutionsType) -> None:
-        super().__init__()
         self.path = launch_file_path
 
-    def load(self, context: LaunchContext) -> tuple[LaunchDescription, Path | None]:
+    def load(self, context: LaunchContext) -> LaunchDescription:
         """Run the file; FileNotFoundError where there is none."""
         path = Path(perform(context, self.path)).resolve()
         if not path.is_file():
@@ -49,8 +26,5 @@ class PythonLaunchDescriptionSource(LaunchDescriptionSource):
         spec.loader.exec_module(module)
         if not hasattr(module, "generate_launch_description"):
             raise RuntimeError(f"{path} has no generate_launch_description()")
-        return module.generate_launch_description(), path
-
-
-def __getattr__(name: str) -> Any:
-    raise missing(f"launch.launch_description_sources.{name}", name)
+        description: LaunchDescription = module.generate_launch_description()
+        return description

@@ -6,19 +6,13 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO, Any
 
-from .core import (
-    Action,
-    LaunchContext,
-    LaunchDescriptionEntity,
-    SomeSubstitutionsType,
-    missing,
-    perform,
-)
-from .event_handlers import OnProcessExit, Reaction
-from .events.process import ProcessExited, ProcessStarted
+from embedded_ros.importer import refuse_arguments
+
+from .core import Action, LaunchContext, SomeSubstitutionsType, perform
+from .events import ProcessExited
 from .output import emit, say
 
 _OUTPUTS = ("screen", "log", "both", "own_log", "full")
@@ -30,18 +24,10 @@ class ExecuteProcess(Action):
     Args:
         cmd: command line.
         name: its name in the log; the executable's without it.
-        cwd: working directory.
-        env: the whole environment, instead of the launch's.
-        additional_env: variables beside the launch's.
         output: "screen" shows both streams, "log" stderr only; the log file gets both.
-        prefix: what to put before the command, such as `gdb -ex run --args`.
-        respawn: start again when it ends, unless the launch is ending.
-        respawn_delay: seconds to wait before that.
-        on_exit: reaction to its end.
         sigterm_timeout: seconds from SIGINT to SIGTERM.
         sigkill_timeout: seconds from SIGTERM to SIGKILL.
-        condition: see Action.
-        **unsupported: other arguments of the real ExecuteProcess are refused.
+        absent: what launch has besides; refused.
     """
 
     def __init__(
@@ -49,30 +35,15 @@ class ExecuteProcess(Action):
         *,
         cmd: Iterable[SomeSubstitutionsType],
         name: SomeSubstitutionsType | None = None,
-        cwd: SomeSubstitutionsType | None = None,
-        env: dict[Any, Any] | None = None,
-        additional_env: dict[Any, Any] | None = None,
         output: SomeSubstitutionsType = "log",
-        prefix: SomeSubstitutionsType | None = None,
-        respawn: bool = False,
-        respawn_delay: float | None = None,
-        on_exit: Reaction | None = None,
         sigterm_timeout: SomeSubstitutionsType = "5",
         sigkill_timeout: SomeSubstitutionsType = "5",
-        condition: Any = None,
-        **unsupported: Any,
+        **absent: Any,
     ) -> None:
-        if unsupported:
-            raise missing(f"ExecuteProcess({', '.join(unsupported)})", "ExecuteProcess")
-        super().__init__(condition=condition)
+        refuse_arguments("launch.actions.ExecuteProcess", absent)
         self.cmd = list(cmd)
         self.name = name
-        self.cwd = cwd
-        self.env, self.additional_env = env, additional_env
         self.output = output
-        self.prefix = prefix
-        self.respawn, self.respawn_delay = respawn, respawn_delay
-        self.on_exit = on_exit
         self.sigterm_timeout, self.sigkill_timeout = sigterm_timeout, sigkill_timeout
         self.process: subprocess.Popen[str] | None = None
         self.process_name = ""
@@ -81,12 +52,12 @@ class ExecuteProcess(Action):
 
     def command(self, context: LaunchContext) -> list[str]:
         """The command line, all substitutions done."""
-        return [perform(context, part) for part in self.cmd]
+        return [perform(context, item) for item in self.cmd]
 
-    def execute(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity] | None:
+    def execute(self, context: LaunchContext) -> None:
         """Start it."""
         if context.is_shutdown:
-            return None
+            return
         self._waits = (
             float(perform(context, self.sigterm_timeout)),
             float(perform(context, self.sigkill_timeout)),
@@ -95,29 +66,14 @@ class ExecuteProcess(Action):
         if output not in _OUTPUTS:
             raise RuntimeError(f"output '{output}' is none of {', '.join(_OUTPUTS)}")
         self._screen = output in ("screen", "both", "full")
-        if self.on_exit is not None:
-            context.register_event_handler(OnProcessExit(target_action=self, on_exit=self.on_exit))
-        self._start(context)
-        return None
-
-    def _start(self, context: LaunchContext) -> None:
         command = self.command(context)
-        if self.prefix is not None:
-            command = shlex.split(perform(context, self.prefix)) + command
         context.process_count += 1
         base = perform(context, self.name) if self.name is not None else command[0].split("/")[-1]
         self.process_name = f"{base}-{context.process_count}"
-        environment = dict(context.environment)
-        if self.env is not None:
-            environment = {perform(context, k): perform(context, v) for k, v in self.env.items()}
-        for key, value in (self.additional_env or {}).items():
-            environment[perform(context, key)] = perform(context, value)
-        # Lines must come when they are printed, not when a block is full.
-        environment.setdefault("PYTHONUNBUFFERED", "1")
         self.process = subprocess.Popen(
             command,
-            cwd=None if self.cwd is None else perform(context, self.cwd),
-            env=environment,
+            # Lines must come when they are printed, not when a block is full.
+            env={"PYTHONUNBUFFERED": "1", **context.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -129,7 +85,6 @@ class ExecuteProcess(Action):
         pid = self.process.pid
         say("INFO", self.process_name, f"process started with pid [{pid}]")
         context.running.add(self)
-        context.emit_event_sync(ProcessStarted(self, self.process_name, command, pid))
         threading.Thread(
             target=self._watch, args=(context, self.process, command), daemon=True
         ).start()
@@ -161,7 +116,7 @@ class ExecuteProcess(Action):
             )
 
     def ended(self, context: LaunchContext, event: ProcessExited) -> None:
-        """Log the end; start again where `respawn` asks for it."""
+        """Log the end."""
         context.running.discard(self)
         if event.returncode == 0:
             say("INFO", event.process_name, f"process has finished cleanly [pid {event.pid}]")
@@ -171,11 +126,6 @@ class ExecuteProcess(Action):
                 event.process_name,
                 f"process has died [pid {event.pid}, exit code {event.returncode}, "
                 f"cmd '{shlex.join(event.cmd)}'].",
-            )
-        if self.respawn and not context.is_shutdown:
-            context.call_later(
-                self.respawn_delay or 0.0,
-                lambda: None if context.is_shutdown else self._start(context),
             )
 
     def end(self, context: LaunchContext) -> None:

@@ -11,29 +11,15 @@ from types import FrameType
 from typing import Any
 
 from .core import Event, LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from .events import Shutdown
-from .events.process import ProcessExited
+from .events import ProcessExited, Shutdown
 from .output import close_log, open_log, say
 
 
 class LaunchService:
-    """Runs launch descriptions until all their processes have ended.
+    """Runs launch descriptions until all their processes have ended."""
 
-    Args:
-        argv: command line, for those who ask.
-        noninteractive: accepted as in ROS 2; nothing here asks questions.
-        debug: accepted as in ROS 2; print the traceback of an error.
-    """
-
-    def __init__(
-        self,
-        *,
-        argv: Iterable[str] | None = None,
-        noninteractive: bool = False,
-        debug: bool = False,
-    ) -> None:
-        self.context = LaunchContext(argv=argv or ())
-        self._debug = debug
+    def __init__(self) -> None:
+        self.context = LaunchContext()
         self._return_code = 0
         self._descriptions: list[LaunchDescription] = []
 
@@ -41,11 +27,7 @@ class LaunchService:
         """Visit a description when `run` begins."""
         self._descriptions.append(launch_description)
 
-    def shutdown(self) -> None:
-        """End the launch; safe from any thread."""
-        self.context.emit_event_sync(Shutdown(reason="LaunchService.shutdown() called"))
-
-    def run(self, *, shutdown_when_idle: bool = True) -> int:
+    def run(self) -> int:
         """Run in the main thread.
 
         Returns:
@@ -60,7 +42,7 @@ class LaunchService:
         try:
             for description in self._descriptions:
                 self._guard(lambda d=description: self._visit([d]))
-            self._loop(shutdown_when_idle)
+            self._loop()
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
@@ -71,7 +53,7 @@ class LaunchService:
             close_log()
         return self._return_code
 
-    def _loop(self, shutdown_when_idle: bool) -> None:
+    def _loop(self) -> None:
         context = self.context
         while True:
             now = time.monotonic()
@@ -82,15 +64,14 @@ class LaunchService:
             idle = not context.running and context.events.empty()
             if context.is_shutdown and idle:
                 return
-            if idle and not context.deadlines and shutdown_when_idle:
+            if idle and not context.deadlines:
                 context.emit_event_sync(Shutdown(reason="idle"))
             soonest = min((d[0] for d in context.deadlines), default=now + 0.5)
             try:
                 event = context.events.get(timeout=min(max(soonest - now, 0.0), 0.5))
             except queue.Empty:
                 continue
-            if event is not None:
-                self._process(event)
+            self._process(event)
 
     def _process(self, event: Event) -> None:
         context = self.context
@@ -119,8 +100,6 @@ class LaunchService:
         try:
             function()
         except Exception as error:
-            if self._debug:
-                raise
             say("ERROR", "launch", f"caught exception in launch: {error}")
             self._return_code = 1
             self.context.emit_event_sync(Shutdown(reason="error in launch"))
@@ -129,6 +108,4 @@ class LaunchService:
         if number == signal.SIGTERM:
             self._return_code = 1
         name = signal.Signals(number).name
-        self.context.emit_event_sync(
-            Shutdown(reason=f"received {name}", due_to_sigint=number == signal.SIGINT)
-        )
+        self.context.emit_event_sync(Shutdown(reason=f"received {name}"))

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
+from . import actions
 
-from . import actions, parameter_descriptions, substitutions
-from ._missing import missing
-
-__all__ = ["actions", "parameter_descriptions", "substitutions"]
-
-
-def __getattr__(name: str) -> Any:
-    raise missing("launch_ros", name)
+__all__ = ["actions"]
