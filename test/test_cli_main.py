@@ -35,6 +35,21 @@ def test_the_list_needs_no_command_and_no_heavy_library():
     assert not loaded & (heavy | {f"amodal_ros.cli.{name}" for name in main.COMMANDS})
 
 
+def test_help_of_a_command_needs_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from amodal_ros.cli import main\n"
+        "for name in main.COMMANDS:\n"
+        "    done = CliRunner().invoke(main.app, [name, '--help'])\n"
+        "    assert f'amodal {name}' in done.stdout, done.output\n"
+        "print(*sys.modules, sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"numba", "cv2", "torch", "scipy", "rosbags", "cyclonedds", "pycocotools", "rclpy"}
+    assert not heavy & set(done.stdout.split())
+
+
 def test_a_mistyped_command_is_corrected():
     done = runner.invoke(main.app, ["doctr"])
     assert done.exit_code == 2

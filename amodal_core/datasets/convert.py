@@ -16,23 +16,11 @@ from amodal_core.datasets import (
     to_bag,
 )
 from amodal_core.datasets.base import Dataset, new_folder
+from amodal_core.datasets.registry import TARGETS
 from amodal_core.datasets.sailvos import SailVos
 from amodal_core.errors import InputError
 from amodal_core.files import inside
 from amodal_core.frame import Sample
-
-TARGETS: dict[str, str] = {
-    "kins": "KINS 2020 with KITTI's folders; masks exact, identities over time lost",
-    "kins2019": "KINS 2019, the same with the older fields",
-    "cocovid": "CocoVID JSON as SAIL-VOS has it (--kind); everything exact",
-    "coco": "COCO JSON with visible_mask, track_id, occluders; everything exact",
-    "asd": "AmodalSynthDrive; masks exact, images as JPEG",
-    "kitti": "KITTI object; boxes, no masks",
-    "labelme": "labelme files; masks exact",
-    "bag": "one rosbag2 bag a video, with ground truth",
-    "sailvos-cut": "SAIL-VOS cut into clips (--structure), all variants",
-    "video-truth": "one JSON of per-video ground truth (--kind amodal or visible)",
-}
 
 
 def convert(

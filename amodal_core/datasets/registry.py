@@ -7,11 +7,13 @@ from contextlib import suppress
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amodal_core.datasets.base import Dataset
-from amodal_core.datasets.json_index import JsonIndex
 from amodal_core.errors import InputError
+
+if TYPE_CHECKING:
+    from amodal_core.datasets.base import Dataset
+    from amodal_core.datasets.json_index import JsonIndex
 
 # name -> ("module:class", one line for users)
 _FORMATS: dict[str, tuple[str, str]] = {
@@ -39,6 +41,19 @@ _FORMATS: dict[str, tuple[str, str]] = {
 
 # Formats that are one JSON file; a folder stands for the only one in it.
 _ONE_FILE = ("kins", "sailvos", "cocoa", "cocoa_cls", "d2sa", "coco")
+# What `convert` writes, with one line for users.
+TARGETS: dict[str, str] = {
+    "kins": "KINS 2020 with KITTI's folders; masks exact, identities over time lost",
+    "kins2019": "KINS 2019, the same with the older fields",
+    "cocovid": "CocoVID JSON as SAIL-VOS has it (--kind); everything exact",
+    "coco": "COCO JSON with visible_mask, track_id, occluders; everything exact",
+    "asd": "AmodalSynthDrive; masks exact, images as JPEG",
+    "kitti": "KITTI object; boxes, no masks",
+    "labelme": "labelme files; masks exact",
+    "bag": "one rosbag2 bag a video, with ground truth",
+    "sailvos-cut": "SAIL-VOS cut into clips (--structure), all variants",
+    "video-truth": "one JSON of per-video ground truth (--kind amodal or visible)",
+}
 
 
 def formats() -> dict[str, str]:
@@ -180,6 +195,8 @@ def _file_format(path: Path) -> str:
         return "kins_video" if path.name.endswith("_data.pkl") else ""
     if path.suffix != ".json":
         return ""
+    from amodal_core.datasets.json_index import JsonIndex
+
     index = JsonIndex(path)
     if {"shapes", "imagePath"} <= set(index.top):
         return "labelme"

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
-from scipy.spatial.transform import Rotation
 
 from amodal_core.frame import MINIMUM_RANGE
 from amodal_core.settings import settings_type
@@ -87,6 +86,9 @@ class DriveSettings:
         """(4, 4) float64 of the extrinsics; None where the transform tree is used."""
         if not any(self.extrinsics):
             return None
+        # Here, since scipy takes longer to import than `amodal replay --help` to print.
+        from scipy.spatial.transform import Rotation
+
         matrix = np.eye(4)
         matrix[:3, :3] = Rotation.from_quat(self.extrinsics[3:]).as_matrix()
         matrix[:3, 3] = self.extrinsics[:3]

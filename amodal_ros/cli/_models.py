@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
-from amodal_core.models.base import Model
-from amodal_core.settings import parse_rules
+
+if TYPE_CHECKING:
+    from amodal_core.models.base import Model
 
 Settings = Annotated[
     list[str] | None,
@@ -46,6 +47,8 @@ def make_model(
         InputError: no such model or device, or it takes no checkpoint or no such setting, or it
             cannot be given visible masks.
     """
+    from amodal_core.settings import parse_rules
+
     settings = parse_rules(rules, "--set")
     if given_by:
         if not registry.completes(name):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amodal_core.bags.reader import BagReader
-from amodal_core.datasets import kitti_to_bag as kitti
-from amodal_core.frame import Report
 from amodal_ros.cli._progress import bar, stderr, warn
+
+if TYPE_CHECKING:
+    from amodal_core.frame import Report
 
 app = typer.Typer(
     help="Turn a data set into a rosbag2 bag with the topics that the nodes listen to.",
@@ -43,6 +43,8 @@ Root = Annotated[Path, typer.Argument(help="The folder that holds training/ and 
 
 
 def _run(convert: Callable[..., Report], src: Path, out: Path, **options: Any) -> None:
+    from amodal_core.bags.reader import BagReader
+
     with bar("converting", "images") as progress:
         report = convert(src, out, progress=progress, **options)
     warn(report.warnings)
@@ -66,6 +68,8 @@ def kitti_raw(
     compress: Compress = False,
 ) -> None:
     """A raw drive: left colour camera, LiDAR, and GPS/IMU where it is there."""
+    from amodal_core.datasets import kitti_to_bag as kitti
+
     _run(
         kitti.convert_raw, src, out, storage=storage.value, compress=compress, max_frames=max_frames
     )
@@ -84,6 +88,8 @@ def kitti_object(
     compress: Compress = False,
 ) -> None:
     """Images of the object benchmark; they are unrelated, so they stand 10 s apart in the bag."""
+    from amodal_core.datasets import kitti_to_bag as kitti
+
     _run(
         kitti.convert_object,
         src,
@@ -109,6 +115,8 @@ def kitti_tracking(
     compress: Compress = False,
 ) -> None:
     """A sequence of the tracking benchmark, at its nominal 10 Hz."""
+    from amodal_core.datasets import kitti_to_bag as kitti
+
     _run(
         kitti.convert_tracking,
         src,

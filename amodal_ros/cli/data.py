@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,13 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from amodal_core.datasets import registry
-from amodal_core.datasets.base import Dataset, Finding
-from amodal_core.datasets.convert import TARGETS
-from amodal_core.datasets.convert import convert as convert_dataset
-from amodal_core.datasets.statistics import Statistics, count, plot
 from amodal_core.errors import InputError
-from amodal_core.views import contact_sheets
 from amodal_ros.cli._progress import bar, stderr, warn
+
+if TYPE_CHECKING:
+    from amodal_core.datasets.base import Dataset, Finding
+    from amodal_core.datasets.statistics import Statistics
 
 _LIST = "  ".join(registry.formats())
 app = typer.Typer(
@@ -99,6 +98,8 @@ def stats(
     images: ImagesOption = None,
 ) -> None:
     """Count images, objects, classes, sizes and occlusion; images are not read."""
+    from amodal_core.datasets.statistics import Statistics, count, plot
+
     data = _open(path, format, images)
     counted = Statistics()
     for _ in _steps("counting", count(data, counted), len(data)):
@@ -162,6 +163,8 @@ def show(
     images: ImagesOption = None,
 ) -> None:
     """Contact sheets with masks drawn: what is seen filled, what is hidden hatched."""
+    from amodal_core.views import contact_sheets
+
     data = _open(path, format, images)
     spread = contact_sheets.spread(data, samples)
     indices = list(range(len(spread))) if first else spread
@@ -176,7 +179,7 @@ def show(
 
 
 def _targets() -> str:
-    return "; ".join(f"{name}: {line}" for name, line in TARGETS.items())
+    return "; ".join(f"{name}: {line}" for name, line in registry.TARGETS.items())
 
 
 @app.command(epilog="Example: amodal data convert labels_of_labelme build/kins --to kins")
@@ -199,6 +202,8 @@ def convert(
     images: ImagesOption = None,
 ) -> None:
     """Write a data set in another format; what cannot be read is listed at the end."""
+    from amodal_core.datasets.convert import convert as convert_dataset
+
     data = _open(src, format, images)
     broken: dict[str, str] = {}
     steps = convert_dataset(

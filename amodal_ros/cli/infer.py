@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amodal_core.errors import InputError
-from amodal_core.models.base import Completer
 from amodal_core.models.registry import DEFAULT
 from amodal_ros.cli._models import Settings, TrackerSettings, make_model
 from amodal_ros.cli._progress import bar, stderr, warn
 
 if TYPE_CHECKING:
     from amodal_core.datasets.base import Dataset
+    from amodal_core.models.base import Completer
 
 
 class Boxes(str, Enum):
@@ -78,6 +78,7 @@ def command(
     from amodal_core import inference
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
+    from amodal_core.models.base import Completer
     from amodal_core.settings import parse_rules
     from amodal_core.tracking import make_tracker
 
@@ -126,17 +127,17 @@ def command(
     with bar(f"{model} on {dataset.name}") as progress:
         written = inference.run(work, parallel, progress)
     warn(work.report.warnings)
-    told = _timings(work.report.timings, work.inferred)
-    stderr.print(f"{work.count} frames; {told}", soft_wrap=True)
+    timings = _timings(work.report.timings, work.inferred)
+    stderr.print(f"{work.count} frames; {timings}", soft_wrap=True)
     for path in written:
         typer.echo(path)
 
 
 def _alone(option: str, others: dict[str, bool]) -> None:
     """Refuse options that mean nothing beside another one."""
-    there = [name for name, told in others.items() if told]
-    if there:
-        raise InputError(f"not together with {', '.join(there)}", option, "leave one out")
+    excluded = [name for name, given in others.items() if given]
+    if excluded:
+        raise InputError(f"not together with {', '.join(excluded)}", option, "leave one out")
 
 
 def _complete(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from amodal_core import replay as core
 from amodal_core.drive.settings import DriveSettings
-from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT
-from amodal_core.pipeline import STAGES, Pipeline
-from amodal_core.settings import parse_rules
-from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
-from amodal_core.views.report.record import TOTAL, Record
 from amodal_ros.cli._models import Settings, TrackerSettings, make_model
 from amodal_ros.cli._options import with_options
 from amodal_ros.cli._progress import bar, stderr, warn
+
+if TYPE_CHECKING:
+    from amodal_core.models.base import Model
+    from amodal_core.replay import ReplayOptions
+    from amodal_core.tracking import CoastingTracker
+    from amodal_core.views.report.record import Record
 
 
 @with_options("drive", DriveSettings, "sync_slop", "points_offset", "minimum_range", "extrinsics")
@@ -28,7 +28,9 @@ def command(
     model: Annotated[str, typer.Option(help="See `amodal models`.")] = DEFAULT,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
-    tracker: Annotated[str, typer.Option(help=f"One of {', '.join(TRACKERS)}.")] = "motion",
+    tracker: Annotated[
+        str, typer.Option(help="One of motion, quasi_dense, quasi_dense_sailvos.")
+    ] = "motion",
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     video: Annotated[bool, typer.Option(help="Draw and encode overlay.mp4.")] = True,
     depth: Annotated[
@@ -55,11 +57,15 @@ def command(
 
     amodal replay build/drive --out build/out --tracker-set coast_seconds=5
     """
+    from amodal_core.replay import ReplayOptions
+    from amodal_core.settings import parse_rules
+    from amodal_core.tracking import make_tracker
+
     record = run(
         bag,
         out,
         make_model(model, device, checkpoint, settings or []),
-        core.ReplayOptions(max_frames, video, depth, image_topic, points_topic, drive),
+        ReplayOptions(max_frames, video, depth, image_topic, points_topic, drive),
         make_tracker(
             tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
         ),
@@ -71,16 +77,23 @@ def run(
     bag: Path,
     out: Path,
     model: Model,
-    options: core.ReplayOptions,
+    options: ReplayOptions,
     tracker: CoastingTracker | None = None,
 ) -> Record:
     """Replay with a progress bar."""
+    from amodal_core.pipeline import Pipeline
+    from amodal_core.replay import replay
+
     with bar("replaying") as progress:
-        return core.replay(bag, out, Pipeline(model, tracker), options, progress)
+        return replay(bag, out, Pipeline(model, tracker), options, progress)
 
 
 def summarise(record: Record, out: Path, video: bool) -> None:
     """Print headline figures and where the results lie."""
+    from amodal_core import replay as core
+    from amodal_core.pipeline import STAGES
+    from amodal_core.views.report.record import TOTAL
+
     warn(record.warnings)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_row("frames", f"{record.frames}, {record.duration:.1f} s of driving")
