@@ -68,7 +68,7 @@ def fused(network=(), scan=(), points=True, **settings):
     return learned, result
 
 
-def test_what_both_see_is_one_object_of_the_geometrys_outline_and_the_networks_class():
+def test_what_both_see_is_one_object_of_what_both_draw_and_the_networks_class():
     seen = ("van", 0.6, 20.5, (12, 20, 52, 40), (12, 20, 40, 40))
     scanned = ("car", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
     _, result = fused([seen], [scanned])
@@ -77,9 +77,9 @@ def test_what_both_see_is_one_object_of_the_geometrys_outline_and_the_networks_c
     assert CLASSES[result.class_ids[0]] == "van"
     assert result.depths.tolist() == [20.0]
     assert result.boxes3d[0].tolist() == pytest.approx(BOX3D)
-    np.testing.assert_array_equal(result.amodal.dense()[0], area(10, 20, 50, 40))
+    np.testing.assert_array_equal(result.amodal.dense()[0], area(12, 20, 50, 40))
     np.testing.assert_array_equal(result.visible.dense()[0], area(12, 20, 40, 40))
-    assert result.occlusion_rates.tolist() == pytest.approx([1 - 28 / 40])
+    assert result.occlusion_rates.tolist() == pytest.approx([1 - 28 / 38])
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ class FusedConfig:
 class Fused:
     """The flagship and `geometric` as one model; without a scan it is the flagship.
 
-    Of an object that both find, what shows is what the network sees within the whole; the whole,
-    the depth and the 3D box are the geometry's, the class is the network's.
+    Of an object that both find, the whole is what both draw, and what shows is what the network
+    sees of it; depth and 3D box are the geometry's, the class is the network's.
 
     Args:
         config: how they are heard.
@@ -101,19 +101,20 @@ class Fused:
     def _fused(self, learned: Instances, geometric: Instances) -> Instances:
         names = self.geometric.classes
         table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
+        pieces = self._pieces(geometric, learned)
         geometric = geometric[table[geometric.class_ids] >= 0]
         as_learned = table[geometric.class_ids]
         g, n = self._matches(geometric, learned, as_learned)
-        # Of matches first, then of either witness alone; the network's indices after the others.
-        count = len(geometric)
-        rest_g = np.setdiff1d(np.arange(count), g)
+        # Of matches first, then of either witness alone.
+        rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
-        amodal = RleMasks.concatenated([geometric.amodal.rle(), learned.amodal.rle()])
-        visible = RleMasks.concatenated([geometric.visible.rle(), learned.visible.rle()])
-        amodal = amodal[np.concatenate([g, rest_g, count + rest_l])]
-        visible = visible[np.concatenate([count + n, rest_g, count + rest_l])] & amodal
+        # Either draws too large rather than too small, each for reasons of its own.
+        amodal, theirs = geometric.amodal.rle(), learned.amodal.rle()
+        amodal = RleMasks.concatenated([amodal[g] & theirs[n], amodal[rest_g], theirs[rest_l]])
+        visible, theirs = geometric.visible.rle(), learned.visible.rle()
+        visible = RleMasks.concatenated([theirs[n], visible[rest_g], theirs[rest_l]]) & amodal
         alone = self.config.alone
-        piece = np.where(self._pieces(geometric, learned), self.config.piece, 1.0)
+        piece = np.where(pieces, self.config.piece, 1.0)
         both = 1 - (1 - geometric.scores[g]) * (1 - learned.scores[n])
         scores = [both, alone * geometric.scores[rest_g], (alone * learned.scores * piece)[rest_l]]
         class_ids = [learned.class_ids[n], as_learned[rest_g], learned.class_ids[rest_l]]
