@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from amodal_core.classes import ClassMap, check_renames, renamed
 from amodal_core.datasets.base import Dataset
-from amodal_core.datasets.categories import translate
 from amodal_core.datasets.coco_like import CocoLike
 from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import write_results
@@ -60,53 +60,31 @@ def _ready(model: Model, frames: Sequence[Frame], report: Report) -> list[Frame]
     return ready
 
 
-@dataclass(frozen=True)
-class Classes:
-    """How a model's classes are called in a data set.
-
-    Attributes:
-        table: (N,) int64, the data set's class of each of the model's, -1 where it has none.
-        dropped: names of those that have none.
-    """
-
-    table: np.ndarray
-    dropped: tuple[str, ...]
-
-
-def classes_in(model: Model, data: Dataset, chosen: dict[str, str]) -> Classes:
+def classes_in(model: Model, data: Dataset, renames: dict[str, str]) -> ClassMap:
     """Match a model's class names with a data set's.
 
     Args:
         model: whose classes are matched.
         data: whose names are wanted.
-        chosen: class of the model -> class of the data set, before equal and synonymous names.
+        renames: class of the model -> class of the data set, before equal and synonymous names.
 
     Raises:
-        InputError: no class of the model is in the data set, or a chosen name is unknown.
+        InputError: no class of the model is in the data set, or a renamed one is unknown in either.
     """
-    unknown = sorted(set(chosen) - set(model.classes))
-    if unknown:
-        raise InputError(
-            f"{model.name} has no class {unknown[0]}", "--map", f"it has {', '.join(model.classes)}"
-        )
-    table = [_class_in(data.classes, name, chosen) for name in model.classes]
-    dropped = [name for name, k in zip(model.classes, table, strict=True) if k < 0]
-    if len(dropped) == len(table):
+    check_renames(renames, model.classes, model.name, "--map")
+    classes = ClassMap.between(model.classes, data.classes, renames)
+    listed = f"the data has: {', '.join(data.classes)}"
+    for name in classes.missing:
+        target = renamed(name, renames)
+        if target != name:
+            raise InputError(f"no class {target} for {name} in the data", "--map", listed)
+    if len(classes.missing) == len(model.classes):
         raise InputError(
             f"no class of {model.name} ({', '.join(model.classes)}) is in the data",
             str(data.path),
-            f"name one with --map; the data has: {', '.join(data.classes)}",
+            f"name one with --map; {listed}",
         )
-    return Classes(np.array(table, np.int64), tuple(dropped))
-
-
-def _class_in(targets: Sequence[str], name: str, chosen: dict[str, str]) -> int:
-    try:
-        return translate([chosen.get(name, name)], targets)[0]
-    except InputError:
-        if name in chosen:
-            raise
-        return -1
+    return classes
 
 
 class Run:
@@ -137,7 +115,7 @@ class Run:
         model: Model,
         data: Dataset,
         out: Path,
-        classes: Classes,
+        classes: ClassMap,
         settings: dict[str, Any],
         *,
         batch: int = 4,
@@ -221,7 +199,7 @@ class Run:
             ]
 
     def _row(self, index: int, tracks: Tracks) -> Found:
-        ids = self.classes.table[np.asarray(tracks.class_ids, np.int64)]
+        ids = self.classes.ids(tracks.class_ids)
         kept = tracks[ids >= 0]
         height, width = kept.size
         return {

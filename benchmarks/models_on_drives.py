@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from amodal_core import inference
+from amodal_core.classes import ClassMap
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.evaluation import image_level, occluded_iou
@@ -211,10 +212,7 @@ class Options:
 
 def merged(part: AnnotationSet) -> AnnotationSet:
     """The set with the classes of `KINDS`."""
-    names = [KINDS.get(name, name) for name in part.classes]
-    classes = tuple(dict.fromkeys(names))
-    table = np.array([classes.index(name) for name in names], np.int64)
-    return replace(part, classes=classes, class_ids=table[part.class_ids])
+    return part.mapped(ClassMap.renaming(part.classes, KINDS))
 
 
 def counted(truth: AnnotationSet) -> AnnotationSet:

@@ -111,7 +111,7 @@ ROOMS = {
     "synthetic": "bags datasets drive masks",
     "tracking": "masks",
     "models.layers": "geometry",
-    "models": "datasets geometry masks models.layers tracking",
+    "models": "geometry masks models.layers tracking",
     "views": "datasets masks",
     "parts": "",
     "warm_up": "masks tracking",
@@ -121,7 +121,16 @@ ROOMS = {
     "inference": "datasets evaluation models parts pipeline tracking",
     "track_inference": "datasets evaluation masks models parts",
 }
-EVERYWHERE = {"errors", "extras", "files", "frame", "progress", "settings", "__version__"}
+EVERYWHERE = {
+    "classes",
+    "errors",
+    "extras",
+    "files",
+    "frame",
+    "progress",
+    "settings",
+    "__version__",
+}
 
 
 def room(name: str) -> str:

@@ -109,7 +109,7 @@ def test_reading_processes_change_nothing(model, data, tmp_path):
 
 def test_classes_that_the_data_lacks_are_left_out_and_told(model, data):
     classes = inference.classes_in(model, data, {})
-    assert classes.dropped == ("tree",)
+    assert classes.missing == ("tree",)
     assert classes.table.tolist()[3] == -1
     chosen = inference.classes_in(model, data, {"tree": "misc"})
     assert data.classes[chosen.table[3]] == "misc"

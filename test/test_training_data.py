@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_scenes import CLASSES, Streets, run_config, write_streets
 
+from amodal_core.classes import check_renames
 from amodal_core.datasets import kins
 from amodal_core.datasets.frames import Frames
 from amodal_core.datasets.registry import formats
@@ -20,7 +21,7 @@ from training.config import Augment, Optimiser, PartConfig, Schedule, Source
 from training.data import Augmented
 from training.judge import check_metric
 from training.schedules import Pull, factor, make_optimizer, set_rate
-from training.sources import Samples, check_class_map, open_sources, unpacked_bag
+from training.sources import Samples, open_sources, unpacked_bag
 from training.train import main
 
 
@@ -77,15 +78,15 @@ def test_classes_that_fit_nothing_are_named():
     data = Streets(1, classes=("car", "unicycle", "pedestrian"))
     with pytest.raises(InputError, match="no class for unicycle"):
         Samples(sources(data), ("car", "pedestrian"), {})
-    with pytest.raises(InputError, match=r"no data set has the class bus.*there are: car"):
-        check_class_map({"unicycle": "car", "bus": "car"}, data.classes)
+    with pytest.raises(InputError, match=r"the data has no class bus.*there are: car"):
+        check_renames({"unicycle": "car", "bus": "car"}, data.classes, "the data", "class_map")
     with pytest.raises(InputError, match=r"class unicicle \(did you mean unicycle"):
-        check_class_map({"unicicle": "car"}, data.classes)
+        check_renames({"unicicle": "car"}, data.classes, "the data", "class_map")
 
 
 def test_entries_of_the_map_fit_in_any_case():
     data = Streets(1, classes=("Car", "UniCycle", "pedestrian"))
-    check_class_map({"unicycle": "CAR"}, data.classes)
+    check_renames({"unicycle": "CAR"}, data.classes, "the data", "class_map")
     samples = Samples(sources(data), ("car", "pedestrian"), {"unicycle": "CAR"})
     expected = {0: 0, 1: 0, 2: 1}
     theirs = data.samples[0].truth.class_ids.tolist()

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from amodal_core.classes import Renames, check_renames, renamed
 from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
 from amodal_core.models import registry
@@ -24,10 +25,7 @@ from training.progress import Display
 from training.schedules import make_optimizer
 from training.sharding import shard
 from training.sources import (
-    ClassMap,
     Samples,
-    check_class_map,
-    mapped,
     open_sources,
     render_sources,
 )
@@ -75,7 +73,7 @@ def open_data(config: Config, place: Place, display: Display) -> RunData:
 
     training, held_out = _first_then_others(place, open_all)
     names = [name for data, _ in (*training, *held_out) for name in data.classes]
-    check_class_map(config.class_map, names)
+    check_renames(config.class_map, names, "the data", "class_map")
     classes = config.classes or _classes_of(training, config.class_map)
 
     def samples(opened: _Opened) -> Samples:
@@ -98,9 +96,9 @@ def _first_then_others(place: Place, work: Callable[[], _T]) -> _T:
     return result if place.first else work()
 
 
-def _classes_of(opened: _Opened, class_map: ClassMap) -> tuple[str, ...]:
+def _classes_of(opened: _Opened, class_map: Renames) -> tuple[str, ...]:
     """The data's own class names after the map, each once, in their order."""
-    names = [mapped(name, class_map) for data, _ in opened for name in data.classes]
+    names = [renamed(name, class_map) for data, _ in opened for name in data.classes]
     return tuple(dict.fromkeys(name for name in names if name is not None))
 
 

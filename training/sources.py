@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,9 @@ import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
 from amodal_core.bags.reader import is_bag
+from amodal_core.classes import ClassMap, Renames
 from amodal_core.datasets.bag import BagSet
 from amodal_core.datasets.base import Dataset, Place
-from amodal_core.datasets.categories import translate
 from amodal_core.datasets.frames import Frames, is_frames, unpack
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
@@ -30,7 +29,6 @@ from amodal_core.synthetic.truth import CLASSES
 from training.config import Source, Synthetic
 
 # Class of the data -> class of the model, None for what is ignored.
-ClassMap = Mapping[str, str | None]
 
 
 def open_sources(
@@ -138,27 +136,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def check_class_map(class_map: ClassMap, classes: Iterable[str]) -> None:
-    """Make sure that every entry of a class map is of some data, whatever its case.
-
-    Raises:
-        InputError: one is not.
-    """
-    names = {name.lower(): name for name in classes}
-    for entry in class_map:
-        if entry.lower() not in names:
-            near = difflib.get_close_matches(entry.lower(), names, 1)
-            listed = f"there are: {', '.join(sorted(names.values()))}"
-            cure = f"did you mean {names[near[0]]}?" if near else listed
-            raise InputError(f"no data set has the class {entry}", "class_map", cure)
-
-
-def mapped(name: str, class_map: ClassMap) -> str | None:
-    """What a class of the data is called in the model, None where it is ignored."""
-    return {k.lower(): v for k, v in class_map.items()}.get(name.lower(), name)
-
-
-def class_table(data: Dataset, classes: Sequence[str], class_map: ClassMap) -> np.ndarray:
+def class_table(data: Dataset, classes: Sequence[str], class_map: Renames) -> np.ndarray:
     """(N,) int64: for each class of the data the model's class id, -1 for what is ignored.
 
     Classes that no object has need no name among the model's: KINS lists more than it annotates.
@@ -166,15 +144,8 @@ def class_table(data: Dataset, classes: Sequence[str], class_map: ClassMap) -> n
     Raises:
         InputError: a class of the data has no name among the model's and no entry in the map.
     """
-    table, missing = [], []
-    for index, name in enumerate(data.classes):
-        target = mapped(name, class_map)
-        try:
-            table.append(-1 if target is None else translate([target], classes)[0])
-        except InputError:
-            table.append(-1)
-            if data.has_class(index):
-                missing.append(name)
+    matched = ClassMap.between(data.classes, classes, class_map)
+    missing = [name for name in matched.missing if data.has_class(data.classes.index(name))]
     if missing:
         raise InputError(
             f"the model has no class for {', '.join(missing)}",
@@ -182,7 +153,7 @@ def class_table(data: Dataset, classes: Sequence[str], class_map: ClassMap) -> n
             f"add `class_map: {{{missing[0]}: {classes[0]}}}` (or null to ignore it); "
             f"the model's: {', '.join(classes)}",
         )
-    return np.array(table, np.int64)
+    return matched.table
 
 
 class Samples(TorchDataset[Sample]):
@@ -203,7 +174,7 @@ class Samples(TorchDataset[Sample]):
         self,
         sources: Sequence[tuple[Dataset, range]],
         classes: Sequence[str],
-        class_map: ClassMap,
+        class_map: Renames,
         smallest: int = 0,
         least_visible: int = 0,
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.classes import ClassMap
 from amodal_core.datasets import pickles
 from amodal_core.datasets.amodal_synth_drive import (
     CALIBRATION,
@@ -18,7 +19,7 @@ from amodal_core.datasets.amodal_synth_drive import (
 )
 from amodal_core.datasets.amodal_synth_drive_lidar import in_box
 from amodal_core.datasets.base import new_folder
-from amodal_core.datasets.categories import ASD, ASD_THINGS, translate
+from amodal_core.datasets.categories import ASD, ASD_THINGS
 from amodal_core.datasets.image_files import write_bytes, write_image
 from amodal_core.datasets.json_write import dumps
 from amodal_core.errors import InputError
@@ -51,7 +52,8 @@ def write(
     """
     base = new_folder(Path(root)) / "full"
     things = [ASD[k] for k in ASD_THINGS]
-    categories = [ASD_THINGS[k] for k in translate(classes, things, class_map, str(root))]
+    matched = ClassMap.between(classes, things, class_map).complete(str(root))
+    categories = [ASD_THINGS[k] for k in matched]
     numbers: dict[str, dict[tuple[int, int], int]] = {}
     counts: dict[str, int] = {}
     calibrations: dict[str, Any] = {}

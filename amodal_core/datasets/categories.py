@@ -1,10 +1,6 @@
-"""The class names of driving data sets and which of them mean the same."""
+"""The class names of driving data sets."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-
-from amodal_core.errors import InputError
 
 KINS_2019 = {
     1: "cyclist",
@@ -68,46 +64,3 @@ KITTI = {
     "tram": "Tram",
     "misc": "Misc",
 }
-
-# Groups of names for one thing, as narrow as the field's sets allow.
-_SAME = (
-    ("pedestrian", "person"),
-    ("cyclist", "bike", "bicycle", "rider", "motor", "motorcycle", "motorcyclist", "biker"),
-    ("tram", "train", "bus", "trolleybus"),
-    ("car",),
-    ("van", "caravan"),
-    ("truck", "trailer", "lorry"),
-    ("misc", "other", "dynamic"),
-)
-
-
-def translate(
-    classes: Sequence[str],
-    targets: Sequence[str],
-    chosen: Mapping[str, str] | None = None,
-    where: str = "",
-) -> list[int]:
-    """For each class, the index of its name among the targets.
-
-    A class is looked up by `chosen`, by its own name, then by a name for the same thing.
-
-    Raises:
-        InputError: a class has no name among the targets.
-    """
-    index = {name.lower(): k for k, name in enumerate(targets)}
-    indices, missing = [], []
-    for name in classes:
-        wanted = (chosen or {}).get(name, name).lower()
-        group = next((g for g in _SAME if wanted in g), ())
-        hit = next((index[n] for n in (wanted, *group) if n in index), None)
-        if hit is None:
-            missing.append(name)
-        else:
-            indices.append(hit)
-    if missing:
-        raise InputError(
-            f"no class of the format means {', '.join(missing)}",
-            where,
-            f"name one with --class {missing[0]}={targets[0]}; there are: {', '.join(targets)}",
-        )
-    return indices

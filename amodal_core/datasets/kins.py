@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.classes import ClassMap
 from amodal_core.datasets.base import Finding, link, new_folder
-from amodal_core.datasets.categories import KINS_2019, KINS_2020, translate
+from amodal_core.datasets.categories import KINS_2019, KINS_2020
 from amodal_core.datasets.coco_like import CocoLike, Fields, xywh
 from amodal_core.datasets.image_files import read_image
 from amodal_core.datasets.json_write import JsonWriter
@@ -192,7 +193,7 @@ def write(
     """
     root = new_folder(Path(root))
     names = KINS_2020 if version == 2020 else KINS_2019
-    index = translate(classes, list(names.values()), class_map, str(root))
+    index = ClassMap.between(classes, list(names.values()), class_map).complete(str(root))
     numbers = list(names)
     last = 0
     with JsonWriter(root / _FILES[version, split]) as writer:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from amodal_core.classes import ClassMap
 from amodal_core.datasets.base import new_folder
-from amodal_core.datasets.categories import KITTI, translate
+from amodal_core.datasets.categories import KITTI
 from amodal_core.datasets.image_files import write_bytes, write_image
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
@@ -41,7 +42,7 @@ def write(
     """
     folder = new_folder(Path(root)) / split
     types = list(KITTI.values())
-    index = translate(classes, list(KITTI), class_map, str(root))
+    index = ClassMap.between(classes, list(KITTI), class_map).complete(str(root))
     for number, sample in enumerate(samples):
         stem = f"{number:06d}"
         write_sensors(folder, stem, sample.frame)

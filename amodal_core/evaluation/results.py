@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from amodal_core.classes import ClassMap, check_renames, parse_renames
 from amodal_core.errors import InputError
 from amodal_core.evaluation import panels, report
 from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
@@ -81,20 +80,9 @@ def renamed(predictions: AnnotationSet, rules: Sequence[str]) -> AnnotationSet:
     Raises:
         InputError: a rule that is none, or of a class that is not there.
     """
-    names = list(predictions.classes)
-    for rule in rules:
-        old, equals, new = rule.partition("=")
-        if not equals or not old or not new:
-            raise InputError(f"'{rule}' is not old=new", "--map", "for example --map van=car")
-        if old not in predictions.classes:
-            raise InputError(
-                f"no class '{old}' in the predictions", "--map", f"there are: {', '.join(names)}"
-            )
-        names[predictions.classes.index(old)] = new
-    classes = tuple(dict.fromkeys(names))
-    table = np.array([classes.index(n) for n in names], np.int64)
-    ids = table[predictions.class_ids] if len(predictions) else predictions.class_ids
-    return replace(predictions, classes=classes, class_ids=ids)
+    renames = parse_renames(rules, "--map")
+    check_renames(renames, predictions.classes, "the list of predictions", "--map")
+    return predictions.mapped(ClassMap.renaming(predictions.classes, renames))
 
 
 def make_folder(out: str | Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amodal_core.classes import ClassMap
 from amodal_core.errors import InputError
 from amodal_core.evaluation.overlaps import grouped
 from amodal_core.frame import Sample, Tracks
@@ -187,9 +188,11 @@ class AnnotationSet:
                 f"the ground truth has: {', '.join(classes)}; map the names with --map old=new, "
                 "or compare with --class-agnostic",
             )
-        table = np.array([classes.index(c) if c in classes else -1 for c in self.classes], np.int64)
-        ids = table[self.class_ids] if len(self) else self.class_ids
-        return replace(self, classes=tuple(classes), class_ids=ids)
+        return self.mapped(ClassMap.exact(self.classes, classes))
+
+    def mapped(self, classes: ClassMap) -> AnnotationSet:
+        """The same entries under the targets of a class map."""
+        return replace(self, classes=classes.targets, class_ids=classes.ids(self.class_ids))
 
 
 def empty_set(images: Sequence[ImageRecord], classes: Sequence[str]) -> AnnotationSet:

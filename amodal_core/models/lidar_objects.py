@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torchvision.ops import box_iou
 
-from amodal_core.datasets.categories import translate
+from amodal_core.classes import ClassMap
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
 from amodal_core.geometry.projection import project, to_camera
@@ -59,15 +59,15 @@ class LidarObjects(nn.Module):
         self._makes_depth = depth
         self._has_weights = bool(weights)
         self.register_load_state_dict_post_hook(_loaded)
-        table = [_class_in(classes, name) for name in self.network.classes]
-        if max(table) < 0:
+        table = ClassMap.between(self.network.classes, classes).table
+        if table.max() < 0:
             raise InputError(
                 f"no class of PointPillars ({', '.join(self.network.classes)}) is the model's",
                 "classes",
                 f"the model has: {', '.join(classes)}",
             )
         self._table: torch.Tensor
-        self.register_buffer("_table", torch.tensor(table), persistent=False)
+        self.register_buffer("_table", torch.from_numpy(table), persistent=False)
 
     def train(self, mode: bool = True) -> LidarObjects:
         """As it was: in inference."""
@@ -141,13 +141,6 @@ def _network(config: PointPillarsConfig, weights: str) -> PointPillars:
 def _loaded(module: nn.Module, _: Any) -> None:
     assert isinstance(module, LidarObjects)
     module._has_weights = True
-
-
-def _class_in(classes: Sequence[str], name: str) -> int:
-    try:
-        return translate([name], classes)[0]
-    except InputError:
-        return -1
 
 
 def _projected(

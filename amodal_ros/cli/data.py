@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from amodal_core.classes import parse_renames
 from amodal_core.datasets import registry
 from amodal_core.errors import InputError
 from amodal_ros.cli._progress import bar, stderr, warn
@@ -212,7 +213,7 @@ def convert(
         to,
         broken=broken,
         kind=kind,
-        class_map=_class_map(class_ or []),
+        class_map=parse_renames(class_ or [], "--class"),
         structure=structure,
         limit=limit,
     )
@@ -224,13 +225,3 @@ def convert(
     stderr.print(f"wrote {done} to {dst}; next: [bold]amodal data show {dst}[/]", soft_wrap=True)
     if broken:
         raise typer.Exit(1)
-
-
-def _class_map(pairs: list[str]) -> dict[str, str]:
-    chosen = {}
-    for pair in pairs:
-        name, sign, target = pair.partition("=")
-        if not sign or not name or not target:
-            raise InputError(f"'{pair}' is not NAME=TARGET", "--class")
-        chosen[name] = target
-    return chosen

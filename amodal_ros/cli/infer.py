@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,9 +72,8 @@ def command(
 
     amodal infer drives --model s_amodal --checkpoint best.safetensors --tracks genvis.json --out r
     """
-    import numpy as np
-
     from amodal_core import inference
+    from amodal_core.classes import ClassMap, parse_renames
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
     from amodal_core.models.base import Completer
@@ -106,11 +104,11 @@ def command(
         _complete(chosen, dataset, tracks, out, decides)
         return
     if given:
-        classes = inference.Classes(np.arange(len(dataset.classes)), ())
+        classes = ClassMap.exact(dataset.classes, dataset.classes)
     else:
-        classes = inference.classes_in(chosen, dataset, _renames(rename or []))
-    if classes.dropped:
-        warn([f"not in the data, left out: {', '.join(classes.dropped)}"])
+        classes = inference.classes_in(chosen, dataset, parse_renames(rename or [], "--map"))
+    if classes.missing:
+        warn([f"not in the data, left out: {', '.join(classes.missing)}"])
     work = inference.Run(
         chosen,
         dataset,
@@ -150,16 +148,6 @@ def _complete(
         written, report = complete_tracks(model, data, tracks, out, stamped, progress)
     warn(report.warnings)
     typer.echo(written)
-
-
-def _renames(rules: Sequence[str]) -> dict[str, str]:
-    chosen = {}
-    for rule in rules:
-        old, equals, new = rule.partition("=")
-        if not equals or not old or not new:
-            raise InputError(f"'{rule}' is not class=class", "--map", "such as --map truck=bus")
-        chosen[old] = new
-    return chosen
 
 
 def _timings(timings: dict[str, float], frames: int) -> str:
