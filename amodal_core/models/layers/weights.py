@@ -1,0 +1,74 @@
+"""Files of weights: read without trusting them, fitted to a module whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from amodal_core.errors import InputError
+
+_COUNTER = "num_batches_tracked"  # of batch norms with a momentum, which do not read it
+
+
+def read_weights(path: str | Path, cure: str = "check the path") -> dict[str, torch.Tensor]:
+    """The tensors of a file by their names, on the host.
+
+    Args:
+        path: .safetensors, or what torch wrote (.pth, .pt, .bin); code in it is never run.
+        cure: where such a file is had, for errors.
+
+    Raises:
+        InputError: there is no such file, or it is no table of tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("there are no such weights", str(path), cure)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch raises pickle, zip and runtime errors alike for files that are no weights.
+        line = str(error).splitlines()[0]
+        raise InputError(f"not a file of weights: {line}", str(path), "copy it again") from None
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise InputError("not a table of tensors by name", str(path), cure)
+    return state
+
+
+def fitted(
+    state: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    where: str | Path,
+    cure: str,
+) -> dict[str, torch.Tensor]:
+    """The tensors of a state, each of its namesake's dtype, where all names and shapes agree.
+
+    Args:
+        state: what was read.
+        expected: such as a module's `state_dict()`, or those of its tensors that are wanted.
+        where: the file, for errors.
+        cure: what would fit, for errors.
+
+    Raises:
+        InputError: tensors are missing, foreign or of other shapes.
+    """
+    missing = sorted(k for k in set(expected) - set(state) if not k.endswith(_COUNTER))
+    foreign = sorted(set(state) - set(expected))
+    both = sorted(set(expected) & set(state))
+    wrong = [
+        f"{k}: {tuple(state[k].shape)}, the model's is {tuple(expected[k].shape)}"
+        for k in both
+        if state[k].shape != expected[k].shape
+    ]
+    if missing or foreign or wrong:
+        raise InputError(
+            f"weights do not fit: {len(missing)} tensors are missing, {len(foreign)} are foreign "
+            f"and {len(wrong)} have other shapes, the first is {(missing + foreign + wrong)[0]}",
+            str(where),
+            cure,
+        )
+    return {k: state[k].to(expected[k].dtype) for k in both}
