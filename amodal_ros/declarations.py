@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from amodal_core.drive.topics import Topic
 
@@ -150,6 +150,7 @@ def parameters_of(kind: Any, **defaults: Value) -> tuple[Parameter, ...]:
                 field.description,
                 low=limits.get("ge"),
                 high=limits.get("le"),
+                choices=get_args(field.annotation),
                 lengths=(limits["min_length"],) if "min_length" in limits else (),
             )
         )

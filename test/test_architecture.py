@@ -106,7 +106,7 @@ ROOMS = {
     "geometry": "",
     "interfaces": "",
     "bags": "geometry interfaces masks",
-    "drive": "bags",
+    "drive": "bags geometry",
     "datasets": "bags drive geometry masks",
     "synthetic": "bags datasets drive masks",
     "tracking": "masks",

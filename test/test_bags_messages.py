@@ -28,13 +28,13 @@ from amodal_core.bags.sensors import (
     camera_info_message,
     image_message,
     points_message,
-    read_camera_info,
     read_transform,
     stamp_of,
     transform_message,
 )
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances, Tracks
+from amodal_core.geometry.camera import read_camera
 from amodal_core.masks.mask_set import RleMasks
 
 STAMP = 1_317_042_145_100_000_003
@@ -133,12 +133,11 @@ def test_camera_info_is_that_of_a_rectified_camera(factory):
     assert np.array_equal(np.asarray(message.d), np.zeros(5))
     np.testing.assert_array_equal(np.asarray(message.r).reshape(3, 3), np.eye(3))
     np.testing.assert_array_equal(np.asarray(message.p).reshape(3, 4), np.c_[K, np.zeros(3)])
-    calibration = read_camera_info(message, np.eye(4))
+    calibration = read_camera(message).calibration(np.eye(4))
     np.testing.assert_array_equal(calibration.K, K)
     assert (calibration.width, calibration.height) == (1242, 375)
     message.binning_x = 2
-    with pytest.raises(InputError, match="binning"):
-        read_camera_info(message, np.eye(4))
+    assert read_camera(message).K[0].tolist() == [350, 0, 300]
 
 
 def test_transforms_survive_the_round_trip(factory):

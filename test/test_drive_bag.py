@@ -238,6 +238,104 @@ def test_compressed_images_are_found_and_read_where_there_are_no_others(bag, tmp
         assert len(list(drive)) == 2
 
 
+# A lens that moves the corners of a 96 x 48 image by some pixels.
+_BARREL = [-0.3, 0.05, 0.0, 0.0, 0.0]
+
+
+def _distorting(ms, stripes):
+    info = camera_info_message(F, K, 96, 48, START + ms * MS, "cam")
+    info.d = np.array(_BARREL)
+    flat = cv2.remap(
+        stripes,
+        *cv2.initUndistortRectifyMap(K, np.array(_BARREL), None, K, (96, 48), cv2.CV_16SC2),
+        cv2.INTER_LINEAR,
+    )
+    return info, flat
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectify", "is_raw"),
+    [
+        ("image_raw", "auto", True),
+        ("image", "auto", True),
+        ("image_rect", "auto", False),
+        ("image_rect_color", "auto", False),
+        ("rect/image", "auto", False),
+        ("image_rect", "always", True),
+        ("image_raw", "never", False),
+        ("corrected_image", "auto", True),
+    ],
+)
+def test_images_are_rectified_here_unless_their_topic_says_that_they_are(
+    bag, topic, rectify, is_raw
+):
+    stripes = np.repeat((np.arange(96, dtype=np.uint8) * 2)[None, :, None], 48, axis=0)
+    stripes = np.ascontiguousarray(np.repeat(stripes, 3, axis=2))
+    bag.tf()
+    for ms in (0, 100):
+        info, flat = _distorting(ms, stripes)
+        bag.put("/cam/camera_info", info)
+        image = image_message(F, stripes, START + ms * MS, "cam")
+        bag.put(f"/cam/{topic}", image, "sensor_msgs/msg/Image")
+        bag.points(ms)
+    bag.writer.close()
+    with BagDrive(bag.writer.path, settings=DriveSettings(rectify=rectify)) as drive:
+        frames = list(drive)
+    for made in frames:
+        np.testing.assert_array_equal(made.frame.image, flat if is_raw else stripes)
+        np.testing.assert_array_equal(made.frame.calibration.K, K)
+    assert np.abs(flat.astype(int) - stripes).max() > 5
+    # One line, with the first frame, says which.
+    (warning,) = frames[0].warnings
+    assert (warning.kind, frames[1].warnings) == ("rectification", [])
+    assert ("rectified here" in warning.text) == is_raw
+    assert warning.text.startswith(f"/cam/{topic}: ")
+
+
+def test_images_without_a_distortion_are_never_touched(bag):
+    bag.tf()
+    bag.info()
+    bag.image(0)
+    bag.points(0)
+    bag.writer.close()
+    with BagDrive(bag.writer.path, settings=DriveSettings(rectify="always")) as drive:
+        (made,) = drive
+    np.testing.assert_array_equal(made.frame.image, PIXELS)
+    assert made.warnings == []
+
+
+def test_a_calibration_file_stands_in_for_camera_info_and_transforms(bag, tmp_path):
+    """A bag of image and scan alone: camera from a file, LiDAR from it or from the extrinsics."""
+    bag.image(0)
+    bag.points(0)
+    bag.writer.close()
+    path = bag.writer.path
+    kitti = tmp_path / "calib.txt"
+    numbers = " ".join(str(v) for v in PLACE[:3].ravel())
+    rows = " ".join(str(v) for v in np.hstack([K, np.zeros((3, 1))]).ravel())
+    kitti.write_text(f"P2: {rows}\nR0_rect: 1 0 0 0 1 0 0 0 1\nTr_velo_to_cam: {numbers}\n")
+    with BagDrive(path, settings=DriveSettings(calibration=str(kitti))) as drive:
+        (made,) = drive
+    np.testing.assert_allclose(made.frame.calibration.camera_from_lidar, PLACE, atol=1e-12)
+    assert (made.frame.calibration.width, made.frame.calibration.height) == (96, 48)
+    chain = tmp_path / "camchain.yaml"
+    chain.write_text(
+        "cam0: {camera_model: pinhole, intrinsics: [60, 60, 48, 24], resolution: [96, 48],\n"
+        f"  distortion_model: radtan, distortion_coeffs: {_BARREL[:4]}}}\n"
+    )
+    unplaced = pytest.raises(InputError, match="no transform from 'lidar' to 'cam'")
+    with BagDrive(path, settings=DriveSettings(calibration=str(chain))) as drive, unplaced:
+        list(drive)
+    settings = DriveSettings(calibration=str(chain), extrinsics=(0, 0, 1, 0, 0, 0, 1))
+    with BagDrive(path, settings=settings) as drive:
+        (made,) = drive
+    assert made.frame.calibration.camera_from_lidar[2, 3] == 1
+    assert [w.kind for w in made.warnings] == ["rectification"]
+    absent = pytest.raises(InputError, match="cannot read the calibration")
+    with BagDrive(path, settings=DriveSettings(calibration=str(tmp_path / "no"))) as drive, absent:
+        list(drive)
+
+
 def test_a_missing_transform_is_an_error_and_never_identity(bag):
     bag.tf("base", "cam")
     bag.info()

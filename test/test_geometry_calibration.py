@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from amodal_core.errors import InputError
-from amodal_core.geometry.calibration import from_camera_info, read_kitti, read_kitti_raw
+from amodal_core.geometry.calibration import read_kitti, read_kitti_raw
 
 P2 = (
     "7.215377e+02 0 6.095593e+02 4.485728e+01 "
@@ -83,47 +81,3 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
         read_kitti(tmp_path / "image.txt")
     with pytest.raises(InputError, match=r"calib_cam_to_cam\.txt"):
         read_kitti_raw(tmp_path)
-
-
-def info(**changes):
-    values = {
-        "width": 640,
-        "height": 480,
-        "k": [500.0, 0, 320, 0, 500, 240, 0, 0, 1],
-        "p": [510.0, 0, 321, 40, 0, 511, 241, 0, 0, 0, 1, 0],
-        "d": [0.1, -0.2, 0, 0, 0],
-    }
-    return SimpleNamespace(**{**values, **changes})
-
-
-def test_camera_info_of_a_rectified_image_uses_p_and_not_its_offset():
-    c = from_camera_info(info(), POSE)
-    assert c.K.tolist() == [[510, 0, 321], [0, 511, 241], [0, 0, 1]]
-    assert np.array_equal(c.camera_from_lidar, POSE)
-    assert (c.width, c.height) == (640, 480)
-
-
-def test_camera_info_without_p_uses_k_where_nothing_is_distorted():
-    assert from_camera_info(info(p=[0.0] * 12, d=[0.0] * 5), POSE).K[0, 0] == 500
-    assert from_camera_info(info(p=[0.0] * 12, d=[]), POSE).K[0, 0] == 500
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"p": [0.0] * 12}, "not rectified"),
-        ({"p": [0.0] * 12, "k": [0.0] * 9}, "not calibrated"),
-        ({"width": 0}, "0x480"),
-        ({"p": [510.0, 0, np.nan, 0, 0, 511, 241, 0, 0, 0, 1, 0]}, "finite"),
-    ],
-)
-def test_an_unusable_camera_info_is_refused_with_topic_and_cure(changes, words):
-    with pytest.raises(InputError, match=words) as caught:
-        from_camera_info(info(**changes), POSE, where="/camera/camera_info")
-    assert caught.value.where == "/camera/camera_info"
-    assert caught.value.cure
-
-
-def test_camera_info_with_upper_case_fields_is_understood():
-    ros1 = SimpleNamespace(width=4, height=3, K=info().k, P=info().p, D=[])
-    assert from_camera_info(ros1, POSE).K[0, 0] == 510

@@ -14,8 +14,6 @@ from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import MessageFactory
 from amodal_core.errors import InputError
-from amodal_core.frame import Calibration
-from amodal_core.geometry.calibration import from_camera_info
 
 
 def stamp_of(header: Any) -> int:
@@ -77,21 +75,6 @@ def points_message(factory: MessageFactory, points: np.ndarray, stamp: int, fram
         data=rows.reshape(-1).view(np.uint8),
         is_dense=bool(np.isfinite(rows).all()),
     )
-
-
-def read_camera_info(
-    message: Any, camera_from_lidar: np.ndarray, where: str = "camera_info"
-) -> Calibration:
-    """The rectified camera of a sensor_msgs/CameraInfo with the LiDAR's place in its frame.
-
-    Raises:
-        InputError: an uncalibrated or distorted camera, numbers that are not finite, no size, or
-            binning or a region of interest.
-    """
-    roi = message.roi
-    if message.binning_x > 1 or message.binning_y > 1 or roi.width or roi.height:
-        raise InputError("binning or a region of interest", where, "publish the whole image")
-    return from_camera_info(message, camera_from_lidar, where)
 
 
 def camera_info_message(

@@ -15,6 +15,7 @@ run in another thread. What a missing part means is decided here:
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ import numpy as np
 from amodal_core.bags.clouds import read_points
 from amodal_core.bags.images import read_depth, read_image
 from amodal_core.bags.messages import class_names, read_instances, read_tracks
-from amodal_core.bags.sensors import read_camera_info, stamp_of
+from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.sync import Drop, MatchedSet, SyncConfig, Synchronizer, SyncResult
 from amodal_core.drive.topics import (
@@ -42,7 +43,12 @@ from amodal_core.drive.topics import (
 from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, FrameWarning, Instances, Report, Tracks
+from amodal_core.geometry.calibration_files import FileCalibration, read_calibration
+from amodal_core.geometry.camera import Camera, read_camera
 
+RECTIFICATION = "rectification"  # kind of the warning that says whether images are rectified here
+# Names of topics whose images are rectified: image_rect, image_rect_color, rect/image.
+_RECTIFIED = re.compile(r"(?:^|[/_])rect(?:ified)?(?:[/_]|$)")
 # Calibrations and truths that are kept for images that are still on their way.
 _KEPT = 64
 # A clock that is farther ahead than this is not the stream's.
@@ -136,7 +142,13 @@ class Assembler:
         self._parts = [self._named.get(role, role) for role in parts]
         self.reference = self._parts[0]
         self._truth_expected = GROUND_TRUTH.name in self._named
+        self._file: FileCalibration | None = None
         self._camera_from_lidar = settings.camera_from_lidar
+        if settings.calibration:
+            self._file = read_calibration(settings.calibration, self._where(IMAGE.name))
+            if self._camera_from_lidar is None:
+                self._camera_from_lidar = self._file.camera_from_lidar
+        self._raw: bool | None = None  # whether images are rectified here, once that is decided
         self._lidar_optional = POINTS.name not in parts or POINTS.name in optional
         self._sync = _synchronizer(self._parts, parts, settings, optional)
         self._changed = threading.Condition()
@@ -229,10 +241,11 @@ class Assembler:
                 self._newest_truth is None or self._newest_truth < moment.stamp
             ):
                 return False
-            if self._calibrated and not self._infos:
-                return False
         try:
-            self._calibration(moment, 0.0)
+            camera = self._camera(moment, 0.0)
+            if self._calibrated:
+                # Of a file that tells no size it is that of the image, which is not read yet.
+                self._calibration(moment, camera and camera.of_size(1, 1), 0.0)
         except UncalibratedError:
             return False
         except InputError:
@@ -251,24 +264,32 @@ class Assembler:
             UncalibratedError: no camera_info, or nothing connects the LiDAR with the camera.
             InputError: a message cannot be read, or they do not fit together.
         """
-        frame, frame_id = Frame(moment.stamp), ""
+        frame, frame_id, report = Frame(moment.stamp), "", Report()
         messages = moment.messages
+        timeout = 0.0 if not wait or self._waited_in_vain else self.settings.transform_timeout
+        camera = self._camera(moment, timeout)
+        self._waited_in_vain |= camera is None
+        if IMAGE.name in messages:
+            where = self._where(IMAGE.name)
+            frame.image = read_image(messages[IMAGE.name], where)
+            if camera is not None:
+                camera = camera.of_size(frame.image.shape[1], frame.image.shape[0])
+                raw = self._rectifies(camera, where, report)
+                if raw or self._calibrated:
+                    _check_size(frame.image, camera, where)
+                if raw:
+                    frame.image = camera.rectify(frame.image)
         if self._calibrated:
-            timeout = 0.0 if not wait or self._waited_in_vain else self.settings.transform_timeout
             try:
-                frame.calibration, frame_id = self._calibration(moment, timeout)
+                frame.calibration, frame_id = self._calibration(moment, camera, timeout)
             except UncalibratedError:
                 self._waited_in_vain = True
                 raise
             self._waited_in_vain = False
-        report = Report()
         made = DriveFrame(frame, frame_id, reset=moment.reset, warnings=report.warnings)
         for role, message in messages.items():
             where = self._where(role)
-            if role == IMAGE.name:
-                frame.image = read_image(message, where)
-                _check_size(frame.image, frame.calibration, where)
-            elif role == POINTS.name:
+            if role == POINTS.name:
                 least = self.settings.minimum_range
                 frame.points = read_points(message, where, minimum_range=least, report=report)
                 frame.points_stamp = moment.stamps[role]
@@ -287,18 +308,63 @@ class Assembler:
     def _where(self, role: str) -> str:
         return self._label(self._named.get(role, role))
 
-    def _calibration(self, moment: Moment, timeout: float) -> tuple[Calibration | None, str]:
-        """A moment's calibration, None where no scan says which LiDAR; its camera's frame."""
-        where = self._where(CAMERA_INFO.name)
+    def _camera(self, moment: Moment, timeout: float) -> Camera | None:
+        """A moment's camera, None where none has come in time; that of the file where there is one.
+
+        Frames without a calibration need it for the rectification of their image alone.
+        """
+        if self._file is not None:
+            return self._file.camera
+        rectified = IMAGE.name not in moment.messages or self.settings.rectify == "never"
+        if not self._calibrated and rectified:
+            return None
         with self._changed:
             self._changed.wait_for(lambda: bool(self._infos), timeout)
             if not self._infos:
-                cure = "record it, or remap camera_info to the camera's"
-                raise UncalibratedError("no camera_info has come", where, cure)
-            info = self._infos.get(moment.stamp) or next(reversed(self._infos.values()))
+                return None
+        try:
+            return read_camera(self._info(moment), self._where(CAMERA_INFO.name))
+        except InputError:
+            if self._calibrated:
+                raise
+            return None
+
+    def _info(self, moment: Moment) -> Any:
+        """The camera_info of a moment, or the newest, or None."""
+        with self._changed:
+            newest = next(reversed(self._infos.values()), None)
+            return self._infos.get(moment.stamp) or newest
+
+    def _rectifies(self, camera: Camera, where: str, report: Report) -> bool:
+        """Whether images of this camera are rectified here; said once, and when it changes."""
+        if not camera.distorted:
+            return False
+        mode, named = self.settings.rectify, _RECTIFIED.search(where) is not None
+        raw = mode == "always" or (mode == "auto" and not named)
+        if raw != self._raw:
+            self._raw = raw
+            why = f"rectify is {mode}"
+            if mode == "auto":
+                why = "by its name" if named else "not named image_rect, and its camera distorts"
+            does = "rectified here" if raw else "taken as rectified"
+            report.warn(RECTIFICATION, f"{where}: {does} ({why})")
+        return raw
+
+    def _calibration(
+        self, moment: Moment, intrinsics: Camera | None, timeout: float
+    ) -> tuple[Calibration | None, str]:
+        """A moment's calibration, None where no scan says which LiDAR; its camera's frame."""
+        where = self._where(CAMERA_INFO.name)
+        if intrinsics is None:
+            cure = "record it, remap camera_info to the camera's, or give a calibration file"
+            raise UncalibratedError("no camera_info has come", where, cure)
         image, cloud = moment.messages.get(IMAGE.name), moment.messages.get(POINTS.name)
-        camera = (_frame_of(image) if image is not None else "") or _named(_frame_of(info), where)
+        info = self._info(moment)
+        camera = _frame_of(image) if image is not None else ""
+        camera = camera or (_frame_of(info) if info is not None else "")
         camera_from_lidar = self._camera_from_lidar
+        if self._file is None or camera_from_lidar is None:
+            camera = _named(camera, where)
         if camera_from_lidar is None:
             source = self._where(POINTS.name)
             if cloud is None and self._lidar_optional:
@@ -315,7 +381,7 @@ class Assembler:
                 camera_from_lidar = self.transforms.lookup(camera, lidar, timeout=timeout)
             except InputError as error:
                 raise UncalibratedError(error.what, error.where, error.cure) from None
-        return read_camera_info(info, camera_from_lidar, where), camera
+        return intrinsics.calibration(camera_from_lidar), camera
 
 
 def _synchronizer(
@@ -355,12 +421,11 @@ def _named(frame_id: str, where: str) -> str:
     return frame_id
 
 
-def _check_size(pixels: np.ndarray, calibration: Calibration | None, where: str) -> None:
+def _check_size(pixels: np.ndarray, camera: Camera, where: str) -> None:
     height, width = pixels.shape[:2]
-    if calibration is not None and (width, height) != (calibration.width, calibration.height):
+    if (width, height) != (camera.width, camera.height):
         raise InputError(
-            f"the image is {width}x{height}, its camera_info says "
-            f"{calibration.width}x{calibration.height}",
+            f"the image is {width}x{height}, its camera_info says {camera.width}x{camera.height}",
             where,
             "publish the camera_info of this image",
         )

@@ -47,7 +47,13 @@ class BagDrive:
         self.lidar_optional = lidar_optional
         self.bag = BagReader(path)
         try:
-            self.topics = find_topics(self.bag, image, points, lidar_optional=lidar_optional)
+            self.topics = find_topics(
+                self.bag,
+                image,
+                points,
+                lidar_optional=lidar_optional,
+                info_optional=bool(self.settings.calibration),
+            )
         except InputError:
             self.bag.close()
             raise
@@ -74,7 +80,7 @@ class BagDrive:
         assembler = Assembler(
             (IMAGE.name, *lidar),
             self.settings,
-            calibrated=bool(self.topics.camera_info),
+            calibrated=bool(self.topics.camera_info or self.settings.calibration),
             optional=lidar if self.lidar_optional else (),
             roles=roles,
         )

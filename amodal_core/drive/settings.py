@@ -6,7 +6,7 @@ ROS parameters (`amodal_ros.declarations.parameters_of`) and options of the comm
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -72,6 +72,20 @@ class DriveSettings:
         ),
         AfterValidator(_rigid),
     ] = (0.0,) * 7
+    calibration: Annotated[
+        str,
+        Field(
+            description="File with the camera's calibration, in place of camera_info: a YAML of "
+            "camera_calibration, a calib file of KITTI, a camchain of Kalibr; empty: camera_info.",
+        ),
+    ] = ""
+    rectify: Annotated[
+        Literal["auto", "always", "never"],
+        Field(
+            description="Rectify images here; auto: those of a camera that distorts, unless their "
+            "topic is named image_rect.",
+        ),
+    ] = "auto"
     transform_timeout: Annotated[
         float,
         Field(

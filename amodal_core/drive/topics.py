@@ -164,7 +164,12 @@ class DriveTopics:
 
 
 def find_topics(
-    bag: BagReader, image: str = "", points: str = "", *, lidar_optional: bool = False
+    bag: BagReader,
+    image: str = "",
+    points: str = "",
+    *,
+    lidar_optional: bool = False,
+    info_optional: bool = False,
 ) -> DriveTopics:
     """Choose a bag's topics by their types; names are needed only where there are several.
 
@@ -173,6 +178,7 @@ def find_topics(
         image: the image topic, "" to find it.
         points: the point cloud topic, "" to find it; `NO_LIDAR` for the camera alone.
         lidar_optional: a bag without point clouds, or without camera_info then, will do.
+        info_optional: the calibration comes from elsewhere: a bag without camera_info will do.
 
     Raises:
         InputError: a topic is missing, has no messages, or there are several to choose from.
@@ -190,10 +196,13 @@ def find_topics(
     if points == NO_LIDAR and not lidar_optional:
         raise InputError("the model needs a LiDAR", f"topic {points}", "choose another model")
     camera_only = points == NO_LIDAR or (lidar_optional and not points and not clouds)
-    if images and not infos and not camera_only:
+    info_optional = info_optional or camera_only
+    if images and not infos and not info_optional:
         images_listed = ", ".join(images)
         raise InputError(
-            f"no {CAMERA_INFO.type} for {images_listed}", where, "record camera_info, too"
+            f"no {CAMERA_INFO.type} for {images_listed}",
+            where,
+            "record camera_info, too, or give a calibration file",
         )
     # Depth, label and overlay images rarely have a camera_info beside them, cameras nearly always.
     cameras = [name for name in images if _info_of(name) in infos] or images
@@ -202,7 +211,7 @@ def find_topics(
     if info not in infos:
         info = (
             ""
-            if camera_only and len(infos) != 1
+            if info_optional and len(infos) != 1
             else _pick(types, where, CAMERA_INFO, "image", "", infos)
         )
     truth = [name for name in of_type(GROUND_TRUTH) if name.split("/")[-1] == GROUND_TRUTH.name]

@@ -1,10 +1,9 @@
-"""Camera and LiDAR calibration from KITTI's text files and from sensor_msgs/CameraInfo."""
+"""Camera and LiDAR calibration from KITTI's text files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -109,50 +108,6 @@ def _checked(calibration: KittiCalibration, path: Path) -> KittiCalibration:
     with foreign(path, "numbers that make no camera", "download KITTI's calib files again"):
         calibration.calibration(1, 1)
     return calibration
-
-
-def from_camera_info(
-    info: Any, camera_from_lidar: np.ndarray, where: str = "CameraInfo"
-) -> Calibration:
-    """A calibration from a sensor_msgs/CameraInfo and the LiDAR's pose.
-
-    P is used where it is set (P[0, 0] != 0): it describes the rectified image. Otherwise the image
-    is not rectified, and K is used if there is no distortion to undo. The fourth column of P is not
-    used: the pose from TF is that of the camera's own frame, which already holds the offset.
-
-    Args:
-        info: any object with `width`, `height`, `k`, `p` and `d` (upper-case names are known too).
-        camera_from_lidar: (4, 4), target_from_source, the target being the camera's optical frame.
-        where: the topic, for error messages.
-
-    Raises:
-        InputError: size or matrices are unset or not finite, or the image is distorted.
-    """
-    k, p, d = (np.asarray(_field(info, n), np.float64).ravel() for n in ("k", "p", "d"))
-    width, height = int(info.width), int(info.height)
-    cure = "publish the camera_info of a calibrated camera, such as image_proc's rectified one"
-    if width <= 0 or height <= 0:
-        raise InputError(f"image size is {width}x{height}", where, cure)
-    if p.size == 12 and p[0] != 0:
-        K = p.reshape(3, 4)[:, :3]
-    elif k.size == 9 and k[0] != 0:
-        if d.size and np.any(d != 0):
-            raise InputError(
-                f"the image is not rectified: P is unset and the distortion is {d.tolist()}",
-                where,
-                "rectify it first, for example with image_proc, and use image_rect",
-            )
-        K = k.reshape(3, 3)
-    else:
-        raise InputError("neither P nor K is set: the camera is not calibrated", where, cure)
-    try:
-        return Calibration(K, camera_from_lidar, width, height)
-    except ValueError as error:
-        raise InputError(str(error), where, cure) from None
-
-
-def _field(info: Any, name: str) -> Any:
-    return getattr(info, name) if hasattr(info, name) else getattr(info, name.upper())
 
 
 def _read_keys(path: Path) -> dict[str, str]:

@@ -26,12 +26,13 @@ def with_options(
         *names: of its fields. Those that are lists are given as numbers with commas between.
     """
     parameters = [p for p in parameters_of(kind) if p.name in names]
+    lists = {p.name for p in parameters if isinstance(p.default, list)}
 
     def decorate(command: Callable[..., _T]) -> Callable[..., _T]:
         def run(**values: Any) -> _T:
             given = {p.name: values.pop(p.name) for p in parameters}
             for name, value in given.items():
-                if isinstance(value, str):
+                if isinstance(value, str) and name in lists:
                     given[name] = _numbers(value, name)
             changed = {name: value for name, value in given.items() if value is not None}
             return command(**values, **{argument: checked(kind, changed, "options")})
@@ -39,8 +40,8 @@ def with_options(
         signature = inspect.signature(command, eval_str=True)
         kept = [p for p in signature.parameters.values() if p.name != argument]
         for p in parameters:
-            listed = isinstance(p.default, list)
-            limits = {} if listed else {"min": p.low, "max": p.high}
+            listed = p.name in lists
+            limits = {} if p.low is None else {"min": p.low, "max": p.high}
             shown = False if listed else str(p.default)
             option = typer.Option(help=p.description, show_default=shown, **limits)  # type: ignore[arg-type]
             value: Any = str if listed else type(p.default)

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from amodal_core.views.report.record import Record
 
 
-@with_options("drive", DriveSettings, "sync_slop", "points_offset", "minimum_range", "extrinsics")
+@with_options(
+    "drive",
+    DriveSettings,
+    "sync_slop",
+    "points_offset",
+    "minimum_range",
+    "extrinsics",
+    "calibration",
+    "rectify",
+)
 def command(
     bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; old results are replaced.")],
