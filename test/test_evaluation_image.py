@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from amodal_core.errors import InputError
 from amodal_core.evaluation import image_level, sets
 from amodal_core.evaluation.matching import curves
+from amodal_core.evaluation.overlaps import overlaps
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, Bin, legacy_size_names
 
 
@@ -181,6 +182,38 @@ def test_a_detection_on_an_object_outside_the_bin_is_not_a_false_positive():
     assert values["AP partial"] == pytest.approx(1.0)
     assert values["AP heavy"] == pytest.approx(1.0)
     assert np.isnan(values["AP medium"])
+
+
+def test_an_area_at_the_bound_of_two_sizes_is_in_both():
+    """An object of 32 x 32 pixels, and one elsewhere that is drawn 32 x 32 and is not there.
+
+    The invented one counts as false positive in both sizes: its area lies on the bound, too.
+    """
+    mask, invented = rectangles([(0, 0, 32, 32)]), rectangles([(40, 20, 32, 32)])
+    truth = make_set([(1, 0, 1, mask)])
+    predictions = make_set([(1, 0, 1, mask, 0.8), (1, 0, 2, invented, 0.9)])
+    scores = image_level.evaluate(truth, predictions, "amodal", IMAGE_PROTOCOLS["coco"])
+    assert scores.values["AP small"] == scores.values["AP medium size"] == pytest.approx(0.5)
+    assert (scores.counts["AP small"], scores.counts["AP medium size"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0, 0, 10, 10), 1.0),
+        ((9.5, 0, 19.5, 10), 5 / 195),  # half a pixel in common
+        ((10, 0, 20, 10), 0.0),  # side by side
+        ((20, 20, 30, 30), 0.0),  # apart in both directions
+        ((0, 10, 10, 20), 0.0),
+    ],
+)
+def test_boxes_that_do_not_meet_have_no_overlap(box, expected):
+    first = np.array([[0.0, 0, 10, 10]])
+    order = np.zeros(1, np.int64), np.array([0, 1])
+    ious = overlaps(first, np.array([box], np.float64), order, order).ious
+    assert ious == pytest.approx([expected])
+    empty = np.array([[3.0, 3, 3, 3]])
+    assert overlaps(empty, empty, order, order).ious == [0.0]
 
 
 def test_legacy_names_are_the_vrsp_numbers_under_the_size_names():

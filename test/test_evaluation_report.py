@@ -156,6 +156,15 @@ def test_confusion_counts_classes_by_occlusion_and_what_was_missed():
     }
 
 
+def test_a_wholly_hidden_object_is_heavily_occluded_and_every_bound_opens_the_next_bin():
+    rates = (0.05, 0.25, 0.5, 1.0)
+    truth = make_set([(1, 0, n, A, 1.0, rate) for n, rate in enumerate(rates)])
+    tables = failures.confusion(truth, truth, np.arange(4))
+    assert {name.split()[0]: t.counts.sum() for name, t in tables.items()} == {
+        "partial": 1, "medium": 1, "heavy": 2,
+    }  # fmt: skip
+
+
 def test_the_worst_failures_lose_most_pixels_and_show_an_instance_once():
     """A (320 pixels) is missed in both frames, B is half found: A once, then B's worse frame."""
     half = rectangles([(30, 10, 16, 10)])

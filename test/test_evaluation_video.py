@@ -391,6 +391,14 @@ def test_an_id_is_carried_where_its_mask_covers_half_of_the_union_in_a_hidden_fr
     assert kept.occlusions[0].carried == 0.5
 
 
+def test_shares_of_kept_switched_and_lost_are_of_the_reappearances():
+    """Three occlusions: 9 comes back as 7, 7 as 7, and then nothing is found."""
+    other = True, 7
+    kept = identity.evaluate(*walk([IN_VIEW, HIDDEN, other, HIDDEN, other, HIDDEN, UNTRACKED]))
+    assert kept.reappearances == 3
+    assert kept.kept == kept.switched == kept.lost == pytest.approx(1 / 3)
+
+
 def test_an_object_that_is_never_seen_has_no_identity_to_keep():
     amodal = rectangles([(5, 5, 20, 20)])
     nothing = np.zeros_like(amodal)
@@ -430,6 +438,18 @@ def test_depth_error_is_over_objects_that_have_both_depths():
     assert error.by_range["20-40 m"] == (1, pytest.approx(3.0))
 
 
+def test_a_depth_at_a_bound_belongs_to_the_range_that_begins_there():
+    """True depths of 10, 20 and 40 m, one unknown, and one whose object is not found."""
+    truth = make_set([(1, 0, n, rectangles([(15 * n, 5, 12, 12)])) for n in range(5)])
+    truth.depths = np.array([10.0, 20.0, 40.0, 0.0, 9.0])
+    predicted = replace(truth, depths=np.array([11.0, 22.0, 44.0, 7.0, 1.0]))
+    error = order_and_depth.depth_error(truth, predicted, np.array([0, 1, 2, 3, -1]))
+    assert (error.objects, error.with_depth) == (3, 1.0)
+    assert [objects for objects, _ in error.by_range.values()] == [0, 1, 1, 1]
+    assert list(error.by_range) == ["0-10 m", "10-20 m", "20-40 m", ">40 m"]
+    assert error.mean_absolute == pytest.approx(7 / 3)
+
+
 def test_a_needless_hidden_part_is_a_false_positive_of_the_hidden_column():
     """Car 1 is in full view, its prediction half hidden; car 2 is half hidden and found exactly.
 
@@ -445,6 +465,37 @@ def test_a_needless_hidden_part_is_a_false_positive_of_the_hidden_column():
     assert scores.apq_occluded == pytest.approx(1 / 2)
     assert scores.apq_visible == pytest.approx(3 / 4)
     assert scores.apq == pytest.approx(2.5 / 4)
+
+
+def test_a_missed_object_is_a_false_negative_of_both_columns():
+    """Car 1 in full view is found exactly, car 2, half hidden, is missed.
+
+    Visible: 1 over 1 TP + 1 FN. Hidden: 0 over 1 FN, for car 1 hides nothing. APQ: 1 / 3.
+    """
+    near, far, far_visible = (
+        rectangles([b]) for b in ((0, 0, 20, 20), (40, 0, 20, 20), (40, 0, 10, 20))
+    )
+    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_visible)])
+    scores = panoptic.evaluate(truth, make_set([(1, 0, 1, near)]))
+    assert (scores.apq_visible, scores.apq_occluded) == (0.5, 0.0)
+    assert scores.apq == pytest.approx(1 / 3)
+
+
+def test_hidden_parts_are_covered_only_where_the_visible_ones_meet():
+    """The hidden halves agree, the visible ones lie apart: nothing is covered."""
+    masks = [
+        rectangles([b]) for b in ((0, 0, 20, 20), (0, 0, 10, 20), (10, 0, 30, 20), (20, 0, 20, 20))
+    ]
+    truth = make_set([(1, 0, 1, masks[0], 1.0, None, masks[1])])
+    scores = panoptic.evaluate(truth, make_set([(1, 0, 1, masks[2], 1.0, None, masks[3])]))
+    assert (scores.apc, scores.apc_occluded) == (0.0, 0.0)
+
+
+def test_objects_of_another_class_are_assigned_only_where_classes_do_not_count():
+    mask = rectangles([(0, 0, 20, 20)])
+    truth, predicted = make_set([(1, 0, 1, mask)]), make_set([(1, 1, 1, mask)])
+    assert assignment.assign(truth, predicted).tolist() == [-1]
+    assert assignment.assign(truth, predicted, class_agnostic=True).tolist() == [0]
 
 
 def test_panoptic_quality_of_a_case_worked_by_hand():
