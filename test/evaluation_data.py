@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from pycocotools import mask as coco
 
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
+from amodal_core.masks.mask_set import RleMasks
 
 HEIGHT, WIDTH = 60, 80
 CLASSES = ("car", "pedestrian", "cyclist")
@@ -120,3 +122,48 @@ def random_pair(
     truth.depths = rng.uniform(4, 60, len(truth))
     predictions.depths = rng.uniform(4, 60, len(predictions))
     return truth, predictions
+
+
+def edge_pair() -> tuple[AnnotationSet, AnnotationSet]:
+    """Objects whose occlusion, area or IoU lies on the bound of a bin, with tied scores.
+
+    Ten frames: 20 x 20 pixels with 17, 15, 12, 10, 5 and 0 columns visible, 32 x 32 pixels, a tiny
+    object, one in full view, and a frame without objects. Each is predicted exactly, by its half
+    (IoU .5) and once more elsewhere as another class; some hidden parts are needless.
+    """
+    records = [
+        ImageRecord(n, HEIGHT, WIDTH, str(n), "v" if n < 6 else "w", n % 6) for n in range(10)
+    ]
+    true, predicted = [], []
+    boxes = [(20, 20, k) for k in (17, 15, 12, 10, 5, 0)] + [(32, 32, 24), (3, 3, 1), (20, 20, 20)]
+    for n, (w, h, shown) in enumerate(boxes):
+        x, y = 2 * n, n
+        amodal, half = rectangles([(x, y, w, h)]), rectangles([(x, y, w, (h + 1) // 2)])
+        visible = rectangles([(x, y, shown, h)])
+        far = rectangles([(x + 35, y, w, h)])
+        true.append((n, n % 3, n % 4, amodal, 1.0, None, visible))
+        predicted.append((n, n % 3, n % 4, amodal, 0.5, None, visible))
+        predicted.append((n, n % 3, 10 + n % 4, half, 0.5, None, half & visible))
+        predicted.append(
+            (n, (n + 1) % 3, 20 + n % 2, far, 0.5, None, far & rectangles([(x + 35, y, 9, h)]))
+        )
+    return make_set(true, records), make_set(predicted, records)
+
+
+def layered(side: AnnotationSet) -> AnnotationSet:
+    """The same set with visible masks that do not overlap: the first of an image lies on top."""
+    visible = list(side.visible)
+    for image in np.unique(side.image_ids):
+        rows = np.flatnonzero(side.image_ids == image)
+        masks = RleMasks((HEIGHT, WIDTH), [visible[n] for n in rows])
+        for n, shown in zip(rows, masks.layered(np.arange(len(rows))).counts, strict=True):
+            visible[n] = shown
+    return replace(side, visible=visible)
+
+
+# What the published evaluators were run on: test/fixtures/evaluators.json.
+PAIRS = {
+    "random": lambda: random_pair(31, images=40, videos=4),
+    "ties and crowds": lambda: random_pair(32, images=40, videos=4, crowd=0.1, ties=True),
+    "edges": edge_pair,
+}

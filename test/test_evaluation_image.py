@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_data import CLASSES, make_set, random_pair, rectangles
+from evaluation_data import CLASSES, HEIGHT, WIDTH, make_set, random_pair, rectangles
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -18,6 +18,9 @@ from amodal_core.evaluation import image_level, sets
 from amodal_core.evaluation.matching import curves
 from amodal_core.evaluation.overlaps import overlaps
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, Bin, legacy_size_names
+from amodal_core.evaluation.run import evaluate
+from amodal_core.frame import Tracks
+from amodal_core.masks.mask_set import RleMasks
 
 
 def pycocotools_run(truth, predictions, kind, use_cats=True, truth_in=None, dt_in=None):
@@ -86,6 +89,34 @@ def test_class_agnostic_matching_equals_pycocotools_without_categories():
     expected = pycocotools_run(truth, predictions, "amodal", use_cats=False).stats
     assert ours.values["AP"] == pytest.approx(expected[0], abs=1e-9)
     assert ours.per_class == {}
+
+
+def test_tied_scores_without_classes_keep_the_order_of_the_classes():
+    """The better of two tied detections comes first by class, whatever the order of the file."""
+    mask, off = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
+    truth = make_set([(1, 0, 1, mask)])
+    predictions = make_set([(1, 2, 1, off, 0.5), (1, 1, 2, mask, 0.5), (1, 3, 3, off, 0.5)],
+                           classes=(*CLASSES, "tram"))  # fmt: skip
+    protocol = replace(IMAGE_PROTOCOLS["coco"], class_agnostic=True)
+    values = evaluate(truth, predictions, protocol, "image", ["amodal"]).scores["amodal"].values
+    assert values["AP50"] == pytest.approx(1.0)
+
+
+def test_a_rate_at_the_bound_of_a_bin_stays_there_though_tracks_hold_float32():
+    """3 of 20 columns are hidden: .15; what float32 makes of it is another number."""
+    boxes = (0, 0, 20, 20), (0, 0, 17, 20)
+    amodal, visible = (RleMasks.from_dense(rectangles([b])[None]) for b in boxes)
+    tracks = replace(
+        Tracks.empty((HEIGHT, WIDTH)), amodal=amodal, visible=visible, ids=np.zeros(1, np.int64),
+        amodal_boxes=amodal.boxes(), visible_boxes=visible.boxes(), depths=np.ones(1, np.float32),
+        scores=np.ones(1, np.float32), class_ids=np.zeros(1, np.int64), ages=np.ones(1, np.int64),
+        occlusion_rates=np.full(1, 0.15, np.float32), occluders=np.zeros((1, 1), bool),
+        coasted=np.zeros(1, bool),
+    )  # fmt: skip
+    record = sets.ImageRecord(1, HEIGHT, WIDTH)
+    assert sets.from_tracks([(record, tracks)], CLASSES).occlusion_rates == [1 - 17 / 20]
+    annotated = replace(tracks, occlusion_rates=np.full(1, 0.5, np.float32))  # by an annotator
+    assert sets.from_tracks([(record, annotated)], CLASSES).occlusion_rates == [0.5]
 
 
 def reference_average_precision(truth, predictions, inside, counted, thresholds):

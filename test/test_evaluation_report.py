@@ -409,6 +409,8 @@ def test_the_options_change_what_they_say(coco_files, tmp_path):
     base = ["eval", "image", "--gt", coco_files / "gt.json", "--dt", coco_files / "good"]
     output = amodal(*base, "--protocol", "vrsp", "--legacy-names", "--out", tmp_path / "1")
     assert "APs (occlusion >0.15)" in output
+    output = amodal(*base, "--protocol", "eoras", "--out", tmp_path / "e")
+    assert "mIoU_occ" in output
     amodal(*base, "--class-agnostic", "--kind", "amodal", "--out", tmp_path / "2")
     metrics = json.loads((tmp_path / "2" / "metrics.json").read_text())
     assert list(metrics["scores"]) == ["amodal"]
@@ -426,6 +428,21 @@ def test_the_options_change_what_they_say(coco_files, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             amodal(*base, *bad, "--out", tmp_path / "4")
+
+
+@pytest.mark.parametrize("command", ["image", "video"])
+def test_a_protocol_of_hidden_parts_alone_prints_and_writes_its_numbers(tmp_path, command):
+    """Predictions of any score count; ids are those of the truth, which COCO files can carry."""
+    truth, predictions = random_pair(9, images=12)
+    stream = replace(predictions, scores=predictions.scores * 0.2)
+    chosen = (IMAGE_PROTOCOLS if command == "image" else VIDEO_PROTOCOLS)["eoras"]
+    result = evaluate(truth, stream, chosen, command)
+    assert list(result.tables) == ["mIoU eoras"]
+    assert (result.scores, result.failures) == ({}, [])
+    assert 0.1 < result.tables["mIoU eoras"].values["mIoU_occ"] < 1
+    results.write(result, tmp_path, {"gt": "g", "dt": "d"}, Truth(truth, {}), stream)
+    assert "Hidden parts, protocol eoras" in (tmp_path / "report.html").read_text()
+    assert results.read(tmp_path).matches == {}
 
 
 def test_protocols_are_listed_with_what_they_say():

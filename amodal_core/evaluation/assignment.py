@@ -69,7 +69,10 @@ def assign(
 
 
 def assign_by_id(truth: AnnotationSet, predictions: AnnotationSet) -> np.ndarray:
-    """The prediction with the same instance id in the same image, as (N,) positions or -1."""
+    """The prediction with the same instance id in the same image, as (N,) positions or -1.
+
+    Of an identity that stands twice in an image (`AnnotationSet.check_identities`) it is the last.
+    """
     places = {
         (i, k): n
         for n, (i, k) in enumerate(

@@ -52,6 +52,7 @@ class Subjects:
         truth_occlusion: (N,) float64 hidden share, NaN where unknown.
         detection_area: (M,) float64 pixels.
         detection_occlusion: (M,) float64 by the prediction's own masks, NaN where unknown.
+        crowd_union: the union with a crowd is the detection alone, as COCO has it.
     """
 
     images: np.ndarray
@@ -62,6 +63,7 @@ class Subjects:
     truth_occlusion: np.ndarray
     detection_area: np.ndarray
     detection_occlusion: np.ndarray
+    crowd_union: bool = True
 
     def flags(self, selects: Bin) -> tuple[np.ndarray, np.ndarray]:
         """Which truth lies in a bin, and which unmatched detections count there."""
@@ -82,7 +84,12 @@ class Subjects:
     def matcher(self, protocol: Protocol) -> Matcher:
         """Overlaps of both sides, ready to match within bins."""
         return Matcher(
-            self.images, self.truth, self.detections, self.classes, protocol.class_agnostic
+            self.images,
+            self.truth,
+            self.detections,
+            self.classes,
+            protocol.class_agnostic,
+            self.crowd_union,
         )
 
 

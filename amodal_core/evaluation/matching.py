@@ -163,6 +163,7 @@ class Matcher:
         detections: what was predicted.
         classes: names.
         class_agnostic: let every class match every other.
+        crowd_union: the union with a crowd is the detection alone.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class Matcher:
         detections: Entries,
         classes: tuple[str, ...],
         class_agnostic: bool = False,
+        crowd_union: bool = True,
     ) -> None:
         self._images = images
         self._classes = ("all",) if class_agnostic else classes
@@ -185,7 +187,7 @@ class Matcher:
             detections.shapes,
             grouped(truth.places, count, truth.class_ids),
             grouped(detections.places, count, *keys),
-            truth.crowd,
+            truth.crowd if crowd_union else None,
         )
         overlap = self._overlaps
         self._truth_places = truth.places[overlap.truth]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from amodal_core.errors import InputError
+from amodal_core.evaluation import occluded_iou
 
 Range = tuple[float, float]
 
@@ -53,9 +54,10 @@ class Protocol:
     Attributes:
         name: its name for `--protocol`.
         says: one paragraph, printed beside the numbers.
-        columns: the numbers.
+        columns: the numbers; none where only hidden parts are compared.
         class_agnostic: ignore classes when matching.
         kinds: what is compared by default: "box", "visible", "amodal".
+        hidden: the protocol of `occluded_iou` that is asked for; "" for those that always are.
     """
 
     name: str
@@ -63,10 +65,15 @@ class Protocol:
     columns: tuple[Column, ...]
     class_agnostic: bool = False
     kinds: tuple[str, ...] = ("box", "visible", "amodal")
+    hidden: str = ""
 
 
 SMALL, MEDIUM, LARGE = (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, inf)
 _ALL = Bin()
+
+_HIDDEN = tuple(
+    Protocol(p.name, p.says, (), hidden=p.name) for p in occluded_iou.PROTOCOLS.values()
+)
 
 _COCO_PRECISION = (
     Column("AP", _ALL),
@@ -141,13 +148,13 @@ IMAGE_PROTOCOLS = {
         ),
         Protocol(
             "s-amodal",
-            "S-AModal: class-agnostic AP50; all = occlusion [0,.75] (more is ignored), partial "
-            "[0,.25], medium [.25,.5], heavy [.25,.75]; sizes 32^2 and 96^2. Unmatched "
-            "detections are ignored by area only.",
+            "S-AModal: class-agnostic AP50; all = occlusion [0,.75] (more is ignored), P [0,.25], "
+            "M [.25,.5], H [.25,.75]; sizes 32^2 and 96^2. Unmatched detections are ignored by "
+            "area only.",
             (
                 Column("AP", Bin(occlusion=(0.0, 0.75))),
                 *_field(
-                    ("AP50", "AP50 partial", "AP50 medium", "AP50 heavy"),
+                    ("AP50", "AP50 P", "AP50 M", "AP50 H"),
                     tuple(
                         Bin(occlusion=o) for o in ((0, 0.75), (0, 0.25), (0.25, 0.5), (0.25, 0.75))
                     ),
@@ -175,7 +182,7 @@ IMAGE_PROTOCOLS = {
                     0.5,
                 ),
                 *_field(
-                    ("AP50 L", "AP50 M", "AP50 S"),
+                    ("AP50 large", "AP50 medium size", "AP50 small"),
                     tuple(Bin(occlusion=(0, 0.75), area=a) for a in (LARGE, MEDIUM, SMALL)),
                     0.5,
                 ),
@@ -183,13 +190,24 @@ IMAGE_PROTOCOLS = {
             ),
             kinds=("visible", "amodal"),
         ),
+        *_HIDDEN,
     )
 }
+IMAGE_PROTOCOLS["aisformer"] = replace(IMAGE_PROTOCOLS["vrsp"], name="aisformer")
 
+# "Heavy" is half hidden and more; the H of VATrack and S-AModal begins at a quarter.
+_OURS = {"partial": (0.0, 0.25), "medium": (0.25, 0.5), "heavy": (0.5, 1.0)}
+_PAPER = {"P": (0.0, 0.25), "M": (0.25, 0.5), "H": (0.25, 0.75)}
 _YTVIS_SMALL, _YTVIS_MEDIUM, _YTVIS_LARGE = (0.0, 128.0**2), (128.0**2, 256.0**2), (256.0**2, inf)
 
 
-def _video(name: str, says: str, sizes: tuple[Range, ...], most: Range | None) -> Protocol:
+def _video(
+    name: str,
+    says: str,
+    sizes: tuple[Range, ...] = (SMALL, MEDIUM, LARGE),
+    occlusions: dict[str, Range] = _PAPER,
+    most: Range | None = (0.0, 0.75),
+) -> Protocol:
     small, medium, large = sizes
     everything = Bin(occlusion=most)
     return Protocol(
@@ -199,9 +217,7 @@ def _video(name: str, says: str, sizes: tuple[Range, ...], most: Range | None) -
             Column("vAP", everything),
             Column("vAP50", everything, iou=0.5),
             Column("vAP75", everything, iou=0.75),
-            Column("vAP50 partial", Bin(occlusion=(0.0, 0.25)), iou=0.5),
-            Column("vAP50 medium", Bin(occlusion=(0.25, 0.5)), iou=0.5),
-            Column("vAP50 heavy", Bin(occlusion=(0.25, 0.75)), iou=0.5),
+            *(Column(f"vAP50 {k}", Bin(occlusion=o), iou=0.5) for k, o in occlusions.items()),
             Column("vAP50 large", Bin(occlusion=most, area=large), iou=0.5),
             Column("vAP50 medium size", Bin(occlusion=most, area=medium), iou=0.5),
             Column("vAP50 small", Bin(occlusion=most, area=small), iou=0.5),
@@ -225,27 +241,22 @@ VIDEO_PROTOCOLS = {
     for p in (
         _video(
             "default",
-            _VIDEO_SAYS
-            + "All occlusions count; partial [0,.25], medium [.25,.5], heavy [.25,.75]; "
+            _VIDEO_SAYS + "All occlusions count; partial [0,.25], medium [.25,.5], heavy [.5,1]; "
             "sizes 32^2 and 96^2 pixels.",
-            (SMALL, MEDIUM, LARGE),
-            None,
+            occlusions=_OURS,
+            most=None,
         ),
         _video(
             "vatrack",
-            _VIDEO_SAYS + "VATrack: occlusion above .75 is ignored; P = partial [0,.25], "
-            "H = heavy [.25,.75]; sizes 32^2 and 96^2 pixels.",
-            (SMALL, MEDIUM, LARGE),
-            (0.0, 0.75),
+            _VIDEO_SAYS + "VATrack: occlusion above .75 is ignored; P = [0,.25], M = [.25,.5], "
+            "H = [.25,.75]; sizes 32^2 and 96^2 pixels.",
         ),
         replace(
             _video(
                 "s-amodal",
                 _VIDEO_SAYS
-                + "S-AModal: class-agnostic, occlusion above .75 is ignored; sizes 32^2 and "
-                "96^2 pixels.",
-                (SMALL, MEDIUM, LARGE),
-                (0.0, 0.75),
+                + "S-AModal: class-agnostic, occlusion above .75 is ignored; P = [0,.25], "
+                "M = [.25,.5], H = [.25,.75]; sizes 32^2 and 96^2 pixels.",
             ),
             class_agnostic=True,
         ),
@@ -253,8 +264,10 @@ VIDEO_PROTOCOLS = {
             "youtube-vis",
             _VIDEO_SAYS + "YouTube-VIS: sizes 128^2 and 256^2 pixels; all occlusions count.",
             (_YTVIS_SMALL, _YTVIS_MEDIUM, _YTVIS_LARGE),
+            _OURS,
             None,
         ),
+        *_HIDDEN,
     )
 }
 
@@ -268,7 +281,7 @@ def legacy_size_names(protocol: Protocol) -> Protocol:
     Raises:
         InputError: the protocol is another than "vrsp".
     """
-    if protocol.name != "vrsp":
+    if protocol.name not in ("vrsp", "aisformer"):
         raise InputError(
             "occlusion stood under the size names in VRSP's evaluation only",
             "--legacy-names",

@@ -158,13 +158,13 @@ def _row(name: str, cells: list[dict[str, Any]], count: str | None = None) -> di
 
 
 def _binned(protocol: Any) -> bool:
-    return bool(protocol.columns[0].bin.occlusion or protocol.columns[0].bin.area)
+    return any(c.bin.occlusion or c.bin.area for c in protocol.columns[:1])
 
 
 def _tiles(result: Evaluation) -> list[dict[str, str]]:
-    first = result.protocol.columns[0].name
     tiles = [
-        (percent(s.values[first]), f"{first}, {kind}")
+        (percent(s.values[first.name]), f"{first.name}, {kind}")
+        for first in result.protocol.columns[:1]
         for kind, s in reversed(result.scores.items())
     ]
     for table, name, label in _TILES:

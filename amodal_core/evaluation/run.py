@@ -131,6 +131,9 @@ def evaluate(
         InputError: the sides do not fit together, or have no masks of a demanded kind.
     """
     predictions = aligned(truth, predictions, protocol.class_agnostic, where)
+    if level == "video" or protocol.hidden == "eoras":
+        truth.check_identities("ground truth")
+        predictions.check_identities(where)
     videos = {i.video for i in truth.images if i.video}
     result = Evaluation(
         level,
@@ -147,7 +150,7 @@ def evaluate(
     if missing and not kinds:
         result.warnings.append(f"not compared, for want of masks: {', '.join(missing)}")
     module = video_level if level == "video" else image_level
-    for kind in kinds or possible:
+    for kind in (kinds or possible) if protocol.columns else ():
         step(f"{level} AP, {kind}")
         scores = module.evaluate(truth, predictions, kind, protocol)
         result.scores[kind] = scores
@@ -165,6 +168,13 @@ def evaluate(
                 },
             )
     masks = {k: truth.has(k) and predictions.has(k) for k in ("visible", "amodal")}
+    if protocol.hidden:
+        step("hidden parts")
+        chosen = occluded_iou.PROTOCOLS[protocol.hidden]
+        result.tables[f"mIoU {chosen.name}"] = _hidden(
+            occluded_iou.evaluate(truth, predictions, chosen)
+        )
+        return result
     if masks["amodal"]:
         _objects(result, truth, predictions, masks["visible"], step)
     if level == "video" and (predictions.instance_ids >= 0).all():
@@ -236,23 +246,14 @@ def _objects(
         (assignment.assign_by_id(truth, predictions) >= 0).mean() > 0.5
     )
     visible_overlaps = assignment.image_overlaps(truth, confident, "visible")
-    pixels = {
-        pairing: occluded_iou.count_pixels(truth, confident, pairing, visible_overlaps)
-        for pairing in (("id", "visible") if by_id else ("visible",))
-    }
-    for name, protocol in occluded_iou.PROTOCOLS.items():
-        if protocol.pairing not in pixels:
-            continue
-        iou = occluded_iou.tabulate(pixels[protocol.pairing], protocol)
-        result.tables[f"mIoU {name}"] = Table(
-            f"Hidden parts, protocol {name}",
-            f"{protocol.says} {iou.objects} objects, {iou.hidden} in mIoU_occ.",
-            {
-                "mIoU_full": iou.full,
-                "mIoU_occ": iou.occluded,
-                "share with a prediction": iou.matched,
-            },
-        )
+    protocols = occluded_iou.PROTOCOLS
+    if by_id:
+        predictions.check_identities("predictions")
+        iou = occluded_iou.evaluate(truth, predictions, protocols["eoras"])
+        result.tables["mIoU eoras"] = _hidden(iou)
+    pixels = occluded_iou.count_pixels(truth, confident, "visible", visible_overlaps)
+    iou = occluded_iou.tabulate(pixels, protocols["skip-empty"])
+    result.tables["mIoU skip-empty"] = _hidden(iou)
     # Panoptic quality: both masks of what is paired within its class.
     step("panoptic quality")
     if not agnostic:
@@ -274,6 +275,19 @@ def _objects(
                 "APC occluded": quality.apc_occluded,
             },
         )
+
+
+def _hidden(iou: occluded_iou.OccludedIou) -> Table:
+    """The table of one protocol of hidden parts."""
+    return Table(
+        f"Hidden parts, protocol {iou.protocol.name}",
+        f"{iou.protocol.says} {iou.objects} objects, {iou.hidden} in mIoU_occ.",
+        {
+            "mIoU_full": iou.full,
+            "mIoU_occ": iou.occluded,
+            "share with a prediction": iou.matched,
+        },
+    )
 
 
 def _identities(

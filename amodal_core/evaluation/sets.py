@@ -138,6 +138,23 @@ class AnnotationSet:
             self._parsed[kind] = parsed
         return parsed
 
+    def check_identities(self, where: str) -> None:
+        """Each identity at most once an image; entries without one are not looked at.
+
+        Raises:
+            InputError: one is there twice.
+        """
+        keys = np.stack([self.image_ids, self.instance_ids], axis=1)[self.instance_ids >= 0]
+        values, counts = np.unique(keys, axis=0, return_counts=True)
+        if (counts > 1).any():
+            image, identity = values[counts > 1][0]
+            name = next((i.name for i in self.images if i.id == image), "")
+            raise InputError(
+                f"identity {identity} stands {counts.max()} times in image {image} {name}".rstrip(),
+                where,
+                "an object is in an image once: keep one entry, or give each an id of its own",
+            )
+
     def release(self) -> None:
         """Give back the memory of parsed masks."""
         self._parsed.clear()
@@ -238,7 +255,7 @@ def from_tracks(
         columns["instance_ids"].append(np.asarray(host.ids))
         columns["scores"].append(np.asarray(host.scores))
         columns["boxes"].append(np.asarray(host.amodal_boxes).reshape(-1, 4))
-        columns["rates"].append(np.asarray(host.occlusion_rates))
+        columns["rates"].append(_exact_rates(host))
         columns["depths"].append(np.asarray(host.depths))
         crowd = host.ignore if host.ignore is not None else np.zeros(n, bool)
         columns["crowd"].append(np.asarray(crowd))
@@ -265,6 +282,17 @@ def from_tracks(
         depths=joined("depths"),
         occluders=occluders,
     )
+
+
+def _exact_rates(tracks: Tracks) -> np.ndarray:
+    """(N,) float64 hidden shares: of the masks, where they say what the float32 rates say.
+
+    A share at the edge of a bin would leave it by the rounding of float32.
+    """
+    rates = np.asarray(tracks.occlusion_rates, np.float64)
+    amodal, visible = tracks.amodal.rle().areas(), tracks.visible.rle().areas()
+    exact = 1 - visible / np.maximum(amodal, 1)
+    return np.where(np.abs(exact - rates) < 1e-6, exact, rates)
 
 
 def from_samples(samples: Iterable[Sample], classes: Sequence[str]) -> AnnotationSet:
@@ -324,11 +352,7 @@ def aligned(
                 where,
                 "predict at the image's own size",
             )
-    if class_agnostic:
-        return replace(
-            predictions,
-            images=truth.images,
-            classes=truth.classes,
-            class_ids=np.zeros(len(predictions), np.int64),
-        )
-    return replace(predictions.with_classes(truth.classes, where), images=truth.images)
+    classes = truth.classes
+    if class_agnostic:  # classes still break ties, those that the truth does not have come last
+        classes = tuple(dict.fromkeys((*classes, *predictions.classes)))
+    return replace(predictions.with_classes(classes, where), images=truth.images)

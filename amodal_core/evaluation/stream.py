@@ -54,10 +54,11 @@ class StreamAccuracy:
         """
         if not self:
             return {}
-        truth = from_tracks(self._truths, _names(self._truths, {}))
-        truth = replace(truth, classes=("object",), class_ids=np.zeros(len(truth), np.int64))
-        tracks = from_tracks(self._tracks, _names(self._tracks, {}))
-        predictions = aligned(truth, tracks, class_agnostic=True)
+        truth, tracks = (
+            replace(side, classes=("object",), class_ids=np.zeros(len(side), np.int64))
+            for side in (from_tracks(frames, ()) for frames in (self._truths, self._tracks))
+        )
+        predictions = aligned(truth, tracks)
         values: dict[str, float] = {}
         for kind in ("amodal", "visible"):
             scores = image_level.evaluate(truth, predictions, kind, IMAGE_PROTOCOLS["coco"])

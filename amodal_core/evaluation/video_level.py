@@ -76,6 +76,7 @@ def subjects(truth: AnnotationSet, predictions: AnnotationSet, kind: str) -> Sub
         truth_occlusion=true_occlusion,
         detection_area=predicted_area,
         detection_occlusion=predicted_occlusion,
+        crowd_union=False,  # YouTube-VIS: the IoU with a crowd is that with any other track
     )
 
 
