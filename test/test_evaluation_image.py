@@ -234,6 +234,8 @@ def test_an_area_at_the_bound_of_two_sizes_is_in_both():
         ((0, 0, 10, 10), 1.0),
         ((9.5, 0, 19.5, 10), 5 / 195),  # half a pixel in common
         ((10, 0, 20, 10), 0.0),  # side by side
+        ((12, 0, 22, 10), 0.0),
+        ((0, 12, 10, 22), 0.0),
         ((20, 20, 30, 30), 0.0),  # apart in both directions
         ((0, 10, 10, 20), 0.0),
     ],
@@ -243,8 +245,8 @@ def test_boxes_that_do_not_meet_have_no_overlap(box, expected):
     order = np.zeros(1, np.int64), np.array([0, 1])
     ious = overlaps(first, np.array([box], np.float64), order, order).ious
     assert ious == pytest.approx([expected])
-    empty = np.array([[3.0, 3, 3, 3]])
-    assert overlaps(empty, empty, order, order).ious == [0.0]
+    for empty in np.array([[[3.0, 0, 3, 9]], [[0.0, 3, 9, 3]]]):
+        assert overlaps(empty, empty, order, order).ious == [0.0]
 
 
 def test_legacy_names_are_the_vrsp_numbers_under_the_size_names():
