@@ -10,10 +10,11 @@ os.environ.setdefault("LP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from synthetic_drives import cast_pixels
 
 from amodal_core.synthetic.camera import CameraOptions
 from amodal_core.synthetic.frames import Drive
-from amodal_core.synthetic.lidar import LidarOptions, cast_pixels, scan
+from amodal_core.synthetic.lidar import LidarOptions, scan
 from amodal_core.synthetic.rig import make_rig
 from amodal_core.synthetic.world import WorldOptions
 

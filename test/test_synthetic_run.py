@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.synthetic.camera import CameraOptions
-from amodal_core.synthetic.export import with_tracks, write_bag, write_layout
-from amodal_core.synthetic.frames import load_frame, save_frame
+from amodal_core.synthetic.export import write_bag, write_layout
+from amodal_core.synthetic.frames import SyntheticFrame, load_frame, save_frame
 from amodal_core.synthetic.generate import (
     RunOptions,
     _parts,
@@ -30,7 +31,7 @@ from amodal_core.synthetic.generate import (
 from amodal_core.synthetic.gpu import create_context
 from amodal_core.synthetic.lidar import LidarOptions
 from amodal_core.synthetic.rig import make_rig
-from amodal_core.synthetic.truth import CLASSES
+from amodal_core.synthetic.truth import CLASSES, Annotator
 
 TINY = RunOptions(
     frames=2, length=2, seed=4, size=(160, 48), street="residential", lidar=LidarOptions(columns=64)
@@ -43,6 +44,11 @@ def digest(folder: Path) -> dict[str, str]:
         for p in sorted(folder.rglob("*"))
         if p.is_file()
     }
+
+
+def with_tracks(frames: Sequence[SyntheticFrame]) -> list[tuple[SyntheticFrame, Tracks]]:
+    annotator = Annotator()
+    return [(made, annotator.tracks(made.truth)) for made in frames]
 
 
 def same_tracks(a: Tracks, b: Tracks) -> None:
@@ -91,7 +97,7 @@ def test_a_frame_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_a_bag_gives_back_sensors_and_truth(tmp_path: Path) -> None:
-    rows = list(with_tracks(urban_frames()))
+    rows = with_tracks(urban_frames())
     write_bag(tmp_path / "drive", iter(rows), 1.73, lambda made, tracks: None)
     with BagDrive(tmp_path / "drive") as drive:
         frames = list(drive)
@@ -113,7 +119,7 @@ def test_a_bag_gives_back_sensors_and_truth(tmp_path: Path) -> None:
 
 def test_kins_gives_back_masks_and_what_it_has_no_place_for_lies_beside(tmp_path: Path) -> None:
     frames = urban_frames()
-    rows = list(with_tracks(frames))
+    rows = with_tracks(frames)
     sequences = [("drive_0000", lambda: iter(rows))]
     counted: list[int] = []
     done = list(

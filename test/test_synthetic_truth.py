@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_drives import SIZE, urban_drive, urban_frames
+from synthetic_drives import SIZE, cast_pixels, urban_drive, urban_frames
 
 from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.synthetic.frames import DEPTH_SCALE, SyntheticFrame
-from amodal_core.synthetic.lidar import LidarOptions, cast_pixels, scan
+from amodal_core.synthetic.lidar import LidarOptions, scan
 from amodal_core.synthetic.lidar import _sensor_poses as sensor_poses
 from amodal_core.synthetic.render import shelves
 from amodal_core.synthetic.statistics import Statistics

@@ -82,10 +82,7 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
     last = 0
     with JsonWriter(root / NAME) as writer:
         writer.extend("images", [])
-        writer.extend(
-            "categories",
-            [{"supercategory": n, "id": k, "name": n} for k, n in enumerate(classes, 1)],
-        )
+        writer.categories(dict(enumerate(classes, 1)))
         for number, sample in enumerate(samples):
             if sample.frame.image is None:
                 raise InputError("a frame without an image", sample.name)

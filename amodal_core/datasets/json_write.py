@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,11 @@ class JsonWriter:
     def extend(self, name: str, elements: list[dict[str, Any]]) -> None:
         """Append several to another list; the list is written even if it stays empty."""
         self._lists.setdefault(name, []).extend(map(dumps, elements))
+
+    def categories(self, names: Mapping[int, str]) -> None:
+        """Write `categories` of these names by id."""
+        rows = [{"supercategory": name, "id": k, "name": name} for k, name in names.items()]
+        self.extend("categories", rows)
 
     def __exit__(
         self,

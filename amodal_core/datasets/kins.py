@@ -198,10 +198,7 @@ def write(
     last = 0
     with JsonWriter(root / _FILES[version, split]) as writer:
         writer.extend("images", [])
-        writer.extend(
-            "categories",
-            [{"supercategory": name, "id": k, "name": name} for k, name in names.items()],
-        )
+        writer.categories(names)
         for number, sample in enumerate(samples):
             stem = f"{number:06d}"
             write_sensors(root / split, stem, sample.frame)

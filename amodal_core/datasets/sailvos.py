@@ -164,32 +164,25 @@ def annotation_of(kind: str, amodal: RleMasks, visible: RleMasks) -> dict[str, A
         amodal: its mask.
         visible: its mask.
     """
-    amodal_rle, visible_rle = (to_dictionary(m.counts[0], m.size) for m in (amodal, visible))
-    boxes = xywh(amodal), xywh(visible)
-    areas = int(amodal.areas()[0]), int(visible.areas()[0])
+    boxes, pair = (xywh(amodal), xywh(visible)), (amodal, visible)
+    rles = [to_dictionary(m.counts[0], m.size) for m in pair]
+    areas = [int(m.areas()[0]) for m in pair]
     shared = {"occlude_rate": 1 - areas[1] / areas[0] if areas[0] else 0.0}
-    if kind == "amodal":
+    if kind in ("amodal", "visible"):
+        first, second = (0, 1) if kind == "amodal" else (1, 0)
+        other = KINDS[second]
         return shared | {
-            "segmentation": amodal_rle,
-            "bbox": boxes[0],
-            "area": areas[0],
-            "segm_visible": visible_rle,
-            "bbox_visible": boxes[1],
-            "area_visible": areas[1],
-        }
-    if kind == "visible":
-        return shared | {
-            "segmentation": visible_rle,
-            "bbox": boxes[1],
-            "area": areas[1],
-            "segm_amodal": amodal_rle,
-            "bbox_amodal": boxes[0],
-            "area_amodal": areas[0],
+            "segmentation": rles[first],
+            "bbox": boxes[first],
+            "area": areas[first],
+            f"segm_{other}": rles[second],
+            f"bbox_{other}": boxes[second],
+            f"area_{other}": areas[second],
         }
     joint = shared | {
-        "segmentation": [amodal_rle, visible_rle],
-        "amodal_mask": amodal_rle,
-        "visible_mask": visible_rle,
+        "segmentation": rles,
+        "amodal_mask": rles[0],
+        "visible_mask": rles[1],
         "bbox": boxes[0],
         "bbox_visible": boxes[1],
         "area": areas[0],
@@ -229,10 +222,7 @@ def write(
     image_id, last = 0, 0
     with JsonWriter(root / f"{kind}.json") as writer:
         writer.extend("images", [])
-        writer.extend(
-            "categories",
-            [{"supercategory": n, "id": k, "name": n} for k, n in enumerate(classes, 1)],
-        )
+        writer.categories(dict(enumerate(classes, 1)))
         for sample in samples:
             if sample.frame.image is None:
                 raise InputError("a frame without an image", sample.name)

@@ -114,12 +114,11 @@ def cut(
     if any((out / f"{kind}.json").exists() for kind in kinds):
         raise InputError("exists already", str(out), "name another place or remove it first")
     numbers = {c: k for k, c in enumerate(data.category_ids, 1)}
-    categories = [{"supercategory": n, "id": k, "name": n} for k, n in enumerate(data.classes, 1)]
     writers = {kind: JsonWriter(out / f"{kind}.json") for kind in kinds}
     with ExitStack() as stack:
         opened = [stack.enter_context(writer) for writer in writers.values()]
         for writer in opened:
-            writer.extend("categories", categories)
+            writer.categories(dict(enumerate(data.classes, 1)))
             writer.extend("videos", [])
             writer.extend("images", [])
         objects = 0

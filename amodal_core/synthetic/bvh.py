@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from amodal_core.synthetic.materials import TABLE, Material, Mode
+from amodal_core.synthetic.materials import Material, Mode
 from amodal_core.synthetic.mesh import Mesh
 from amodal_core.synthetic.texture_array import CUTOUTS, LAYERS, texture_array
 
@@ -336,12 +336,10 @@ class Library:
 
     def __init__(self, meshes: Sequence[Mesh], texture_seed: int) -> None:
         self.shapes: list[Shape] = []
-        cut = {
-            int(m): CUTOUTS.index(TABLE[m].texture)
-            for m in Material
-            if TABLE[m].mode is Mode.CUTOUT
-        }
-        cut_table = np.array([cut.get(m, -1) for m in range(256)], np.int32)
+        cut_table = np.full(256, -1, np.int32)
+        for m in Material:
+            if m.surface.mode is Mode.CUTOUT:
+                cut_table[m] = CUTOUTS.index(m.surface.texture)
         columns: list[tuple[np.ndarray, ...]] = []
         root = first = 0
         for mesh in meshes:

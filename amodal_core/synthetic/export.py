@@ -25,17 +25,10 @@ from amodal_core.drive.topics import (
 from amodal_core.drive.writer import DriveWriter, camera_link
 from amodal_core.frame import Sample, Tracks
 from amodal_core.synthetic.frames import SyntheticFrame
-from amodal_core.synthetic.truth import CLASSES, Annotator
+from amodal_core.synthetic.truth import CLASSES
 
 FORMATS = ("bag", "kins", "asd", "kitti")
 _Row = tuple[SyntheticFrame, Tracks]
-
-
-def with_tracks(frames: Iterable[SyntheticFrame]) -> Iterator[_Row]:
-    """Each frame of one sequence with its annotated objects."""
-    annotator = Annotator()
-    for made in frames:
-        yield made, annotator.tracks(made.truth)
 
 
 def write_bag(
@@ -80,7 +73,7 @@ def write_layout(
     Raises:
         InputError: the folder is not empty.
     """
-    poses: dict[str, list[str]] = {}
+    poses: list[str] = []
     made_of: dict[int, SyntheticFrame] = {}
 
     def samples() -> Iterator[Sample]:
@@ -107,6 +100,6 @@ def write_layout(
             folder / "point_instances" / f"{number:06d}.bin", made.point_ids.astype("<u4").tobytes()
         )
         line = " ".join(f"{v:.9g}" for v in made.world_from_lidar[:3].reshape(-1))
-        poses.setdefault("all", []).append(f"{stem} {line}")
+        poses.append(f"{stem} {line}\n")
         yield stem
-    write_bytes(root / "exact" / "poses.txt", ("\n".join(poses.get("all", [])) + "\n").encode())
+    write_bytes(root / "exact" / "poses.txt", "".join(poses).encode())

@@ -263,7 +263,6 @@ def _write(out: Path, work: Path, options: RunOptions, progress: Progress | None
         for k in sequences:
             write_bag(whole / f"drive_{k:04d}", rows(k), height, note(k))
     else:
-        named = []
         current = {"k": -1}
 
         def opened(k: int) -> Callable[[], Iterator[tuple[SyntheticFrame, Tracks]]]:

@@ -10,27 +10,16 @@ import numpy as np
 
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
-from amodal_core.synthetic.materials import TABLE, Material, Mode, shader_table
+from amodal_core.synthetic.materials import Material, Mode, shader_table
 from amodal_core.synthetic.mesh import Mesh
 from amodal_core.synthetic.texture_array import LAYERS
 
 with extra("synth", "rendering"):
     import moderngl
 
-TINTED = {
-    Material.PAINT,
-    Material.CAR_FRONT,
-    Material.CAR_REAR,
-    Material.CAR_FRONT_B,
-    Material.CAR_REAR_B,
-    Material.CAR_FRONT_C,
-    Material.CAR_REAR_C,
-    Material.CAR_SIDE,
-    Material.BUS_SIDE,
-    Material.BUS_END,
-    Material.TRUCK_FRONT,
-}
-CUTOUT = np.array([TABLE[m].mode == Mode.CUTOUT for m in sorted(Material)])
+# What an actor's paint colours.
+TINTED = [m for m in Material if m.name.startswith(("PAINT", "CAR_", "BUS_", "TRUCK_FRONT"))]
+CUTOUT = np.array([m.surface.mode == Mode.CUTOUT for m in Material])
 
 
 def create_context() -> moderngl.Context:
@@ -126,7 +115,7 @@ class GpuMesh:
 def material_table() -> np.ndarray:
     """(256,) float32, the shader's four numbers for each material."""
     table = shader_table(LAYERS)
-    table[[int(m) for m in TINTED], 1] += 16
+    table[TINTED, 1] += 16
     padded = np.zeros(256, np.float32)
     padded[: table.size] = table.reshape(-1)
     return padded

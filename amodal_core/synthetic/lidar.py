@@ -168,24 +168,3 @@ def _sensor_poses(way: np.ndarray, frame: int, delay: np.ndarray, period: float)
     poses[:, 1, :3] = s[:, None] * now[0, :3] + c[:, None] * now[1, :3]
     poses[:, :3, 3] = now[:3, 3] + delay[:, None] * speed
     return poses
-
-
-def cast_pixels(
-    caster: Caster, frame: int, K: np.ndarray, camera_from_lidar: np.ndarray, pixels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Actor ids (P,) and depths (P,) along the optical axis of pixels (P, 2) u, v.
-
-    The slow reference, independent of the renderer: a ray through each pixel's centre; 0 where it
-    meets nothing.
-    """
-    world_from_camera = caster.scene.world_from_lidar[frame] @ np.linalg.inv(camera_from_lidar)
-    rays = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1) @ np.linalg.inv(K).T
-    length = np.linalg.norm(rays, axis=1)
-    directions = rays / length[:, None] @ world_from_camera[:3, :3].T
-    origins = np.broadcast_to(world_from_camera[:3, 3], directions.shape)
-    shapes, poses, velocities, ids = caster.instances(frame)
-    hits = cast_rays(
-        caster.library, shapes, poses, velocities, origins, directions, np.zeros(len(pixels)), 600.0
-    )
-    hit = hits.triangle >= 0
-    return np.where(hit, ids[hits.instance], 0), np.where(hit, hits.distance / length, 0.0)

@@ -29,6 +29,16 @@ PAINTS = (
     ((0.62, 0.56, 0.44), 0.02),
     ((0.75, 0.58, 0.1), 0.01),
 )
+# body types of passenger cars and how common they are
+CARS = {"sedan": 4, "hatchback": 5, "estate": 4, "suv": 3, "compact": 3, "mpv": 2, "coupe": 1}
+# paints of buses and trams
+LIVERIES = (
+    (0.86, 0.72, 0.1),
+    (0.8, 0.8, 0.8),
+    (0.7, 0.1, 0.1),
+    (0.2, 0.4, 0.7),
+    (0.25, 0.5, 0.3),
+)
 KERB_HEIGHT = 0.12
 
 
@@ -67,18 +77,8 @@ class Stock:
 
     def __init__(self, rng: np.random.Generator, people: int = 14) -> None:
         self.rng = rng
-        kinds = list(BODIES)
-        weights = {
-            "sedan": 4,
-            "hatchback": 5,
-            "estate": 4,
-            "suv": 3,
-            "compact": 3,
-            "mpv": 2,
-            "coupe": 1,
-        }
-        self.cars = [(car(k, rng), w) for k, w in weights.items()]
-        self.vans = [car(k, rng) for k in kinds if k not in weights]
+        self.cars = [(car(k, rng), w) for k, w in CARS.items()]
+        self.vans = [car(k, rng) for k in BODIES if k not in CARS]
         self.trucks = [truck(rng, k) for k in ("box", "tarp", "flatbed", "artic", "tanker")]
         self.buses = [bus(rng)]
         self.trams: list[Asset] = []
@@ -105,14 +105,7 @@ class Stock:
         if asset.category in ("pedestrian", "cyclist"):
             return np.ones(3)
         if asset.name in ("bus", "tram"):
-            tones = [
-                (0.86, 0.72, 0.1),
-                (0.8, 0.8, 0.8),
-                (0.7, 0.1, 0.1),
-                (0.2, 0.4, 0.7),
-                (0.25, 0.5, 0.3),
-            ]
-            return np.array(tones[self.rng.integers(len(tones))])
+            return np.array(LIVERIES[self.rng.integers(len(LIVERIES))])
         if asset.category == "van" and self.rng.random() < 0.5:
             return np.array((0.86, 0.86, 0.85))
         chance = np.array([w for _, w in PAINTS])
@@ -159,40 +152,20 @@ def populate(
         if any(meets(way, other, margin) for other in ways):
             return False
         ways.append(way)
-        actors.append(
-            Actor(
-                len(actors) + 1,
-                asset,
-                tint(stock.paint(asset)),
-                way.xy,
-                way.yaw,
-                way.travelled,
-                way.speed,
-                way.braking,
-                z,
-            )
-        )
+        paint, course = tint(stock.paint(asset)), (way.xy, way.yaw, way.travelled, way.speed)
+        actors.append(Actor(len(actors) + 1, asset, paint, *course, way.braking, z))
         return True
 
     for driver in drivers[1:]:
         assert driver.asset is not None
         admit(driver.asset, drive_way(driver, lanes[driver.lane], driver.asset.size[1]), 0.02)
-    low, high = _stretch(street, ego_way)
+    crowd = _Crowd(rng, street, stock, mix, frames, period, admit)
+    begin, end = (street.curve.nearest(*ego_way.xy[k]) for k in (0, -1))
     if street.parking:
-        _park(rng, street, low, high, frames, stock, mix, admit)
-    _walkers(rng, street, low, high, frames, period, stock, mix, admit)
-    _crossers(rng, street, ego_way, frames, period, stock, mix, admit)
+        crowd.park(begin - 18.0, end + 125.0)
+    crowd.walk(begin - 18.0, end + 125.0)
+    crowd.cross(begin, end)
     return Population(actors, ego_way)
-
-
-def _stretch(street: Street, ego: Way) -> tuple[float, float]:
-    """Range of s that the drive can see."""
-    s = street.curve.s
-    at = [
-        s[np.argmin(np.hypot(street.curve.x - x, street.curve.y - y))]
-        for x, y in (ego.xy[0], ego.xy[-1])
-    ]
-    return float(at[0]) - 18.0, float(at[1]) + 125.0
 
 
 def _fill_lane(
@@ -206,12 +179,11 @@ def _fill_lane(
 ) -> list[Driver]:
     """Vehicles along a lane with random gaps, none near the ego vehicle or in a closed junction."""
     cross = lane.name.startswith("cross")
-    low, high = (
-        (-90.0 - 9 * duration, 80.0)
-        if cross
-        else (-60.0 - (0 if lane.name.endswith("+") else 12 * duration), 190.0 + 9 * duration)
-    )
-    if not lane.name.endswith("+") and not cross:
+    if cross:
+        low, high = -90.0 - 9 * duration, 80.0
+    elif lane.name.endswith("+"):
+        low, high = -60.0, 190.0 + 9 * duration
+    else:
         low, high = -(190.0 + 12 * duration), 60.0
     gap = {
         "cars": mix.traffic * (1.6 if cross else 1.0),
@@ -253,142 +225,96 @@ def _fill_lane(
     return made
 
 
-def _still(
-    x: float, y: float, yaw: float, frames: int, length: float, width: float, phase: float
-) -> Way:
-    zeros = np.zeros(frames)
-    return Way(
-        np.tile([x, y], (frames, 1)), zeros + yaw, zeros, zeros + phase, zeros, length, width
-    )
+@dataclass(frozen=True, eq=False)
+class _Crowd:
+    """Who stands or walks in a street; `admit` places somebody who touches nobody."""
 
+    rng: np.random.Generator
+    street: Street
+    stock: Stock
+    mix: Mix
+    frames: int
+    period: float
+    admit: Callable[..., bool]
 
-def _park(
-    rng: np.random.Generator,
-    street: Street,
-    low: float,
-    high: float,
-    frames: int,
-    stock: Stock,
-    mix: Mix,
-    admit: Callable[..., bool],
-) -> None:
-    for side in (1, -1):
-        d = side * (street.kerb - street.parking / 2 + 0.05)
-        s = low
-        while s < high:
-            asset = stock.vehicle(mix) if rng.random() < 0.25 else stock.parked()
-            length = asset.size[0]
-            if length > 7:
-                asset = stock.parked()
-                length = asset.size[0]
-            s += length / 2
-            if not street.near_junction(s, 11.0) and rng.random() < mix.parked:
-                x, y, heading = street.curve.at(s, d + rng.normal(0, 0.06))
-                turn = (np.pi if (side > 0) != (rng.random() < 0.12) else 0.0) + rng.normal(
-                    0, 0.015
-                )
-                way = _still(
-                    float(x),
-                    float(y),
-                    float(heading) + turn,
-                    frames,
-                    length,
-                    asset.size[1],
-                    rng.uniform(0, 6),
-                )
-                admit(asset, way, 0.05)
-            s += length / 2 + rng.uniform(0.5, 1.7)
+    def park(self, low: float, high: float) -> None:
+        """Vehicles in both parked rows between two s."""
+        rng, street, zeros = self.rng, self.street, np.zeros(self.frames)
+        for side in (1, -1):
+            d = side * (street.kerb - street.parking / 2 + 0.05)
+            s = low
+            while s < high:
+                asset = self.stock.vehicle(self.mix) if rng.random() < 0.25 else self.stock.parked()
+                if asset.size[0] > 7:
+                    asset = self.stock.parked()
+                length, width, _ = asset.size
+                s += length / 2
+                if not street.near_junction(s, 11.0) and rng.random() < self.mix.parked:
+                    x, y, heading = street.curve.at(s, d + rng.normal(0, 0.06))
+                    turn = np.pi if (side > 0) != (rng.random() < 0.12) else 0.0
+                    yaw = zeros + (float(heading) + (turn + rng.normal(0, 0.015)))
+                    xy, phase = np.tile([float(x), float(y)], (self.frames, 1)), rng.uniform(0, 6)
+                    way = Way(xy, yaw, zeros, zeros + phase, zeros, length, width)
+                    self.admit(asset, way, 0.05)
+                s += length / 2 + rng.uniform(0.5, 1.7)
 
-
-def _walkers(
-    rng: np.random.Generator,
-    street: Street,
-    low: float,
-    high: float,
-    frames: int,
-    period: float,
-    stock: Stock,
-    mix: Mix,
-    admit: Callable[..., bool],
-) -> None:
-    times = np.arange(frames) * period
-    for side in (1, -1):
-        for _ in range(rng.poisson(mix.walkers * (high - low) / 200)):
-            s0 = rng.uniform(low, high)
-            d = side * rng.uniform(street.kerb + 0.8, street.kerb + street.sidewalk - 0.4)
-            speed = rng.uniform(0.9, 1.65)
-            direction = rng.choice([-1.0, 1.0])
-            company = int(rng.choice([1, 1, 1, 2, 2, 3]))
-            if rng.random() < 0.12:
-                speed = 0.02
-            s = s0 + direction * speed * times
-            blocked = np.array([street.near_junction(v, -0.6) for v in s])
-            if blocked[0]:
-                continue
-            if blocked.any():  # waits at the corner
-                stop = int(np.argmax(blocked))
-                s[stop:] = s[stop - 1]
-            for k in range(company):
-                asset = stock.people[rng.integers(len(stock.people))]
-                dd = d + 0.62 * k * -side
-                x, y, heading = street.curve.at(s + rng.normal(0, 0.1), dd)
+    def walk(self, low: float, high: float) -> None:
+        """People on the sidewalks between two s, some of them together, some standing."""
+        rng, street = self.rng, self.street
+        times = np.arange(self.frames) * self.period
+        for side in (1, -1):
+            for _ in range(rng.poisson(self.mix.walkers * (high - low) / 200)):
+                s0 = rng.uniform(low, high)
+                d = side * rng.uniform(street.kerb + 0.8, street.kerb + street.sidewalk - 0.4)
+                speed = rng.uniform(0.9, 1.65)
+                direction = rng.choice([-1.0, 1.0])
+                company = int(rng.choice([1, 1, 1, 2, 2, 3]))
+                if rng.random() < 0.12:
+                    speed = 0.02
+                s = s0 + direction * speed * times
+                blocked = np.array([street.near_junction(v, -0.6) for v in s])
+                if blocked[0]:
+                    continue
+                if blocked.any():  # waits at the corner
+                    stop = int(np.argmax(blocked))
+                    s[stop:] = s[stop - 1]
                 moved = np.abs(np.diff(s, prepend=s[0]))
-                pace = np.append(moved[1:], moved[-1]) / period
-                yaw = (
-                    heading
-                    + (0.0 if direction > 0 else np.pi)
-                    + (rng.uniform(-1.5, 1.5) if speed < 0.1 else 0.0)
-                )
-                way = Way(
-                    np.stack([x, y], 1),
-                    np.unwrap(yaw),
-                    pace,
-                    np.cumsum(moved) + rng.uniform(0, 1.4),
-                    np.zeros(frames),
-                    0.6,
-                    0.55,
-                )
-                admit(asset, way, 0.03, KERB_HEIGHT)
+                pace = np.append(moved[1:], moved[-1]) / self.period
+                for k in range(company):
+                    asset = self.stock.people[rng.integers(len(self.stock.people))]
+                    dd = d + 0.62 * k * -side
+                    x, y, heading = street.curve.at(s + rng.normal(0, 0.1), dd)
+                    yaw = heading + (0.0 if direction > 0 else np.pi)
+                    yaw = np.unwrap(yaw + (rng.uniform(-1.5, 1.5) if speed < 0.1 else 0.0))
+                    gone = np.cumsum(moved) + rng.uniform(0, 1.4)
+                    xy, braking = np.stack([x, y], 1), np.zeros(self.frames)
+                    way = Way(xy, yaw, pace, gone, braking, 0.6, 0.55)
+                    self.admit(asset, way, 0.03, KERB_HEIGHT)
 
-
-def _crossers(
-    rng: np.random.Generator,
-    street: Street,
-    ego: Way,
-    frames: int,
-    period: float,
-    stock: Stock,
-    mix: Mix,
-    admit: Callable[..., bool],
-) -> None:
-    """People who cross where nobody comes: at crossings and between parked cars."""
-    times = np.arange(frames) * period
-    s_line = street.curve.s
-    start = float(
-        s_line[np.argmin(np.hypot(street.curve.x - ego.xy[0, 0], street.curve.y - ego.xy[0, 1]))]
-    )
-    end = float(
-        s_line[np.argmin(np.hypot(street.curve.x - ego.xy[-1, 0], street.curve.y - ego.xy[-1, 1]))]
-    )
-    reach = street.kerb + 0.9
-    crossings = [j.s + sign * (j.half + 2.6) for j in street.junctions for sign in (-1, 1)]
-    crossings = [s for s in crossings if start + 5 < s < end + 60]
-    made = 0
-    for _ in range(mix.crossing * 6):
-        if made >= mix.crossing:
-            break
-        if crossings and rng.random() < 0.65:
-            s = crossings[rng.integers(len(crossings))] + rng.uniform(-1.3, 1.3)
-        else:
-            s = rng.uniform(start + 9, end + 45)
-            if street.near_junction(s, 1.0):
-                continue
-        side = rng.choice([-1, 1])
-        a, b = (
-            np.array([float(v) for v in street.curve.at(s + slant, d)[:2]])
-            for slant, d in ((0.0, side * reach), (rng.normal(0, 0.8), -side * reach))
-        )
-        speed = rng.uniform(1.0, 1.7)
-        begin = rng.uniform(-0.9 * 2 * reach / speed, 0.7 * frames * period)
-        asset = stock.people[rng.integers(len(stock.people))]
-        made += admit(asset, walk_way(a, b, begin, speed, times, rng.uniform(0, 1.4)), 0.45)
+    def cross(self, start: float, end: float) -> None:
+        """People who cross where nobody comes: at crossings and between parked cars."""
+        rng, street = self.rng, self.street
+        times = np.arange(self.frames) * self.period
+        reach = street.kerb + 0.9
+        crossings = [j.s + sign * (j.half + 2.6) for j in street.junctions for sign in (-1, 1)]
+        crossings = [s for s in crossings if start + 5 < s < end + 60]
+        made = 0
+        for _ in range(self.mix.crossing * 6):
+            if made >= self.mix.crossing:
+                break
+            if crossings and rng.random() < 0.65:
+                s = crossings[rng.integers(len(crossings))] + rng.uniform(-1.3, 1.3)
+            else:
+                s = rng.uniform(start + 9, end + 45)
+                if street.near_junction(s, 1.0):
+                    continue
+            side = rng.choice([-1, 1])
+            a, b = (
+                np.array([float(v) for v in street.curve.at(s + slant, d)[:2]])
+                for slant, d in ((0.0, side * reach), (rng.normal(0, 0.8), -side * reach))
+            )
+            speed = rng.uniform(1.0, 1.7)
+            begin = rng.uniform(-0.9 * 2 * reach / speed, 0.7 * self.frames * self.period)
+            asset = self.stock.people[rng.integers(len(self.stock.people))]
+            way = walk_way(a, b, begin, speed, times, rng.uniform(0, 1.4))
+            made += self.admit(asset, way, 0.45)

@@ -144,22 +144,17 @@ class Renderer:
             self._shadow_maps.append((texture, ctx.framebuffer(depth_attachment=texture)))
 
     def _make_screen_programs(self) -> None:
-        ctx = self.ctx
-        corners = ctx.buffer(np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32).tobytes())
-        self._sky: Any = ctx.program(
-            vertex_shader=shaders.SKY_VERTEX.strip(), fragment_shader=shaders.SKY_FRAGMENT.strip()
-        )
-        self._contact: Any = ctx.program(
-            vertex_shader=shaders.CONTACT_VERTEX.strip(),
-            fragment_shader=shaders.CONTACT_FRAGMENT.strip(),
-        )
-        self._sky_array = ctx.vertex_array(self._sky, [(corners, "2f", "in_position")])
-        self._contact_array = ctx.vertex_array(self._contact, [(corners, "2f", "in_position")])
-        resolve = ctx.program(
-            vertex_shader=shaders.RESOLVE_VERTEX.strip(),
-            fragment_shader=shaders.RESOLVE_FRAGMENT.strip(),
-        )
-        self._resolve_array = ctx.vertex_array(resolve, [(corners, "2f", "in_position")])
+        square = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32)
+        corners = self.ctx.buffer(square.tobytes())
+
+        def program(vertex: str, fragment: str) -> tuple[Any, moderngl.VertexArray]:
+            made = self.ctx.program(vertex_shader=vertex.strip(), fragment_shader=fragment.strip())
+            return made, self.ctx.vertex_array(made, [(corners, "2f", "in_position")])
+
+        self._sky, self._sky_array = program(shaders.SKY_VERTEX, shaders.SKY_FRAGMENT)
+        contact = program(shaders.CONTACT_VERTEX, shaders.CONTACT_FRAGMENT)
+        self._contact, self._contact_array = contact
+        _, self._resolve_array = program(shaders.RESOLVE_VERTEX, shaders.RESOLVE_FRAGMENT)
         self._sky["sky"] = 1
 
     def _constants(self, light: Light) -> None:
@@ -197,15 +192,8 @@ class Renderer:
         # ground foreshortens by sin(elevation) along `up`: use the map's height for it
         squeeze = max(float(sun[2]), 0.2) * 1.15
         matrix = np.eye(4)
-        matrix[0, :3], matrix[0, 3] = rows[0] / radius, -rows[0] @ centre / radius
-        matrix[1, :3], matrix[1, 3] = (
-            rows[1] / (radius * squeeze),
-            -rows[1] @ centre / (radius * squeeze),
-        )
-        matrix[2, :3], matrix[2, 3] = (
-            rows[2] / (radius * 2 + 60),
-            -rows[2] @ centre / (radius * 2 + 60),
-        )
+        for k, reach in enumerate((radius, radius * squeeze, radius * 2 + 60)):
+            matrix[k, :3], matrix[k, 3] = rows[k] / reach, -rows[k] @ centre / reach
         return matrix
 
     def _depth_pass(self, index: int, matrix: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,8 @@ class Curve:
         self.s = np.arange(low, high + 1.0, 1.0)
         heading = np.zeros_like(self.s)
         for wave in (240.0, 130.0):
-            heading += (
-                bend
-                * rng.uniform(-0.5, 0.5)
-                * np.sin(2 * np.pi * self.s / wave + rng.uniform(0, 6.28))
-            )
+            share, phase = rng.uniform(-0.5, 0.5), rng.uniform(0, 6.28)
+            heading += bend * share * np.sin(2 * np.pi * self.s / wave + phase)
         self.heading = heading - np.interp(0.0, self.s, heading)
         x, y = np.cumsum(np.cos(self.heading)), np.cumsum(np.sin(self.heading))
         self.x = x - np.interp(0.0, self.s, x)
@@ -41,6 +39,10 @@ class Curve:
         x = np.interp(s, self.s, self.x) - np.sin(heading) * d
         y = np.interp(s, self.s, self.y) + np.cos(heading) * d
         return x, y, heading
+
+    def nearest(self, x: float, y: float) -> float:
+        """The s of a point beside the line."""
+        return float(self.s[np.argmin(np.hypot(self.x - x, self.y - y))])
 
 
 @dataclass(frozen=True)
@@ -154,49 +156,20 @@ def make_street(rng: np.random.Generator, kind: str, reach: float, duration: flo
         half = 4.4 if kind == "residential" else float(rng.choice([4.4, 7.6]))
         junctions.append(Junction(float(s), half, Signal(main_first, switch)))
         s += rng.uniform(75, 150)
+    row: tuple[Any, ...]  # of the street's numbers from `lanes` to `setback`, drawn in this order
+    tram = kind != "residential" and bool(rng.random() < {"urban": 0.3}.get(kind, 0.4))
     if kind == "urban":
-        tram = bool(rng.random() < 0.3)
-        return Street(
-            kind,
-            curve,
-            int(rng.choice([1, 1, 2])),
-            3.3,
-            7.0 if tram else 0.0,
-            tram,
-            1.7 if rng.random() < 0.7 else 0.0,
-            2.2 if rng.random() < 0.9 else 0.0,
-            rng.uniform(2.6, 4.5),
-            rng.uniform(0.0, 1.5),
-            tuple(junctions),
-        )
-    if kind == "residential":
-        return Street(
-            kind,
-            curve,
-            1,
-            rng.uniform(2.9, 3.3),
-            0.0,
-            False,
-            1.6 if rng.random() < 0.4 else 0.0,
-            2.1,
-            rng.uniform(1.8, 2.6),
-            rng.uniform(3.5, 8.0),
-            tuple(junctions),
-        )
-    tram = bool(rng.random() < 0.4)
-    return Street(
-        kind,
-        curve,
-        int(rng.choice([2, 3])),
-        3.4,
-        7.4 if tram else rng.uniform(1.2, 4.0),
-        tram,
-        0.0,
-        0.0,
-        rng.uniform(1.8, 3.0),
-        rng.uniform(8.0, 16.0),
-        tuple(junctions),
-    )
+        lanes, median = int(rng.choice([1, 1, 2])), 7.0 if tram else 0.0
+        cycle = 1.7 if rng.random() < 0.7 else 0.0
+        parking = 2.2 if rng.random() < 0.9 else 0.0
+        row = lanes, 3.3, median, tram, cycle, parking, rng.uniform(2.6, 4.5), rng.uniform(0, 1.5)
+    elif kind == "residential":
+        width, cycle = rng.uniform(2.9, 3.3), 1.6 if rng.random() < 0.4 else 0.0
+        row = 1, width, 0.0, False, cycle, 2.1, rng.uniform(1.8, 2.6), rng.uniform(3.5, 8.0)
+    else:
+        lanes, median = int(rng.choice([2, 3])), 7.4 if tram else rng.uniform(1.2, 4.0)
+        row = lanes, 3.4, median, tram, 0.0, 0.0, rng.uniform(1.8, 3.0), rng.uniform(8.0, 16.0)
+    return Street(kind, curve, *row, tuple(junctions))
 
 
 def make_lanes(street: Street) -> list[Lane]:
@@ -206,13 +179,8 @@ def make_lanes(street: Street) -> list[Lane]:
         (f"lane{k}", street.lane(k), "cars") for k in range(street.lanes)
     ]
     if street.cycle:
-        lines.append(
-            (
-                "cycle",
-                street.median / 2 + street.lanes * street.lane_width + street.cycle * 0.45,
-                "bikes",
-            )
-        )
+        edge = street.median / 2 + street.lanes * street.lane_width
+        lines.append(("cycle", edge + street.cycle * 0.45, "bikes"))
     if street.tram:
         lines.append(("tram", 1.75, "trams"))
     for name, d, what in lines:

@@ -71,7 +71,7 @@ def paving(rng: np.random.Generator) -> np.ndarray:
     cell = SIZE // n
     tone = np.kron(rng.normal(1, 0.05, (n, n)), np.ones((cell, cell)))
     y, x = np.mgrid[:SIZE, :SIZE]
-    joint = ((x % cell) < 2) | (((y + (x // cell % 2) * 0) % cell) < 2)
+    joint = ((x % cell) < 2) | ((y % cell) < 2)
     grey = tone + 0.06 * noise(rng, 0.3) + 0.05 * noise(rng, 1.6)
     return layer(np.where(joint, grey * 0.62, grey), (158, 153, 146))
 
@@ -95,17 +95,15 @@ def gravel(rng: np.random.Generator) -> np.ndarray:
 def concrete(rng: np.random.Generator) -> np.ndarray:
     """Cast concrete with streaks."""
     streaks = cv2.blur(noise(rng, 0.6), (3, 151))
-    return layer(
-        1 + 0.05 * noise(rng, 0.5) + 0.06 * noise(rng, 1.6) + 0.2 * streaks, (170, 167, 160)
-    )
+    grey = 1 + 0.05 * noise(rng, 0.5) + 0.06 * noise(rng, 1.6) + 0.2 * streaks
+    return layer(grey, (170, 167, 160))
 
 
 def plaster(rng: np.random.Generator) -> np.ndarray:
     """Rough plaster with water streaks, light: buildings tint it."""
     streaks = cv2.blur(noise(rng, 0.8), (3, 101))
-    return layer(
-        0.98 + 0.03 * noise(rng, 0.3) + 0.04 * noise(rng, 1.7) + 0.07 * streaks, (236, 234, 230)
-    )
+    grey = 0.98 + 0.03 * noise(rng, 0.3) + 0.04 * noise(rng, 1.7) + 0.07 * streaks
+    return layer(grey, (236, 234, 230))
 
 
 def brick(rng: np.random.Generator) -> np.ndarray:
@@ -165,11 +163,8 @@ def tarp(rng: np.random.Generator) -> np.ndarray:
     )
     grey = 0.93 + np.broadcast_to(folds, (SIZE, SIZE)) + 0.03 * noise(rng, 1.5)
     rgba = layer(grey, (246, 246, 246))
-    text = (
-        "".join(rng.choice(list("AEIOURTNSLKMB"), 7))
-        + " "
-        + rng.choice(["LOGISTIK", "TRANS", "CARGO"])
-    )
+    name, trade = rng.choice(list("AEIOURTNSLKMB"), 7), rng.choice(["LOGISTIK", "TRANS", "CARGO"])
+    text = "".join([*name, " ", trade])
     colour = [int(c) for c in rng.integers(10, 150, 3)]
     plane = rgba[..., :3].copy()
     cv2.putText(plane, text, (22, 240), cv2.FONT_HERSHEY_DUPLEX, 1.7, colour, 7, cv2.LINE_AA)
@@ -256,13 +251,8 @@ def signs(_: np.random.Generator) -> np.ndarray:
     """An atlas of 4 x 2 traffic signs; columns are v-flipped like every texture."""
     cell = SIZE // 4
     rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
-    red, blue, white_, black, yellow = (
-        (186, 22, 30, 255),
-        (18, 74, 158, 255),
-        (240, 240, 240, 255),
-        (12, 12, 12, 255),
-        (246, 190, 20, 255),
-    )
+    red, blue, yellow = (186, 22, 30, 255), (18, 74, 158, 255), (246, 190, 20, 255)
+    white_, black = (240, 240, 240, 255), (12, 12, 12, 255)
 
     def middle(k: int) -> tuple[int, int]:
         return (k % 4 * cell + cell // 2, k // 4 * cell + cell // 2)
@@ -275,10 +265,8 @@ def signs(_: np.random.Generator) -> np.ndarray:
         cv2.putText(rgba, text, at, cv2.FONT_HERSHEY_DUPLEX, 1.6, black, 5, cv2.LINE_AA)
     cx, cy = middle(2)
     for scale, colour in ((1.0, red), (0.66, white_)):
-        q = r * scale
-        points = np.array(
-            [[cx, cy + q], [cx - q, cy - q * 0.75], [cx + q, cy - q * 0.75]], np.int32
-        )
+        q, up = r * scale, cy - r * scale * 0.75
+        points = np.array([[cx, cy + q], [cx - q, up], [cx + q, up]], np.int32)
         cv2.fillPoly(rgba, [points], colour, cv2.LINE_AA)
     cx, cy = middle(3)
     for scale, colour in ((1.0, white_), (0.72, yellow)):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from amodal_core.synthetic.textures import SIZE, layer, noise
+from amodal_core.synthetic.textures import SIZE, brick, layer, noise
 
 Colour = Sequence[float]
 
@@ -41,14 +41,8 @@ def _facade(
             x0, x1 = (i + window[0]) * cw, (i + window[2]) * cw
             y0, y1 = (j + window[1]) * ch, (j + window[3]) * ch
             t = 0.006
-            _rect(
-                rgba,
-                x0 - 2 * t,
-                y0 - 2 * t,
-                x1 + 2 * t,
-                y1 + 2 * t,
-                (*(0.72 * c for c in frame), 0),
-            )
+            rim = (*(0.72 * c for c in frame), 0)
+            _rect(rgba, x0 - 2 * t, y0 - 2 * t, x1 + 2 * t, y1 + 2 * t, rim)
             _rect(rgba, x0 - t, y0 - t, x1 + t, y1 + t, (*frame, 0))
             blind = rng.uniform(0, 0.6) if rng.random() < 0.45 else 0.0
             tone = rng.uniform(0.5, 1.6)
@@ -89,8 +83,6 @@ def facade_a(rng: np.random.Generator) -> np.ndarray:
 
 def facade_b(rng: np.random.Generator) -> np.ndarray:
     """A brick front with tall windows, 4 bays x 3 floors."""
-    from amodal_core.synthetic.textures import brick
-
     return _facade(rng, brick(rng), 4, 3, (0.3, 0.16, 0.7, 0.8), (214, 210, 200))
 
 
@@ -132,21 +124,16 @@ def shop(rng: np.random.Generator) -> np.ndarray:
 
 def _plate(image: np.ndarray, rng: np.random.Generator, cx: float, cy: float, width: float) -> None:
     height = width * 0.22 * 1.05
-    _rect(
-        image, cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2, (30, 30, 30, 255)
-    )
-    m = 0.004
-    x0, y0 = cx - width / 2 + m, cy - height / 2 + m
-    _rect(image, x0, y0, cx + width / 2 - m, cy + height / 2 - m, (225, 225, 222, 255))
-    _rect(image, x0, y0, x0 + width * 0.09, cy + height / 2 - m, (20, 50, 150, 255))
-    letters = (
-        "".join(rng.choice(list("KABFSHXMR"), 2)) + " " + "".join(rng.choice(list("0123456789"), 4))
-    )
+    w, h, m = width / 2, height / 2, 0.004
+    _rect(image, cx - w, cy - h, cx + w, cy + h, (30, 30, 30, 255))
+    x0, y0 = cx - w + m, cy - h + m
+    _rect(image, x0, y0, cx + w - m, cy + h - m, (225, 225, 222, 255))
+    _rect(image, x0, y0, x0 + width * 0.09, cy + h - m, (20, 50, 150, 255))
+    town, number = rng.choice(list("KABFSHXMR"), 2), rng.choice(list("0123456789"), 4)
+    letters = "".join([*town, " ", *number])
     at = (int((x0 + width * 0.14) * SIZE), int((cy + height * 0.28) * SIZE))
-    scale = width * SIZE / 205
-    cv2.putText(
-        image, letters, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (18, 18, 18, 255), 2, cv2.LINE_AA
-    )
+    scale, ink = width * SIZE / 205, (18, 18, 18, 255)
+    cv2.putText(image, letters, at, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 2, cv2.LINE_AA)
 
 
 def _lens(image: np.ndarray, points: Sequence[tuple[float, float]], colour: Colour) -> None:
@@ -171,8 +158,7 @@ def _front_lamp(rng: np.random.Generator) -> list[tuple[float, float]]:
 
 def car_front(rng: np.random.Generator) -> np.ndarray:
     """A car's nose seen from ahead, sill to bonnet: lamps, grille, intakes, plate."""
-    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
-    rgba[..., :3] = 60
+    rgba = layer(np.ones((SIZE, SIZE)), (60, 60, 60), 0.0)
     _rect(rgba, 0.0, 0.9, 1.0, 1.0, (16, 16, 17, 255))
     intake = rng.uniform(0.12, 0.3)
     _rect(rgba, intake, 0.72, 1 - intake, 0.88, (14, 14, 15, 255))
@@ -213,8 +199,7 @@ def _rear_lamp(rng: np.random.Generator) -> list[tuple[float, float]]:
 
 def car_rear(rng: np.random.Generator) -> np.ndarray:
     """A car's tail, sill to belt: lamps, boot lid, bumper, plate, exhaust."""
-    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
-    rgba[..., :3] = 60
+    rgba = layer(np.ones((SIZE, SIZE)), (60, 60, 60), 0.0)
     _rect(rgba, 0.06, rng.uniform(0.82, 0.92), 0.94, 1.0, (18, 18, 19, 255))
     lamp = _rear_lamp(rng)
     low, high = (max(y for _, y in lamp), min(y for _, y in lamp))
@@ -251,8 +236,7 @@ def car_rear(rng: np.random.Generator) -> np.ndarray:
 
 def car_side(_: np.random.Generator) -> np.ndarray:
     """A car's flank, u along the length (tail 0, nose 1): door gaps, handles, sill, fuel flap."""
-    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
-    rgba[..., :3] = 22
+    rgba = layer(np.ones((SIZE, SIZE)), (22, 22, 22), 0.0)
     seam = (16, 16, 17, 235)
     for x in (0.31, 0.5, 0.69):
         _rect(rgba, x, 0.33, x + 0.004, 0.87, seam)
@@ -291,16 +275,8 @@ def bus_side(rng: np.random.Generator) -> np.ndarray:
     for i in range(3):
         x = i / 3
         _rect(rgba, x + 0.012, 0.16, x + 0.322, 0.56, (26, 29, 32, 255))
-        cv2.ellipse(
-            rgba,
-            (int((x + 0.16) * SIZE), int(0.5 * SIZE)),
-            (22, 34),
-            0,
-            0,
-            360,
-            (14, 14, 15, 225),
-            -1,
-        )
+        head = (int((x + 0.16) * SIZE), int(0.5 * SIZE))
+        cv2.ellipse(rgba, head, (22, 34), 0, 0, 360, (14, 14, 15, 225), -1)
         _rect(rgba, x + 0.012, 0.24, x + 0.322, 0.25, (70, 72, 74, 120))
     _rect(rgba, 0, 0.14, 1, 0.16, (40, 40, 42, 0))
     _rect(rgba, 0, 0.56, 1, 0.575, (40, 40, 42, 0))
@@ -329,8 +305,7 @@ def bus_end(rng: np.random.Generator) -> np.ndarray:
 
 def truck_front(rng: np.random.Generator) -> np.ndarray:
     """A truck cab's face: screen, grille, lamps, bumper."""
-    rgba = np.zeros((SIZE, SIZE, 4), np.uint8)
-    rgba[..., :3] = 60
+    rgba = layer(np.ones((SIZE, SIZE)), (60, 60, 60), 0.0)
     _rect(rgba, 0.07, 0.2, 0.93, 0.46, (22, 25, 28, 255))
     _rect(rgba, 0.04, 0.15, 0.96, 0.2, (24, 24, 26, 255))
     for y in np.arange(0.53, 0.74, 0.045):
@@ -355,13 +330,9 @@ def truck_rear(rng: np.random.Generator) -> np.ndarray:
         _rect(rgba, 0, y, 1, y + 0.02, dark)
     _rect(rgba, 0, 0.82, 1, 1, (30, 30, 31, 255))
     for k in range(12):
-        x = k / 12
-        stripe = (190, 24, 26, 255) if k % 2 else (230, 226, 60, 255)
-        _lens(
-            rgba,
-            [(x, 0.87), (x + 1 / 12, 0.87), (x + 1 / 12 + 0.03, 0.83), (x + 0.03, 0.83)],
-            stripe,
-        )
+        x, tone = k / 12, (190, 24, 26, 255) if k % 2 else (230, 226, 60, 255)
+        stripe = [(x, 0.87), (x + 1 / 12, 0.87), (x + 1 / 12 + 0.03, 0.83), (x + 0.03, 0.83)]
+        _lens(rgba, stripe, tone)
     for x in (0.04, 0.8):
         _rect(rgba, x, 0.89, x + 0.16, 0.96, (190, 16, 20, 255))
         _rect(rgba, x + 0.06, 0.905, x + 0.1, 0.945, (230, 140, 30, 255))

@@ -61,12 +61,7 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
         generator(options.seed, sequence, 4), street, options.frames, PERIOD, MIXES[kind], tint
     )
     way = people.ego
-    s = street.curve.s
-    at = [
-        float(s[np.argmin(np.hypot(street.curve.x - x, street.curve.y - y))])
-        for x, y in (way.xy[0], way.xy[-1])
-    ]
-    low, high = at[0] - 40, at[1] + 150
+    low, high = street.curve.nearest(*way.xy[0]) - 40, street.curve.nearest(*way.xy[-1]) + 150
     build = generator(options.seed, sequence, 5)
     chunks = _chunks(ground(street, low - 20, high + 30))
     chunks += _chunks(markings(street, low, high))
