@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from amodal_core.drive.topics import Topic
 
@@ -150,7 +150,9 @@ def parameters_of(kind: Any, **defaults: Value) -> tuple[Parameter, ...]:
                 field.description,
                 low=limits.get("ge"),
                 high=limits.get("le"),
-                choices=get_args(field.annotation),
+                choices=get_args(field.annotation)
+                if get_origin(field.annotation) is Literal
+                else (),
                 lengths=(limits["min_length"],) if "min_length" in limits else (),
             )
         )
