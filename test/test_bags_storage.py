@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rosbags.convert.converter import convert
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from amodal_core.bags.factory import RosbagsFactory, typestore
-from amodal_core.bags.reader import BagReader
+from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.bags.sensors import image_message, stamp_of
 from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.errors import InputError
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -146,16 +148,53 @@ def test_what_is_no_bag_is_named_with_a_cure(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-def test_a_bag_without_metadata_says_how_to_mend_it(tmp_path):
-    (_write(tmp_path / "a") / "metadata.yaml").unlink()
-    with pytest.raises(InputError, match=r"metadata\.yaml is missing .*ros2 bag reindex"):
-        BagReader(tmp_path / "a")
+def _raw(path):
+    with BagReader(path) as bag:
+        return [(m.topic, m.stamp, bytes(m.data)) for m in bag.raw_messages()]
 
 
-def test_an_mcap_that_was_cut_off_is_refused_at_once(tmp_path):
-    path = _write(tmp_path / "t.mcap", pixels=BIG)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_folder_without_metadata_is_read_by_its_files(tmp_path, storage, compress):
+    path = _write(tmp_path / "a", storage, compress=compress)
+    whole = _raw(path)
+    (path / "metadata.yaml").unlink()
+    assert is_bag(path)
+    assert _raw(path) == whole
+    with BagReader(path) as bag:
+        assert bag.lacks == "no metadata.yaml"
+        assert {t.name: t.count for t in bag.topics.values()} == {
+            name: sum(m[0] == name for m in whole) for name in {m[0] for m in whole}
+        }
+
+
+def test_split_files_without_metadata_are_read_in_the_order_of_their_numbers(tmp_path):
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for number in (0, 2, 10):
+        part = _write(tmp_path / f"{number}.mcap", count=1 + number)
+        part.rename(folder / f"split_{number}.mcap")
+    stamps = [stamp for topic, stamp, _ in _raw(folder) if topic == "/tracks"]
+    assert stamps == [10, *range(10, 13), *range(10, 21)]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_an_mcap_that_was_cut_off_is_read_up_to_its_last_whole_record(tmp_path, compress, share):
+    path = _write(tmp_path / "t.mcap", count=4, pixels=BIG, compress=compress)
+    whole, data = _raw(path), path.read_bytes()
+    path.write_bytes(data[: round(len(data) * share)])
+    rest = _raw(path)
+    assert rest == whole[: len(rest)]
+    assert len(whole) // 4 <= len(rest) <= len(whole)
+    with BagReader(path) as bag:
+        assert "cut off" in bag.lacks
+        assert sum(t.count for t in bag.topics.values()) == len(rest)
+
+
+def test_an_mcap_that_was_cut_off_before_its_first_message_is_refused(tmp_path):
+    path = _write(tmp_path / "t.mcap")
+    path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="cannot open the bag"):
         BagReader(path)
 
@@ -208,6 +247,35 @@ def test_a_type_without_definition_matters_only_when_it_is_read(tmp_path):
         # The bag carries the definition, so that even unknown types are read.
         assert [m.message.code for m in bag.messages(["/secret"])] == [7]
         assert len(list(bag.messages(["/image"]))) == 1
+
+
+def test_a_bag_of_ros_1_is_read_as_one_of_ros_2(mini_bag, tmp_path):
+    convert(
+        [mini_bag],
+        tmp_path / "one.bag",
+        "mcap",
+        8,
+        None,
+        "",
+        None,
+        get_typestore(Stores.ROS1_NOETIC),
+        [],
+        [],
+        [],
+        [],
+    )
+    assert is_bag(tmp_path / "one.bag")
+    with BagReader(tmp_path / "one.bag") as bag:
+        assert bag.topics["/tf_static"].latched
+    with BagDrive(mini_bag) as two, BagDrive(tmp_path / "one.bag") as one:
+        for a, b in zip(one, two, strict=True):
+            assert (a.frame.stamp, a.frame.points_stamp) == (b.frame.stamp, b.frame.points_stamp)
+            np.testing.assert_array_equal(a.frame.image, b.frame.image)
+            np.testing.assert_array_equal(a.frame.points, b.frame.points)
+            np.testing.assert_array_equal(a.frame.calibration.K, b.frame.calibration.K)
+            np.testing.assert_array_equal(
+                a.frame.calibration.camera_from_lidar, b.frame.calibration.camera_from_lidar
+            )
 
 
 def test_split_bags_are_read_as_one(tmp_path):

@@ -1,4 +1,4 @@
-"""Read rosbag2 bags (MCAP, SQLite; split or compressed) without ROS."""
+"""Read rosbag2 bags (MCAP, SQLite; split or compressed) and ROS 1 bags without ROS."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from rosbags.interfaces import MessageDefinitionFormat, QosDurability
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
 from amodal_core.bags.factory import typestore
+from amodal_core.bags.storage import files_of, open_recording
 from amodal_core.errors import InputError
 
 _REPAIR = "mend it with `ros2 bag reindex` or `mcap recover`, or record it again"
@@ -55,15 +55,15 @@ class RawMessage(NamedTuple):
 def is_bag(path: Path) -> bool:
     """Whether a path looks like a bag: a file by its name, a folder by what lies in it."""
     if path.is_dir():
-        return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))
-    return path.suffix in (".mcap", ".db3")
+        return (path / "metadata.yaml").is_file() or bool(files_of(path))
+    return path.suffix in (".mcap", ".db3", ".bag")
 
 
 class BagReader:
-    """A rosbag2 bag: a folder with metadata.yaml, or one .mcap or .db3 file.
+    """A rosbag2 bag: a folder, or one .mcap or .db3 file; or a .bag of ROS 1.
 
     Messages are read with the definitions that the bag carries; a bag without definitions is read
-    as ROS 2 Jazzy with amodal_msgs.
+    as ROS 2 Jazzy with amodal_msgs. `lacks` says what a killed recorder did not write, or "".
 
     Args:
         path: the folder or file.
@@ -77,16 +77,12 @@ class BagReader:
         where = str(self.path)
         if not self.path.exists():
             raise InputError("there is no such bag", where, "check the path")
-        if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
-            parts = sorted([*self.path.glob("*.mcap"), *self.path.glob("*.db3")])
-            if parts:
-                raise InputError("metadata.yaml is missing", where, _REPAIR)
-            raise InputError(
-                "not a rosbag2 bag: no metadata.yaml", where, "give a bag's folder, .mcap or .db3"
-            )
+        if self.path.is_dir() and not is_bag(self.path):
+            packed = any(self.path.glob("*.zstd"))
+            cure = _REPAIR if packed else "give a bag's folder, .mcap, .db3 or .bag"
+            raise InputError("not a rosbag2 bag: no metadata.yaml", where, cure)
         try:
-            self._reader = Reader(self.path)
-            self._reader.open()
+            self._reader, self.lacks = open_recording(self.path)
         except Exception as error:
             # rosbags lets struct, zstd, YAML and sqlite errors of damaged files through.
             raise InputError(f"cannot open the bag: {_line(error)}", where, _REPAIR) from error
@@ -122,9 +118,13 @@ class BagReader:
         topics: dict[str, Topic] = {}
         for c in self._reader.connections:
             count = c.msgcount + (topics[c.topic].count if c.topic in topics else 0)
-            latched = c.topic.endswith("/tf_static") or any(
-                q.durability == QosDurability.TRANSIENT_LOCAL
-                for q in getattr(c.ext, "offered_qos_profiles", ())
+            latched = (
+                c.topic.endswith("/tf_static")
+                or bool(getattr(c.ext, "latching", False))
+                or any(
+                    q.durability == QosDurability.TRANSIENT_LOCAL
+                    for q in getattr(c.ext, "offered_qos_profiles", ())
+                )
             )
             topics[c.topic] = Topic(c.topic, c.msgtype, count, latched)
         return topics

@@ -72,6 +72,8 @@ class BagDrive:
             InputError: the bag is damaged, or no transform leads from the LiDAR to the camera.
         """
         self.warnings, self._reset = [], False
+        if self.bag.lacks:
+            self.warnings.append(FrameWarning("recording", f"{self.bag.path}: {self.bag.lacks}"))
         roles = self.topics.roles
         for recorded in self.bag.topics.values():
             if recorded.type == TF.type:

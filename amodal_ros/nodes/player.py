@@ -44,7 +44,7 @@ class Player(BaseNode):
         ),
         publishes=(CLOCK,),
         parameters=(
-            Parameter("bag", "", "The bag: a folder with metadata.yaml, or a .mcap or .db3 file."),
+            Parameter("bag", "", "The bag: a folder, or a .mcap, .db3 or .bag file."),
             Parameter("rate", 1.0, "Speed; 2.0 plays twice as fast.", low=0.01, high=100.0),
             Parameter("loop", False, "Begin again at the end, until interrupted."),
             Parameter(
