@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     # Importing torch takes seconds and 200 MB; a process that handles arrays alone never does.
     import torch
 
-# Metres; nearer LiDAR returns are the vehicle's own body, or (0, 0, 0) for no return.
-MINIMUM_RANGE = 0.5
-
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 _T = TypeVar("_T", bound="Instances")
 

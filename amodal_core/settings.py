@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 else:
     settings_type = dataclass(frozen=True, config=STRICT)
 
+# Metres; nearer LiDAR returns are the vehicle's own body, or (0, 0, 0) for no return.
+MINIMUM_RANGE = 0.5
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Size = Annotated[float, Field(gt=0)]

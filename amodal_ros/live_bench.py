@@ -33,9 +33,11 @@ from amodal_core.drive.topics import (
 from amodal_core.errors import InputError
 from amodal_core.evaluation.throughput import RunResult
 from amodal_ros.base_node import executor_of
+from amodal_ros.cli.launch import launch_file
 from amodal_ros.conversions import message_class
 from amodal_ros.domains import own_domain
 from amodal_ros.health import NodeState
+from amodal_ros.middleware import applied
 from amodal_ros.qos import profile
 
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
@@ -85,6 +87,8 @@ class LiveBench:
         with contextlib.ExitStack() as ending:
             # Other graphs on this machine neither hear nor disturb this one.
             ending.enter_context(own_domain())
+            # What publishes the scans needs the settings, too, not only the nodes.
+            ending.enter_context(applied(launch_file("pipeline").parents[1] / "config"))
             self._start(ending)
             self._ending = ending.pop_all()
         return self

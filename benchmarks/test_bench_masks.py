@@ -10,9 +10,9 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from amodal_core.masks.mask_set import RleMasks
+from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.masks.occluders import occlusion_order, visible_from_order
-from amodal_core.masks.paste import paste_dense, paste_rle
+from amodal_core.masks.paste import paste_dense
 
 SIZE = (375, 1242)
 OBJECTS = 30
@@ -48,7 +48,7 @@ def naive_paste(grids: np.ndarray, boxes: np.ndarray) -> list[bytes]:
 
 @pytest.mark.benchmark(group="30 objects: mask heads to RLE (budget 5 ms)")
 def test_paste_ours(benchmark: Any, heads: Any) -> None:
-    assert len(benchmark(lambda: paste_rle(*heads, SIZE).counts)) == 2 * OBJECTS
+    assert len(benchmark(lambda: BoxMasks(SIZE, *heads).rle().counts)) == 2 * OBJECTS
 
 
 @pytest.mark.benchmark(group="30 objects: mask heads to RLE (budget 5 ms)")
@@ -64,7 +64,7 @@ def test_paste_naive(benchmark: Any, heads: Any) -> None:
 
 @pytest.fixture(scope="module")
 def masks(heads: Any) -> RleMasks:
-    return paste_rle(*heads, SIZE)[:OBJECTS]
+    return BoxMasks(SIZE, *heads).rle()[:OBJECTS]
 
 
 @pytest.mark.benchmark(group="30 masks: crops to RLE")

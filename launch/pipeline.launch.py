@@ -1,6 +1,5 @@
 """The whole pipeline: projection, segmentation, tracking; with a bag, its player too."""
 
-import os
 from pathlib import Path
 
 from launch.actions import (
@@ -25,6 +24,7 @@ from amodal_core.drive.topics import (
     POINTS,
     TRACKS,
 )
+from amodal_ros.middleware import settings
 from launch import LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
@@ -71,21 +71,11 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
         for name, default, text, choices in ARGUMENTS
     ]
-    return LaunchDescription([*declared, *_middleware(), OpaqueFunction(function=_start)])
-
-
-def _middleware():
-    """Settings with which images and scans arrive, where the user has set none of the kind."""
-    fast_dds, cyclone = (SHARE / "config" / f"{name}.xml" for name in ("fastdds", "cyclonedds"))
-    values = {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(fast_dds),
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(fast_dds),
-    }
-    if os.environ.get("RMW_IMPLEMENTATION") == "rmw_cyclonedds_cpp":
-        values["CYCLONEDDS_URI"] = cyclone.as_uri()
-    if any(os.environ.get(name) for name in values):
-        return []
-    return [SetEnvironmentVariable(name, value) for name, value in values.items()]
+    # With these images and scans arrive, where the user has set none of the kind.
+    middleware = [
+        SetEnvironmentVariable(name, value) for name, value in settings(SHARE / "config").items()
+    ]
+    return LaunchDescription([*declared, *middleware, OpaqueFunction(function=_start)])
 
 
 def _start(context):

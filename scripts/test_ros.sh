@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The node, launch and fault tests on a real rclpy, and embedded_ros against it: PyPI's wheels of ROS 2 Jazzy with Fast DDS,
-# in an environment of its own beside .venv, made once. Called by make; where it cannot be had, it
-# says so and ends with 0. Arguments go to pytest in place of the usual tests.
+# in an environment of its own beside .venv, made once. Called by make; where there is no compiler or
+# the wheels cannot be had, it says so and ends with 0; what does not compile is a failure.
+# Arguments go to pytest in place of the usual tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
@@ -55,12 +56,15 @@ EOF
   messages "$name"
 }
 
-set_up() {
+wheels() {
   rm -rf "$ROS" "$BUILD"
   mkdir -p "$BUILD/src"
   "$VENV/bin/python" -m venv "$ROS"
   "$ROS/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt \
-    catkin_pkg "${WHEELS[@]/#/ros-jazzy-}"
+    --retries 2 catkin_pkg "${WHEELS[@]/#/ros-jazzy-}"
+}
+
+compile() {
   # The project, PyTorch and all else come from the usual environment, after what is here.
   "$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
     >"$("$ROS/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_amodal_ros.pth"
@@ -92,18 +96,27 @@ state=$({ cat scripts/test_ros.sh constraints.txt; find amodal_msgs -type f | so
 if [ "$(cat "$ROS/.set-up" 2>/dev/null)" != "$state" ]; then
   echo "== a real ROS 2 in $ROS (the first time takes some minutes; $BUILD.log)"
   mkdir -p "$ROS" build
-  # In the background, since `if` would have it go on after what fails.
-  set_up >"$BUILD.log" 2>&1 &
-  if ! wait $!; then
+  # In the background, since a condition would have them go on after what fails.
+  wheels >"$BUILD.log" 2>&1 &
+  wait $! || {
+    tail -n 5 "$BUILD.log" >&2
+    skip "its wheels cannot be had here (see above and $BUILD.log)"
+  }
+  compile >>"$BUILD.log" 2>&1 &
+  wait $! || {
     tail -n 20 "$BUILD.log" >&2
-    skip "it could not be set up here (see above and $BUILD.log)"
-  fi
+    echo "== tests on a real ROS 2: failed, our messages do not compile (see above and $BUILD.log)"
+    exit 1
+  }
   echo "$state" >"$ROS/.set-up"
 fi
 
 [ $# -gt 0 ] || set -- "${TESTS[@]}"
 (
   . "$ROS/environment"
+  # As the launch file has it; Fast DDS reads it once a process, with the first test.
+  export FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml
+  export FASTRTPS_DEFAULT_PROFILES_FILE=$FASTDDS_DEFAULT_PROFILES_FILE
   PYTHONPATH=$PWD exec python -m pytest -m "not slow" "$@"
 )
 echo "== embedded_ros against it"

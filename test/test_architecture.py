@@ -93,7 +93,7 @@ def circles(package: str) -> list[set[str]]:
     return [{n, *(ahead[n] & left)} for n in sorted(left)]
 
 
-@pytest.mark.parametrize("package", ["embedded_ros", "amodal_ros"])
+@pytest.mark.parametrize("package", sorted(OURS))
 def test_no_module_imports_one_that_imports_it(package):
     assert not circles(package)
 

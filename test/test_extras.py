@@ -21,8 +21,8 @@ def test_nodes_replay_and_training_need_no_extra():
         "import amodal_core.replay, amodal_core.models.flagship, amodal_ros.cli.eval\n"
         "import amodal_ros.nodes.segmentation, amodal_ros.nodes.tracking\n"
         "import amodal_ros.nodes.overlay, training.train\n"
-        "from amodal_core.overlay import _text\n"
-        "assert _text('car 7', 12, True).any()\n"
+        "from amodal_core.views.text import text_size\n"
+        "assert text_size('car 7', 12, bold=True) > (0, 0)\n"
     )
     assert done.returncode == 0, done.stderr
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amodal_core.masks.mask_set import BoxMasks
-from amodal_core.masks.paste import paste_dense, paste_rle
+from amodal_core.masks.paste import paste_dense
 
 SIZE = (23, 31)
 
@@ -42,7 +42,7 @@ def test_both_ways_equal_the_interpolated_image(seed: int, side: int, n: int) ->
     corner = rng.uniform(-15, 30, (n, 2))
     # Partly outside, thinner than a pixel, and turned inside out.
     boxes = np.concatenate([corner, corner + rng.uniform(-2, 40, (n, 2))], 1).astype(np.float32)
-    runs = paste_rle(torch.from_numpy(logits), torch.from_numpy(boxes), SIZE)
+    runs = BoxMasks(SIZE, torch.from_numpy(logits), torch.from_numpy(boxes)).rle()
     pixels = paste_dense(torch.from_numpy(logits), torch.from_numpy(boxes), SIZE).numpy()
     assert len(runs) == len(pixels) == n
     for k in range(n):
@@ -60,7 +60,7 @@ def _on_edge(box: np.ndarray) -> bool:
 
 def test_no_masks_give_no_masks() -> None:
     none = torch.zeros((0, 28, 28)), torch.zeros((0, 4))
-    assert paste_rle(*none, SIZE).counts == []
+    assert BoxMasks(SIZE, *none).rle().counts == []
     assert paste_dense(*none, SIZE).shape == (0, *SIZE)
 
 
@@ -76,12 +76,12 @@ def test_boxes_without_an_area_or_beside_the_image_give_empty_masks() -> None:
         ]
     )
     logits = torch.ones((6, 4, 4))
-    assert paste_rle(logits, boxes, SIZE).areas().tolist() == [0] * 6
+    assert BoxMasks(SIZE, logits, boxes).rle().areas().tolist() == [0] * 6
     assert not paste_dense(logits, boxes, SIZE).any()
 
 
 def test_a_grid_of_ones_fills_exactly_its_box() -> None:
-    masks = paste_rle(torch.ones((1, 28, 28)), torch.tensor([[4.0, 3.0, 11.0, 8.0]]), SIZE)
+    masks = BoxMasks(SIZE, torch.ones((1, 28, 28)), torch.tensor([[4.0, 3.0, 11.0, 8.0]])).rle()
     assert masks.boxes().tolist() == [[4, 3, 11, 8]]
     assert masks.areas().tolist() == [35]
 
@@ -89,7 +89,7 @@ def test_a_grid_of_ones_fills_exactly_its_box() -> None:
 def test_halves_and_enormous_boxes_are_taken() -> None:
     logits = torch.ones((1, 14, 14), dtype=torch.float16)
     box = torch.tensor([[-1e6, -1e6, 1e6, 1e6]], dtype=torch.float64)
-    assert paste_rle(logits, box, SIZE).areas().tolist() == [SIZE[0] * SIZE[1]]
+    assert BoxMasks(SIZE, logits, box).rle().areas().tolist() == [SIZE[0] * SIZE[1]]
 
 
 def test_box_masks_become_rle() -> None:
@@ -99,4 +99,4 @@ def test_box_masks_become_rle() -> None:
 
 def test_grids_and_boxes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        paste_rle(torch.ones((2, 7, 7)), torch.ones((3, 4)), SIZE)
+        BoxMasks(SIZE, torch.ones((2, 7, 7)), torch.ones((3, 4))).rle()

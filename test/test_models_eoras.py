@@ -12,8 +12,7 @@ from training_scenes import CAMERA, CLASSES, SIZE, Drives, K
 
 from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Calibration, Report
-from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.paste import paste_rle
+from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.eoras import Eoras
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.bev import LAYERS, BirdsEyeView, crop_places, grid_points
@@ -297,7 +296,7 @@ def test_given_visible_masks_are_completed_over_the_clip(model, monkeypatch):
         assert one.class_ids.tolist() == truth.class_ids[shown].tolist()
         assert (one.visible - truth.visible[shown]).areas().sum() == 0
         assert (one.visible - one.amodal).areas().sum() == 0
-        pasted = paste_rle(mask.amodal, mask.boxes, SIZE)
+        pasted = BoxMasks(SIZE, mask.amodal, mask.boxes).rle()
         drawn = pasted.areas() > 0
         assert drawn.any()
         assert (np.diag(one.amodal.iou(pasted))[drawn] > 0.99).all()

@@ -1,4 +1,4 @@
-"""The loop: batches, losses, weights; the same for one process and for many. See `hooks`, too."""
+"""The loop: batches, losses, weights; the same for one process and for many."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from training import state
 from training.config import Augment, Config, as_values
 from training.data import Augmented, Item, StepSampler, loader, usable
 from training.distributed import Place
-from training.hooks import Averaging, Checkpoints, Evaluation, Hook, Logging
 from training.progress import Display
 from training.schedules import Pull, factor, set_rate
 from training.setup import make_state, open_data
@@ -79,6 +78,22 @@ class Outcome:
     checkpoints: list[Path]
 
 
+class Hook:
+    """Called by the loop; all processes call the same hooks in the same order."""
+
+    def begin(self, run: Trainer) -> None:
+        """Before the first step."""
+
+    def after_step(self, run: Trainer, result: StepResult) -> None:
+        """After every step; `run.state.progressed.step` steps are done then."""
+
+    def finish(self, run: Trainer) -> None:
+        """After the last step of the run, not where it was stopped before."""
+
+    def close(self) -> None:
+        """At the end, whatever it was."""
+
+
 class Trainer:
     """A run from its configuration; goes on from where an earlier one in the same folder stopped.
 
@@ -86,6 +101,7 @@ class Trainer:
         config: the run.
         place: this process.
         display: where it shows what it does.
+        hooks: what happens beside the loop.
 
     Attributes:
         data: what is learnt from and judged on.
@@ -96,7 +112,9 @@ class Trainer:
         InputError: anything in the configuration that does not fit the data or the model.
     """
 
-    def __init__(self, config: Config, place: Place, display: Display) -> None:
+    def __init__(
+        self, config: Config, place: Place, display: Display, hooks: Sequence[Hook]
+    ) -> None:
         self.config, self.place, self.display = config, place, display
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -107,8 +125,7 @@ class Trainer:
             state.load(self.out / state.LAST, self.state, as_values(config))
             display.say(f"going on after step {self.state.progressed.step} of {config.steps}")
         self.stopping, self._asked = False, threading.Event()
-        logging = Logging()
-        self.hooks: Sequence[Hook] = (Averaging(), logging, Evaluation(logging), Checkpoints())
+        self.hooks = hooks
         self._wrapped: nn.Module = _Losses(self.state.model)
         if place.world > 1 and not is_sharded(self.state.model):
             devices = [place.device] if place.device.type == "cuda" and not config.split else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 
@@ -11,28 +11,10 @@ from amodal_core.models.learned import LearnedModel
 from training import state
 from training.config import as_values
 from training.distributed import Place
+from training.engine import Hook, StepResult, Trainer
 from training.judge import judge
 from training.progress import Log, memory
 from training.setup import described
-
-if TYPE_CHECKING:
-    from training.engine import StepResult, Trainer
-
-
-class Hook:
-    """Called by the loop; all processes call the same hooks in the same order."""
-
-    def begin(self, run: Trainer) -> None:
-        """Before the first step."""
-
-    def after_step(self, run: Trainer, result: StepResult) -> None:
-        """After every step; `run.state.progressed.step` steps are done then."""
-
-    def finish(self, run: Trainer) -> None:
-        """After the last step of the run, not where it was stopped before."""
-
-    def close(self) -> None:
-        """At the end, whatever it was."""
 
 
 class Averaging(Hook):
@@ -187,3 +169,9 @@ class _Mean:
         means["seconds"] = self._seconds / self._count
         self._clear()
         return means
+
+
+def usual() -> Sequence[Hook]:
+    """The hooks of every run, in the order in which the loop calls them."""
+    logging = Logging()
+    return Averaging(), logging, Evaluation(logging), Checkpoints()

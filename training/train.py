@@ -14,6 +14,7 @@ from amodal_core.errors import InputError
 from training.config import Config, read
 from training.distributed import joined
 from training.engine import Outcome, Trainer
+from training.hooks import usual
 from training.progress import console, display
 
 
@@ -27,7 +28,7 @@ def train(config: Config) -> Outcome:
         if place.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
-        outcome = Trainer(config, place, shown).run()
+        outcome = Trainer(config, place, shown, usual()).run()
     return outcome
 
 

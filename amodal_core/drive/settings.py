@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from amodal_core.frame import MINIMUM_RANGE
-from amodal_core.settings import settings_type
+from amodal_core.settings import MINIMUM_RANGE, settings_type
 
 
 def _rigid(values: tuple[float, ...]) -> tuple[float, ...]:

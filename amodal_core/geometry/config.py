@@ -13,8 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from amodal_core.frame import MINIMUM_RANGE
-from amodal_core.settings import settings_type
+from amodal_core.settings import MINIMUM_RANGE, settings_type
 
 
 def _number(default: Any, least: float, most: float, description: str) -> Any:

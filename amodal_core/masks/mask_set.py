@@ -268,6 +268,7 @@ class BoxMasks(Masks):
 
     def rle(self) -> RleMasks:
         """Resize each grid into its box, threshold at 0 and encode."""
-        from amodal_core.masks.paste import paste_rle
+        # Here, since a process that handles arrays alone never imports torch.
+        from amodal_core.masks.paste import paste_runs
 
-        return paste_rle(self.logits, self.boxes, self.size)
+        return RleMasks._from_runs(self.size, *paste_runs(self.logits, self.boxes, self.size))

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from numba import njit
 
-from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.rle import append_run
 
 
@@ -82,7 +81,9 @@ def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
     return runs[:last].copy(), first
 
 
-def paste_rle(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> RleMasks:
+def paste_runs(
+    logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Encode mask heads' grids without making a pixel: the runs follow from the grid's columns.
 
     The grids are small, so they come to the host whatever device they are on.
@@ -92,12 +93,16 @@ def paste_rle(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) 
         boxes: (N, 4) float xyxy in pixels; may reach out of the image; without an area or not
             finite, the mask is empty.
         size: (height, width) of the image.
+
+    Returns:
+        The runs of all masks, and where each one's begin, as `RleMasks` takes them.
     """
     if logits.ndim != 3 or logits.shape[1] != logits.shape[2] or boxes.shape != (len(logits), 4):
         raise ValueError(f"logits {tuple(logits.shape)} and boxes {tuple(boxes.shape)} do not fit")
     grids = np.ascontiguousarray(logits.detach().float().cpu().numpy())
     corners = np.ascontiguousarray(boxes.detach().cpu().double().numpy())
-    return RleMasks._from_runs(size, *_paste_runs(grids, corners, int(size[0]), int(size[1])))
+    runs, first = _paste_runs(grids, corners, int(size[0]), int(size[1]))
+    return runs, first
 
 
 def paste_dense(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

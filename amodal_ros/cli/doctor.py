@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import typer
 from rich.console import Console
@@ -20,8 +21,10 @@ from rich.table import Table
 from amodal_core.errors import InputError
 from amodal_core.models.registry import DEFAULT, FALLBACK, shipped
 from amodal_ros.domains import own_domain
+from amodal_ros.middleware import CYCLONE, FAST_DDS
 
 _BUFFER = 10 * 2**20  # bytes; a scan is 2 MB in fragments
+_SEGMENT = 16 * 2**20  # bytes of Fast DDS' shared memory; a few images and scans
 _LOOPBACK = """
 import sys, time
 import amodal_ros, rclpy
@@ -68,9 +71,9 @@ def command() -> None:
     console = Console()
     with Console(stderr=True).status("looking around"):
         for check in CHECKS:
-            found = check()
-            failed = failed or found.state == "missing"
-            table.add_row(marks[found.state], found.what, found.detail, found.cure)
+            finding = check()
+            failed = failed or finding.state == "missing"
+            table.add_row(marks[finding.state], finding.what, finding.detail, finding.cure)
     console.print(table)
     raise typer.Exit(1 if failed else 0)
 
@@ -123,6 +126,42 @@ def check_dds() -> Finding:
     return Finding("DDS", "missing", reason, "allow multicast on lo: ip link set lo multicast on")
 
 
+def check_dds_settings() -> Finding:
+    """The settings with which images and scans arrive: the user's, else ours."""
+    import amodal_ros  # noqa: F401, isort: skip - puts rclpy in place where there is none
+    import rclpy
+
+    from amodal_ros.cli.launch import launch_file
+
+    config = launch_file("pipeline").parents[1] / "config"
+    embedded = "embedded_ros" in Path(rclpy.__file__).parts
+    if embedded or "cyclone" in rclpy.get_rmw_implementation_identifier():
+        variable, ours = CYCLONE, config / "cyclonedds.xml"
+        own = "embedded_ros sets its own" if embedded else "the launch file sets ours"
+    elif "fastrtps" in rclpy.get_rmw_implementation_identifier():
+        variable = next((n for n in FAST_DDS if os.environ.get(n)), FAST_DDS[0])
+        ours, own = config / "fastdds.xml", "the launch file sets ours"
+    else:
+        return Finding("DDS settings", "optional", "none of ours for this middleware")
+    cure = f"unset {variable}, or export {variable}={ours}"
+    value = os.environ.get(variable, "")
+    if not value:
+        hint = "" if embedded else f"for nodes started otherwise: export {variable}={ours}"
+        return Finding("DDS settings", "ok", own, hint)
+    try:
+        # Cyclone DDS takes XML itself and lists, too; only a single file is looked into.
+        inline = value.lstrip().startswith("<") or "," in value
+        root = None if inline else ElementTree.parse(value.removeprefix("file://")).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        return Finding("DDS settings", "missing", f"{variable}: {error}", cure)
+    if variable != CYCLONE and root is not None:
+        sizes = [e.text or "" for e in root.iter() if e.tag.endswith("segment_size")]
+        if not any(size.strip().isdigit() and int(size) >= _SEGMENT for size in sizes):
+            text = f"{value} leaves less than {_SEGMENT >> 20} MB of shared memory: images get lost"
+            return Finding("DDS settings", "optional", text, cure)
+    return Finding("DDS settings", "ok", f"{variable}={value}")
+
+
 def check_buffers() -> Finding:
     """How much the kernel keeps for a socket."""
     try:
@@ -165,11 +204,11 @@ def check_gpu() -> Finding:
 
 def check_weights() -> Finding:
     """The checkpoint that comes with the package."""
-    found = shipped(DEFAULT)
-    if found is None:
+    checkpoint = shipped(DEFAULT)
+    if checkpoint is None:
         cure = f"install the package again; the model `{FALLBACK}` needs none"
         return Finding("weights", "missing", f"none for the default model `{DEFAULT}`", cure)
-    return Finding("weights", "ok", f"{DEFAULT}: {found.stat().st_size / 1e6:.1f} MB")
+    return Finding("weights", "ok", f"{DEFAULT}: {checkpoint.stat().st_size / 1e6:.1f} MB")
 
 
 def check_codec() -> Finding:
@@ -215,6 +254,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_ros,
     check_messages,
     check_dds,
+    check_dds_settings,
     check_buffers,
     check_torch,
     check_gpu,
