@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import write_results
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.journal import Journal
 from amodal_core.models.base import Completer, Model
-from amodal_core.parts import Parts
 from amodal_core.pipeline import Pipeline
 from amodal_core.progress import Progress
 from amodal_core.tracking import CoastingTracker
 
 _COLUMNS = ("class_ids", "ids", "scores", "boxes", "rates", "depths", "amodal", "visible")
-Found = dict[str, list[Any]]
+_Row = dict[str, list[Any]]
 
 
 def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tracks]:
@@ -36,13 +36,13 @@ def tracks_of(model: Model, frames: Sequence[Frame], report: Report) -> list[Tra
     Raises:
         InputError: a frame lacks a part.
     """
-    tracks = []
-    for one in model.infer(_ready(model, frames, report), report):
-        host, n = one.numpy(), len(one)
-        values = {f.name: getattr(host, f.name) for f in fields(Instances)}
-        zeros = np.zeros(n, bool)
-        tracks.append(Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=zeros))
-    return tracks
+    return [_untracked(one) for one in model.infer(_ready(model, frames, report), report)]
+
+
+def _untracked(detections: Instances) -> Tracks:
+    host, n = detections.numpy(), len(detections)
+    values = {f.name: getattr(host, f.name) for f in fields(Instances)}
+    return Tracks(**values, ids=np.arange(n), ages=np.ones(n, np.int64), coasted=np.zeros(n, bool))
 
 
 def _ready(model: Model, frames: Sequence[Frame], report: Report) -> list[Frame]:
@@ -52,7 +52,7 @@ def _ready(model: Model, frames: Sequence[Frame], report: Report) -> list[Frame]
     """
     ready = [Pipeline.project(frame, report) for frame in frames]
     for frame in ready:
-        absent = sorted(part for part in model.inputs if getattr(frame, part) is None)
+        absent = sorted(name for name in model.inputs if getattr(frame, name) is None)
         if absent:
             raise InputError(
                 f"{model.name} needs {', '.join(absent)}", f"frame {frame.stamp}", "give other data"
@@ -87,27 +87,28 @@ def classes_in(model: Model, data: Dataset, renames: dict[str, str]) -> ClassMap
     return classes
 
 
-class Run:
-    """Inference over a data set, batch by batch; every batch is kept as soon as it is done.
+class Inference:
+    """A model over a data set, piece by piece; every piece is kept as soon as it is done.
 
-    With a tracker the frames of a video are one piece: it is kept when its last frame is done. So
-    they are where visible masks are given; the model then gets all of them at once.
+    What a piece is depends on where objects and identities come from: frames by themselves are
+    kept batch by batch, tracked ones video by video. Where the truth gives visible masks, the model
+    completes a video at once, or single images one by one.
 
     Args:
         model: any.
         data: any.
-        out: folder of visible.json and amodal.json, and of the parts while it runs.
+        out: folder of visible.json and amodal.json, and of the journal while it runs.
         classes: see `classes_in`.
-        settings: what decides the results beside model and data, to refuse another run's parts.
+        settings: what decides the results beside model and data, to refuse another run's pieces.
         batch: frames that the model gets at once.
         frames: how many of the data, from the first on; None for all.
         tracker: gives the objects of a video identities, hidden ones included; None: every frame
             stands alone.
-        given: the model is told the true visible masks and identities; results keep both.
+        given: the model is given the true visible masks and identities; results keep both.
 
     Raises:
-        InputError: parts of another run lie in the folder, or it cannot be made; or the data has no
-            videos to track through; or the model cannot be told anything.
+        InputError: pieces of another run lie in the folder, or it cannot be made; or the data has
+            no videos to track through; or the model cannot be given anything.
     """
 
     def __init__(
@@ -123,36 +124,41 @@ class Run:
         tracker: CoastingTracker | None = None,
         given: bool = False,
     ) -> None:
-        if given and not isinstance(model, Completer):
-            raise InputError(
-                f"{model.name} finds its objects by itself", "given masks", "give another model"
-            )
-        self.given = given
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
-        self._batch = batch
-        whole = tracker is not None or (given and data.sequential)
-        single = 1 if given else batch
-        self._pieces = self._whole_videos() if whole else _in_parts(range(self.count), single)
-        self._unfinished: list[Found] = []
+        self._has_ids = given or tracker is not None
+        self._infer: Callable[[Sequence[int], list[Frame]], list[Tracks]] = self._alone
+        if given:
+            if not isinstance(model, Completer):
+                what = f"{model.name} finds its objects by itself"
+                raise InputError(what, "given masks", "give another model")
+            self._pieces = self._videos() if data.sequential else _runs(range(self.count), 1)
+            self._batches = [[piece] for piece in self._pieces]
+            self._infer = self._completed
+        elif tracker is not None:
+            self._pieces = self._videos()
+            self._batches = [_runs(piece, batch) for piece in self._pieces]
+            self._infer = self._tracked
+        else:
+            self._pieces = _runs(range(self.count), batch)
+            self._batches = [[piece] for piece in self._pieces]
+        self._unfinished: list[_Row] = []
         wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
         wanted["tracker"] = None if tracker is None else repr(tracker.config)
         wanted["given"] = given
-        self._parts = Parts(out, wanted)
+        self._journal = Journal(out, wanted)
 
-    def _whole_videos(self) -> list[list[int]]:
+    def _videos(self) -> list[list[int]]:
         if not self.data.sequential:
             raise InputError("single images, no video", str(self.data.path), "infer without tracks")
-        chosen = [[k for k in self.data.in_video(v) if k < self.count] for v in self.data.videos]
-        return [piece for piece in chosen if piece]
+        videos = [[k for k in self.data.in_video(v) if k < self.count] for v in self.data.videos]
+        return [video for video in videos if video]
 
     def left(self) -> list[list[int]]:
         """Samples of each batch that is not done."""
-        open_pieces = [p for p in self._pieces if p[0] not in self._parts]
-        if self.given:
-            return open_pieces
-        return [batch for piece in open_pieces for batch in _in_parts(piece, self._batch)]
+        rows = zip(self._pieces, self._batches, strict=True)
+        return [batch for piece, own in rows if piece[0] not in self._journal for batch in own]
 
     def done(self) -> int:
         """Frames that are done."""
@@ -164,48 +170,47 @@ class Run:
         if indices[0] == piece[0]:
             self._unfinished.clear()
             self.model.reset()
-        if self.given:
-            found = self._told(indices, frames)
-        else:
-            found = self._tracked(frames, indices[0] == piece[0])
-        rows = [self._row(index, tracks) for index, tracks in zip(indices, found, strict=True)]
-        self._unfinished += rows
+            if self.tracker is not None:
+                self.tracker.reset()
+        tracks = self._infer(indices, _ready(self.model, frames, self.report))
+        self._unfinished += [self._row(k, one) for k, one in zip(indices, tracks, strict=True)]
         if indices[-1] == piece[-1]:
-            self._parts.keep(piece[0], self._unfinished)
+            self._journal.keep(piece[0], self._unfinished)
             self._unfinished = []
         self.inferred += len(indices)
 
-    def _told(self, indices: Sequence[int], frames: Sequence[Frame]) -> list[Tracks]:
-        assert isinstance(self.model, Completer)
-        ready = _ready(self.model, frames, self.report)
-        truths = [self.data.truth(k) for k in indices]
-        seen = [
-            Tracks.empty(frame.size) if truth is None else truth
-            for frame, truth in zip(ready, truths, strict=True)
-        ]
-        return self.model.complete(ready, seen, self.report)
+    def _alone(self, _: Sequence[int], ready: list[Frame]) -> list[Tracks]:
+        """Every frame by itself."""
+        return [_untracked(one) for one in self.model.infer(ready, self.report)]
 
-    def _tracked(self, frames: Sequence[Frame], first: bool) -> list[Tracks]:
-        if self.tracker is None:
-            return tracks_of(self.model, frames, self.report)
-        if first:
-            self.tracker.reset()
-        ready = _ready(self.model, frames, self.report)
-        found = self.model.infer(ready, self.report)
+    def _tracked(self, _: Sequence[int], ready: list[Frame]) -> list[Tracks]:
+        """The next frames of a video, through the tracker."""
+        assert self.tracker is not None
+        detections = self.model.infer(ready, self.report)
         with self.report.time("tracking"):
             return [
                 self.tracker.step(one, frame.stamp, frame, self.report)
-                for one, frame in zip(found, ready, strict=True)
+                for one, frame in zip(detections, ready, strict=True)
             ]
 
-    def _row(self, index: int, tracks: Tracks) -> Found:
+    def _completed(self, indices: Sequence[int], ready: list[Frame]) -> list[Tracks]:
+        """A video (or an image) whose visible masks the truth gives."""
+        assert isinstance(self.model, Completer)
+        truths = [self.data.truth(k) for k in indices]
+        visible = [
+            Tracks.empty(frame.size) if truth is None else truth
+            for frame, truth in zip(ready, truths, strict=True)
+        ]
+        return self.model.complete(ready, visible, self.report)
+
+    def _row(self, index: int, tracks: Tracks) -> _Row:
         ids = self.classes.ids(tracks.class_ids)
         kept = tracks[ids >= 0]
         height, width = kept.size
         return {
             "image": [index, height, width],
             "class_ids": ids[ids >= 0].tolist(),
-            "ids": (kept.ids if self.tracker or self.given else np.full(len(kept), -1)).tolist(),
+            "ids": (kept.ids if self._has_ids else np.full(len(kept), -1)).tolist(),
             "scores": np.asarray(kept.scores, float).tolist(),
             "boxes": np.asarray(kept.amodal_boxes, float).tolist(),
             "rates": np.asarray(kept.occlusion_rates, float).tolist(),
@@ -215,17 +220,17 @@ class Run:
         }
 
     def finish(self) -> list[Path]:
-        """Write visible.json and amodal.json from all parts, then remove the parts.
+        """Write visible.json and amodal.json from all pieces, then remove the journal.
 
         Raises:
-            InputError: a part is broken.
+            InputError: a piece is broken.
         """
-        rows = [row for piece in self._pieces for row in self._parts.read(piece[0])]
+        rows = [row for piece in self._pieces for row in self._journal.read(piece[0])]
         ids = image_ids(self.data)
         images = [ImageRecord(ids[k], height, width) for k, height, width in _column(rows, "image")]
         columns = {name: [v for row in rows for v in row[name]] for name in _COLUMNS}
         n = len(columns["scores"])
-        part = AnnotationSet(
+        results = AnnotationSet(
             images=images,
             classes=self.data.classes,
             image_ids=np.repeat([i.id for i in images], [len(r["scores"]) for r in rows]),
@@ -239,16 +244,16 @@ class Run:
             crowd=np.zeros(n, bool),
             depths=np.array(columns["depths"]),
         )
-        written = write_results(part, self.out, category_ids(self.data))
-        self._parts.remove()
+        written = write_results(results, self.out, category_ids(self.data))
+        self._journal.remove()
         return written
 
 
-def _in_parts(indices: Sequence[int], size: int) -> list[list[int]]:
+def _runs(indices: Sequence[int], size: int) -> list[list[int]]:
     return [list(indices[k : k + size]) for k in range(0, len(indices), size)]
 
 
-def _column(rows: Sequence[Found], name: str) -> list[Any]:
+def _column(rows: Sequence[_Row], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
 
@@ -283,11 +288,11 @@ class _Frames(TorchDataset["Frame | InputError"]):
             return error
 
 
-def run(work: Run, workers: int, progress: Progress) -> list[Path]:
+def run(work: Inference, workers: int, progress: Progress) -> list[Path]:
     """Infer what is left and write the results.
 
     Args:
-        work: the run.
+        work: what is to be done.
         workers: processes that read frames; 0 for this one.
         progress: is called with (frames done, frames in all).
 

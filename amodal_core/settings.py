@@ -8,10 +8,20 @@ settings from a user (command line, ROS parameters, launch files, training files
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -179,6 +189,76 @@ def _yaml_lines(settings: Any, indent: str) -> Iterable[str]:
         notes = [field.description or "", f"({' to '.join(limits)})" if len(limits) == 2 else ""]
         note = " ".join(n for n in notes if n)
         yield f"{indent}{name}: {text}" + (f"  # {note}" if note else "")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting in words: dotted name, type, default, range and meaning; "" where there is none."""
+
+    name: str
+    kind: str
+    default: str
+    limits: str
+    description: str
+
+
+def described(kind: Any, prefix: str = "") -> Iterable[Setting]:
+    """All settings of a type, groups opened, in their order.
+
+    Args:
+        kind: made with `settings_type`; meanings are those of pydantic's `Field`, or of the
+            docstring's attributes.
+        prefix: of the names.
+    """
+    meanings: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        meanings |= _attributes(base.__doc__ or "")
+    for name, field in kind.__pydantic_fields__.items():
+        if hasattr(field.annotation, "__pydantic_fields__"):
+            yield from described(field.annotation, f"{prefix}{name}.")
+            continue
+        value = field.get_default(call_default_factory=True)
+        default = "" if field.is_required() else json.dumps(value)
+        limits = [
+            f"{text} {getattr(m, key)}"
+            for m in field.metadata
+            for key, text in _LIMITS.items()
+            if getattr(m, key, None) is not None
+        ]
+        description = field.description or meanings.get(name, "")
+        yield Setting(
+            prefix + name, _in_words(field.annotation), default, ", ".join(limits), description
+        )
+
+
+_LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
+
+
+def _in_words(annotation: Any) -> str:
+    """A type as a user writes its values."""
+    arguments = [a for a in get_args(annotation) if a is not Ellipsis]
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(a) for a in arguments)
+    if get_origin(annotation) is Annotated:
+        return _in_words(arguments[0])
+    if get_origin(annotation) is tuple:
+        return f"list of {_in_words(arguments[0])}"
+    if arguments:
+        return " or ".join(_in_words(a) for a in arguments)
+    return {"str": "text", "NoneType": "null"}.get(annotation.__name__, annotation.__name__)
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Meanings by name, of the section "Attributes:"."""
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    result: dict[str, str] = {}
+    for line in section.split("\n\n")[0].splitlines():
+        name, colon, text = line.strip().partition(": ")
+        if colon and line.startswith("    ") and not line.startswith("     "):
+            result[name] = text
+        elif result:
+            result[list(result)[-1]] += f" {line.strip()}"
+    return result
 
 
 def _first_line(kind: type) -> str:

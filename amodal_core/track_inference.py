@@ -1,4 +1,4 @@
-"""Whole masks for given tracks: a YouTube-VIS (GenVIS) list of visible masks becomes another.
+"""Amodal masks for given tracks: a YouTube-VIS (GenVIS) list of visible masks becomes another.
 
 Each video is kept as soon as it is done, so that a killed run continues with the next one.
 """
@@ -18,9 +18,9 @@ from amodal_core.evaluation.formats import read_predictions, write_video_results
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.evaluation.truth import Truth, index_of
 from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.journal import Journal
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.base import Completer
-from amodal_core.parts import Parts
 from amodal_core.progress import Progress
 
 RESULTS = "amodal_tracks.json"
@@ -43,39 +43,40 @@ def complete_tracks(
         model: completes them; it gets all frames of a video at once.
         data: videos that the list belongs to.
         path: the list: visible masks, one entry a track with one RLE or null a frame.
-        out: folder of `amodal_tracks.json`, and of the parts while it runs.
-        settings: what decides the result beside data and list, to refuse another run's parts.
+        out: folder of `amodal_tracks.json`, and of the journal while it runs.
+        settings: what decides the result beside data and list, to refuse another run's pieces.
         progress: is called with (frames done, frames in all).
 
     Returns:
         The file written, and what the model reported.
 
     Raises:
-        InputError: the list does not fit the data, a frame has no image, or parts of another run
+        InputError: the list does not fit the data, a frame has no image, or pieces of another run
             lie in the folder.
     """
     index, report = index_of(data), Report()
     given = read_predictions(path, index, "visible")
-    parts = Parts(out, {**settings, "data": str(data.path.resolve()), "tracks": str(path)})
+    journal = Journal(out, {**settings, "data": str(data.path.resolve()), "tracks": str(path)})
     total, done = sum(len(data.in_video(v)) for v in index.videos.values()), 0
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for number, video in index.videos.items():
         frames = data.in_video(video)
-        if number not in parts:
+        if number not in journal:
             images = [index.set.images[k].id for k in frames]
-            seen = [_tracks(given, i, data.size(k)) for i, k in zip(images, frames, strict=True)]
+            sizes = [data.size(k) for k in frames]
+            visible = [_tracks(given, i, s) for i, s in zip(images, sizes, strict=True)]
             clip = [_frame(data, k, model.name) for k in frames]
-            found: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-            for image, tracks in zip(images, model.complete(clip, seen, report), strict=True):
-                _add(found, image, tracks)
-            parts.keep(number, found)
+            piece: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+            for image, tracks in zip(images, model.complete(clip, visible, report), strict=True):
+                _add(piece, image, tracks)
+            journal.keep(number, piece)
         done += len(frames)
         progress(done, total)
-        for name, column in parts.read(number).items():
+        for name, column in journal.read(number).items():
             rows[name] += column
     written = out / RESULTS
     write_video_results(_result(rows, index), written, "amodal", index)
-    parts.remove()
+    journal.remove()
     return written, report
 
 
@@ -87,7 +88,7 @@ def _frame(data: Dataset, index: int, model: str) -> Frame:
 
 
 def _tracks(given: AnnotationSet, image: int, size: tuple[int, int]) -> Tracks:
-    """What the list says of one image; whole masks are not known yet."""
+    """What the list says of one image; amodal masks are not known yet."""
     places = np.flatnonzero(given.image_ids == image)
     visible = RleMasks(size, [given.visible[n] or b"" for n in places])
     tracks = make_truth(visible, visible, given.class_ids[places], given.instance_ids[places])
@@ -110,7 +111,7 @@ def _result(rows: dict[str, list[Any]], index: Truth) -> AnnotationSet:
     for number in np.unique(ids):
         mine = ids == number
         scores[mine] = scores[mine & ~coasted].mean()
-    found = AnnotationSet(
+    results = AnnotationSet(
         images=index.set.images,
         classes=index.set.classes,
         image_ids=np.array(rows["image_ids"]),
@@ -124,4 +125,4 @@ def _result(rows: dict[str, list[Any]], index: Truth) -> AnnotationSet:
         crowd=np.zeros(n, bool),
         depths=np.zeros(n),
     )
-    return found.select(np.argsort(ids, kind="stable"))  # tracks in the order of the list
+    return results.select(np.argsort(ids, kind="stable"))  # tracks in the order of the list

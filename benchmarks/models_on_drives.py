@@ -250,7 +250,7 @@ def judged(entry: Entry, data: Dataset, truth: Truth, options: Options) -> dict[
 def _results(entry: Entry, model: Any, data: Dataset, truth: Truth, folder: Path) -> AnnotationSet:
     """What a model says at a level, the folder's name; from the folder where it is there."""
     if not (folder / "amodal.json").exists():
-        work = inference.Run(
+        work = inference.Inference(
             model,
             data,
             folder,

@@ -113,13 +113,13 @@ ROOMS = {
     "models.layers": "geometry",
     "models": "geometry masks models.layers tracking",
     "views": "datasets masks",
-    "parts": "",
+    "journal": "",
     "warm_up": "masks tracking",
     "evaluation": "bags datasets drive masks views",
     "pipeline": "geometry models tracking",
     "replay": "bags drive evaluation pipeline views",
-    "inference": "datasets evaluation models parts pipeline tracking",
-    "track_inference": "datasets evaluation masks models parts",
+    "inference": "datasets evaluation journal models pipeline tracking",
+    "track_inference": "datasets evaluation journal masks models",
 }
 EVERYWHERE = {
     "classes",

@@ -12,6 +12,7 @@ from training_scenes import CLASSES, Streets, Tiny, TinyConfig, register_tiny
 from typer.testing import CliRunner
 
 from amodal_core import inference
+from amodal_core.classes import ClassMap
 from amodal_core.datasets import kins
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.datasets.to_bag import write_video
@@ -65,7 +66,7 @@ def model(data):
 
 def run(model, data, out, **options):
     classes = inference.classes_in(model, data, {})
-    return inference.Run(model, data, out, classes, {"model": model.name}, batch=2, **options)
+    return inference.Inference(model, data, out, classes, {"model": model.name}, batch=2, **options)
 
 
 def test_what_a_model_finds_is_what_evaluation_reads(model, data, tmp_path):
@@ -98,7 +99,7 @@ def test_parts_of_another_run_are_not_mixed_in(model, data, tmp_path):
     run(model, data, tmp_path / "out")
     classes = inference.classes_in(model, data, {})
     with pytest.raises(InputError, match="unfinished run of another model"):
-        inference.Run(model, data, tmp_path / "out", classes, {"model": "other"}, batch=2)
+        inference.Inference(model, data, tmp_path / "out", classes, {"model": "other"}, batch=2)
 
 
 def test_reading_processes_change_nothing(model, data, tmp_path):
@@ -271,18 +272,16 @@ class Completing(Oracle):
         super().__init__(data)
         self.clips = []
 
-    def complete(self, frames, seen, report=None):
+    def complete(self, frames, visible_tracks, report=None):
         self.clips.append(len(frames))
         return [self.truth[f.image.tobytes()] for f in frames]
 
 
-def test_a_model_that_is_told_what_is_seen_gets_whole_videos_and_keeps_their_identities(
-    drives, tmp_path
-):
+def test_a_model_given_visible_masks_gets_whole_videos_and_keeps_their_identities(drives, tmp_path):
     data = open_dataset(drives)
     model = Completing(data)
-    everything = inference.Classes(np.arange(len(data.classes)), ())
-    work = inference.Run(model, data, tmp_path / "out", everything, {}, batch=2, given=True)
+    everything = ClassMap.exact(data.classes, data.classes)
+    work = inference.Inference(model, data, tmp_path / "out", everything, {}, batch=2, given=True)
     inference.run(work, 0, lambda *_: None)
     assert model.clips == [5, 4]
     truth = read_truth(drives)
@@ -292,17 +291,19 @@ def test_a_model_that_is_told_what_is_seen_gets_whole_videos_and_keeps_their_ide
     assert (result.full, result.matched) == (1.0, 1.0)
 
 
-def test_single_images_are_told_one_by_one_and_other_models_nothing(model, data, tmp_path):
-    everything = inference.Classes(np.arange(len(data.classes)), ())
-    told = Completing(data)
-    work = inference.Run(told, data, tmp_path / "out", everything, {}, batch=2, given=True)
+def test_single_images_are_given_one_by_one_and_other_models_refuse(model, data, tmp_path):
+    everything = ClassMap.exact(data.classes, data.classes)
+    completing = Completing(data)
+    work = inference.Inference(
+        completing, data, tmp_path / "out", everything, {}, batch=2, given=True
+    )
     inference.run(work, 0, lambda *_: None)
-    assert told.clips == [1] * 5
+    assert completing.clips == [1] * 5
     with pytest.raises(InputError, match="oracle finds its objects by itself"):
-        inference.Run(model, data, tmp_path / "x", everything, {}, given=True)
+        inference.Inference(model, data, tmp_path / "x", everything, {}, given=True)
 
 
-def test_the_command_tells_eoras_what_is_seen(drives, tmp_path):
+def test_the_command_gives_eoras_the_true_visible_masks(drives, tmp_path):
     file = save_small(tmp_path / "eoras.safetensors", detector="geometric")
     told = ["infer", str(drives), "--boxes", "truth", "--workers", "0", "--out"]
     options = ["--model", "eoras", "--checkpoint", str(file)]

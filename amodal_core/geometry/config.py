@@ -358,7 +358,9 @@ class Shape:
     """Slices from the bottom up, each a rounded rectangle: height, half length, half width."""
 
     corner: float = Field(ge=0, le=0.5, description="share cut off a slice's corners")
-    slices: tuple[tuple[float, float, float], ...] = Field(min_length=2)
+    slices: tuple[tuple[float, float, float], ...] = Field(
+        min_length=2, description="height, half length and half width, shares of the box"
+    )
 
 
 _CAR = (

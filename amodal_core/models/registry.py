@@ -130,6 +130,16 @@ def create(
         raise InputError(line, f"device {device}", "see `amodal doctor`") from None
 
 
+def settings_of(name: str) -> type[Any]:
+    """The type of a model's settings.
+
+    Raises:
+        InputError: no model of that name.
+    """
+    kind: type[Any] = _class(name).Config
+    return kind
+
+
 def completes(name: str) -> bool:
     """Whether a model can be given visible masks to complete (`models.base.Completer`).
 

@@ -81,12 +81,12 @@ def command(
     from amodal_core.tracking import make_tracker
 
     given = boxes is Boxes.truth
-    finding = {"--map": bool(rename), "--track": track}
-    if tracks is not None:
-        more = {"--max-frames": max_frames is not None, "--boxes truth": given}
-        _alone("--tracks", finding | more)
-    elif given:
-        _alone("--boxes truth", finding)
+    by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
+    if by:
+        others = {"--map": bool(rename), "--track": track}
+        if tracks is not None:
+            others |= {"--max-frames": max_frames is not None, "--boxes truth": given}
+        _alone(by, others)
     if (tracker != "motion" or tracker_settings) and not track:
         option = "--tracker-set" if tracker_settings else f"--tracker {tracker}"
         raise InputError("nothing is followed", option, "add --track")
@@ -94,7 +94,6 @@ def command(
         tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
     )
     dataset = open_dataset(data, format)
-    by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
     chosen = make_model(model, device, checkpoint, settings or [], given_by=by)
     stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
     decides: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
@@ -109,7 +108,7 @@ def command(
         classes = inference.classes_in(chosen, dataset, parse_renames(rename or [], "--map"))
     if classes.missing:
         warn([f"not in the data, left out: {', '.join(classes.missing)}"])
-    work = inference.Run(
+    work = inference.Inference(
         chosen,
         dataset,
         out,

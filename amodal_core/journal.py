@@ -1,4 +1,4 @@
-"""The parts of an unfinished run: kept as they come, so that a killed run goes on with the rest."""
+"""The journal of an unfinished run: pieces kept as they come, so that a killed run goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amodal_core.files import write_json
 _FOLDER, _NOTE = ".parts", "run.json"
 
 
-class Parts:
+class Journal:
     """JSON values by number, in a folder `.parts` beside the results.
 
     Args:
@@ -20,7 +20,7 @@ class Parts:
         settings: what decides them, as JSON values.
 
     Raises:
-        InputError: the folder cannot be made, or parts of a run with other settings lie there.
+        InputError: the folder cannot be made, or pieces of a run with other settings lie there.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
@@ -43,11 +43,11 @@ class Parts:
         return self._path(number).exists()
 
     def keep(self, number: int, value: Any) -> None:
-        """Write a part, whole or not at all."""
+        """Write a piece, whole or not at all."""
         write_json(value, self._path(number))
 
     def read(self, number: int) -> Any:
-        """A part that was kept.
+        """A piece that was kept.
 
         Raises:
             InputError: it is broken.
@@ -56,10 +56,10 @@ class Parts:
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"a broken part: {error}", str(path), "remove it") from None
+            raise InputError(f"a broken piece: {error}", str(path), "remove it") from None
 
     def remove(self) -> None:
-        """Remove all parts; the run is finished."""
+        """Remove all pieces; the run is finished."""
         for path in sorted(self.folder.iterdir()):
             path.unlink()
         self.folder.rmdir()
