@@ -248,6 +248,7 @@ def _number(
 
 def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
     """One set from one result list a kind of mask; entries are joined by `id`, else by order."""
+    # Which rows of the files are one object.
     kinds = list(rows_by_kind)
     lead = rows_by_kind[kinds[-1]]  # amodal where there is one: boxes are amodal
     others: dict[str, list[dict[str, Any]]] = {}
@@ -270,6 +271,7 @@ def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Pat
                 "give both the same order, or an id to each entry",
             )
         others[kind] = rows
+    # Masks, checked one by one, then parsed together.
     sizes = truth.set.sizes()
     masks: dict[str, list[bytes | None]] = {k: [None] * len(lead) for k in ("visible", "amodal")}
     for n, row in enumerate(lead):

@@ -92,6 +92,7 @@ def evaluate(
     Raises:
         InputError: a side lacks the masks.
     """
+    # What every annotation was matched with, and the annotations of every object in time.
     truth = truth.select(~truth.crowd)
     visible, amodal = truth.areas("visible") > 0, truth.areas("amodal") > 0
     matched = assign(truth, predictions, "amodal", threshold, class_agnostic=True)
@@ -109,6 +110,7 @@ def evaluate(
             zip(predictions.image_ids, predictions.instance_ids, strict=True)
         )
     }
+    # Gaps between frames in which an object is visible: the id before, the id after.
     occlusions: list[Occlusion] = []
     hidden_rows: list[tuple[int, int, int]] = []  # occlusion, annotation, prediction or -1
     for (video, instance), chosen in rows.items():
@@ -136,6 +138,7 @@ def evaluate(
             occlusions.append(Occlusion(video, instance, gap.start, gap.stop - 1, before, after))
             # What was found after the gap is what the next gap starts from.
             before = -1
+    # Hidden frames in which the id before is carried.
     _carry(
         occlusions, np.array(hidden_rows, np.int64).reshape(-1, 3), truth, predictions, threshold
     )

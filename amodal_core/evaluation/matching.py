@@ -197,6 +197,7 @@ class Matcher:
         if class_agnostic:
             self._truth_class = np.zeros_like(self._truth_class)
             self._class = np.zeros_like(self._class)
+        # Rank within an image and class: matching and files look at the first MAX_DETECTIONS.
         group = self._places * k + self._class  # sorted: one image's detections of one class
         self._rank = np.arange(len(group)) - np.searchsorted(group, group)
         self._kept = np.flatnonzero(self._rank < MAX_DETECTIONS[-1])

@@ -215,6 +215,7 @@ def _savos(
 ) -> OccludedIou:
     """The SaVos protocol, over annotations that are no crowds."""
     sizes = truth.sizes()
+    # Each annotation with the nearest visible mask, and what the others of its image show.
     rows: list[tuple[int, int]] = []  # annotation, prediction
     others: list[bytes] = []  # what the image's other predictions show, one mask a row
     each = image_overlaps(truth, predictions, "visible")
@@ -236,6 +237,7 @@ def _savos(
         -1, 2
     )
     other = Runs.parse(others, extent[:, 0], extent[:, 1])
+    # What is predicted: seen outside of the others, completed within them.
     amodal = truth.runs("amodal")[annotations]
     visible, predicted = predictions.runs("visible")[matched], predictions.runs("amodal")[matched]
     fused = (visible - other) | (predicted & other)

@@ -89,6 +89,7 @@ def evaluate(
         rows, columns = linear_sum_assignment(np.where(same, 1 - amodal_ious, 100.0))
         allowed = same[rows, columns]
         rows, columns = rows[allowed], columns[allowed]
+        # What is matched: true positives, needless hidden parts.
         for r, c in zip(rows, columns, strict=True):
             n = class_a[r]
             tp[n, 0] += 1
@@ -98,12 +99,14 @@ def evaluate(
                 iou[n, 1] += hidden_ious[r, c]
             elif occluded_b[c]:
                 fp[n, 1] += 1
+        # What is left on either side.
         for r in np.setdiff1d(np.arange(len(a)), rows):
             fn[class_a[r], 0] += 1
             fn[class_a[r], 1] += occluded_a[r]
         for c in np.setdiff1d(np.arange(len(b)), columns):
             fp[class_b[c], 0] += 1
             fp[class_b[c], 1] += occluded_b[c]
+        # Coverage: of every object by the prediction of its class that shows most of it.
         for r in range(len(a)):
             n = class_a[r]
             area[n] += areas[a[r]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -230,19 +231,7 @@ def from_tracks(
         classes: what `Tracks.class_ids` index into.
     """
     images: list[ImageRecord] = []
-    columns: dict[str, list[np.ndarray]] = {
-        k: []
-        for k in (
-            "image_ids",
-            "class_ids",
-            "instance_ids",
-            "scores",
-            "boxes",
-            "rates",
-            "crowd",
-            "depths",
-        )
-    }
+    columns: dict[str, list[np.ndarray]] = defaultdict(list)
     amodal: list[bytes | None] = []
     visible: list[bytes | None] = []
     occluders: list[tuple[int, ...]] = []
@@ -301,19 +290,9 @@ def from_samples(samples: Iterable[Sample], classes: Sequence[str]) -> Annotatio
     def annotated() -> Iterable[tuple[ImageRecord, Tracks]]:
         for n, sample in enumerate(samples, start=1):
             if sample.truth is not None:
-                height, width = sample.truth.size
-                yield (
-                    ImageRecord(
-                        n,
-                        height,
-                        width,
-                        sample.name,
-                        sample.video,
-                        sample.index,
-                        sample.frame.stamp,
-                    ),
-                    sample.truth,
-                )
+                size, stamp = sample.truth.size, sample.frame.stamp
+                record = ImageRecord(n, *size, sample.name, sample.video, sample.index, stamp)
+                yield record, sample.truth
 
     return from_tracks(annotated(), classes)
 

@@ -94,6 +94,7 @@ def _sequences(
     frames: dict[str, list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
     for n, image in enumerate(truth.images):
         a, b, ious = overlap[n]
+        # Without crowds, and without the predictions that lie on one and on nothing else.
         counted = ~truth.crowd[a]
         if not counted.all() and len(b):
             rows, columns = linear_sum_assignment(
@@ -106,6 +107,7 @@ def _sequences(
         frames[image.video].append(
             (image.frame, a[counted], b, np.ascontiguousarray(ious[counted]))
         )
+    # Ids from 0 in every video.
     for video, rows in frames.items():
         rows.sort(key=lambda r: r[0])
         mine = [truth.instance_ids[a] for _, a, _, _ in rows]
