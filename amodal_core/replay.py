@@ -163,7 +163,11 @@ def _why_no_frame(drive: BagDrive) -> str:
     refused = Counter(w.text for w in drive.warnings if w.kind == "refused")
     dropped = Counter(w.text for w in drive.warnings if w.text.startswith(images))
     reasons = [*refused.most_common(1), *dropped.most_common(1)]
-    return "; ".join(f"{n} x {text}" for text, n in reasons) or "no image has a stamp"
+    lines = [f"{n} x {text}" for text, n in reasons]
+    lag = drive.points_lag() if drive.topics.points else 0.0
+    if abs(lag - drive.settings.points_offset) > drive.settings.sync_slop:
+        lines.append(f"scans are stamped {lag:+.6f} s off: give that as points_offset, or auto")
+    return "; ".join(lines) or "no image has a stamp"
 
 
 def _warm_up(pipeline: Pipeline, frame: Frame) -> None:

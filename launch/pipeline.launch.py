@@ -45,6 +45,7 @@ ARGUMENTS = (
     (IMAGE.name, IMAGE.bag_name, "rectified camera image", None),
     (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
     (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
+    ("points_offset", "", "seconds that scans lag behind images; auto: find it", None),
     (GROUND_TRUTH.name, GROUND_TRUTH.bag_name, "truth, where the bag has it", None),
     ("namespace", "", "namespace of all nodes and of their topics", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
@@ -105,12 +106,18 @@ def _start(context):
     segmentation = {k: value[k] for k in ("model", "checkpoint", "settings", "device")}
     tracking = {k: value[k] for k in ("tracker", "tracker_settings")}
     expected = [INSTANCES.name, TRACKS.name]
+    sensors = {}
+    if value["points_offset"] == "auto":
+        sensors["auto_points_offset"] = True
+    elif value["points_offset"]:
+        sensors["points_offset"] = float(value["points_offset"])
+    segmentation |= sensors
     nodes = []
     camera_only = value[POINTS.name] == NO_LIDAR
     if camera_only:
         segmentation["optional_inputs"] = tracking["use_depth"] = False
     else:
-        nodes.append(node("depth_projection", {}, (CAMERA_INFO.name, POINTS.name)))
+        nodes.append(node("depth_projection", sensors, (CAMERA_INFO.name, POINTS.name)))
         expected.append(DEPTH.name)
     nodes += [
         node("segmentation", segmentation, (IMAGE.name, CAMERA_INFO.name, POINTS.name)),

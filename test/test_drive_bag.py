@@ -22,6 +22,9 @@ from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning, Tracks
+from amodal_core.models.registry import create
+from amodal_core.pipeline import Pipeline
+from amodal_core.replay import replay
 
 F = RosbagsFactory()
 K = np.array([[60.0, 0, 48], [0, 60, 24], [0, 0, 1]])
@@ -156,6 +159,32 @@ def test_a_bag_of_images_alone_is_a_drive_where_the_scan_is_optional(bag):
     np.testing.assert_array_equal(frames[1].frame.image, PIXELS)
     with pytest.raises(InputError, match="no sensor_msgs/msg/CameraInfo for /cam/image"):
         BagDrive(bag.writer.path)
+
+
+def _off_by(bag, lag_ms):
+    bag.tf()
+    for ms in range(0, 1500, 100):
+        bag.image(ms)
+        bag.info(ms)
+        bag.points(ms + lag_ms)
+    bag.writer.close()
+    return bag.writer.path
+
+
+@pytest.mark.parametrize("lag_ms", [-12345, -70, 0, 430])
+def test_clocks_that_are_off_are_found(bag, lag_ms):
+    path = _off_by(bag, lag_ms)
+    with BagDrive(path, settings=DriveSettings(auto_points_offset=True)) as drive:
+        frames = list(drive)
+    assert drive.settings.points_offset == pytest.approx(lag_ms * 1e-3, abs=1e-4)
+    assert len(frames) == 15
+    assert {f.frame.points_stamp - f.frame.stamp for f in frames} == {lag_ms * MS}
+
+
+def test_a_replay_that_clocks_prevent_says_by_how_much_they_are_off(bag, tmp_path):
+    path = _off_by(bag, -12345)
+    with pytest.raises(InputError, match=r"scans are stamped -12\.34\d+ s off: give that as"):
+        replay(path, tmp_path / "out", Pipeline(create("geometric")))
 
 
 def test_late_transform_and_calibration_are_waited_for(bag):

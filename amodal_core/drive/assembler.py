@@ -395,7 +395,9 @@ def _synchronizer(
         SyncConfig(
             tuple(names),
             slop_ns=round(settings.sync_slop * 1e9) if scans else 0,
-            offsets_ns=dict.fromkeys(scans, round(settings.points_offset * 1e9)),
+            offsets_ns=dict.fromkeys(
+                scans, None if settings.auto_points_offset else round(settings.points_offset * 1e9)
+            ),
             timeout_ns=round(settings.sync_timeout * 1e9),
             optional=frozenset(n for n, r in zip(names, roles, strict=True) if r in optional),
         )

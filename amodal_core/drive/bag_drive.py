@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from amodal_core.bags.reader import BagReader
+from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment, UncalibratedError
 from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.sync import estimate_offset
 from amodal_core.drive.topics import IMAGE, POINTS, TF, TF_STATIC, find_topics
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning
 
 # Moments that wait for their calibration or truth before they are read without.
 _WAITING = 64
+_LAG_FROM = 50  # first images and scans that the lag of their clocks is found from
 
 
 class BagDrive:
@@ -57,8 +61,34 @@ class BagDrive:
         except InputError:
             self.bag.close()
             raise
+        if self.settings.auto_points_offset and self.topics.points:
+            lag = self.points_lag()
+            self.settings = replace(self.settings, points_offset=lag, auto_points_offset=False)
         self.warnings: list[FrameWarning] = []  # of messages after the last frame, when all is read
         self._reset = False  # of a frame that was refused
+
+    def points_lag(self) -> float:
+        """Seconds that the scans' stamps lag behind the images', from the first of both.
+
+        When they were recorded tells how far the clocks are apart, up to the sensors' delays; the
+        rest follows from the stamps, see `estimate_offset`.
+        """
+        stamps: dict[str, list[int]] = {self.topics.image: [], self.topics.points: []}
+        delays: dict[str, list[int]] = {self.topics.image: [], self.topics.points: []}
+        for topic, recorded, message in self.bag.messages(stamps):
+            if len(stamps[topic]) < _LAG_FROM:
+                stamps[topic].append(stamp_of(message.header))
+                delays[topic].append(stamps[topic][-1] - recorded)
+            elif min(map(len, stamps.values())) == _LAG_FROM:
+                break
+        if not all(stamps.values()):
+            return 0.0
+        image, points = (sorted(values)[len(values) // 2] for values in delays.values())
+        coarse = points - image
+        fine = estimate_offset(
+            stamps[self.topics.image], [s - coarse for s in stamps[self.topics.points]]
+        )
+        return (coarse + fine) * 1e-9
 
     @property
     def images(self) -> int:

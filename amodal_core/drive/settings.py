@@ -47,11 +47,18 @@ class DriveSettings:
     points_offset: Annotated[
         float,
         Field(
-            ge=-1,
-            le=1,
+            ge=-4e9,
+            le=4e9,
             description="Constant lag in seconds of the LiDAR's stamps behind the image's.",
         ),
     ] = 0.0
+    auto_points_offset: Annotated[
+        bool,
+        Field(
+            description="Find that lag in the first messages, in place of points_offset; live up "
+            "to half a period of the faster sensor, of a bag any.",
+        ),
+    ] = False
     minimum_range: Annotated[
         float,
         Field(

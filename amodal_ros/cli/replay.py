@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     DriveSettings,
     "sync_slop",
     "points_offset",
+    "auto_points_offset",
     "minimum_range",
     "extrinsics",
     "calibration",
