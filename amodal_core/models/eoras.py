@@ -22,7 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
-from amodal_core.models.layers.batch import Batch, make_batch
+from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.bev import BirdsEyeView
 from amodal_core.models.layers.clip_tracks import (
     ClipTracks,
@@ -237,15 +237,11 @@ class Eoras(CompletingModel):
             return []
         report = report or Report()
         detections = self.detections(frames, report)
-        was_training = self.training
-        self.eval()
-        with torch.inference_mode():
-            results = [
+        with self.inferring():
+            return [
                 self._next(frame, one, report)
                 for frame, one in zip(frames, detections, strict=True)
             ]
-        self.train(was_training)
-        return results
 
     def _next(self, frame: Frame, detections: Instances, report: Report) -> Instances:
         with report.time("eoras.track"):
@@ -292,11 +288,8 @@ class Eoras(CompletingModel):
         clip_tracks = tracks_of_clips(
             [np.asarray(one.ids) for one in tracks], boxes, [range(len(tracks))]
         )
-        was_training = self.training
-        self.eval()
-        with torch.inference_mode(), report.time("eoras.network"):
+        with self.inferring(), report.time("eoras.network"):
             done = [self._completed(frames, portion) for portion in portions(clip_tracks)]
-        self.train(was_training)
         results = []
         with report.time("eoras.instances"):
             for f, one in enumerate(tracks):
@@ -339,12 +332,7 @@ class Eoras(CompletingModel):
         return crops, torch.cat(windows)[back], amodal
 
     def _batch(self, frames: Sequence[Frame]) -> Batch:
-        return make_batch(
-            [replace(f, depth=None, points=None) for f in frames],
-            short_side=self.config.short_side or None,
-            long_side=self.config.long_side or None,
-            device=self.device,
-        )
+        return self.batch_of([replace(f, depth=None, points=None) for f in frames])
 
     def _windows(self, boxes: torch.Tensor, batch: Batch, frames: np.ndarray) -> torch.Tensor:
         """Windows around boxes (A, 4), both at the batch's scale; (A,) the frame of each."""

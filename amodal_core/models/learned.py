@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -17,7 +18,7 @@ from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.masks.occluders import MIN_SHARE
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
-from amodal_core.models.layers.batch import Batch, make_batch
+from amodal_core.models.layers.batch import Batch, Targets, make_batch
 from amodal_core.models.layers.crossing import Crossing
 from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
 from amodal_core.settings import Count, Positive, Share, checked, settings_type
@@ -204,6 +205,27 @@ class LearnedModel(nn.Module):
     def detect(self, batch: Batch) -> list[Detections]:
         """What is in each image of a batch on the model's device."""
 
+    @contextmanager
+    def inferring(self) -> Iterator[None]:
+        """Without gradients and as in inference; the mode is put back at the end."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.train(was_training)
+
+    def batch_of(self, frames: Sequence[Frame], targets: Sequence[Targets] | None = None) -> Batch:
+        """Frames at the model's input size, on its device; see `make_batch`."""
+        return make_batch(
+            frames,
+            targets,
+            short_side=self.config.short_side or None,
+            long_side=self.config.long_side or None,
+            device=self.device,
+        )
+
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """The instances of each frame, masks as logits in boxes on the model's device.
 
@@ -212,15 +234,10 @@ class LearnedModel(nn.Module):
         if not frames:
             return []
         report = report or Report()
-        was_training = self.training
-        self.eval()
-        with torch.inference_mode():
+        with self.inferring():
             with report.time(f"{self.name}.prepare"):
-                batch = make_batch(
-                    frames if self.config.lidar else [replace(f, depth=None) for f in frames],
-                    short_side=self.config.short_side or None,
-                    long_side=self.config.long_side or None,
-                    device=self.device,
+                batch = self.batch_of(
+                    frames if self.config.lidar else [replace(f, depth=None) for f in frames]
                 )
             with report.time(f"{self.name}.network"):
                 detections = self.detect(batch)
@@ -233,7 +250,6 @@ class LearnedModel(nn.Module):
                     instances_of(one, batch.original_sizes[n], batch.scales[n])
                     for n, one in enumerate(detections)
                 ]
-        self.train(was_training)
         return results
 
     def reset(self) -> None:

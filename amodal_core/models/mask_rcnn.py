@@ -20,20 +20,14 @@ from amodal_core.models.two_stage import (
 )
 
 
-class MaskRcnnAmodal(TwoStage):
-    """Mask R-CNN with an amodal and a visible mask head, one logit a class.
+class TwoMasks(TwoStage):
+    """The trunk with an amodal and a visible mask head on the same boxes, one logit a class."""
 
-    Args:
-        config: the trunk's settings; the heads have none.
-    """
-
-    name = "mask_rcnn"
-
-    def __init__(self, config: TwoStageConfig) -> None:
-        super().__init__(config)
-        classes = len(config.classes)
-        self.amodal_branch = MaskBranch(config.channels, classes)
-        self.visible_branch = MaskBranch(config.channels, classes)
+    def add_mask_heads(self) -> None:
+        """Make the heads, at the end of `__init__`."""
+        channels, classes = self.config.channels, len(self.config.classes)
+        self.amodal_branch = MaskBranch(channels, classes)
+        self.visible_branch = MaskBranch(channels, classes)
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch
@@ -55,6 +49,20 @@ class MaskRcnnAmodal(TwoStage):
         """Logits in the channel of the predicted class."""
         pooled, kinds = self.roi_features(features, boxes, batch), torch.cat(labels)
         return self.amodal_branch(pooled, kinds), self.visible_branch(pooled, kinds)
+
+
+class MaskRcnnAmodal(TwoMasks):
+    """Mask R-CNN with both masks.
+
+    Args:
+        config: the trunk's settings; the heads have none.
+    """
+
+    name = "mask_rcnn"
+
+    def __init__(self, config: TwoStageConfig) -> None:
+        super().__init__(config)
+        self.add_mask_heads()
 
 
 class Orcnn(MaskRcnnAmodal):

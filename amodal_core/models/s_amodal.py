@@ -23,7 +23,7 @@ from torch import nn
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
-from amodal_core.models.layers.batch import MEAN, STD, Batch, Targets, make_batch
+from amodal_core.models.layers.batch import MEAN, STD, Batch, Targets
 from amodal_core.models.layers.prompts import Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
@@ -264,19 +264,12 @@ class SAModal(CompletingModel):
             pixel have nothing.
         """
         report = report or Report()
-        was_training = self.training
-        self.eval()
         results = []
-        with torch.inference_mode():
+        with self.inferring():
             for begin in range(0, len(frames), _ENCODED):
                 few = frames[begin : begin + _ENCODED]
                 with report.time(f"{self.name}.encode"):
-                    batch = make_batch(
-                        [Frame(f.stamp, image=f.image) for f in few],
-                        short_side=self.config.short_side or None,
-                        long_side=self.config.long_side or None,
-                        device=self.device,
-                    )
+                    batch = self.batch_of([Frame(f.stamp, image=f.image) for f in few])
                     embeddings = self.embed(batch.images, batch.sizes)
                 with report.time(f"{self.name}.masks"):
                     results += [
@@ -285,7 +278,6 @@ class SAModal(CompletingModel):
                             zip(few, instances[begin : begin + _ENCODED], strict=True)
                         )
                     ]
-        self.train(was_training)
         return results
 
     def _drawn(self, embedding: torch.Tensor, frame: Frame, instances: _T) -> _T:

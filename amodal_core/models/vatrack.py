@@ -20,6 +20,7 @@ from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
 from amodal_core.models.learned import Clip, Detections
 from amodal_core.models.lidar_objects import LIDAR
+from amodal_core.models.mask_rcnn import TwoMasks
 from amodal_core.models.two_stage import (
     BoxHeads,
     Features,
@@ -141,11 +142,25 @@ class VaTrackBase(TwoStage):
 
 
 class _OneMask(VaTrackBase):
-    """Boxes and masks of one kind; each mask stands for the other kind, too."""
+    """Boxes and masks of one kind; each mask stands for the other kind, too.
+
+    Attributes:
+        kind: "amodal" or "visible".
+    """
+
+    kind: ClassVar[str] = "amodal"
 
     def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
         self.mask_branch = MaskBranch(config.channels, len(config.classes))
+
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross entropy of the masks."""
+        logits, _ = self.masks(features, rois.boxes, [rois.labels], batch)
+        truth = rois.amodal(SIDE) if self.kind == "amodal" else rois.visible(SIDE)
+        return {self.kind: mask_loss(logits, truth)}
 
     def masks(
         self,
@@ -163,19 +178,12 @@ class _OneMask(VaTrackBase):
 class QdTrack(_OneMask):
     """QDTrack: visible boxes and masks. They stand for the amodal ones: nothing is hidden."""
 
-    name = "qdtrack"
+    name, kind = "qdtrack", "visible"
 
     def wanted(self, targets: Targets) -> Targets:
         """The objects that show, at their visible boxes."""
         shown = replace(targets, boxes=targets.visible_boxes)
         return shown.select(~shown.ignore & has_extent(shown.boxes))
-
-    def mask_losses(
-        self, features: Features, rois: PositiveRois, batch: Batch
-    ) -> dict[str, torch.Tensor]:
-        """Binary cross entropy of the visible masks."""
-        logits = self.mask_branch(self.roi_features(features, rois.boxes, batch), rois.labels)
-        return {"visible": mask_loss(logits, rois.visible(SIDE))}
 
 
 class AmodalTrack(_OneMask):
@@ -183,44 +191,15 @@ class AmodalTrack(_OneMask):
 
     name = "amodal_track"
 
-    def mask_losses(
-        self, features: Features, rois: PositiveRois, batch: Batch
-    ) -> dict[str, torch.Tensor]:
-        """Binary cross entropy of the amodal masks."""
-        logits = self.mask_branch(self.roi_features(features, rois.boxes, batch), rois.labels)
-        return {"amodal": mask_loss(logits, rois.amodal(SIDE))}
 
-
-class VaTrack(VaTrackBase):
+class VaTrack(VaTrackBase, TwoMasks):
     """Amodal boxes with an amodal and a visible mask each."""
 
     name = "vatrack"
 
     def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
-        self.amodal_branch = MaskBranch(config.channels, len(config.classes))
-        self.visible_branch = MaskBranch(config.channels, len(config.classes))
-
-    def mask_losses(
-        self, features: Features, rois: PositiveRois, batch: Batch
-    ) -> dict[str, torch.Tensor]:
-        """Binary cross entropy of both masks over the same RoIs."""
-        pooled, labels = self.roi_features(features, rois.boxes, batch), rois.labels
-        return {
-            "amodal": mask_loss(self.amodal_branch(pooled, labels), rois.amodal(SIDE)),
-            "visible": mask_loss(self.visible_branch(pooled, labels), rois.visible(SIDE)),
-        }
-
-    def masks(
-        self,
-        features: Features,
-        boxes: list[torch.Tensor],
-        labels: list[torch.Tensor],
-        batch: Batch,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits in the channel of the predicted class."""
-        pooled, kinds = self.roi_features(features, boxes, batch), torch.cat(labels)
-        return self.amodal_branch(pooled, kinds), self.visible_branch(pooled, kinds)
+        self.add_mask_heads()
 
 
 class VaTrackTwoBox(VaTrack):

@@ -251,46 +251,19 @@ def make_batch(
         InputError: a frame without an image, or a depth image of another size.
     """
     device = torch.device(device)
-    sizes, scales, images, depths = [], [], [], []
+    sizes = [_input_size(frame, short_side, long_side) for frame in frames]
     with_depth = all(f.depth is not None for f in frames)
-    for frame in frames:
-        if frame.image is None:
-            raise InputError(
-                "a frame has no image", f"stamp {frame.stamp}", "check the image topic"
-            )
-        height, width = frame.image.shape[:2]
-        ratio = short_side / min(height, width) if short_side else 1.0
-        if long_side:
-            ratio = min(ratio, long_side / max(height, width))
-        size = max(1, round(height * ratio)), max(1, round(width * ratio))
-        image = _tensor(frame.image).to(device, non_blocking=True)
-        image = image.permute(2, 0, 1)[None].float()
-        if size != (height, width):
-            image = F.interpolate(image, size, mode="bilinear", antialias=ratio < 1)
-        images.append(image[0])
-        sizes.append(size)
-        scales.append((size[0] / height, size[1] / width))
-        if with_depth:
-            assert frame.depth is not None
-            if frame.depth.shape != (height, width):
-                high, wide = frame.depth.shape
-                raise InputError(
-                    f"depth of {wide}x{high}, image of {width}x{height}",
-                    f"stamp {frame.stamp}",
-                    "project the LiDAR into the image's own size",
-                )
-            metres = _tensor(frame.depth).to(device)
-            depths.append(_nearest_depth(metres, size))
-    high = -(-max(s[0] for s in sizes) // STRIDE) * STRIDE
-    wide = -(-max(s[1] for s in sizes) // STRIDE) * STRIDE
+    # Images travel as bytes; each is resized, normalised and put into the corner of its sheet.
+    high, wide = (-(-max(lengths) // STRIDE) * STRIDE for lengths in zip(*sizes, strict=True))
     mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
     std = torch.tensor(STD, device=device).view(3, 1, 1) * 255
-    stacked = torch.zeros((len(frames), 3, high, wide), device=device)
+    images = torch.zeros((len(frames), 3, high, wide), device=device)
     channels = torch.zeros((len(frames), DEPTH_CHANNELS, high, wide), device=device)
-    for n, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
-        stacked[n, :, :h, :w] = (image - mean) / std
+    for n, (frame, (h, w)) in enumerate(zip(frames, sizes, strict=True)):
+        images[n, :, :h, :w] = (_resized_image(frame, (h, w), device) - mean) / std
         if with_depth:
-            channels[n, :, :h, :w] = depth_channels(depths[n])
+            channels[n, :, :h, :w] = depth_channels(_resized_depth(frame, (h, w), device))
+    # Targets shrink with their images and are padded like them.
     prepared = None
     if targets is not None:
         prepared = []
@@ -300,23 +273,59 @@ def make_batch(
             prepared.append(
                 replace(small, amodal=F.pad(small.amodal, pad), visible=F.pad(small.visible, pad))
             )
+    # Scans and calibrations stay those of the frames.
     points = None
     if all(f.points is not None for f in frames):
         points = [_tensor(np.asarray(f.points, np.float32)) for f in frames]
     calibrations = [f.calibration for f in frames if f.calibration is not None]
+    originals = [(f.image.shape[0], f.image.shape[1]) for f in frames if f.image is not None]
+    scales = [(h / y, w / x) for (h, w), (y, x) in zip(sizes, originals, strict=True)]
     batch = Batch(
-        images=stacked,
+        images=images,
         depth=channels if with_depth else None,
         sizes=sizes,
-        original_sizes=[
-            (f.image.shape[0], f.image.shape[1]) for f in frames if f.image is not None
-        ],
+        original_sizes=originals,
         scales=torch.tensor(scales, dtype=torch.float32, device=device).reshape(-1, 2),
         points=points,
         calibrations=calibrations if len(calibrations) == len(frames) else None,
         targets=prepared,
     )
     return batch.to(device)
+
+
+def _input_size(frame: Frame, short_side: int | None, long_side: int | None) -> tuple[int, int]:
+    """(height, width) of a frame in a batch."""
+    if frame.image is None:
+        raise InputError("a frame has no image", f"stamp {frame.stamp}", "check the image topic")
+    height, width = frame.image.shape[:2]
+    ratio = short_side / min(height, width) if short_side else 1.0
+    if long_side:
+        ratio = min(ratio, long_side / max(height, width))
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+
+def _resized_image(frame: Frame, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """(3, h, w) float32 of 0-255; smoothed where it shrinks."""
+    assert frame.image is not None
+    height, width = frame.image.shape[:2]
+    image = _tensor(frame.image).to(device, non_blocking=True).permute(2, 0, 1)[None].float()
+    if size == (height, width):
+        return image[0]
+    shrinks = size[0] < height or size[1] < width
+    return F.interpolate(image, size, mode="bilinear", antialias=shrinks)[0]
+
+
+def _resized_depth(frame: Frame, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    assert frame.image is not None
+    assert frame.depth is not None
+    if frame.depth.shape != frame.image.shape[:2]:
+        (high, wide), (height, width) = frame.depth.shape, frame.image.shape[:2]
+        raise InputError(
+            f"depth of {wide}x{high}, image of {width}x{height}",
+            f"stamp {frame.stamp}",
+            "project the LiDAR into the image's own size",
+        )
+    return _nearest_depth(_tensor(frame.depth).to(device), size)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
