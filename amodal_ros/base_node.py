@@ -26,7 +26,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.outputs import Output
-from amodal_core.drive.topics import DIAGNOSTICS, Topic
+from amodal_core.drive.topics import COMPRESSED, DIAGNOSTICS, IMAGE, Topic
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning
 from amodal_core.settings import checked
@@ -38,6 +38,7 @@ from amodal_ros.qos import profile
 from amodal_ros.worker import Worker
 
 _T = TypeVar("_T")
+_COMPRESSED = "/compressed"  # what the image transport of that name appends to a topic
 _THROTTLE = 5.0  # seconds between two lines about the same thing
 _LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
@@ -60,6 +61,7 @@ class BaseNode(LifecycleNode):
         self._throttle_lock = threading.Lock()
         self._outputs: dict[str, Any] = {}
         self._inputs: list[Any] = []
+        self._raw_image: Any = None  # QoS of the image's subscription, where it is not compressed
         self._worker: Worker[tuple[int, Any]] | None = None
         for parameter in (*COMMON, *self.declaration.parameters):
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
@@ -191,12 +193,7 @@ class BaseNode(LifecycleNode):
             for topic in self.inputs():
                 qos = profile(topic.qos, reliability=self.value("reliability"), lossless=queue == 0)
                 self.health.expect(topic.name, self.topic_name(topic.name), topic.required)
-                # Only the way in: messages are matched by the synchroniser of the offline replay.
-                source = message_filters.Subscriber(
-                    self, message_class(topic.type), topic.name, qos_profile=qos
-                )
-                source.registerCallback(self._receiver(topic))
-                self._inputs.append(source)
+                self._subscribe(topic, topic.name, qos)
         except Exception as error:
             self._refuse("activate", error)
             return TransitionCallbackReturn.FAILURE
@@ -256,6 +253,26 @@ class BaseNode(LifecycleNode):
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
+    def _subscribe(self, topic: Topic, name: str, qos: Any) -> None:
+        """Subscribe to an input, a compressed image by what its name says."""
+        compressed = topic is IMAGE and self.topic_name(name).endswith(_COMPRESSED)
+        kind = message_class(COMPRESSED.type if compressed else topic.type)
+        # Only the way in: messages are matched by the synchroniser of the offline replay.
+        source = message_filters.Subscriber(self, kind, name, qos_profile=qos)
+        source.registerCallback(self._receiver(topic))
+        self._inputs.append(source)
+        if topic is IMAGE:
+            self._raw_image = None if compressed else qos
+
+    def _follow_compressed(self) -> None:
+        """Where nobody publishes the image but as a compressed one, subscribe to that."""
+        if self._raw_image is None:
+            return
+        name = self.topic_name(IMAGE.name)
+        if not self.count_publishers(name) and self.count_publishers(name + _COMPRESSED):
+            self.get_logger().info(f"{name} is published as {name}{_COMPRESSED}")
+            self._subscribe(IMAGE, name + _COMPRESSED, self._raw_image)
+
     def _receiver(self, topic: Topic) -> Callable[[Any], None]:
         def receive(message: Any) -> None:
             stamp = stamp_of(message.header) if hasattr(message, "header") else 0
@@ -310,6 +327,7 @@ class BaseNode(LifecycleNode):
         for source in self._inputs:
             self.destroy_subscription(source.sub)
         self._inputs.clear()
+        self._raw_image = None
         self.health.forget_inputs()
         if self._worker is not None and self._worker.stop(finish=finish):
             self._worker = None
@@ -320,6 +338,7 @@ class BaseNode(LifecycleNode):
         self._outputs.clear()
 
     def _publish_diagnostics(self) -> None:
+        self._follow_compressed()
         self.tick()
         level, line, values = self.health.summary(
             self.value("stale_after"), self.value("lost_after")

@@ -6,7 +6,14 @@ import time
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment, UncalibratedError
+from amodal_core.drive.assembler import (
+    RECTIFICATION,
+    Assembler,
+    DriveFrame,
+    Intake,
+    Moment,
+    UncalibratedError,
+)
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import Topic
 from amodal_ros.base_node import BaseNode
@@ -67,7 +74,10 @@ class SyncedNode(BaseNode):
             self.health.condition("calibration", str(error))
             raise
         self.health.condition("calibration", "")
-        self.warn_all(made.warnings)
+        for warning in made.warnings:
+            if warning.kind == RECTIFICATION:
+                self.get_logger().info(warning.text)
+        self.warn_all([w for w in made.warnings if w.kind != RECTIFICATION])
         return made
 
     def _submit(self, intake: Intake) -> None:

@@ -13,6 +13,7 @@ from launch.event_handlers import OnProcessExit
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import (
     CAMERA_INFO,
     DEPTH,
@@ -24,6 +25,7 @@ from amodal_core.drive.topics import (
     POINTS,
     TRACKS,
 )
+from amodal_ros.declarations import parameters_of
 from amodal_ros.middleware import settings
 from launch import LaunchDescription
 
@@ -47,6 +49,11 @@ ARGUMENTS = (
     (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
     ("points_offset", "", "seconds that scans lag behind images; auto: find it", None),
     (GROUND_TRUTH.name, GROUND_TRUTH.bag_name, "truth, where the bag has it", None),
+    *(
+        (p.name, "", f"{p.description} Empty: {p.default}", None)
+        for p in parameters_of(DriveSettings)
+        if p.name in ("calibration", "extrinsics", "rectify", "minimum_range")
+    ),
     ("namespace", "", "namespace of all nodes and of their topics", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
     ("rate", "1.0", "speed of the bag", None),
@@ -103,28 +110,30 @@ def _start(context):
             sigterm_timeout="15",
         )
 
+    drive = _drive_settings(value)
     segmentation = {k: value[k] for k in ("model", "checkpoint", "settings", "device")}
     tracking = {k: value[k] for k in ("tracker", "tracker_settings")}
     expected = [INSTANCES.name, TRACKS.name]
-    sensors = {}
     if value["points_offset"] == "auto":
-        sensors["auto_points_offset"] = True
+        drive["auto_points_offset"] = True
     elif value["points_offset"]:
-        sensors["points_offset"] = float(value["points_offset"])
-    segmentation |= sensors
+        drive["points_offset"] = float(value["points_offset"])
     nodes = []
     camera_only = value[POINTS.name] == NO_LIDAR
+    by_image = camera_only or "calibration" in drive
     if camera_only:
         segmentation["optional_inputs"] = tracking["use_depth"] = False
     else:
-        nodes.append(node("depth_projection", sensors, (CAMERA_INFO.name, POINTS.name)))
+        names = (IMAGE.name, CAMERA_INFO.name, POINTS.name)
+        nodes.append(node("depth_projection", drive, names))
         expected.append(DEPTH.name)
     nodes += [
-        node("segmentation", segmentation, (IMAGE.name, CAMERA_INFO.name, POINTS.name)),
+        node("segmentation", segmentation | drive, (IMAGE.name, CAMERA_INFO.name, POINTS.name)),
         node("tracking", tracking),
     ]
     if value["overlay"] == "true" or value["rviz"] == "true":
-        nodes.append(node("overlay", {}, (IMAGE.name,)))
+        camera = {k: v for k, v in drive.items() if k in ("calibration", "rectify")}
+        nodes.append(node("overlay", camera, (IMAGE.name, CAMERA_INFO.name)))
         expected.append(OVERLAY.name)
     if value["evaluation"] == "true":
         file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
@@ -155,7 +164,7 @@ def _start(context):
                     "bag": bag,
                     "rate": float(value["rate"]),
                     "loop": value["loop"] == "true",
-                    "frame_topic": value[(IMAGE if camera_only else CAMERA_INFO).name],
+                    "frame_topic": value[(IMAGE if by_image else CAMERA_INFO).name],
                     "wait_for": ",".join(expected),
                     # The player tells the time, it does not follow it.
                     "use_sim_time": False,
@@ -167,6 +176,18 @@ def _start(context):
         for process in nodes
     ]
     return [*handlers, *nodes]
+
+
+def _drive_settings(value):
+    """The given ones of the drive's settings, as the nodes' parameters."""
+    given = {name: value[name] for name in ("calibration", "rectify") if value[name]}
+    if value["calibration"]:
+        given["calibration"] = str(Path(value["calibration"]).expanduser().resolve())
+    if value["minimum_range"]:
+        given["minimum_range"] = float(value["minimum_range"])
+    if value["extrinsics"]:
+        given["extrinsics"] = [float(v) for v in value["extrinsics"].split(",")]
+    return given
 
 
 def _ended(event, context):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import node_bench as drive
 import numpy as np
 import pytest
 from node_bench import Bench, start, until
 from rclpy.parameter import Parameter as RosParameter
 
-from amodal_core.bags.images import read_depth
+from amodal_core.bags.images import read_depth, read_image
+from amodal_core.drive.topics import COMPRESSED
+from amodal_core.geometry.camera import read_camera
 from amodal_core.geometry.projection import depth_image
+from amodal_ros.conversions import message_class
 from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.nodes import describe
 from amodal_ros.nodes.depth_projection import DepthProjection
@@ -199,3 +204,35 @@ def test_nothing_is_drawn_while_nobody_listens(
     until(lambda: bench.node.health.frames == 2, "the second frame")
     assert bench.node.health.errors == 0
     assert len(bench.received["overlay"]) == 1
+
+
+@pytest.mark.dds
+def test_a_compressed_raw_image_is_found_and_rectified_as_offline(
+    start: Callable[..., Bench],
+) -> None:
+    """Nobody publishes `image`, but `image/compressed`, of a camera that distorts."""
+    bench = start(Overlay, ["tracks", "camera_info"], **REPLAY)
+    bench.peer.destroy_publisher(bench._outputs.pop("image"))
+    compressed = bench.peer.create_publisher(
+        message_class(COMPRESSED.type), COMPRESSED.name, profile("reliable", lossless=True)
+    )
+    until(lambda: compressed.get_subscription_count(), "the compressed image to be subscribed to")
+    info = drive.info(0)
+    info.d = array("d", [-0.3, 0.1, 0.0, 0.0, 0.0])
+    bench.send("camera_info", info)
+    height, width = drive.FRAME.size
+    stripes = np.arange(width) % 40 // 20 * 200
+    pixels = np.repeat(np.tile(stripes.astype(np.uint8), (height, 1))[..., None], 3, axis=2)
+    png = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    header = drive.image(0).header
+    compressed.publish(
+        drive.FACTORY.create(COMPRESSED.type, header=header, format="png", data=array("B", png))
+    )
+    array_type = "amodal_msgs/msg/AmodalInstanceArray"
+    bench.send(
+        "tracks", drive.FACTORY.create(array_type, header=header, height=height, width=width)
+    )
+    drawn = read_image(bench.outputs("overlay", 1)[0])
+    expected = read_camera(info).rectify(pixels)
+    assert np.abs(expected.astype(int) - pixels).max() > 20
+    np.testing.assert_array_equal(drawn, expected)

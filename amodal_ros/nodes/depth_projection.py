@@ -6,7 +6,7 @@ import sys
 
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import depth_output
-from amodal_core.drive.topics import CAMERA_INFO, DEPTH, POINTS, TF, TF_STATIC
+from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, POINTS, TF, TF_STATIC, Topic
 from amodal_core.frame import Report
 from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame
@@ -23,7 +23,7 @@ class DepthProjection(SyncedNode):
         name="depth_projection",
         purpose="Projects each scan into the image of its moment; where several returns fall into "
         "a pixel, the nearest wins.",
-        subscribes=(CAMERA_INFO, POINTS, TF_STATIC, TF),
+        subscribes=(CAMERA_INFO, IMAGE, POINTS, TF_STATIC, TF),
         publishes=(DEPTH,),
         parameters=SENSORS,
     )
@@ -36,7 +36,14 @@ class DepthProjection(SyncedNode):
 
     def frame_topics(self) -> tuple[str, ...]:
         """A calibration and a scan; the calibration has the image's stamp."""
-        return (CAMERA_INFO.name, POINTS.name)
+        return (self._stamped().name, POINTS.name)
+
+    def inputs(self) -> tuple[Topic, ...]:
+        """Camera_info, or the image where the calibration is a file's."""
+        return (self._stamped(), POINTS, TF_STATIC, TF)
+
+    def _stamped(self) -> Topic:
+        return IMAGE if self.value("calibration") else CAMERA_INFO
 
     def process(self, stamp: int, item: Moment) -> None:
         """Project one scan."""

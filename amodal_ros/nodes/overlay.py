@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from cv_bridge import CvBridge
 from amodal_core.bags.sensors import header_message
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.settings import DriveSettings
-from amodal_core.drive.topics import IMAGE, MARKERS, OVERLAY, TRACKS
+from amodal_core.drive.topics import CAMERA_INFO, IMAGE, MARKERS, OVERLAY, TRACKS
 from amodal_core.frame import Tracks
 from amodal_core.views.overlay import OverlayStyle, draw_overlay
 from amodal_core.views.palette import track_colour
@@ -31,14 +32,14 @@ class Overlay(SyncedNode):
         name="overlay",
         purpose="Draws each image's tracks on it, hidden parts hatched, and as 3D markers; nothing "
         "is drawn while nobody listens.",
-        subscribes=(TRACKS, IMAGE),
+        subscribes=(TRACKS, IMAGE, replace(CAMERA_INFO, required=False)),
         publishes=(OVERLAY, MARKERS),
         parameters=(
             Parameter("labels", True, "Write id, class, distance and occluder beside each object."),
             Parameter(
                 "lidar_frame", "velo_link", "Frame of the 3D boxes, for the markers' header."
             ),
-            *parameters_of(DriveSettings, sync_timeout=2.0),
+            *parameters_of(DriveSettings, sync_timeout=2.0, calibration="", rectify="auto"),
         ),
     )
 

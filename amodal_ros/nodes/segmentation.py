@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from amodal_core.drive.assembler import Moment
@@ -76,7 +77,11 @@ class Segmentation(SyncedNode):
         if self.value("optional_inputs"):
             self._parts = self._parts | getattr(self.model, "optional", frozenset())
         self.calibrated = "calibration" in self._parts  # type: ignore[misc]
-        needs = [CAMERA_INFO] if self.calibrated or "image" not in self._parts else []
+        # A camera_info tells also whether the image has to be rectified.
+        required = self.calibrated or "image" not in self._parts
+        needs = [replace(CAMERA_INFO, required=required)]
+        if self.value("calibration"):
+            needs = [] if "image" in self._parts else [IMAGE]
         for name, topic in (("image", IMAGE), ("points", POINTS), ("depth", DEPTH)):
             if name in self._parts:
                 needs.append(topic)
