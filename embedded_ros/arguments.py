@@ -42,43 +42,43 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises:
         ValueError: a ROS argument is malformed, or a parameter file cannot be read.
     """
-    found, ros, items = Arguments(), False, iter(argv)
+    parsed, ros, items = Arguments(), False, iter(argv)
     for item in items:
         if not ros:
             ros = item == "--ros-args"
             if not ros:
-                found.others.append(item)
+                parsed.others.append(item)
         elif item == "--":
             ros = False
         elif item in _ROSOUT:
-            found.rosout = _ROSOUT[item]
+            parsed.rosout = _ROSOUT[item]
         elif item != "--ros-args" and item not in _FLAGS:
             value = next(items, None)
             if value is None:
                 raise ValueError(f"{item} needs a value")
-            _parse_one(found, item, value)
-    return found
+            _parse_one(parsed, item, value)
+    return parsed
 
 
-def _parse_one(found: Arguments, item: str, value: str) -> None:
+def _parse_one(parsed: Arguments, item: str, value: str) -> None:
     if item in ("-r", "--remap"):
         match, _, replacement = value.partition(":=")
         # The last colon ends the node's name; rostopic://x has none.
         node, _, name = match.rpartition(":") if "://" not in match else ("", "", match)
         if not replacement:
             raise ValueError(f"Failed to parse remap rule '{value}'; it is FROM:=TO")
-        found.rules.append(Rule(node, name, replacement))
+        parsed.rules.append(Rule(node, name, replacement))
     elif item in ("-p", "--param"):
         match, sep, text = value.partition(":=")
         if not sep:
             raise ValueError(f"Failed to parse parameter '{value}'; it is NAME:=VALUE")
         node, _, name = match.rpartition(":")
-        found.parameters.append((f"/**/{node}" if node else "/**", {name: _yaml_value(text)}))
+        parsed.parameters.append((f"/**/{node}" if node else "/**", {name: _yaml_value(text)}))
     elif item == "--params-file":
-        found.parameters.extend(parameter_file(Path(value)))
+        parsed.parameters.extend(parameter_file(Path(value)))
     elif item == "--log-level":
         name, _, level = value.rpartition(":=")
-        found.log_levels[name] = level
+        parsed.log_levels[name] = level
     elif item not in _IGNORED:
         raise ValueError(f"unknown ROS argument '{item}'")
 

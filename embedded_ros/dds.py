@@ -61,9 +61,9 @@ class _Buffer(ctypes.Structure):
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    found = getattr(library, name)
-    found.restype, found.argtypes = result, arguments
-    return found
+    function = getattr(library, name)
+    function.restype, function.argtypes = result, arguments
+    return function
 
 
 _i32, _u32, _i64, _size = ctypes.c_int32, ctypes.c_uint32, ctypes.c_int64, ctypes.c_size_t
@@ -309,7 +309,7 @@ class WaitSet:
         for ref in refs - self._attached:
             _attach(self._ref, ref, ref)
         self._attached = set(refs)
-        found = (ctypes.c_ssize_t * (len(refs) + 1))()
+        triggered = (ctypes.c_ssize_t * (len(refs) + 1))()
         timeout = _INFINITE if nanoseconds is None else max(0, nanoseconds)
-        count = _checked(_wait(self._ref, found, len(found), timeout), "waiting")
-        return set(found[: min(count, len(found))])
+        count = _checked(_wait(self._ref, triggered, len(triggered), timeout), "waiting")
+        return set(triggered[: min(count, len(triggered))])

@@ -40,8 +40,8 @@ def add_messages(texts: Mapping[str, str]) -> None:
         definitions.register({name: next(iter(parsed.values()))})
         values = {}
         for line in text.splitlines():
-            if found := _DEFAULT.match(line):
-                values[found[2]] = _literal(found[1], found[3])
+            if default := _DEFAULT.match(line):
+                values[default[2]] = _literal(default[1], default[3])
         if values:
             _defaults[name] = values
 
@@ -62,10 +62,10 @@ def kinds_in(package: str) -> tuple[str, ...]:
 def names_in(package: str, kind: str) -> list[str]:
     """Short names of the package's messages or services."""
     prefix = f"{package}/{kind}/"
-    found = [n[len(prefix) :] for n in definitions.fielddefs if n.startswith(prefix)]
+    names = [n[len(prefix) :] for n in definitions.fielddefs if n.startswith(prefix)]
     if kind == "srv":
-        found += sorted({n.rsplit("_", 1)[0] for n in found})
-    return found
+        names += sorted({n.rsplit("_", 1)[0] for n in names})
+    return names
 
 
 @cache
@@ -130,9 +130,9 @@ def type_hash(name: str) -> str:
 
 def _load_services() -> None:
     for name, text in service_definitions.SERVICES.items():
-        for half, part in zip(("Request", "Response"), text.split("---"), strict=True):
+        for half, fields in zip(("Request", "Response"), text.split("---"), strict=True):
             full = f"{name}_{half}"
-            parsed = get_types_from_msg(part, full) if part.strip() else {}
+            parsed = get_types_from_msg(fields, full) if fields.strip() else {}
             definitions.register({full: next(iter(parsed.values()), _EMPTY)})
 
 

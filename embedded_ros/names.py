@@ -41,8 +41,8 @@ def topic_name_error(name: str) -> tuple[str, int] | None:
 
 
 def _first_error(name: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> tuple[str, int] | None:
-    found = ((text, match.start()) for rule, text in rules if (match := rule.search(name)))
-    return next(found, None)
+    errors = ((text, match.start()) for rule, text in rules if (match := rule.search(name)))
+    return next(errors, None)
 
 
 def expand(name: str, node: str, namespace: str) -> str:

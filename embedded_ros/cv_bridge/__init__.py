@@ -41,10 +41,10 @@ def _describe(encoding: str) -> tuple[str, int, str | None]:
         return _NAMED[encoding]
     if encoding.startswith(("bayer_", "yuv", "uyvy", "yuyv", "nv", "rgb16", "bgr16", "bgra16")):
         refuse(f"cv_bridge.CvBridge with encoding [{encoding}]")
-    found = re.fullmatch(r"(8U|8S|16U|16S|32S|32F|64F)(?:C([0-9]+))?", encoding)
-    if not found:
+    match = re.fullmatch(r"(8U|8S|16U|16S|32S|32F|64F)(?:C([0-9]+))?", encoding)
+    if not match:
         raise CvBridgeError(f"Unrecognized image encoding [{encoding}]")
-    return _DEPTHS[found[1]], int(found[2] or 1), None
+    return _DEPTHS[match[1]], int(match[2] or 1), None
 
 
 def _convert(image: np.ndarray, encoding: str, desired: str) -> np.ndarray:

@@ -201,13 +201,13 @@ class LifecycleNode(Node):
 
     def _move(self, step: _Step) -> None:
         self._state = step.goal
-        told = step.described()
+        described = step.described()
         self._transition_events.publish(
             TransitionEvent(
                 timestamp=time.time_ns(),
-                transition=told.transition,
-                start_state=told.start_state,
-                goal_state=told.goal_state,
+                transition=described.transition,
+                start_state=described.start_state,
+                goal_state=described.goal_state,
             )
         )
 

@@ -111,13 +111,13 @@ class Node(NodeParameters):
     def _overrides(
         self, sources: Sequence[arguments.Arguments], given: Sequence[Parameter]
     ) -> dict[str, Parameter]:
-        found: dict[str, Parameter] = {}
+        overrides: dict[str, Parameter] = {}
         for source in sources:
             for pattern, values in source.parameters:
                 if arguments.node_matches(pattern, self.get_fully_qualified_name()):
-                    found.update({n: Parameter(n, value=v) for n, v in values.items()})
-        found.update({parameter.name: parameter for parameter in given})
-        return found
+                    overrides.update({n: Parameter(n, value=v) for n, v in values.items()})
+        overrides.update({parameter.name: parameter for parameter in given})
+        return overrides
 
     @property
     def executor(self) -> Any:
@@ -261,8 +261,8 @@ class Node(NodeParameters):
     def _entities(self) -> list[Any]:
         """What an executor waits for."""
         owned = list(self._owned)
-        found = [entity for entity in owned if not isinstance(entity, Publisher)]
-        return found + [e.mismatch for e in owned if isinstance(e, Publisher | Subscription)]
+        entities = [entity for entity in owned if not isinstance(entity, Publisher)]
+        return entities + [e.mismatch for e in owned if isinstance(e, Publisher | Subscription)]
 
     def _wake(self) -> None:
         executor = self.executor
@@ -325,10 +325,10 @@ class Node(NodeParameters):
 
 def _log_publisher(publisher: Publisher) -> Callable[..., None]:
     # A logger outlives a node that is forgotten instead of destroyed.
-    known = weakref.ref(publisher)
+    reference = weakref.ref(publisher)
 
     def publish(now: int, **fields: Any) -> None:
-        publisher = known()
+        publisher = reference()
         if publisher is not None:
             stamp = TimeMsg(sec=now // 10**9, nanosec=now % 10**9)
             publisher.publish(Log(stamp=stamp, **fields))

@@ -201,9 +201,9 @@ class NodeParameters(Partial):
                 return result
         event = ParameterEvent(node=self.get_fully_qualified_name())
         for parameter in parameters:
-            known = parameter.name in self._parameters
-            told = event.changed_parameters if known else event.new_parameters
-            told.append(parameter.to_parameter_msg())
+            declared = parameter.name in self._parameters
+            changes = event.changed_parameters if declared else event.new_parameters
+            changes.append(parameter.to_parameter_msg())
             self._parameters[parameter.name] = parameter
             self._descriptors[parameter.name] = descriptors[parameter.name]
         for callback in self._post_set:

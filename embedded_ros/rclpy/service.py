@@ -128,7 +128,7 @@ class Service(ServiceHalf):
         end = time.monotonic() + _PATIENCE
         while identity is not None and time.monotonic() < end:
             readers = map(writer.get_matched_subscription_data, self._writer.matched())
-            if any(_identity(found) == identity for found in readers):
+            if any(_identity(endpoint) == identity for endpoint in readers):
                 self._known_clients.add(request_writer)
                 return
             time.sleep(0.002)
