@@ -22,10 +22,10 @@ def dtype_from_fields(fields: Iterable[Any], point_step: int | None = None) -> n
         datatype = _DATATYPES[field.datatype]
         name = field.name or f"unnamed_field_{index}"
         assert field.count > 0, "Can't process fields with count = 0."
-        for index in range(field.count):
-            key = name if field.count == 1 else f"{name}_{index}"
+        for element in range(field.count):
+            key = name if field.count == 1 else f"{name}_{element}"
             assert key not in columns, "Duplicate field names are not allowed!"
-            columns[key] = (datatype, field.offset + index * datatype.itemsize)
+            columns[key] = (datatype, field.offset + element * datatype.itemsize)
     layout: Any = {
         "names": list(columns),
         "formats": [datatype for datatype, _ in columns.values()],
