@@ -282,6 +282,18 @@ def test_occluded_iou_without_empty_parts_equals_an_obvious_reference():
     assert ours.hidden == len(hidden)
 
 
+def test_savos_takes_the_amodal_mask_where_another_prediction_shows():
+    """The nearest prediction shows all 20 columns and completes 10; the other one shows the rest.
+
+    Within the other's columns its amodal mask counts, which is empty there: 200 of 400 pixels.
+    """
+    left, right, both = (rectangles([b]) for b in ((0, 0, 10, 20), (10, 0, 10, 20), (0, 0, 20, 20)))
+    truth = make_set([(1, 0, 1, both)])
+    predicted = make_set([(1, 0, 1, left, 1.0, 0.0, both), (1, 0, 2, right)])
+    iou = occluded_iou.evaluate(truth, predicted, occluded_iou.PROTOCOLS["savos"])
+    assert (iou.full, iou.occluded) == pytest.approx((0.5, 0.0), abs=1e-6)
+
+
 def test_an_identity_twice_in_an_image_is_named():
     mask, other = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
     once = make_set([(3, 0, 5, mask), (3, 0, 6, other)])
