@@ -17,6 +17,7 @@ from amodal_core.bags.sensors import (
 )
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiRaw
+from amodal_core.datasets.registry import open_dataset
 from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.transforms import TransformTree
@@ -360,6 +361,8 @@ def test_a_calibration_file_stands_in_for_camera_info_and_transforms(bag, tmp_pa
         (made,) = drive
     assert made.frame.calibration.camera_from_lidar[2, 3] == 1
     assert [w.kind for w in made.warnings] == ["rectification"]
+    data = open_dataset(path, "bag", drive=settings)
+    np.testing.assert_array_equal(data.frame(0).image, made.frame.image)
     absent = pytest.raises(InputError, match="cannot read the calibration")
     with BagDrive(path, settings=DriveSettings(calibration=str(tmp_path / "no"))) as drive, absent:
         list(drive)

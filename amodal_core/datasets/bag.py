@@ -12,6 +12,7 @@ from amodal_core.bags.reader import is_bag
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.drive.assembler import DriveFrame
 from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, FrameWarning, Tracks
 
@@ -21,23 +22,25 @@ class BagSet(Dataset):
 
     Args:
         path: the bag.
+        drive: what belongs together, and which calibration.
 
     Raises:
         InputError: no bag, or no camera and LiDAR in it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, drive: DriveSettings | None = None) -> None:
         self.path = Path(path)
+        self._settings = drive
         self.name = f"bag {self.path.name}"
         names: dict[int, str] = {}
         self._warnings: list[FrameWarning] = []
         self._stamps: list[int] = []
-        with BagDrive(self.path) as drive:
-            for made in drive:
+        with BagDrive(self.path, settings=drive) as opened:
+            for made in opened:
                 names |= made.truth_classes
                 self._warnings += made.warnings
                 self._stamps.append(made.frame.stamp)
-            self._warnings += drive.warnings
+            self._warnings += opened.warnings
         # A bag names the classes that occur in it, no others: theirs are numbered anew.
         self.classes = tuple(dict.fromkeys(names[k] for k in sorted(names)))
         self._class_ids = {k: self.classes.index(name) for k, name in names.items()}
@@ -50,7 +53,7 @@ class BagSet(Dataset):
 
     def _at(self, index: int) -> DriveFrame:
         if index < self._turn or self._last is None:
-            self._frames, self._turn = iter(BagDrive(self.path)), -1
+            self._frames, self._turn = iter(BagDrive(self.path, settings=self._settings)), -1
         while self._turn < index:
             self._last = next(self._frames)
             self._turn += 1
@@ -118,15 +121,16 @@ class BagFolder(Dataset):
 
     Args:
         path: the folder.
+        drive: see `BagSet`.
 
     Raises:
         InputError: no bag lies in it, or one that cannot be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, drive: DriveSettings | None = None) -> None:
         self.path = Path(path)
         self.name = f"bags {self.path.name}"
-        self._bags = [BagSet(p) for p in bags_in(self.path)]
+        self._bags = [BagSet(p, drive) for p in bags_in(self.path)]
         if not self._bags:
             raise InputError("no bag in this folder", str(path), "name a folder of bags")
         self.classes = tuple(dict.fromkeys(name for bag in self._bags for name in bag.classes))

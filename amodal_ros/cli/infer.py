@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.errors import InputError
 from amodal_core.models.registry import DEFAULT
 from amodal_ros.cli._models import Settings, TrackerSettings, make_model
+from amodal_ros.cli._options import with_options
 from amodal_ros.cli._progress import bar, stderr, warn
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class Boxes(str, Enum):
     truth = "truth"
 
 
+@with_options("drive", DriveSettings, "minimum_range", "extrinsics", "calibration", "rectify")
 def command(
     data: Annotated[Path, typer.Argument(help="A data set, its JSON file, or a bag.")],
     out: Annotated[Path, typer.Option(help="Folder of visible.json and amodal.json.")],
@@ -54,6 +57,8 @@ def command(
         list[str] | None,
         typer.Option("--map", help="class of the model=class of the data; repeatable."),
     ] = None,
+    *,
+    drive: DriveSettings,
 ) -> None:
     """Run a model over a data set and write COCO results, ready for `amodal eval`.
 
@@ -93,10 +98,12 @@ def command(
     follower = make_tracker(
         tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
     )
-    dataset = open_dataset(data, format)
+    options: dict[str, Any] = {} if drive == DriveSettings() else {"drive": drive}  # for bags alone
+    dataset = open_dataset(data, format, **options)
     chosen = make_model(model, device, checkpoint, settings or [], given_by=by)
     stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
     decides: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+    decides |= {name: str(value) for name, value in options.items()}
     decides["settings"] = sorted(settings or [])
     if tracks is not None:
         assert isinstance(chosen, Completer)
