@@ -12,7 +12,7 @@ import numpy as np
 from amodal_core.classes import ClassMap
 from amodal_core.errors import InputError
 from amodal_core.evaluation.overlaps import grouped
-from amodal_core.frame import Sample, Tracks
+from amodal_core.frame import Tracks
 from amodal_core.masks.runs import Runs
 
 KINDS = ("box", "visible", "amodal")
@@ -282,19 +282,6 @@ def _exact_rates(tracks: Tracks) -> np.ndarray:
     amodal, visible = tracks.amodal.rle().areas(), tracks.visible.rle().areas()
     exact = 1 - visible / np.maximum(amodal, 1)
     return np.where(np.abs(exact - rates) < 1e-6, exact, rates)
-
-
-def from_samples(samples: Iterable[Sample], classes: Sequence[str]) -> AnnotationSet:
-    """Collect the truth of a data set; frames without annotation are left out."""
-
-    def annotated() -> Iterable[tuple[ImageRecord, Tracks]]:
-        for n, sample in enumerate(samples, start=1):
-            if sample.truth is not None:
-                size, stamp = sample.truth.size, sample.frame.stamp
-                record = ImageRecord(n, *size, sample.name, sample.video, sample.index, stamp)
-                yield record, sample.truth
-
-    return from_tracks(annotated(), classes)
 
 
 def aligned(
