@@ -5,19 +5,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models import resnet
 
-from amodal_core.models.layers.backbone import load_body
+from amodal_core.models.layers.resnet_levels import ResNetLevels
 
 STRIDE = 8
 _GROUPS = 16
 
 
-def _norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(_GROUPS, channels)
-
-
-class CropEncoder(nn.Module):
+class CropEncoder(ResNetLevels):
     """Features of crops: the pyramid's level 3, which holds the levels 4 and 5 added from above.
 
     Group norm, because the crops of a step are few and alike (Wu and He, ECCV 2018).
@@ -32,24 +27,13 @@ class CropEncoder(nn.Module):
     """
 
     def __init__(self, name: str, channels: int, weights: str = "") -> None:
-        super().__init__()
-        body = getattr(resnet, name)(weights=None, norm_layer=_norm)
-        if weights:
-            load_body(body, weights)
-        widths = [body.inplanes // 2**k for k in (2, 1, 0)]
-        del body.fc, body.avgpool
-        self.body = body
-        self.lateral = nn.ModuleList(nn.Conv2d(w, channels, 1) for w in widths)
+        super().__init__(name, lambda width: nn.GroupNorm(_GROUPS, width), weights)
+        self.lateral = nn.ModuleList(nn.Conv2d(w, channels, 1) for w in self.widths[1:])
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(N, 3, S, S) to (N, C, S / 8, S / 8)."""
-        body = self.body
-        x = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(crops)))))
-        levels = []
-        for stage in (body.layer2, body.layer3, body.layer4):
-            x = stage(x)
-            levels.append(x)
+        levels = super().forward(crops)[1:]
         top = self.lateral[2](levels[2])
         for k in (1, 0):
             side = self.lateral[k](levels[k])

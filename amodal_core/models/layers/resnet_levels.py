@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -18,16 +19,19 @@ class ResNetLevels(nn.Module):
 
     Args:
         name: such as "resnet50".
-        norm: "batch", or "frozen" with public weights.
+        norm: see `NORMS`; or what makes a norm of so many channels.
         weights: torchvision's classification weights (.pth), "" for random ones.
 
     Raises:
         InputError: the weights do not fit.
     """
 
-    def __init__(self, name: str, norm: Norm = "batch", weights: str = "") -> None:
+    def __init__(
+        self, name: str, norm: Norm | Callable[[int], nn.Module] = "batch", weights: str = ""
+    ) -> None:
         super().__init__()
-        body = getattr(resnet, name)(weights=None, norm_layer=NORMS[norm])
+        layer = norm if callable(norm) else NORMS[norm]
+        body = getattr(resnet, name)(weights=None, norm_layer=layer)
         if weights:
             load_body(body, weights)
         self.widths = tuple(body.inplanes // 2**k for k in (3, 2, 1, 0))
