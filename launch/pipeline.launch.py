@@ -44,7 +44,7 @@ ARGUMENTS = (
         ("motion", "quasi_dense", "quasi_dense_sailvos"),
     ),
     ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
-    (IMAGE.name, IMAGE.bag_name, "rectified camera image", None),
+    (IMAGE.name, IMAGE.bag_name, "camera image, raw, rectified or compressed", None),
     (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
     (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
     ("points_offset", "", "seconds that scans lag behind images; auto: find it", None),

@@ -51,14 +51,14 @@ IMAGE = Topic(
     "image",
     "sensor_msgs/msg/Image",
     "sensor",
-    "Rectified camera image (rgb8, bgr8, mono8, ...)",
+    "Camera image, raw or rectified",
     bag_name=f"{_CAMERA}/image_raw",
 )
 CAMERA_INFO = Topic(
     "camera_info",
     "sensor_msgs/msg/CameraInfo",
     "sensor",
-    "The image's rectified calibration",
+    "The calibration of raw and rectified image",
     bag_name=f"{_CAMERA}/camera_info",
 )
 POINTS = Topic(
