@@ -31,7 +31,7 @@ def message_definitions() -> dict[str, str]:
         if all(files.values()):
             return {
                 f"{package}/msg/{f.stem}": f.read_text()
-                for package, found in files.items()
-                for f in found
+                for package, paths in files.items()
+                for f in paths
             }
     raise InputError("no amodal_msgs/msg/*.msg", str(places[0][0]), "install amodal_ros again")

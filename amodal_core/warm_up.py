@@ -45,9 +45,9 @@ def warm_up_frame(height: int = 375, width: int = 1242) -> Frame:
         y, z = at * rays[:, 1], at * rays[:, 2]
         hit = (y > right) & (y < left) & (z > _GROUND) & (z < top)
         ranges = np.where(hit, np.minimum(ranges, at), ranges)
-    seen = ranges < 80
-    points = np.zeros((int(seen.sum()), 4), np.float32)
-    points[:, :3] = rays[seen] * ranges[seen, None]
+    within = ranges < 80
+    points = np.zeros((int(within.sum()), 4), np.float32)
+    points[:, :3] = rays[within] * ranges[within, None]
     focal = 0.58 * width
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     camera_from_lidar = np.eye(4)

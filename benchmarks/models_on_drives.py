@@ -118,21 +118,21 @@ class Told:
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """See `Model.infer`."""
-        found = []
+        results = []
         for frame in frames:
             truth = self._truth[frame.stamp]
             shown = truth[np.flatnonzero(truth.visible.rle().areas() >= LEAST_VISIBLE)]
             values = {f.name: getattr(shown, f.name) for f in fields(Instances)}
             values["scores"] = np.full(len(shown), 0.9, np.float32)
-            found.append(Instances(**values))
-        return found
+            results.append(Instances(**values))
+        return results
 
 
 class Once:
     """A model that looks at a frame once and remembers what it found, for models without memory."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self._found = model, dict[tuple[str, int], Any]()
+        self._model, self._instances = model, dict[tuple[str, int], Any]()
         self.name, self.classes, self.inputs = model.name, model.classes, model.inputs
 
     def reset(self) -> None:
@@ -140,13 +140,13 @@ class Once:
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """See `Model.infer`; a frame is known by what the camera saw."""
-        found = []
+        results = []
         for frame in frames:
             key = hashlib.sha256(np.ascontiguousarray(frame.image)).hexdigest(), frame.stamp
-            if key not in self._found:
-                self._found[key] = self._model.infer([frame], report)[0].numpy()
-            found.append(self._found[key])
-        return found
+            if key not in self._instances:
+                self._instances[key] = self._model.infer([frame], report)[0].numpy()
+            results.append(self._instances[key])
+        return results
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,15 @@ class Entry:
         name, *options = text.split(",")
         label, equals, rest = name.partition("=")
         model, _, checkpoint = (rest if equals else name).partition(":")
-        known = {"scans": True, "given": False, "tracker": "motion"}
+        chosen = {"scans": True, "given": False, "tracker": "motion"}
         settings = []
         for option in options:
             key, _, value = option.partition("=")
-            if key not in known:
+            if key not in chosen:
                 settings.append(option)
             else:
-                known[key] = value if key == "tracker" else value == "yes"
-        return cls(label, model, checkpoint, **known, settings=tuple(settings))
+                chosen[key] = value if key == "tracker" else value == "yes"
+        return cls(label, model, checkpoint, **chosen, settings=tuple(settings))
 
     def weights(self) -> int:
         """Parameters as trained: norms that are folded for inference count as norms."""
@@ -227,24 +227,24 @@ def judged(entry: Entry, data: Dataset, truth: Truth, options: Options) -> dict[
     if file.exists():
         return json.loads(file.read_text())
     data = data if entry.scans else WithoutLidar(data)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     levels = ["given"] if entry.given else options.levels
     model: Any
     if entry.model == Told.name:
         model, levels = Told(data), ["video"]
     else:
         model = entry.made(options.device)
-        found["parameters"] = entry.weights()
+        results["parameters"] = entry.weights()
         if not entry.given:
             times = {f"ms {d}": milliseconds(entry.made(d), data, d) for d in options.devices}
-            found |= times
+            results |= times
         if not registry.completes(entry.model):
             model = Once(model)
     for level in levels:
-        told = _results(entry, model, data, truth, file.parent / level)
-        found |= JUDGES[level](merged(truth.set), told)
-    file.write_text(json.dumps(found, indent=1))
-    return found  # NaN where there is nothing to count
+        predictions = _results(entry, model, data, truth, file.parent / level)
+        results |= JUDGES[level](merged(truth.set), predictions)
+    file.write_text(json.dumps(results, indent=1))
+    return results  # NaN where there is nothing to count
 
 
 def _results(entry: Entry, model: Any, data: Dataset, truth: Truth, folder: Path) -> AnnotationSet:
@@ -286,22 +286,24 @@ def milliseconds(model: Any, data: Dataset, device: str) -> float:
     return float(np.median(took[1:]))
 
 
-def of_images(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
+def of_images(truth: AnnotationSet, predictions: AnnotationSet) -> dict[str, float]:
     """Every frame by itself, hidden and tiny objects not counted."""
     protocol, truth = IMAGE_PROTOCOLS["default"], counted(truth)
-    ready = aligned(truth, told)
+    ready = aligned(truth, predictions)
     scores = {k: image_level.evaluate(truth, ready, k, protocol) for k in ("amodal", "visible")}
     values = {name: scores[kind].values[column] for name, (kind, column) in IMAGE.items()}
-    anything = aligned(truth, told, class_agnostic=True)
+    anything = aligned(truth, predictions, class_agnostic=True)
     alone = image_level.evaluate(
         truth, anything, "amodal", replace(protocol, class_agnostic=True)
     ).values
     return values | {"AP any class": alone["AP"], "AP50 any class": alone["AP50"]}
 
 
-def of_videos(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
+def of_videos(truth: AnnotationSet, predictions: AnnotationSet) -> dict[str, float]:
     """Tracks, all objects counted, hidden ones included."""
-    result = evaluate(truth, told, VIDEO_PROTOCOLS["default"], "video", ("visible", "amodal"))
+    result = evaluate(
+        truth, predictions, VIDEO_PROTOCOLS["default"], "video", ("visible", "amodal")
+    )
     scores = result.scores["amodal"].values
     values = {name: scores[name] for name in VIDEO_SCORES}
     for name, (table, value) in VIDEO.items():
@@ -310,20 +312,20 @@ def of_videos(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
     return values | {k: v for k, v in kept.items() if k.startswith("kept, ")}
 
 
-def of_given(truth: AnnotationSet, told: AnnotationSet) -> dict[str, float]:
+def of_given(truth: AnnotationSet, predictions: AnnotationSet) -> dict[str, float]:
     """Whole masks around true visible ones, paired by identity."""
-    told = aligned(truth, told)
-    pixels = occluded_iou.count_pixels(truth, told, "id")
+    predictions = aligned(truth, predictions)
+    pixels = occluded_iou.count_pixels(truth, predictions, "id")
     protocol = replace(occluded_iou.PROTOCOLS["eoras"], skip_empty=True)
     both = occluded_iou.tabulate(pixels, protocol)
     values = {"mIoU_full": both.full, "mIoU_occ": both.occluded}
-    seen = truth.areas("visible") / np.maximum(truth.areas("amodal"), 1)
+    shares = truth.areas("visible") / np.maximum(truth.areas("amodal"), 1)
     for name, chosen in {
-        "half hidden": (seen < 0.5) & (seen > 0),
-        "wholly hidden": seen == 0,
+        "half hidden": (shares < 0.5) & (shares > 0),
+        "wholly hidden": shares == 0,
     }.items():
         part = replace(truth, crowd=truth.crowd | ~chosen)
-        values[name] = occluded_iou.evaluate(part, told, protocol).full
+        values[name] = occluded_iou.evaluate(part, predictions, protocol).full
     return values
 
 
@@ -364,30 +366,30 @@ def main() -> None:
     parser.add_argument(
         "--levels", nargs="+", choices=["image", "video"], default=["image", "video"]
     )
-    told = parser.parse_args()
-    options = Options(told.out, told.device, told.levels)
+    arguments = parser.parse_args()
+    options = Options(arguments.out, arguments.device, arguments.levels)
     torch.set_num_threads(1)
-    data, truth = open_dataset(told.data), read_truth(told.data)
-    found: dict[str, dict[str, float]] = {}
+    data, truth = open_dataset(arguments.data), read_truth(arguments.data)
+    results: dict[str, dict[str, float]] = {}
     given: dict[str, dict[str, float]] = {}
-    for entry in map(Entry.parse, told.models):
+    for entry in map(Entry.parse, arguments.models):
         print(f"{entry.label} ...", flush=True)
-        rows = given if entry.given else found
+        rows = given if entry.given else results
         rows[entry.label] = judged(entry, data, truth, options)
     times = [f"ms {d}" for d in options.devices]
     parts = []
-    if found:
+    if results:
         image = ["parameters", *times, *IMAGE, "AP any class", "AP50 any class"]
         if "image" in options.levels:
-            parts += ["Images", table(found, image)]
+            parts += ["Images", table(results, image)]
         if "video" in options.levels:
-            parts += ["Tracks", table(found, [*VIDEO_SCORES, *VIDEO])]
+            parts += ["Tracks", table(results, [*VIDEO_SCORES, *VIDEO])]
             parts.append("Identity kept through full occlusion, by its length")
-            parts += map(_kept, found.items())
+            parts += map(_kept, results.items())
     if given:
         true = merged(truth.set)
-        seen = replace(true, amodal=true.visible, scores=np.ones(len(true)))
-        given = {"visible masks alone": of_given(true, seen), **given}
+        visible = replace(true, amodal=true.visible, scores=np.ones(len(true)))
+        given = {"visible masks alone": of_given(true, visible), **given}
         parts += ["True visible masks completed", table(given, ["parameters", *GIVEN])]
     text = "\n\n".join(parts)
     (options.out / "results.md").write_text(text + "\n")

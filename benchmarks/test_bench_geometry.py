@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from geometry_scenes import camera, scan, standing
 
 from amodal_core.frame import Frame
-from amodal_core.geometry.densify import densify
 from amodal_core.geometry.projection import depth_image, project
 from amodal_core.models.geometric import Geometric
 
@@ -96,11 +95,6 @@ def test_projection_torch_gpu(benchmark, cloud):
 @pytest.mark.benchmark(group="projection of 120k points, budget 3 ms")
 def test_projection_naive(benchmark, cloud):
     benchmark(naive_depth_image, cloud)
-
-
-@pytest.mark.benchmark(group="densification")
-def test_densification(benchmark, cloud):
-    benchmark(densify, depth_image(cloud, CAMERA))
 
 
 @pytest.mark.benchmark(group="geometric model, a frame, budget 50 ms")

@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.calibration import read_kitti, read_kitti_raw
-from amodal_core.geometry.densify import densify
 from amodal_core.geometry.projection import depth_image, project
 
 SMALL = camera(width=9, height=5, focal=4.0)
@@ -179,39 +178,3 @@ def test_returns_inside_a_labelled_box_fall_inside_its_2d_box(kitti_object_root)
             low, high = value[:2] - 2, value[2:4] + 2
             assert np.mean(((pixels >= low) & (pixels <= high)).all(axis=1)) > 0.97
     assert checked >= 4
-
-
-def test_densification_keeps_measurements_and_lets_the_nearer_surface_win():
-    depth = np.zeros((9, 9), np.float32)
-    depth[4, 2], depth[4, 6] = 5.0, 9.0
-    full = densify(depth, rows=1, columns=2)
-    assert full[4, 2] == 5.0
-    assert full[4, 6] == 9.0
-    assert full[4].tolist() == [5, 5, 5, 5, 5, 9, 9, 9, 9]
-    assert not full[:3].any()
-    assert not full[6:].any()
-    assert full.dtype == np.float32
-
-
-def test_densification_without_reach_changes_nothing(rng):
-    depth = np.where(rng.random((20, 30)) < 0.2, rng.uniform(1, 50, (20, 30)), 0).astype(np.float32)
-    assert np.array_equal(densify(depth, 0, 0), depth)
-    assert not densify(np.zeros_like(depth)).any()
-    with pytest.raises(ValueError, match="negative"):
-        densify(depth, -1)
-
-
-def test_densification_is_the_least_depth_within_an_ellipse(rng):
-    import cv2
-
-    depth = np.where(rng.random((25, 31)) < 0.1, rng.uniform(1, 50, (25, 31)), 0).astype(np.float32)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 11))
-    expected = depth.copy()
-    for v, u in np.argwhere(depth == 0):
-        around = [
-            depth[v + dv, u + du]
-            for dv, du in np.argwhere(kernel) - (5, 3)
-            if 0 <= v + dv < 25 and 0 <= u + du < 31 and depth[v + dv, u + du] > 0
-        ]
-        expected[v, u] = min(around, default=0)
-    assert np.array_equal(densify(depth, rows=5, columns=3), expected)

@@ -112,7 +112,7 @@ class Search:
 
 @dataclass
 class Throughput:
-    """What the search found.
+    """What the search throughput.
 
     Attributes:
         rate: highest sustained rate in Hz; NaN where not even the lowest was.
@@ -148,13 +148,13 @@ def measure(
         step: told what comes next.
     """
     search = search or Search()
-    found = Throughput(float("nan"))
+    throughput = Throughput(float("nan"))
 
     def probe(rate: float, why: str) -> bool:
         step(f"{why} at {rate:.3g} Hz")
         result = run(rate, search.probe_seconds)
         good = search.sustained(result)
-        found.probes.append((result, good))
+        throughput.probes.append((result, good))
         return good
 
     low, high = search.lowest, search.highest
@@ -168,32 +168,32 @@ def measure(
         else:
             high = middle
     if not sustained and not probe(low, "lowest rate"):
-        found.warnings.append(f"not even {low:g} Hz is sustained")
-        return found
+        throughput.warnings.append(f"not even {low:g} Hz is sustained")
+        return throughput
     while low + search.step <= search.highest and probe(low + search.step, "linear scan"):
         low += search.step
     if low + search.step > search.highest:
-        found.warnings.append(
+        throughput.warnings.append(
             f"the pipeline sustains the search's highest rate, {search.highest:g} Hz: search higher"
         )
-    limited = [r for r, good in found.probes if r.published_hz < r.rate * (1 - search.lag)]
+    limited = [r for r, good in throughput.probes if r.published_hz < r.rate * (1 - search.lag)]
     if limited:
         slowest = min(r.rate for r in limited)
-        found.warnings.append(
+        throughput.warnings.append(
             f"from {slowest:.3g} Hz on, the player itself could not publish fast enough"
         )
-    found.rate = low
+    throughput.rate = low
     for k in range(RUNS):
         step(f"run {k + 1} of {RUNS} at {low:.3g} Hz")
-        found.runs.append(run(low, search.run_seconds))
-    rows = [r.numbers() for r in found.runs]
-    found.numbers = {k: trimmed_mean([row[k] for row in rows]) for k in rows[0]}
-    for result in found.runs:
+        throughput.runs.append(run(low, search.run_seconds))
+    rows = [r.numbers() for r in throughput.runs]
+    throughput.numbers = {k: trimmed_mean([row[k] for row in rows]) for k in rows[0]}
+    for result in throughput.runs:
         for reason, count in result.drops.items():
-            found.drops[reason] = found.drops.get(reason, 0) + count
-    found.cpu = _by_process([r.cpu for r in found.runs])
-    found.memory_mb = _by_process([r.memory_mb for r in found.runs])
-    return found
+            throughput.drops[reason] = throughput.drops.get(reason, 0) + count
+    throughput.cpu = _by_process([r.cpu for r in throughput.runs])
+    throughput.memory_mb = _by_process([r.memory_mb for r in throughput.runs])
+    return throughput
 
 
 def trimmed_mean(values: Sequence[float]) -> float:

@@ -35,12 +35,12 @@ _SAYS = (
 
 
 def write_throughput(
-    found: Throughput, search: Search, out: Path, model: str, bag: str
+    throughput: Throughput, search: Search, out: Path, model: str, bag: str
 ) -> list[Path]:
     """Write throughput.json and report.html.
 
     Args:
-        found: what was measured.
+        throughput: what was measured.
         search: how it was looked for.
         out: a folder.
         model: and where it ran.
@@ -53,33 +53,33 @@ def write_throughput(
         "model": model,
         "bag": bag,
         "search": asdict(search),
-        "rate_hz": _known(found.rate),
-        "numbers": {k: _known(v) for k, v in found.numbers.items()},
-        "drops": found.drops,
-        "cpu_cores": found.cpu,
-        "memory_mb": found.memory_mb,
-        "probes": [{**_row(r), "sustained": good} for r, good in found.probes],
-        "runs": [_row(r) for r in found.runs],
-        "warnings": found.warnings,
+        "rate_hz": _finite(throughput.rate),
+        "numbers": {k: _finite(v) for k, v in throughput.numbers.items()},
+        "drops": throughput.drops,
+        "cpu_cores": throughput.cpu,
+        "memory_mb": throughput.memory_mb,
+        "probes": [{**_row(r), "sustained": good} for r, good in throughput.probes],
+        "runs": [_row(r) for r in throughput.runs],
+        "warnings": throughput.warnings,
     }
     write_json(values, out / "throughput.json")
-    write_text(out / "report.html", render(found, search, model, bag))
+    write_text(out / "report.html", render(throughput, search, model, bag))
     return [out / "report.html", out / "throughput.json"]
 
 
 def _row(result: RunResult) -> dict[str, Any]:
-    numbers = {k: _known(v) for k, v in result.numbers().items()}
+    numbers = {k: _finite(v) for k, v in result.numbers().items()}
     return {"rate_hz": result.rate, "sent": result.sent, **numbers, "drops": result.drops}
 
 
-def _known(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def render(found: Throughput, search: Search, model: str, bag: str) -> str:
+def render(throughput: Throughput, search: Search, model: str, bag: str) -> str:
     """The page's text."""
-    numbers = found.numbers
-    tiles = [(f"{number(found.rate)} Hz", "highest sustained rate")]
+    numbers = throughput.numbers
+    tiles = [(f"{number(throughput.rate)} Hz", "highest sustained rate")]
     if numbers:
         tiles += [
             (f"{numbers['p50_ms']:.0f} ms", "latency p50"),
@@ -102,12 +102,12 @@ def render(found: Throughput, search: Search, model: str, bag: str) -> str:
         _table(
             "Processes",
             ["", "cores", "memory, MB"],
-            [[n, f"{c:.2f}", f"{found.memory_mb[n]:.0f}"] for n, c in found.cpu.items()],
+            [[n, f"{c:.2f}", f"{throughput.memory_mb[n]:.0f}"] for n, c in throughput.cpu.items()],
         ),
         _table(
             "Frames given up, by reason",
             ["", f"in {RUNS} runs"],
-            [[reason, str(count)] for reason, count in found.drops.items()],
+            [[reason, str(count)] for reason, count in throughput.drops.items()],
         ),
         _table(
             "The search",
@@ -120,7 +120,7 @@ def render(found: Throughput, search: Search, model: str, bag: str) -> str:
                     *(number(r.numbers()[k]) for k in ("p50_ms", "p95_ms", "p99_ms")),
                     "yes" if good else "no",
                 ]
-                for r, good in found.probes
+                for r, good in throughput.probes
             ],
         ),
     ]
@@ -128,9 +128,9 @@ def render(found: Throughput, search: Search, model: str, bag: str) -> str:
         title=f"{model}, live",
         subtitle=f"real nodes over DDS, fed from {bag}",
         tiles=[{"value": value, "label": label} for value, label in tiles],
-        warnings=found.warnings,
+        warnings=throughput.warnings,
         tables=[t for t in tables if t["rows"]],
-        plots=[Markup(_rates(found))] if found.probes else [],
+        plots=[Markup(_rates(throughput))] if throughput.probes else [],
         plots_title="Answers by publishing rate",
         plots_say="A dot a run, the line where every frame is answered; green: sustained.",
         files="Numbers are in throughput.json, the nodes' output in nodes.log.",
@@ -153,9 +153,9 @@ def _table(title: str, heads: list[str], rows: list[list[str]], says: str = "") 
     }
 
 
-def _rates(found: Throughput) -> str:
+def _rates(throughput: Throughput) -> str:
     """Rate of answers over the publishing rate, a dot a run."""
-    runs = [*found.probes, *((r, True) for r in found.runs)]
+    runs = [*throughput.probes, *((r, True) for r in throughput.runs)]
     reach = max(max(r.rate, r.answered_hz) for r, _ in runs) * 1.08
     left, top, width, height = 60, 12, 900, 300
     body = []

@@ -258,9 +258,9 @@ class Eoras(CompletingModel):
             slots = self.stream.recall(present.ids, self.slots.begin(n))
             slots, read = self.slots.step(slots, front, above)
             self.stream.keep(present.ids, slots)
-            whole = self.whole(read)
+            amodal = self.whole(read)
         with report.time("eoras.instances"):
-            return _drawn(present.instances, whole, windows / _four(batch, where), report)
+            return _drawn(present.instances, amodal, windows / _four(batch, where), report)
 
     def complete(
         self,

@@ -38,10 +38,10 @@ def frame_truth(scene: Scene, rendered: Rendered, frame: int) -> Tracks:
     offsets = np.zeros((len(ids), 2), np.int64)
     for k, number in enumerate(ids.tolist()):
         x, y, patch = rendered.amodal[number]
-        seen = rendered.labels[y : y + patch.shape[0], x : x + patch.shape[1]] == number
+        shown = rendered.labels[y : y + patch.shape[0], x : x + patch.shape[1]] == number
         offsets[k] = x, y
-        amodal.append((patch > 0) | seen)
-        visible.append(seen)
+        amodal.append((patch > 0) | shown)
+        visible.append(shown)
         depths.append(np.median(patch[patch > 0]))
     lidar_from_world = np.linalg.inv(scene.world_from_lidar[frame])
     boxes = [box_in_lidar(actors[n], frame, lidar_from_world) for n in ids.tolist()]

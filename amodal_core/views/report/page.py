@@ -69,8 +69,8 @@ def environment() -> Environment:
 
 def _tiles(record: Record) -> list[dict[str, str]]:
     frames = max(record.frames, 1)
-    seen = [row for row in record.rows if not row.coasted]
-    hidden = sum(row.occlusion_rate >= 0.1 for row in seen) / max(len(seen), 1)
+    visible = [row for row in record.rows if not row.coasted]
+    hidden = sum(row.occlusion_rate >= 0.1 for row in visible) / max(len(visible), 1)
     total = record.percentiles().get(TOTAL)
     tiles = [
         (f"{record.frames}", "frames"),

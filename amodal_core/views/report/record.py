@@ -121,15 +121,15 @@ class Record:
 
     def percentiles(self) -> dict[str, dict[str, float]]:
         """p50_ms, p95_ms and p99_ms by stage."""
-        found = {}
+        percentiles = {}
         for stage, values in self.timings.items():
             p50, p95, p99 = np.percentile(values, (50, 95, 99))
-            found[stage] = {
+            percentiles[stage] = {
                 "p50_ms": round(float(p50), 3),
                 "p95_ms": round(float(p95), 3),
                 "p99_ms": round(float(p99), 3),
             }
-        return found
+        return percentiles
 
     def metrics(self) -> dict[str, object]:
         """What metrics.json holds."""
