@@ -12,13 +12,13 @@ import pytest
 from test_pipeline import StubModel, boxes_as_instances
 
 from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.images import read_depth
 from amodal_core.bags.messages import instances_message, read_instances, read_tracks
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import (
     camera_info_message,
     image_message,
     points_message,
-    read_depth,
     stamp_of,
     transform_message,
 )
