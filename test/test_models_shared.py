@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info, save_checkpoint
+from amodal_core.models.checkpoint import (
+    FORMAT,
+    CheckpointInfo,
+    load_weights,
+    read_info,
+    save_checkpoint,
+)
 from amodal_core.models.layers.batch import STRIDE, make_batch, targets_of
 from amodal_core.models.learned import Detections, instances_of
 
@@ -146,6 +153,27 @@ def test_missing_broken_and_foreign_checkpoint_files_are_named(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="does not say which model"):
         read_info(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"model": None},
+        {"config": None},
+        {"config": "3"},
+        {"config": "{"},
+        {"config": "[" * 100_000},
+        {"classes": "5"},
+        {"classes": "[1, 2]"},
+        {"metrics": "[]"},
+    ],
+)
+def test_broken_metadata_of_a_checkpoint_are_one_line(tmp_path, broken):
+    metadata = {"format": FORMAT, "model": "flagship", "config": "{}", "classes": '["car"]'}
+    metadata = {k: v for k, v in (metadata | broken).items() if v is not None}
+    save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata)
+    with pytest.raises(InputError, match=r"m\.safetensors: its metadata are broken"):
+        read_info(tmp_path / "m.safetensors")
 
 
 def found(boxes, depths, visible_left=1.0, side=8):

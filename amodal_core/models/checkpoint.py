@@ -98,14 +98,24 @@ def read_info(path: str | Path) -> CheckpointInfo:
         raise InputError(
             "the file does not say which model it is of", str(path), "write it with `amodal train`"
         )
-    return CheckpointInfo(
-        metadata["model"],
-        json.loads(metadata["config"]),
-        tuple(json.loads(metadata["classes"])),
-        metadata.get("data", ""),
-        metadata.get("commit", ""),
-        json.loads(metadata.get("metrics", "{}")),
-    )
+    try:
+        config, classes = json.loads(metadata["config"]), json.loads(metadata["classes"])
+        metrics = json.loads(metadata.get("metrics", "{}"))
+        names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if not (names and isinstance(config, dict) and isinstance(metrics, dict)):
+            raise ValueError("configuration, classes or metrics of another kind")
+        return CheckpointInfo(
+            metadata["model"],
+            config,
+            tuple(classes),
+            metadata.get("data", ""),
+            metadata.get("commit", ""),
+            metrics,
+        )
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"its metadata are broken: {error}", str(path), "write it with `amodal train`"
+        ) from None
 
 
 def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointInfo:
