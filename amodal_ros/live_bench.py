@@ -111,7 +111,7 @@ class LiveBench:
                 message_class(self._types[raw.topic]), raw.topic, profile("latched_tf")
             )
         self._node.create_subscription(
-            message_class(TRACKS.type), TRACKS.name, self._answered, profile(TRACKS.qos)
+            message_class(TRACKS.type), TRACKS.bag_name, self._answered, profile(TRACKS.qos)
         )
         self._node.create_subscription(
             message_class(DIAGNOSTICS.type),
@@ -240,7 +240,7 @@ class LiveBench:
                     "see there, or try `amodal launch pipeline`",
                 )
             now = [self._outputs[n].get_subscription_count() for n in wanted]
-            made = [self._node.count_publishers(t.name) for t in (DEPTH, INSTANCES, TRACKS)]
+            made = [self._node.count_publishers(t.bag_name) for t in (DEPTH, INSTANCES, TRACKS)]
             # Not every model takes images or depth; calibration and tracks are always there.
             if (now, made) != before or not made[-1] or not now[1]:
                 before, since = (now, made), time.monotonic()

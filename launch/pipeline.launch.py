@@ -20,6 +20,7 @@ from amodal_core.drive.topics import (
     GROUND_TRUTH,
     IMAGE,
     INSTANCES,
+    NAMESPACE,
     NO_LIDAR,
     OVERLAY,
     POINTS,
@@ -54,7 +55,7 @@ ARGUMENTS = (
         for p in parameters_of(DriveSettings)
         if p.name in ("calibration", "extrinsics", "rectify", "minimum_range")
     ),
-    ("namespace", "", "namespace of all nodes and of their topics", None),
+    ("namespace", NAMESPACE, "namespace of all nodes and of their topics; /: none", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
     ("rate", "1.0", "speed of the bag", None),
     ("loop", "false", "play the bag again and again", ("true", "false")),

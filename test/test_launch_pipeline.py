@@ -28,7 +28,7 @@ from amodal_core.bags.reader import BagReader
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti_to_bag import convert_raw
 from amodal_core.drive.bag_drive import BagDrive
-from amodal_core.drive.topics import CAMERA_INFO, GROUND_TRUTH, IMAGE, POINTS, TF_STATIC
+from amodal_core.drive.topics import CAMERA_INFO, GROUND_TRUTH, IMAGE, POINTS, TF_STATIC, TRACKS
 from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, camera_link
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
@@ -157,7 +157,7 @@ def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     small_bag: Path, listen: Callable[..., Listener], tmp_path: Path
 ) -> None:
     model = "geometric"  # finds objects in scans before a grey image
-    tracks = listen("/tracks", "amodal_msgs/msg/AmodalInstanceArray")
+    tracks = listen(TRACKS.bag_name, TRACKS.type)
     asked = (f"bag:={small_bag}", f"out:={tmp_path}/out", "rate:=2.0", f"model:={model}")
     ended = amodal_launch("replay", *asked)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -186,7 +186,7 @@ def test_a_real_drive_loses_no_frame_at_ten_hertz(
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     bag = tmp_path / "drive"
     convert_raw(kitti_raw_drive, bag)
-    tracks = listen("/tracks", "amodal_msgs/msg/AmodalInstanceArray")
+    tracks = listen(TRACKS.bag_name, TRACKS.type)
     asked = (f"bag:={bag}", "rate:=1.0", "overlay:=true", f"model:={model}")
     ended = amodal_launch("pipeline", *asked)
     assert ended.returncode == 0, ended.stdout + ended.stderr

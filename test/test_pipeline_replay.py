@@ -57,14 +57,14 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
     with BagReader(out / "tracks.mcap") as bag:
         topics = {t.name: (t.type, t.count) for t in bag.topics.values()}
         assert topics == {
-            "/label_info": ("vision_msgs/msg/LabelInfo", 1),
-            "/instances": ("amodal_msgs/msg/AmodalInstanceArray", 4),
-            "/tracks": ("amodal_msgs/msg/AmodalInstanceArray", 4),
-            "/detections": ("vision_msgs/msg/Detection2DArray", 4),
-            "/visible_labels": ("sensor_msgs/msg/Image", 4),
-            "/depth/image": ("sensor_msgs/msg/Image", 4),
+            "/amodal/label_info": ("vision_msgs/msg/LabelInfo", 1),
+            "/amodal/instances": ("amodal_msgs/msg/AmodalInstanceArray", 4),
+            "/amodal/tracks": ("amodal_msgs/msg/AmodalInstanceArray", 4),
+            "/amodal/detections": ("vision_msgs/msg/Detection2DArray", 4),
+            "/amodal/visible_labels": ("sensor_msgs/msg/Image", 4),
+            "/amodal/depth/image": ("sensor_msgs/msg/Image", 4),
         }
-        assert bag.topics["/label_info"].latched
+        assert bag.topics["/amodal/label_info"].latched
         messages = {name: [] for name in topics}
         for m in bag.messages():
             messages[m.topic].append(m)
@@ -72,15 +72,15 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
         images = [m.message for m in bag.messages(["/kitti/camera_color_left/image_raw"])]
     # The fourth image has no scan.
     stamps = [stamp_of(m.header) for k, m in enumerate(images) if k != 3]
-    for k, item in enumerate(messages["/tracks"]):
+    for k, item in enumerate(messages["/amodal/tracks"]):
         assert stamp_of(item.message.header) == item.stamp == stamps[k]
         assert item.message.header.frame_id == "camera_color_left"
         assert read_tracks(item.message).ids.tolist() == [0, 1]
     expected = boxes_as_instances([(7, 10, 27, 30), (17, 5, 42, 25)], [10.0, 20.0], (48, 96))
-    result = read_instances(messages["/instances"][2].message)
+    result = read_instances(messages["/amodal/instances"][2].message)
     assert result.visible.rle().counts == expected.visible.rle().counts
     assert result.occluders.tolist() == [[False, False], [True, False]]
-    depth = read_depth(messages["/depth/image"][0].message)
+    depth = read_depth(messages["/amodal/depth/image"][0].message)
     assert set(np.unique(depth)) == {0, np.float32(9.75)}
 
 
@@ -159,7 +159,7 @@ def test_frames_can_be_limited_and_old_results_are_replaced(mini_bag, out):
     assert record.frames == 2
     assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "report.html", "tracks.mcap"]
     with BagReader(out / "tracks.mcap") as bag:
-        assert bag.topics["/tracks"].count == 2
+        assert bag.topics["/amodal/tracks"].count == 2
 
 
 def test_a_bag_that_breaks_on_the_way_leaves_nothing_half_written(mini_kitti_raw, tmp_path, out):
@@ -247,7 +247,7 @@ def test_a_bag_that_loops_resets_the_model_and_begins_new_tracks(tmp_path, out):
     _truth_bag(tmp_path / "loop", 0, frames=8, loops=2)
     record = replay(tmp_path / "loop", out, Pipeline(StubModel()), ReplayOptions(video=False))
     with BagReader(out / "tracks.mcap") as bag:
-        tracks = [read_tracks(m.message) for m in bag.messages(["/tracks"])]
+        tracks = [read_tracks(m.message) for m in bag.messages(["/amodal/tracks"])]
     # A reader goes by stamps: each frame is followed by its like of the second time.
     first, second = tracks[::2], tracks[1::2]
     # The stub counts its frames: only a reset brings its boxes back to where they began.
@@ -294,7 +294,7 @@ def test_two_vehicles_of_a_real_drive_are_one_track_each(kitti_raw_drive, tmp_pa
     assert record.frames == 36
     assert not record.warnings
     with BagReader(out / "tracks.mcap") as bag:
-        frames = [read_tracks(m.message) for m in bag.messages(["/tracks"])]
+        frames = [read_tracks(m.message) for m in bag.messages(["/amodal/tracks"])]
     for points, boxes in ((_TRUCK, _TRUCK_BOX), (_CAR, _CAR_BOX)):
         annotated = sorted(points)
         places = np.array([points[k] for k in annotated])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from amodal_core.bags.reader import BagReader
 
 
+NAMESPACE = "amodal"  # of the nodes and of their topics, unless the launch is given another
+
+
 @dataclass(frozen=True)
 class Topic:
     """A topic that is read or written.
@@ -26,8 +29,8 @@ class Topic:
         qos: name of a profile in `amodal_ros.qos`.
         description: what passes there.
         required: a node cannot work without it; its silence is an error in the diagnostics.
-        bag_name: its name in bags that are written here and on a car that is named like KITTI's;
-            the launch arguments' default.
+        bag_name: its name in bags that are written here, on a car that is named like KITTI's and
+            under the default namespace; the launch arguments' default.
     """
 
     name: str
@@ -39,7 +42,8 @@ class Topic:
 
     def __post_init__(self) -> None:
         if not self.bag_name:
-            object.__setattr__(self, "bag_name", "/" + self.name.lstrip("/"))
+            absolute = self.name if self.name.startswith("/") else f"/{NAMESPACE}/{self.name}"
+            object.__setattr__(self, "bag_name", absolute)
 
 
 ARRAY_TYPE = "amodal_msgs/msg/AmodalInstanceArray"
@@ -112,7 +116,14 @@ OVERLAY = Topic("overlay", "sensor_msgs/msg/Image", "reliable", "The image with 
 MARKERS = Topic(
     "markers", "visualization_msgs/msg/MarkerArray", "reliable", "3D boxes, ids and distances"
 )
-GROUND_TRUTH = Topic("ground_truth", ARRAY_TYPE, "reliable", "Truth of the bag", required=False)
+GROUND_TRUTH = Topic(
+    "ground_truth",
+    ARRAY_TYPE,
+    "reliable",
+    "Truth of the bag",
+    required=False,
+    bag_name="/ground_truth",
+)
 
 # What runs beside the pipeline.
 DIAGNOSTICS = Topic(
