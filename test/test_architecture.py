@@ -127,6 +127,7 @@ EVERYWHERE = {
     "extras",
     "files",
     "frame",
+    "pickles",
     "progress",
     "settings",
     "__version__",

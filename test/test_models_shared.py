@@ -130,8 +130,8 @@ def test_a_checkpoint_says_what_it_is_and_gives_its_weights_back(tmp_path):
     ("module", "model", "says"),
     [
         (nn.Linear(3, 2), "other", "a checkpoint of 'm'"),
-        (nn.Linear(4, 2), "m", r"weight: \(2, 3\), the model\'s is \(2, 4\)"),
-        (nn.Linear(3, 2, bias=False), "m", "1 are foreign"),
+        (nn.Linear(4, 2), "m", r"weight: \(2, 3\) for \(2, 4\)"),
+        (nn.Linear(3, 2, bias=False), "m", "1 tensors foreign"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_whole(tmp_path, module, model, says):

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from amodal_core.datasets import pickles
+from amodal_core import pickles
 from amodal_core.datasets.categories import ASD_THINGS
 from amodal_core.errors import foreign
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core import pickles
 from amodal_core.classes import ClassMap
-from amodal_core.datasets import pickles
 from amodal_core.datasets.amodal_synth_drive import (
     CALIBRATION,
     CAMERAS,

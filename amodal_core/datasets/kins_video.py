@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.datasets import pickles
+from amodal_core import pickles
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.image_files import check_image, image_size, read_image, write_bytes
 from amodal_core.datasets.truth import make_truth

@@ -7,6 +7,7 @@ does not fit, key by key, and never loads a part in silence.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,19 @@ def save_checkpoint(
         info: what it is.
         dtype: store floating point tensors as this, such as torch.float16; None keeps them.
     """
+    save_tensors(path, module.state_dict(), info, dtype)
+
+
+def save_tensors(
+    path: str | Path,
+    state: Mapping[str, torch.Tensor],
+    info: CheckpointInfo,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """The same for tensors by name."""
     path = Path(path)
     tensors = {}
-    for name, value in module.state_dict().items():
+    for name, value in state.items():
         kept = value.detach().cpu()
         if dtype is not None and kept.is_floating_point():
             kept = kept.to(dtype)
@@ -96,7 +107,9 @@ def read_info(path: str | Path) -> CheckpointInfo:
         ) from None
     if metadata.get("format") != FORMAT:
         raise InputError(
-            "the file does not say which model it is of", str(path), "write it with `amodal train`"
+            "the file does not say which model it is of",
+            str(path),
+            "`amodal weights import` makes a checkpoint of published weights",
         )
     try:
         config, classes = json.loads(metadata["config"]), json.loads(metadata["classes"])

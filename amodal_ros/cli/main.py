@@ -30,6 +30,7 @@ COMMANDS = {
     "eval": "Evaluate: AP by occlusion and size, HOTA, occluded IoU, latency; compare runs.",
     "launch": "Run the nodes as processes over DDS.",
     "doctor": "Check this machine: ROS 2, DDS, GPU, codecs, EGL.",
+    "weights": "Turn weights that other projects published into checkpoints.",
     "models": "List the models by name, or the settings of one: type, default, range and meaning.",
 }
 _SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "add_completion": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from amodal_core.errors import InputError
 
+_SHOWN = 4  # names of each kind in a message
 _COUNTER = "num_batches_tracked"  # of batch norms with a momentum, which do not read it
 
 
@@ -39,6 +41,49 @@ def read_weights(path: str | Path, cure: str = "check the path") -> dict[str, to
     return state
 
 
+@dataclass(frozen=True)
+class Misfits:
+    """How a state differs from what is expected.
+
+    Attributes:
+        missing: names of tensors that it does not have.
+        foreign: names of tensors that nobody expects.
+        wrong: names, shapes and expected shapes of the others that differ, one line each.
+    """
+
+    missing: tuple[str, ...]
+    foreign: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.foreign or self.wrong)
+
+    def message(self) -> str:
+        """One line: how many of each kind, and which come first."""
+        kinds = (
+            ("missing", self.missing),
+            ("foreign", self.foreign),
+            ("of another shape", self.wrong),
+        )
+        return "; ".join(
+            f"{len(names)} tensors {kind} ({', '.join(names[:_SHOWN])}"
+            f"{', ...' if len(names) > _SHOWN else ''})"
+            for kind, names in kinds
+            if names
+        )
+
+
+def misfits(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> Misfits:
+    """How a state differs from what is expected, such as a module's `state_dict()`."""
+    missing = sorted(k for k in set(expected) - set(state) if not k.endswith(_COUNTER))
+    wrong = [
+        f"{k}: {tuple(state[k].shape)} for {tuple(expected[k].shape)}"
+        for k in sorted(set(expected) & set(state))
+        if state[k].shape != expected[k].shape
+    ]
+    return Misfits(tuple(missing), tuple(sorted(set(state) - set(expected))), tuple(wrong))
+
+
 def fitted(
     state: Mapping[str, torch.Tensor],
     expected: Mapping[str, torch.Tensor],
@@ -56,19 +101,6 @@ def fitted(
     Raises:
         InputError: tensors are missing, foreign or of other shapes.
     """
-    missing = sorted(k for k in set(expected) - set(state) if not k.endswith(_COUNTER))
-    foreign = sorted(set(state) - set(expected))
-    both = sorted(set(expected) & set(state))
-    wrong = [
-        f"{k}: {tuple(state[k].shape)}, the model's is {tuple(expected[k].shape)}"
-        for k in both
-        if state[k].shape != expected[k].shape
-    ]
-    if missing or foreign or wrong:
-        raise InputError(
-            f"weights do not fit: {len(missing)} tensors are missing, {len(foreign)} are foreign "
-            f"and {len(wrong)} have other shapes, the first is {(missing + foreign + wrong)[0]}",
-            str(where),
-            cure,
-        )
-    return {k: state[k].to(expected[k].dtype) for k in both}
+    if faults := misfits(state, expected):
+        raise InputError(f"weights do not fit: {faults.message()}", str(where), cure)
+    return {k: state[k].to(expected[k].dtype) for k in sorted(set(expected) & set(state))}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amodal_core.datasets import pickles
+from amodal_core import pickles
 from amodal_core.errors import InputError
 
 VALUE = {

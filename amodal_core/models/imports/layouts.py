@@ -1,0 +1,33 @@
+"""Every kind of file that is known, and which of them a file is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amodal_core.errors import InputError
+from amodal_core.models.imports import torchvision_names
+from amodal_core.models.imports.files import WeightFile
+from amodal_core.models.imports.key_map import Layout
+
+LAYOUTS: tuple[Layout, ...] = (*torchvision_names.LAYOUTS,)
+
+
+def layout_of(file: WeightFile) -> Layout:
+    """The kind of a file, by the names of its tensors.
+
+    Raises:
+        InputError: it is of no kind that is known.
+    """
+    names = list(file.tensors)
+    for layout in LAYOUTS:
+        if layout.fits(names):
+            return layout
+    raise InputError(
+        f"weights of no kind that is known: {len(names)} tensors, such as {_some(names)}",
+        str(file.path),
+        f"there are: {'; '.join(dict.fromkeys(one.title for one in LAYOUTS))}",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3])

@@ -1,0 +1,90 @@
+"""`amodal weights`: weights that other projects published, as checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amodal_core.errors import InputError, foreign
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Turn weights that other projects published into checkpoints."""
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The file of the network, and files that belong to it.", metavar="FILE"
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="What it is to be; see `amodal models`.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint (.safetensors).")],
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Classes of the checkpoint, with commas between, or COCO annotations (.json): "
+            "chosen among the file's, or their names in order where it tells none."
+        ),
+    ] = "",
+    style: Annotated[
+        str,
+        typer.Option(help="caffe or pytorch: of the ResNet, where the file does not say it."),
+    ] = "",
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="Write what there is, for `amodal train init=`."),
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the model, such as min_score=0.3; repeatable."),
+    ] = None,
+) -> None:
+    """Make a checkpoint of weights that another project published.
+
+    The file is known by the names of its tensors. It may be .pth, .pt, .pkl or .safetensors, packed
+    with gzip or not; no code in it is run. All of it must fit, or nothing is written.
+
+    [bold]Examples[/]
+
+    amodal weights import maskrcnn_resnet50_fpn_coco.pth --model mask_rcnn --out coco.safetensors
+
+    amodal weights import coco.pth --model aisformer --partial --classes car --out begin.safetensors
+    """
+    from amodal_core.models.imports.importer import import_weights
+    from amodal_core.settings import parse_rules
+    from amodal_ros.cli._progress import stderr
+
+    if style not in ("", "caffe", "pytorch"):
+        raise InputError(f"'{style}' is no style", "--style", "caffe or pytorch")
+    done = import_weights(
+        files,
+        model,
+        out,
+        classes=_classes(classes),
+        style=style,
+        partial=partial,
+        settings=parse_rules(settings or [], "--set"),
+    )
+    stderr.print(f"weights of {done.title}: {done.taken} of {done.tensors} tensors", soft_wrap=True)
+    stderr.print(f"classes: {', '.join(done.classes)}", soft_wrap=True)
+    if done.rest:
+        stderr.print(f"left to training: {', '.join(done.rest[:8])} ...", soft_wrap=True)
+    typer.echo(out)
+
+
+def _classes(text: str) -> list[str]:
+    """Names from the option: written there, or of a file of annotations."""
+    if not text.endswith(".json"):
+        return [name.strip() for name in text.split(",") if name.strip()]
+    with foreign(text, "not COCO annotations", "give a file with `categories`"):
+        categories = json.loads(Path(text).read_bytes())["categories"]
+        return [str(c["name"]) for c in sorted(categories, key=lambda c: int(c["id"]))]

@@ -1,0 +1,215 @@
+"""Weights that other projects published become checkpoints that give the originals' numbers."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection import (
+    MaskRCNN_ResNet50_FPN_Weights,
+    fasterrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+)
+from torchvision.models.detection.image_list import ImageList
+
+from amodal_core.errors import InputError
+from amodal_core.models import registry
+from amodal_core.models.checkpoint import load_shared, read_info
+from amodal_core.models.imports.files import read_file
+from amodal_core.models.imports.importer import import_weights
+from amodal_core.models.layers.batch import Batch
+from amodal_core.models.layers.weights import read_weights
+
+NAMES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+
+
+def random_weights(network: torch.nn.Module) -> torch.nn.Module:
+    """A network with seeded weights under which it finds something, statistics of norms, too."""
+    draw = torch.Generator().manual_seed(1)
+    for name, value in network.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5, generator=draw)
+        elif name.endswith(("running_mean", "bias")):
+            value.normal_(0, 0.1, generator=draw)
+        elif "cls_score.weight" in name:
+            value.normal_(0, 4e-3, generator=draw)
+        elif "bbox_pred.weight" in name or "logits" in name:
+            value.normal_(0, 5e-4, generator=draw)
+    return network.eval()
+
+
+def batch_of(height: int = 128, width: int = 192) -> Batch:
+    images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(2))
+    return Batch(images, None, [(height, width)], [(height, width)], torch.ones(1, 2))
+
+
+@pytest.fixture(scope="module")
+def coco():
+    torch.manual_seed(0)
+    network = random_weights(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None))
+    # What stands for no class is never found.
+    nothing = [k for k, name in enumerate(NAMES) if name == "N/A"]
+    network.roi_heads.box_predictor.cls_score.bias.data[nothing] = -50
+    return network
+
+
+class TestTorchvision:
+    def test_mask_rcnn_of_coco_finds_what_torchvision_finds(self, coco, tmp_path):
+        torch.save(coco.state_dict(), tmp_path / "coco.pth")
+        done = import_weights([tmp_path / "coco.pth"], "mask_rcnn", tmp_path / "x.safetensors")
+        assert (len(done.classes), done.classes[2], done.rest) == (80, "car", ())
+        assert done.taken == done.tensors
+        model = registry.create("mask_rcnn", checkpoint=tmp_path / "x.safetensors", min_score=0.1)
+        batch = batch_of()
+        coco.roi_heads.score_thresh = 0.1
+        with torch.inference_mode():
+            features = coco.backbone(batch.images)
+            proposals, _ = coco.rpn(ImageList(batch.images, batch.sizes), features)
+            (truth,), _ = coco.roi_heads(features, proposals, batch.sizes)
+            (ours,) = model.detect(batch)
+        assert len(ours.labels) > 5
+        assert [done.classes[k] for k in ours.labels] == [NAMES[k] for k in truth["labels"]]
+        assert torch.allclose(ours.boxes, truth["boxes"], atol=1e-3)
+        assert torch.allclose(ours.scores, truth["scores"], atol=1e-5)
+        assert torch.allclose(ours.amodal.sigmoid(), truth["masks"][:, 0], atol=1e-5)
+
+    def test_classes_are_chosen_by_name(self, coco, tmp_path):
+        torch.save(coco.state_dict(), tmp_path / "coco.pth")
+        import_weights(
+            [tmp_path / "coco.pth"],
+            "mask_rcnn",
+            tmp_path / "x.safetensors",
+            classes=["truck", "pedestrian"],
+            settings={"min_score": 0.25},
+        )
+        info, state = (
+            read_info(tmp_path / "x.safetensors"),
+            read_weights(tmp_path / "x.safetensors"),
+        )
+        assert (info.classes, info.config["min_score"]) == (("truck", "pedestrian"), 0.25)
+        old = coco.state_dict()["roi_heads.box_predictor.bbox_pred.weight"]
+        rows = [*range(4), *range(32, 36), *range(4, 8)]  # background, 8 truck, 1 person
+        assert torch.equal(state["heads.box_predictor.bbox_pred.weight"], old[rows])
+        masks = coco.state_dict()["roi_heads.mask_predictor.mask_fcn_logits.bias"]
+        assert torch.equal(state["visible_branch.logits.bias"], masks[[8, 1]])
+
+    def test_a_beginning_for_training_has_what_the_file_has(self, tmp_path):
+        torch.manual_seed(0)
+        faster = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+        torch.save(faster.state_dict(), tmp_path / "faster.pth")
+        path, out = [tmp_path / "faster.pth"], tmp_path / "x.safetensors"
+        with pytest.raises(InputError, match=r"51 tensors missing \(head\..*--partial"):
+            import_weights(path, "aisformer", out)
+        assert not out.exists()
+        kitti = ["car", "tram", "pedestrian", "caravan"]
+        with pytest.raises(InputError, match=r"no class caravan \(there are: person, .*toothbrush"):
+            import_weights(path, "aisformer", out, classes=kitti)
+        done = import_weights(path, "aisformer", out, classes=kitti, partial=True)
+        assert done.taken == 291
+        settings = {**read_info(out).config}
+        model = registry.learned("aisformer").from_config(settings)
+        assert load_shared(out, model) == (291, 346)
+        stem = faster.state_dict()["backbone.body.conv1.weight"]
+        assert torch.equal(model.backbone.body.conv1.weight, stem)
+        with pytest.raises(InputError, match="55 tensors missing"):
+            registry.create("aisformer", checkpoint=out)
+
+    def test_what_does_not_fit_is_named(self, coco, tmp_path):
+        out = tmp_path / "x.safetensors"
+        state = coco.state_dict()
+        del state["backbone.body.layer1.0.conv1.weight"]
+        state["roi_heads.keypoint_head.0.weight"] = torch.zeros(2)
+        state["rpn.head.cls_logits.bias"] = torch.zeros(5)
+        torch.save(state, tmp_path / "coco.pth")
+        with pytest.raises(InputError) as error:
+            import_weights([tmp_path / "coco.pth"], "mask_rcnn", out)
+        assert error.value.what == (
+            "weights of torchvision's Faster or Mask R-CNN do not fit 'mask_rcnn': "
+            "1 tensors missing (backbone.body.layer1.0.conv1.weight); "
+            "1 tensors foreign (roi_heads.keypoint_head.0.weight); "
+            "1 tensors of another shape (rpn.head.cls_logits.bias: (5,) for (3,))"
+        )
+        with pytest.raises(
+            InputError, match=r"Mask R-CNN, which 'eoras' cannot take \(--model mask"
+        ):
+            import_weights([tmp_path / "coco.pth"], "eoras", out)
+        torch.save({"a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "coco.pth")
+        with pytest.raises(InputError, match=r"no kind that is known: 2 tensors, such as a, b"):
+            import_weights([tmp_path / "coco.pth"], "mask_rcnn", out)
+        assert not out.exists()
+
+
+class Mine:
+    """An object of a training script's own class."""
+
+    def __init__(self) -> None:
+        self.log = [1, 2]
+
+
+class Harm:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+class TestFiles:
+    state: ClassVar = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+
+    @pytest.mark.parametrize("outer", ["state_dict", "model", "model_state", "ema", ""])
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_wrapped_tables_are_found(self, outer, prefix, tmp_path):
+        state = {prefix + name: value for name, value in self.state.items()}
+        torch.save({outer: state, "epoch": 3} if outer else state, tmp_path / "x.pth")
+        file = read_file(tmp_path / "x.pth")
+        assert list(file.tensors) == ["a", "b"]
+        assert torch.equal(file.tensors["a"], self.state["a"])
+        assert not outer or file.meta["epoch"] == 3
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_objects_beside_the_tensors_are_passed_over(self, zipped, tmp_path):
+        value = {"state_dict": self.state, "log": Mine(), "meta": {"CLASSES": ("car", "van")}}
+        torch.save(value, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+        file = read_file(tmp_path / "x.pth")
+        assert torch.equal(file.tensors["b"], self.state["b"])
+        assert file.meta["meta"]["CLASSES"] == ("car", "van")
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_nothing_that_a_file_asks_for_is_run(self, zipped, tmp_path):
+        made = tmp_path / "made"
+        value = {"state_dict": self.state, "log": Harm(str(made))}
+        torch.save(value, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+        read_file(tmp_path / "x.pth")
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": Harm(str(made))}))
+        with pytest.raises(InputError, match="mkdir"):
+            read_file(tmp_path / "x.pkl")
+        assert not made.exists()
+
+    def test_pickles_of_arrays_and_packed_files_are_read(self, tmp_path):
+        arrays = {name: value.numpy() for name, value in self.state.items()}
+        value = {"model": arrays, "__author__": "someone", "matching_heuristics": True}
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(value))
+        torch.save(self.state, tmp_path / "x.pth")
+        (tmp_path / "x.pth.gz").write_bytes(gzip.compress((tmp_path / "x.pth").read_bytes()))
+        np.save(tmp_path / "x.npy", np.array(arrays, object), allow_pickle=True)
+        for name in ("x.pkl", "x.pth.gz", "x.npy"):
+            assert torch.equal(read_file(tmp_path / name).tensors["a"], self.state["a"]), name
+
+    def test_what_is_no_file_of_weights_is_said(self, tmp_path):
+        with pytest.raises(InputError, match="no such weights"):
+            read_file(tmp_path / "x.pth")
+        for name in ("x.pth", "x.pkl", "x.npy", "x.safetensors", "x.gz"):
+            (tmp_path / name).write_bytes(b"\x1f\x8bnothing")
+            with pytest.raises(InputError, match="not a file of weights"):
+                read_file(tmp_path / name)
+        torch.save([1, 2], tmp_path / "x.pth")
+        with pytest.raises(InputError, match="no table of tensors"):
+            read_file(tmp_path / "x.pth")
