@@ -20,6 +20,7 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation.formats import write_results
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.geometry.lifting import lift
 from amodal_core.journal import Journal
 from amodal_core.models.base import Completer, Model
 from amodal_core.pipeline import Pipeline
@@ -187,11 +188,12 @@ class Inference:
         """The next frames of a video, through the tracker."""
         assert self.tracker is not None
         detections = self.model.infer(ready, self.report)
-        with self.report.time("tracking"):
-            return [
-                self.tracker.step(one, frame.stamp, frame, self.report)
-                for one, frame in zip(detections, ready, strict=True)
-            ]
+        tracks = []
+        for one, frame in zip(detections, ready, strict=True):
+            lifted = lift(one, frame, self.model.classes, self.report)
+            with self.report.time("tracking"):
+                tracks.append(self.tracker.step(lifted, frame.stamp, frame, self.report))
+        return tracks
 
     def _completed(self, indices: Sequence[int], ready: list[Frame]) -> list[Tracks]:
         """A video (or an image) whose visible masks the truth gives."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.geometry.lifting import lift
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.base import Model
 from amodal_core.tracking import CoastingTracker, Tracker
@@ -69,14 +70,18 @@ class Pipeline:
             return replace(frame, depth=depth)
 
     def segment(self, frame: Frame, report: Report) -> Instances:
-        """The model's instances; none, with a warning, where a part is absent that it needs."""
+        """The model's instances, with 3D boxes where the frame has a scan.
+
+        None, with a warning, where a part is absent that the model needs.
+        """
         absent = sorted(name for name in self.model.inputs if getattr(frame, name) is None)
         if absent:
             needs = f"{self.model.name} needs {', '.join(absent)}: frame is empty"
             report.warn("missing input", needs)
             return Instances.empty(frame.size)
         with report.time(SEGMENTATION):
-            return self.model.infer([frame], report)[0]
+            instances = self.model.infer([frame], report)[0]
+            return lift(instances, frame, self.model.classes, report)
 
     def track(self, instances: Instances, frame: Frame, report: Report) -> Tracks:
         """The tracker's step."""

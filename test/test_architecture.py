@@ -118,7 +118,7 @@ ROOMS = {
     "evaluation": "bags datasets drive masks views",
     "pipeline": "geometry models tracking",
     "replay": "bags drive evaluation pipeline views",
-    "inference": "datasets evaluation journal models pipeline tracking",
+    "inference": "datasets evaluation geometry journal models pipeline tracking",
     "track_inference": "datasets evaluation journal masks models",
 }
 EVERYWHERE = {

@@ -377,6 +377,50 @@ def test_3d_boxes_of_coasting_tracks_move_on() -> None:
     np.testing.assert_allclose(tracks.boxes3d[1], [20, 5 - 0.2 * 19, 0, 4, 2, 1.5, 0.1], atol=0.3)
 
 
+def boxed(box3d, k: int):
+    """A lorry in view with a 3D box, which may be None, in frame k."""
+    _, instances, frame = view([lorry(140)], k * STEP)
+    instances.boxes3d = None if box3d is None else np.array([box3d], np.float32)
+    return instances, k * STEP, frame
+
+
+def test_a_3d_box_is_smoothed_and_stays_while_a_frame_gives_none() -> None:
+    tracker, rng = Tracker(), np.random.default_rng(3)
+    lengths = 6 + rng.normal(0, 0.5, 40)
+    # Half a turn is no turn: a box has no front.
+    yaws = 0.1 + rng.normal(0, 0.05, 40) + np.pi * rng.integers(0, 2, 40)
+    boxes = [
+        tracker.step(*boxed((10, 0, 0, length, 2, 3, yaw), k)).boxes3d[0]
+        for k, (length, yaw) in enumerate(zip(lengths, yaws, strict=True))
+    ]
+    late = np.array(boxes[10:])
+    assert late[:, 3].std() < 0.5 * lengths.std()
+    turns = (late[:, 6] - 0.1 + np.pi / 2) % np.pi - np.pi / 2
+    assert np.abs(turns).max() < 0.06
+    kept = tracker.step(*boxed(None, 40)).boxes3d
+    np.testing.assert_allclose(kept[0], boxes[-1], atol=0.15)
+
+
+def test_one_look_at_the_wrong_side_does_not_turn_a_3d_box_and_a_better_look_does() -> None:
+    tracker = Tracker()
+    across = (10, 0, 0, 2.2, 1.9, 3, 0.1 + np.pi / 2)
+    for k in range(5):
+        tracks = tracker.step(*boxed((10, 0, 0, 6, 2, 3, 0.1), k))
+    instances, stamp, frame = boxed(across, 5)
+    half = instances.visible.rle() - view([car(140)], 0)[1].visible.rle()
+    assert half.areas()[0] < instances.visible.rle().areas()[0]
+    instances.visible = half
+    tracks = tracker.step(instances, stamp, frame)
+    np.testing.assert_allclose(tracks.boxes3d[0, 3:], (6, 2, 3, 0.1), atol=0.01)
+    # What was seen whole replaces what was begun on half a look.
+    tracker = Tracker()
+    instances, stamp, frame = boxed(across, 0)
+    instances.visible = half
+    tracker.step(instances, stamp, frame)
+    tracks = tracker.step(*boxed((10, 0, 0, 6, 2, 3, 0.1), 1))
+    np.testing.assert_allclose(tracks.boxes3d[0, 3:], (6, 2, 3, 0.1), atol=0.01)
+
+
 def test_instances_on_a_models_device_are_taken() -> None:
     boxes = torch.tensor([[10.0, 10, 50, 40]])
     masks = BoxMasks(SIZE, torch.ones((1, 7, 7)), boxes)

@@ -53,7 +53,23 @@ def complete(
     Returns:
         None where the cluster is no object: too large, too flat, pole, wall or foliage.
     """
-    # What it measures.
+    footprint = measured(points, heights, context, config)
+    if footprint is None:
+        return None
+    name = classify(footprint)
+    if name is None:
+        return None
+    box = completed(name, footprint, ground)
+    return Candidate(name, box, _score(name, len(points), footprint), footprint.cut)
+
+
+def measured(
+    points: np.ndarray,
+    heights: np.ndarray,
+    context: ClusterContext,
+    config: GeometricConfig = DEFAULTS,
+) -> Footprint | None:
+    """What the returns of one thing measure, as `complete`; None where it is flat or too large."""
     shape, longest = config.shape, config.sizes.truck.length[2]
     step = -(-len(points) // shape.enough)
     xy = np.ascontiguousarray(points[::step, :2], np.float32)
@@ -63,25 +79,29 @@ def complete(
     if top < shape.lowest_top or np.ptp(xy[:, 0]) > longest or np.ptp(xy[:, 1]) > longest:
         return None
     rectangle = rectangle_at(xy, heading(xy, config.rectangle), config.rectangle)
-    # What it is.
     cut = context.cut_above > shape.cut
-    footprint = Footprint(rectangle, xy, heights, top, cut, context, config)
-    name = classify(footprint)
-    if name is None:
-        return None
-    # How large it is as a whole.
+    return Footprint(rectangle, xy, heights, top, cut, context, config)
+
+
+def completed(name: str, footprint: Footprint, ground: Ground) -> np.ndarray:
+    """The (7,) box of the whole object, standing on the ground.
+
+    Args:
+        name: its class, one of `classification.CLASSES`, or "van".
+        footprint: what of it was seen.
+        ground: the ground's shape.
+    """
     yaw, low, high = _grow(name, footprint)
     size = high - low
     centre = (low + high) / 2
     c, s = np.cos(yaw), np.sin(yaw)
     x, y = c * centre[0] - s * centre[1], s * centre[0] + c * centre[1]
-    height = top
+    height = footprint.top
     if name != "other":
         usual, least, most = _usual(name, size[1], footprint).height
-        height = float(np.clip(max(top, usual) if cut else top, least, most))
+        height = float(np.clip(max(height, usual) if footprint.cut else height, least, most))
     z = float(ground.at(np.array([[x, y]], np.float32))[0])
-    box = np.array([x, y, z + height / 2, size[0], size[1], height, yaw])
-    return Candidate(name, box, _score(name, len(points), footprint), cut)
+    return np.array([x, y, z + height / 2, size[0], size[1], height, yaw])
 
 
 def _grow(name: str, f: Footprint) -> tuple[float, np.ndarray, np.ndarray]:
@@ -91,14 +111,15 @@ def _grow(name: str, f: Footprint) -> tuple[float, np.ndarray, np.ndarray]:
     # Which side is the length.
     extent = high - low
     long_first = extent[0] >= extent[1]
-    if name in VEHICLES and extent.max() < growth.end_width * getattr(sizes, name).width[2]:
+    vehicle = name == "van" or name in VEHICLES
+    if vehicle and extent.max() < growth.end_width * getattr(sizes, name).width[2]:
         # The longer visible side is too short to be the length: it is the front or rear. Of two
         # sides alike, traffic's usual direction decides.
         alike = extent.min() > growth.alike * extent.max()
         long_first = yaw < np.pi / 4 if alike else not long_first
     if not long_first:
         yaw, low, high = _quarter_turn(yaw, low, high)
-    if name in VEHICLES:
+    if vehicle:
         usual = getattr(sizes, name).width[0]
         low[1], high[1] = _without_mirrors(f.xy, yaw, low[1], high[1], usual, growth.mirrors)
     # How much of it is not seen.

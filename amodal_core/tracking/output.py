@@ -27,7 +27,7 @@ def matched_tracks(detections: Instances, tracks: TrackStore, frame: int) -> Tra
         depths=np.asarray(detections.depths, np.float32),
         occluders=np.asarray(detections.occluders, bool),
         embeddings=_float32(detections.embeddings),
-        boxes3d=_float32(detections.boxes3d),
+        boxes3d=_boxes3d(tracks),
         ids=tracks.ids,
         ages=frame - tracks.first_frame + 1,
         coasted=detections.visible.rle().areas() == 0,
@@ -61,12 +61,7 @@ def with_coasting(
     depths = np.nan_to_num(tracks.motion.ranges()).astype(np.float32)
     limits = [matched.size[1], matched.size[0]] * 2
     boxes = np.clip(tracks.motion.boxes(), 0, limits).astype(np.float32)
-    boxes3d = embeddings = None
-    if matched.boxes3d is not None:
-        moved = tracks.boxes3d.copy()
-        available = np.isfinite(moved[:, 0])
-        moved[available, :3] = tracks.motion.values[available, 5:]
-        boxes3d = np.concatenate([matched.boxes3d, moved])
+    boxes3d, embeddings = _joined(_float32(matched.boxes3d), _boxes3d(tracks), n, c), None
     if matched.embeddings is not None:
         width = matched.embeddings.shape[1]
         carried = widened(tracks.embeddings, width)[:, :width]
@@ -95,6 +90,23 @@ def with_coasting(
         ages=np.concatenate([matched.ages, frame - tracks.first_frame + 1]),
         coasted=np.concatenate([matched.coasted, np.ones(c, bool)]),
     )
+
+
+def _boxes3d(tracks: TrackStore) -> np.ndarray | None:
+    """(T, 7) float32 boxes where the motion says that they are, None where no track has one."""
+    boxes = tracks.boxes3d.copy()
+    available = np.isfinite(boxes[:, 0])
+    boxes[available, :3] = tracks.motion.values[available, 5:]
+    return boxes if available.any() else None
+
+
+def _joined(a: np.ndarray | None, b: np.ndarray | None, n: int, c: int) -> np.ndarray | None:
+    """(n + c, 7) boxes of two sets either of which may have none."""
+    if a is None and b is None:
+        return None
+    none = np.float32(np.nan)
+    a = np.full((n, 7), none) if a is None else a
+    return np.concatenate([a, np.full((c, 7), none) if b is None else b])
 
 
 def _float32(values: Array | None) -> np.ndarray | None:

@@ -11,6 +11,9 @@ from amodal_core.frame import Instances
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.motion import Motion, measure
 
+_BOX_RATE = 0.3  # of a new box's sizes and heading, in a frame that shows the object whole
+_BOX_MEMORY = 0.97  # what is left, a frame later, of the trust in a heading
+
 
 @dataclass(eq=False)
 class TrackStore:
@@ -34,7 +37,8 @@ class TrackStore:
         boxes: (T, 4) float32, the amodal box of the last match.
         amodal: T amodal masks of the last match.
         visible: T visible masks, the same.
-        boxes3d: (T, 7) float32, NaN where unknown.
+        boxes3d: (T, 7) float32, smoothed, NaN where unknown; where the centre is, `motion` tells.
+        box_trust: (T,) float64, pixels that showed where the box's heading was taken from.
         embeddings: (T, D) float32 as the tracker compares them, zeros where unknown.
     """
 
@@ -54,6 +58,7 @@ class TrackStore:
     amodal: RleMasks
     visible: RleMasks
     boxes3d: np.ndarray
+    box_trust: np.ndarray
     embeddings: np.ndarray
 
     def __len__(self) -> int:
@@ -93,6 +98,7 @@ class TrackStore:
             amodal=detections.amodal.rle(),
             visible=detections.visible.rle(),
             boxes3d=np.full((n, 7), np.nan, np.float32) if boxes3d is None else boxes3d.copy(),
+            box_trust=detections.visible.rle().areas().astype(np.float64),
             embeddings=embeddings,
         )
 
@@ -163,10 +169,33 @@ class TrackStore:
         self.amodal = RleMasks.concatenated([self.amodal, detections.amodal.rle()])[newest]
         self.visible = RleMasks.concatenated([self.visible, detections.visible.rle()])[newest]
         if detections.boxes3d is not None:
-            fresh = np.isfinite(np.asarray(detections.boxes3d)).all(axis=1)
-            self.boxes3d[rows[fresh]] = np.asarray(detections.boxes3d)[fresh]
+            self._update_boxes(rows, detections)
         if embeddings.shape[1]:
             self.embeddings[visible_rows] = embeddings[shows]
+
+    def _update_boxes(self, rows: np.ndarray, detections: Instances) -> None:
+        """Smooth sizes and headings; the less of an object shows, the less its box counts.
+
+        A box that lies across the one kept took its front for its side, or the other way round:
+        that which more of the object showed for is right.
+        """
+        new = np.asarray(detections.boxes3d, np.float32)
+        fresh = np.isfinite(new).all(axis=1)
+        rows, new = rows[fresh], new[fresh]
+        old = self.boxes3d[rows]
+        trust = detections.visible.rle().areas()[fresh] * 1.0
+        turn = (new[:, 6] - old[:, 6] + np.pi / 2) % np.pi - np.pi / 2
+        first = ~np.isfinite(old[:, 6])
+        across = np.abs(turn) > np.pi / 4
+        taken = first | (across & (trust > self.box_trust[rows]))
+        rate = _BOX_RATE * (1.0 - np.asarray(detections.occlusion_rates)[fresh])
+        rate = np.where(across, 0.0, rate)[:, None]
+        mixed = old + rate * (new - old)
+        mixed[:, 6] = old[:, 6] + rate[:, 0] * turn
+        self.boxes3d[rows] = np.where(taken[:, None], new, mixed)
+        # What was seen long ago counts for less.
+        kept = np.maximum(_BOX_MEMORY * self.box_trust[rows], np.where(across, 0.0, trust))
+        self.box_trust[rows] = np.where(taken, trust, kept)
 
 
 def unit_embeddings(instances: Instances) -> np.ndarray:

@@ -20,6 +20,7 @@ from amodal_core.drive.topics import (
 )
 from amodal_core.errors import InputError
 from amodal_core.frame import Report
+from amodal_core.geometry.lifting import PARTS
 from amodal_core.models import registry
 from amodal_core.models.base import Model
 from amodal_core.models.registry import DEFAULT, FALLBACK
@@ -58,7 +59,7 @@ class Segmentation(SyncedNode):
                 "optional_inputs",
                 True,
                 "Wait also for inputs that the model can do without but uses where they are there, "
-                "such as the image for `geometric`.",
+                "such as the image for `geometric`, and for the scan that gives objects 3D boxes.",
             ),
             *SENSORS,
         ),
@@ -75,7 +76,8 @@ class Segmentation(SyncedNode):
         self._pipeline = Pipeline(self.model)
         self._parts = self.model.inputs
         if self.value("optional_inputs"):
-            self._parts = self._parts | getattr(self.model, "optional", frozenset())
+            # Whatever the model needs, a scan gives its objects boxes in space.
+            self._parts = self._parts | getattr(self.model, "optional", frozenset()) | PARTS
         self.calibrated = "calibration" in self._parts  # type: ignore[misc]
         # A camera_info tells also whether the image has to be rectified.
         required = self.calibrated or "image" not in self._parts
