@@ -36,6 +36,8 @@ _COLUMNS: dict[str, tuple[str, int | str | None]] = {
     "ids": ("int", None),
     "ages": ("int", None),
     "coasted": ("bool", None),
+    "velocities": ("float", 3),
+    "image_velocities": ("float", 2),
 }
 
 
@@ -225,11 +227,17 @@ class Tracks(Instances):
         ids: (N,) int64, unique in the frame, stable over the stream, 0 and up.
         ages: (N,) int64, frames since the track began, this one included.
         coasted: (N,) bool, carried through an occlusion, not seen in this frame.
+        velocities: (N, 3) float32 or None, metres a second of the 3D boxes' centres in the LiDAR
+            frame, relative to the LiDAR; NaN rows where unknown.
+        image_velocities: (N, 2) float32 or None, pixels a second of the amodal boxes' centres; NaN
+            rows where unknown.
     """
 
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     ages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     coasted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    velocities: np.ndarray | None = None
+    image_velocities: np.ndarray | None = None
 
 
 @cache

@@ -32,6 +32,7 @@ from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import (
     DEPTH,
     DETECTIONS,
+    DETECTIONS_3D,
     INSTANCES,
     LABEL_INFO,
     TRACKS,
@@ -221,7 +222,7 @@ class _Run:
 
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
-        topics = [LABEL_INFO, INSTANCES, TRACKS, DETECTIONS, VISIBLE_LABELS]
+        topics = [LABEL_INFO, INSTANCES, TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS]
         DriveWriter(bag, [*topics, DEPTH] if self.options.depth else topics)
 
     def frame(self, item: DriveFrame, bag: BagWriter, video: VideoWriter | _NoVideo) -> None:
@@ -233,16 +234,17 @@ class _Run:
         report.warnings[:0] = item.warnings
         report.timings[TOTAL] = sum(report.timings.get(stage, 0.0) for stage in STAGES)
         with report.time("messages"):
-            self._write(bag, step, item.frame_id)
+            self._write(bag, step, item)
         tracks = step.tracks.numpy()
         self._show(step.frame, tracks, video, report)
         self._compare(item, tracks)
         self.record.add(item.frame.stamp, step.instances, tracks, report)
 
-    def _write(self, bag: BagWriter, step: Step, frame_id: str) -> None:
+    def _write(self, bag: BagWriter, step: Step, item: DriveFrame) -> None:
         stamp, classes, make = step.frame.stamp, self.classes, self.factory
-        outputs = [instances_output(make, step.instances, stamp, frame_id, classes)]
-        outputs += track_outputs(make, step.tracks, stamp, frame_id, classes)
+        frame_id, lidar = item.frame_id, item.lidar_frame
+        outputs = [instances_output(make, step.instances, stamp, frame_id, classes, lidar)]
+        outputs += track_outputs(make, step.tracks, stamp, frame_id, classes, lidar)
         if not self.record.frames:
             outputs.insert(0, label_info_output(make, classes, stamp, frame_id))
         if self.options.depth and step.frame.depth is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.interfaces import Nodetype
+from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.clouds import read_points
 from amodal_core.bags.factory import ClassFactory, RosbagsFactory, typestore
 from amodal_core.bags.images import read_depth, read_image
 from amodal_core.bags.messages import (
     class_names,
+    detections3d_message,
     detections_message,
     instances_message,
     label_info_message,
@@ -183,6 +186,8 @@ def tracks():
         ids=np.array([4, 11, 7]),
         ages=np.array([3, 1, 12]),
         coasted=np.array([False, False, True]),
+        velocities=np.array([[1, -2, 0.5], [np.nan] * 3, [0, 0, 0]], np.float32),
+        image_velocities=np.array([[np.nan] * 2, [30, -4], [0, 0]], np.float32),
     )
 
 
@@ -195,8 +200,14 @@ def _same(a: Tracks, b: Tracks) -> None:
 
 
 def test_tracks_survive_the_round_trip(factory, tracks):
-    message = instances_message(factory, tracks, stamp=STAMP, frame_id="camera", classes=CLASSES)
+    frames = {"frame_id": "camera", "lidar_frame": "lidar"}
+    message = instances_message(factory, tracks, stamp=STAMP, classes=CLASSES, **frames)
     assert stamp_of(message.header) == STAMP
+    assert (message.header.frame_id, message.box3d_frame_id) == ("camera", "lidar")
+    # What is unknown is no number, and standing still is one.
+    assert [len(i.box3d) for i in message.instances] == [7, 0, 7]
+    assert [list(i.velocity) for i in message.instances] == [[1, -2, 0.5], [], [0, 0, 0]]
+    assert [list(i.image_velocity) for i in message.instances] == [[], [30, -4], [0, 0]]
     assert [i.class_name for i in message.instances] == ["car", "truck", "pedestrian"]
     assert class_names(message) == dict(enumerate(CLASSES))
     # Nearest occluder first, by id.
@@ -215,9 +226,8 @@ def test_tracks_survive_the_wire(tracks):
 
 
 def test_untracked_instances_name_occluders_by_their_place(factory, tracks):
-    plain = Instances(
-        **{k: v for k, v in vars(tracks).items() if k not in ("ids", "ages", "coasted")}
-    )
+    names = [f.name for f in fields(Instances)]
+    plain = Instances(**{name: getattr(tracks, name) for name in names})
     message = instances_message(factory, plain, stamp=STAMP, frame_id="camera", classes=CLASSES)
     assert {i.track_id for i in message.instances} == {-1}
     assert list(message.instances[2].occluders) == [1, 0]
@@ -283,6 +293,30 @@ def test_detections_are_the_seen_tracks_with_their_ids(factory, tracks):
     assert truck.results[0].hypothesis.score == pytest.approx(0.8)
     centre = truck.bbox.center.position
     assert (centre.x, centre.y, truck.bbox.size_x, truck.bbox.size_y) == (14, 11, 16, 10)
+
+
+def test_3d_detections_are_those_with_a_box_in_the_lidar_s_frame(factory, tracks):
+    tracks.boxes3d[0] = (12, -3, -0.5, 4.2, 1.8, 1.5, np.pi / 2)
+    tracks.boxes3d[1] = np.nan
+    message = detections3d_message(
+        factory, tracks, stamp=STAMP, lidar_frame="lidar", classes=CLASSES
+    )
+    assert (message.header.frame_id, stamp_of(message.header)) == ("lidar", STAMP)
+    (car,) = message.detections  # the truck has no box, the pedestrian coasts
+    assert (car.id, car.header.frame_id) == ("4", "lidar")
+    assert car.results[0].hypothesis.class_id == "car"
+    assert car.results[0].hypothesis.score == pytest.approx(0.9)
+    for pose in (car.bbox.center, car.results[0].pose.pose):
+        p, q = pose.position, pose.orientation
+        assert (p.x, p.y, p.z) == (12, -3, -0.5)
+        assert Rotation.from_quat([q.x, q.y, q.z, q.w]).as_rotvec() == pytest.approx(
+            [0, 0, np.pi / 2]
+        )
+    size = car.bbox.size
+    assert (size.x, size.y, size.z) == pytest.approx((4.2, 1.8, 1.5))
+    tracks.boxes3d = None
+    empty = detections3d_message(factory, tracks, stamp=STAMP, lidar_frame="lidar", classes=CLASSES)
+    assert len(empty.detections) == 0
 
 
 def test_visible_labels_are_class_ids_plus_one_and_the_nearest_wins(factory, tracks):

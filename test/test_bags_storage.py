@@ -249,6 +249,29 @@ def test_a_type_without_definition_matters_only_when_it_is_read(tmp_path):
         assert len(list(bag.messages(["/image"]))) == 1
 
 
+def test_messages_of_an_earlier_layout_become_ones_of_ours(project_root):
+    """The sample drive's truth is older than the velocities and the name of the boxes' frame."""
+    with BagReader(project_root / "data" / "sample_drive") as bag:
+        (raw, *_), (old, *_) = (
+            list(f(["/ground_truth"])) for f in (bag.raw_messages, bag.messages)
+        )
+        assert not hasattr(old.message, "box3d_frame_id")
+        new = typestore().deserialize_cdr(bag.current(raw), raw.type)
+        image = next(iter(bag.raw_messages(["/kitti/camera_color_left/image_raw"])))
+        assert bag.current(image) == bytes(image.data)
+        with pytest.raises(InputError, match=r"/ground_truth: a damaged message"):
+            bag.current(raw._replace(data=raw.data[:100]))
+    assert (new.box3d_frame_id, len(new.instances[0].velocity)) == ("", 0)
+    for name in ("header", "height", "width"):
+        assert str(getattr(new, name)) == str(getattr(old.message, name))
+    assert len(new.instances) == len(old.message.instances) > 10
+    for a, b in zip(new.instances, old.message.instances, strict=True):
+        assert (a.track_id, a.class_name) == (b.track_id, b.class_name)
+        assert a.amodal.counts == b.amodal.counts
+        np.testing.assert_array_equal(a.box3d, b.box3d)
+        np.testing.assert_array_equal(a.occluders, b.occluders)
+
+
 def test_a_bag_of_ros_1_is_read_as_one_of_ros_2(mini_bag, tmp_path):
     convert(
         [mini_bag],

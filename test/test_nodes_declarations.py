@@ -145,6 +145,7 @@ def test_a_model_gets_the_inputs_that_it_names_and_no_more(start: Callable[..., 
     result = bench.outputs("instances", 1)[0]
     assert sorted({i.class_name for i in result.instances}) >= ["car"]
     assert {i.track_id for i in result.instances} == {-1}
+    assert (result.header.frame_id, result.box3d_frame_id) == (drive.CAMERA, drive.LIDAR)
 
 
 @pytest.mark.dds
@@ -169,10 +170,13 @@ def test_tracks_come_with_detections_labels_and_their_names(start: Callable[...,
     tracker.send("depth/image", drive.depth(0))
     tracks = tracker.outputs("tracks", 1)[0]
     detections = tracker.outputs("detections", 1)[0]
+    boxes = tracker.outputs("detections_3d", 1)[0]
     labels = tracker.outputs("visible_labels", 1)[0]
     info = tracker.outputs("label_info", 1)[0]
     assert len(tracks.instances) == len(detections.detections) > 0
     assert {d.id for d in detections.detections} == {str(i.track_id) for i in tracks.instances}
+    assert tracks.box3d_frame_id == boxes.header.frame_id == drive.LIDAR
+    assert len(boxes.detections) == sum(len(i.box3d) == 7 for i in tracks.instances) > 0
     names = {c.class_id: c.class_name for c in info.class_map}
     assert labels.encoding == "mono16"
     pixels = np.frombuffer(bytes(labels.data), "<u2")

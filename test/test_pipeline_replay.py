@@ -61,6 +61,7 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
             "/amodal/instances": ("amodal_msgs/msg/AmodalInstanceArray", 4),
             "/amodal/tracks": ("amodal_msgs/msg/AmodalInstanceArray", 4),
             "/amodal/detections": ("vision_msgs/msg/Detection2DArray", 4),
+            "/amodal/detections_3d": ("vision_msgs/msg/Detection3DArray", 4),
             "/amodal/visible_labels": ("sensor_msgs/msg/Image", 4),
             "/amodal/depth/image": ("sensor_msgs/msg/Image", 4),
         }
@@ -75,6 +76,7 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
     for k, item in enumerate(messages["/amodal/tracks"]):
         assert stamp_of(item.message.header) == item.stamp == stamps[k]
         assert item.message.header.frame_id == "camera_color_left"
+        assert item.message.box3d_frame_id == "velo_link"
         assert read_tracks(item.message).ids.tolist() == [0, 1]
     expected = boxes_as_instances([(7, 10, 27, 30), (17, 5, 42, 25)], [10.0, 20.0], (48, 96))
     result = read_instances(messages["/amodal/instances"][2].message)

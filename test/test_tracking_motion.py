@@ -63,6 +63,35 @@ def test_a_steady_motion_in_space_is_learnt_and_extrapolated() -> None:
     np.testing.assert_allclose(motion.values[0, 4:], at(3.0)[0, 4:], rtol=0.03, atol=0.5)
 
 
+def test_velocities_are_exact_once_learnt_and_unknown_before() -> None:
+    """A 3D box at (3, -1.5, 0.2) m/s, its image at (-40, 12) px/s; another that is never in 3D."""
+
+    def at(t: float) -> np.ndarray:
+        u, v = 300 - 40 * t, 50 + 12 * t
+        boxes = np.array([[u - 20, v - 15, u + 20, v + 15], [10, 10, 30, 25]])
+        boxes3d = np.full((2, 7), np.nan)
+        boxes3d[0] = 15 + 3 * t, -1.5 * t, 0.2 * t, 4, 2, 1.5, 0
+        return measure(boxes, np.array([0.0, 0.0]), boxes3d)
+
+    both = np.array([0, 1])
+    motion = Motion.started(at(0))
+    assert all(np.isnan(v).all() for v in motion.velocities())
+    for k in range(1, 41):
+        motion.predict(0.1)
+        assert k > 1 or all(np.isnan(v).all() for v in motion.velocities())
+        motion.update(both, at(0.1 * k))
+        in_space, in_image = motion.velocities()
+        assert np.isfinite(in_space[0]).all()
+        assert np.isfinite(in_image).all()
+        assert np.isnan(in_space[1]).all()
+    np.testing.assert_allclose(in_space[0], [3, -1.5, 0.2], atol=0.01)
+    np.testing.assert_allclose(in_image, [[-40, 12], [0, 0]], atol=0.1)
+    motion.predict(3.0)  # coasting: still known; after a minute it may be anywhere
+    assert np.isfinite(motion.velocities()[0][0]).all()
+    motion.predict(60.0)
+    assert np.isnan(motion.velocities()[0]).all()
+
+
 def test_a_box_that_loses_one_side_does_not_fly_away() -> None:
     amodal, cut = np.array([[364.0, 180, 522, 240]]), np.array([[442.0, 180, 522, 240]])
     motion = Motion.started(measure(amodal, np.array([20.0]), None))

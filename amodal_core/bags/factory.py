@@ -73,6 +73,21 @@ class RosbagsFactory:
                 filled[name] = values[name]
         return cls(**filled)
 
+    def adopted(self, type_name: str, message: Any) -> Any:
+        """A message of an earlier layout of its type as one of ours; what it lacks is default."""
+
+        def adopt(desc: Any, value: Any) -> Any:
+            kind, detail = desc
+            if kind == Nodetype.NAME:
+                return self.adopted(detail, value)
+            if kind != Nodetype.BASE and detail[0][0] == Nodetype.NAME:
+                return [self.adopted(detail[0][1], item) for item in value]
+            return value
+
+        fields = [f for f in self.store.fielddefs[type_name][1] if hasattr(message, f[0])]
+        values = {name: adopt(desc, getattr(message, name)) for name, desc in fields}
+        return self.create(type_name, **values)
+
     def _default(self, desc: Any) -> Callable[[], Any]:
         """A maker of the default value of a field, from rosbags' description of its type."""
         kind, detail = desc

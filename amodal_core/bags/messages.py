@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from amodal_core.bags.factory import MessageFactory
-from amodal_core.bags.sensors import header_message, image_message
+from amodal_core.bags.sensors import (
+    header_message,
+    image_message,
+    pose_message,
+    vector_message,
+)
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
@@ -23,6 +28,7 @@ def instances_message(
     stamp: int,
     frame_id: str,
     classes: Sequence[str],
+    lidar_frame: str = "",
 ) -> Any:
     """An amodal_msgs/AmodalInstanceArray of Instances, or of Tracks with their ids.
 
@@ -32,6 +38,7 @@ def instances_message(
         stamp: the image's, nanoseconds.
         frame_id: the camera's optical frame.
         classes: names that class ids index into.
+        lidar_frame: of the 3D boxes and velocities, "" where none is known.
 
     Occluders are written nearest first, those of unknown depth last. An annotation that evaluation
     ignores is written with score 0.
@@ -66,6 +73,7 @@ def instances_message(
             values["track_id"] = int(tracks.ids[i])
             values["coasted"] = bool(tracks.coasted[i])
             values["age"] = int(tracks.ages[i])
+            values |= _velocities(tracks, i)
         if host.boxes3d is not None and np.isfinite(host.boxes3d[i]).all():
             values["box3d"] = np.asarray(host.boxes3d[i], np.float32)
         if host.embeddings is not None:
@@ -76,8 +84,16 @@ def instances_message(
         header=header_message(factory, stamp, frame_id),
         height=height,
         width=width,
+        box3d_frame_id=lidar_frame,
         instances=items,
     )
+
+
+def _velocities(tracks: Tracks, i: int) -> dict[str, np.ndarray]:
+    """The known ones of a track's velocities, by their fields."""
+    both = {"velocity": tracks.velocities, "image_velocity": tracks.image_velocities}
+    rows = {name: np.asarray(v[i], np.float32) for name, v in both.items() if v is not None}
+    return {name: row for name, row in rows.items() if np.isfinite(row).all()}
 
 
 def _mask(factory: MessageFactory, counts: bytes, height: int, width: int) -> Any:
@@ -133,11 +149,14 @@ def _read(message: Any, where: str, kind: type[Any]) -> Any:
             raise InputError(f"a {name} that is not finite", where)
         return values
 
+    def rows_of(name: str, length: int) -> np.ndarray | None:
+        # Recordings of earlier versions have no velocities.
+        rows = [np.asarray(getattr(i, name, ()), np.float32) for i in items]
+        if not any(map(len, rows)):
+            return None
+        return np.stack([r if len(r) == length else np.full(length, np.nan, "f4") for r in rows])
+
     scores = numbers("score")
-    boxes3d = None
-    if any(len(i.box3d) for i in items):
-        rows = [np.asarray(i.box3d, np.float32) for i in items]
-        boxes3d = np.stack([r if len(r) == 7 else np.full(7, np.nan, np.float32) for r in rows])
     embeddings = None
     if (
         n
@@ -157,12 +176,14 @@ def _read(message: Any, where: str, kind: type[Any]) -> Any:
         "depths": numbers("depth"),
         "occluders": occluders,
         "embeddings": embeddings,
-        "boxes3d": boxes3d,
+        "boxes3d": rows_of("box3d", 7),
     }
     if tracked:
         parts["ids"] = ids
         parts["ages"] = np.array([i.age for i in items], np.int64)
         parts["coasted"] = np.array([i.coasted for i in items], bool)
+        parts["velocities"] = rows_of("velocity", 3)
+        parts["image_velocities"] = rows_of("image_velocity", 2)
         parts["ignore"] = scores == 0 if (scores == 0).any() else None
     return kind(**parts)
 
@@ -200,20 +221,11 @@ def detections_message(
     for i in np.flatnonzero(~host.coasted):
         x0, y0, x1, y1 = (float(v) for v in host.amodal_boxes[i])
         middle = factory.create("vision_msgs/msg/Point2D", x=(x0 + x1) / 2, y=(y0 + y1) / 2)
-        hypothesis = factory.create(
-            "vision_msgs/msg/ObjectHypothesis",
-            class_id=classes[int(host.class_ids[i])],
-            score=float(host.scores[i]),
-        )
         items.append(
             factory.create(
                 "vision_msgs/msg/Detection2D",
                 header=header_message(factory, stamp, frame_id),
-                results=[
-                    factory.create(
-                        "vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=hypothesis
-                    )
-                ],
+                results=[_hypothesis(factory, host, i, classes)],
                 bbox=factory.create(
                     "vision_msgs/msg/BoundingBox2D",
                     center=factory.create("vision_msgs/msg/Pose2D", position=middle),
@@ -227,6 +239,63 @@ def detections_message(
         "vision_msgs/msg/Detection2DArray",
         header=header_message(factory, stamp, frame_id),
         detections=items,
+    )
+
+
+def detections3d_message(
+    factory: MessageFactory,
+    tracks: Tracks,
+    *,
+    stamp: int,
+    lidar_frame: str,
+    classes: Sequence[str],
+) -> Any:
+    """A vision_msgs/Detection3DArray of the tracks seen in this frame that have a 3D box.
+
+    Identities, classes and what is left out are those of `detections_message`; the box' x axis
+    lies along its length, and the hypothesis' pose is the box'.
+
+    Args:
+        factory: makes the messages.
+        tracks: of one frame.
+        stamp: the image's, nanoseconds.
+        lidar_frame: frame of the boxes.
+        classes: names that class ids index into.
+    """
+    host = tracks.numpy()
+    boxes = host.boxes3d if host.boxes3d is not None else np.full((len(host), 7), np.nan)
+    header = header_message(factory, stamp, lidar_frame)
+    items = []
+    for i in np.flatnonzero(~host.coasted & np.isfinite(boxes).all(axis=1)):
+        box = np.asarray(boxes[i], np.float64)
+        pose = pose_message(factory, box[:3], box[6])
+        result = _hypothesis(factory, host, i, classes)
+        result.pose.pose = pose
+        items.append(
+            factory.create(
+                "vision_msgs/msg/Detection3D",
+                header=header,
+                results=[result],
+                bbox=factory.create(
+                    "vision_msgs/msg/BoundingBox3D",
+                    center=pose,
+                    size=vector_message(factory, box[3:6]),
+                ),
+                id=str(int(host.ids[i])),
+            )
+        )
+    return factory.create("vision_msgs/msg/Detection3DArray", header=header, detections=items)
+
+
+def _hypothesis(factory: MessageFactory, tracks: Tracks, i: Any, classes: Sequence[str]) -> Any:
+    """A vision_msgs/ObjectHypothesisWithPose of the class of the track at index i."""
+    return factory.create(
+        "vision_msgs/msg/ObjectHypothesisWithPose",
+        hypothesis=factory.create(
+            "vision_msgs/msg/ObjectHypothesis",
+            class_id=classes[int(tracks.class_ids[i])],
+            score=float(tracks.scores[i]),
+        ),
     )
 
 

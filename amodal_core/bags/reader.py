@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rosbags.interfaces import MessageDefinitionFormat, QosDurability
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
-from amodal_core.bags.factory import typestore
+from amodal_core.bags.factory import RosbagsFactory, typestore
 from amodal_core.bags.storage import files_of, open_recording
 from amodal_core.errors import InputError
 
@@ -87,6 +87,8 @@ class BagReader:
             # rosbags lets struct, zstd, YAML and sqlite errors of damaged files through.
             raise InputError(f"cannot open the bag: {_line(error)}", where, _REPAIR) from error
         self._store, self._readable = self._types()
+        self._factory = RosbagsFactory()
+        self._differs: dict[str, bool] = {}  # whether a type's layout here is another
 
     def _types(self) -> tuple[Any, set[str]]:
         store = get_typestore(Stores.EMPTY)
@@ -182,6 +184,32 @@ class BagReader:
             raise InputError(
                 f"the bag ends after {done} of {expected} messages", str(self.path), _REPAIR
             )
+
+    def current(self, raw: RawMessage) -> bytes:
+        """CDR of a message in the layout that its type has here.
+
+        A bag of an earlier version may have been recorded with another one.
+
+        Raises:
+            InputError: the message is damaged.
+        """
+        differs = self._differs.get(raw.type)
+        if differs is None:
+            hashes = [
+                s.hash_rihs01(raw.type) if raw.type in s.fielddefs else ""
+                for s in (self._factory.store, self._store)
+            ]
+            differs = self._differs[raw.type] = all(hashes) and hashes[0] != hashes[1]
+        if not differs:
+            return bytes(raw.data)
+        try:
+            message = self._store.deserialize_cdr(raw.data, raw.type)
+            message = self._factory.adopted(raw.type, message)
+            return bytes(self._factory.store.serialize_cdr(message, raw.type))
+        except Exception as error:
+            raise InputError(
+                f"a damaged message: {_line(error)}", f"{self.path} {raw.topic}", _REPAIR
+            ) from error
 
     def _damaged(self, done: int, topic: str, error: Exception) -> InputError:
         return InputError(

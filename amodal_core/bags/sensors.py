@@ -129,3 +129,21 @@ def transform_message(
             rotation=factory.create("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
         ),
     )
+
+
+def pose_message(factory: MessageFactory, centre: np.ndarray, yaw: float) -> Any:
+    """A geometry_msgs/Pose at a centre (3,) in metres, turned by yaw (radians) about +z."""
+    x, y, z = (float(v) for v in centre)
+    return factory.create(
+        "geometry_msgs/msg/Pose",
+        position=factory.create("geometry_msgs/msg/Point", x=x, y=y, z=z),
+        orientation=factory.create(
+            "geometry_msgs/msg/Quaternion", z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))
+        ),
+    )
+
+
+def vector_message(factory: MessageFactory, values: np.ndarray) -> Any:
+    """A geometry_msgs/Vector3 of (3,) numbers."""
+    x, y, z = (float(v) for v in values)
+    return factory.create("geometry_msgs/msg/Vector3", x=x, y=y, z=z)

@@ -92,6 +92,8 @@ class DriveFrame:
     Attributes:
         frame: what was asked for of image, points, depth and calibration.
         frame_id: the camera's optical frame.
+        lidar_frame: that of the scans so far, or the one that instances name; "" where none is
+            known.
         instances: objects of the `instances` or `tracks` message, None where none was asked for.
         classes: names of the class ids in `instances`.
         truth: the ground truth of the frame's stamp, None where there is none.
@@ -102,6 +104,7 @@ class DriveFrame:
 
     frame: Frame
     frame_id: str
+    lidar_frame: str = ""
     instances: Instances | None = None
     classes: dict[int, str] = field(default_factory=dict)
     truth: Tracks | None = None
@@ -159,6 +162,7 @@ class Assembler:
         self._now: int | None = None  # the newest clock that counted
         self._old_clock: int | None = None  # before a jump back
         self._waited_in_vain = False
+        self._lidar_frame = ""  # of the newest scan, or as instances named it
 
     # Messages come in.
 
@@ -293,11 +297,16 @@ class Assembler:
                 least = self.settings.minimum_range
                 frame.points = read_points(message, where, minimum_range=least, report=report)
                 frame.points_stamp = moment.stamps[role]
+                self._lidar_frame = _frame_of(message)
             elif role == DEPTH.name:
                 frame.depth = read_depth(message, where)
             elif role in (INSTANCES.name, TRACKS.name):
                 read = read_tracks if role == TRACKS.name else read_instances
                 made.instances, made.classes = read(message, where), class_names(message)
+                # Recordings of earlier versions do not name it.
+                named = getattr(message, "box3d_frame_id", "")
+                self._lidar_frame = named or self._lidar_frame
+        made.lidar_frame = self._lidar_frame
         made.frame_id = frame_id or _frame_of(messages[next(iter(messages))])
         truth = self._truths.get(moment.stamp)
         if truth is not None:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from amodal_core.bags.factory import MessageFactory
 from amodal_core.bags.messages import (
+    detections3d_message,
     detections_message,
     instances_message,
     label_info_message,
@@ -16,6 +17,7 @@ from amodal_core.bags.sensors import image_message
 from amodal_core.drive.topics import (
     DEPTH,
     DETECTIONS,
+    DETECTIONS_3D,
     INSTANCES,
     LABEL_INFO,
     TRACKS,
@@ -39,10 +41,17 @@ def instances_output(
     stamp: int,
     frame_id: str,
     classes: Sequence[str],
+    lidar_frame: str = "",
 ) -> Output:
     """What the model gave for one frame."""
-    message = instances_message(factory, instances, stamp=stamp, frame_id=frame_id, classes=classes)
-    return INSTANCES, message
+    return INSTANCES, instances_message(
+        factory,
+        instances,
+        stamp=stamp,
+        frame_id=frame_id,
+        classes=classes,
+        lidar_frame=lidar_frame,
+    )
 
 
 def label_info_output(
@@ -61,9 +70,12 @@ def track_outputs(
     stamp: int,
     frame_id: str,
     classes: Sequence[str],
+    lidar_frame: str = "",
     wanted: Callable[[Topic], bool] = lambda topic: True,
 ) -> list[Output]:
     """Tracks, their detections and visible labels, as far as they are wanted.
+
+    Without a LiDAR's frame there are no 3D detections.
 
     Args:
         factory: makes the messages.
@@ -71,13 +83,19 @@ def track_outputs(
         stamp: the image's, nanoseconds.
         frame_id: the camera's optical frame.
         classes: names that class ids index into.
+        lidar_frame: of 3D boxes and velocities, "" where none is known.
         wanted: whether a topic's message is to be made.
     """
     host = tracks.numpy()
     header: dict[str, Any] = {"stamp": stamp, "frame_id": frame_id}
+    named: dict[str, Any] = {"classes": classes, "lidar_frame": lidar_frame}
     makers: list[tuple[Topic, Callable[[], Any]]] = [
-        (TRACKS, lambda: instances_message(factory, host, classes=classes, **header)),
+        (TRACKS, lambda: instances_message(factory, host, **header, **named)),
         (DETECTIONS, lambda: detections_message(factory, host, classes=classes, **header)),
         (VISIBLE_LABELS, lambda: visible_labels_message(factory, host, **header)),
     ]
+    if lidar_frame:
+        makers.append(
+            (DETECTIONS_3D, lambda: detections3d_message(factory, host, stamp=stamp, **named))
+        )
     return [(topic, make()) for topic, make in makers if wanted(topic)]

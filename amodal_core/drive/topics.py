@@ -103,6 +103,12 @@ DETECTIONS = Topic(
     "reliable",
     "The tracks seen in this frame as amodal boxes; the id is the track's",
 )
+DETECTIONS_3D = Topic(
+    "detections_3d",
+    "vision_msgs/msg/Detection3DArray",
+    "reliable",
+    "Those of them that have a 3D box, in the LiDAR's frame",
+)
 VISIBLE_LABELS = Topic(
     "visible_labels",
     "sensor_msgs/msg/Image",

@@ -80,7 +80,12 @@ class DriveWriter:
             self.bag.write(POINTS.bag_name, scan, at)
         if truth is not None:
             message = instances_message(
-                factory, truth, stamp=stamp, frame_id=CAMERA_FRAME, classes=classes
+                factory,
+                truth,
+                stamp=stamp,
+                frame_id=CAMERA_FRAME,
+                classes=classes,
+                lidar_frame=LIDAR_FRAME,
             )
             self.bag.write(GROUND_TRUTH.bag_name, message, stamp)
 

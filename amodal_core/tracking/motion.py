@@ -112,6 +112,16 @@ class Motion:
         half = np.exp(self.values[:, 2:4]) / 2
         return np.concatenate([self.values[:, :2] - half, self.values[:, :2] + half], axis=1)
 
+    def velocities(self) -> tuple[np.ndarray, np.ndarray]:
+        """(T, 3) metres a second of the centre and (T, 2) pixels a second of the box's, float32.
+
+        NaN where unknown: a rate is known from the second measurement on, which leaves it less
+        uncertain than the first, until too long without one has made it as uncertain again.
+        """
+        measured_again = self.covariances[..., 2] < _first_rates(self.values) ** 2
+        rates = np.where(measured_again, self.rates, np.nan).astype(np.float32)
+        return rates[:, 5:], rates[:, :2]
+
     def ranges(self) -> np.ndarray:
         """(T,) float64 metres, NaN where unknown."""
         return np.maximum(self.values[:, RANGE], 0.1)

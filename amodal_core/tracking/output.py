@@ -15,6 +15,7 @@ def matched_tracks(detections: Instances, tracks: TrackStore, frame: int) -> Tra
 
     Those that show nothing coast.
     """
+    velocities, image_velocities = tracks.motion.velocities()
     return Tracks(
         size=detections.size,
         amodal_boxes=np.asarray(detections.amodal_boxes, np.float32),
@@ -31,6 +32,8 @@ def matched_tracks(detections: Instances, tracks: TrackStore, frame: int) -> Tra
         ids=tracks.ids,
         ages=frame - tracks.first_frame + 1,
         coasted=detections.visible.rle().areas() == 0,
+        velocities=velocities,
+        image_velocities=image_velocities,
     )
 
 
@@ -53,6 +56,8 @@ def with_coasting(
         fade: (C,) factors of their scores.
         frame: number of this frame.
     """
+    assert matched.velocities is not None
+    assert matched.image_velocities is not None
     n, c = len(matched), len(tracks)
     no_masks = RleMasks.empty(matched.size, c)
     shown = matched.visible.rle()
@@ -73,6 +78,7 @@ def with_coasting(
     occluders[:n, :n] = matched.occluders
     rates = np.concatenate([matched.occlusion_rates, occlusion_rates(masks, unhidden)])
     scores = np.concatenate([matched.scores, (tracks.scores * fade).astype(np.float32)])
+    velocities, image_velocities = tracks.motion.velocities()
     return Tracks(
         size=matched.size,
         amodal_boxes=np.concatenate([matched.amodal_boxes, boxes]),
@@ -89,6 +95,8 @@ def with_coasting(
         ids=np.concatenate([matched.ids, tracks.ids]),
         ages=np.concatenate([matched.ages, frame - tracks.first_frame + 1]),
         coasted=np.concatenate([matched.coasted, np.ones(c, bool)]),
+        velocities=np.concatenate([matched.velocities, velocities]),
+        image_velocities=np.concatenate([matched.image_velocities, image_velocities]),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cv_bridge import CvBridge
 
-from amodal_core.bags.sensors import header_message
+from amodal_core.bags.sensors import header_message, pose_message, vector_message
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import CAMERA_INFO, IMAGE, MARKERS, OVERLAY, TRACKS
@@ -36,9 +36,6 @@ class Overlay(SyncedNode):
         publishes=(OVERLAY, MARKERS),
         parameters=(
             Parameter("labels", True, "Write id, class, distance and occluder beside each object."),
-            Parameter(
-                "lidar_frame", "velo_link", "Frame of the 3D boxes, for the markers' header."
-            ),
             *parameters_of(DriveSettings, sync_timeout=2.0, calibration="", rectify="auto"),
         ),
     )
@@ -68,8 +65,7 @@ class Overlay(SyncedNode):
             header = header_message(FACTORY, stamp, made.frame_id)
             self.publish(OVERLAY.name, self._bridge.cv2_to_imgmsg(drawn, "rgb8", header))
         if mark:
-            frame = str(self.value("lidar_frame"))
-            self.publish(MARKERS.name, markers_message(tracks, classes, stamp, frame))
+            self.publish(MARKERS.name, markers_message(tracks, classes, stamp, made.lidar_frame))
 
 
 def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: str) -> Any:
@@ -81,20 +77,6 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
     def marker(**values: Any) -> Any:
         header = header_message(FACTORY, stamp, frame_id)
         return FACTORY.create("visualization_msgs/msg/Marker", header=header, **values)
-
-    def pose(centre: np.ndarray, yaw: float) -> Any:
-        x, y, z = (float(v) for v in centre)
-        return FACTORY.create(
-            "geometry_msgs/msg/Pose",
-            position=FACTORY.create("geometry_msgs/msg/Point", x=x, y=y, z=z),
-            orientation=FACTORY.create(
-                "geometry_msgs/msg/Quaternion", z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))
-            ),
-        )
-
-    def vector(values: np.ndarray) -> Any:
-        x, y, z = (float(v) for v in values)
-        return FACTORY.create("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
 
     markers = [marker(action=_DELETE_ALL)]
     boxes = tracks.boxes3d
@@ -111,8 +93,8 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
                 id=track,
                 type=_CUBE,
                 action=_ADD,
-                pose=pose(box[:3], box[6]),
-                scale=vector(np.maximum(box[3:6], 0.05)),
+                pose=pose_message(FACTORY, box[:3], box[6]),
+                scale=vector_message(FACTORY, np.maximum(box[3:6], 0.05)),
                 color=FACTORY.create("std_msgs/msg/ColorRGBA", r=r, g=g, b=b, a=opacity),
             )
         )
@@ -124,8 +106,8 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
                 id=track,
                 type=_TEXT,
                 action=_ADD,
-                pose=pose(top, 0.0),
-                scale=vector(np.full(3, 0.8)),
+                pose=pose_message(FACTORY, top, 0.0),
+                scale=vector_message(FACTORY, np.full(3, 0.8)),
                 color=FACTORY.create("std_msgs/msg/ColorRGBA", r=1.0, g=1.0, b=1.0, a=0.9),
                 text=f"{track} {classes[int(tracks.class_ids[k])]}{hidden}",
             )

@@ -214,7 +214,7 @@ class Player(BaseNode):
                 with self._answered:
                     self._open[_header_stamp(raw)] = True
                     self._frames += 1
-            self._bag_outputs[raw.topic].publish(bytes(raw.data))
+            self._bag_outputs[raw.topic].publish(self._bag.current(raw))
             self._played_until = raw.stamp
 
     def _wait_until(self, begin: float, first: int, stamp: int, rate: float) -> None:

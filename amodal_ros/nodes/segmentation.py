@@ -119,7 +119,8 @@ class Segmentation(SyncedNode):
         instances = self._pipeline.segment(made.frame, report)
         self.warn_all(report.warnings)
         classes = self.model.classes
-        self.publish_all([instances_output(FACTORY, instances, stamp, made.frame_id, classes)])
+        frames = {"frame_id": made.frame_id, "lidar_frame": made.lidar_frame}
+        self.publish_all([instances_output(FACTORY, instances, stamp, classes=classes, **frames)])
 
     def reset_state(self) -> None:
         """Forget what the model remembers of the stream."""

@@ -11,6 +11,7 @@ from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import (
     DEPTH,
     DETECTIONS,
+    DETECTIONS_3D,
     INSTANCES,
     LABEL_INFO,
     TRACKS,
@@ -34,7 +35,7 @@ class Tracking(SyncedNode):
         purpose="Gives objects identities that survive being hidden. An object that is hidden "
         "coasts: its amodal mask moves on until a time limit, or until free space is seen there.",
         subscribes=(INSTANCES, DEPTH),
-        publishes=(TRACKS, DETECTIONS, VISIBLE_LABELS, LABEL_INFO),
+        publishes=(TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS, LABEL_INFO),
         parameters=(
             Parameter(
                 "use_depth",
@@ -98,6 +99,7 @@ class Tracking(SyncedNode):
                 stamp,
                 made.frame_id,
                 [self._classes.get(k, str(k)) for k in range(max(self._classes, default=-1) + 1)],
+                made.lidar_frame,
                 lambda topic: topic is TRACKS or self.listeners(topic.name) > 0,
             )
         )
