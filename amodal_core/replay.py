@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.sensors import cloud_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.drive.assembler import DriveFrame
 from amodal_core.drive.bag_drive import BagDrive
@@ -35,6 +36,7 @@ from amodal_core.drive.topics import (
     DETECTIONS_3D,
     INSTANCES,
     LABEL_INFO,
+    TRACK_POINTS,
     TRACKS,
     VISIBLE_LABELS,
 )
@@ -51,6 +53,7 @@ from amodal_core.views.overlay import draw_overlay, enlarge
 from amodal_core.views.panel import draw_panel, panel_height
 from amodal_core.views.report.page import write_report
 from amodal_core.views.report.record import TOTAL, KeyFrame, Record
+from amodal_core.views.track_cloud import track_cloud
 from amodal_core.views.video import VideoWriter
 
 TRACKS_BAG = "tracks.mcap"
@@ -69,6 +72,7 @@ class ReplayOptions:
         max_frames: stop after so many frames.
         video: draw and encode the overlay video.
         depth: write the depth images to tracks.mcap, too; they are large.
+        track_points: write the tracks' points, too.
         image_topic: where a bag has several cameras.
         points_topic: where it has several LiDARs; "none" for the camera alone.
         drive: what belongs to one frame, and where the LiDAR stands.
@@ -77,6 +81,7 @@ class ReplayOptions:
     max_frames: int | None = None
     video: bool = True
     depth: bool = False
+    track_points: bool = False
     image_topic: str = ""
     points_topic: str = ""
     drive: DriveSettings = field(default_factory=DriveSettings)
@@ -223,7 +228,8 @@ class _Run:
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
         topics = [LABEL_INFO, INSTANCES, TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS]
-        DriveWriter(bag, [*topics, DEPTH] if self.options.depth else topics)
+        topics += [DEPTH] * self.options.depth + [TRACK_POINTS] * self.options.track_points
+        DriveWriter(bag, topics)
 
     def frame(self, item: DriveFrame, bag: BagWriter, video: VideoWriter | _NoVideo) -> None:
         """Run the pipeline on a frame and write what comes out."""
@@ -249,6 +255,10 @@ class _Run:
             outputs.insert(0, label_info_output(make, classes, stamp, frame_id))
         if self.options.depth and step.frame.depth is not None:
             outputs.append(depth_output(make, step.frame, frame_id))
+        has_scan = step.frame.points is not None and step.frame.calibration is not None
+        if self.options.track_points and has_scan:
+            cloud = track_cloud(step.tracks, step.frame)
+            outputs.append((TRACK_POINTS, cloud_message(make, cloud, stamp, lidar)))
         for topic, message in outputs:
             bag.write(topic.bag_name, message, stamp)
 

@@ -24,6 +24,7 @@ from amodal_core.drive.topics import (
     NO_LIDAR,
     OVERLAY,
     POINTS,
+    TRACK_POINTS,
     TRACKS,
 )
 from amodal_ros.declarations import parameters_of
@@ -65,7 +66,7 @@ ARGUMENTS = (
         "follow /clock; auto: when a bag is played",
         ("auto", "true", "false"),
     ),
-    ("overlay", "false", "draw overlay and markers", ("true", "false")),
+    ("overlay", "false", "draw overlay, markers and the tracks' points", ("true", "false")),
     ("evaluation", "false", "measure latency, drops and accuracy", ("true", "false")),
     ("out", "", "folder for the evaluation's metrics.json; empty: only log them", None),
     ("rviz", "false", "start rviz2 with our view", ("true", "false")),
@@ -136,6 +137,9 @@ def _start(context):
         camera = {k: v for k, v in drive.items() if k in ("calibration", "rectify")}
         nodes.append(node("overlay", camera, (IMAGE.name, CAMERA_INFO.name)))
         expected.append(OVERLAY.name)
+        if not camera_only:
+            nodes.append(node("track_points", drive, (CAMERA_INFO.name, POINTS.name)))
+            expected.append(TRACK_POINTS.name)
     if value["evaluation"] == "true":
         file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
         if file is not None:

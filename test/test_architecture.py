@@ -112,7 +112,7 @@ ROOMS = {
     "tracking": "masks",
     "models.layers": "geometry",
     "models": "geometry masks models.layers tracking",
-    "views": "datasets masks",
+    "views": "datasets geometry masks",
     "journal": "",
     "warm_up": "masks tracking",
     "evaluation": "bags datasets drive masks views",

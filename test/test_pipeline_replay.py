@@ -53,7 +53,12 @@ def test_the_same_bag_gives_the_same_bytes(mini_bag, tmp_path):
 
 
 def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
-    replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(video=False, depth=True))
+    replay(
+        mini_bag,
+        out,
+        Pipeline(StubModel()),
+        ReplayOptions(video=False, depth=True, track_points=True),
+    )
     with BagReader(out / "tracks.mcap") as bag:
         topics = {t.name: (t.type, t.count) for t in bag.topics.values()}
         assert topics == {
@@ -63,6 +68,7 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
             "/amodal/detections": ("vision_msgs/msg/Detection2DArray", 4),
             "/amodal/detections_3d": ("vision_msgs/msg/Detection3DArray", 4),
             "/amodal/visible_labels": ("sensor_msgs/msg/Image", 4),
+            "/amodal/tracks/points": ("sensor_msgs/msg/PointCloud2", 4),
             "/amodal/depth/image": ("sensor_msgs/msg/Image", 4),
         }
         assert bag.topics["/amodal/label_info"].latched
@@ -82,6 +88,9 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
     result = read_instances(messages["/amodal/instances"][2].message)
     assert result.visible.rle().counts == expected.visible.rle().counts
     assert result.occluders.tolist() == [[False, False], [True, False]]
+    cloud = messages["/amodal/tracks/points"][0].message
+    assert (cloud.header.frame_id, stamp_of(cloud.header)) == ("velo_link", stamps[0])
+    assert [f.name for f in cloud.fields] == ["x", "y", "z", "rgb", "track_id"]
     depth = read_depth(messages["/amodal/depth/image"][0].message)
     assert set(np.unique(depth)) == {0, np.float32(9.75)}
 

@@ -11,7 +11,7 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Report
 
 # sensor_msgs/PointField's datatype numbers.
-_POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 # Names that drivers give to the strength of a return. A reflectivity is calibrated: where a driver
 # sends it beside an intensity, that is a raw count of photons (Ouster).
 _INTENSITIES = ("reflectivity", "intensity", "i", "reflectance", "remission")
@@ -59,7 +59,7 @@ def read_points(
         if fields[name].datatype not in (7, 8) or fields[name].count not in (0, 1):
             raise InputError(
                 f"field {name} is {fields[name].count} x "
-                f"{_POINT_TYPES.get(fields[name].datatype, '?')}, not one float",
+                f"{POINT_TYPES.get(fields[name].datatype, '?')}, not one float",
                 where,
                 "publish x, y, z as float32",
             )
@@ -77,7 +77,7 @@ def read_points(
 
     def column(name: str) -> np.ndarray:
         f = fields[name]
-        dtype = np.dtype(order + _POINT_TYPES[f.datatype])
+        dtype = np.dtype(order + POINT_TYPES[f.datatype])
         if f.offset + dtype.itemsize > point_step:
             raise InputError(
                 f"field {name} at offset {f.offset} leaves the point of {point_step} bytes",
@@ -89,7 +89,7 @@ def read_points(
         ).reshape(-1)
 
     strength = next((n for n in _INTENSITIES if n in fields), None)
-    if strength and fields[strength].datatype not in _POINT_TYPES:
+    if strength and fields[strength].datatype not in POINT_TYPES:
         raise InputError(
             f"field {strength} has the unknown datatype {fields[strength].datatype}", where
         )

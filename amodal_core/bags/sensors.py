@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from amodal_core.bags.clouds import POINT_TYPES
 from amodal_core.bags.factory import MessageFactory
 from amodal_core.errors import InputError
 
@@ -59,22 +60,42 @@ def image_message(
 def points_message(factory: MessageFactory, points: np.ndarray, stamp: int, frame_id: str) -> Any:
     """An unorganised sensor_msgs/PointCloud2 of (N, 4) float32 x, y, z, intensity."""
     rows = np.ascontiguousarray(points, dtype="<f4")
-    fields = [
-        factory.create("sensor_msgs/msg/PointField", name=n, offset=4 * k, datatype=7, count=1)
-        for k, n in enumerate(("x", "y", "z", "intensity"))
-    ]
+    columns = np.dtype([(name, "<f4") for name in ("x", "y", "z", "intensity")])
+    dense = bool(np.isfinite(rows).all())
+    return cloud_message(factory, rows.view(columns).reshape(-1), stamp, frame_id, dense=dense)
+
+
+def cloud_message(
+    factory: MessageFactory, points: np.ndarray, stamp: int, frame_id: str, *, dense: bool = True
+) -> Any:
+    """An unorganised sensor_msgs/PointCloud2 of a (N,) structured array; `dense`: all finite."""
     return factory.create(
         "sensor_msgs/msg/PointCloud2",
         header=header_message(factory, stamp, frame_id),
         height=1,
-        width=len(rows),
-        fields=fields,
+        width=len(points),
+        fields=point_fields(factory, points.dtype),
         is_bigendian=False,
-        point_step=16,
-        row_step=16 * len(rows),
-        data=rows.reshape(-1).view(np.uint8),
-        is_dense=bool(np.isfinite(rows).all()),
+        point_step=points.dtype.itemsize,
+        row_step=points.nbytes,
+        data=np.frombuffer(points.tobytes(), np.uint8),
+        is_dense=dense,
     )
+
+
+def point_fields(factory: MessageFactory, dtype: np.dtype) -> list[Any]:
+    """The sensor_msgs/PointField of each field of a structured dtype."""
+    datatypes = {code: number for number, code in POINT_TYPES.items()}
+    return [
+        factory.create(
+            "sensor_msgs/msg/PointField",
+            name=name,
+            offset=int(kind[1]),
+            datatype=datatypes[kind[0].str[1:]],
+            count=1,
+        )
+        for name, kind in (dtype.fields or {}).items()
+    ]
 
 
 def camera_info_message(

@@ -122,6 +122,13 @@ OVERLAY = Topic("overlay", "sensor_msgs/msg/Image", "reliable", "The image with 
 MARKERS = Topic(
     "markers", "visualization_msgs/msg/MarkerArray", "reliable", "3D boxes, ids and distances"
 )
+TRACK_POINTS = Topic(
+    "tracks/points",
+    "sensor_msgs/msg/PointCloud2",
+    "reliable",
+    "The scan's points on the tracks, in the LiDAR's frame with the tracks' stamp: x, y, z, rgb "
+    "(the overlay's colours) and track_id",
+)
 GROUND_TRUTH = Topic(
     "ground_truth",
     ARRAY_TYPE,

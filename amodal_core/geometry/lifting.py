@@ -19,6 +19,7 @@ from amodal_core.geometry.config import DEFAULTS, GeometricConfig, Size
 from amodal_core.geometry.context import ClusterContext
 from amodal_core.geometry.ground import Ground, remove_ground
 from amodal_core.geometry.lshape import Rectangle
+from amodal_core.geometry.object_points import returns_of_objects
 from amodal_core.geometry.projection import NEAR, project, to_camera
 from amodal_core.geometry.range_image import range_image
 
@@ -41,7 +42,6 @@ _SIZE_OF = {
 _LONG = ("car", "van", "truck")
 _LEAST = 3  # returns of one object, fewer tell nothing
 _ABOVE = 0.15  # metres above the ground, lower returns are the road under a mask's lower edge
-_GAP, _GAP_SHARE = 1.2, 0.03  # metres, or share of the depth, that no object's returns jump over
 _LENGTHS = np.linspace(0.6, 2.6, 21)  # times the usual, that are tried on the amodal mask
 _PRIOR = 0.05  # share of the mask's width by which another box must fit better
 _NEARER = 0.1  # the same, for each usual length that it is nearer
@@ -100,15 +100,9 @@ def _boxes(
     pixels, z = np.asarray(projection.pixels), np.asarray(projection.z)
     ground, heights = remove_ground(points, range_image(points, config.range_image), config.ground)
     usable = np.flatnonzero((pixels[:, 0] >= 0) & (heights > _ABOVE))
-    u, v = pixels[usable].T
     amodal, visible = np.asarray(instances.amodal_boxes), np.asarray(instances.visible_boxes)
-    crops, offsets = instances.visible.rle().crops()
-    for k, (crop, (x, y)) in enumerate(zip(crops, offsets.tolist(), strict=True)):
-        # Its returns: those under its mask, of the group in depth with the most of them.
-        near = (u >= x) & (u < x + crop.shape[1]) & (v >= y) & (v < y + crop.shape[0])
-        index = usable[near]
-        index = index[crop[v[near] - y, u[near] - x] > 0]
-        index = index[_group(z[index])]
+    for k, returns in enumerate(returns_of_objects(instances, pixels[usable], z[usable])):
+        index = usable[returns]
         if len(index) < _LEAST:
             continue
         context = _context(amodal[k], visible[k], instances.size)
@@ -124,15 +118,6 @@ def _boxes(
             box = _fitted(box, size, footprint.rectangle, amodal[k], calibration)
         out[k] = box
     return out
-
-
-def _group(z: np.ndarray) -> np.ndarray:
-    """Indices of the largest group of depths between which nothing is missing."""
-    order = np.argsort(z, kind="stable")
-    gaps = np.diff(z[order]) > np.maximum(_GAP, _GAP_SHARE * z[order][1:])
-    edges = np.concatenate([[0], np.flatnonzero(gaps) + 1, [len(z)]])
-    largest = int(np.argmax(np.diff(edges)))
-    return order[edges[largest] : edges[largest + 1]]
 
 
 def _context(amodal: np.ndarray, visible: np.ndarray, size: tuple[int, int]) -> ClusterContext:

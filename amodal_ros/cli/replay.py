@@ -46,6 +46,10 @@ def command(
     depth: Annotated[
         bool, typer.Option("--depth", help="Write depth images to tracks.mcap, too (large).")
     ] = False,
+    track_points: Annotated[
+        bool,
+        typer.Option("--track-points", help="Write the scans' points on the tracks, coloured."),
+    ] = False,
     image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
     points_topic: Annotated[
         str, typer.Option(help="Where it has several LiDARs; none: the camera alone.")
@@ -75,7 +79,7 @@ def command(
         bag,
         out,
         make_model(model, device, checkpoint, settings or []),
-        ReplayOptions(max_frames, video, depth, image_topic, points_topic, drive),
+        ReplayOptions(max_frames, video, depth, track_points, image_topic, points_topic, drive),
         make_tracker(
             tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
         ),

@@ -20,6 +20,7 @@ MODULES = (
     "segmentation",
     "tracking",
     "overlay",
+    "track_points",
     "evaluation",
     "player",
 )
