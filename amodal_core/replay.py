@@ -75,6 +75,7 @@ class ReplayOptions:
         track_points: write the tracks' points, too.
         image_topic: where a bag has several cameras.
         points_topic: where it has several LiDARs; "none" for the camera alone.
+        odom_topic: where it has several odometries.
         drive: what belongs to one frame, and where the LiDAR stands.
     """
 
@@ -84,6 +85,7 @@ class ReplayOptions:
     track_points: bool = False
     image_topic: str = ""
     points_topic: str = ""
+    odom_topic: str = ""
     drive: DriveSettings = field(default_factory=DriveSettings)
 
 
@@ -110,10 +112,10 @@ def replay(
         InputError: the bag cannot be read or holds no frame, or `out` cannot be written.
     """
     options = options or ReplayOptions()
-    image, points = options.image_topic, options.points_topic
+    topics = options.image_topic, options.points_topic, options.drive, options.odom_topic
     optional = not pipeline.model.inputs - {"image"}
     with (
-        BagDrive(bag, image, points, options.drive, lidar_optional=optional) as drive,
+        BagDrive(bag, *topics, lidar_optional=optional) as drive,
         _folder(Path(out)) as out,
     ):
         frames = iter(drive)

@@ -14,6 +14,7 @@ from amodal_core.drive.assembler import (
     Moment,
     UncalibratedError,
 )
+from amodal_core.drive.scans import MOTION
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import Topic
 from amodal_ros.base_node import BaseNode
@@ -75,9 +76,9 @@ class SyncedNode(BaseNode):
             raise
         self.health.condition("calibration", "")
         for warning in made.warnings:
-            if warning.kind == RECTIFICATION:
+            if warning.kind in (RECTIFICATION, MOTION):
                 self.get_logger().info(warning.text)
-        self.warn_all([w for w in made.warnings if w.kind != RECTIFICATION])
+        self.warn_all([w for w in made.warnings if w.kind not in (RECTIFICATION, MOTION)])
         return made
 
     def _submit(self, intake: Intake) -> None:

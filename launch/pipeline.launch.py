@@ -22,8 +22,11 @@ from amodal_core.drive.topics import (
     INSTANCES,
     NAMESPACE,
     NO_LIDAR,
+    ODOM,
     OVERLAY,
     POINTS,
+    TF,
+    TF_STATIC,
     TRACK_POINTS,
     TRACKS,
 )
@@ -33,6 +36,8 @@ from launch import LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
 
+# Of the drive's settings, those that are arguments.
+DRIVE = ("calibration", "extrinsics", "rectify", "minimum_range", "motion", "fixed_frame")
 # Name, default, description, choices.
 ARGUMENTS = (
     ("model", "flagship", "model to run; `amodal models` lists them", None),
@@ -49,12 +54,15 @@ ARGUMENTS = (
     (IMAGE.name, IMAGE.bag_name, "camera image, raw, rectified or compressed", None),
     (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
     (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
+    (ODOM.name, ODOM.bag_name, "odometry, where the transforms do not tell the motion", None),
+    (TF.bag_name[1:], TF.name, "transforms, such as /robot/tf", None),
+    (TF_STATIC.bag_name[1:], TF_STATIC.name, "static transforms, such as /robot/tf_static", None),
     ("points_offset", "", "seconds that scans lag behind images; auto: find it", None),
     (GROUND_TRUTH.name, GROUND_TRUTH.bag_name, "truth, where the bag has it", None),
     *(
         (p.name, "", f"{p.description} Empty: {p.default}", None)
         for p in parameters_of(DriveSettings)
-        if p.name in ("calibration", "extrinsics", "rectify", "minimum_range")
+        if p.name in DRIVE
     ),
     ("namespace", NAMESPACE, "namespace of all nodes and of their topics; /: none", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
@@ -105,7 +113,7 @@ def _start(context):
             name=executable,
             namespace=value["namespace"],
             parameters=[*files, {"use_sim_time": sim_time}, parameters, *overrides],
-            remappings=[(name, value[name]) for name in remap],
+            remappings=[(name, value[name.lstrip("/")]) for name in remap],
             ros_arguments=["--log-level", value["log_level"]],
             output="screen",
             # A busy machine may need longer than the usual 5 s to finish the last frames.
@@ -121,16 +129,16 @@ def _start(context):
     elif value["points_offset"]:
         drive["points_offset"] = float(value["points_offset"])
     nodes = []
+    sensors = (IMAGE.name, CAMERA_INFO.name, POINTS.name, ODOM.name, TF.name, TF_STATIC.name)
     camera_only = value[POINTS.name] == NO_LIDAR
     by_image = camera_only or "calibration" in drive
     if camera_only:
         segmentation["optional_inputs"] = tracking["use_depth"] = False
     else:
-        names = (IMAGE.name, CAMERA_INFO.name, POINTS.name)
-        nodes.append(node("depth_projection", drive, names))
+        nodes.append(node("depth_projection", drive, sensors))
         expected.append(DEPTH.name)
     nodes += [
-        node("segmentation", segmentation | drive, (IMAGE.name, CAMERA_INFO.name, POINTS.name)),
+        node("segmentation", segmentation | drive, sensors),
         node("tracking", tracking),
     ]
     if value["overlay"] == "true" or value["rviz"] == "true":
@@ -185,7 +193,8 @@ def _start(context):
 
 def _drive_settings(value):
     """The given ones of the drive's settings, as the nodes' parameters."""
-    given = {name: value[name] for name in ("calibration", "rectify") if value[name]}
+    texts = ("calibration", "rectify", "motion", "fixed_frame")
+    given = {name: value[name] for name in texts if value[name]}
     if value["calibration"]:
         given["calibration"] = str(Path(value["calibration"]).expanduser().resolve())
     if value["minimum_range"]:

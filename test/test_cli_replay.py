@@ -68,7 +68,7 @@ def test_replay_prints_where_the_results_lie(mini_bag, tmp_path):
 
 
 def test_replay_has_the_drives_settings_as_options(mini_bag, tmp_path):
-    words = ("replay", mini_bag, "--no-video", "--model", "geometric", "--out")
+    words = ("replay", mini_bag, "--no-video", "--model", "geometric", "--motion", "off", "--out")
     # Its scans are stamped 0.3 ms after their images.
     with pytest.raises(InputError, match=r"gives no frame: .*no /kitti/velo/pointcloud"):
         _run(*words, tmp_path / "a", "--sync-slop", 0.0001)

@@ -121,7 +121,7 @@ def test_a_jump_forgets_what_moves_and_keeps_what_is_static() -> None:
     factory = RosbagsFactory()
 
     def link(parent: str, child: str, matrix: np.ndarray) -> Any:
-        placed = transform_message(factory, parent, child, matrix, stamp(0))
+        placed = transform_message(factory, parent, child, matrix, stamp(5))
         return factory.create("tf2_msgs/msg/TFMessage", transforms=[placed])
 
     made.take(TF_STATIC.name, link("mount", "lidar", camera.camera_from_lidar))

@@ -24,12 +24,14 @@ from amodal_core.bags.sensors import (
 )
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti_to_bag import convert_raw
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_core.replay import ReplayOptions, replay
 
+STILL = DriveSettings(motion="off")  # the fourth image has no scan
 OUTPUTS = ["metrics.json", "overlay.mp4", "report.html", "tracks.mcap"]
 
 
@@ -42,7 +44,7 @@ def test_a_replay_writes_tracks_numbers_video_and_report(mini_bag, out):
     done = []
     replay(mini_bag, out, Pipeline(StubModel()), progress=lambda k, n: done.append((k, n)))
     assert sorted(p.name for p in out.iterdir()) == OUTPUTS
-    assert done[-1][0] == 4
+    assert done[-1][0] == 5
 
 
 def test_the_same_bag_gives_the_same_bytes(mini_bag, tmp_path):
@@ -57,7 +59,7 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
         mini_bag,
         out,
         Pipeline(StubModel()),
-        ReplayOptions(video=False, depth=True, track_points=True),
+        ReplayOptions(video=False, depth=True, track_points=True, drive=STILL),
     )
     with BagReader(out / "tracks.mcap") as bag:
         topics = {t.name: (t.type, t.count) for t in bag.topics.values()}
@@ -77,7 +79,6 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
             messages[m.topic].append(m)
     with BagReader(mini_bag) as bag:
         images = [m.message for m in bag.messages(["/kitti/camera_color_left/image_raw"])]
-    # The fourth image has no scan.
     stamps = [stamp_of(m.header) for k, m in enumerate(images) if k != 3]
     for k, item in enumerate(messages["/amodal/tracks"]):
         assert stamp_of(item.message.header) == item.stamp == stamps[k]
@@ -96,7 +97,7 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
 
 
 def test_metrics_have_their_schema(mini_bag, out):
-    replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(video=False))
+    replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(video=False, drive=STILL))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["frames"] == 4
     assert metrics["instances"] == 8
@@ -119,7 +120,7 @@ def test_the_video_is_what_browsers_play(mini_bag, out):
         assert float(stream.average_rate) == pytest.approx(10.0)
         frames = [f.to_ndarray(format="rgb24") for f in video.decode(stream)]
     # The image, enlarged, and below it the panel of a fifth of its width, made even.
-    assert [f.shape for f in frames] == [(4 * 48 + 78, 4 * 96, 3)] * 4
+    assert [f.shape for f in frames] == [(4 * 48 + 78, 4 * 96, 3)] * 5
     head = (out / "overlay.mp4").read_bytes()
     # The index lies before the pictures, so that playing starts at once.
     assert head.index(b"moov") < head.index(b"mdat")
@@ -149,7 +150,7 @@ class _Page(HTMLParser):
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(mini_bag, out):
-    replay(mini_bag, out, Pipeline(StubModel()))
+    replay(mini_bag, out, Pipeline(StubModel()), ReplayOptions(drive=STILL))
     page = _Page()
     text = (out / "report.html").read_text()
     page.feed(text)

@@ -1,7 +1,8 @@
-"""PointCloud2 messages of any LiDAR driver to points: layouts, intensities, what is no return."""
+"""PointCloud2 messages of any LiDAR driver to points: layouts, intensities, times, no returns."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,43 @@ POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8:
 # Names that drivers give to the strength of a return. A reflectivity is calibrated: where a driver
 # sends it beside an intensity, that is a raw count of photons (Ouster).
 _INTENSITIES = ("reflectivity", "intensity", "i", "reflectance", "remission")
+# And to when it returned: Ouster's t, Velodyne's time, Hesai's and Livox' timestamp.
+_TIMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "time_us")
+_LONGEST_SCAN = 1e9  # nanoseconds; times farther apart, or from the stamp, are no scan's
 # Full scales of an intensity, and the share of a scan's values that may lie beyond its own.
 _SCALES, _OUTLIERS = (1, 255, 65535), 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan with when each point was measured.
+
+    Attributes:
+        points: (N, 4) float32 x, y, z in metres and intensity 0-1.
+        times: (N,) float32 seconds after the message's stamp (before it: negative), or None where
+            the cloud does not tell them.
+    """
+
+    points: np.ndarray
+    times: np.ndarray | None = None
 
 
 def read_points(
     message: Any, where: str = "points", *, minimum_range: float = 0.0, report: Report | None = None
 ) -> np.ndarray:
-    """(N, 4) float32 x, y, z and intensity 0-1 of a sensor_msgs/PointCloud2.
+    """The points of `read_scan`."""
+    return read_scan(message, where, minimum_range=minimum_range, report=report).points
+
+
+def read_scan(
+    message: Any,
+    where: str = "points",
+    *,
+    minimum_range: float = 0.0,
+    report: Report | None = None,
+    stamp: int | None = None,
+) -> Scan:
+    """The points, (N, 4) float32 x, y, z and intensity 0-1, of a sensor_msgs/PointCloud2.
 
     Any order, offset and padding of the fields is read, organised or not, of either endianness.
     Points with a coordinate that is not finite are dropped whole. Intensity is 0 where the cloud
@@ -36,6 +66,7 @@ def read_points(
         minimum_range: metres; nearer returns, drivers' (0, 0, 0) for no return among them, are
             dropped.
         report: is told, once a scan, of what was dropped and of a scan without a usable return.
+        stamp: the message's, nanoseconds; with it, when each point was measured is read, too.
 
     Raises:
         InputError: no scalar float x, y, z fields, fields that leave the point, or wrong sizes.
@@ -47,7 +78,7 @@ def read_points(
     data = bytes_of(message.data)
     if height * width == 0:
         report.warn("empty scan", f"{where}: a scan without points")
-        return np.zeros((0, 4), np.float32)
+        return Scan(np.zeros((0, 4), np.float32))
     missing = [n for n in "xyz" if n not in fields]
     if missing:
         raise InputError(
@@ -103,19 +134,57 @@ def read_points(
             squares += np.square(values, dtype=np.float32, casting="same_kind")
         points[:, 3] = _unit_intensity(column(strength)) if strength else 0
     # False for NaN. Most scans need no more than this.
-    nearest = minimum_range * minimum_range
-    if squares.min() >= nearest and squares.max() < np.inf:
-        return points
-    usable = (squares >= nearest) & (squares < np.inf)
-    count = int(np.count_nonzero(usable))
-    if not count:
-        text = f"{where}: a scan of which no return is finite and at least {minimum_range:g} m away"
-        report.warn("empty scan", text)
-    else:
-        share = max(1, round(100 * (1 - count / len(points))))
-        text = f"{where}: {share} % of the returns dropped, not finite or nearer than"
-        report.warn("no return", f"{text} {minimum_range:g} m")
-    return points[usable]
+    nearest, usable = minimum_range * minimum_range, None
+    if not (squares.min() >= nearest and squares.max() < np.inf):
+        usable = (squares >= nearest) & (squares < np.inf)
+        count = int(np.count_nonzero(usable))
+        if not count:
+            text = "a scan of which no return is finite and at least"
+            report.warn("empty scan", f"{where}: {text} {minimum_range:g} m away")
+        else:
+            share = max(1, round(100 * (1 - count / len(points))))
+            text = f"{where}: {share} % of the returns dropped, not finite or nearer than"
+            report.warn("no return", f"{text} {minimum_range:g} m")
+        points = points[usable]
+    times = None
+    field = next((n for n in _TIMES if n in fields and fields[n].datatype in POINT_TYPES), "")
+    if stamp is not None and field and len(points):
+        values = column(field)
+        times = point_times(values if usable is None else values[usable], stamp)
+        if times is None:
+            text = f"{where}: the points' '{field}' is of another clock than the scan's stamp"
+            report.warn("point times", f"{text}: it is not de-skewed")
+    return Scan(points, times)
+
+
+def point_times(values: np.ndarray, stamp: int) -> np.ndarray | None:
+    """(N,) float32 seconds after a scan's stamp, from a cloud's field of times.
+
+    Integers are nanoseconds (Ouster, Livox), floats seconds (Velodyne) unless they then span more
+    than a scan: milliseconds, micro- and nanoseconds are tried in turn. Absolute ones (Hesai's
+    seconds, Livox' nanoseconds since the epoch) are made relative to the stamp.
+
+    Args:
+        values: (N,) of any number type, one at least.
+        stamp: of the scan, nanoseconds.
+
+    Returns:
+        None where no unit makes them times of a scan with this stamp.
+    """
+    low, high = values.min().item(), values.max().item()
+    whole = values.dtype.kind in "iu"
+    units = (1,) if whole else (1_000_000_000, 1_000_000, 1_000, 1)
+    unit = next((u for u in units if (high - low) * u <= _LONGEST_SCAN), None)  # False for NaN
+    if unit is None:
+        return None
+    if max(abs(low), abs(high)) * unit <= _LONGEST_SCAN:
+        return np.multiply(values, unit * 1e-9, dtype=np.float32, casting="same_kind")
+    # In the field's own numbers: float64 holds seconds since the epoch to 0.2 microseconds.
+    origin = stamp if whole else stamp / unit
+    if max(abs(low - origin), abs(high - origin)) * unit > _LONGEST_SCAN:
+        return None
+    relative = values.astype(np.int64 if whole else np.float64) - origin
+    return (relative * (unit * 1e-9)).astype(np.float32)
 
 
 def _unit_intensity(raw: np.ndarray) -> np.ndarray:

@@ -121,17 +121,31 @@ def read_transform(message: Any, where: str = "tf") -> tuple[str, str, np.ndarra
     Raises:
         InputError: numbers that are not finite, a quaternion of length 0, or an empty frame name.
     """
-    t, q = message.transform.translation, message.transform.rotation
-    numbers = np.array([t.x, t.y, t.z, q.x, q.y, q.z, q.w])
     parent, child = message.header.frame_id.lstrip("/"), message.child_frame_id.lstrip("/")
     if not parent or not child or parent == child:
         raise InputError(f"a transform from '{parent}' to '{child}'", where, "name both frames")
+    transform = message.transform
+    matrix = _rigid(transform.translation, transform.rotation, f"{parent} -> {child}", where)
+    return parent, child, matrix
+
+
+def read_pose(message: Any, where: str = "pose") -> np.ndarray:
+    """(4, 4) float64 of a geometry_msgs/Pose.
+
+    Raises:
+        InputError: numbers that are not finite, or a quaternion of length 0.
+    """
+    return _rigid(message.position, message.orientation, "the pose", where)
+
+
+def _rigid(t: Any, q: Any, what: str, where: str) -> np.ndarray:
+    numbers = np.array([t.x, t.y, t.z, q.x, q.y, q.z, q.w])
     if not np.isfinite(numbers).all() or np.linalg.norm(numbers[3:]) < 1e-6:
-        raise InputError(f"{parent} -> {child} is not a rigid transform: {numbers}", where)
+        raise InputError(f"{what} is not a rigid transform: {numbers}", where)
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
     matrix[:3, 3] = numbers[:3]
-    return parent, child, matrix
+    return matrix
 
 
 def transform_message(

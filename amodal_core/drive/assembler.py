@@ -3,8 +3,9 @@
 `take` brings messages together and is quick; `read` makes a frame of what belongs together and may
 run in another thread. What a missing part means is decided here:
 
-- the partner of a message, such as an image's scan: no frame, and a `Drop` that names it, unless
-  it is optional: a frame without;
+- an image's scan: the newest one before it, where the vehicle's motion since then is known;
+- the partner of a message else: no frame, and a `Drop` that names it, unless it is optional: a
+  frame without;
 - camera_info or the LiDAR's place: `UncalibratedError`; a bag ends with it, a node goes on and is
   in error until it is mended;
 - what would have to be guessed of a message (encoding, size, stamp, frame): `InputError`; the
@@ -18,15 +19,15 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from amodal_core.bags.clouds import read_points
 from amodal_core.bags.images import read_depth, read_image
 from amodal_core.bags.messages import class_names, read_instances, read_tracks
 from amodal_core.bags.sensors import stamp_of
+from amodal_core.drive.scans import Scans, frame_of
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.sync import Drop, MatchedSet, SyncConfig, Synchronizer, SyncResult
 from amodal_core.drive.topics import (
@@ -35,6 +36,7 @@ from amodal_core.drive.topics import (
     GROUND_TRUTH,
     IMAGE,
     INSTANCES,
+    ODOM,
     POINTS,
     TF,
     TF_STATIC,
@@ -68,12 +70,14 @@ class Moment:
         messages: by role, the names of `amodal_core.drive.topics`.
         stamps: of each message, nanoseconds.
         reset: time jumped back before it; whoever keeps a state of the stream clears it.
+        substitute: the newest scan before it, where it has none of its own.
     """
 
     stamp: int
     messages: dict[str, Any]
     stamps: dict[str, int]
     reset: bool = False
+    substitute: Any = None
 
 
 @dataclass
@@ -153,7 +157,13 @@ class Assembler:
                 self._camera_from_lidar = self._file.camera_from_lidar
         self._raw: bool | None = None  # whether images are rectified here, once that is decided
         self._lidar_optional = POINTS.name not in parts or POINTS.name in optional
-        self._sync = _synchronizer(self._parts, parts, settings, optional)
+        replaceable: set[str] = set()
+        self._scans: Scans | None = None
+        if POINTS.name in parts:
+            moving = settings.motion == "auto" and parts[0] != POINTS.name
+            self._scans = Scans(settings, self.transforms, self._where(POINTS.name), moving=moving)
+            replaceable = {POINTS.name} - set(optional) if moving else set()
+        self._sync = _synchronizer(self._parts, parts, settings, optional, replaceable)
         self._changed = threading.Condition()
         self._infos: dict[int, Any] = {}
         self._truths: dict[int, Any] = {}
@@ -177,8 +187,11 @@ class Assembler:
             InputError: it is refused.
         """
         role = self._roles[topic] if self._roles else topic
-        if role in (TF.name, TF_STATIC.name):
-            self.transforms.add(message, topic, static=role == TF_STATIC.name)
+        if role in (TF.name, TF_STATIC.name, ODOM.name):
+            if role != ODOM.name:
+                self.transforms.add(message, topic, static=role == TF_STATIC.name)
+            if self._scans is not None:
+                self._scans.motion_came(message if role == ODOM.name else None, self._label(topic))
             return Intake()
         stamp = stamp_of(message.header)
         if stamp <= 0:
@@ -193,6 +206,8 @@ class Assembler:
                 self._newest_truth = stamp
         if topic not in self._parts:
             return Intake()
+        if role == POINTS.name and self._scans is not None:
+            self._scans.take(stamp, message)
         if self._sync is not None:
             result = self._sync.push(topic, stamp, message)
         else:
@@ -221,35 +236,58 @@ class Assembler:
 
     def _intake(self, result: SyncResult) -> Intake:
         if result.reset:
-            self.transforms.reset()
+            now = self.newest or 0
+            self.transforms.reset(now)
+            if self._scans is not None:
+                self._scans.reset(now)
             self._reset = True
             self._old_clock = self._now
             with self._changed:
-                if self._newest_truth is not None and self._newest_truth > (self.newest or 0):
+                if self._newest_truth is not None and self._newest_truth > now:
                     self._newest_truth = None
         role = self._roles.__getitem__ if self._roles else str
         moments = []
         for matched in result.sets:
             messages = {role(t): m for t, m in matched.messages.items()}
             stamps = {role(t): s for t, s in matched.stamps.items()}
-            moments.append(Moment(matched.stamp, messages, stamps, self._reset))
+            moment = Moment(matched.stamp, messages, stamps, self._reset)
+            if self._scans is not None and POINTS.name not in messages:
+                substitute = self._scans.substitute(matched.stamp, self._lag())
+                if substitute is not None:
+                    moment = replace(moment, substitute=substitute)
+                elif matched.lacks:
+                    result.drops.append(Drop(self.reference, matched.stamp, matched.lacks))
+                    continue
+            moments.append(moment)
             self._reset = False
         return Intake(moments, result.drops, result.reset)
+
+    def _lag(self) -> int:
+        """Nanoseconds that the scans' stamps lag behind the reference's."""
+        offsets = self._sync.offsets_ns if self._sync is not None else {}
+        return offsets.get(self._named.get(POINTS.name, POINTS.name)) or 0
 
     # Frames go out.
 
     def ready(self, moment: Moment) -> bool:
-        """Whether calibration and, where it is expected, truth of a moment are here."""
+        """Whether calibration and, where they are expected, truth and motion of a moment are here.
+
+        Motion is waited for `sync_timeout` seconds of the stream.
+        """
         with self._changed:
             if self._truth_expected and (
                 self._newest_truth is None or self._newest_truth < moment.stamp
             ):
                 return False
+        overdue = (self.newest or 0) - moment.stamp > self.settings.sync_timeout * 1e9
+        cloud = moment.messages.get(POINTS.name, moment.substitute)
         try:
             camera = self._camera(moment, 0.0)
             if self._calibrated:
                 # Of a file that tells no size it is that of the image, which is not read yet.
-                self._calibration(moment, camera and camera.of_size(1, 1), 0.0)
+                self._calibration(moment, cloud, camera and camera.of_size(1, 1), 0.0)
+            if self._scans is not None and cloud is not None and not overdue:
+                return self._scans.motion_here(cloud, moment.stamp, self._lag())
         except UncalibratedError:
             return False
         except InputError:
@@ -283,9 +321,14 @@ class Assembler:
                     _check_size(frame.image, camera, where)
                 if raw:
                     frame.image = camera.rectify(frame.image)
+        cloud, scans = messages.get(POINTS.name), self._scans
+        at = moment.stamp, self._lag(), report, wait
+        if scans is not None and moment.substitute is not None:
+            needed = not self._lidar_optional
+            cloud = scans.standing_in(moment.substitute, *at, needed=needed)
         if self._calibrated:
             try:
-                frame.calibration, frame_id = self._calibration(moment, camera, timeout)
+                frame.calibration, frame_id = self._calibration(moment, cloud, camera, timeout)
             except UncalibratedError:
                 self._waited_in_vain = True
                 raise
@@ -293,12 +336,7 @@ class Assembler:
         made = DriveFrame(frame, frame_id, reset=moment.reset, warnings=report.warnings)
         for role, message in messages.items():
             where = self._where(role)
-            if role == POINTS.name:
-                least = self.settings.minimum_range
-                frame.points = read_points(message, where, minimum_range=least, report=report)
-                frame.points_stamp = moment.stamps[role]
-                self._lidar_frame = _frame_of(message)
-            elif role == DEPTH.name:
+            if role == DEPTH.name:
                 frame.depth = read_depth(message, where)
             elif role in (INSTANCES.name, TRACKS.name):
                 read = read_tracks if role == TRACKS.name else read_instances
@@ -306,8 +344,12 @@ class Assembler:
                 # Recordings of earlier versions do not name it.
                 named = getattr(message, "box3d_frame_id", "")
                 self._lidar_frame = named or self._lidar_frame
+        if scans is not None and cloud is not None:
+            again = cloud is moment.substitute
+            frame.points, frame.points_stamp = scans.points(cloud, *at, again=again)
+            self._lidar_frame = frame_of(cloud)
         made.lidar_frame = self._lidar_frame
-        made.frame_id = frame_id or _frame_of(messages[next(iter(messages))])
+        made.frame_id = frame_id or frame_of(messages[next(iter(messages))])
         truth = self._truths.get(moment.stamp)
         if truth is not None:
             made.truth = read_tracks(truth, self._where(GROUND_TRUTH.name))
@@ -360,17 +402,17 @@ class Assembler:
         return raw
 
     def _calibration(
-        self, moment: Moment, intrinsics: Camera | None, timeout: float
+        self, moment: Moment, cloud: Any, intrinsics: Camera | None, timeout: float
     ) -> tuple[Calibration | None, str]:
         """A moment's calibration, None where no scan says which LiDAR; its camera's frame."""
         where = self._where(CAMERA_INFO.name)
         if intrinsics is None:
             cure = "record it, remap camera_info to the camera's, or give a calibration file"
             raise UncalibratedError("no camera_info has come", where, cure)
-        image, cloud = moment.messages.get(IMAGE.name), moment.messages.get(POINTS.name)
+        image = moment.messages.get(IMAGE.name)
         info = self._info(moment)
-        camera = _frame_of(image) if image is not None else ""
-        camera = camera or (_frame_of(info) if info is not None else "")
+        camera = frame_of(image) if image is not None else ""
+        camera = camera or (frame_of(info) if info is not None else "")
         camera_from_lidar = self._camera_from_lidar
         if self._file is None or camera_from_lidar is None:
             camera = _named(camera, where)
@@ -378,7 +420,7 @@ class Assembler:
             source = self._where(POINTS.name)
             if cloud is None and self._lidar_optional:
                 return None, camera
-            lidar = _named("" if cloud is None else _frame_of(cloud), source)
+            lidar = _named("" if cloud is None else frame_of(cloud), source)
             if lidar == camera:
                 raise UncalibratedError(
                     f"image and scan are in the same frame '{lidar}'",
@@ -394,7 +436,11 @@ class Assembler:
 
 
 def _synchronizer(
-    names: Sequence[str], roles: Sequence[str], settings: DriveSettings, optional: Collection[str]
+    names: Sequence[str],
+    roles: Sequence[str],
+    settings: DriveSettings,
+    optional: Collection[str],
+    replaceable: Collection[str],
 ) -> Synchronizer | None:
     if len(names) < 2:
         return None
@@ -409,6 +455,7 @@ def _synchronizer(
             ),
             timeout_ns=round(settings.sync_timeout * 1e9),
             optional=frozenset(n for n, r in zip(names, roles, strict=True) if r in optional),
+            replaceable=frozenset(n for n, r in zip(names, roles, strict=True) if r in replaceable),
         )
     )
 
@@ -419,11 +466,6 @@ def _keep(messages: dict[int, Any], stamp: int, message: Any) -> None:
     messages[stamp] = message
     if len(messages) > _KEPT:
         del messages[next(iter(messages))]
-
-
-def _frame_of(message: Any) -> str:
-    """The frame of a message, without the slash of old drivers."""
-    return str(message.header.frame_id).lstrip("/")
 
 
 def _named(frame_id: str, where: str) -> str:

@@ -25,6 +25,9 @@ _LAG_FROM = 50  # first images and scans that the lag of their clocks is found f
 class BagDrive:
     """Frames of a bag, one for each image that has a scan; nothing else is dropped.
 
+    Where odometry or transforms tell how the vehicle moved, scans are moved to their image's time,
+    and an image without a scan gets the newest one before it.
+
     Where the LiDAR is optional every image is a frame, and a bag with a camera alone will do.
 
     Args:
@@ -32,6 +35,7 @@ class BagDrive:
         image: the image topic, "" to find it.
         points: the point cloud topic, "" to find it, `NO_LIDAR` for the camera alone.
         settings: what belongs together, and where the LiDAR stands.
+        odometry: the odometry topic, "" to find it.
         lidar_optional: an image without a scan is a frame, too.
 
     Raises:
@@ -44,6 +48,7 @@ class BagDrive:
         image: str = "",
         points: str = "",
         settings: DriveSettings | None = None,
+        odometry: str = "",
         *,
         lidar_optional: bool = False,
     ) -> None:
@@ -55,6 +60,7 @@ class BagDrive:
                 self.bag,
                 image,
                 points,
+                odometry,
                 lidar_optional=lidar_optional,
                 info_optional=bool(self.settings.calibration),
             )

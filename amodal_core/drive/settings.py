@@ -92,6 +92,20 @@ class DriveSettings:
             "topic is named image_rect.",
         ),
     ] = "auto"
+    motion: Annotated[
+        Literal["auto", "off"],
+        Field(
+            description="Move scans to the image's time, each point from when it was measured, "
+            "where odometry or the transform tree tells how the vehicle moved.",
+        ),
+    ] = "auto"
+    fixed_frame: Annotated[
+        str,
+        Field(
+            description="Frame to which the transform tree tells the vehicle's motion; empty: "
+            "odom, map, world or earth, whichever is nearest.",
+        ),
+    ] = ""
     transform_timeout: Annotated[
         float,
         Field(

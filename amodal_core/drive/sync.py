@@ -43,6 +43,8 @@ class SyncConfig:
             ordinary late message.
         optional: topics that a set may lack. One that fell silent for `timeout_ns` is not waited
             for until it speaks again.
+        replaceable: topics that a set may lack since something else may stand in for their
+            message, which is waited for as if the set could not.
     """
 
     topics: tuple[str, ...]
@@ -52,16 +54,18 @@ class SyncConfig:
     timeout_ns: int = 500_000_000
     jump_ns: int = 500_000_000
     optional: frozenset[str] = frozenset()
+    replaceable: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.topics) < 2 or len(set(self.topics)) != len(self.topics):
             raise ValueError(f"topics must be two or more different names, got {self.topics}")
-        unknown = (set(self.offsets_ns) | self.optional) - set(self.topics)
+        dispensable = self.optional | self.replaceable
+        unknown = (set(self.offsets_ns) | dispensable) - set(self.topics)
         if unknown:
             raise ValueError(f"{sorted(unknown)} are not among the topics {self.topics}")
         if self.topics[0] in self.offsets_ns:
             raise ValueError(f"{self.topics[0]} is the reference: it has no offset to itself")
-        if self.topics[0] in self.optional:
+        if self.topics[0] in dispensable:
             raise ValueError(f"{self.topics[0]} is the reference: no set lacks it")
         if min(self.slop_ns, self.timeout_ns, self.jump_ns) < 0:
             raise ValueError("slop, timeout and jump cannot be negative")
@@ -82,11 +86,13 @@ class MatchedSet:
         stamp: the reference message's stamp, nanoseconds.
         stamps: each topic's own stamp, nanoseconds, offsets left on.
         messages: each topic's message.
+        lacks: why it has no message of a replaceable topic, "" where it has.
     """
 
     stamp: int
     stamps: dict[str, int]
     messages: dict[str, Any]
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,16 +133,18 @@ class _Queue:
         "optional",
         "quiet",
         "quiet_until",
+        "replaceable",
         "silent",
         "stamps",
         "topic",
         "used",
     )
 
-    def __init__(self, topic: str, offset: int | None, optional: bool) -> None:
+    def __init__(self, topic: str, offset: int | None, optional: bool, replaceable: bool) -> None:
         self.topic = topic
         self.offset = offset
         self.optional = optional
+        self.replaceable = replaceable
         self.silent = False  # nothing came for a timeout: an optional one is not waited for
         self.quiet_until: int | None = None  # none is expected before, after the one in a set
         self.stamps: list[int] = []
@@ -188,8 +196,10 @@ class Synchronizer:
     def __init__(self, config: SyncConfig) -> None:
         self.config = config
         self._lock = threading.Lock()
+        optional, replaceable = config.optional, config.replaceable
         self._queues = {
-            t: _Queue(t, config.offsets_ns.get(t, 0), t in config.optional) for t in config.topics
+            t: _Queue(t, config.offsets_ns.get(t, 0), t in optional, t in replaceable)
+            for t in config.topics
         }
         self._reference = self._queues[config.topics[0]]
         self._others = [self._queues[t] for t in config.topics[1:]]
@@ -310,23 +320,25 @@ class Synchronizer:
         while reference.stamps:
             moment = reference.stamps[0]
             final = ended or (expired is not None and moment < expired)
-            chosen, missing = [], None
+            chosen, missing, lacks = [], None, ""
             waiting = False
+            how = "" if not final else " before the end" if ended else " in time"
             for queue in self._others:
                 index = self._nearest(queue, moment, final)
-                if index == _NONE and not queue.optional:
+                if index == _NONE and queue.replaceable:
+                    lacks = f"no {queue.topic}{how}"
+                elif index == _NONE and not queue.optional:
                     missing = queue.topic
                     break
                 waiting = waiting or index == _WAIT
                 chosen.append(index)
             if missing is not None:
                 reference.used = moment
-                how = "" if not final else " before the end" if ended else " in time"
                 reference.close(moment, result.drops, f"no {missing}{how}")
             elif waiting:
                 break
             else:
-                self._emit(chosen, result)
+                self._emit(chosen, lacks, result)
             # The next reference message is later, so these are out of its reach.
             for queue in self._others:
                 queue.close(moment - slop, result.drops, f"no {reference.topic} near it")
@@ -376,7 +388,7 @@ class Synchronizer:
             return abs(reference.stamps[1] - stamp)
         return stamp - moment if final else None
 
-    def _emit(self, chosen: Sequence[int], result: SyncResult) -> None:
+    def _emit(self, chosen: Sequence[int], lacks: str, result: SyncResult) -> None:
         reference = self._reference
         moment = reference.stamps[0]
         stamps = {reference.topic: moment}
@@ -393,7 +405,7 @@ class Synchronizer:
             messages[queue.topic] = queue.messages[0]
             queue.remove(0, 1)
         self._given = moment
-        result.sets.append(MatchedSet(moment, stamps, messages))
+        result.sets.append(MatchedSet(moment, stamps, messages, lacks))
 
     def _estimate(self, queue: _Queue, ended: bool) -> bool:
         enough = min(len(queue.stamps), len(self._reference.stamps)) >= ESTIMATE_FROM

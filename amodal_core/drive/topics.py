@@ -82,6 +82,14 @@ COMPRESSED = Topic(
 )
 TF_STATIC = Topic("/tf_static", _TF_TYPE, "latched_tf", "Where the LiDAR stands", required=False)
 TF = Topic("/tf", _TF_TYPE, "tf", "Where what moves stands", required=False)
+ODOM = Topic(
+    "odom",
+    "nav_msgs/msg/Odometry",
+    "sensor",
+    "How the vehicle moves: scans are moved to the image's time",
+    required=False,
+    bag_name="/odom",
+)
 
 # Results.
 DEPTH = Topic(
@@ -168,12 +176,14 @@ class DriveTopics:
         camera_info: the image's sensor_msgs/CameraInfo.
         points: sensor_msgs/PointCloud2, or "" for the camera alone; camera_info may be "" then.
         ground_truth: amodal_msgs/AmodalInstanceArray, or "" where the bag holds none.
+        odometry: nav_msgs/Odometry, or "" where the bag holds none, or several to choose from.
     """
 
     image: str
     camera_info: str
     points: str
     ground_truth: str = ""
+    odometry: str = ""
 
     @property
     def roles(self) -> dict[str, str]:
@@ -183,6 +193,7 @@ class DriveTopics:
             self.camera_info: CAMERA_INFO.name,
             self.points: POINTS.name,
             self.ground_truth: GROUND_TRUTH.name,
+            self.odometry: ODOM.name,
         }
         return {name: role for name, role in roles.items() if name}
 
@@ -191,6 +202,7 @@ def find_topics(
     bag: BagReader,
     image: str = "",
     points: str = "",
+    odometry: str = "",
     *,
     lidar_optional: bool = False,
     info_optional: bool = False,
@@ -201,6 +213,7 @@ def find_topics(
         bag: the bag.
         image: the image topic, "" to find it.
         points: the point cloud topic, "" to find it; `NO_LIDAR` for the camera alone.
+        odometry: the odometry topic, "" to find it: /odom, or the only one.
         lidar_optional: a bag without point clouds, or without camera_info then, will do.
         info_optional: the calibration comes from elsewhere: a bag without camera_info will do.
 
@@ -244,7 +257,16 @@ def find_topics(
         camera_info=info,
         points="" if camera_only else _pick(types, where, POINTS, "points", points, clouds),
         ground_truth=truth[0] if truth else "",
+        odometry=_odometry(types, where, odometry, of_type(ODOM)),
     )
+
+
+def _odometry(types: Mapping[str, str], where: str, wanted: str, candidates: list[str]) -> str:
+    """The wanted topic, that of the usual name, the only one, or none."""
+    if wanted:
+        return _pick(types, where, ODOM, "odom", wanted, candidates)
+    usual = [name for name in candidates if name == ODOM.bag_name] or candidates
+    return usual[0] if len(usual) == 1 else ""
 
 
 def _pick(

@@ -1,26 +1,33 @@
-"""The transform tree of /tf_static and of the newest /tf, for nodes and bags alike."""
+"""The transform tree of /tf_static and /tf, for nodes and bags alike."""
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
 import numpy as np
 
-from amodal_core.bags.sensors import read_transform
+from amodal_core.bags.sensors import read_transform, stamp_of
+from amodal_core.drive.poses import Poses
 from amodal_core.errors import InputError
+
+# Frames that stand still while the vehicle moves (REP 105), of a vehicle among several, too.
+_FIXED = re.compile(r"(?:^|/)(?:odom|map|world|earth)(?:$|_)")
 
 
 class TransformTree:
     """Frames and where each stands in its parent; thread-safe.
 
-    A path that is not there raises; it is never taken as identity.
+    A path that is not there raises; it is never taken as identity. `lookup` takes the newest of
+    each link; `lookup_at` interpolates those that move.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
         self._static: dict[str, tuple[str, np.ndarray]] = {}
         self._parents: dict[str, tuple[str, np.ndarray]] = {}
+        self._poses: dict[str, Poses] = {}  # of what may move, in its parent
 
     def add(self, message: Any, where: str = "tf", *, static: bool = False) -> None:
         """Take in a tf2_msgs/TFMessage; static ones survive a reset.
@@ -33,15 +40,24 @@ class TransformTree:
                 parent, child, matrix = read_transform(transform, where)
                 if child in self._ancestors(parent):
                     raise InputError(f"{parent} -> {child} closes a circle of frames", where)
+                if static or self._parents.get(child, (parent,))[0] != parent:
+                    self._poses.pop(child, None)
                 self._parents[child] = (parent, matrix)
                 if static:
                     self._static[child] = (parent, matrix)
+                else:
+                    poses = self._poses.setdefault(child, Poses())
+                    poses.add(stamp_of(transform.header), matrix)
                 self._changed.notify_all()
 
-    def reset(self) -> None:
-        """Time jumped back: forget what moves, keep what is static."""
+    def reset(self, now: int) -> None:
+        """Time jumped back to `now`: forget what moves and is ahead of it, keep what is static."""
         with self._changed:
-            self._parents = dict(self._static)
+            for child, poses in list(self._poses.items()):
+                poses.cut(now)
+                if poses.newest is None:
+                    del self._poses[child], self._parents[child]
+            self._parents = self._static | self._parents
 
     def lookup(
         self, target: str, source: str, where: str = "tf", *, timeout: float = 0.0
@@ -67,6 +83,77 @@ class TransformTree:
             if target == source:
                 return np.eye(4)
             return np.linalg.inv(self._to(common, target)) @ self._to(common, source)
+
+    def connected(self, target: str, source: str) -> bool:
+        """Whether a path leads from one frame to the other."""
+        with self._changed:
+            return self._common(target, source) is not None
+
+    def fixed_above(self, frame: str, given: str = "") -> str:
+        """The fixed frame in which a frame moves, "" where there is none.
+
+        Args:
+            frame: such as the LiDAR's.
+            given: the fixed frame; "" takes the nearest ancestor named odom, map, world or earth.
+        """
+        with self._changed:
+            moves = False
+            for child in self._ancestors(frame):
+                if child not in self._parents:
+                    break
+                parent = self._parents[child][0]
+                moves |= child in self._poses
+                if moves and not given and _FIXED.search(parent):
+                    return parent
+            return given if moves and given and self.connected(given, frame) else ""
+
+    def reaches(self, fixed: str, frame: str, stamp: int) -> bool:
+        """Whether what moves between two connected frames is known up to a stamp."""
+        with self._changed:
+            common = self._common(fixed, frame)
+            children = [*self._links(common, fixed), *self._links(common, frame)]
+            moving = [self._poses[c] for c in children if self._moves(c, fixed)]
+            return all((p.newest or 0) >= stamp for p in moving)
+
+    def lookup_at(self, fixed: str, frame: str, stamps: np.ndarray) -> np.ndarray | None:
+        """(n, 4, 4) float64 fixed_from_frame at (n,) int64 stamps of two connected frames.
+
+        Returns:
+            None where a link that moves is not known at one of the stamps.
+        """
+        with self._changed:
+            common = self._common(fixed, frame)
+            below, above = (
+                self._to_at(common, frame, fixed, stamps),
+                self._to_at(common, fixed, fixed, stamps),
+            )
+            return None if below is None or above is None else np.linalg.inv(above) @ below
+
+    def _moves(self, child: str, fixed: str) -> bool:
+        """Whether a link moves; static ones that are published on /tf do not."""
+        if child not in self._poses:
+            return False
+        parent = self._parents[child][0]
+        return parent == fixed or bool(_FIXED.search(parent)) or not self._poses[child].still
+
+    def _links(self, ancestor: str | None, frame: str) -> list[str]:
+        """The children of the links from a frame up to an ancestor."""
+        chain = self._ancestors(frame)
+        return chain[: chain.index(ancestor)] if ancestor in chain else chain
+
+    def _to_at(
+        self, ancestor: str | None, frame: str, fixed: str, stamps: np.ndarray
+    ) -> np.ndarray | None:
+        matrices = np.broadcast_to(np.eye(4), (len(stamps), 4, 4))
+        for child in self._links(ancestor, frame):
+            if self._moves(child, fixed):
+                step = self._poses[child].at(stamps)
+                if step is None:
+                    return None
+                matrices = step @ matrices
+            else:
+                matrices = self._parents[child][1] @ matrices
+        return matrices
 
     def _common(self, target: str, source: str) -> str | None:
         """The nearest frame that both hang from."""

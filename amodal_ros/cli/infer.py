@@ -27,7 +27,16 @@ class Boxes(str, Enum):
     truth = "truth"
 
 
-@with_options("drive", DriveSettings, "minimum_range", "extrinsics", "calibration", "rectify")
+@with_options(
+    "drive",
+    DriveSettings,
+    "minimum_range",
+    "extrinsics",
+    "calibration",
+    "rectify",
+    "motion",
+    "fixed_frame",
+)
 def command(
     data: Annotated[Path, typer.Argument(help="A data set, its JSON file, or a bag.")],
     out: Annotated[Path, typer.Option(help="Folder of visible.json and amodal.json.")],

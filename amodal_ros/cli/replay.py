@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     "extrinsics",
     "calibration",
     "rectify",
+    "motion",
+    "fixed_frame",
 )
 def command(
     bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
@@ -54,6 +56,7 @@ def command(
     points_topic: Annotated[
         str, typer.Option(help="Where it has several LiDARs; none: the camera alone.")
     ] = "",
+    odom_topic: Annotated[str, typer.Option(help="Where it has several odometries.")] = "",
     settings: Settings = None,
     tracker_settings: TrackerSettings = None,
     *,
@@ -79,7 +82,9 @@ def command(
         bag,
         out,
         make_model(model, device, checkpoint, settings or []),
-        ReplayOptions(max_frames, video, depth, track_points, image_topic, points_topic, drive),
+        ReplayOptions(
+            max_frames, video, depth, track_points, image_topic, points_topic, odom_topic, drive
+        ),
         make_tracker(
             tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
         ),

@@ -6,7 +6,7 @@ import sys
 
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import depth_output
-from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, POINTS, TF, TF_STATIC, Topic
+from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, ODOM, POINTS, TF, TF_STATIC, Topic
 from amodal_core.frame import Report
 from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame
@@ -21,9 +21,9 @@ class DepthProjection(SyncedNode):
 
     declaration = Declaration(
         name="depth_projection",
-        purpose="Projects each scan into the image of its moment; where several returns fall into "
-        "a pixel, the nearest wins.",
-        subscribes=(CAMERA_INFO, IMAGE, POINTS, TF_STATIC, TF),
+        purpose="Projects each scan into the image of its moment, moved to the image's time where "
+        "the vehicle's motion is known; where several returns fall into a pixel, the nearest wins.",
+        subscribes=(CAMERA_INFO, IMAGE, POINTS, TF_STATIC, TF, ODOM),
         publishes=(DEPTH,),
         parameters=SENSORS,
     )
@@ -40,7 +40,7 @@ class DepthProjection(SyncedNode):
 
     def inputs(self) -> tuple[Topic, ...]:
         """Camera_info, or the image where the calibration is a file's."""
-        return (self._stamped(), POINTS, TF_STATIC, TF)
+        return (self._stamped(), POINTS, TF_STATIC, TF, ODOM)
 
     def _stamped(self) -> Topic:
         return IMAGE if self.value("calibration") else CAMERA_INFO

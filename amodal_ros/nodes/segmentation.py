@@ -13,6 +13,7 @@ from amodal_core.drive.topics import (
     DEPTH,
     IMAGE,
     INSTANCES,
+    ODOM,
     POINTS,
     TF,
     TF_STATIC,
@@ -40,7 +41,7 @@ class Segmentation(SyncedNode):
         name="segmentation",
         purpose="Finds the objects of each frame: visible and amodal masks, occluders, distance. "
         "Subscribes only to the inputs that the chosen model needs.",
-        subscribes=(IMAGE, CAMERA_INFO, POINTS, DEPTH, TF_STATIC, TF),
+        subscribes=(IMAGE, CAMERA_INFO, POINTS, DEPTH, TF_STATIC, TF, ODOM),
         publishes=(INSTANCES,),
         parameters=(
             Parameter("model", DEFAULT, "Name of the model; `amodal models` lists them."),
@@ -110,8 +111,9 @@ class Segmentation(SyncedNode):
 
     def inputs(self) -> tuple[Topic, ...]:
         """What the model needs."""
-        transforms = (TF_STATIC, TF) if "calibration" in self._parts else ()
-        return (*self._needs, *transforms)
+        transforms = (TF_STATIC, TF) if self._parts & {"calibration", "points"} else ()
+        odometry = (ODOM,) if "points" in self._parts else ()
+        return (*self._needs, *transforms, *odometry)
 
     def process(self, stamp: int, item: Moment) -> None:
         """Run the model on one frame."""

@@ -1,0 +1,393 @@
+"""Scans in the image's moment: a still world, seen by a LiDAR that moves, with exact truth."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from amodal_core.bags.clouds import point_times
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.sensors import (
+    camera_info_message,
+    header_message,
+    image_message,
+    stamp_of,
+    transform_message,
+)
+from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.assembler import Assembler
+from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.poses import Poses
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import CAMERA_INFO, IMAGE, ODOM, POINTS, TF, TF_STATIC
+from amodal_core.geometry.projection import project
+
+F = RosbagsFactory()
+MS, SECOND = 1_000_000, 1_000_000_000
+START = 1_700_000_000 * SECOND
+K = np.array([[300.0, 0, 320], [0, 300, 96], [0, 0, 1]])
+CAMERA_FROM_LIDAR = np.array([[0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, -0.3], [0, 0, 0, 1.0]])
+BASE_FROM_LIDAR = np.eye(4)
+BASE_FROM_LIDAR[:3, :3] = Rotation.from_euler("zyx", (0.1, -0.02, 0.03)).as_matrix()
+BASE_FROM_LIDAR[:3, 3] = 1.2, 0.1, 1.8
+
+
+def world_from_base(stamp: int) -> np.ndarray:
+    """The vehicle at a moment: 12 m/s, braking, in a bend that it leans into; in UTM's numbers."""
+    t = (stamp - START) * 1e-9
+    pose = np.eye(4)
+    angles = 0.3 + 0.4 * t, 0.02 * np.sin(3 * t), 0.03 * np.cos(2 * t)
+    pose[:3, :3] = Rotation.from_euler("zyx", angles).as_matrix()
+    pose[:3, 3] = 500_000 + 12 * t - t * t, 5_400_000 + 3 * np.sin(t), 0.1 * np.sin(2 * t)
+    return pose
+
+
+def lidar_at(stamp: int) -> np.ndarray:
+    return world_from_base(stamp) @ BASE_FROM_LIDAR
+
+
+RNG = np.random.default_rng(3)
+# Posts around the way, in the LiDAR's frame at the start: 5 to 60 m away.
+WORLD = (
+    np.stack([*RNG.uniform((5, -25, -1.5), (60, 25, 3), (400, 3)).T, np.ones(400)], axis=1)
+    @ lidar_at(START).T
+)
+
+
+def seen(stamp: int) -> np.ndarray:
+    """(400, 3) the world in the LiDAR's frame at a moment: the truth."""
+    return (WORLD @ np.linalg.inv(lidar_at(stamp)).T)[:, :3]
+
+
+@lru_cache(maxsize=32)
+def scan(begin: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points as they are measured one after the other in a turn, and when, nanoseconds."""
+    after = np.linspace(0, 100 * MS, len(WORLD)).astype(np.int64)
+    points = [
+        np.linalg.inv(lidar_at(int(t))) @ p for t, p in zip(begin + after, WORLD, strict=True)
+    ]
+    return np.array(points)[:, :3], after
+
+
+TIMES = {  # name, PointField datatype, dtype, values of nanoseconds after the scan's begin
+    "ouster": ("t", 6, "<u4", lambda after, stamp: after),
+    "velodyne": ("time", 7, "<f4", lambda after, stamp: after * 1e-9),
+    "hesai": ("timestamp", 8, "<f8", lambda after, stamp: (stamp + after) * 1e-9),
+    "livox": ("timestamp", 8, "<f8", lambda after, stamp: (stamp + after).astype(np.float64)),
+}
+
+
+def cloud(begin: int, driver: str = "ouster", stamp: int | None = None):
+    """A PointCloud2 with a field of times; of driver "" without."""
+    points, after = scan(begin)
+    stamp = begin if stamp is None else stamp
+    fields = [("x", 7, "<f4"), ("y", 7, "<f4"), ("z", 7, "<f4")]
+    name, number, kind, values = TIMES.get(driver, ("", 0, "", None))
+    if name:
+        fields.append((name, number, kind))
+    rows = np.zeros(len(points), [(n, d) for n, _, d in fields])
+    for k, axis in enumerate("xyz"):
+        rows[axis] = points[:, k]
+    if name:
+        rows[name] = values(after - (stamp - begin), stamp)
+    layout, offset = [], 0
+    for n, number, d in fields:
+        layout.append(
+            F.create("sensor_msgs/msg/PointField", name=n, offset=offset, datatype=number, count=1)
+        )
+        offset += np.dtype(d).itemsize
+    return F.create(
+        "sensor_msgs/msg/PointCloud2",
+        header=header_message(F, stamp, "lidar"),
+        height=1,
+        width=len(rows),
+        fields=layout,
+        point_step=rows.itemsize,
+        row_step=rows.nbytes,
+        data=rows.view(np.uint8).reshape(-1),
+    )
+
+
+def static():
+    links = [
+        ("base_link", "lidar", BASE_FROM_LIDAR),
+        ("lidar", "cam", np.linalg.inv(CAMERA_FROM_LIDAR)),
+    ]
+    made = [transform_message(F, *link, START) for link in links]
+    return F.create("tf2_msgs/msg/TFMessage", transforms=made)
+
+
+def tf(stamp: int, parent: str = "odom"):
+    link = transform_message(F, parent, "base_link", world_from_base(stamp), stamp)
+    return F.create("tf2_msgs/msg/TFMessage", transforms=[link])
+
+
+def odometry(stamp: int, child: str = "base_link"):
+    pose = world_from_base(stamp)
+    x, y, z, w = (float(v) for v in Rotation.from_matrix(pose[:3, :3]).as_quat())
+    position = dict(zip("xyz", pose[:3, 3].tolist(), strict=True))
+    made = F.create(
+        "geometry_msgs/msg/Pose",
+        position=F.create("geometry_msgs/msg/Point", **position),
+        orientation=F.create("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
+    )
+    return F.create(
+        "nav_msgs/msg/Odometry",
+        header=header_message(F, stamp, "odom"),
+        child_frame_id=child,
+        pose=F.create("geometry_msgs/msg/PoseWithCovariance", pose=made),
+    )
+
+
+def image(stamp: int):
+    return image_message(F, np.zeros((192, 640, 3), np.uint8), stamp, "cam")
+
+
+def info(stamp: int):
+    return camera_info_message(F, K, 640, 192, stamp, "cam")
+
+
+def events(motion: str, driver: str = "ouster", image_every: int = 100, **odom):
+    """A second of a drive: (time of recording, topic, message)."""
+    at = [(START, TF_STATIC.name, static()), (START, CAMERA_INFO.name, info(START))]
+    stamps = [START + ms * MS for ms in range(0, 1000, image_every)]
+    at += [(stamp + MS, IMAGE.name, image(stamp)) for stamp in stamps]
+    for ms in range(0, 1000, 100):
+        # Turns begin 5 ms before every third image of 30 Hz, and are sent when they are over.
+        begin = START + (ms - 5) * MS
+        at.append((begin + 101 * MS, POINTS.name, cloud(begin, driver)))
+    for ms in range(-50, 1200, 10):
+        stamp = START + ms * MS
+        make = {"odometry": (ODOM.name, odometry), "tf": (TF.name, tf)}.get(motion)
+        if make:
+            at.append((stamp + 2 * MS, make[0], make[1](stamp, **odom)))
+    return sorted(at, key=lambda event: event[0])
+
+
+def write(path, at):
+    names = {
+        IMAGE.name: ("/cam/image", IMAGE.type),
+        CAMERA_INFO.name: ("/cam/camera_info", CAMERA_INFO.type),
+        POINTS.name: ("/lidar/points", POINTS.type),
+        ODOM.name: ("/vehicle/odometry", ODOM.type),
+        TF.name: (TF.name, TF.type),
+        TF_STATIC.name: (TF_STATIC.name, TF_STATIC.type),
+    }
+    with BagWriter(path) as writer:
+        for role in dict.fromkeys(role for _, role, _ in at):
+            writer.add_topic(*names[role])
+        for stamp, role, message in at:
+            writer.write(names[role][0], message, stamp)
+    return path
+
+
+def frames_of(path, **options):
+    settings = DriveSettings(**options.pop("settings", {}))
+    with BagDrive(path, settings=settings, **options) as drive:
+        made = list(drive)
+        return made, [w for f in made for w in f.warnings] + drive.warnings
+
+
+@pytest.mark.parametrize("driver", sorted(TIMES))
+@pytest.mark.parametrize("motion", ["odometry", "tf"])
+def test_a_still_world_is_where_it_is_at_the_images_time(tmp_path, driver, motion):
+    path = write(tmp_path / "bag", events(motion, driver))
+    made, warnings = frames_of(path)
+    assert len(made) == 10
+    for each in made:
+        assert each.frame.points_stamp == each.frame.stamp
+        error = np.linalg.norm(each.frame.points[:, :3] - seen(each.frame.stamp), axis=1)
+        assert error.max() < 1e-3
+    (note,) = [w.text for w in warnings if w.kind == "motion"]
+    source = {
+        "odometry": "/vehicle/odometry (motion of base_link)",
+        "tf": "the transforms from odom to lidar",
+    }
+    how = "scans are moved to the image's time, each point from when it was measured, by"
+    assert note == f"/lidar/points: {how} {source[motion]}"
+    # Without it the far side of the turn is more than a metre off.
+    (still, *_), _ = frames_of(path, settings={"motion": "off"})
+    assert np.linalg.norm(still.frame.points[:, :3] - seen(still.frame.stamp), axis=1).max() > 1
+
+
+def test_every_image_of_a_fast_camera_has_depth_at_its_own_time(tmp_path):
+    """30 Hz and 10 Hz: two of three images get the scan before, within a pixel of the truth."""
+    path = write(tmp_path / "bag", events("odometry", image_every=33))
+    made, _ = frames_of(path)
+    stamps = [(f.frame.stamp - START) // MS for f in made]
+    assert stamps == list(range(0, 1000, 33))
+    for each in made:
+        frame = each.frame
+        truth = np.hstack([seen(frame.stamp), np.zeros((400, 1))]).astype(np.float32)
+        inside = project(truth, frame.calibration).pixels
+        own = project(frame.points, frame.calibration).pixels
+        both = (inside[:, 0] >= 0) & (own[:, 0] >= 0)
+        assert both.sum() > 0.95 * (inside[:, 0] >= 0).sum() > 20
+        assert abs(inside[both] - own[both]).max() <= 1
+    still, warnings = frames_of(path, settings={"motion": "off"})
+    assert len(still) == 10
+    lacking = "/cam/image: dropped, no /lidar/points"
+    assert sum(w.text.startswith(lacking) for w in warnings) == 21
+    optional, _ = frames_of(path, settings={"motion": "off"}, lidar_optional=True)
+    assert [f.frame.points is None for f in optional].count(True) == 21
+    optional, _ = frames_of(path, lidar_optional=True)
+    for a, b in zip(made, optional, strict=True):
+        np.testing.assert_array_equal(a.frame.points, b.frame.points)
+
+
+def test_a_scan_without_times_is_moved_whole(tmp_path):
+    path = write(tmp_path / "bag", events("odometry", ""))
+    made, warnings = frames_of(path)
+    (note,) = [w.text for w in warnings if w.kind == "motion"]
+    assert "each point" not in note
+    for each in made:
+        begin = each.frame.stamp - 5 * MS
+        move = np.linalg.inv(lidar_at(each.frame.stamp)) @ lidar_at(begin)
+        expected = scan(begin)[0] @ move[:3, :3].T + move[:3, 3]
+        np.testing.assert_allclose(each.frame.points[:, :3], expected, atol=1e-3)
+
+
+def test_a_constant_lag_of_the_lidars_clock_is_taken_off(tmp_path):
+    at = events("odometry")
+    for _, role, message in at:
+        if role == POINTS.name:
+            lagging = stamp_of(message.header) + 300 * MS
+            message.header = header_message(F, lagging, "lidar")
+    made, _ = frames_of(write(tmp_path / "bag", at), settings={"points_offset": 0.3})
+    assert len(made) == 10
+    for each in made:
+        assert abs(each.frame.points[:, :3] - seen(each.frame.stamp)).max() < 1e-3
+
+
+def test_odometry_of_a_frame_that_nothing_connects_moves_nothing(tmp_path):
+    path = write(tmp_path / "bag", events("odometry", child="imu"))
+    made, warnings = frames_of(path)
+    notes = [w.text for w in warnings if w.kind == "motion"]
+    assert notes == [
+        "/lidar/points: scans are not moved to the image's time: /vehicle/odometry moves imu, "
+        "which no transform connects with lidar"
+    ]
+    np.testing.assert_allclose(made[0].frame.points[:, :3], scan(START - 5 * MS)[0], atol=1e-5)
+
+
+def test_the_fixed_frame_can_be_named(tmp_path):
+    path = write(tmp_path / "bag", events("tf", parent="local_origin"))
+    made, _ = frames_of(path)
+    np.testing.assert_allclose(made[1].frame.points[:, :3], scan(START + 95 * MS)[0], atol=1e-5)
+    made, _ = frames_of(path, settings={"fixed_frame": "local_origin"})
+    assert abs(made[1].frame.points[:, :3] - seen(made[1].frame.stamp)).max() < 1e-3
+
+
+def test_a_gap_in_the_motion_leaves_scans_as_they_are_and_is_told(tmp_path):
+    at = [e for e in events("odometry") if e[1] != ODOM.name or not 300 < (e[0] - START) / MS < 900]
+    made, warnings = frames_of(write(tmp_path / "bag", at))
+    gap = [f.frame.points_stamp != f.frame.stamp for f in made]
+    # The third turn ends after the last pose; the last one begins before the first after the gap.
+    assert gap == [False] * 2 + [True] * 8
+    assert sum(w.kind == "no motion" for w in warnings) == 8
+
+
+def test_static_links_that_are_published_on_tf_are_no_motion(tmp_path):
+    at = [e for e in events("odometry") if e[1] != TF_STATIC.name]
+    at += [(START + k * SECOND // 2, TF.name, static()) for k in range(2)]
+    made, _ = frames_of(write(tmp_path / "bag", sorted(at, key=lambda e: e[0])))
+    assert len(made) == 10
+    for each in made:
+        assert abs(each.frame.points[:, :3] - seen(each.frame.stamp)).max() < 1e-3
+
+
+def _assembler():
+    made = Assembler((IMAGE.name, POINTS.name), DriveSettings())
+    made.take(TF_STATIC.name, static())
+    made.take(CAMERA_INFO.name, info(START))
+    return made
+
+
+def test_live_motion_that_is_on_its_way_is_waited_for_and_late_motion_ever_less():
+    made = _assembler()
+    for ms in range(-50, 60, 10):
+        made.take(ODOM.name, odometry(START + ms * MS))
+    made.take(IMAGE.name, image(START))
+    (moment,) = made.take(POINTS.name, cloud(START - 5 * MS)).moments
+    late = [odometry(START + ms * MS) for ms in range(60, 110, 10)]
+    timer = threading.Timer(0.1, lambda: [made.take(ODOM.name, m) for m in late])
+    timer.start()
+    each = made.read(moment, wait=True)
+    timer.join()
+    assert abs(each.frame.points[:, :3] - seen(START)).max() < 1e-3
+    took = []
+    for k in (1, 2, 3):
+        made.take(IMAGE.name, image(START + k * 1000 * MS))
+        (moment,) = made.take(POINTS.name, cloud(START + (k * 1000 - 5) * MS)).moments
+        begin = time.monotonic()
+        assert made.read(moment, wait=True).frame.points_stamp == START + (k * 1000 - 5) * MS
+        took.append(time.monotonic() - begin)
+    assert took[0] >= 0.5 > took[2]
+
+
+def test_after_a_jump_back_the_old_motion_is_forgotten():
+    made = _assembler()
+    for k in range(110):
+        made.take(ODOM.name, odometry(START + (k * 10 - 50) * MS))
+    for k in range(10):
+        made.take(IMAGE.name, image(START + k * 100 * MS))
+        made.take(POINTS.name, cloud(START + (k * 100 - 5) * MS))
+    # The second time round the vehicle stands.
+    still = odometry(START)
+    for k in range(30):
+        still.header = header_message(F, START + (k * 10 - 50) * MS, "odom")
+        made.take(ODOM.name, still)
+    made.take(IMAGE.name, image(START))
+    moments = made.take(POINTS.name, cloud(START - 5 * MS)).moments
+    assert moments[0].reset
+    points = made.read(moments[0]).frame.points[:, :3]
+    np.testing.assert_allclose(points, scan(START - 5 * MS)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([0, 50_000_000, 99_000_000], np.uint32), (0, 0.05, 0.099)),
+        (np.array([-0.1, -0.05, 0], np.float32), (-0.1, -0.05, 0)),
+        (np.array([0, 50, 99], np.float32), (0, 0.05, 0.099)),  # milliseconds
+        (np.array([0, 5e4, 9.9e4], np.float32), (0, 0.05, 0.099)),  # microseconds
+        (np.array([0, 5e7, 9.9e7]), (0, 0.05, 0.099)),
+        (np.array([1.7e9, 1.7e9 + 0.05, 1.7e9 + 0.099]), (0, 0.05, 0.099)),
+        (np.array([START, START + 50 * MS, START + 99 * MS]), (0, 0.05, 0.099)),
+        (np.array([START, START + 50 * MS, START + 99 * MS], np.float64), (0, 0.05, 0.099)),
+        (np.array([0.0, 0.0, 0.0]), (0, 0, 0)),
+        (np.array([12.0, 12.05, 12.1]), None),  # of a clock since boot
+        (np.array([0.0, np.nan, 0.1]), None),
+        (np.array([0, 5_000_000_000, 1], np.uint64), None),
+    ],
+)
+def test_times_of_points_are_seconds_after_the_stamp(values, expected):
+    times = point_times(values, START)
+    if expected is None:
+        assert times is None
+    else:
+        np.testing.assert_allclose(times, expected, atol=1e-6)
+
+
+def test_poses_between_others_are_interpolated_and_others_unknown():
+    poses = Poses()
+    assert poses.at(np.array([0])) is None
+    first, last = np.eye(4), np.eye(4)
+    last[:3, :3] = Rotation.from_euler("z", 1.0).as_matrix()
+    last[:3, 3] = 2, 4, 6
+    poses.add(START + 100 * MS, last)
+    poses.add(START, first)  # late
+    (quarter, end) = poses.at(np.array([START + 25 * MS, START + 100 * MS]))
+    np.testing.assert_allclose(quarter[:3, 3], (0.5, 1, 1.5))
+    np.testing.assert_allclose(quarter[:3, :3], Rotation.from_euler("z", 0.25).as_matrix())
+    np.testing.assert_allclose(end, last)
+    assert poses.at(np.array([START - 1])) is None
+    assert poses.at(np.array([START + 100 * MS + 1])) is None
+    poses.add(START + 700 * MS, last)
+    assert poses.at(np.array([START + 400 * MS])) is None
+    np.testing.assert_array_equal(poses.at(np.array([START + 700 * MS]))[0], last)
