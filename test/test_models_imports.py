@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import seeded_weights
 import torch
 from torchvision.models.detection import (
     MaskRCNN_ResNet50_FPN_Weights,
@@ -18,6 +19,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection.image_list import ImageList
 
 from amodal_core.errors import InputError
+from amodal_core.frame import Frame
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import load_shared, read_info
 from amodal_core.models.imports.files import read_file
@@ -213,3 +215,42 @@ class TestFiles:
         torch.save([1, 2], tmp_path / "x.pth")
         with pytest.raises(InputError, match="no table of tensors"):
             read_file(tmp_path / "x.pth")
+
+
+def imported(name: str, model: str, tmp_path, given: dict | None = None, **options):
+    """A model with the seeded weights of a fixture's names, and what the original made of them."""
+    shapes, outputs = seeded_weights.read(name)
+    path, out = tmp_path / f"{name}.pth", tmp_path / f"{name}.safetensors"
+    torch.save({"model": seeded_weights.state_of(shapes) | (given or {})}, path)
+    settings = {"short_side": 0, "long_side": 0, **options.pop("settings", {})}
+    done = import_weights([path], model, out, settings=settings, **options)
+    assert done.taken == done.tensors
+    return registry.create(model, checkpoint=out), outputs
+
+
+def assert_finds(model, outputs, scale: float = 1.0) -> None:
+    """A model finds in the seeded image what the original found."""
+    with torch.inference_mode():
+        batch = model.batch_of([Frame(0, image=seeded_weights.image())])
+        (detections,) = model.detect(batch)
+    count = len(outputs["boxes"])
+    assert count > 10
+    found = {
+        "boxes": detections.boxes,
+        "scores": detections.scores,
+        "labels": detections.labels,
+        "amodal": detections.amodal[:, 3::7, 3::7],
+        "visible": detections.visible[:, 3::7, 3::7],
+    }
+    outputs = outputs | {"visible": np.minimum(outputs["visible"], outputs["amodal"])}
+    for key, values in found.items():
+        difference = np.abs(values[:count].numpy() - outputs[key]).max()
+        print(key, difference)
+        assert difference < (1e-3 if key in ("boxes", "amodal", "visible") else 1e-4), key
+
+
+class TestDetectron2:
+    def test_aisformer_finds_what_the_original_finds(self, tmp_path):
+        model, outputs = imported("aisformer", "aisformer", tmp_path)
+        assert model.classes[:3] == ("cyclist", "pedestrian", "car")
+        assert_finds(model, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import fields, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
+from amodal_core.models.layers.roi_features import RoiFeatures
 from amodal_core.models.learned import Detections
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
 from amodal_core.models.two_stage import PositiveRois, TwoStageConfig
@@ -254,3 +256,32 @@ def test_a_checkpoint_needs_no_public_weights_any_more(tmp_path):
     save_checkpoint(tmp_path / "m.safetensors", model, info)
     again = MaskRcnnAmodal.from_checkpoint(str(tmp_path / "m.safetensors"))
     assert torch.equal(again.amodal_branch.logits.weight, model.amodal_branch.logits.weight)
+
+
+@pytest.mark.parametrize(("kind", "shift"), [("aligned", 0.0), ("torchvision", 0.5)])
+def test_features_in_boxes_are_those_of_the_cells_places(kind, shift):
+    """Levels hold the x, y of their cells' centres in cells; torchvision reads half a cell on."""
+    levels = OrderedDict()
+    for k in range(4):
+        side = 256 // 2 ** (k + 2)
+        y, x = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
+        levels[str(k)] = torch.stack([x, y])[None].float()
+    boxes = torch.tensor([[33.0, 65.0, 89.0, 93.0], [8.0, 8.0, 238.0, 240.0]])  # of P2 and P4
+    pooled = RoiFeatures(7, kind)(levels, [boxes], [(256, 256)])
+    for box, stride, cells in zip(boxes, (4, 16), pooled, strict=True):
+        place = (torch.arange(7) + 0.5) / 7
+        x = (box[0] + place * (box[2] - box[0])) / stride + shift
+        y = (box[1] + place * (box[3] - box[1])) / stride + shift
+        assert torch.allclose(cells[0], x.expand(7, 7), atol=1e-4)
+        assert torch.allclose(cells[1], y[:, None].expand(7, 7), atol=1e-4)
+
+
+def test_strides_lie_where_the_weights_have_them():
+    x = torch.zeros(1, 3, 64, 64)
+    for moved in (False, True):
+        body = resnet_fpn("resnet50", lidar=False, norm="batch", stride_in_1x1=moved).body.eval()
+        sizes = []
+        body.layer2[0].conv1.register_forward_hook(lambda _, i, o, s=sizes: s.append(o.shape[-1]))
+        with torch.inference_mode():
+            assert body(x)["1"].shape[-2:] == (8, 8)
+        assert sizes == [8 if moved else 16]

@@ -20,11 +20,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_align
+from torchvision.ops import box_iou, roi_align
 
 from amodal_core.models.layers.anchor_matcher import AnchorMatcher
-from amodal_core.models.layers.backbone import CHANNELS, LEVELS, Backbone, Norm, resnet_fpn
+from amodal_core.models.layers.backbone import CHANNELS, Backbone, Norm, resnet_fpn
 from amodal_core.models.layers.batch import Batch, LidarBoxes, Targets
+from amodal_core.models.layers.roi_features import RoiAlign, RoiFeatures
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.models.lidar_objects import (
     BOTH,
@@ -52,9 +53,12 @@ class TwoStageConfig(LearnedConfig):
         frozen_stages: of the backbone's five.
         weights: torchvision's weights for the backbone, "" for random ones; only read when a model
             is made for training.
+        stride_in_1x1: the stride of a stage lies in its first 1x1 convolution: Caffe's ResNets.
         channels: of each level of the pyramid and of the heads on it; 256 as published, fewer for
             CPUs; a multiple of 32.
         anchor_scale: side of the square anchor in units of its level's stride.
+        rounded_anchors: anchors have whole corners, as torchvision's; elsewhere they have not.
+        roi_align: how features are looked up in boxes, see `layers.roi_features`.
         proposals_train: kept of an image for training.
         proposals: kept of an image for inference.
         samples: RoIs of an image that the second stage is trained on.
@@ -74,8 +78,11 @@ class TwoStageConfig(LearnedConfig):
     norm: Norm = "frozen"
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
     weights: str = ""
+    stride_in_1x1: bool = False
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = CHANNELS
     anchor_scale: Size = 8.0
+    rounded_anchors: bool = True
+    roi_align: RoiAlign = "torchvision"
     proposals_train: Count = 1000
     proposals: Count = 300
     samples: Positive = 512
@@ -141,6 +148,24 @@ class PositiveRois:
         return self.crop([t.visible for t in self.objects], side)
 
 
+class ExactAnchors(AnchorGenerator):
+    """torchvision's anchors without its rounding to whole pixels."""
+
+    def generate_anchors(
+        self,
+        scales: Any,
+        aspect_ratios: Any,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> torch.Tensor:
+        """(R * S, 4) boxes around 0 of one level, ratio by ratio."""
+        sides = torch.as_tensor(scales, dtype=dtype, device=device)
+        ratios = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
+        width = (sides[None] / ratios[:, None]).flatten()
+        height = (sides[None] * ratios[:, None]).flatten()
+        return torch.stack([-width, -height, width, height], 1) / 2
+
+
 class ProposalHead(RPNHead):
     """torchvision's head of the proposal network; float32 out, whatever it computes in.
 
@@ -166,7 +191,7 @@ class BoxHeads(RoIHeads):
     def __init__(self, config: TwoStageConfig) -> None:
         width = _HIDDEN * config.channels
         super().__init__(
-            MultiScaleRoIAlign(list(LEVELS), 7, 2),
+            RoiFeatures(7, config.roi_align),
             TwoMLPHead(config.channels * 49, width),
             FastRCNNPredictor(width, len(config.classes) + 1),
             fg_iou_thresh=0.5,
@@ -212,7 +237,7 @@ class TwoStage(LearnedModel):
     config: TwoStageConfig
     files = LearnedModel.files | {"lidar_weights"}
     box_beta: ClassVar[float] = 1 / 9
-    tied = frozenset({"anchor_scale", "depth"})
+    tied = frozenset({"anchor_scale", "depth", "roi_align", "rounded_anchors", "stride_in_1x1"})
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
@@ -223,6 +248,7 @@ class TwoStage(LearnedModel):
             frozen_stages=config.frozen_stages,
             weights=config.weights or None,
             channels=config.channels,
+            stride_in_1x1=config.stride_in_1x1,
         )
         self.lidar_objects: LidarObjects | None = None
         if config.proposals_from != IMAGE or config.depth == OBJECTS:
@@ -233,14 +259,14 @@ class TwoStage(LearnedModel):
                 config.depth == OBJECTS,
             )
             self.config = replace(config, lidar_detector=self.lidar_objects.network.config)
-        self.pool = MultiScaleRoIAlign(list(LEVELS), 14, 2)
+        self.pool = RoiFeatures(14, config.roi_align)
         if config.proposals_from != LIDAR:
             self._add_detector(config)
 
     def _add_detector(self, config: TwoStageConfig) -> None:
         """The proposal network and the heads of boxes and classes."""
         strides = (4, 8, 16, 32, 64)
-        anchors = AnchorGenerator(
+        anchors = (AnchorGenerator if config.rounded_anchors else ExactAnchors)(
             tuple((int(config.anchor_scale * s),) for s in strides),
             ((0.5, 1.0, 2.0),) * len(strides),
         )

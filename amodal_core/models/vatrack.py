@@ -73,7 +73,7 @@ class VaTrackBase(TwoStage):
 
     def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
-        self.embedding_head = EmbeddingHead(config.channels)
+        self.embedding_head = EmbeddingHead(config.channels, config.roi_align)
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Detection losses of the key frames, and losses of likeness over the pairs.

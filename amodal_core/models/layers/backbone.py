@@ -37,6 +37,7 @@ def resnet_fpn(
     frozen_stages: int = 0,
     weights: str | Path | None = None,
     channels: int = CHANNELS,
+    stride_in_1x1: bool = False,
 ) -> BackboneWithFPN:
     """A backbone that gives {"0": P2, ..., "3": P5, "pool": P6}.
 
@@ -48,11 +49,14 @@ def resnet_fpn(
             depth channels never does: its new weights would stay untrained.
         weights: torchvision's classification weights (.pth), or None for random ones.
         channels: of each level of the pyramid.
+        stride_in_1x1: see `move_strides`.
 
     Raises:
         InputError: the weights do not fit.
     """
     body = getattr(resnet, name)(weights=None, norm_layer=NORMS[norm])
+    if stride_in_1x1:
+        move_strides(body)
     if weights is not None:
         load_body(body, weights)
     if lidar:
@@ -66,6 +70,16 @@ def resnet_fpn(
     widths = [body.inplanes // 2**k for k in (3, 2, 1, 0)]
     returned = {f"layer{k + 1}": str(k) for k in range(4)}
     return BackboneWithFPN(body, returned, widths, channels, extra_blocks=LastLevelMaxPool())
+
+
+def move_strides(body: resnet.ResNet) -> None:
+    """Put each stage's stride into its first 1x1 convolution, as Caffe's ResNets have it.
+
+    torchvision's have it in the 3x3 convolution; weights of the one lose much in the other.
+    """
+    for stage in (body.layer2, body.layer3, body.layer4):
+        if isinstance(stage[0], resnet.Bottleneck):
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
 
 
 def inflate(stem: nn.Conv2d, extra: int) -> nn.Conv2d:

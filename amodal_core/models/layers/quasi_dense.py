@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import MultiScaleRoIAlign, box_iou
+from torchvision.ops import box_iou
 
-from amodal_core.models.layers.backbone import LEVELS
 from amodal_core.models.layers.batch import Batch, Targets
+from amodal_core.models.layers.roi_features import RoiAlign, RoiFeatures
 
 EMBEDDING = 256
 _HIDDEN = 4  # width of the hidden layer in channels of the pyramid: 1024 for 256
@@ -29,12 +29,13 @@ class EmbeddingHead(nn.Module):
 
     Args:
         channels: of the pyramid.
+        kind: of RoIAlign.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kind: RoiAlign) -> None:
         super().__init__()
         width = _HIDDEN * channels
-        self.pool = MultiScaleRoIAlign(list(LEVELS), 7, 2)
+        self.pool = RoiFeatures(7, kind)
         convolutions: list[nn.Module] = []
         for _ in range(4):
             convolutions += [

@@ -1,0 +1,152 @@
+"""Run the original networks on seeded weights and keep what they find, for test_models_imports.py.
+
+    PYTHONPATH=.:test:DEPENDENCIES python test/record_weights.py CLONES [NAME ...]
+
+CLONES holds AISFormer (github.com/UARK-AICV/AISFormer); DEPENDENCIES is what
+`pip install --no-deps --target` made of fvcore iopath yacs omegaconf antlr4-python3-runtime==4.9.3
+portalocker termcolor cloudpickle hydra-core. What the originals import and networks do not need is
+replaced by mocks; no code of theirs is kept.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import numpy as np
+import PIL.Image
+import seeded_weights
+import torch
+
+CLONES = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+
+
+class Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Modules, with those below them, that are imported but not used."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if any(name == n or name.startswith(f"{n}.") for n in self.names):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        module = types.ModuleType(spec.name)
+        module.__path__ = []
+        module.__getattr__ = lambda name: MagicMock()  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None: ...
+
+
+def filled(network: torch.nn.Module) -> torch.nn.Module:
+    """A network with seeded weights."""
+    state = network.state_dict()
+    network.load_state_dict(
+        {
+            n: t if n.startswith("pixel_") or "cell_anchors" in n or n.endswith("tracked")
+            else seeded_weights.seeded(n, t.shape)
+            for n, t in state.items()
+        }
+    )  # fmt: skip
+    return network.eval()
+
+
+def every(masks: torch.Tensor) -> np.ndarray:
+    """Some cells of (N, 28, 28) masks."""
+    return masks[:, 3::7, 3::7].numpy()
+
+
+def detectron2(clone: str) -> None:
+    """Make a fork of detectron2 importable on a CPU without its compiled part and data sets."""
+    for name in [n for n in sys.modules if n.split(".")[0] == "detectron2"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(CLONES / clone))
+    PIL.Image.LINEAR = PIL.Image.BILINEAR
+    unused = ("skimage", "pytorch_toolbelt", "torch_dct", "einops", "timm", "pandas", "shapely")
+    sys.meta_path.insert(0, Mocks("detectron2.data", "detectron2._C", *unused))
+
+
+@contextmanager
+def without_gpu() -> Iterator[None]:
+    """Code that asks for a GPU runs on the host."""
+    with (
+        torch.no_grad(),
+        patch.object(torch.Tensor, "to", on_host(torch.Tensor.to)),
+        patch.object(torch, "zeros_like", on_host(torch.zeros_like)),
+    ):
+        yield
+
+
+def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without its wish for a GPU."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        return function(*given, **{k: v for k, v in named.items() if v != "cuda"})
+
+    return call
+
+
+def heard(module: torch.nn.Module) -> list[Any]:
+    """What a module gives, call by call."""
+    outputs: list[Any] = []
+    module.register_forward_hook(lambda _, given, output: outputs.append(output))
+    return outputs
+
+
+def normalised(image: np.ndarray) -> torch.Tensor:
+    """(1, 3, H, W): blue, green, red bytes less Caffe's mean."""
+    mean = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
+    return (torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1).float() - mean)[None]
+
+
+def aisformer() -> None:
+    """AISFormer's KINS model, from the normalised image to masks."""
+    detectron2("AISFormer")
+    sys.path.insert(0, str(CLONES / "AISFormer" / "tools"))
+    from add_config import add_config
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+    from detectron2.structures import ImageList
+
+    config = get_cfg()
+    add_config(config)
+    folder = CLONES / "AISFormer" / "configs" / "KINS-AmodalSeg"
+    config.merge_from_file(str(folder / "aisformer_R_50_FPN_1x_amodal_kins.yaml"))
+    config.MODEL.DEVICE = "cpu"
+    network = filled(build_model(config))
+    image = seeded_weights.image()
+    masks = heard(network.roi_heads.mask_head)
+    with without_gpu():
+        images = ImageList(normalised(image), [image.shape[:2]])
+        features = network.backbone(images.tensor)
+        proposals, _ = network.proposal_generator(images, features, None)
+        (found,), _ = network.roi_heads(images, features, proposals, None)
+    visible, _, amodal, _ = masks[0]
+    seeded_weights.write(
+        "aisformer",
+        seeded_weights.shapes_of(network.state_dict()),
+        {
+            "boxes": found.pred_boxes.tensor,
+            "scores": found.scores,
+            "labels": found.pred_classes,
+            "amodal": every(amodal[:, 0]),
+            "visible": every(visible[:, 0]),
+        },
+    )
+
+
+NETWORKS: dict[str, Callable[[], None]] = {"aisformer": aisformer}
+
+if __name__ == "__main__":
+    for name in sys.argv[2:] or NETWORKS:
+        NETWORKS[name]()
