@@ -87,6 +87,7 @@ setup(
             "segmentation = amodal_ros.nodes.segmentation:main",
             "tracking = amodal_ros.nodes.tracking:main",
             "overlay = amodal_ros.nodes.overlay:main",
+            "rviz_view = amodal_ros.nodes.rviz_view:main",
             "track_points = amodal_ros.nodes.track_points:main",
             "evaluation = amodal_ros.nodes.evaluation:main",
             "player = amodal_ros.nodes.player:main",

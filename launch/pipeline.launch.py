@@ -1,5 +1,7 @@
 """The whole pipeline: projection, segmentation, tracking; with a bag, its player too."""
 
+import json
+import shutil
 from pathlib import Path
 
 from launch.actions import (
@@ -32,6 +34,7 @@ from amodal_core.drive.topics import (
 )
 from amodal_ros.declarations import parameters_of
 from amodal_ros.middleware import settings
+from amodal_ros.rviz import shown_topics
 from launch import LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
@@ -77,7 +80,8 @@ ARGUMENTS = (
     ("overlay", "false", "draw overlay, markers and the tracks' points", ("true", "false")),
     ("evaluation", "false", "measure latency, drops and accuracy", ("true", "false")),
     ("out", "", "folder for the evaluation's metrics.json; empty: only log them", None),
-    ("rviz", "false", "start rviz2 with our view", ("true", "false")),
+    ("rviz", "false", "start rviz2 with a view of this launch", ("true", "false")),
+    ("rviz_frame", "", "fixed frame of that view; empty: the LiDAR's, as its scans name it", None),
     ("params_file", "", "YAML file with parameters that override all others", None),
     ("log_level", "info", "log level of all nodes", ("debug", "info", "warn", "error", "fatal")),
 )
@@ -128,7 +132,7 @@ def _start(context):
         drive["auto_points_offset"] = True
     elif value["points_offset"]:
         drive["points_offset"] = float(value["points_offset"])
-    nodes = []
+    nodes, viewers = [], []
     sensors = (IMAGE.name, CAMERA_INFO.name, POINTS.name, ODOM.name, TF.name, TF_STATIC.name)
     camera_only = value[POINTS.name] == NO_LIDAR
     by_image = camera_only or "calibration" in drive
@@ -146,7 +150,7 @@ def _start(context):
         nodes.append(node("overlay", camera, (IMAGE.name, CAMERA_INFO.name)))
         expected.append(OVERLAY.name)
         if not camera_only:
-            nodes.append(node("track_points", drive, (CAMERA_INFO.name, POINTS.name)))
+            nodes.append(node("track_points", drive, sensors))
             expected.append(TRACK_POINTS.name)
     if value["evaluation"] == "true":
         file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
@@ -160,15 +164,7 @@ def _start(context):
             )
         )
     if value["rviz"] == "true":
-        view = str(SHARE / "rviz" / "amodal.rviz")
-        nodes.append(
-            Node(
-                package="rviz2",
-                executable="rviz2",
-                arguments=["-d", view],
-                parameters=[{"use_sim_time": sim_time}],
-            )
-        )
+        viewers.append(_rviz(value, sim_time))
     if bag:
         nodes.append(
             node(
@@ -188,7 +184,25 @@ def _start(context):
         RegisterEventHandler(OnProcessExit(target_action=process, on_exit=_ended))
         for process in nodes
     ]
-    return [*handlers, *nodes]
+    return [*handlers, *nodes, *viewers]
+
+
+def _rviz(value, sim_time):
+    """The process that becomes rviz2; the pipeline goes on when it is closed."""
+    if shutil.which("rviz2") is None:
+        raise RuntimeError(
+            "rviz:=true needs rviz2, which is not installed: apt install ros-$ROS_DISTRO-rviz2 "
+            "with ROS 2; without it, overlay:=true publishes the overlay"
+        )
+    topics = shown_topics(value["namespace"], value[IMAGE.name], value[POINTS.name])
+    frame = ["--frame", value["rviz_frame"]] if value["rviz_frame"] else []
+    return Node(
+        package="amodal_ros",
+        executable="rviz_view",
+        arguments=[str(SHARE / "rviz" / "amodal.rviz"), json.dumps(topics), *frame],
+        parameters=[{"use_sim_time": sim_time}],
+        output="screen",
+    )
 
 
 def _drive_settings(value):

@@ -8,7 +8,7 @@ from sensor_msgs_py.point_cloud2 import create_cloud
 
 from amodal_core.bags.sensors import header_message, point_fields
 from amodal_core.drive.assembler import Moment
-from amodal_core.drive.topics import CAMERA_INFO, POINTS, TF, TF_STATIC, TRACK_POINTS, TRACKS
+from amodal_core.drive.topics import CAMERA_INFO, ODOM, POINTS, TF, TF_STATIC, TRACK_POINTS, TRACKS
 from amodal_core.frame import Tracks
 from amodal_core.views.track_cloud import track_cloud
 from amodal_ros.base_node import run
@@ -25,7 +25,7 @@ class TrackPoints(SyncedNode):
         purpose="Picks the points of each scan that lie on a track: those under its visible mask "
         "that are together in depth. Nothing is made while nobody listens, and nothing of tracks "
         "without a scan.",
-        subscribes=(TRACKS, CAMERA_INFO, POINTS, TF_STATIC, TF),
+        subscribes=(TRACKS, CAMERA_INFO, POINTS, TF_STATIC, TF, ODOM),
         publishes=(TRACK_POINTS,),
         parameters=SENSORS,
     )
@@ -41,9 +41,11 @@ class TrackPoints(SyncedNode):
 
     def process(self, stamp: int, item: Moment) -> None:
         """The cloud of one frame."""
-        if POINTS.name not in item.messages or not self.listeners(TRACK_POINTS.name):
+        if not self.listeners(TRACK_POINTS.name):
             return
         made = self.read(item)
+        if made.frame.points is None:
+            return
         assert isinstance(made.instances, Tracks)
         cloud = track_cloud(made.instances, made.frame)
         header = header_message(FACTORY, stamp, made.lidar_frame)
