@@ -14,7 +14,14 @@ from embedded_peers import Peer, ros, spin_until
 from lifecycle_msgs.msg import TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from node_bench import PATIENCE
-from rcl_interfaces.msg import Log, Parameter, ParameterEvent, ParameterType, ParameterValue
+from rcl_interfaces.msg import (
+    Log,
+    ParameterEvent,
+    ParameterType,
+    ParameterValue,
+    SetParametersResult,
+)
+from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import (
     DescribeParameters,
     GetParameters,
@@ -24,7 +31,9 @@ from rcl_interfaces.srv import (
     SetParametersAtomically,
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import QoSProfile
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from std_msgs.msg import String
 
 from amodal_ros.domains import in_use
@@ -88,6 +97,51 @@ def test_topics_match_by_qos_and_late_subscribers_get_what_is_latched(
 
             assert spin_until(node, told)
             assert heard == []
+
+
+def test_parameters_override_what_the_options_name_of_a_profile(domain):
+    given = ["publisher.reliability:=best_effort", "publisher.depth:=7", "publisher.durability:=x"]
+    given += ["subscription.history:=keep_all", "subscription.reliability:=best_effort"]
+    args = ["--ros-args"]
+    for rule in given:
+        args += ["-p", f"qos_overrides./far/chat.{rule}"]
+    rclpy.init(args=args)
+    try:
+        node = rclpy.create_node("talker", namespace="far")
+        options = QoSOverridingOptions.with_default_policies()
+        publisher = node.create_publisher(
+            String, "chat", QoSProfile(depth=1), qos_overriding_options=options
+        )
+        profile = publisher.qos_profile
+        assert (profile.reliability, profile.depth) == (BEST_EFFORT, 7)
+        assert profile.durability == VOLATILE  # the default policies do not name it
+        only = QoSOverridingOptions([QoSPolicyKind.HISTORY])
+        heard = node.create_subscription(
+            String, "chat", print, QoSProfile(depth=3), qos_overriding_options=only
+        )
+        assert (heard.qos_profile.history.name, heard.qos_profile.reliability) == ("KEEP_ALL", 1)
+        name = "qos_overrides./far/chat.publisher.depth"
+        assert node.get_parameter(name).value == 7
+        assert node.describe_parameter(name).read_only
+        (refused,) = node.set_parameters([Parameter(name, value=9)])
+        assert not refused.successful
+        with pytest.raises(RuntimeError, match="Unexpected QoS override for policy `durability`"):
+            node.create_publisher(
+                String,
+                "chat",
+                QoSProfile(depth=1),
+                qos_overriding_options=QoSOverridingOptions([QoSPolicyKind.DURABILITY]),
+            )
+        strict = QoSOverridingOptions(
+            [], callback=lambda q: SetParametersResult(reason="too deep"), entity_id="b"
+        )
+        with pytest.raises(InvalidQosOverridesError, match="with id `b`, are not valid: too deep"):
+            node.create_publisher(
+                String, "chat", QoSProfile(depth=1), qos_overriding_options=strict
+            )
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
 
 
 def test_a_latched_message_outlives_late_subscribers_only_to_its_depth(ros):
@@ -223,11 +277,11 @@ def test_parameters_can_be_read_and_set_from_another_process(ros):
 
         def integer(name, value):
             kind = ParameterType.PARAMETER_INTEGER
-            return Parameter(name=name, value=ParameterValue(type=kind, integer_value=value))
+            return ParameterMessage(name=name, value=ParameterValue(type=kind, integer_value=value))
 
         def double(name, value):
             kind = ParameterType.PARAMETER_DOUBLE
-            return Parameter(name=name, value=ParameterValue(type=kind, double_value=value))
+            return ParameterMessage(name=name, value=ParameterValue(type=kind, double_value=value))
 
         def accepted(*parameters):
             answer = ask(SetParameters, "set_parameters", parameters=list(parameters))
@@ -258,7 +312,7 @@ def test_parameters_can_be_read_and_set_from_another_process(ros):
         assert "not a valid step" in accepted(double("gain", 0.3))[0][1]
         assert accepted(integer("odd", 2)) == [(False, "even")]
         text = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="no")
-        assert "read-only" in accepted(Parameter(name="fixed", value=text))[0][1]
+        assert "read-only" in accepted(ParameterMessage(name="fixed", value=text))[0][1]
         assert not accepted(integer("nope", 1))[0][0]
         both = [integer("rate", 3), integer("odd", 4)]
         result = ask(SetParametersAtomically, "set_parameters_atomically", parameters=both).result

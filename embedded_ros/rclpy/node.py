@@ -32,6 +32,7 @@ from .qos import (
     qos_profile_rosout_default,
     qos_profile_services_default,
 )
+from .qos_overriding_options import QoSOverridingOptions, override
 from .service import Service
 from .subscription import Subscription
 from .time import ClockType
@@ -185,12 +186,15 @@ class Node(NodeParameters):
         qos_profile: QoSProfile | int,
         *,
         publisher_class: type[Publisher] = Publisher,
+        qos_overriding_options: QoSOverridingOptions | None = None,
         **absent: Any,
     ) -> Any:
-        """A publisher; `qos_profile` may be a depth."""
+        """A publisher; `qos_profile` may be a depth, and parameters may override it."""
         refuse_arguments("rclpy.node.Node.create_publisher", absent)
-        full = self.resolve_topic_name(topic)
-        made = publisher_class(self, msg_type, full, as_profile(qos_profile))
+        full, profile = self.resolve_topic_name(topic), as_profile(qos_profile)
+        if qos_overriding_options is not None:
+            override(self, "publisher", full, profile, qos_overriding_options)
+        made = publisher_class(self, msg_type, full, profile)
         return self._own(made, made._open)
 
     def create_subscription(
@@ -199,12 +203,16 @@ class Node(NodeParameters):
         topic: str,
         callback: Callable[[Any], Any],
         qos_profile: QoSProfile | int,
+        *,
+        qos_overriding_options: QoSOverridingOptions | None = None,
         **absent: Any,
     ) -> Subscription:
-        """A subscription; the callback gets each message."""
+        """A subscription; the callback gets each message. Parameters may override the profile."""
         refuse_arguments("rclpy.node.Node.create_subscription", absent)
-        full = self.resolve_topic_name(topic)
-        made = Subscription(self, msg_type, full, callback, as_profile(qos_profile))
+        full, profile = self.resolve_topic_name(topic), as_profile(qos_profile)
+        if qos_overriding_options is not None:
+            override(self, "subscription", full, profile, qos_overriding_options)
+        made = Subscription(self, msg_type, full, callback, profile)
         return self._own(made, made._open)
 
     def create_timer(

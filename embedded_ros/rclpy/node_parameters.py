@@ -109,7 +109,7 @@ class NodeParameters(Partial):
             InvalidParameterValueException: the value is out of range or a callback refuses it.
         """
         descriptor = descriptor or ParameterDescriptor()
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w./]*", name):
             raise InvalidParameterException(name)
         if name in self._parameters:
             raise ParameterAlreadyDeclaredException([name])

@@ -25,6 +25,21 @@ _POLICY_NAMES = {
 }
 
 
+class QoSPolicyKind(IntEnum):
+    """The policies, numbered as in rmw's incompatible_qos_events_statuses.h."""
+
+    INVALID = 1 << 0
+    DURABILITY = 1 << 1
+    DEADLINE = 1 << 2
+    LIVELINESS = 1 << 3
+    RELIABILITY = 1 << 4
+    HISTORY = 1 << 5
+    LIFESPAN = 1 << 6
+    DEPTH = 1 << 7
+    LIVELINESS_LEASE_DURATION = 1 << 8
+    AVOID_ROS_NAMESPACE_CONVENTIONS = 1 << 9
+
+
 class HistoryPolicy(IntEnum):
     """How many samples are kept."""
 
