@@ -83,6 +83,7 @@ setup(
     entry_points={
         "console_scripts": [
             "amodal = amodal_ros.cli.main:main",
+            "perception = amodal_ros.nodes.perception:main",
             "depth_projection = amodal_ros.nodes.depth_projection:main",
             "segmentation = amodal_ros.nodes.segmentation:main",
             "tracking = amodal_ros.nodes.tracking:main",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
-import message_filters
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import (
@@ -26,12 +25,14 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.outputs import Output
-from amodal_core.drive.topics import COMPRESSED, DIAGNOSTICS, IMAGE, Topic
+from amodal_core.drive.shared import Shared
+from amodal_core.drive.topics import COMPRESSED, DIAGNOSTICS, IMAGE, POINTS, Topic
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning
 from amodal_core.settings import checked
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import COMMON, Declaration, Parameter
+from amodal_ros.exchange import Exchange
 from amodal_ros.health import Health
 from amodal_ros.interrupts import deaf_to_interrupts, interruptible_start
 from amodal_ros.qos import profile
@@ -49,18 +50,26 @@ class BaseNode(LifecycleNode):
     Subclasses give `declaration` and implement `configure` (load what the work needs), `on_message`
     (a message came in: gather, then `submit` a frame), `process` (a frame, in the worker's thread)
     and, where they keep a state of the stream, `reset_state`.
+
+    Args:
+        exchange: of the nodes of this process; None for a node by itself.
+        **kwargs: of rclpy's Node.
     """
 
     declaration: ClassVar[Declaration]
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, exchange: Exchange | None = None, **kwargs: Any) -> None:
         super().__init__(self.declaration.name, **kwargs)
+        self._exchange = exchange or Exchange()
+        for topic in self.declaration.publishes:
+            self._exchange.offer(self.topic_name(topic.name))
         self.health = Health()
         self.ending = False  # nothing is waited for any more
         self._throttled: dict[str, float] = {}
         self._throttle_lock = threading.Lock()
         self._outputs: dict[str, Any] = {}
-        self._inputs: list[Any] = []
+        # Messages come from the executor, and what other nodes of the process make from theirs.
+        self._taking = threading.Lock()
         self._raw_image: Any = None  # QoS of the image's subscription, where it is not compressed
         self._worker: Worker[tuple[int, Any]] | None = None
         for parameter in (*COMMON, *self.declaration.parameters):
@@ -83,7 +92,7 @@ class BaseNode(LifecycleNode):
         """Read parameters and load what the work needs; InputError where that is impossible."""
 
     def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
-        """A message came in, in the executor's thread; stamp in nanoseconds."""
+        """A message or a Shared came in; one call at a time, stamp in nanoseconds."""
         raise NotImplementedError
 
     def process(self, stamp: int, item: Any) -> None:
@@ -94,7 +103,7 @@ class BaseNode(LifecycleNode):
         """Time jumped back: forget what earlier frames left behind, in the worker's thread."""
 
     def tick(self) -> None:
-        """Called with every diagnostics message, in the executor's thread."""
+        """Called with every diagnostics message, never beside `on_message`."""
 
     def finish(self) -> None:
         """The node ends; called once, after the last frame."""
@@ -135,6 +144,21 @@ class BaseNode(LifecycleNode):
         output = self._outputs.get(topic)
         if output is not None and rclpy.ok(context=self.context):
             output.publish(message)
+
+    def pass_on(self, topic: Topic, item: Shared, output: Callable[[], Output]) -> None:
+        """Give the nodes of this process what was made, and its message whoever else listens.
+
+        Args:
+            topic: a declared output.
+            item: what was made; nobody changes it from now on.
+            output: makes the message; called where somebody listens.
+        """
+        offered = self._outputs.get(topic.name)
+        if offered is None or not offered.is_activated or not rclpy.ok(context=self.context):
+            return
+        self._exchange.pass_on(self.topic_name(topic.name), item)
+        if self.listeners(topic.name):
+            self.publish_all([output()])
 
     def publish_all(self, outputs: Iterable[Output]) -> None:
         """Publish messages that come with their topics."""
@@ -215,11 +239,8 @@ class BaseNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def autostart(self) -> bool:
-        """Configure and activate, unless a lifecycle manager is to; False where it failed."""
-        if not self.value("autostart"):
-            return True
-        done = TransitionCallbackReturn.SUCCESS
-        return bool(self.trigger_configure() == done and self.trigger_activate() == done)
+        """See `start`."""
+        return start([self])
 
     def close(self) -> None:
         """Process what waits, where the queue keeps every frame, and end.
@@ -257,10 +278,9 @@ class BaseNode(LifecycleNode):
         """Subscribe to an input, a compressed image by what its name says."""
         compressed = topic is IMAGE and self.topic_name(name).endswith(_COMPRESSED)
         kind = message_class(COMPRESSED.type if compressed else topic.type)
-        # Only the way in: messages are matched by the synchroniser of the offline replay.
-        source = message_filters.Subscriber(self, kind, name, qos_profile=qos)
-        source.registerCallback(self._receiver(topic))
-        self._inputs.append(source)
+        self._exchange.subscribe(
+            self, kind, name, qos, self._receiver(topic), shared=topic in (IMAGE, POINTS)
+        )
         if topic is IMAGE:
             self._raw_image = None if compressed else qos
 
@@ -278,7 +298,8 @@ class BaseNode(LifecycleNode):
             stamp = stamp_of(message.header) if hasattr(message, "header") else 0
             self.health.received(topic.name, stamp)
             try:
-                self.on_message(topic, stamp, message)
+                with self._taking:
+                    self.on_message(topic, stamp, message)
             except InputError as error:
                 self.health.dropped(f"refused {topic.name}")
                 self.error(f"refuse {topic.name}", f"message refused: {error}")
@@ -324,9 +345,7 @@ class BaseNode(LifecycleNode):
             return True
 
     def _stop(self, *, finish: bool = False) -> None:
-        for source in self._inputs:
-            self.destroy_subscription(source.sub)
-        self._inputs.clear()
+        self._exchange.unsubscribe(self)
         self._raw_image = None
         self.health.forget_inputs()
         if self._worker is not None and self._worker.stop(finish=finish):
@@ -339,7 +358,8 @@ class BaseNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         self._follow_compressed()
-        self.tick()
+        with self._taking:
+            self.tick()
         level, line, values = self.health.summary(
             self.value("stale_after"), self.value("lost_after")
         )
@@ -392,34 +412,63 @@ def executor_of(executor: SingleThreadedExecutor) -> Callable[[], None]:
 
 
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
-    """Run a node until it is interrupted.
+    """Run a node until it is interrupted; see `run_together`."""
+    return run_together(lambda: [make()], args)
+
+
+def run_together(make: Callable[[], Iterable[BaseNode]], args: Sequence[str] | None = None) -> int:
+    """Run nodes in this process until it is interrupted.
+
+    Args:
+        make: makes them, in the order in which they end: before those that they feed.
+        args: the command line; the process's own where absent.
 
     Returns:
-        0, or 1 where the node could not start or could not finish its work.
+        0, or 1 where one could not start or could not finish its work.
     """
     with interruptible_start() as started:
         rclpy.init(args=list(args) if args is not None else sys.argv)
         code = 0
-        node: BaseNode | None = None
+        nodes: list[BaseNode] = []
         try:
-            node = make()
-            if not node.autostart():
+            for node in make():
+                nodes.append(node)  # noqa: PERF402 - what is made must end, if the next cannot be
+            if not start(nodes):
                 return 1
             started()
             executor = SingleThreadedExecutor()
-            executor.add_node(node)
+            for node in nodes:
+                executor.add_node(node)
             executor.spin()
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
         finally:
             started()
             with deaf_to_interrupts():
-                if node is not None:
-                    try:
-                        node.close()
-                    except InputError as error:
-                        node.last_words(str(error))
-                        code = 1
+                code = max((_end(node) for node in nodes), default=0)
+                for node in nodes:
                     node.destroy_node()
             rclpy.try_shutdown()
     return code
+
+
+def _end(node: BaseNode) -> int:
+    """Let a node finish its work: 0, or 1 where it cannot."""
+    try:
+        node.close()
+    except InputError as error:
+        node.last_words(str(error))
+        return 1
+    return 0
+
+
+def start(nodes: Sequence[BaseNode]) -> bool:
+    """Configure and activate nodes, all but those that a lifecycle manager is to; whether it went.
+
+    They are activated from the last to the first, so that none makes what nobody takes yet.
+    """
+    own = [node for node in nodes if node.value("autostart")]
+    done = TransitionCallbackReturn.SUCCESS
+    return all(node.trigger_configure() == done for node in own) and all(
+        node.trigger_activate() == done for node in reversed(own)
+    )

@@ -308,10 +308,13 @@ class _Usage:
 
 
 def _name(process: psutil.Process) -> str:
-    """The node's name from its command line."""
-    for argument in process.cmdline():
+    """The node's name from its command line, or that of the executable of several."""
+    command = process.cmdline()
+    for argument in command:
         if argument.startswith("__node:="):
             return argument.removeprefix("__node:=")
+        if argument.endswith("perception"):
+            return "perception"
     return str(process.name())
 
 

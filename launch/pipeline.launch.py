@@ -67,6 +67,12 @@ ARGUMENTS = (
         for p in parameters_of(DriveSettings)
         if p.name in DRIVE
     ),
+    (
+        "single_process",
+        "true",
+        "the stages in one process, which pass on what they make; false: each in its own",
+        ("true", "false"),
+    ),
     ("namespace", NAMESPACE, "namespace of all nodes and of their topics; /: none", None),
     ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
     ("rate", "1.0", "speed of the bag", None),
@@ -106,7 +112,7 @@ def _start(context):
     bag = str(Path(value["bag"]).expanduser()) if value["bag"] else ""
     sim_time = {"auto": bool(bag), "true": True, "false": False}[value["use_sim_time"]]
 
-    def node(executable, parameters, remap=()):
+    def node(executable, parameters, remap=(), stages=()):
         files = [str(SHARE / "config" / "live.yaml")]
         if bag:
             files.append(str(SHARE / "config" / "replay.yaml"))
@@ -114,10 +120,12 @@ def _start(context):
         return Node(
             package="amodal_ros",
             executable=executable,
-            name=executable,
+            # Several nodes in a process keep their own names.
+            name=None if stages else executable,
             namespace=value["namespace"],
             parameters=[*files, {"use_sim_time": sim_time}, parameters, *overrides],
             remappings=[(name, value[name.lstrip("/")]) for name in remap],
+            arguments=list(stages),
             ros_arguments=["--log-level", value["log_level"]],
             output="screen",
             # A busy machine may need longer than the usual 5 s to finish the last frames.
@@ -132,26 +140,31 @@ def _start(context):
         drive["auto_points_offset"] = True
     elif value["points_offset"]:
         drive["points_offset"] = float(value["points_offset"])
-    nodes, viewers = [], []
-    sensors = (IMAGE.name, CAMERA_INFO.name, POINTS.name, ODOM.name, TF.name, TF_STATIC.name)
     camera_only = value[POINTS.name] == NO_LIDAR
     by_image = camera_only or "calibration" in drive
+    sensors = (IMAGE.name, CAMERA_INFO.name, POINTS.name, ODOM.name, TF.name, TF_STATIC.name)
+    viewers = []
+    stages = {}  # parameters of each, and what is remapped for it
     if camera_only:
         segmentation["optional_inputs"] = tracking["use_depth"] = False
     else:
-        nodes.append(node("depth_projection", drive, sensors))
+        stages["depth_projection"] = drive, sensors
         expected.append(DEPTH.name)
-    nodes += [
-        node("segmentation", segmentation | drive, sensors),
-        node("tracking", tracking),
-    ]
+    stages["segmentation"] = segmentation | drive, sensors
+    stages["tracking"] = tracking, ()
     if value["overlay"] == "true" or value["rviz"] == "true":
         camera = {k: v for k, v in drive.items() if k in ("calibration", "rectify")}
-        nodes.append(node("overlay", camera, (IMAGE.name, CAMERA_INFO.name)))
+        stages["overlay"] = camera, (IMAGE.name, CAMERA_INFO.name)
         expected.append(OVERLAY.name)
         if not camera_only:
-            nodes.append(node("track_points", drive, sensors))
+            stages["track_points"] = drive, sensors
             expected.append(TRACK_POINTS.name)
+    if value["single_process"] == "true":
+        # What stages have in common they are given alike; what one does not declare it ignores.
+        together = {k: v for parameters, _ in stages.values() for k, v in parameters.items()}
+        nodes = [node("perception", together, sensors, stages)]
+    else:
+        nodes = [node(name, *given) for name, given in stages.items()]
     if value["evaluation"] == "true":
         file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
         if file is not None:

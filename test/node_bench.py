@@ -23,10 +23,13 @@ from amodal_core.bags.sensors import (
     points_message,
     transform_message,
 )
+from amodal_core.drive.topics import Topic
 from amodal_core.frame import Frame
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import executor_of
+from amodal_ros.base_node import start as start_all
 from amodal_ros.conversions import FACTORY, message_class
+from amodal_ros.nodes.perception import make
 from amodal_ros.qos import profile
 
 CAMERA, LIDAR = "camera", "lidar"
@@ -158,6 +161,99 @@ class Bench:
         self.node.close()
         self.node.destroy_node()
         self.peer.destroy_node()
+
+
+class Together:
+    """Stages in one process, and a peer; between those two all goes over DDS.
+
+    Args:
+        stages: that run.
+        heard: topics that the peer subscribes to.
+        sent: topics that it publishes.
+        arguments: what follows `--ros-args`.
+    """
+
+    def __init__(
+        self, stages: list[str], heard: list[Topic], sent: list[Topic], *arguments: str
+    ) -> None:
+        rclpy.init(args=["--ros-args", *arguments])
+        self.nodes = {node.get_name(): node for node in make(stages)}
+        self.peer = rclpy.create_node("peer", use_global_arguments=False)
+        self.received: dict[str, list[Any]] = defaultdict(list)
+        self._closed = False
+        for topic in heard:
+            self.listen(topic)
+        self.outputs = {
+            topic.name: self.peer.create_publisher(
+                message_class(topic.type),
+                topic.name,
+                profile("reliable" if topic.qos == "sensor" else topic.qos, lossless=True),
+            )
+            for topic in sent
+        }
+        assert start_all(list(self.nodes.values()))
+        self.executor = SingleThreadedExecutor()
+        for node in (*self.nodes.values(), self.peer):
+            self.executor.add_node(node)
+        self._thread = threading.Thread(target=executor_of(self.executor), daemon=True)
+        self._thread.start()
+        for name, output in self.outputs.items():
+            until(lambda output=output: output.get_subscription_count(), f"{name} to be heard")
+        for topic in heard:
+            until(
+                lambda name=topic.name: (
+                    self.peer.count_publishers(name)
+                    and any(n.listeners(name) for n in self.nodes.values())
+                ),
+                f"{topic.name} to be heard",
+            )
+
+    def listen(self, topic: Topic) -> Any:
+        """Subscribe to a topic."""
+        return self.peer.create_subscription(
+            message_class(topic.type),
+            topic.name,
+            self.received[topic.name].append,
+            profile(topic.qos, lossless=True),
+        )
+
+    def send(self, topic: str, message: Any) -> None:
+        """Publish to the nodes."""
+        self.outputs[topic].publish(message)
+
+    def messages(self, topic: Topic, count: int) -> list[Any]:
+        """The first messages of a topic."""
+        received = self.received[topic.name]
+        until(lambda: len(received) >= count, f"{count} messages on {topic.name}")
+        return received
+
+    def close(self) -> None:
+        """End all nodes; calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        rclpy.try_shutdown()
+        self._thread.join(5)
+        for node in self.nodes.values():
+            node.close()
+        for node in (*self.nodes.values(), self.peer):
+            node.destroy_node()
+
+
+@pytest.fixture
+def together(domain: int) -> Iterator[Callable[..., Together]]:
+    """Starts stages in this process and their peer; they end with the test."""
+    running: list[Together] = []
+
+    def start_them(*args: Any) -> Together:
+        running.append(Together(*args))
+        return running[-1]
+
+    yield start_them
+    for each in running:
+        each.close()
+    running.clear()
+    rclpy.try_shutdown()
 
 
 # Messages of a small made-up drive.

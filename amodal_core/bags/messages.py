@@ -123,6 +123,11 @@ def class_names(message: Any) -> dict[int, str]:
     return {int(i.class_id): i.class_name for i in message.instances}
 
 
+def names_of(instances: Instances, classes: Sequence[str]) -> dict[int, str]:
+    """What `class_names` gives of these instances' message."""
+    return {int(k): classes[int(k)] for k in np.asarray(instances.class_ids)}
+
+
 def _read(message: Any, where: str, kind: type[Any]) -> Any:
     items = message.instances
     size = (int(message.height), int(message.width))

@@ -29,6 +29,7 @@ from amodal_core.bags.messages import class_names, read_instances, read_tracks
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.scans import Scans, frame_of
 from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.shared import once
 from amodal_core.drive.sync import Drop, MatchedSet, SyncConfig, Synchronizer, SyncResult
 from amodal_core.drive.topics import (
     CAMERA_INFO,
@@ -313,14 +314,16 @@ class Assembler:
         self._waited_in_vain |= camera is None
         if IMAGE.name in messages:
             where = self._where(IMAGE.name)
-            frame.image = read_image(messages[IMAGE.name], where)
+            message = messages[IMAGE.name]
+            frame.image = image = once(message, IMAGE.name, lambda m: read_image(m, where))
             if camera is not None:
-                camera = camera.of_size(frame.image.shape[1], frame.image.shape[0])
+                camera = camera.of_size(image.shape[1], image.shape[0])
                 raw = self._rectifies(camera, where, report)
                 if raw or self._calibrated:
-                    _check_size(frame.image, camera, where)
+                    _check_size(image, camera, where)
                 if raw:
-                    frame.image = camera.rectify(frame.image)
+                    rectify = camera.rectify
+                    frame.image = once(message, camera, lambda _: rectify(image))
         cloud, scans = messages.get(POINTS.name), self._scans
         at = moment.stamp, self._lag(), report, wait
         if scans is not None and moment.substitute is not None:
@@ -334,16 +337,8 @@ class Assembler:
                 raise
             self._waited_in_vain = False
         made = DriveFrame(frame, frame_id, reset=moment.reset, warnings=report.warnings)
-        for role, message in messages.items():
-            where = self._where(role)
-            if role == DEPTH.name:
-                frame.depth = read_depth(message, where)
-            elif role in (INSTANCES.name, TRACKS.name):
-                read = read_tracks if role == TRACKS.name else read_instances
-                made.instances, made.classes = read(message, where), class_names(message)
-                # Recordings of earlier versions do not name it.
-                named = getattr(message, "box3d_frame_id", "")
-                self._lidar_frame = named or self._lidar_frame
+        for role in messages:
+            self._read_part(role, moment, made)
         if scans is not None and cloud is not None:
             again = cloud is moment.substitute
             frame.points, frame.points_stamp = scans.points(cloud, *at, again=again)
@@ -355,6 +350,18 @@ class Assembler:
             made.truth = read_tracks(truth, self._where(GROUND_TRUTH.name))
             made.truth_classes = class_names(truth)
         return made
+
+    def _read_part(self, role: str, moment: Moment, made: DriveFrame) -> None:
+        """Read what a depth image, instances or tracks add to a frame."""
+        message, where = moment.messages[role], self._where(role)
+        if role == DEPTH.name:
+            made.frame.depth = once(message, role, lambda m: read_depth(m, where))
+        elif role in (INSTANCES.name, TRACKS.name):
+            read = read_tracks if role == TRACKS.name else read_instances
+            made.instances, made.classes, lidar_frame = once(
+                message, role, lambda m: (read(m, where), class_names(m), _lidar_frame_of(m))
+            )
+            self._lidar_frame = lidar_frame or self._lidar_frame
 
     def _where(self, role: str) -> str:
         return self._label(self._named.get(role, role))
@@ -466,6 +473,11 @@ def _keep(messages: dict[int, Any], stamp: int, message: Any) -> None:
     messages[stamp] = message
     if len(messages) > _KEPT:
         del messages[next(iter(messages))]
+
+
+def _lidar_frame_of(message: Any) -> str:
+    """The frame of 3D boxes; recordings of earlier versions do not name it."""
+    return str(getattr(message, "box3d_frame_id", ""))
 
 
 def _named(frame_id: str, where: str) -> str:

@@ -12,6 +12,7 @@ from amodal_core.bags.clouds import Scan, read_scan
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.ego_motion import EgoMotion
 from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.shared import once
 from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
 from amodal_core.frame import Report
@@ -187,9 +188,14 @@ class Scans:
         for message, scan, told in tuple(self._read):
             if message is cloud:
                 return scan, told
-        told, least = Report(), self._settings.minimum_range
-        stamp = None if self._motion is None else stamp_of(cloud.header)
-        scan = read_scan(cloud, self._where, minimum_range=least, report=told, stamp=stamp)
+        least, timed = self._settings.minimum_range, self._motion is not None
+
+        def read(message: Any) -> tuple[Scan, Report]:
+            told, stamp = Report(), stamp_of(message.header) if timed else None
+            where = self._where
+            return read_scan(message, where, minimum_range=least, report=told, stamp=stamp), told
+
+        scan, told = once(cloud, ("scan", least, timed), read)
         self._read.append((cloud, scan, told))
         return scan, told
 

@@ -6,6 +6,7 @@ import sys
 
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import depth_output
+from amodal_core.drive.shared import Shared
 from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, ODOM, POINTS, TF, TF_STATIC, Topic
 from amodal_core.frame import Report
 from amodal_core.pipeline import Pipeline
@@ -49,7 +50,8 @@ class DepthProjection(SyncedNode):
         """Project one scan."""
         made = self.read(item)
         frame = Pipeline.project(made.frame, Report())
-        self.publish_all([depth_output(FACTORY, frame, made.frame_id)])
+        depth = Shared.made(DEPTH.name, frame.depth, stamp, made.frame_id)
+        self.pass_on(DEPTH, depth, lambda: depth_output(FACTORY, frame, made.frame_id))
 
 
 def main() -> int:

@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from amodal_core.bags.messages import names_of
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import instances_output
+from amodal_core.drive.shared import Shared
 from amodal_core.drive.topics import (
     CAMERA_INFO,
     DEPTH,
@@ -118,11 +120,18 @@ class Segmentation(SyncedNode):
     def process(self, stamp: int, item: Moment) -> None:
         """Run the model on one frame."""
         made, report = self.read(item), Report()
-        instances = self._pipeline.segment(made.frame, report)
+        # On the host once, for all who take them.
+        instances = self._pipeline.segment(made.frame, report).numpy()
         self.warn_all(report.warnings)
         classes = self.model.classes
-        frames = {"frame_id": made.frame_id, "lidar_frame": made.lidar_frame}
-        self.publish_all([instances_output(FACTORY, instances, stamp, classes=classes, **frames)])
+        result = instances, names_of(instances, classes), made.lidar_frame
+        self.pass_on(
+            INSTANCES,
+            Shared.made(INSTANCES.name, result, stamp, made.frame_id),
+            lambda: instances_output(
+                FACTORY, instances, stamp, made.frame_id, classes, made.lidar_frame
+            ),
+        )
 
     def reset_state(self) -> None:
         """Forget what the model remembers of the stream."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from amodal_core.bags.messages import names_of
 from amodal_core.drive.assembler import Moment
-from amodal_core.drive.outputs import label_info_output, track_outputs
+from amodal_core.drive.outputs import Output, label_info_output, track_outputs
 from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.shared import Shared
 from amodal_core.drive.topics import (
     DEPTH,
     DETECTIONS,
@@ -16,6 +19,7 @@ from amodal_core.drive.topics import (
     LABEL_INFO,
     TRACKS,
     VISIBLE_LABELS,
+    Topic,
 )
 from amodal_core.frame import Report
 from amodal_core.settings import parse_rules
@@ -92,16 +96,21 @@ class Tracking(SyncedNode):
         if not made.classes.items() <= self._classes.items():
             self._classes.update(made.classes)
             self.publish_all([label_info_output(FACTORY, self._classes, stamp, made.frame_id)])
+        names = [self._classes.get(k, str(k)) for k in range(max(self._classes, default=-1) + 1)]
+        tracks = tracks.numpy()
+
+        def outputs(wanted: Callable[[Topic], bool]) -> list[Output]:
+            frames = made.frame_id, names, made.lidar_frame
+            return track_outputs(FACTORY, tracks, stamp, *frames, wanted)
+
+        result = tracks, names_of(tracks, names), made.lidar_frame
+        self.pass_on(
+            TRACKS,
+            Shared.made(TRACKS.name, result, stamp, made.frame_id),
+            lambda: outputs(lambda topic: topic is TRACKS)[0],
+        )
         self.publish_all(
-            track_outputs(
-                FACTORY,
-                tracks,
-                stamp,
-                made.frame_id,
-                [self._classes.get(k, str(k)) for k in range(max(self._classes, default=-1) + 1)],
-                made.lidar_frame,
-                lambda topic: topic is TRACKS or self.listeners(topic.name) > 0,
-            )
+            outputs(lambda topic: topic is not TRACKS and self.listeners(topic.name) > 0)
         )
 
     def reset_state(self) -> None:
