@@ -31,6 +31,30 @@ class MessageFactory(Protocol):
         """
         ...
 
+    def image(self, pixels: np.ndarray, encoding: str, header: Any) -> Any:
+        """A sensor_msgs/Image.
+
+        Args:
+            pixels: (H, W) or (H, W, C), contiguous, of the encoding's type.
+            encoding: of sensor_msgs/image_encodings.hpp.
+            header: std_msgs/Header.
+        """
+        ...
+
+
+def image_of(factory: MessageFactory, pixels: np.ndarray, encoding: str, header: Any) -> Any:
+    """See MessageFactory.image; made of the message's fields."""
+    return factory.create(
+        "sensor_msgs/msg/Image",
+        header=header,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=int(pixels.dtype.str[0] == ">"),
+        step=pixels.strides[0],
+        data=pixels.reshape(-1).view(np.uint8),
+    )
+
 
 @lru_cache(maxsize=1)
 def typestore() -> Typestore:
@@ -72,6 +96,10 @@ class RosbagsFactory:
             else:
                 filled[name] = values[name]
         return cls(**filled)
+
+    def image(self, pixels: np.ndarray, encoding: str, header: Any) -> Any:
+        """See MessageFactory."""
+        return image_of(self, pixels, encoding, header)
 
     def adopted(self, type_name: str, message: Any) -> Any:
         """A message of an earlier layout of its type as one of ours; what it lacks is default."""
@@ -142,3 +170,7 @@ class ClassFactory:
             else:
                 setattr(message, name, value)
         return message
+
+    def image(self, pixels: np.ndarray, encoding: str, header: Any) -> Any:
+        """See MessageFactory."""
+        return image_of(self, pixels, encoding, header)

@@ -83,6 +83,16 @@ def _rows(
     )
 
 
+def check_layout(message: Any, where: str = "image") -> None:
+    """Whether the sizes of an image of colours or grey fit each other.
+
+    Raises:
+        InputError: they do not.
+    """
+    size, channels, _ = _COLOURS[message.encoding]
+    _rows(message, np.dtype(f"u{size}"), channels, where)
+
+
 def read_image(message: Any, where: str = "image") -> np.ndarray:
     """(H, W, 3) uint8 RGB of a sensor_msgs/Image or CompressedImage.
 

@@ -45,16 +45,7 @@ def image_message(
     natural = {("u1", 3): "rgb8", ("u1", 2): "mono8", ("u2", 2): "mono16", ("f4", 2): "32FC1"}
     pixels = np.ascontiguousarray(image)
     encoding = encoding or natural[(pixels.dtype.str[1:], pixels.ndim)]
-    return factory.create(
-        "sensor_msgs/msg/Image",
-        header=header_message(factory, stamp, frame_id),
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=int(pixels.dtype.str[0] == ">"),
-        step=pixels.strides[0],
-        data=pixels.reshape(-1).view(np.uint8),
-    )
+    return factory.image(pixels, encoding, header_message(factory, stamp, frame_id))
 
 
 def points_message(factory: MessageFactory, points: np.ndarray, stamp: int, frame_id: str) -> Any:
