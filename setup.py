@@ -56,6 +56,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    url="https://amodal-ros.example",
     maintainer="amodal_ros maintainers",
     maintainer_email="maintainers@amodal-ros.example",
     python_requires=">=3.10",

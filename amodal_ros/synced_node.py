@@ -18,6 +18,7 @@ from amodal_core.drive.scans import MOTION
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import Topic
 from amodal_ros.base_node import BaseNode
+from amodal_ros.conversions import read_image
 from amodal_ros.declarations import Parameter, parameters_of
 
 SENSORS: tuple[Parameter, ...] = parameters_of(DriveSettings)
@@ -48,6 +49,7 @@ class SyncedNode(BaseNode):
             calibrated=self.calibrated,
             optional=self.optional_topics(),
             label=self.topic_name,
+            images=read_image,
         )
 
     def on_message(self, topic: Topic, stamp: int, message: Any) -> None:

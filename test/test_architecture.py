@@ -211,5 +211,8 @@ def test_versions_of_package_xml_setup_and_code_agree():
     import amodal_core
 
     for xml in (ROOT / "package.xml", ROOT / "amodal_msgs" / "package.xml"):
-        assert ElementTree.parse(xml).findtext("version") == amodal_core.__version__
+        package = ElementTree.parse(xml)
+        assert package.findtext("version") == amodal_core.__version__
+        kinds = {url.get("type") for url in package.findall("url")}
+        assert kinds == {"website", "repository", "bugtracker"}
     assert f'version="{amodal_core.__version__}"' in (ROOT / "setup.py").read_text()

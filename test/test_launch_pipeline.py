@@ -247,9 +247,9 @@ def test_all_arguments_are_listed_with_their_defaults() -> None:
     listed = CliRunner().invoke(app, ["launch", "pipeline", "--show-args"])
     assert listed.exit_code == 0
     for name in ("model", "checkpoint", "device", "image", "camera_info", "points", "bag", "rate"):
-        assert f"'{name}':" in listed.stdout
+        assert f"\n  {name}:=" in listed.stdout
     for topic in (IMAGE, CAMERA_INFO, POINTS, GROUND_TRUTH):
-        assert f"(default: '{topic.bag_name}')" in listed.stdout
+        assert f"\n  {topic.name}:={topic.bag_name}\n" in listed.stdout
 
 
 def test_the_default_topics_are_those_of_bags_that_are_written_here(project_root: Path) -> None:

@@ -128,6 +128,7 @@ class Assembler:
         optional: those of the parts that a frame may lack.
         roles: role by the name that `take` is called with; by default the roles themselves.
         label: a topic's full name for errors, by the name that `take` is called with.
+        images: reads an image or compressed image of that full name: (H, W, 3) uint8 RGB.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Assembler:
         optional: Collection[str] = (),
         roles: Mapping[str, str] | None = None,
         label: Callable[[str], str] = str,
+        images: Callable[[Any, str], np.ndarray] = read_image,
     ) -> None:
         self.settings = settings
         self.transforms = TransformTree()
@@ -146,6 +148,7 @@ class Assembler:
         self._calibrated = calibrated
         self._roles = roles
         self._label = label
+        self._images = images
         self._named = {role: name for name, role in (roles or {}).items()}
         self._parts = [self._named.get(role, role) for role in parts]
         self.reference = self._parts[0]
@@ -315,7 +318,7 @@ class Assembler:
         if IMAGE.name in messages:
             where = self._where(IMAGE.name)
             message = messages[IMAGE.name]
-            frame.image = image = once(message, IMAGE.name, lambda m: read_image(m, where))
+            frame.image = image = once(message, IMAGE.name, lambda m: self._images(m, where))
             if camera is not None:
                 camera = camera.of_size(image.shape[1], image.shape[0])
                 raw = self._rectifies(camera, where, report)

@@ -6,6 +6,7 @@ import difflib
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from runpy import run_path
@@ -118,13 +119,39 @@ def check(file: Path, given: dict[str, str], arguments: Iterable[Any]) -> None:
         raise InputError(f"{missing[0]}:=VALUE is required", file.name, "see --show-args")
 
 
+def listed(arguments: Iterable[Any]) -> str:
+    """Launch arguments (DeclareLaunchArgument) to read: in groups, with defaults and choices.
+
+    A description that begins with [a name] belongs to the group of that name.
+    """
+    groups: dict[str, list[str]] = {}
+    for argument in arguments:
+        group, _, text = argument.description.removeprefix("[").partition("] ")
+        if not text:
+            group, text = "", argument.description
+        # ROS 2's launch has put the choices into the description, after the text.
+        text = text.partition(" Valid choices are: ")[0]
+        if argument.choices:
+            text += f" ({', '.join(argument.choices)})"
+        default = "VALUE, required"
+        if argument.default_value is not None:
+            default = "".join(getattr(s, "text", s.describe()) for s in argument.default_value)
+        lines = groups.setdefault(group, [])
+        lines.append(f"  {argument.name}:={default}")
+        lines += textwrap.wrap(text, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    blocks = ["\n".join([group or "This launch", *lines]) for group, lines in groups.items()]
+    return "\n\n".join(["Launch arguments, NAME:=VALUE, with their defaults", *blocks])
+
+
 def _run_ros2(file: Path, given: dict[str, str], show_args: bool) -> int:
     from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-    if not show_args:
-        # ros2 launch takes any argument, and says nothing of one that nobody declares.
-        description = run_path(str(file))["generate_launch_description"]()
-        check(file, given, description.get_launch_arguments())
+    description = run_path(str(file))["generate_launch_description"]()
+    if show_args:
+        print(listed(description.get_launch_arguments()))
+        return 0
+    # ros2 launch takes any argument, and says nothing of one that nobody declares.
+    check(file, given, description.get_launch_arguments())
     try:
         get_package_prefix("amodal_ros")
     except PackageNotFoundError:
@@ -138,9 +165,8 @@ def _run_ros2(file: Path, given: dict[str, str], show_args: bool) -> int:
         raise InputError(
             "there is no ros2 command", "amodal launch", "install ros-jazzy-ros2launch"
         )
-    options = ["--show-args"] if show_args else []
     arguments = [f"{k}:={v}" for k, v in given.items()]
-    os.execv(ros2, [ros2, "launch", *options, "amodal_ros", file.name, *arguments])
+    os.execv(ros2, [ros2, "launch", "amodal_ros", file.name, *arguments])
 
 
 def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
@@ -151,9 +177,7 @@ def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
     service = LaunchService()
     description = PythonLaunchDescriptionSource(str(file)).load(service.context)
     if show_args:
-        print("Arguments (pass arguments as '<name>:=<value>'):\n")
-        for argument in description.get_launch_arguments(service.context):
-            print(argument.describe() + "\n")
+        print(listed(description.get_launch_arguments(service.context)))
         return 0
     check(file, given, description.get_launch_arguments(service.context))
     service.context.launch_configurations.update(given)

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from cv_bridge import CvBridge
 
-from amodal_core.bags.sensors import header_message, pose_message, vector_message
+from amodal_core.bags.sensors import header_message, image_message, pose_message, vector_message
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import CAMERA_INFO, IMAGE, MARKERS, OVERLAY, TRACKS
@@ -43,7 +42,6 @@ class Overlay(SyncedNode):
     def configure(self) -> None:
         """Choose what is drawn."""
         self._style = OverlayStyle(labels=self.value("labels"))
-        self._bridge = CvBridge()
         super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
@@ -62,8 +60,7 @@ class Overlay(SyncedNode):
         classes = [names.get(k, str(k)) for k in range(max(names, default=-1) + 1)]
         if draw:
             drawn = draw_overlay(made.frame.image, tracks, classes, self._style)
-            header = header_message(FACTORY, stamp, made.frame_id)
-            self.publish(OVERLAY.name, self._bridge.cv2_to_imgmsg(drawn, "rgb8", header))
+            self.publish(OVERLAY.name, image_message(FACTORY, drawn, stamp, made.frame_id))
         if mark:
             self.publish(MARKERS.name, markers_message(tracks, classes, stamp, made.lidar_frame))
 
