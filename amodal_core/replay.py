@@ -172,9 +172,8 @@ def _why_no_frame(drive: BagDrive) -> str:
     dropped = Counter(w.text for w in drive.warnings if w.text.startswith(images))
     reasons = [*refused.most_common(1), *dropped.most_common(1)]
     lines = [f"{n} x {text}" for text, n in reasons]
-    lag = drive.points_lag() if drive.topics.points else 0.0
-    if abs(lag - drive.settings.points_offset) > drive.settings.sync_slop:
-        lines.append(f"scans are stamped {lag:+.6f} s off: give that as points_offset, or auto")
+    clocks = [w.text for w in drive.warnings if w.kind == "clocks"]
+    lines += [text.removeprefix("no image has a scan: ") for text in clocks]
     return "; ".join(lines) or "no image has a stamp"
 
 
@@ -315,7 +314,8 @@ class _Run:
         """Write all other numbers, by class and occlusion, and the worst failures to a folder."""
         result, truth, predictions = self.stream.evaluation(self.truth_classes, self.classes)
         stamps = {i.id: i.stamp for i in truth.set.images}
-        truth.images = lambda ids: bag_images(Path(bag), {stamps[i]: i for i in ids})
+        topic, drive = self.options.image_topic, self.options.drive
+        truth.images = lambda ids: bag_images(Path(bag), {stamps[i]: i for i in ids}, topic, drive)
         inputs = {"gt": str(bag), "dt": str(self.out / TRACKS_BAG)}
         evaluation.write(result, self.out / EVALUATION, inputs, truth, predictions)
 

@@ -154,7 +154,9 @@ def _yuv(rgb: np.ndarray) -> np.ndarray:
     return np.round(np.stack([16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr], -1)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"])
+@pytest.mark.parametrize(
+    "encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "nv24"]
+)
 def test_chroma_of_every_order_gives_the_colours(encoding):
     colours = np.array(
         [[(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(255, 255, 255), (0, 0, 0), (180, 90, 40)]],
@@ -163,7 +165,9 @@ def test_chroma_of_every_order_gives_the_colours(encoding):
     rgb = colours.repeat(4, axis=0).repeat(4, axis=1)
     y, u, v = np.moveaxis(_yuv(rgb), -1, 0)
     height, width = y.shape
-    if encoding.startswith("nv"):
+    if encoding == "nv24":
+        rows = np.concatenate([y, np.stack([u, v], -1).reshape(2 * height, width)])
+    elif encoding.startswith("nv"):
         pair = (u, v) if encoding == "nv12" else (v, u)
         chroma = np.stack([c[::2, ::2] for c in pair], -1).reshape(height // 2, width)
         rows = np.concatenate([y, chroma])
@@ -173,6 +177,13 @@ def test_chroma_of_every_order_gives_the_colours(encoding):
         rows = np.stack([chroma, y] if first else [y, chroma], -1).reshape(height, -1)
     result = read_image(_message(encoding, rows, width, height))
     assert np.abs(result.astype(int) - rgb).max() <= 3
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("16UC1", "<u2"), ("32FC1", "<f4")])
+def test_depth_where_an_image_is_expected_is_refused_as_depth(encoding, kind):
+    message = _message(encoding, np.zeros((4, 6), kind).view(np.uint8), 6, 4)
+    with pytest.raises(InputError, match=rf"'{encoding}': a depth image.*--image-topic"):
+        read_image(message)
 
 
 def _compressed(stated: str, pixels: np.ndarray, suffix: str) -> SimpleNamespace:

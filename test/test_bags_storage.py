@@ -10,8 +10,9 @@ import pytest
 import yaml
 from rosbags.convert.converter import convert
 from rosbags.interfaces import QosDurability, QosReliability
+from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from amodal_core.bags.factory import RosbagsFactory, typestore
 from amodal_core.bags.reader import BagReader, is_bag
@@ -299,6 +300,21 @@ def test_a_bag_of_ros_1_is_read_as_one_of_ros_2(mini_bag, tmp_path):
             np.testing.assert_array_equal(
                 a.frame.calibration.camera_from_lidar, b.frame.calibration.camera_from_lidar
             )
+
+
+def test_topics_of_ros_1_that_ros_2_has_no_type_of_are_left_out_and_named(tmp_path):
+    store = get_typestore(Stores.ROS1_NOETIC)
+    store.register(get_types_from_msg("float32 speed", "my_msgs/msg/Wheel"))
+    with Ros1Writer(tmp_path / "one.bag") as writer:
+        for topic, kind, values in (
+            ("/wheel", "my_msgs/msg/Wheel", {"speed": 1.0}),
+            ("/name", "std_msgs/msg/String", {"data": "car"}),
+        ):
+            connection = writer.add_connection(topic, kind, typestore=store)
+            writer.write(connection, 1, store.serialize_ros1(store.types[kind](**values), kind))
+    with BagReader(tmp_path / "one.bag") as bag:
+        assert list(bag.topics) == ["/name"]
+        assert bag.lacks == "left out, of no type of ROS 2: /wheel (my_msgs/Wheel)"
 
 
 def test_split_bags_are_read_as_one(tmp_path):

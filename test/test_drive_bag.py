@@ -22,6 +22,7 @@ from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.transforms import TransformTree
 from amodal_core.errors import InputError
+from amodal_core.evaluation.truth import bag_images
 from amodal_core.frame import TIME_JUMP, FrameWarning, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
@@ -47,6 +48,7 @@ class Bag:
             "/points": "sensor_msgs/msg/PointCloud2",
             "/tf_static": "tf2_msgs/msg/TFMessage",
             "/ground_truth": "amodal_msgs/msg/AmodalInstanceArray",
+            "/scan": "sensor_msgs/msg/LaserScan",
         }
         self.announced = set()
         self.log = START
@@ -532,3 +534,120 @@ def test_the_newest_transform_holds_and_circles_are_refused():
     assert tree.lookup("a", "b")[0, 3] == 5
     with pytest.raises(InputError, match="closes a circle"):
         tree.add(_tf(("c", "a", np.eye(4))))
+
+
+def _camera_and(bag, *topics):
+    """A bag with an image on each of these topics, and camera_info beside the first."""
+    for topic in topics:
+        bag.put(topic, image_message(F, PIXELS, START, "cam"), "sensor_msgs/msg/Image")
+    info = camera_info_message(F, K, 96, 48, START, "cam")
+    name = topics[0].rpartition("/")[0] + "/camera_info"
+    bag.put(name, info, "sensor_msgs/msg/CameraInfo")
+    bag.points(0)
+    bag.writer.close()
+    with BagDrive(bag.writer.path) as drive:
+        return drive.topics.image
+
+
+@pytest.mark.parametrize(
+    ("topics", "chosen"),
+    [
+        (("/cam/image_raw", "/cam/depth"), "/cam/image_raw"),
+        (("/cam/image_raw", "/cam/image_mono", "/cam/image_rect_color"), "/cam/image_rect_color"),
+        (("/cam/image_rect", "/cam/image_raw"), "/cam/image_raw"),
+        (("/cam/left", "/cam/disparity/image"), "/cam/left"),
+    ],
+)
+def test_of_the_images_of_one_camera_the_best_in_colour_is_taken(bag, topics, chosen):
+    assert _camera_and(bag, *topics) == chosen
+
+
+def test_a_misspelt_topic_is_answered_with_the_nearest(bag):
+    _camera_and(bag, "/cam/image_raw")
+    with pytest.raises(InputError, match=r"on '/cam/image_rw' \(did you mean /cam/image_raw\?\)"):
+        BagDrive(bag.writer.path, "/cam/image_rw")
+    with pytest.raises(InputError, match=r"on '/point' \(did you mean /points\?\)"):
+        BagDrive(bag.writer.path, points="/point")
+
+
+def test_what_a_lidar_sends_that_is_not_read_is_named_with_a_cure(bag):
+    bag.tf()
+    bag.image(0)
+    bag.info()
+    bag.put("/scan", F.create("sensor_msgs/msg/LaserScan", ranges=np.ones(9)))
+    bag.writer.close()
+    what = r"/scan is sensor_msgs/msg/LaserScan: .* record a LiDAR's PointCloud2"
+    with pytest.raises(InputError, match=what):
+        BagDrive(bag.writer.path)
+    with BagDrive(bag.writer.path, lidar_optional=True) as drive:
+        (made,) = drive
+    (warning,) = made.warnings
+    assert warning.text.startswith("the camera alone is used; /scan is sensor_msgs/msg/LaserScan")
+
+
+def test_a_refused_transform_is_told_where_it_is_missing(bag):
+    nowhere = np.linalg.inv(PLACE)
+    nowhere[0, 3] = np.nan
+    bag.tf(matrix=nowhere)
+    bag.image(0)
+    bag.info()
+    bag.points(0)
+    with pytest.raises(InputError, match=r"no transform from 'lidar' to 'cam'.* not a rigid"):
+        _read(bag)
+
+
+def test_camera_infos_without_a_size_are_of_the_images(bag):
+    bag.tf()
+    bag.image(0)
+    info = camera_info_message(F, K, 96, 48, START, "cam")
+    info.width = info.height = 0
+    bag.put("/cam/camera_info", info)
+    bag.points(0)
+    (made,), _ = _read(bag)
+    assert (made.frame.calibration.width, made.frame.calibration.height) == (96, 48)
+
+
+def test_images_without_any_scan_say_when_clocks_are_why(bag):
+    bag.tf()
+    bag.info()
+    for ms in (0, 100, 200):
+        bag.image(ms)
+        bag.points(ms + 5000)
+    bag.writer.close()
+    with BagDrive(bag.writer.path, lidar_optional=True) as drive:
+        assert len(list(drive)) == 3
+    (clocks,) = [w.text for w in drive.warnings if w.kind == "clocks"]
+    assert clocks.startswith("no image has a scan: scans are stamped +5.0")
+
+
+def test_kitti2bags_images_are_rectified_whatever_their_camera_info_says(bag):
+    topic = "/kitti/camera_color_left/image_raw"
+    bag.tf()
+    bag.put(topic, image_message(F, PIXELS, START, "cam"), "sensor_msgs/msg/Image")
+    info = camera_info_message(F, K, 96, 48, START, "cam")
+    info.d = np.array([-0.36, 0.2, 0.001, -0.0002, -0.07])
+    bag.put("/kitti/camera_color_left/camera_info", info, "sensor_msgs/msg/CameraInfo")
+    bag.points(0)
+    (made,), _ = _read(bag)
+    np.testing.assert_array_equal(made.frame.image, PIXELS)
+    assert [w.text for w in made.warnings] == [
+        f"{topic}: taken as rectified (kitti2bag's are; if it is raw, rectify: always)"
+    ]
+
+
+def test_pictures_of_an_evaluation_are_rectified_as_in_the_replay(bag):
+    bag.tf()
+    noise = np.random.default_rng(1).integers(0, 255, PIXELS.shape, np.uint8)
+    bag.image(0, noise)
+    info = camera_info_message(F, K, 96, 48, START, "cam")
+    info.d = np.array([-0.3, 0.1, 0, 0, 0])
+    bag.put("/cam/camera_info", info)
+    bag.points(0)
+    (made,), _ = _read(bag)
+    pictures = bag_images(bag.writer.path, {START: 7})
+    np.testing.assert_array_equal(pictures[7], made.frame.image)
+    assert not np.array_equal(pictures[7], noise)
+    (raw,) = bag_images(
+        bag.writer.path, {START: 7}, settings=DriveSettings(rectify="never")
+    ).values()
+    np.testing.assert_array_equal(raw, noise)

@@ -122,12 +122,29 @@ def read_image(message: Any, where: str = "image") -> np.ndarray:
         channels, planes = (1, 1.5) if planar else (2, 1)
         pixels = _rows(message, np.dtype(np.uint8), channels, where, planes)
         return cv2.cvtColor(np.ascontiguousarray(pixels), _YUV[encoding])
+    if encoding == "nv24":
+        samples = _rows(message, np.dtype(np.uint8), 1, where, 3)[..., 0]
+        return _nv24(samples, int(message.height))
+    if encoding in _DEPTHS:
+        cure = "name the colour image: --image-topic of `amodal replay`, image:= of a launch"
+        raise InputError(f"encoding '{encoding}': a depth image, not a camera's", where, cure)
+    known = ", ".join((*_COLOURS, *_BAYER, *_YUV, "nv24"))
     raise InputError(
-        f"encoding '{encoding}' where one of {', '.join((*_COLOURS, *_BAYER, *_YUV))} is expected",
+        f"encoding '{encoding}' where one of {known} is expected",
         where,
         "set one of them in the camera driver, record the driver's .../compressed topic, or "
         "convert the images: image_proc does with ROS, rosbags and OpenCV do without",
     )
+
+
+def _nv24(planes: np.ndarray, height: int) -> np.ndarray:
+    """RGB of (3 H, W) bytes: luma, then a pair of chroma for each pixel."""
+    width = planes.shape[1]
+    luma = np.maximum(planes[:height].astype(np.float32) - 16, 0) * 1.164
+    chroma = planes[height:].reshape(height, width, 2).astype(np.float32) - 128
+    blue, red = chroma[..., 0], chroma[..., 1]
+    rgb = luma + 1.596 * red, luma - 0.813 * red - 0.391 * blue, luma + 2.018 * blue
+    return np.clip(np.rint(np.stack(rgb, axis=-1)), 0, 255).astype(np.uint8)
 
 
 def _eight_bit(pixels: np.ndarray) -> np.ndarray:

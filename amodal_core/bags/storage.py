@@ -169,6 +169,9 @@ class Ros1Recording:
             name = _ROS1_NAMES.get(c.msgtype, c.msgtype)
             if name in self._target.fielddefs:
                 self._originals[c.id] = c, c._replace(msgtype=name, msgdef=nothing)
+        left_out = [c for c in self._reader.connections if c.id not in self._originals]
+        topics = sorted({f"{c.topic} ({c.msgtype.replace('/msg/', '/')})" for c in left_out})
+        self.lacks = f"left out, of no type of ROS 2: {', '.join(topics)}" if topics else ""
 
     @property
     def connections(self) -> list[Connection]:
@@ -214,7 +217,8 @@ def open_recording(path: Path) -> tuple[Any, str]:
         Exception: of any kind, where nothing can be read.
     """
     if path.suffix == ".bag":
-        return Ros1Recording(path), ""
+        recording = Ros1Recording(path)
+        return recording, recording.lacks
     reader = _Recording(path)
     reader.open()
     lacks = ["no metadata.yaml"] if isinstance(reader.storage, UnlistedFiles) else []

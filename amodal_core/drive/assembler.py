@@ -52,6 +52,8 @@ from amodal_core.geometry.camera import Camera, read_camera
 RECTIFICATION = "rectification"  # kind of the warning that says whether images are rectified here
 # Names of topics whose images are rectified: image_rect, image_rect_color, rect/image.
 _RECTIFIED = re.compile(r"(?:^|[/_])rect(?:ified)?(?:[/_]|$)")
+# Names that kitti2bag gives to KITTI's rectified images, beside the raw camera's K and D.
+_KITTI2BAG = re.compile(r"^/kitti/camera_(?:gray|color)_(?:left|right)/image")
 # Calibrations and truths that are kept for images that are still on their way.
 _KEPT = 64
 # A clock that is farther ahead than this is not the stream's.
@@ -401,12 +403,16 @@ class Assembler:
         if not camera.distorted:
             return False
         mode, named = self.settings.rectify, _RECTIFIED.search(where) is not None
-        raw = mode == "always" or (mode == "auto" and not named)
+        kitti = _KITTI2BAG.search(where) is not None
+        raw = mode == "always" or (mode == "auto" and not named and not kitti)
         if raw != self._raw:
             self._raw = raw
             why = f"rectify is {mode}"
-            if mode == "auto":
-                why = "by its name" if named else "not named image_rect, and its camera distorts"
+            if mode == "auto" and raw:
+                why = "not named image_rect, and its camera distorts; if it is rectified already, "
+                why += "set rectify to never"
+            elif mode == "auto":
+                why = "by its name" if named else "kitti2bag's are; if it is raw, rectify: always"
             does = "rectified here" if raw else "taken as rectified"
             report.warn(RECTIFICATION, f"{where}: {does} ({why})")
         return raw

@@ -13,7 +13,7 @@ from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment, UncalibratedError
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.sync import estimate_offset
-from amodal_core.drive.topics import IMAGE, POINTS, TF, TF_STATIC, find_topics
+from amodal_core.drive.topics import IMAGE, NO_LIDAR, POINTS, TF, TF_STATIC, find_topics, unread
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning
 
@@ -54,6 +54,7 @@ class BagDrive:
     ) -> None:
         self.settings = settings or DriveSettings()
         self.lidar_optional = lidar_optional
+        self._wanted = points
         self.bag = BagReader(path)
         try:
             self.topics = find_topics(
@@ -72,6 +73,7 @@ class BagDrive:
             self.settings = replace(self.settings, points_offset=lag, auto_points_offset=False)
         self.warnings: list[FrameWarning] = []  # of messages after the last frame, when all is read
         self._reset = False  # of a frame that was refused
+        self._with_scan = 0  # frames that had a scan of their own
 
     def points_lag(self) -> float:
         """Seconds that the scans' stamps lag behind the images', from the first of both.
@@ -82,9 +84,10 @@ class BagDrive:
         stamps: dict[str, list[int]] = {self.topics.image: [], self.topics.points: []}
         delays: dict[str, list[int]] = {self.topics.image: [], self.topics.points: []}
         for topic, recorded, message in self.bag.messages(stamps):
-            if len(stamps[topic]) < _LAG_FROM:
-                stamps[topic].append(stamp_of(message.header))
-                delays[topic].append(stamps[topic][-1] - recorded)
+            stamp = stamp_of(message.header)
+            if stamp > 0 and len(stamps[topic]) < _LAG_FROM:
+                stamps[topic].append(stamp)
+                delays[topic].append(stamp - recorded)
             elif min(map(len, stamps.values())) == _LAG_FROM:
                 break
         if not all(stamps.values()):
@@ -95,6 +98,13 @@ class BagDrive:
             stamps[self.topics.image], [s - coarse for s in stamps[self.topics.points]]
         )
         return (coarse + fine) * 1e-9
+
+    def lag_line(self) -> str:
+        """What to do where the LiDAR's clock is off by more than the slop, "" where it is not."""
+        lag = self.points_lag() if self.topics.points else 0.0
+        if abs(lag - self.settings.points_offset) <= self.settings.sync_slop:
+            return ""
+        return f"scans are stamped {lag:+.6f} s off: give that as points_offset, or auto"
 
     @property
     def images(self) -> int:
@@ -107,7 +117,12 @@ class BagDrive:
         Raises:
             InputError: the bag is damaged, or no transform leads from the LiDAR to the camera.
         """
-        self.warnings, self._reset = [], False
+        self.warnings, self._reset, self._with_scan = [], False, 0
+        if not self.topics.points and self._wanted != NO_LIDAR:
+            other = unread({t.name: t.type for t in self.bag.topics.values() if t.count})
+            if other:
+                text = f"the camera alone is used; {other}"
+                self.warnings.append(FrameWarning("no scan", text))
         if self.bag.lacks:
             self.warnings.append(FrameWarning("recording", f"{self.bag.path}: {self.bag.lacks}"))
         roles = self.topics.roles
@@ -135,6 +150,10 @@ class BagDrive:
         waiting.extend(self._noted(assembler.flush()))
         for moment in waiting:
             yield from self._read(assembler, moment)
+        if not self._with_scan:
+            line = self.lag_line()
+            if line:
+                self.warnings.append(FrameWarning("clocks", f"no image has a scan: {line}"))
 
     def _read_static(self, assembler: Assembler, topics: list[str]) -> None:
         """Take in the static transforms first, wherever they stand in the bag.
@@ -163,13 +182,16 @@ class BagDrive:
             made = assembler.read(moment)
         except UncalibratedError as error:
             where = f"{self.bag.path} {error.where}"
-            raise InputError(error.what, where, error.cure) from None
+            refused = [w.text for w in self.warnings if w.kind == "refused"]
+            what = f"{error.what}; {refused[0]}" if refused else error.what
+            raise InputError(what, where, error.cure) from None
         except InputError as error:
             self._refused(error)
             return
         if self.topics.points and POINTS.name not in moment.messages:
             text = f"{self.topics.image}: answered without a scan of {self.topics.points}"
             self.warnings.append(FrameWarning("no scan", text))
+        self._with_scan += POINTS.name in moment.messages
         made.reset, self._reset = self._reset, False
         made.warnings, self.warnings = self.warnings + made.warnings, []
         yield made

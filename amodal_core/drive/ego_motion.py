@@ -1,4 +1,4 @@
-"""How the vehicle moved: from odometry, or from the transform tree's way to a fixed frame.
+"""How the vehicle moved: from the transform tree's way to a fixed frame, or from odometry.
 
 A scan and the image that it is matched to are of two moments. Where the motion between them is
 known, the scan is moved to the image's moment, and each of its points from the moment at which it
@@ -60,37 +60,37 @@ class EgoMotion:
 
     def source(self, lidar: str) -> str:
         """What tells the motion of the LiDAR's frame, in words; "" where nothing does."""
-        with self._lock:
-            if self._base and self._transforms.connected(self._base, lidar):
-                return f"{self._topic} (motion of {self._base})"
         fixed = self._transforms.fixed_above(lidar, self._fixed_frame)
-        return f"the transforms from {fixed} to {lidar}" if fixed else ""
+        if fixed:
+            return f"the transforms from {fixed} to {lidar}"
+        return f"{self._topic} (motion of {self._base})" if self._placed(lidar) else ""
 
     def obstacle(self, lidar: str) -> str:
         """Why odometry that comes does not tell the motion of the LiDAR's frame, or ""."""
-        with self._lock:
-            if not self._base or self._transforms.connected(self._base, lidar):
-                return ""
-            return f"{self._topic} moves {self._base}, which no transform connects with {lidar}"
+        if not self._base or self._placed(lidar):
+            return ""
+        return f"{self._topic} moves {self._base}, which no transform connects with {lidar}"
+
+    def _placed(self, lidar: str) -> bool:
+        return bool(self._base) and self._transforms.connected(self._base, lidar)
 
     def reaches(self, lidar: str, stamp: int) -> bool:
         """Whether poses of this stamp or later have come, or none are to be expected."""
-        with self._lock:
-            if self._base and self._transforms.connected(self._base, lidar):
-                newest = self._odometry.newest
-                return newest is not None and newest >= stamp
         fixed = self._transforms.fixed_above(lidar, self._fixed_frame)
-        return not fixed or self._transforms.reaches(fixed, lidar, stamp)
+        if fixed:
+            return self._transforms.reaches(fixed, lidar, stamp)
+        with self._lock:
+            return not self._placed(lidar) or (self._odometry.newest or 0) >= stamp
 
     def world_from_lidar(self, lidar: str, stamps: np.ndarray) -> np.ndarray | None:
         """(n, 4, 4) float64 poses of the LiDAR's frame at (n,) int64 stamps, None where unknown."""
-        with self._lock:
-            if self._base and self._transforms.connected(self._base, lidar):
-                poses = self._odometry.at(stamps)
-                base_from_lidar = self._transforms.lookup(self._base, lidar)
-                return None if poses is None else poses @ base_from_lidar
         fixed = self._transforms.fixed_above(lidar, self._fixed_frame)
-        return self._transforms.lookup_at(fixed, lidar, stamps) if fixed else None
+        poses = self._transforms.lookup_at(fixed, lidar, stamps) if fixed else None
+        if poses is not None or not self._placed(lidar):
+            return poses
+        with self._lock:
+            poses = self._odometry.at(stamps)
+        return None if poses is None else poses @ self._transforms.lookup(self._base, lidar)
 
     def moved(
         self, points: np.ndarray, times: np.ndarray | None, lidar: str, stamp: int, target: int
@@ -107,6 +107,8 @@ class EgoMotion:
         Returns:
             (N, 4) float32 in the LiDAR's frame at `target`; None where the motion is not known.
         """
+        if stamp == target and times is None:
+            return points
         begin = end = 0.0
         if times is not None and len(times):
             begin, end = float(times.min()), float(times.max())

@@ -108,7 +108,8 @@ class Scans:
         stamps = np.array([stamp_of(cloud.header) - lag, target], np.int64)
         if self._motion.world_from_lidar(lidar, stamps) is not None:
             return cloud
-        text = f"no scan near the image; {self._motion.source(lidar)} does not reach the last one"
+        source = self._motion.source(lidar)
+        text = f"no scan near the image, and no pose of it and of the last scan by {source}"
         if needed:
             raise InputError(text, self._where, "publish it without gaps")
         report.warn("no motion", f"{self._where}: {text}")
@@ -145,8 +146,9 @@ class Scans:
                 points = self._motion.moved(scan.points, scan.times, lidar, at, target)
                 if points is None:
                     text = f"{self._where}: a scan is not moved to the image's time"
-                    report.warn("no motion", f"{text}, which {source} does not reach")
-            self._say(self._motion, source, lidar, scan.times is not None, report)
+                    report.warn("no motion", f"{text}: no pose of both by {source}")
+            if points is not None or not source:
+                self._say(self._motion, source, lidar, scan.times is not None, report)
         return (scan.points, stamp) if points is None else (points, target)
 
     def motion_here(self, cloud: Any, target: int, lag: int) -> bool:

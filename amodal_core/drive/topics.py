@@ -5,6 +5,8 @@ Nodes, launch arguments, writers of bags and the command line read them here.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -164,6 +166,20 @@ LIDAR_FRAME = "velo_link"
 BASE_FRAME = "base_link"
 WORLD_FRAME = "world"
 
+# What LiDARs send that is not read, by the end of its type, and what helps.
+_OTHER_CLOUDS = {
+    "LaserScan": "a single layer makes no depth image; record a LiDAR's PointCloud2",
+    "PointCloud": "convert it to PointCloud2",
+    "CustomMsg": "have livox_ros_driver2 send PointCloud2 (xfer_format: 0)",
+    "VelodyneScan": "run velodyne_pointcloud on it and record its PointCloud2",
+    "PacketMsg": "run the LiDAR's driver on it and record its PointCloud2",
+    "UdpFrame": "run the LiDAR's driver on it and record its PointCloud2",
+}
+# Names of topics whose images are no camera's.
+_NO_CAMERA = re.compile(r"(?:^|[/_])(?:depth|disparity|labels?|masks?|confidence)(?:[/_]|$)", re.I)
+# Of the images that image_proc and drivers publish of one camera, the one to take.
+_ONE_OF = ("image_rect_color", "image_color", "image_raw", "image_rect", "image", "image_mono")
+
 NO_LIDAR = "none"  # in place of a point cloud topic: the camera alone
 
 
@@ -243,6 +259,8 @@ def find_topics(
         )
     # Depth, label and overlay images rarely have a camera_info beside them, cameras nearly always.
     cameras = [name for name in images if _info_of(name) in infos] or images
+    cameras = [name for name in cameras if not _NO_CAMERA.search(name)] or cameras
+    cameras = _one_of_each(cameras)
     chosen = _pick(types, where, IMAGE, "image", image, cameras)
     info = _info_of(chosen)
     if info not in infos:
@@ -282,14 +300,41 @@ def _pick(
     if wanted:
         kinds = (IMAGE.type, COMPRESSED.type) if topic is IMAGE else (topic.type,)
         if types.get(wanted) not in kinds:
-            raise InputError(f"no {topic.type} on '{wanted}'", where, f"there are: {listed}")
+            near = difflib.get_close_matches(wanted, candidates, 1)
+            cure = f"did you mean {near[0]}?" if near else f"there are: {listed}"
+            raise InputError(f"no {topic.type} on '{wanted}'", where, cure)
         return wanted
     if not candidates:
-        raise InputError(f"no {topic.type}", where, "record cameras and LiDAR")
+        other = unread(types) if topic is POINTS else ""
+        depths = [n for n, kind in types.items() if kind == COMPRESSED.type]
+        if topic is IMAGE and depths:
+            other = f"{depths[0]} holds depth; record the camera's image, too"
+        raise InputError(f"no {topic.type}", where, other or "record cameras and LiDAR")
     if len(candidates) > 1:
         many = f"{len(candidates)} topics of {topic.type}: {listed}"
         raise InputError(many, where, f"choose with --{option}-topic")
     return candidates[0]
+
+
+def unread(types: Mapping[str, str]) -> str:
+    """What a LiDAR sent that is not read, and what helps; "" where there is nothing of the kind."""
+    for name, kind in types.items():
+        cure = _OTHER_CLOUDS.get(kind.rpartition("/")[2])
+        if cure is not None:
+            return f"{name} is {kind}: {cure}"
+    return ""
+
+
+def _one_of_each(images: list[str]) -> list[str]:
+    """One image topic of each camera: of what image_proc makes of one, the best in colour."""
+    best: dict[str, str] = {}
+    for name in images:
+        folder, _, last = name.removesuffix(_COMPRESSED).rpartition("/")
+        key = folder if last in _ONE_OF else name
+        before = best.get(key, name).removesuffix(_COMPRESSED).rpartition("/")[2]
+        if key not in best or _ONE_OF.index(last) < _ONE_OF.index(before):
+            best[key] = name
+    return list(best.values())
 
 
 def _info_of(image: str) -> str:

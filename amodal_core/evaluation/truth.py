@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from amodal_core.bags.images import read_image
 from amodal_core.bags.messages import class_names, read_tracks
 from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.datasets.base import Dataset
-from amodal_core.drive.topics import ARRAY_TYPE, find_topics
+from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import ARRAY_TYPE, NO_LIDAR
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, empty_set, from_tracks
 from amodal_core.frame import Tracks
@@ -124,26 +125,30 @@ def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, li
     return replace(truth, set=replace(truth.set, classes=(*truth.set.classes, *new))), new
 
 
-def bag_images(path: Path, wanted: dict[int, int]) -> dict[int, np.ndarray]:
-    """Images of a bag that can be read, RGB uint8.
+def bag_images(
+    path: Path, wanted: dict[int, int], topic: str = "", settings: DriveSettings | None = None
+) -> dict[int, np.ndarray]:
+    """Images of a bag that can be read, RGB uint8, rectified as in a replay.
 
     Args:
         path: the bag.
         wanted: image id by stamp in nanoseconds.
+        topic: of the images, "" to find it.
+        settings: of the drive, calibration and rectification among them.
 
     Returns:
-        The images by their ids.
+        The images by their ids; none of a bag without a camera: truth and tracks alone make an
+        evaluation, too.
     """
     images: dict[int, np.ndarray] = {}
-    with BagReader(path) as bag:
-        try:
-            topic = find_topics(bag).image
-        except InputError:
-            return images  # truth and tracks alone make an evaluation, too
-        for _, _, message in bag.messages([topic]):
-            number = wanted.get(stamp_of(message.header))
-            if number is not None and number not in images:
-                images[number] = read_image(message, topic)
+    with (
+        suppress(InputError),
+        BagDrive(path, topic, NO_LIDAR, settings, lidar_optional=True) as drive,
+    ):
+        for made in drive:
+            number = wanted.get(made.frame.stamp)
+            if number is not None and number not in images and made.frame.image is not None:
+                images[number] = made.frame.image
                 if len(images) == len(wanted):
                     break
     return images

@@ -118,4 +118,5 @@ def _kalibr(values: dict[str, Any], where: str, image_topic: str) -> FileCalibra
         where,
     )
     placed = chosen.get("T_cam_lidar")
-    return FileCalibration(camera, None if placed is None else np.array(placed, np.float64))
+    matrix = None if placed is None else np.array(placed, np.float64).reshape(4, 4)
+    return FileCalibration(camera, matrix)

@@ -138,7 +138,7 @@ def _camera(
     if not width or not height:
         width, height = size[0] - x, size[1] - y
     width, height = width // binning[0], height // binning[1]
-    if width <= 0 or height <= 0:
+    if (width <= 0 or height <= 0) and size != (0, 0):
         raise InputError(f"image size is {width}x{height}", where, _CURE)
     return make_camera(K, D, model, R, P, (width, height), where, (x, y), binning)
 
