@@ -22,6 +22,9 @@ from rcl_interfaces.msg import (
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.outputs import Output
@@ -35,7 +38,7 @@ from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.exchange import Exchange
 from amodal_ros.health import Health
 from amodal_ros.interrupts import deaf_to_interrupts, interruptible_start
-from amodal_ros.qos import profile
+from amodal_ros.qos import overridden, profile
 from amodal_ros.worker import Worker
 
 _T = TypeVar("_T")
@@ -108,6 +111,13 @@ class BaseNode(LifecycleNode):
     def finish(self) -> None:
         """The node ends; called once, after the last frame."""
 
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a parameter's new value, in the executor's thread; its range is checked already.
+
+        Raises:
+            InputError: it is refused.
+        """
+
     def inputs(self) -> Sequence[Topic]:
         """The topics to subscribe to when activated; by default all that are declared."""
         return self.declaration.subscribes
@@ -127,6 +137,10 @@ class BaseNode(LifecycleNode):
     def topic_name(self, name: str) -> str:
         """A declared topic's name after namespace and remapping."""
         return str(self.resolve_topic_name(name))
+
+    def overridden(self, kind: type, name: str, qos: QoSProfile) -> QoSProfile:
+        """See `amodal_ros.qos.overridden`; `name` is the topic's as the node knows it."""
+        return overridden(self, kind, self.topic_name(name), qos)
 
     def submit(self, stamp: int, item: Any) -> None:
         """Queue a frame for the worker."""
@@ -199,8 +213,9 @@ class BaseNode(LifecycleNode):
             self.configure()
             lossless = self.value("queue") == 0
             for topic in self.declaration.publishes:
+                qos = self.overridden(Publisher, topic.name, profile(topic.qos, lossless=lossless))
                 self._outputs[topic.name] = self.create_lifecycle_publisher(
-                    message_class(topic.type), topic.name, profile(topic.qos, lossless=lossless)
+                    message_class(topic.type), topic.name, qos
                 )
         except Exception as error:
             self._refuse("configure", error)
@@ -220,6 +235,8 @@ class BaseNode(LifecycleNode):
                 self._subscribe(topic, topic.name, qos)
         except Exception as error:
             self._refuse("activate", error)
+            self._stop()
+            super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
         return result
 
@@ -270,6 +287,11 @@ class BaseNode(LifecycleNode):
             if declared is None:
                 continue
             reason = declared.refusal(parameter.value)
+            try:
+                if not reason:
+                    self.check(parameter.name, parameter.value)
+            except InputError as error:
+                reason = str(error)
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
@@ -278,6 +300,7 @@ class BaseNode(LifecycleNode):
         """Subscribe to an input, a compressed image by what its name says."""
         compressed = topic is IMAGE and self.topic_name(name).endswith(_COMPRESSED)
         kind = message_class(COMPRESSED.type if compressed else topic.type)
+        qos = self.overridden(Subscription, name, qos)
         self._exchange.subscribe(
             self, kind, name, qos, self._receiver(topic), shared=topic in (IMAGE, POINTS)
         )

@@ -93,7 +93,8 @@ class Exchange:
                 self._local.setdefault(topic, []).append(receiver)
                 return
             latched = qos.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
-            key = (topic, kind, qos.reliability, qos.depth, shared, node if latched else None)
+            asked = (qos.reliability, qos.history, qos.depth)
+            key = (topic, kind, *asked, shared, node if latched else None)
             if key in self._sources:
                 self._sources[key].receivers.append(receiver)
             else:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from typing import Any
+
+from rclpy.qos import (
+    QoSDurabilityPolicy,
+    QoSHistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    QoSReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
+
+from amodal_core.errors import InputError
 
 # What the declarations name; `sensor` follows the node's `reliability` parameter.
 PROFILES: dict[str, str] = {
@@ -42,3 +53,41 @@ def profile(name: str, *, reliability: str = "best_effort", lossless: bool = Fal
             else QoSDurabilityPolicy.VOLATILE
         ),
     )
+
+
+_OVERRIDABLE = QoSOverridingOptions(
+    (
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+    )
+)
+
+
+def overridden(node: Any, kind: type, topic: str, qos: QoSProfile) -> QoSProfile:
+    """A profile as the node's parameters qos_overrides.<topic>.<publisher|subscription> want it.
+
+    They are declared here. rclpy does the same for what has a subscription of its own; ours may be
+    shared by several nodes of a process.
+
+    Args:
+        node: of the endpoint.
+        kind: Publisher or Subscription.
+        topic: its full name.
+        qos: the profile; is changed.
+
+    Raises:
+        InputError: a parameter is none of its policy's values.
+    """
+    try:
+        _declare_qos_parameters(kind, node, topic, qos, _OVERRIDABLE)
+    except Exception as error:
+        # rclpy raises whatever its parameters and its enums do.
+        raise InputError(
+            " ".join(str(error).split()),
+            f"parameter qos_overrides.{topic}",
+            "reliability is reliable or best_effort, durability volatile or transient_local, "
+            "history keep_last or keep_all, depth a number",
+        ) from error
+    return qos

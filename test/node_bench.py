@@ -72,7 +72,7 @@ class Bench:
 
     Args:
         make: the node's class.
-        parameters: its parameters.
+        parameters: its parameters; `params_file` is a file of some.
         expects: its inputs that must be connected before the test begins.
     """
 
@@ -80,6 +80,8 @@ class Bench:
         args = ["--ros-args"]
         # A busy machine may bring the messages of a frame seconds apart.
         usual = {"diagnostics_period": 0.1, "sync_timeout": 10.0}
+        if file := parameters.pop("params_file", None):
+            args += ["--params-file", str(file)]
         for name, value in {**usual, **parameters}.items():
             args += ["-p", f"{name}:={json.dumps(value)}"]
         rclpy.init(args=args)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import node_bench as drive
+import numpy as np
 import pytest
+import rclpy
+import yaml
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
 from node_bench import Bench, start, until
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
+from tracking_scenes import Thing, view
 
+from amodal_core.bags.messages import instances_message
+from amodal_core.frame import Tracks
+from amodal_ros.declarations import COMMON
 from amodal_ros.nodes.depth_projection import DepthProjection
+from amodal_ros.nodes.overlay import Overlay
+from amodal_ros.nodes.segmentation import Segmentation
+from amodal_ros.nodes.tracking import Tracking
+from amodal_ros.qos import LOSSLESS_DEPTH
 
 __all__ = ["start"]
 pytestmark = pytest.mark.dds
@@ -66,3 +80,169 @@ def test_a_lifecycle_manager_leads_a_node_by_its_services(start: Callable[..., B
     assert bench.outputs("depth/image", 1)[0].header.frame_id == drive.CAMERA
     assert change(id=7)
     assert (state(), transitions()) == ("finalized", [])
+
+
+def change(bench: Bench, name: str, value: Any) -> str:
+    """Set a parameter; why it was refused, or an empty text."""
+    (result,) = bench.node.set_parameters([RosParameter(name, value=value)])
+    assert result.successful != bool(result.reason)
+    return str(result.reason)
+
+
+def test_every_parameter_says_whether_it_may_change_and_refuses_where_not(
+    start: Callable[..., Bench],
+) -> None:
+    bench = start(Segmentation, [], model="geometric")
+    changeable = set()
+    for parameter in (*COMMON, *Segmentation.declaration.parameters):
+        described = bench.node.describe_parameter(parameter.name)
+        assert described.read_only != parameter.dynamic
+        if not parameter.dynamic:
+            before = bench.node.value(parameter.name)
+            reason = change(bench, parameter.name, parameter.default)
+            assert "read-only" in reason
+            assert parameter.name in reason
+            assert bench.node.value(parameter.name) == before
+        else:
+            changeable.add(parameter.name)
+    assert changeable == {"min_score", "stale_after", "lost_after"}
+    for wrong in (-0.1, 1.5):
+        assert "min_score" in change(bench, "min_score", wrong)
+    assert change(bench, "min_score", "high") != ""
+    assert bench.node.value("min_score") == 0.0
+
+
+def test_the_score_threshold_holds_from_the_next_frame_on(start: Callable[..., Bench]) -> None:
+    expected = ["image", "camera_info", "points", "/tf_static"]
+    bench = start(Segmentation, expected, model="geometric", **REPLAY)
+    bench.send("/tf_static", drive.tf_static())
+
+    def scores(index: int) -> list[float]:
+        bench.send("image", drive.image(index))
+        bench.send("camera_info", drive.info(index))
+        bench.send("points", drive.cloud(index))
+        return sorted(i.score for i in bench.outputs("instances", index + 1)[index].instances)
+
+    every = scores(0)
+    assert every[0] < every[-1]
+    assert change(bench, "min_score", (every[0] + every[-1]) / 2) == ""
+    assert scores(1) == [s for s in every if s >= (every[0] + every[-1]) / 2]
+    assert change(bench, "min_score", 0.0) == ""
+    assert scores(2) == every
+
+
+def test_tracker_settings_are_checked_and_hold_from_the_next_frame_on(
+    start: Callable[..., Bench],
+) -> None:
+    bench = start(Tracking, ["instances"], use_depth=False, tracker_settings="min_hits=1", **REPLAY)
+    _, instances, _ = view([Thing("car", 100, 50, 40, 30, 20.0)])
+
+    def track(index: int) -> list[bool]:
+        at = drive.stamp(index)
+        message = instances_message(
+            drive.FACTORY, instances, stamp=at, frame_id=drive.CAMERA, classes=("car",)
+        )
+        bench.send("instances", message)
+        return [i.coasted for i in bench.outputs("tracks", index + 1)[index].instances]
+
+    assert track(0) == track(1) == [False]
+    for wrong, words in (
+        ("coast_secnds=1", "coast_seconds"),
+        ("coast_seconds=-1", "coast_seconds"),
+        ("coast_seconds", "setting=value"),
+    ):
+        assert words in change(bench, "tracker_settings", wrong)
+    assert bench.node.value("tracker_settings") == "min_hits=1"
+    # Detections of 0.9 count no longer: the track coasts, with its identity.
+    assert change(bench, "tracker_settings", "low_score=0.95,high_score=0.95") == ""
+    assert track(2) == [True]
+    assert change(bench, "tracker_settings", "") == ""
+    assert track(3) == [False]
+    assert {i.track_id for m in bench.received["tracks"] for i in m.instances} == {0}
+
+
+def test_the_overlays_labels_can_be_switched_off(
+    start: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[bool] = []
+
+    def draw(image: np.ndarray, tracks: Any, classes: Any, style: Any) -> np.ndarray:
+        drawn.append(style.labels)
+        return image
+
+    monkeypatch.setattr("amodal_ros.nodes.overlay.draw_overlay", draw)
+    bench = start(Overlay, ["tracks", "image"], **REPLAY)
+    for index, labels in enumerate((True, False)):
+        assert change(bench, "labels", labels) == ""
+        message = instances_message(
+            drive.FACTORY,
+            Tracks.empty(drive.FRAME.size),
+            stamp=drive.stamp(index),
+            frame_id=drive.CAMERA,
+            classes=(),
+        )
+        bench.send("image", drive.image(index))
+        bench.send("tracks", message)
+        bench.outputs("overlay", index + 1)
+    assert drawn == [True, False]
+
+
+def test_parameters_override_the_qos_of_topics(start: Callable[..., Bench], tmp_path: Path) -> None:
+    subscription = {"reliability": "best_effort", "history": "keep_last", "depth": 3}
+    publisher = {"durability": "transient_local", "depth": 4}
+    overrides = {
+        "/points": {"subscription": subscription},
+        "/depth/image": {"publisher": publisher},
+    }
+    file = tmp_path / "qos.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"qos_overrides": overrides}}}))
+    node = start(DepthProjection, ["points"], params_file=file, **REPLAY).node
+    made = node._outputs["depth/image"].qos_profile
+    assert (made.durability, made.depth) == (QoSDurabilityPolicy.TRANSIENT_LOCAL, 4)
+    assert made.reliability == QoSReliabilityPolicy.RELIABLE
+    sources = {key[0]: source.qos for key, source in node._exchange._sources.items()}
+    points, info = sources["/points"], sources["/camera_info"]
+    assert (points.reliability, points.depth) == (QoSReliabilityPolicy.BEST_EFFORT, 3)
+    assert (info.reliability, info.depth) == (QoSReliabilityPolicy.RELIABLE, LOSSLESS_DEPTH)
+    name = "qos_overrides./camera_info.subscription.reliability"
+    assert node.get_parameter(name).value == "reliable"
+    assert node.describe_parameter(name).read_only
+
+
+def test_an_override_that_is_no_policy_is_one_line(
+    domain: int, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    overrides = {"/depth/image": {"publisher": {"reliability": "perhaps"}}}
+    file = tmp_path / "qos.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"qos_overrides": overrides}}}))
+    rclpy.init(args=["--ros-args", "--params-file", str(file)])
+    node = DepthProjection()
+    try:
+        assert not node.autostart()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    printed = capfd.readouterr().err
+    assert (
+        "cannot configure: parameter qos_overrides./depth/image: Unexpected QoS override" in printed
+    )
+    assert "Traceback" not in printed
+
+
+def test_a_node_that_cannot_be_activated_is_inactive_and_takes_nothing(
+    domain: int, tmp_path: Path
+) -> None:
+    overrides = {"/points": {"subscription": {"history": "perhaps"}}}
+    file = tmp_path / "qos.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"qos_overrides": overrides}}}))
+    rclpy.init(args=["--ros-args", "--params-file", str(file)])
+    node = DepthProjection()
+    try:
+        assert not node.autostart()
+        # camera_info had been subscribed to before the scans were refused.
+        assert not node._exchange._sources
+        assert node._worker is None
+        assert not node._outputs["depth/image"].is_activated
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()

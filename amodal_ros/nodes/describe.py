@@ -75,7 +75,10 @@ def _topics(title: str, topics: Iterable[Topic]) -> str:
 
 
 def _parameters(parameters: Iterable[Parameter]) -> str:
-    rows = [f"| {p.name} | {_value(p)} | {p.constraint} | {p.description} |" for p in parameters]
+    rows = [
+        f"| {p.name}{' *' if p.dynamic else ''} | {_value(p)} | {p.constraint} | {p.description} |"
+        for p in parameters
+    ]
     return "\n".join(["| Parameter | default | valid | |", "|---|---|---|---|", *rows])
 
 

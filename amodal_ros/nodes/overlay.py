@@ -34,15 +34,15 @@ class Overlay(SyncedNode):
         subscribes=(TRACKS, IMAGE, replace(CAMERA_INFO, required=False)),
         publishes=(OVERLAY, MARKERS),
         parameters=(
-            Parameter("labels", True, "Write id, class, distance and occluder beside each object."),
+            Parameter(
+                "labels",
+                True,
+                "Write id, class, distance and occluder beside each object.",
+                dynamic=True,
+            ),
             *parameters_of(DriveSettings, sync_timeout=2.0, calibration="", rectify="auto"),
         ),
     )
-
-    def configure(self) -> None:
-        """Choose what is drawn."""
-        self._style = OverlayStyle(labels=self.value("labels"))
-        super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
         """Tracks, and the image of exactly their stamp."""
@@ -59,7 +59,8 @@ class Overlay(SyncedNode):
         assert made.frame.image is not None
         classes = [names.get(k, str(k)) for k in range(max(names, default=-1) + 1)]
         if draw:
-            drawn = draw_overlay(made.frame.image, tracks, classes, self._style)
+            style = OverlayStyle(labels=self.value("labels"))
+            drawn = draw_overlay(made.frame.image, tracks, classes, style)
             self.publish(OVERLAY.name, image_message(FACTORY, drawn, stamp, made.frame_id))
         if mark:
             self.publish(MARKERS.name, markers_message(tracks, classes, stamp, made.lidar_frame))

@@ -13,6 +13,7 @@ from typing import Any
 import rclpy
 from builtin_interfaces.msg import Time as TimeMessage
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from amodal_core.bags.reader import BagReader, RawMessage
@@ -110,6 +111,7 @@ class Player(BaseNode):
                 )
                 continue
             qos = profile("latched_tf" if topic.latched else "reliable", lossless=True)
+            qos = self.overridden(Publisher, topic.name, qos)
             self._bag_outputs[topic.name] = self.create_publisher(kind, topic.name, qos)
         frames = self.value("frame_topic")
         if frames and frames not in self._bag_outputs:

@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from amodal_core.bags.messages import names_of
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import instances_output
@@ -56,6 +58,15 @@ class Segmentation(SyncedNode):
                 "settings",
                 "",
                 "Settings in place of the checkpoint's, such as detector=geometric,min_score=0.3.",
+            ),
+            Parameter(
+                "min_score",
+                0.0,
+                "Objects that score less are dropped, beside those that the model drops itself by "
+                "its setting of that name.",
+                low=0.0,
+                high=1.0,
+                dynamic=True,
             ),
             Parameter("device", "cpu", "Torch device, such as cpu or cuda:0."),
             Parameter(
@@ -122,6 +133,9 @@ class Segmentation(SyncedNode):
         made, report = self.read(item), Report()
         # On the host once, for all who take them.
         instances = self._pipeline.segment(made.frame, report).numpy()
+        least = self.value("min_score")
+        if least:
+            instances = instances[np.asarray(instances.scores) >= least]
         self.warn_all(report.warnings)
         classes = self.model.classes
         result = instances, names_of(instances, classes), made.lidar_frame

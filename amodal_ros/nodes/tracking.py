@@ -23,12 +23,14 @@ from amodal_core.drive.topics import (
 )
 from amodal_core.frame import Report
 from amodal_core.settings import parse_rules
-from amodal_core.tracking import TRACKERS, make_tracker
+from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
 from amodal_core.warm_up import warm_up_tracker
 from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter, parameters_of
 from amodal_ros.synced_node import SyncedNode
+
+TRACKER_SETTINGS = "tracker_settings"
 
 
 class Tracking(SyncedNode):
@@ -57,22 +59,33 @@ class Tracking(SyncedNode):
                 choices=tuple(TRACKERS),
             ),
             Parameter(
-                "tracker_settings",
+                TRACKER_SETTINGS,
                 "",
                 "Settings of the tracker, such as coast_seconds=2,min_hits=1; a wrong one says "
-                "which there are.",
+                "which there are. They replace all given before, from the next frame on.",
+                dynamic=True,
             ),
         ),
     )
 
     def configure(self) -> None:
         """Set up the tracker."""
-        rules = [rule for rule in self.value("tracker_settings").split(",") if rule.strip()]
-        where = "parameter tracker_settings"
-        self._tracker = make_tracker(self.value("tracker"), parse_rules(rules, where), where)
+        self._settings = self.value(TRACKER_SETTINGS)
+        self._tracker = self._made(self._settings)
         self._classes: dict[int, str] = {}
         warm_up_tracker()
         super().configure()
+
+    def check(self, name: str, value: Any) -> None:
+        """Settings must be the tracker's."""
+        if name == TRACKER_SETTINGS:
+            self._made(value)
+
+    def _made(self, text: str) -> CoastingTracker:
+        """A tracker with the settings of a parameter's text."""
+        where = f"parameter {TRACKER_SETTINGS}"
+        rules = [rule for rule in text.split(",") if rule.strip()]
+        return make_tracker(self.value("tracker"), parse_rules(rules, where), where)
 
     def frame_topics(self) -> tuple[str, ...]:
         """Instances, and the depth image of exactly their stamp."""
@@ -90,6 +103,10 @@ class Tracking(SyncedNode):
         """One step of the tracker."""
         made, report = self.read(item), Report()
         assert made.instances is not None
+        if self._settings != self.value(TRACKER_SETTINGS):
+            self._settings = self.value(TRACKER_SETTINGS)
+            self._tracker.config = self._made(self._settings).config
+            self.get_logger().info(f"tracker settings: {self._tracker.config}")
         tracks = self._tracker.step(made.instances, stamp, made.frame, report)
         self.warn_all(report.warnings)
         # Names come with the instances; whenever there are new ones the label info is renewed.

@@ -32,7 +32,7 @@ from .qos import (
     qos_profile_rosout_default,
     qos_profile_services_default,
 )
-from .qos_overriding_options import QoSOverridingOptions, override
+from .qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
 from .service import Service
 from .subscription import Subscription
 from .time import ClockType
@@ -193,7 +193,7 @@ class Node(NodeParameters):
         refuse_arguments("rclpy.node.Node.create_publisher", absent)
         full, profile = self.resolve_topic_name(topic), as_profile(qos_profile)
         if qos_overriding_options is not None:
-            override(self, "publisher", full, profile, qos_overriding_options)
+            _declare_qos_parameters(publisher_class, self, full, profile, qos_overriding_options)
         made = publisher_class(self, msg_type, full, profile)
         return self._own(made, made._open)
 
@@ -211,7 +211,7 @@ class Node(NodeParameters):
         refuse_arguments("rclpy.node.Node.create_subscription", absent)
         full, profile = self.resolve_topic_name(topic), as_profile(qos_profile)
         if qos_overriding_options is not None:
-            override(self, "subscription", full, profile, qos_overriding_options)
+            _declare_qos_parameters(Subscription, self, full, profile, qos_overriding_options)
         made = Subscription(self, msg_type, full, callback, profile)
         return self._own(made, made._open)
 

@@ -11,7 +11,9 @@ from embedded_ros.importer import refuse
 
 from .duration import Duration
 from .exceptions import ParameterAlreadyDeclaredException
+from .publisher import Publisher
 from .qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from .subscription import Subscription
 
 _ENUMS: dict[QoSPolicyKind, Any] = {
     QoSPolicyKind.HISTORY: HistoryPolicy,
@@ -51,16 +53,20 @@ class QoSOverridingOptions:
         return cls(kinds, **options)
 
 
-def override(
-    node: Any, kind: str, topic: str, profile: QoSProfile, options: QoSOverridingOptions
+def _declare_qos_parameters(
+    entity_type: type[Publisher | Subscription],
+    node: Any,
+    topic_name: str,
+    qos: QoSProfile,
+    options: QoSOverridingOptions,
 ) -> None:
     """Declare the parameters of an endpoint, and do to its profile, in place, what they say.
 
     Args:
+        entity_type: what it is.
         node: its node.
-        kind: publisher or subscription.
-        topic: its full name.
-        profile: gives the parameters their defaults.
+        topic_name: its topic's full name.
+        qos: its profile, which gives the parameters their defaults.
         options: which policies.
 
     Raises:
@@ -68,15 +74,16 @@ def override(
         InvalidQosOverridesError: the options' callback refuses the profile.
     """
     suffix = "" if options.entity_id is None else f"_{options.entity_id}"
-    prefix = f"qos_overrides.{topic}.{kind}{suffix}"
-    about = f" for {kind} `{topic}` with id `{options.entity_id}`"
+    kind = "publisher" if issubclass(entity_type, Publisher) else "subscription"
+    prefix = f"qos_overrides.{topic_name}.{kind}{suffix}"
+    about = f" for {kind} `{topic_name}` with id `{options.entity_id}`"
     for policy in options.policy_kinds:
         if policy not in _KINDS:
             refuse(f"rclpy.qos_overriding_options of the policy {policy.name}")
         word = policy.name.lower()
         if policy is QoSPolicyKind.LIFESPAN and kind == "subscription":
             continue
-        value = getattr(profile, word)
+        value = getattr(qos, word)
         default = value.nanoseconds if isinstance(value, Duration) else value
         if policy in _ENUMS:
             default = value.name.lower()
@@ -93,9 +100,9 @@ def override(
                 raise RuntimeError(text) from None
         elif policy is QoSPolicyKind.LIFESPAN:
             value = Duration(nanoseconds=value)
-        setattr(profile, word, value)
+        setattr(qos, word, value)
     if options.callback is not None:
-        result = options.callback(profile)
+        result = options.callback(qos)
         if not result.successful:
             text = f"Provided QoS overrides{about}, are not valid: {result.reason}"
             raise InvalidQosOverridesError(text)
