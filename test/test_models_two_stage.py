@@ -18,7 +18,11 @@ from amodal_core.models.aisformer import AisFormer, AisFormerConfig
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.batch import make_batch, targets_of
-from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
+from amodal_core.models.layers.instance_depth import (
+    instance_depths,
+    share_seen_through,
+    spread_returns,
+)
 from amodal_core.models.layers.roi_features import RoiFeatures
 from amodal_core.models.learned import Detections
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
@@ -182,6 +186,20 @@ def test_an_object_that_the_lidar_looks_through_loses_that_share_of_its_score(mo
     scores = model.infer([one])[0].scores
     assert torch.allclose(scores, 0.8 * (1 - through))
     assert torch.equal(model.infer([replace(one, depth=None)])[0].scores, told.scores)
+
+
+@pytest.mark.parametrize("size", [(48, 160), (7, 9), (1, 1)])
+def test_the_nearest_return_near_a_pixel_is_that_of_a_search(size):
+    generator = torch.Generator().manual_seed(5)
+    channels = torch.rand(2, *size, generator=generator)
+    channels[1] = (channels[1] > 0.9).float()
+    depth = torch.where(channels[1] > 0, channels[0], torch.inf)
+    wanted = torch.empty(size)
+    for v in range(size[0]):
+        for u in range(size[1]):
+            wanted[v, u] = depth[max(v - 3, 0) : v + 4, max(u - 2, 0) : u + 3].min()
+    assert torch.equal(spread_returns(channels), wanted)
+    assert torch.equal(spread_returns(channels.double()).float(), wanted)
 
 
 def test_backbone_weights_load_and_the_stem_is_inflated_from_them(tmp_path):

@@ -209,12 +209,15 @@ class LearnedModel(nn.Module):
     def inferring(self) -> Iterator[None]:
         """Without gradients and as in inference; the mode is put back at the end."""
         was_training = self.training
-        self.eval()
+        # Either walks over all layers, a millisecond that a stream would pay every frame.
+        if was_training:
+            self.eval()
         try:
             with torch.inference_mode():
                 yield
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     def batch_of(self, frames: Sequence[Frame], targets: Sequence[Targets] | None = None) -> Batch:
         """Frames at the model's input size, on its device; see `make_batch`."""
