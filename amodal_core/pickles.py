@@ -1,4 +1,4 @@
-"""Read the pickles and .npy files that some data sets ship, trusting nothing in them.
+"""Read the pickles and .npy files that others ship, trusting nothing in them.
 
 A pickle is a program for a small machine. This one is Python's own (`pickle._Unpickler`, which
 takes no more memory than the file has bytes) with the instructions that make plain values, and
@@ -175,8 +175,13 @@ class _Reader(_Machine):
     dispatch[pickle.BYTEARRAY8[0]] = _bytearray
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="latin1")
+        self.file = io.BytesIO(data)
+        super().__init__(self.file, encoding="latin1")
         self.size = len(data)
+
+    def rest(self) -> bytes:
+        """What follows the pickles that were loaded."""
+        return self.file.read()
 
 
 def _finished(value: Any, done: dict[int, Any]) -> Any:
@@ -202,6 +207,58 @@ def _finished(value: Any, done: dict[int, Any]) -> Any:
     else:
         done[id(value)] = tuple(_finished(v, done) for v in value)
     return done[id(value)]
+
+
+# Tensors that were pickled one by one: a file of `torch.save` in its old form for each.
+_STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
+_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+class _StorageReader(_Reader):
+    """The parts of such a file, one after the other; what lies elsewhere stays a description."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _Type(_STORAGES[name])
+        raise _RefusedError(f"it asks for {module}.{name}")
+
+    def _persistent(self) -> None:
+        """The description of what lies elsewhere is already on the stack."""
+
+    dispatch: ClassVar = _Reader.dispatch | {pickle.BINPERSID[0]: _persistent}
+
+
+def _storage(data: Any) -> np.ndarray:
+    """The numbers of a storage: a few small pickles, their count, then the bytes."""
+    if not isinstance(data, bytes):
+        raise _RefusedError("numbers without bytes")
+    reader = _StorageReader(data)
+    magic, _, _, description, keys = (reader.load() for _ in range(5))
+    if magic != _MAGIC or len(keys) != 1 or description[0] != "storage":
+        raise _RefusedError("a tensor in another form")
+    rest = reader.rest()
+    (count,) = struct.unpack("<q", rest[:8])
+    return _array((count,), description[1], rest[8:])
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
+    """An array of a storage's numbers."""
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, np.ndarray) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise _RefusedError(f"a tensor of shape {shape}")
+    if len(shape) != len(strides) or len(shape) > 32 or math.prod(shape) > len(storage):
+        raise _RefusedError(f"a tensor of shape {shape} of {len(storage)} numbers")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= len(storage):
+        raise _RefusedError(f"a tensor of shape {shape} of {len(storage)} numbers")
+    places = np.full((), offset)
+    for n, step in zip(shape, strides, strict=True):
+        places = places[..., None] + np.arange(n) * step
+    return np.asarray(storage[places])
+
+
+_CALLS["torch.storage", "_load_from_bytes"] = _storage
+_CALLS["torch._utils", "_rebuild_tensor_v2"] = _tensor
 
 
 def _loads(data: bytes) -> Any:

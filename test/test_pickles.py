@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from amodal_core import pickles
 from amodal_core.errors import InputError
@@ -167,3 +168,25 @@ def test_a_broken_npy_is_an_error_that_names_the_file(tmp_path: Path, content: b
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.npy: no array"):
         pickles.load_npy(path)
+
+
+class Tensor:
+    """Pickled as a tensor of four numbers with another shape."""
+
+    def __init__(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        self.state = torch.zeros(4)._typed_storage(), offset, shape, strides, False, OrderedDict()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return torch._utils._rebuild_tensor_v2, self.state
+
+
+def test_tensors_that_numpy_pickled_are_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "codebook.npy"
+    tensors = {0: torch.arange(12.0).view(3, 4).T[1:], 1: torch.zeros(0, 4).half()}
+    np.save(path, tensors)
+    read = pickles.load_npy(path)[()]
+    assert all(np.array_equal(read[k], t.numpy()) for k, t in tensors.items())
+    for shape in ((1, (4,), (1,)), (0, (9, 9), (0, 0)), (0, (2, 2), (1, 9)), (0, (2,), (1, 1))):
+        np.save(path, np.array({0: Tensor(*shape)}, object))
+        with pytest.raises(InputError, match="a tensor of shape"):
+            pickles.load_npy(path)

@@ -1,9 +1,9 @@
 """AISFormer: amodal instance segmentation with a transformer over each RoI.
 
-Tran et al., BMVC 2022. The RoI's pixels are encoded by one transformer layer; learned queries for
-the visible, occluder and amodal masks read them; each query's embedding times the pixel embeddings
-is its mask. One more mask, the invisible part, comes from the amodal and the visible embedding
-together.
+Tran et al., BMVC 2022. The RoI's pixels are encoded by a transformer, of one layer as published;
+learned queries for the visible, occluder and amodal masks read them; each query's embedding times
+the pixel embeddings is its mask. One more mask, the invisible part, comes from the amodal and the
+visible embedding together.
 
 Unlike the original, only *nearer* objects are occluders: the truth's order (ico_id, LiDAR or exact
 truth) decides, see `Targets.occluders`.
@@ -38,6 +38,7 @@ class AisFormerConfig(TwoStageConfig):
     """Settings of AISFormer.
 
     Attributes:
+        layers: of the encoder, and as many of the decoder.
         heads: of each attention.
         hidden: of each perceptron in the transformer.
         dropout: share.
@@ -45,6 +46,7 @@ class AisFormerConfig(TwoStageConfig):
         invisible_weight: of the invisible mask's loss.
     """
 
+    layers: Positive = 1
     heads: Positive = 2
     hidden: Positive = 2048
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -69,8 +71,9 @@ class AisFormerHead(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.position = LearnedPosition2d(width)
-        self.encoder = EncoderLayer(width, config.heads, config.hidden, config.dropout)
-        self.decoder = DecoderLayer(width, config.heads, config.hidden, config.dropout)
+        size = width, config.heads, config.hidden, config.dropout
+        self.encoder = nn.ModuleList(EncoderLayer(*size) for _ in range(config.layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*size) for _ in range(config.layers))
         self.queries = nn.Parameter(torch.randn(_QUERIES, width))
         self.pixel_norm = nn.LayerNorm(width)
         self.pixel_embedding = nn.Conv2d(width, width, 1)
@@ -84,9 +87,13 @@ class AisFormerHead(nn.Module):
         n, c, h, w = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         position = self.position(h, w)
-        encoded = self.encoder(tokens, position)
+        encoded = tokens
+        for layer in self.encoder:
+            encoded = layer(encoded, position)
         queries = self.queries.expand(n, -1, -1)
-        read = self.decoder(torch.zeros_like(queries), queries, encoded, position)
+        read = torch.zeros_like(queries)
+        for layer in self.decoder:
+            read = layer(read, queries, encoded, position)
         embeddings = self.mask_embedding(read)
         both = torch.cat([embeddings[:, AMODAL], embeddings[:, VISIBLE]], dim=-1)
         embeddings = torch.cat([embeddings, self.invisible_embedding(both)[:, None]], dim=1)
@@ -108,7 +115,7 @@ class AisFormer(TwoStage):
 
     def blocks(self) -> list[nn.Module]:
         """The trunk's, and the transformer's layers."""
-        return [*super().blocks(), self.head.upsample, self.head.encoder, self.head.decoder]
+        return [*super().blocks(), self.head.upsample, *self.head.encoder, *self.head.decoder]
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch

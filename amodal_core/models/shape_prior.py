@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amodal_core.errors import InputError
 from amodal_core.extras import extra
 
 SIDE = 28
@@ -108,8 +109,22 @@ class Codebook(nn.Module):
         """Replace the contents.
 
         Args:
-            latents: class id -> (M, D) float32, M at most the codebook's size.
+            latents: class id -> (M, D) float32, M at most the codebook's size; as the published
+                code saves them, read by `pickles.load_npy`, for example.
+
+        Raises:
+            InputError: a class that there is not, or latents of another size, or too many.
         """
+        classes, most, width = self.centres.shape
+        for label, rows in latents.items():
+            if not 0 <= label < classes or rows.ndim != 2:
+                raise InputError(f"shapes of class {label}", "codebook", f"of {classes} classes")
+            if len(rows) > most or rows.shape[1] != width:
+                raise InputError(
+                    f"{len(rows)} shapes of {rows.shape[1]} numbers",
+                    f"codebook, class {label}",
+                    f"at most {most} (centres) of {width} (encoder_convolutions)",
+                )
         self.clear()
         for label, rows in latents.items():
             self.centres[label, : len(rows)] = torch.as_tensor(rows).to(self.centres)

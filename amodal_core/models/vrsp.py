@@ -44,9 +44,10 @@ from amodal_core.models.two_stage import (
     TwoStage,
     TwoStageConfig,
 )
-from amodal_core.settings import Amount, Positive, Share, settings_type
+from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
 COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
+ENSEMBLE = "ensemble"
 _POOLED = 14
 _AT_ONCE = 256  # RoIs through the heads; bounds the memory of inference
 _CLOSE_BOX = 0.8  # IoU of a box whose mask may train the auto-encoder
@@ -60,10 +61,15 @@ class VrspConfig(TwoStageConfig):
     Attributes:
         refinement: "cross": visible sees the coarse amodal mask, amodal the refined visible one;
             "visible": only the visible mask is refined; "coarse": neither.
+        masks: which masks detections have: "refined", "coarse", or "ensemble", the union of both.
         guided_weight: of the refined masks' loss under attention to the true masks.
-        reclassification: a second classification, of the visible region, changes the scores.
+        guided_visible: what the visible mask learns under attention to the true amodal one:
+            "visible", or "amodal" as in the published code.
+        reclassification: a second classification, of the visible region.
+        reclassification_rescoring: it changes the scores.
         reclassification_weight: of its loss.
-        reclassification_guided_weight: within that loss, of attention to the true visible mask.
+        reclassification_guided_weight: within that loss, of attention to the true visible mask; 0
+            leaves it out.
         reclassification_hidden: width of its two layers.
         prior_refinement: the refined amodal mask sees the nearest shapes of the codebook.
         prior_rescoring: a mask's distance to the nearest shape changes its score.
@@ -71,16 +77,22 @@ class VrspConfig(TwoStageConfig):
         feature_matching: coarse features learn to be like those under attention to the truth.
         matching_weights: of the features before and after upsampling.
         priors: shapes that the refinement sees.
+        prior_query: what they are looked up by: "mask", the binary coarse mask, as the auto-encoder
+            knows binary masks; or "logits", the coarse logits, as in the published code.
         encoder_convolutions: of the mask auto-encoder, 2 or 3.
         prior_iou: a predicted mask more alike to the truth joins the auto-encoder's masks; 1 for
             true masks only.
         centres: of the codebook, a class at most.
-        candidates: box and class pairs of an image that are rescored, the best-scored first.
+        candidates: box and class pairs of an image that are rescored, the best-scored first; 0 for
+            all.
     """
 
     refinement: Literal["coarse", "visible", "cross"] = "cross"
+    masks: Literal["refined", "coarse", "ensemble"] = "refined"
     guided_weight: Amount = 1.0
+    guided_visible: Literal["visible", "amodal"] = "visible"
     reclassification: bool = True
+    reclassification_rescoring: bool = True
     reclassification_weight: Amount = 0.25
     reclassification_guided_weight: Amount = 0.1
     reclassification_hidden: Positive = 1024
@@ -90,10 +102,11 @@ class VrspConfig(TwoStageConfig):
     feature_matching: bool = True
     matching_weights: tuple[Amount, Amount] = (0.01, 0.05)
     priors: Positive = 16
+    prior_query: Literal["mask", "logits"] = "mask"
     encoder_convolutions: Literal[2, 3] = 3
     prior_iou: Share = 0.95
     centres: Positive = 1024
-    candidates: Positive = 400
+    candidates: Count = 400
 
     @model_validator(mode="after")
     def _fit(self) -> VrspConfig:
@@ -113,12 +126,21 @@ class _Masks:
     visible: Look
     priors: torch.Tensor | None  # (N, K, 14, 14)
 
+    def shown(self, which: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 28, 28) amodal and visible logits of the masks that the setting `masks` names."""
+        coarse = self.coarse_amodal.logits, self.coarse_visible.logits
+        refined = self.amodal.logits, self.visible.logits
+        if which == ENSEMBLE:
+            return torch.maximum(coarse[0], refined[0]), torch.maximum(coarse[1], refined[1])
+        return coarse if which == COARSE else refined
+
 
 class Vrsp(TwoStage):
     """VRSP-Net on the two-stage trunk.
 
-    Unlike the original, the priors are looked up by the binary coarse mask, not by its logits: the
-    auto-encoder knows binary masks. Before there is a codebook the refinement sees empty priors.
+    Before there is a codebook the refinement sees empty priors. The weights of refined masks are
+    IoUs of each RoI's own mask in its own image, where the published code counts the channels of
+    all classes and the first image only.
 
     Args:
         config: the settings.
@@ -162,6 +184,14 @@ class Vrsp(TwoStage):
     def _has_prior(self) -> bool:
         return self.config.prior_refinement or self.config.prior_rescoring
 
+    @property
+    def _rescores_by_class(self) -> bool:
+        return self.config.reclassification and self.config.reclassification_rescoring
+
+    @property
+    def _rescores(self) -> bool:
+        return self._rescores_by_class or self.config.prior_rescoring
+
     def _look(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
         coarse_amodal, coarse_visible = self.amodal_head(x, labels), self.visible_head(x, labels)
         if self.config.refinement == COARSE:
@@ -189,7 +219,7 @@ class Vrsp(TwoStage):
     def _nearest_shapes(
         self, masks: torch.Tensor, labels: torch.Tensor, k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, k, 28, 28) shapes nearest to binary masks (N, 28, 28), and (N,) bool: there are."""
+        """(N, k, 28, 28) shapes nearest to masks (N, 28, 28), and (N,) bool: there are."""
         latents, available = self.codebook.nearest(self.auto_encoder.encode(masks), labels, k)
         shapes = self.auto_encoder.decode(latents.flatten(0, 1)).view(-1, k, SIDE, SIDE)
         return torch.where(available[:, None, None, None], shapes, 0.0), available
@@ -198,7 +228,8 @@ class Vrsp(TwoStage):
         """(N, K, 14, 14) nearest shapes of the coarse masks."""
         if not self.codebook.built:
             return logits.new_zeros((len(logits), self.config.priors, _POOLED, _POOLED))
-        shapes, _ = self._nearest_shapes(logits > 0, labels, self.config.priors)
+        query = logits if self.config.prior_query == "logits" else logits > 0
+        shapes, _ = self._nearest_shapes(query, labels, self.config.priors)
         return F.avg_pool2d(shapes, 2)
 
     def mask_losses(
@@ -224,7 +255,7 @@ class Vrsp(TwoStage):
                 losses["amodal_refined"] = weighted_mask_loss(masks.amodal.logits, amodal, weight)
             losses |= self._guided_losses(x, rois, masks, amodal, visible)
         if self.config.reclassification:
-            losses["visible_class"] = self._class_loss(x, rois, masks.visible.logits, visible)
+            losses["visible_class"] = self._class_loss(x, labels, masks.visible.logits, visible)
         if self._has_prior and not self.codebook.built:
             shapes, _ = self._shapes(rois, masks.amodal.logits > 0, amodal > 0)
             losses["auto_encoder"] = self.auto_encoder.loss(shapes)
@@ -244,7 +275,8 @@ class Vrsp(TwoStage):
         """
         labels, weight = rois.labels, self.config.guided_weight
         visible = self.visible_head(x * rois.amodal(_POOLED)[:, None], labels)
-        losses = {"visible_guided": weight * mask_loss(visible.logits, true_visible)}
+        learnt = true_amodal if self.config.guided_visible == "amodal" else true_visible
+        losses = {"visible_guided": weight * mask_loss(visible.logits, learnt)}
         pairs = [(masks.coarse_visible, visible)]
         if self.config.refinement == CROSS:
             attended = x * rois.visible(_POOLED)[:, None]
@@ -262,23 +294,29 @@ class Vrsp(TwoStage):
         return losses
 
     def _class_loss(
-        self, x: torch.Tensor, rois: PositiveRois, logits: torch.Tensor, true_visible: torch.Tensor
+        self,
+        x: torch.Tensor,
+        labels: torch.Tensor,
+        logits: torch.Tensor,
+        true_visible: torch.Tensor,
     ) -> torch.Tensor:
-        """Cross entropy of the second class, weighted by the visible mask's IoU; see the paper."""
-        labels, config = rois.labels, self.config
-        guided = self.reclassifier(x * rois.visible(_POOLED)[:, None]).float()
-        guesses = self._second_class(x, logits).float()
-        if not len(labels):
-            return guided.sum() + guesses.sum()
+        """Cross entropy of the second class, the mean over all its rows.
+
+        A RoI has one row under attention to its visible mask, weighted by that mask's IoU, and,
+        unless its weight is 0, one under attention to the true visible mask.
+        """
+        guided_weight = self.config.reclassification_guided_weight
+        classes = self._second_class(x, logits).float()
         weight = mask_ious(logits > 0, true_visible > 0)
-        own = (weight * F.cross_entropy(guesses, labels, reduction="none")).mean()
-        with_attention = F.cross_entropy(guided, labels)
-        return config.reclassification_weight * (
-            own + config.reclassification_guided_weight * with_attention
-        )
+        rows = weight * F.cross_entropy(classes, labels, reduction="none")
+        if guided_weight:
+            guided = self._second_class(x, true_visible).float()
+            guided_rows = F.cross_entropy(guided, labels, reduction="none")
+            rows = torch.cat([rows, guided_weight * guided_rows])
+        return self.config.reclassification_weight * rows.sum() / max(len(rows), 1)
 
     def _second_class(self, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """(N, C) logits of what shows in the visible masks."""
+        """(N, C) logits of what shows in the visible masks, (N, 28, 28) logits or truth."""
         attention = F.avg_pool2d(visible.detach()[:, None], 2)
         classes: torch.Tensor = self.reclassifier(x * attention)
         return classes
@@ -318,17 +356,15 @@ class Vrsp(TwoStage):
         labels: list[torch.Tensor],
         batch: Batch,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Refined logits in the channel of the predicted class."""
+        """Logits in the channel of the predicted class, see the setting `masks`."""
         ids = torch.cat(labels)
         x = self.roi_features(features, boxes, batch)
         outputs = [
-            self._look(some_rois, some_labels)
+            self._look(some_rois, some_labels).shown(self.config.masks)
             for some_rois, some_labels in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
         ]
-        return (
-            torch.cat([look.amodal.logits for look in outputs]),
-            torch.cat([look.visible.logits for look in outputs]),
-        )
+        amodal, visible = (torch.cat(logits) for logits in zip(*outputs, strict=True))
+        return amodal, visible
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Detections; with a rescorer every candidate gets its masks and new score before NMS.
@@ -337,8 +373,7 @@ class Vrsp(TwoStage):
         A candidate's masks belong to its own box and class, so those of the candidates that NMS
         leaves are the final ones.
         """
-        rescored = self.config.reclassification or self.config.prior_rescoring
-        if not rescored or self.config.proposals_from == LIDAR:
+        if not self._rescores or self.config.proposals_from == LIDAR:
             return super().detect(batch)
         batch = self.sensed(batch)
         features, boxes, scores, labels = self._candidates(batch)
@@ -350,7 +385,7 @@ class Vrsp(TwoStage):
         for some, kinds, score in zip(*rows, strict=True):
             look = self._look(some, kinds)
             new = self._rescored(some, kinds, score, look)
-            outputs.append((new, look.amodal.logits, look.visible.logits))
+            outputs.append((new, *look.shown(self.config.masks)))
         new, amodal, visible = (torch.cat(p) for p in zip(*outputs, strict=True))
         counts = [len(b) for b in boxes]
         results = []
@@ -383,7 +418,8 @@ class Vrsp(TwoStage):
             score = score[:, 1:].reshape(-1)
             keep = (score > self.config.min_score).nonzero()[:, 0]
             keep = keep[remove_small_boxes(box[keep], 1e-2)]
-            keep = keep[score[keep].topk(min(len(keep), self.config.candidates)).indices]
+            most = min(len(keep), self.config.candidates or len(keep))
+            keep = keep[score[keep].topk(most).indices]
             boxes.append(box[keep])
             scores.append(score[keep])
             labels.append(label[keep])
@@ -394,7 +430,7 @@ class Vrsp(TwoStage):
     ) -> torch.Tensor:
         """(N,) geometric mean of the scores and of what the rescorers say."""
         factors = []
-        if self.config.reclassification:
+        if self._rescores_by_class:
             likely = self._second_class(x, look.visible.logits).float().softmax(-1)
             own = likely[torch.arange(len(labels), device=labels.device), labels]
             factors.append(_KEPT_SHARE + (1 - _KEPT_SHARE) * own)

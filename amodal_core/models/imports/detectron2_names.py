@@ -69,7 +69,7 @@ _AISFORMER = (
         for k in range(3)
     ),
     *(
-        renamed(rf"{_HEAD}transformer_{part}\.layers\.0\.{there}\.", f"head.{part}.{here}.")
+        renamed(rf"{_HEAD}transformer_{part}\.layers\.(\d)\.{there}\.", rf"head.{part}.\1.{here}.")
         for part in ("encoder", "decoder")
         for there, here in (
             ("self_attn", "self_attention.attention"),
@@ -95,8 +95,9 @@ def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
 def _aisformer_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
     # KINS is tested in 800 x 3000 at most, the others as COCO.
     kins = {"long_side": 3000} if len(source.classes) == 7 else {}
-    hidden = tensors["head.encoder.feed_forward.layers.0.weight"].shape[0]
-    return _settings(tensors, source) | {"hidden": hidden} | kins
+    hidden = tensors["head.encoder.0.feed_forward.layers.0.weight"].shape[0]
+    layers = sum(n.startswith("head.encoder.") and n.endswith(".layers.0.bias") for n in tensors)
+    return _settings(tensors, source) | {"hidden": hidden, "layers": layers} | kins
 
 
 def _coco_rules(model: str, source: Source) -> Sequence[Rule]:
