@@ -31,7 +31,9 @@ from amodal_core.drive.topics import (
     TF_STATIC,
     TRACK_POINTS,
     TRACKS,
+    truth_topic,
 )
+from amodal_core.errors import InputError
 from amodal_ros.declarations import parameters_of
 from amodal_ros.middleware import settings
 from amodal_ros.rviz import shown_topics
@@ -39,58 +41,84 @@ from launch import LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
 
-# Of the drive's settings, those that are arguments.
-DRIVE = ("calibration", "extrinsics", "rectify", "minimum_range", "motion", "fixed_frame")
-# Name, default, description, choices.
-ARGUMENTS = (
-    ("model", "flagship", "model to run; `amodal models` lists them", None),
-    ("checkpoint", "", "weights file of a learned model; empty: the one that ships", None),
-    ("settings", "", "settings in place of the checkpoint's: name=value,name=value", None),
-    ("device", "cpu", "torch device: cpu, cuda:0, ...", None),
-    (
-        "tracker",
-        "motion",
-        "what gives identities; quasi_dense for models with embeddings",
-        ("motion", "quasi_dense", "quasi_dense_sailvos"),
+# The drive's settings that are arguments, with what they are for; empty: the nodes' own default.
+DRIVE = {
+    "calibration": "file of camera_calibration, KITTI or Kalibr in place of camera_info",
+    "extrinsics": "camera_from_lidar x,y,z,qx,qy,qz,qw in place of the transforms",
+    "rectify": "rectify images here; auto: what distorts and is not named image_rect",
+    "minimum_range": "metres; nearer returns are dropped",
+    "motion": "move scans to the image's time, where the vehicle's motion is known",
+    "fixed_frame": "frame to which transforms tell the motion; empty: odom, map, world or earth",
+}
+_BOOL = ("true", "false")
+# Of each group: name, default, description, choices.
+GROUPS = {
+    "What runs": (
+        ("model", "flagship", "model to run; `amodal models` lists them", None),
+        ("checkpoint", "", "weights file of a learned model; empty: the one that ships", None),
+        ("settings", "", "settings in place of the checkpoint's: name=value,name=value", None),
+        ("device", "cpu", "torch device: cpu, cuda:0 and so on", None),
+        (
+            "tracker",
+            "motion",
+            "what gives identities; quasi_dense for models with embeddings",
+            ("motion", "quasi_dense", "quasi_dense_sailvos"),
+        ),
+        ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
+        (
+            "single_process",
+            "true",
+            "the stages in one process, which pass on what they make; false: each in its own",
+            _BOOL,
+        ),
     ),
-    ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
-    (IMAGE.name, IMAGE.bag_name, "camera image, raw, rectified or compressed", None),
-    (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
-    (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
-    (ODOM.name, ODOM.bag_name, "odometry, where the transforms do not tell the motion", None),
-    (TF.bag_name[1:], TF.name, "transforms, such as /robot/tf", None),
-    (TF_STATIC.bag_name[1:], TF_STATIC.name, "static transforms, such as /robot/tf_static", None),
-    ("points_offset", "", "seconds that scans lag behind images; auto: find it", None),
-    (GROUND_TRUTH.name, GROUND_TRUTH.bag_name, "truth, where the bag has it", None),
-    *(
-        (p.name, "", f"{p.description} Empty: {p.default}", None)
-        for p in parameters_of(DriveSettings)
-        if p.name in DRIVE
+    "Topics": (
+        (IMAGE.name, IMAGE.bag_name, "camera image, raw, rectified or compressed", None),
+        (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
+        (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
+        (GROUND_TRUTH.name, "", "truth; empty: the bag's, or " + GROUND_TRUTH.bag_name, None),
+        (ODOM.name, ODOM.bag_name, "odometry, where the transforms do not tell the motion", None),
+        (TF.bag_name[1:], TF.name, "transforms, such as /robot/tf", None),
+        (TF_STATIC.bag_name[1:], TF_STATIC.name, "static transforms", None),
+        ("namespace", NAMESPACE, "namespace of all nodes and of their topics; /: none", None),
     ),
-    (
-        "single_process",
-        "true",
-        "the stages in one process, which pass on what they make; false: each in its own",
-        ("true", "false"),
+    "Calibration and time": (
+        *(
+            (p.name, "" if p.lengths else str(p.default), DRIVE[p.name], p.choices or None)
+            for p in parameters_of(DriveSettings)
+            if p.name in DRIVE
+        ),
+        ("points_offset", "", "seconds that scans lag behind images; auto: find it", None),
     ),
-    ("namespace", NAMESPACE, "namespace of all nodes and of their topics; /: none", None),
-    ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
-    ("rate", "1.0", "speed of the bag", None),
-    ("loop", "false", "play the bag again and again", ("true", "false")),
-    (
-        "use_sim_time",
-        "auto",
-        "follow /clock; auto: when a bag is played",
-        ("auto", "true", "false"),
+    "Bag": (
+        ("bag", "", "bag to play; the launch ends with it. Empty: live sensors", None),
+        ("rate", "1.0", "speed of the bag", None),
+        ("loop", "false", "play the bag again and again", _BOOL),
+        ("use_sim_time", "auto", "follow /clock; auto: when a bag is played", ("auto", *_BOOL)),
     ),
-    ("overlay", "false", "draw overlay, markers and the tracks' points", ("true", "false")),
-    ("evaluation", "false", "measure latency, drops and accuracy", ("true", "false")),
-    ("out", "", "folder for the evaluation's metrics.json; empty: only log them", None),
-    ("rviz", "false", "start rviz2 with a view of this launch", ("true", "false")),
-    ("rviz_frame", "", "fixed frame of that view; empty: the LiDAR's, as its scans name it", None),
-    ("params_file", "", "YAML file with parameters that override all others", None),
-    ("log_level", "info", "log level of all nodes", ("debug", "info", "warn", "error", "fatal")),
-)
+    "Views and measures": (
+        ("overlay", "false", "draw overlay, markers and the tracks' points", _BOOL),
+        ("rviz", "false", "start rviz2 with a view of this launch", _BOOL),
+        ("rviz_frame", "", "fixed frame of that view; empty: as the scans name it", None),
+        (
+            "evaluation",
+            "auto",
+            "measure latency, drops and accuracy; auto: of a bag with truth, played once",
+            ("auto", *_BOOL),
+        ),
+        ("out", "", "folder for the evaluation's metrics.json; empty: only log them", None),
+    ),
+    "Nodes": (
+        ("params_file", "", "YAML file with parameters that override all others", None),
+        ("log_level", "info", "of all nodes", ("debug", "info", "warn", "error", "fatal")),
+    ),
+}
+# Real ROS 2 lists them with their descriptions alone.
+ARGUMENTS = [
+    (name, default, f"[{group}] {text}", choices)
+    for group, arguments in GROUPS.items()
+    for name, default, text, choices in arguments
+]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -110,6 +138,10 @@ def _start(context):
     value = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     # `~` and relative paths mean what they mean in the shell that launched.
     bag = str(Path(value["bag"]).expanduser()) if value["bag"] else ""
+    truth = value[GROUND_TRUTH.name] or _truth_in(bag)
+    value[GROUND_TRUTH.name] = truth or GROUND_TRUTH.bag_name
+    measurable = bool(bag and truth) and value["loop"] == "false"
+    evaluated = {"auto": measurable, "true": True, "false": False}[value["evaluation"]]
     sim_time = {"auto": bool(bag), "true": True, "false": False}[value["use_sim_time"]]
 
     def node(executable, parameters, remap=(), stages=()):
@@ -165,7 +197,7 @@ def _start(context):
         nodes = [node("perception", together, sensors, stages)]
     else:
         nodes = [node(name, *given) for name, given in stages.items()]
-    if value["evaluation"] == "true":
+    if evaluated:
         file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +232,20 @@ def _start(context):
     return [*handlers, *nodes, *viewers]
 
 
+def _truth_in(bag):
+    """The topic of the bag's ground truth; "" also where it cannot be read: the player says why."""
+    if not bag:
+        return ""
+    # Heavier than all else here, and needed for bags alone.
+    from amodal_core.bags.reader import BagReader
+
+    try:
+        with BagReader(bag) as reader:
+            return truth_topic(reader)
+    except InputError:
+        return ""
+
+
 def _rviz(value, sim_time):
     """The process that becomes rviz2; the pipeline goes on when it is closed."""
     if shutil.which("rviz2") is None:
@@ -220,13 +266,13 @@ def _rviz(value, sim_time):
 
 def _drive_settings(value):
     """The given ones of the drive's settings, as the nodes' parameters."""
-    texts = ("calibration", "rectify", "motion", "fixed_frame")
-    given = {name: value[name] for name in texts if value[name]}
-    if value["calibration"]:
+    usual = {name: default for name, default, *_ in GROUPS["Calibration and time"]}
+    given = {name: value[name] for name in DRIVE if value[name] not in ("", usual[name])}
+    if "calibration" in given:
         given["calibration"] = str(Path(value["calibration"]).expanduser().resolve())
-    if value["minimum_range"]:
+    if "minimum_range" in given:
         given["minimum_range"] = float(value["minimum_range"])
-    if value["extrinsics"]:
+    if "extrinsics" in given:
         given["extrinsics"] = [float(v) for v in value["extrinsics"].split(",")]
     return given
 

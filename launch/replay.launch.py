@@ -13,12 +13,16 @@ def generate_launch_description() -> LaunchDescription:
     """All other arguments of pipeline.launch.py are valid here, too."""
     return LaunchDescription(
         [
-            DeclareLaunchArgument("bag", description="bag to play; the launch ends with it"),
+            DeclareLaunchArgument("bag", description="[Bag] bag to play; the launch ends with it"),
             DeclareLaunchArgument(
-                "evaluation", default_value="true", description="measure latency and drops"
+                "evaluation",
+                default_value="true",
+                description="[Views and measures] measure latency, drops and accuracy",
             ),
             DeclareLaunchArgument(
-                "out", default_value="build/live", description="folder for metrics.json"
+                "out",
+                default_value="build/live",
+                description="[Views and measures] folder for metrics.json",
             ),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(

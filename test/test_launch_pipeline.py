@@ -171,6 +171,8 @@ def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     assert metrics["latency"]["frames"] == metrics["latency"]["answered"] == FRAMES
     assert metrics["drops"] == {}
     assert 0 < metrics["accuracy"]["amodal_AP"] <= 1
+    logged = f"amodal AP {metrics['accuracy']['amodal_AP']:.3f}, visible AP"
+    assert logged in ended.stdout + ended.stderr
     assert metrics["tracks"] == len({int(i) for t in expected.values() for i in t.ids})
     assert set(metrics["stages"]) >= {"depth_projection", "segmentation", "tracking"}
     assert f"played {FRAMES} frames, {FRAMES} answered" in ended.stdout + ended.stderr
@@ -248,7 +250,7 @@ def test_all_arguments_are_listed_with_their_defaults() -> None:
     assert listed.exit_code == 0
     for name in ("model", "checkpoint", "device", "image", "camera_info", "points", "bag", "rate"):
         assert f"\n  {name}:=" in listed.stdout
-    for topic in (IMAGE, CAMERA_INFO, POINTS, GROUND_TRUTH):
+    for topic in (IMAGE, CAMERA_INFO, POINTS):
         assert f"\n  {topic.name}:={topic.bag_name}\n" in listed.stdout
 
 

@@ -9,14 +9,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import node_bench as drive
 import pytest
 import rclpy
 import yaml
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.actions import Node
+from launched import commands
 from typer.testing import CliRunner
 
 import launch
@@ -26,7 +24,6 @@ from amodal_ros.conversions import message_class
 from amodal_ros.nodes.describe import declarations
 from amodal_ros.qos import profile
 from amodal_ros.rviz import shown_topics, view
-from launch import LaunchService
 
 TEMPLATE = Path(__file__).parents[1] / "rviz" / "amodal.rviz"
 embedded = "embedded_ros" in Path(str(launch.__file__)).parts
@@ -42,22 +39,6 @@ def displays(config: str) -> dict[str, str]:
     """Topics of the displays by their names."""
     listed = yaml.safe_load(config)["Visualization Manager"]["Displays"]
     return {d["Name"]: d["Topic"]["Value"] for d in listed if "Topic" in d}
-
-
-def commands(root: Path, **arguments: str) -> list[list[str]]:
-    """The command lines of the nodes that pipeline.launch.py starts."""
-    context = LaunchService().context
-    context.launch_configurations.update(arguments)
-    file = root / "launch" / "pipeline.launch.py"
-    stack: list[Any] = [PythonLaunchDescriptionSource(str(file)).load(context)]
-    lines = []
-    while stack:
-        entity = stack.pop(0)
-        if isinstance(entity, Node):
-            lines.append(entity.command(context))
-        else:
-            stack = [*(entity.visit(context) or ()), *stack]
-    return lines
 
 
 def published(lines: list[list[str]]) -> set[str]:

@@ -269,14 +269,19 @@ def find_topics(
             if info_optional and len(infos) != 1
             else _pick(types, where, CAMERA_INFO, "image", "", infos)
         )
-    truth = [name for name in of_type(GROUND_TRUTH) if name.split("/")[-1] == GROUND_TRUTH.name]
     return DriveTopics(
         image=chosen,
         camera_info=info,
         points="" if camera_only else _pick(types, where, POINTS, "points", points, clouds),
-        ground_truth=truth[0] if truth else "",
+        ground_truth=truth_topic(bag),
         odometry=_odometry(types, where, odometry, of_type(ODOM)),
     )
+
+
+def truth_topic(bag: BagReader) -> str:
+    """The topic of a bag's ground truth, "" where it has none."""
+    names = sorted(n for n, t in bag.topics.items() if t.count and t.type == GROUND_TRUTH.type)
+    return next((n for n in names if n.rpartition("/")[2] == GROUND_TRUTH.name), "")
 
 
 def _odometry(types: Mapping[str, str], where: str, wanted: str, candidates: list[str]) -> str:

@@ -135,7 +135,7 @@ def listed(arguments: Iterable[Any]) -> str:
             text += f" ({', '.join(argument.choices)})"
         default = "VALUE, required"
         if argument.default_value is not None:
-            default = "".join(getattr(s, "text", s.describe()) for s in argument.default_value)
+            default = "".join(s.describe().strip("'") for s in argument.default_value)
         lines = groups.setdefault(group, [])
         lines.append(f"  {argument.name}:={default}")
         lines += textwrap.wrap(text, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)

@@ -22,6 +22,8 @@ from amodal_ros.base_node import BaseNode, run
 from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.health import NodeState
 
+# Numbers of the accuracy that the log has; the metrics file has all.
+_HEADLINES = {"amodal_AP": "amodal AP", "visible_AP": "visible AP", "HOTA": "HOTA"}
 _PERCENTILES = ("p50", "p95", "p99")
 _RUNNING = 1.0  # seconds since the last frame for which the stream counts as running
 _WAITING = 256  # frames of which truth or tracks may be outstanding
@@ -115,6 +117,11 @@ class Evaluation(BaseNode):
         self.last_words(
             f"{latency['answered']} of {latency['frames']} frames answered, latency p50 "
             f"{latency.get('p50_ms', 0):.0f} ms, p95 {latency.get('p95_ms', 0):.0f} ms"
+            + "".join(
+                f", {words} {metrics['accuracy'][name]:.3f}"
+                for name, words in _HEADLINES.items()
+                if name in metrics.get("accuracy", ())
+            )
             + (f"; written to {target}" if target else "")
         )
 
