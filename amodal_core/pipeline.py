@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,14 +75,31 @@ class Pipeline:
 
         None, with a warning, where a part is absent that the model needs.
         """
-        absent = sorted(name for name in self.model.inputs if getattr(frame, name) is None)
-        if absent:
-            needs = f"{self.model.name} needs {', '.join(absent)}: frame is empty"
-            report.warn("missing input", needs)
-            return Instances.empty(frame.size)
-        with report.time(SEGMENTATION):
-            instances = self.model.infer([frame], report)[0]
-            return lift(instances, frame, self.model.classes, report)
+        return self.segment_all([frame], [report])[0]
+
+    def segment_all(self, frames: Sequence[Frame], reports: Sequence[Report]) -> list[Instances]:
+        """`segment` of frames of several cameras, which the model gets at once."""
+        results = [Instances.empty(frame.size) for frame in frames]
+        complete = []
+        for n, frame in enumerate(frames):
+            absent = sorted(name for name in self.model.inputs if getattr(frame, name) is None)
+            if absent:
+                needs = f"{self.model.name} needs {', '.join(absent)}: frame is empty"
+                reports[n].warn("missing input", needs)
+            else:
+                complete.append(n)
+        if not complete:
+            return results
+        joint = Report()
+        with joint.time(SEGMENTATION):
+            instances = self.model.infer([frames[n] for n in complete], joint)
+            for n, detections in zip(complete, instances, strict=True):
+                results[n] = lift(detections, frames[n], self.model.classes, joint)
+        reports[complete[0]].warnings += joint.warnings
+        for n in complete:
+            for stage, ms in joint.timings.items():
+                reports[n].timings[stage] = reports[n].timings.get(stage, 0.0) + ms / len(complete)
+        return results
 
     def track(self, instances: Instances, frame: Frame, report: Report) -> Tracks:
         """The tracker's step."""

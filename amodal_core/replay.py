@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from amodal_core.bags.sensors import cloud_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.drive.assembler import DriveFrame
 from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.cameras import bag_name, camera_names, together
 from amodal_core.drive.outputs import (
     depth_output,
     instances_output,
@@ -96,7 +97,7 @@ def replay(
     options: ReplayOptions | None = None,
     progress: Progress | None = None,
 ) -> Record:
-    """Replay a bag; `out` gets tracks.mcap, metrics.json, overlay.mp4 and report.html.
+    """Replay one camera of a bag; `out` gets tracks.mcap, metrics.json, overlay.mp4, report.html.
 
     A bag with ground truth is evaluated, too, into `out`/evaluation.
 
@@ -112,40 +113,118 @@ def replay(
         InputError: the bag cannot be read or holds no frame, or `out` cannot be written.
     """
     options = options or ReplayOptions()
-    topics = options.image_topic, options.points_topic, options.drive, options.odom_topic
-    optional = not pipeline.model.inputs - {"image"}
-    with (
-        BagDrive(bag, *topics, lidar_optional=optional) as drive,
-        _folder(Path(out)) as out,
-    ):
-        frames = iter(drive)
-        ahead = list(islice(frames, 2))
-        if not ahead:
-            why = _why_no_frame(drive)
-            raise InputError(f"the bag gives no frame: {why}", str(bag), "check its topics")
-        expected = drive.images
-        if options.max_frames is not None:
-            expected = min(expected, options.max_frames)
-        _warm_up(pipeline, ahead[0].frame)
-        run = _Run(Path(bag).resolve().name, pipeline, options, out, expected)
-        stream = islice(chain(ahead, frames), options.max_frames)
+    (record,) = replay_cameras(bag, out, {options.image_topic: pipeline}, options, progress)
+    return record
+
+
+def replay_cameras(
+    bag: str | Path,
+    out: str | Path,
+    pipelines: Mapping[str, Pipeline],
+    options: ReplayOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Replay several cameras of a bag, as `replay` does one.
+
+    Each has its own identities, its topics under its name in the one tracks.mcap (`camera_names`),
+    and its overlay_NAME.mp4 and evaluation_NAME; metrics.json and report.html are of all.
+
+    Args:
+        bag: see `replay`.
+        out: see `replay`.
+        pipelines: by image topic. Where they share a model it gets the frames of one time at once.
+        options: how; `image_topic` is not looked at.
+        progress: see `replay`.
+
+    Raises:
+        InputError: see `replay`; a camera is named twice.
+    """
+    options = options or ReplayOptions()
+    names = camera_names(list(pipelines))
+    with ExitStack() as stack:
+        drives = [
+            stack.enter_context(_drive(bag, topic, pipeline, options))
+            for topic, pipeline in pipelines.items()
+        ]
+        out = stack.enter_context(_folder(Path(out)))
+        runs, streams = [], []
+        for name, drive, pipeline in zip(names, drives, pipelines.values(), strict=True):
+            frames = iter(drive)
+            ahead = list(islice(frames, 2))
+            if not ahead:
+                why = _why_no_frame(drive)
+                raise InputError(f"the bag gives no frame: {why}", str(bag), "check its topics")
+            _warm_up(pipeline, ahead[0].frame)
+            runs.append(_Run(drive, name, pipeline, options, out, [item.frame for item in ahead]))
+            streams.append(islice(chain(ahead, frames), options.max_frames))
+        expected, done = sum(run.expected for run in runs), 0
         with BagWriter(out / TRACKS_BAG, compress=True, overwrite=True) as results:
-            run.announce(results)
-            with run.video([item.frame for item in ahead]) as video:
-                for done, item in enumerate(stream, 1):
-                    run.frame(item, results, video)
+            for run in runs:
+                run.announce(results)
+            with ExitStack() as videos:
+                for run in runs:
+                    videos.enter_context(run.video)
+                for batch in together(streams):
+                    _advance([(runs[n], item) for n, item in batch], results)
+                    done += len(batch)
                     if progress is not None:
                         progress(done, expected)
-        run.record.warnings.update(drive.warnings)
-    run.record.accuracy = run.accuracy()
-    shutil.rmtree(out / EVALUATION, ignore_errors=True)
-    if run.record.accuracy:
-        run.evaluate(bag)
-    if not options.video:
-        (out / VIDEO).unlink(missing_ok=True)
-    write_text(out / METRICS, json.dumps(run.record.metrics(), indent=2) + "\n")
-    write_report(run.record, out / REPORT, VIDEO if options.video else None)
-    return run.record
+        for run, drive in zip(runs, drives, strict=True):
+            run.record.warnings.update(drive.warnings)
+    kept = [name for run in runs for name in run.end()]
+    _remove_old(out, kept)
+    records = [run.record for run in runs]
+    metrics = [record.metrics() for record in records]
+    each = metrics[0] if len(runs) == 1 else {"cameras": dict(zip(names, metrics, strict=True))}
+    write_text(out / METRICS, json.dumps(each, indent=2) + "\n")
+    write_report(records, out / REPORT, [run.video_name for run in runs] if options.video else None)
+    return records
+
+
+def _drive(bag: str | Path, topic: str, pipeline: Pipeline, options: ReplayOptions) -> BagDrive:
+    return BagDrive(
+        bag,
+        topic,
+        options.points_topic,
+        options.drive,
+        options.odom_topic,
+        lidar_optional=not pipeline.model.inputs - {"image"},
+    )
+
+
+def _advance(batch: Sequence[tuple[_Run, DriveFrame]], results: BagWriter) -> None:
+    """Frames of one time through their cameras' pipelines; those that fit each other at once."""
+    groups: dict[object, list[tuple[_Run, DriveFrame, Frame, Report]]] = {}
+    for run, item in batch:
+        if item.reset:
+            run.pipeline.model.reset()
+        report = Report()
+        frame = run.pipeline.project(item.frame, report)
+        alike = id(run.pipeline.model), frame.size, frame.depth is None
+        groups.setdefault(alike, []).append((run, item, frame, report))
+    for group in groups.values():
+        frames, reports = [g[2] for g in group], [g[3] for g in group]
+        instances = group[0][0].pipeline.segment_all(frames, reports)
+        for (run, item, frame, report), detections in zip(group, instances, strict=True):
+            tracks = run.pipeline.track(detections, frame, report)
+            run.frame(item, Step(frame, detections, tracks, report), results)
+
+
+def _files(camera: str) -> tuple[str, str]:
+    """The names of a camera's video and of its evaluation's folder."""
+    return (f"overlay_{camera}.mp4", f"{EVALUATION}_{camera}") if camera else (VIDEO, EVALUATION)
+
+
+def _remove_old(out: Path, kept: Collection[str]) -> None:
+    """Remove videos and evaluations of the replay before, as far as this one has none."""
+    cameras = [""]
+    with suppress(OSError, ValueError, AttributeError):
+        cameras += json.loads((out / METRICS).read_text()).get("cameras", {})
+    for video, folder in map(_files, cameras):
+        if video not in kept:
+            (out / video).unlink(missing_ok=True)
+        if folder not in kept:
+            shutil.rmtree(out / folder, ignore_errors=True)
 
 
 @contextmanager
@@ -201,21 +280,33 @@ class _Run:
     """A replay on its way."""
 
     def __init__(
-        self, bag: str, pipeline: Pipeline, options: ReplayOptions, out: Path, expected: int
+        self,
+        drive: BagDrive,
+        camera: str,
+        pipeline: Pipeline,
+        options: ReplayOptions,
+        out: Path,
+        ahead: Sequence[Frame],
     ) -> None:
+        self.bag, self.topic, self.camera = drive.bag.path, drive.topics.image, camera
         self.pipeline = pipeline
         self.options = options
         self.out = out
-        self.expected = max(expected, 1)
+        self.expected = max(min(drive.images, options.max_frames or drive.images), 1)
         self.classes = pipeline.model.classes
-        self.record = Record(bag, pipeline.model.name, _device(pipeline), self.classes)
+        name = self.bag.resolve().name
+        self.record = Record(
+            name, pipeline.model.name, _device(pipeline), self.classes, camera=camera
+        )
         self.factory = RosbagsFactory()
-        self.stream = StreamAccuracy(bag)
+        self.stream = StreamAccuracy(name)
         self.truth_classes: dict[int, str] = {}
+        self.video_name, self.folder = _files(camera)
+        self.video = self._video(ahead)
         self._best = -1.0
         self._segment = -1
 
-    def video(self, ahead: Sequence[Frame]) -> VideoWriter | _NoVideo:
+    def _video(self, ahead: Sequence[Frame]) -> VideoWriter | _NoVideo:
         """The video's writer, at the rate of the drive's first two frames."""
         if not self.options.video:
             return _NoVideo()
@@ -224,28 +315,34 @@ class _Run:
         factor = _enlargement(ahead[0].size[1])
         height, width = (n * factor for n in ahead[0].size)
         size = height + panel_height(width), width
-        return VideoWriter(self.out / VIDEO, round(rate, 1), size)
+        return VideoWriter(self.out / self.video_name, round(rate, 1), size)
 
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
         topics = [LABEL_INFO, INSTANCES, TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS]
         topics += [DEPTH] * self.options.depth + [TRACK_POINTS] * self.options.track_points
-        DriveWriter(bag, topics)
+        named = [replace(t, bag_name=bag_name(t, self.camera)) for t in topics]
+        DriveWriter(bag, named)
 
-    def frame(self, item: DriveFrame, bag: BagWriter, video: VideoWriter | _NoVideo) -> None:
-        """Run the pipeline on a frame and write what comes out."""
-        if item.reset:
-            self.pipeline.model.reset()
-        step = self.pipeline.run(item.frame)
+    def frame(self, item: DriveFrame, step: Step, bag: BagWriter) -> None:
+        """Write what came out of a frame."""
         report = step.report
         report.warnings[:0] = item.warnings
         report.timings[TOTAL] = sum(report.timings.get(stage, 0.0) for stage in STAGES)
         with report.time("messages"):
             self._write(bag, step, item)
         tracks = step.tracks.numpy()
-        self._show(step.frame, tracks, video, report)
+        self._show(step.frame, tracks, self.video, report)
         self._compare(item, tracks)
         self.record.add(item.frame.stamp, step.instances, tracks, report)
+
+    def end(self) -> list[str]:
+        """Compare with the bag's ground truth, where it has one; what is left in the folder."""
+        self.record.accuracy = self.accuracy()
+        shutil.rmtree(self.out / self.folder, ignore_errors=True)
+        if self.record.accuracy:
+            self.evaluate(self.out / self.folder)
+        return [self.folder, *[self.video_name] * self.options.video]
 
     def _write(self, bag: BagWriter, step: Step, item: DriveFrame) -> None:
         stamp, classes, make = step.frame.stamp, self.classes, self.factory
@@ -261,7 +358,7 @@ class _Run:
             cloud = track_cloud(step.tracks, step.frame)
             outputs.append((TRACK_POINTS, cloud_message(make, cloud, stamp, lidar)))
         for topic, message in outputs:
-            bag.write(topic.bag_name, message, stamp)
+            bag.write(bag_name(topic, self.camera), message, stamp)
 
     def _show(
         self, frame: Frame, tracks: Tracks, video: VideoWriter | _NoVideo, report: Report
@@ -310,14 +407,16 @@ class _Run:
         self.record.warnings.update(self.stream.warnings)
         return values
 
-    def evaluate(self, bag: str | Path) -> None:
+    def evaluate(self, folder: Path) -> None:
         """Write all other numbers, by class and occlusion, and the worst failures to a folder."""
         result, truth, predictions = self.stream.evaluation(self.truth_classes, self.classes)
         stamps = {i.id: i.stamp for i in truth.set.images}
-        topic, drive = self.options.image_topic, self.options.drive
-        truth.images = lambda ids: bag_images(Path(bag), {stamps[i]: i for i in ids}, topic, drive)
-        inputs = {"gt": str(bag), "dt": str(self.out / TRACKS_BAG)}
-        evaluation.write(result, self.out / EVALUATION, inputs, truth, predictions)
+        drive = self.options.drive
+        truth.images = lambda ids: bag_images(
+            self.bag, {stamps[i]: i for i in ids}, self.topic, drive
+        )
+        inputs = {"gt": str(self.bag), "dt": str(self.out / TRACKS_BAG)}
+        evaluation.write(result, folder, inputs, truth, predictions)
 
 
 def _enlargement(width: int) -> int:

@@ -82,6 +82,18 @@ def test_replay_has_the_drives_settings_as_options(mini_bag, tmp_path):
     assert _run(*words, tmp_path / "d", "--sync-slop", 2).exit_code == 2
 
 
+def test_replay_takes_cameras_by_name_or_all(mini_bag, tmp_path):
+    words = ("replay", mini_bag, "--no-video", "--model", "geometric", "--max-frames", 1)
+    camera = "/kitti/camera_color_left/image_raw"
+    for n, given in enumerate((("--image", camera), ("--image-topic", "all"))):
+        assert _run(*words, "--out", tmp_path / str(n), *given).exit_code == 0
+    with pytest.raises(InputError, match=r"a camera is named twice"):
+        _run(*words, "--out", tmp_path / "x", "--image", f"{camera},{camera}")
+    with pytest.raises(InputError, match=r"did you mean /kitti"):
+        _run(*words, "--out", tmp_path / "x", "--image", camera, "--image", camera[:-1])
+    assert not (tmp_path / "x").exists()
+
+
 def test_replay_refuses_models_and_checkpoints_that_are_not_there(mini_bag, tmp_path):
     with pytest.raises(InputError, match="there is no model 'yolo'"):
         _run("replay", mini_bag, "--out", tmp_path / "out", "--model", "yolo")

@@ -16,6 +16,7 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models import registry
+from amodal_core.models.completing import stream_of
 from amodal_core.models.layers.batch import make_batch
 from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame
@@ -110,6 +111,21 @@ def test_several_frames_at_once_are_the_frames_one_by_one(model):
     one_by_one = [model.infer([f])[0] for f in frames]
     assert all(same(a, b) for a, b in zip(at_once, one_by_one, strict=True))
     assert model.infer([]) == []
+
+
+def test_streams_of_several_cameras_share_weights_and_no_memory(model):
+    frames = [s.frame for s in told_drive(4)]
+    alone = model.infer(frames)
+    model.reset()
+    other = stream_of(model)
+    assert next(other.parameters()) is next(model.parameters())
+    # The other camera is two frames behind.
+    for n, frame in enumerate(frames):
+        assert same(*model.infer([frame]), alone[n])
+        if n >= 2:
+            assert same(*other.infer([frames[n - 2]]), alone[n - 2])
+    model.reset()
+    assert same(*other.infer([frames[2]]), alone[2])
 
 
 def test_each_crop_of_a_frame_is_encoded_once_all_in_one_batch(model, monkeypatch):

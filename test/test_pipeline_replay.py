@@ -24,12 +24,13 @@ from amodal_core.bags.sensors import (
 )
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti_to_bag import convert_raw
+from amodal_core.drive.cameras import camera_names
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
-from amodal_core.replay import ReplayOptions, replay
+from amodal_core.replay import ReplayOptions, replay, replay_cameras
 
 STILL = DriveSettings(motion="off")  # the fourth image has no scan
 OUTPUTS = ["metrics.json", "overlay.mp4", "report.html", "tracks.mcap"]
@@ -211,8 +212,10 @@ def test_a_bag_without_a_frame_says_why(mini_kitti_raw, tmp_path, out):
     assert replay(tmp_path / "blind", out, Pipeline(model), ReplayOptions(video=False)).frames == 5
 
 
-def _truth_bag(path, shift, lag=0, frames=6, loops=1):
+def _truth_bag(path, shift, lag=0, frames=6, loops=1, cameras=("cam",)):
     """A few frames in which the stub's boxes, moved by `shift` pixels, are the ground truth.
+
+    Each camera has its image and its place; the truth is of the first.
 
     The scans lag `lag` nanoseconds behind their images, and there is but one image then. The bag
     may loop: its stamps begin again.
@@ -222,19 +225,24 @@ def _truth_bag(path, shift, lag=0, frames=6, loops=1):
     K = np.array([[30.0, 0, 30], [0, 30, 20], [0, 0, 1]])
     with BagWriter(path) as bag:
         bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
-        bag.add_topic("/cam/image", "sensor_msgs/msg/Image")
-        bag.add_topic("/cam/camera_info", "sensor_msgs/msg/CameraInfo")
+        for name in cameras:
+            bag.add_topic(f"/{name}/image", "sensor_msgs/msg/Image")
+            bag.add_topic(f"/{name}/camera_info", "sensor_msgs/msg/CameraInfo")
         bag.add_topic("/points", "sensor_msgs/msg/PointCloud2")
         bag.add_topic("/ground_truth", "amodal_msgs/msg/AmodalInstanceArray")
-        link = transform_message(f, "lidar", "cam", place, 0)
-        bag.write("/tf_static", f.create("tf2_msgs/msg/TFMessage", transforms=[link]), 0)
+        links = [transform_message(f, "lidar", name, place, 0) for name in cameras]
+        bag.write("/tf_static", f.create("tf2_msgs/msg/TFMessage", transforms=links), 0)
         for n in range(loops * frames):
             k, log = n % frames, 1_000_000_000 + n * 100_000_000
             at = 1_000_000_000 + k * 100_000_000
             pixels = np.full((40, 60, 3), 90, np.uint8)
-            if k == 0 or not lag:
-                bag.write("/cam/image", image_message(f, pixels, at, "cam"), log)
-            bag.write("/cam/camera_info", camera_info_message(f, K, 60, 40, at, "cam"), log)
+            for c, name in enumerate(cameras):
+                # The others' shutters open a little later, and they see something darker.
+                image = image_message(f, pixels - 20 * c, at + c * 1_000_000, name)
+                if k == 0 or not lag:
+                    bag.write(f"/{name}/image", image, log)
+                info = camera_info_message(f, K, 60, 40, at + c * 1_000_000, name)
+                bag.write(f"/{name}/camera_info", info, log)
             cloud = points_message(f, np.ones((5, 4), np.float32), at + lag, "lidar")
             bag.write("/points", cloud, log + lag)
             boxes = [
@@ -250,7 +258,7 @@ def _truth_bag(path, shift, lag=0, frames=6, loops=1):
                 coasted=np.zeros(2, bool),
             )
             message = instances_message(
-                f, truth, stamp=at, frame_id="cam", classes=("passenger car",)
+                f, truth, stamp=at, frame_id=cameras[0], classes=("passenger car",)
             )
             bag.write("/ground_truth", message, log)
 
@@ -320,3 +328,80 @@ def test_two_vehicles_of_a_real_drive_are_one_track_each(kitti_raw_drive, tmp_pa
                 overlap = _iou(tracks.amodal_boxes[here[0]], boxes[k])
                 assert overlap > 0.6, f"frame {k}: box IoU {overlap:.2f}"
         assert len(set(ids)) == 1, f"ids over the frames: {ids}"
+
+
+class Timed(StubModel):
+    """The stub, whose boxes follow from the stamp; it notes which images it gets at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def infer(self, frames, report=None):
+        self.batches.append([int(frame.image[0, 0, 0]) for frame in frames])
+        results = []
+        for frame in frames:
+            self.frames = round((frame.stamp - 1_000_000_000) / 100_000_000)
+            results += super().infer([frame], report)
+        return results
+
+
+def _messages(path, prefix=""):
+    with BagReader(path) as bag:
+        store = bag.raw_messages([n for n in bag.topics if n.startswith(f"/amodal{prefix}/")])
+        return [(m.topic.removeprefix(f"/amodal{prefix}"), m.stamp, bytes(m.data)) for m in store]
+
+
+def test_several_cameras_are_replayed_at_once_each_as_if_it_were_alone(tmp_path, out):
+    bag = tmp_path / "two"
+    _truth_bag(bag, 0, cameras=("front", "left"))
+    topics = ("/front/image", "/left/image")
+    alone = {}
+    for topic in topics:
+        options = ReplayOptions(video=False, image_topic=topic)
+        alone[topic] = replay(bag, tmp_path / topic[1:6], Pipeline(Timed()), options)
+    model = Timed()
+    pipelines = {topic: Pipeline(model) for topic in topics}
+    records = replay_cameras(bag, out, pipelines, ReplayOptions())
+    assert [r.camera for r in records] == ["front", "left"]
+    # After the frames that warm up, both cameras' frames of a time go through the model at once.
+    assert model.batches[2:] == [[90, 70]] * 6
+    for topic, name in zip(topics, ("front", "left"), strict=True):
+        single = _messages(tmp_path / topic[1:6] / "tracks.mcap")
+        assert len(single) > 20
+        assert _messages(out / "tracks.mcap", f"/{name}") == single
+    metrics = json.loads((out / "metrics.json").read_text())["cameras"]
+    assert [metrics[n]["frames"] for n in ("front", "left")] == [6, 6]
+    # The truth is the front camera's.
+    assert metrics["front"]["accuracy"]["HOTA"] == alone["/front/image"].accuracy["HOTA"] == 1
+    assert metrics["left"]["accuracy"] is None
+    text = (out / "report.html").read_text()
+    for part in ("two: front", "two: left", "overlay_left.mp4", "evaluation_front/report.html"):
+        assert part in text
+    names = ["evaluation_front", "metrics.json", "overlay_front.mp4", "overlay_left.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == [*names, "report.html", "tracks.mcap"]
+    replay(bag, out, Pipeline(Timed()), ReplayOptions(image_topic="/left/image"))
+    assert sorted(p.name for p in out.iterdir()) == OUTPUTS
+
+
+def test_a_camera_without_a_frame_ends_the_replay_of_all(tmp_path, out):
+    _truth_bag(tmp_path / "two", 0, cameras=("front", "left"))
+    pipelines = {topic: Pipeline(StubModel()) for topic in ("/front/image", "/right/image")}
+    with pytest.raises(InputError, match="no sensor_msgs/msg/Image on '/right/image'"):
+        replay_cameras(tmp_path / "two", out, pipelines)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("topics", "names"),
+    [
+        (["/a/image_raw"], [""]),
+        (["/front/image_raw", "/left/image_raw"], ["front", "left"]),
+        (["/sensing/front/rgb/image/compressed", "/sensing/rear/rgb/image"], ["front", "rear"]),
+        (["/front-left/image", "/front_right/image"], ["front_left", "front_right"]),
+        (["/cam/left", "/cam/right"], ["left", "right"]),
+        (["/cam/left/image_raw", "/cam/image_raw"], ["left_image_raw", "image_raw"]),
+    ],
+)
+def test_cameras_are_named_by_what_tells_their_topics_apart(topics, names):
+    assert camera_names(topics) == names

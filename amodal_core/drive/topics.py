@@ -6,6 +6,7 @@ Nodes, launch arguments, writers of bags and the command line read them here.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -243,6 +244,7 @@ def find_topics(
         return [name for name, kind in types.items() if kind == topic.type]
 
     infos, images = of_type(CAMERA_INFO), _one_a_camera([*of_type(IMAGE), *of_type(COMPRESSED)])
+    cameras = cameras_in(bag)
     if image and image not in types and types.get(image + _COMPRESSED) == COMPRESSED.type:
         image += _COMPRESSED
     clouds = of_type(POINTS)
@@ -257,10 +259,6 @@ def find_topics(
             where,
             "record camera_info, too, or give a calibration file",
         )
-    # Depth, label and overlay images rarely have a camera_info beside them, cameras nearly always.
-    cameras = [name for name in images if _info_of(name) in infos] or images
-    cameras = [name for name in cameras if not _NO_CAMERA.search(name)] or cameras
-    cameras = _one_of_each(cameras)
     chosen = _pick(types, where, IMAGE, "image", image, cameras)
     info = _info_of(chosen)
     if info not in infos:
@@ -273,15 +271,34 @@ def find_topics(
         image=chosen,
         camera_info=info,
         points="" if camera_only else _pick(types, where, POINTS, "points", points, clouds),
-        ground_truth=truth_topic(bag),
+        ground_truth=truth_topic(bag, chosen),
         odometry=_odometry(types, where, odometry, of_type(ODOM)),
     )
 
 
-def truth_topic(bag: BagReader) -> str:
-    """The topic of a bag's ground truth, "" where it has none."""
+def truth_topic(bag: BagReader, image: str = "") -> str:
+    """The topic of a bag's ground truth, "" where it has none.
+
+    Args:
+        bag: the bag.
+        image: of several cameras' truths, that of the name nearest to this topic's.
+    """
     names = sorted(n for n, t in bag.topics.items() if t.count and t.type == GROUND_TRUTH.type)
-    return next((n for n in names if n.rpartition("/")[2] == GROUND_TRUTH.name), "")
+    names = [n for n in names if n.rpartition("/")[2] == GROUND_TRUTH.name]
+    return max(names, key=lambda n: len(os.path.commonpath([n, image or "/"])), default="")
+
+
+def cameras_in(bag: BagReader) -> list[str]:
+    """The image topics of a bag's cameras, one of each, by name.
+
+    Depth, label and overlay images rarely have a camera_info beside them, cameras nearly always.
+    """
+    types = {name: t.type for name, t in sorted(bag.topics.items()) if t.count}
+    images = [name for name, kind in types.items() if kind in (IMAGE.type, COMPRESSED.type)]
+    images = _one_a_camera(images)
+    cameras = [name for name in images if types.get(_info_of(name)) == CAMERA_INFO.type] or images
+    cameras = [name for name in cameras if not _NO_CAMERA.search(name)] or cameras
+    return _one_of_each(cameras)
 
 
 def _odometry(types: Mapping[str, str], where: str, wanted: str, candidates: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -132,10 +133,26 @@ class CompletingModel(LearnedModel):
         """A batch has no detections to complete: see `infer` and `complete`."""
         raise TypeError(f"{self.name} completes what a detector found: call infer or complete")
 
+    def twin(self) -> CompletingModel:
+        """The same weights with a memory of its own, for the stream of another camera."""
+        twin = copy(self)
+        twin._detector = tuple(stream_of(detector) for detector in self._detector)
+        twin.begin()
+        return twin
+
+    def begin(self) -> None:
+        """Take an empty memory of the stream, where there is one; the old one is left alone."""
+
     def reset(self) -> None:
         """Forget the stream, here and in the detector."""
         for detector in self._detector:
             detector.reset()
+
+
+def stream_of(model: Model) -> Model:
+    """A model for another stream: the same one where it remembers nothing, else its twin."""
+    twin: Model = model.twin() if isinstance(model, CompletingModel) else model  # type: ignore[assignment]
+    return twin
 
 
 def completed(instances: _T, amodal: RleMasks) -> _T:

@@ -124,6 +124,10 @@ class Eoras(CompletingModel):
         """Calibration for the view from above, depth for telling hidden from gone."""
         return (super().optional | {"calibration", "depth"}) - self.inputs
 
+    def begin(self) -> None:
+        """See `CompletingModel.begin`."""
+        self.stream = ObjectStream()
+
     def reset(self) -> None:
         """Forget the stream's objects, here and in the detector."""
         super().reset()

@@ -357,6 +357,10 @@ class SAModal(CompletingModel):
             self._memory = HiddenObjects(self.points, self.config.seconds)
         return self._memory
 
+    def begin(self) -> None:
+        """See `CompletingModel.begin`."""
+        self._memory = None
+
     def reset(self) -> None:
         """Forget the stream, here and in the detector."""
         super().reset()

@@ -63,8 +63,8 @@ def command(
 
     bag = bag or sample_drive() or make_drive(out.parent / f"{_SAMPLE}.mcap")
     stderr.print(f"replaying [bold]{bag}[/] with the model '{DEFAULT}'")
-    record = run(bag, out, make_model(DEFAULT, "cpu", None), ReplayOptions())
-    summarise(record, out, video=True)
+    records = run(bag, out, make_model(DEFAULT, "cpu", None), ReplayOptions(), {"": None})
+    summarise(records, out)
     stderr.print(
         f"\nThe video is [bold]{out / VIDEO}[/], the report [bold]{out / REPORT}[/]: "
         "open them in a browser.",

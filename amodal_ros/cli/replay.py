@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,15 @@ def command(
         bool,
         typer.Option("--track-points", help="Write the scans' points on the tracks, coloured."),
     ] = False,
-    image_topic: Annotated[str, typer.Option(help="Where the bag has several cameras.")] = "",
+    image_topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image-topic",
+            "--image",
+            help="Where the bag has several cameras; repeatable, with commas, or all: each camera "
+            "has its own tracks.",
+        ),
+    ] = None,
     points_topic: Annotated[
         str, typer.Option(help="Where it has several LiDARs; none: the camera alone.")
     ] = "",
@@ -73,23 +82,37 @@ def command(
     amodal replay drive.mcap --out out --max-frames 100 --no-video
 
     amodal replay build/drive --out build/out --tracker-set coast_seconds=5
+
+    amodal replay drive --out out --image /front/image_raw --image /left/image_raw
     """
     from amodal_core.replay import ReplayOptions
     from amodal_core.settings import parse_rules
     from amodal_core.tracking import make_tracker
 
-    record = run(
+    topics = _cameras(bag, image_topic or [])
+    rules = parse_rules(tracker_settings or [], "--tracker-set")
+    records = run(
         bag,
         out,
         make_model(model, device, checkpoint, settings or []),
-        ReplayOptions(
-            max_frames, video, depth, track_points, image_topic, points_topic, odom_topic, drive
-        ),
-        make_tracker(
-            tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
-        ),
+        ReplayOptions(max_frames, video, depth, track_points, "", points_topic, odom_topic, drive),
+        {topic: make_tracker(tracker, rules, "--tracker-set") for topic in topics},
     )
-    summarise(record, out, video)
+    summarise(records, out)
+
+
+def _cameras(bag: Path, given: Sequence[str]) -> list[str]:
+    """The image topics that are named; "" finds the only one."""
+    from amodal_core.bags.reader import BagReader
+    from amodal_core.drive.cameras import camera_names
+    from amodal_core.drive.topics import cameras_in
+
+    topics = [topic.strip() for text in given for topic in text.split(",") if topic.strip()]
+    if topics != ["all"]:
+        camera_names(topics or [""])  # refuses a camera that is named twice
+        return topics or [""]
+    with BagReader(bag) as opened:
+        return cameras_in(opened) or [""]
 
 
 def run(
@@ -97,24 +120,41 @@ def run(
     out: Path,
     model: Model,
     options: ReplayOptions,
-    tracker: CoastingTracker | None = None,
-) -> Record:
-    """Replay with a progress bar."""
+    trackers: Mapping[str, CoastingTracker | None],
+) -> list[Record]:
+    """Replay with a progress bar; `trackers` are of the cameras, by image topic."""
+    from amodal_core.models.completing import stream_of
     from amodal_core.pipeline import Pipeline
-    from amodal_core.replay import replay
+    from amodal_core.replay import replay_cameras
 
+    models = [model, *(stream_of(model) for _ in list(trackers)[1:])]
+    pipelines = {
+        topic: Pipeline(one, tracker)
+        for one, (topic, tracker) in zip(models, trackers.items(), strict=True)
+    }
     with bar("replaying") as progress:
-        return replay(bag, out, Pipeline(model, tracker), options, progress)
+        return replay_cameras(bag, out, pipelines, options, progress)
 
 
-def summarise(record: Record, out: Path, video: bool) -> None:
-    """Print headline figures and where the results lie."""
+def summarise(records: Sequence[Record], out: Path) -> None:
+    """Print headline figures of each camera and where the results lie."""
     from amodal_core import replay as core
+
+    for record in records:
+        _print(record)
+    videos = sorted(path.name for path in out.glob("overlay*.mp4"))
+    for name in (core.REPORT, *videos, core.TRACKS_BAG, core.METRICS):
+        typer.echo(out / name)
+
+
+def _print(record: Record) -> None:
     from amodal_core.pipeline import STAGES
     from amodal_core.views.report.record import TOTAL
 
     warn(record.warnings)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    if record.camera:
+        table.add_row("camera", record.camera)
     table.add_row("frames", f"{record.frames}, {record.duration:.1f} s of driving")
     table.add_row("tracks", f"{len(record.track_ids)}, {sum(record.instances)} instances")
     table.add_row("speed", f"{record.fps:.1f} frames a second")
@@ -126,5 +166,3 @@ def summarise(record: Record, out: Path, video: bool) -> None:
         if name in record.accuracy:
             table.add_row(name.replace("_", " "), f"{record.accuracy[name]:.3f}")
     stderr.print(table)
-    for name in (core.REPORT, *([core.VIDEO] if video else []), core.TRACKS_BAG, core.METRICS):
-        typer.echo(out / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,35 +27,40 @@ _HEADLINES = (
 )
 
 
-def write_report(record: Record, path: str | Path, video: str | None = None) -> None:
-    """Write the page, whole or not at all; `video` is the name of the video beside it."""
-    write_text(path, render(record, video))
+def write_report(
+    records: Sequence[Record], path: str | Path, videos: Sequence[str] | None = None
+) -> None:
+    """Write the page, whole or not at all; `videos` are the names of the videos beside it."""
+    write_text(path, render(records, videos))
 
 
-def render(record: Record, video: str | None = None) -> str:
-    """The page's text."""
-    return (
-        environment()
-        .get_template("page.html")
-        .render(
-            record=record,
-            tiles=_tiles(record),
-            headlines=_HEADLINES,
-            video=video,
-            key_frames=[
-                {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
-                for k in record.key_frames
-            ],
-            left_out=len(record.track_ids) - len(charts.shown_tracks(record)),
-            timeline=Markup(charts.timeline(record)),
-            occlusion=Markup(charts.occlusion(record)),
-            stage_bars=Markup(charts.stage_bars(record)),
-            frame_times=Markup(charts.frame_times(record)),
-            stages=record.percentiles(),
-            budgets=charts.BUDGETS,
-            version=__version__,
-        )
+def render(records: Sequence[Record], videos: Sequence[str] | None = None) -> str:
+    """The page's text: a part for each camera."""
+    shown = videos or [""] * len(records)
+    parts = [_part(record, video) for record, video in zip(records, shown, strict=True)]
+    template = environment().get_template("page.html")
+    return template.render(
+        parts=parts, headlines=_HEADLINES, budgets=charts.BUDGETS, version=__version__
     )
+
+
+def _part(record: Record, video: str) -> dict[str, object]:
+    """What the page shows of one camera."""
+    return {
+        "record": record,
+        "tiles": _tiles(record),
+        "video": video,
+        "key_frames": [
+            {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
+            for k in record.key_frames
+        ],
+        "left_out": len(record.track_ids) - len(charts.shown_tracks(record)),
+        "timeline": Markup(charts.timeline(record)),
+        "occlusion": Markup(charts.occlusion(record)),
+        "stage_bars": Markup(charts.stage_bars(record)),
+        "frame_times": Markup(charts.frame_times(record)),
+        "stages": record.percentiles(),
+    }
 
 
 def environment() -> Environment:

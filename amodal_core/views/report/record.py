@@ -64,6 +64,7 @@ class Record:
         warnings: and how often each came.
         key_frames: for the report.
         accuracy: numbers by name where the bag holds ground truth.
+        camera: its name among several, "" where it is the only one.
     """
 
     bag: str
@@ -77,6 +78,7 @@ class Record:
     warnings: Counter[FrameWarning] = field(default_factory=Counter)
     key_frames: list[KeyFrame] = field(default_factory=list)
     accuracy: dict[str, float] = field(default_factory=dict)
+    camera: str = ""
 
     def add(self, stamp: int, instances: Instances, tracks: Tracks, report: Report) -> None:
         """Take in a frame; the report's warnings are counted."""
