@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     `ExitStack`.
 
     Raises:
-        OSError: the file cannot be renamed; what the block raises.
+        InputError: the disk is full, or cannot be written.
+        OSError: the file cannot be renamed; what else the block raises.
     """
     part = _part(Path(path))
     try:
-        yield part
-        part.replace(path)
+        with _room(Path(path)):
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -38,15 +43,35 @@ def folder_beside(path: str | Path) -> Iterator[Path]:
     """A new hidden folder on the file system of `path`, gone with what is in it at the block's end.
 
     Raises:
+        InputError: the disk is full, or cannot be written.
         OSError: the folder cannot be made.
     """
     folder = _part(Path(path))
     shutil.rmtree(folder, ignore_errors=True)  # of a killed process with this number
-    folder.mkdir()
     try:
-        yield folder
+        with _room(Path(path)):
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def filled(path: str | Path) -> Iterator[Path]:
+    """A hidden folder to fill, which is at `path` when the block has ended, and not before.
+
+    Raises:
+        InputError: something lies at `path`; the disk is full, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError("exists already", str(path), "name another place or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with folder_beside(path) as folder:
+        yield folder
+        if path.is_dir():
+            path.rmdir()
+        folder.rename(path)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -85,5 +110,51 @@ def inside(folder: str | Path, name: str, at: str | Path = "") -> Path:
     return Path(folder) / steps
 
 
+def full_disk(error: OSError, path: Path) -> InputError | None:
+    """The line for a disk that is full or cannot be written, None for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return None
+    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    return InputError(
+        f"cannot be written: {error.strerror}, {free / 1e6:.0f} MB free there",
+        str(error.filename or path),
+        "make room, or name a place elsewhere",
+    )
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        line = full_disk(error, path)
+        if line is None:
+            raise
+        raise line from error
+
+
+_HOST = "".join(c for c in socket.gethostname() if c.isalnum())[:24] or "host"
+_swept: set[tuple[Path, str]] = set()
+
+
 def _part(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    """The hidden path of this process; what killed ones left of the same path goes."""
+    if (path.parent, path.name) not in _swept:
+        _swept.add((path.parent, path.name))
+        for left in path.parent.glob(f".{escape(path.stem)}.{_HOST}-*.part{escape(path.suffix)}"):
+            number = left.name.split(f".{_HOST}-")[-1].split(".")[0]
+            if number.isdigit() and not _runs(int(number)):
+                shutil.rmtree(left, ignore_errors=True)
+                left.unlink(missing_ok=True)
+    return path.with_name(f".{path.stem}.{_HOST}-{os.getpid()}.part{path.suffix}")
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True

@@ -176,7 +176,8 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, to: str) -> None:
             list(convert(data, out, to, broken=broken))
     else:
         list(convert(data, out, to, broken=broken))
-    assert [p.name for p in out.parent.iterdir()] == ["OUT"]
+    left = [] if to in ("cocovid", "asd") else ["OUT"]
+    assert [p.name for p in out.parent.iterdir()] == left
     assert {p.name for p in tmp_path.iterdir()} == {"data", "there"}
 
 

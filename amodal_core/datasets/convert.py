@@ -15,11 +15,11 @@ from amodal_core.datasets import (
     sailvos_cut,
     to_bag,
 )
-from amodal_core.datasets.base import Dataset, new_folder
+from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.registry import TARGETS
 from amodal_core.datasets.sailvos import SailVos
 from amodal_core.errors import InputError
-from amodal_core.files import inside
+from amodal_core.files import filled, inside
 from amodal_core.frame import Sample
 
 
@@ -65,22 +65,25 @@ def convert(
         yield from sailvos_cut.write_video_truth(out, data, masks)
         return
     samples = readable(data, broken, limit)
-    writers: dict[str, Callable[[], Iterator[str]]] = {
-        "kins": lambda: kins.write(out, samples, data.classes, class_map=class_map),
-        "kins2019": lambda: kins.write(
-            out, samples, data.classes, version=2019, class_map=class_map
+    writers: dict[str, Callable[[Path], Iterator[str]]] = {
+        "kins": lambda folder: kins.write(folder, samples, data.classes, class_map=class_map),
+        "kins2019": lambda folder: kins.write(
+            folder, samples, data.classes, version=2019, class_map=class_map
         ),
-        "cocovid": lambda: sailvos.write(out, samples, data.classes, kind=kind),
-        "coco": lambda: coco.write(out, samples, data.classes),
-        "asd": lambda: amodal_synth_drive_write.write(
-            out, samples, data.classes, class_map=class_map
+        "cocovid": lambda folder: sailvos.write(folder, samples, data.classes, kind=kind),
+        "coco": lambda folder: coco.write(folder, samples, data.classes),
+        "asd": lambda folder: amodal_synth_drive_write.write(
+            folder, samples, data.classes, class_map=class_map
         ),
-        "kitti": lambda: kitti_write.write(out, samples, data.classes, class_map=class_map),
-        "labelme": lambda: labelme.write(out, samples, data.classes),
+        "kitti": lambda folder: kitti_write.write(
+            folder, samples, data.classes, class_map=class_map
+        ),
+        "labelme": lambda folder: labelme.write(folder, samples, data.classes),
     }
     if to not in writers:
         raise InputError(f"no format '{to}' to write", str(out), f"there are: {', '.join(TARGETS)}")
-    yield from writers[to]()
+    with filled(out) as folder:
+        yield from writers[to](folder)
 
 
 def readable(data: Dataset, broken: dict[str, str], limit: int | None = None) -> Iterator[Sample]:
@@ -107,8 +110,7 @@ def _bags(data: Dataset, out: Path, limit: int | None) -> Iterator[str]:
     if len(data.videos) == 1:
         yield from to_bag.write_video(data, data.videos[0], out, limit=limit)
         return
-    new_folder(out)
-    for video in data.videos:
-        yield from to_bag.write_video(
-            data, video, inside(out, video.replace("/", "_")), limit=limit
-        )
+    with filled(out) as folder:
+        for video in data.videos:
+            place = inside(folder, video.replace("/", "_"))
+            yield from to_bag.write_video(data, video, place, limit=limit)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -172,7 +175,9 @@ def render(
     before = {k: os.environ.get(k) for k in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(left)), mp_context=context)
+    pool = ProcessPoolExecutor(
+        min(workers, len(left)), mp_context=context, initializer=_die_with, initargs=(os.getpid(),)
+    )
     try:
         jobs = {pool.submit(render_sequence, work, options, k) for k in left}
         while jobs:
@@ -187,6 +192,11 @@ def render(
     except BrokenProcessPool:
         cure = "give it fewer --workers if memory ran out; the same command continues"
         raise InputError("a rendering process was killed", str(work), cure) from None
+    except BaseException:
+        # Nobody waits for the rest of their sequences; the frames that are whole stay.
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for key, value in before.items():
@@ -196,6 +206,15 @@ def render(
                 os.environ[key] = value
 
 
+def _die_with(parent: int) -> None:
+    """A worker ends with the process that has asked for it, however that was killed; on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:  # it has died already
+            os._exit(1)
+
+
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _ONE_THREAD = {
     "LP_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",

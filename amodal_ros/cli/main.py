@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from amodal_core.errors import InputError
+from amodal_core.files import full_disk
 
 # Modules of amodal_ros.cli, in the order of `amodal --help`, and how the help of each begins: one
 # with an `app` is a group of commands, any other holds one function `command`.
@@ -80,18 +83,37 @@ def main() -> None:
     """Run the command line; bad input ends with one line on stderr and exit code 2.
 
     A mistake of our own ends with its traceback, a line that asks to report it, and exit code 1.
+    SIGTERM, of systemd, slurm or `docker stop`, and SIGHUP end a command as Ctrl-C does: what was
+    begun is taken away or kept for the next run.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever lets a signal be ignored, such as nohup, has decided.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
         app()
     except InputError as error:
-        Console(stderr=True).print(f"[red bold]error[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except Exception:
+        _refuse(error)
+    except Exception as error:
+        line = full_disk(error, Path()) if isinstance(error, OSError) else None
+        if line is not None:
+            _refuse(line)
         # Input cannot do this: every reader turns what is wrong in it into an InputError.
         traceback.print_exc()
-        line = "this is a mistake of amodal_ros, not yours: report it with the lines above"
-        Console(stderr=True).print(f"[red bold]bug[/] {line}", highlight=False, soft_wrap=True)
+        text = "this is a mistake of amodal_ros, not yours: report it with the lines above"
+        Console(stderr=True).print(f"[red bold]bug[/] {text}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _end(number: int, _: Any) -> NoReturn:
+    # Only once, so that what is cleaned up at the end is not cut short by a second signal.
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def _refuse(error: InputError) -> NoReturn:
+    Console(stderr=True).print(f"[red bold]error[/] {error}", highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
