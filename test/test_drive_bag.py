@@ -651,3 +651,34 @@ def test_pictures_of_an_evaluation_are_rectified_as_in_the_replay(bag):
         bag.writer.path, {START: 7}, settings=DriveSettings(rectify="never")
     ).values()
     np.testing.assert_array_equal(raw, noise)
+
+
+def test_broken_truth_is_told_and_the_frame_has_none(bag):
+    bag.tf()
+    for k, size in enumerate([(48, 96), (24, 48)]):
+        bag.image(100 * k)
+        bag.info(100 * k)
+        bag.points(100 * k)
+        stamp = START + 100 * k * MS
+        truth = instances_message(
+            F, Tracks.empty(size), stamp=stamp, frame_id="cam", classes=("car",)
+        )
+        bag.put("/ground_truth", truth)
+    frames, drive = _read(bag)
+    assert [f.truth is not None for f in frames] == [True, False]
+    text = "/ground_truth: truth of 48x24 pixels, an image of 96x48"
+    assert [w.text for f in frames for w in f.warnings] == [
+        f"{text} (record the truth of this camera)"
+    ]
+    assert drive.warnings == []
+
+
+def test_a_camera_info_without_a_stamp_holds(bag):
+    bag.tf()
+    info = camera_info_message(F, K, 96, 48, 0, "cam")
+    bag.put("/cam/camera_info", info)
+    bag.image(0)
+    bag.points(0)
+    (made,), _ = _read(bag)
+    assert made.frame.calibration is not None
+    assert made.warnings == []

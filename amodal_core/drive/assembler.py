@@ -200,7 +200,8 @@ class Assembler:
                 self._scans.motion_came(message if role == ODOM.name else None, self._label(topic))
             return Intake()
         stamp = stamp_of(message.header)
-        if stamp <= 0:
+        # The newest camera_info holds whatever its stamp, unless it gives the frame its own.
+        if stamp <= 0 and (role != CAMERA_INFO.name or topic in self._parts):
             cure = "fill in header.stamp in the driver"
             raise InputError("the stamp is zero", self._label(topic), cure)
         with self._changed:
@@ -350,11 +351,7 @@ class Assembler:
             self._lidar_frame = frame_of(cloud)
         made.lidar_frame = self._lidar_frame
         made.frame_id = frame_id or frame_of(messages[next(iter(messages))])
-        truth = self._truths.get(moment.stamp)
-        # A drive of several cameras may have the truth of one.
-        if truth is not None and len({frame_of(truth), made.frame_id} - {""}) < 2:
-            made.truth = read_tracks(truth, self._where(GROUND_TRUTH.name))
-            made.truth_classes = class_names(truth)
+        self._add_truth(made)
         return made
 
     def _read_part(self, role: str, moment: Moment, made: DriveFrame) -> None:
@@ -368,6 +365,25 @@ class Assembler:
                 message, role, lambda m: (read(m, where), class_names(m), _lidar_frame_of(m))
             )
             self._lidar_frame = lidar_frame or self._lidar_frame
+
+    def _add_truth(self, made: DriveFrame) -> None:
+        """The truth of a frame's stamp and camera; a broken one is told, and the frame has none."""
+        truth = self._truths.get(made.frame.stamp)
+        # A drive of several cameras may have the truth of one.
+        if truth is None or len({frame_of(truth), made.frame_id} - {""}) > 1:
+            return
+        where, image = self._where(GROUND_TRUTH.name), made.frame.image
+        try:
+            tracks = read_tracks(truth, where)
+            if image is not None and tracks.size != image.shape[:2]:
+                height, width = tracks.size
+                size = f"{image.shape[1]}x{image.shape[0]}"
+                text = f"truth of {width}x{height} pixels, an image of {size}"
+                raise InputError(text, where, "record the truth of this camera")
+        except InputError as error:
+            made.warnings.append(FrameWarning("refused", str(error)))
+            return
+        made.truth, made.truth_classes = tracks, class_names(truth)
 
     def _where(self, role: str) -> str:
         return self._label(self._named.get(role, role))

@@ -188,7 +188,7 @@ class BagDrive:
         except InputError as error:
             self._refused(error)
             return
-        if self.topics.points and POINTS.name not in moment.messages:
+        if self.topics.points and made.frame.points is None:
             text = f"{self.topics.image}: answered without a scan of {self.topics.points}"
             self.warnings.append(FrameWarning("no scan", text))
         self._with_scan += POINTS.name in moment.messages
