@@ -14,8 +14,7 @@ import torch
 from amodal_core.frame import Frame
 from amodal_core.models.flagship import Flagship, FlagshipConfig
 from amodal_core.models.layers.batch import make_batch
-from amodal_core.models.mask_rcnn import MaskRcnnAmodal
-from amodal_core.models.two_stage import TwoStageConfig
+from amodal_core.models.mask_rcnn import MaskRcnnAmodal, MaskRcnnConfig
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist")
 SIZES = {"621x188": (188, 621), "1242x375": (375, 1242)}
@@ -77,7 +76,7 @@ def test_flagship_network_cpu(benchmark: Any, size: str, dtype: str) -> None:
 
 @pytest.mark.benchmark(group="compact flagship, a frame on two cores (budget 100 ms at 621x188)")
 def test_mask_rcnn_resnet18_cpu(benchmark: Any) -> None:
-    config = TwoStageConfig(CLASSES, backbone="resnet18", norm="frozen", proposals=100)
+    config = MaskRcnnConfig(CLASSES, backbone="resnet18", norm="frozen", proposals=100)
     model = MaskRcnnAmodal(config).eval()
     one = frame(SIZES["621x188"])
     benchmark.pedantic(lambda: len(model.infer([one])[0].numpy()), rounds=5, warmup_rounds=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,16 +25,17 @@ from amodal_core.models.layers.instance_depth import (
 )
 from amodal_core.models.layers.roi_features import RoiFeatures
 from amodal_core.models.learned import Detections
-from amodal_core.models.mask_rcnn import MaskRcnnAmodal, Orcnn
-from amodal_core.models.two_stage import PositiveRois, TwoStageConfig
+from amodal_core.models.mask_rcnn import MaskRcnnAmodal, MaskRcnnConfig, Orcnn
+from amodal_core.models.two_stage import PositiveRois
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
 from training.setup import begin_with
 
-CONFIG = TwoStageConfig(
-    classes=("car", "pedestrian"), backbone="resnet18", norm="group", frozen_stages=0, samples=32,
-    proposals=20, proposals_train=50, max_instances=10,
-)  # fmt: skip
+VALUES = {
+    "classes": ("car", "pedestrian"), "backbone": "resnet18", "norm": "group", "frozen_stages": 0,
+    "samples": 32, "proposals": 20, "proposals_train": 50, "max_instances": 10,
+}  # fmt: skip
+CONFIG = MaskRcnnConfig(**VALUES)
 BOXES = [(10, 10, 60, 50), (40, 30, 90, 80)]
 
 
@@ -218,7 +219,7 @@ def test_weights_that_are_missing_foreign_or_broken_are_named(tmp_path):
     with pytest.raises(InputError, match="no such weights"):
         resnet_fpn("resnet18", lidar=False, weights=tmp_path / "none.pth")
     torch.save(resnet.resnet50(weights=None).state_dict(), tmp_path / "resnet50.pth")
-    with pytest.raises(InputError, match="other shapes"):
+    with pytest.raises(InputError, match="of another shape"):
         resnet_fpn("resnet18", lidar=False, weights=tmp_path / "resnet50.pth")
     (tmp_path / "broken.pth").write_bytes(b"0" * 100)
     with pytest.raises(InputError, match="not a file of weights"):
@@ -226,8 +227,7 @@ def test_weights_that_are_missing_foreign_or_broken_are_named(tmp_path):
 
 
 def aisformer(**changes):
-    values = {f.name: getattr(CONFIG, f.name) for f in fields(CONFIG)}
-    return AisFormer(AisFormerConfig(**(values | {"hidden": 64, "dropout": 0.0} | changes)))
+    return AisFormer(AisFormerConfig(**(VALUES | {"hidden": 64, "dropout": 0.0} | changes)))
 
 
 def test_aisformer_trains_all_but_its_spare_query():

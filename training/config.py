@@ -147,7 +147,9 @@ class Optimiser:
         rate: the learning rate that the schedule scales.
         momentum: of sgd.
         betas: of adamw.
-        weight_decay: of matrices and kernels; biases and norms never decay.
+        weight_decay: of what `decays` names.
+        decays: "matrices" and kernels; "biases", too (detectron2); or "all", norms as well
+            (mmdetection).
         clip: largest norm of all gradients together; 0 for no limit.
         parts: name of a module, such as "backbone" or "backbone.stages.0", -> how its weights move;
             the longest name that fits a weight counts.
@@ -158,6 +160,7 @@ class Optimiser:
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decays: Literal["matrices", "biases", "all"] = "matrices"
     clip: Annotated[float, Field(ge=0)] = 0.0
     parts: dict[str, PartConfig] = field(default_factory=dict)
 
@@ -220,6 +223,8 @@ class Config:
         cache: folder of rendered drives and unpacked bags, shared by runs.
         init: checkpoint whose weights are the first ones, "" for none. Of another model the tensors
             of the same names are taken, such as trunk and boxes of a Mask R-CNN for AISFormer.
+        init_classes: "same": the checkpoint has the run's classes. "any": it may have others, such
+            as COCO's; tensors whose shape depends on the classes then begin anew.
         store: fp32 or fp16, of the checkpoints for inference.
         sharding: none: every process holds the whole model. fsdp: each holds its share of the
             weights, of gradients and of the optimiser's state.
@@ -254,6 +259,7 @@ class Config:
     out: str = "runs/model"
     cache: str = "runs/cache"
     init: str = ""
+    init_classes: Literal["same", "any"] = "same"
     store: Literal["fp32", "fp16"] = "fp32"
     sharding: Literal["none", "fsdp"] = "none"
     split: bool = False

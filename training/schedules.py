@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
+from torchvision.ops import FrozenBatchNorm2d
 
 from amodal_core.errors import InputError
 from training.config import Optimiser, PartConfig, Schedule
 
 # One-cycle: share of the steps that the rate rises, and where it begins and ends (Smith 2018, as
 # used for PointPillars: from a tenth up to the rate, then down to a ten-thousandth).
+NORMS = (_BatchNorm, FrozenBatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _RISE, _BEGIN, _END = 0.4, 0.1, 1e-4
 
 
@@ -50,13 +53,17 @@ def _between(begin: float, end: float, share: float) -> float:
 def make_optimizer(module: nn.Module, options: Optimiser) -> Optimizer:
     """The optimiser of every weight that is trained, each part of the model with its own rate.
 
-    Vectors (biases, norms) do not decay. Weights whose rate is 0 are frozen from now on. A group's
-    "scale" is its factor on the learning rate (`set_rate`), "pull" is for `Pull`.
+    Vectors (biases, norms) do not decay unless `decays` says so. Weights whose rate is 0 are
+    frozen from now on. A group's "scale" is its factor on the learning rate (`set_rate`), "pull" is
+    for `Pull`.
 
     Raises:
         InputError: a part that no weight of the module is in.
     """
     unused = set(options.parts)
+    of_norms = {
+        id(w) for m in module.modules() if isinstance(m, NORMS) for w in m.parameters(False)
+    }
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, weight in module.named_parameters():
         fitting = [p for p in options.parts if name.startswith(f"{p}.")]
@@ -65,7 +72,10 @@ def make_optimizer(module: nn.Module, options: Optimiser) -> Optimizer:
         if part and not options.parts[part].rate:
             weight.requires_grad_(False)
         if weight.requires_grad:
-            groups.setdefault((part, weight.ndim > 1), []).append(weight)
+            vectors = options.decays == "all" or (
+                options.decays == "biases" and id(weight) not in of_norms
+            )
+            groups.setdefault((part, weight.ndim > 1 or vectors), []).append(weight)
     if unused:
         raise InputError(
             f"no weight is in {', '.join(sorted(unused))}", "optimiser.parts", "name modules"

@@ -114,7 +114,7 @@ def make_state(
     kind = registry.learned(config.model)
     model = kind.from_config({**config.settings, "classes": classes})
     if config.init:
-        display.say(begin_with(model, config.init))
+        display.say(begin_with(model, config.init, config.init_classes == "any"))
     model = model.to(place.device)
     if place.world > 1 and place.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -134,20 +134,28 @@ def make_state(
     )
 
 
-def begin_with(model: LearnedModel, path: str) -> str:
+def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str:
     """First weights from a checkpoint: all of its own model's, what is shared of another's.
 
     Of its own model in another variant those of its shapes are taken.
+
+    Args:
+        model: that begins.
+        path: of the checkpoint.
+        any_classes: of one with other classes, too, what does not depend on them.
 
     Returns:
         What was done.
     """
     info = read_info(path)
+    if any_classes and info.classes != model.classes:
+        taken, own = load_shared(path, model, skip=True, without=_of_classes(model))
+        return f"{taken} of {own} tensors begin with those of {info.model}, which has other classes"
     if info.classes != model.classes:
         raise InputError(
             f"a checkpoint with the classes {', '.join(info.classes)}",
             path,
-            f"set `classes` to them; the run has {', '.join(model.classes)}",
+            f"set `classes` to them, or init_classes: any; the run has {', '.join(model.classes)}",
         )
     model.check_tied(info, path)
     variant = model.config_json().get("variant")
@@ -156,6 +164,14 @@ def begin_with(model: LearnedModel, path: str) -> str:
         return f"beginning with {path}"
     taken, own = load_shared(path, model, skip=info.model == model.name)
     return f"{taken} of {own} tensors begin with those of {info.model}, the rest anew"
+
+
+def _of_classes(model: LearnedModel) -> set[str]:
+    """Names of the tensors whose shape depends on the classes: a model with one more shows it."""
+    more = model.config_json() | dict.fromkeys(model.files & model.config_json().keys(), "")
+    more["classes"] = (*model.classes, "one more")
+    other = type(model).from_config(more).state_dict()
+    return {n for n, value in model.state_dict().items() if other[n].shape != value.shape}
 
 
 def described(sources: Sequence[Source]) -> str:

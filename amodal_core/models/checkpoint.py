@@ -7,7 +7,7 @@ does not fit, key by key, and never loads a part in silence.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,16 @@ def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointI
     return info
 
 
-def load_shared(path: str | Path, module: nn.Module, skip: bool = False) -> tuple[int, int]:
+def load_shared(
+    path: str | Path, module: nn.Module, skip: bool = False, without: Collection[str] = ()
+) -> tuple[int, int]:
     """Load what a checkpoint of another model has in common with a module, by name.
 
     Args:
         path: of the checkpoint.
         module: receives the tensors, in its own dtypes; the others stay as they are.
         skip: pass over tensors of one name with different shapes instead of raising an error.
+        without: names of tensors that stay as they are.
 
     Returns:
         How many of the module's tensors were loaded, and how many it has.
@@ -164,7 +167,7 @@ def load_shared(path: str | Path, module: nn.Module, skip: bool = False) -> tupl
         InputError: nothing is shared, or tensors of one name have different shapes.
     """
     info, state, own = read_info(path), read_weights(path), module.state_dict()
-    shared = set(state) & set(own)
+    shared = set(state) & set(own) - set(without)
     if skip:
         shared = {name for name in shared if state[name].shape == own[name].shape}
     if not shared:

@@ -18,16 +18,27 @@ from amodal_core.models.two_stage import (
     TwoStage,
     TwoStageConfig,
 )
+from amodal_core.settings import Positive, settings_type
+
+
+@settings_type
+class MaskRcnnConfig(TwoStageConfig):
+    """Settings of both baselines.
+
+    Attributes:
+        mask_convolutions: of each mask head; 12 for Mask R-CNN on COCOA-cls as published.
+    """
+
+    mask_convolutions: Positive = 4
 
 
 class TwoMasks(TwoStage):
     """The trunk with an amodal and a visible mask head on the same boxes, one logit a class."""
 
-    def add_mask_heads(self) -> None:
+    def add_mask_heads(self, convolutions: int = 4) -> None:
         """Make the heads, at the end of `__init__`."""
-        channels, classes = self.config.channels, len(self.config.classes)
-        self.amodal_branch = MaskBranch(channels, classes)
-        self.visible_branch = MaskBranch(channels, classes)
+        size = self.config.channels, len(self.config.classes), convolutions
+        self.amodal_branch, self.visible_branch = MaskBranch(*size), MaskBranch(*size)
 
     def mask_losses(
         self, features: Features, rois: PositiveRois, batch: Batch
@@ -55,14 +66,16 @@ class MaskRcnnAmodal(TwoMasks):
     """Mask R-CNN with both masks.
 
     Args:
-        config: the trunk's settings; the heads have none.
+        config: the settings.
     """
 
     name = "mask_rcnn"
+    Config = MaskRcnnConfig
+    config: MaskRcnnConfig
 
-    def __init__(self, config: TwoStageConfig) -> None:
+    def __init__(self, config: MaskRcnnConfig) -> None:
         super().__init__(config)
-        self.add_mask_heads()
+        self.add_mask_heads(config.mask_convolutions)
 
 
 class Orcnn(MaskRcnnAmodal):

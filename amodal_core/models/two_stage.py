@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +36,10 @@ from amodal_core.models.lidar_objects import (
     with_truth,
 )
 from amodal_core.models.pointpillars import PointPillarsConfig
-from amodal_core.settings import Count, Positive, Share, Size, settings_type
+from amodal_core.settings import Amount, Count, Positive, Share, Size, settings_type
 
 Features = OrderedDict[str, torch.Tensor]
+BACKGROUND = "background"
 _IGNORED_OVERLAP = 0.5
 _HIDDEN = 4  # width of the box head in channels of the pyramid: 1024 for 256
 
@@ -49,7 +50,8 @@ class TwoStageConfig(LearnedConfig):
 
     Attributes:
         backbone: torchvision's.
-        norm: "frozen" on top of public weights, "batch", or "group" from scratch.
+        norm: "frozen" on top of public weights, or "scaled", which learns scale and shift;
+            "batch"; or "group" from scratch.
         frozen_stages: of the backbone's five.
         weights: torchvision's weights for the backbone, "" for random ones; only read when a model
             is made for training.
@@ -61,6 +63,10 @@ class TwoStageConfig(LearnedConfig):
         roi_align: how features are looked up in boxes, see `layers.roi_features`.
         proposals_train: kept of an image for training.
         proposals: kept of an image for inference.
+        proposal_side: pixels of a proposal's shorter side at least.
+        proposal_beta: error of a proposal's delta up to which its loss is quadratic; 0 for none.
+        box_beta: the same of the box heads' deltas.
+        class_weights: class, or "background", -> its weight in the loss of classes; 1 for others.
         samples: RoIs of an image that the second stage is trained on.
         positive_share: of the samples at most.
         nms: IoU above which the weaker of two detections of a class goes.
@@ -85,6 +91,10 @@ class TwoStageConfig(LearnedConfig):
     roi_align: RoiAlign = "torchvision"
     proposals_train: Count = 1000
     proposals: Count = 300
+    proposal_side: Amount = 1e-3
+    proposal_beta: Amount = 1 / 9
+    box_beta: Amount = 1 / 9
+    class_weights: dict[str, Amount] = field(default_factory=dict)
     samples: Positive = 512
     positive_share: Share = 0.25
     nms: Share = 0.5
@@ -97,6 +107,8 @@ class TwoStageConfig(LearnedConfig):
     def _fit(self) -> TwoStageConfig:
         if self.depth == OBJECTS and not self.lidar:
             raise ValueError("depth: objects has no depth channels without lidar: true")
+        if foreign := sorted(self.class_weights.keys() - {BACKGROUND, *self.classes}):
+            raise ValueError(f"class_weights of {', '.join(foreign)}, which are no classes")
         return self
 
 
@@ -179,6 +191,42 @@ class ProposalHead(RPNHead):
         return [x.float() for x in logits], [x.float() for x in deltas]
 
 
+class ProposalNetwork(RegionProposalNetwork):
+    """torchvision's proposal network with a loss that may be linear from the first error on.
+
+    Args:
+        *parts: anchors, head and settings of torchvision's.
+        beta: error of a delta up to which its loss is quadratic; 0 for none.
+        **settings: of torchvision's.
+    """
+
+    def __init__(self, *parts: Any, beta: float, **settings: Any) -> None:
+        super().__init__(*parts, **settings)
+        self.beta = beta
+
+    def compute_loss(
+        self,
+        objectness: torch.Tensor,
+        pred_bbox_deltas: torch.Tensor,
+        labels: list[torch.Tensor],
+        regression_targets: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses of objectness and boxes over sampled anchors, each the mean over the samples."""
+        masks = [torch.cat(some) > 0 for some in self.fg_bg_sampler(labels)]
+        positive, negative = (mask.nonzero()[:, 0] for mask in masks)
+        sampled = torch.cat([positive, negative])
+        boxes = F.smooth_l1_loss(
+            pred_bbox_deltas[positive],
+            torch.cat(regression_targets)[positive],
+            beta=self.beta,
+            reduction="sum",
+        )
+        objects = F.binary_cross_entropy_with_logits(
+            objectness.flatten()[sampled], torch.cat(labels)[sampled]
+        )
+        return objects, boxes / sampled.numel()
+
+
 class BoxHeads(RoIHeads):
     """torchvision's second stage; RoIs on ignored objects are neither object nor background.
 
@@ -187,6 +235,7 @@ class BoxHeads(RoIHeads):
     """
 
     ignored: list[torch.Tensor]
+    class_weights: torch.Tensor
 
     def __init__(self, config: TwoStageConfig) -> None:
         width = _HIDDEN * config.channels
@@ -203,6 +252,8 @@ class BoxHeads(RoIHeads):
             nms_thresh=config.nms,
             detections_per_img=config.max_instances,
         )
+        weights = [config.class_weights.get(c, 1.0) for c in (BACKGROUND, *config.classes)]
+        self.register_buffer("class_weights", torch.tensor(weights), persistent=False)
 
     def predict(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
@@ -228,15 +279,11 @@ class TwoStage(LearnedModel):
     """Backbone, proposals, boxes and classes.
 
     A subclass implements `mask_losses` and `masks`.
-
-    Attributes:
-        box_beta: error of a box's delta up to which its loss is quadratic.
     """
 
     Config = TwoStageConfig
     config: TwoStageConfig
     files = LearnedModel.files | {"lidar_weights"}
-    box_beta: ClassVar[float] = 1 / 9
     tied = frozenset({"anchor_scale", "depth", "roi_align", "rounded_anchors", "stride_in_1x1"})
 
     def __init__(self, config: TwoStageConfig) -> None:
@@ -270,7 +317,7 @@ class TwoStage(LearnedModel):
             tuple((int(config.anchor_scale * s),) for s in strides),
             ((0.5, 1.0, 2.0),) * len(strides),
         )
-        self.rpn = RegionProposalNetwork(
+        self.rpn = ProposalNetwork(
             anchors,
             ProposalHead(config.channels, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.7,
@@ -280,7 +327,9 @@ class TwoStage(LearnedModel):
             pre_nms_top_n={"training": 2000, "testing": 1000},
             post_nms_top_n={"training": config.proposals_train, "testing": config.proposals},
             nms_thresh=0.7,
+            beta=config.proposal_beta,
         )
+        self.rpn.min_size = config.proposal_side
         self.rpn.proposal_matcher = AnchorMatcher(0.7, 0.3, allow_low_quality_matches=True)
         self.heads = BoxHeads(config)
 
@@ -412,7 +461,7 @@ class TwoStage(LearnedModel):
         boxes = F.smooth_l1_loss(
             deltas.reshape(*logits.shape, 4)[rows, every[rows]].float(),
             torch.cat(regression)[rows],
-            beta=self.box_beta,
+            beta=self.config.box_beta,
             reduction="sum",
         )
         positive = [label > 0 for label in labels]
@@ -421,7 +470,7 @@ class TwoStage(LearnedModel):
             wanted,
             [m[p] for m, p in zip(matched, positive, strict=True)],
         )
-        classes = F.cross_entropy(logits.float(), every, reduction="sum")
+        classes = F.cross_entropy(logits.float(), every, heads.class_weights, reduction="sum")
         count = max(len(every), 1)
         return {"class": classes / count, "box": boxes / count}, chosen
 

@@ -41,6 +41,8 @@ class VaTrackConfig(TwoStageConfig):
     """Settings of all four models.
 
     Attributes:
+        amodal_weight: of the amodal mask's loss.
+        visible_weight: of the visible mask's loss.
         track_samples: RoIs of a frame from which likeness is learnt.
         temperature: 0 to learn likeness by dot products; else by cosines over it, which the dot
             products of the embeddings found then are.
@@ -48,6 +50,9 @@ class VaTrackConfig(TwoStageConfig):
 
     min_score: Share = 0.01
     proposals: Count = 1000
+    box_beta: Amount = 1.0
+    amodal_weight: Amount = 1.0
+    visible_weight: Amount = 1.0
     track_samples: Positive = 256
     temperature: Amount = 0.0
 
@@ -69,7 +74,6 @@ class VaTrackBase(TwoStage):
     Config = VaTrackConfig
     config: VaTrackConfig
     clip = Clip(frames=2, reach=3)
-    box_beta: ClassVar[float] = 1.0
 
     def __init__(self, config: VaTrackConfig) -> None:
         super().__init__(config)
@@ -117,6 +121,11 @@ class VaTrackBase(TwoStage):
         track, auxiliary = (torch.stack(parts).mean() for parts in zip(*pairs, strict=True))
         return losses | {"track": _TRACK * track, "track_auxiliary": _AUXILIARY * auxiliary}
 
+    def weighed(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The masks' losses times their weights."""
+        weights = {"amodal": self.config.amodal_weight, "visible": self.config.visible_weight}
+        return {name: weights[name] * loss for name, loss in losses.items()}
+
     @torch.no_grad()
     def _proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
         """(P, 4) proposals of each image as in inference."""
@@ -160,7 +169,7 @@ class _OneMask(VaTrackBase):
         """Binary cross entropy of the masks."""
         logits, _ = self.masks(features, rois.boxes, [rois.labels], batch)
         truth = rois.amodal(SIDE) if self.kind == "amodal" else rois.visible(SIDE)
-        return {self.kind: mask_loss(logits, truth)}
+        return self.weighed({self.kind: mask_loss(logits, truth)})
 
     def masks(
         self,
@@ -201,6 +210,12 @@ class VaTrack(VaTrackBase, TwoMasks):
         super().__init__(config)
         self.add_mask_heads()
 
+    def mask_losses(
+        self, features: Features, rois: PositiveRois, batch: Batch
+    ) -> dict[str, torch.Tensor]:
+        """Binary cross entropy of both masks in the channel of the true class."""
+        return self.weighed(super().mask_losses(features, rois, batch))
+
 
 class VaTrackTwoBox(VaTrack):
     """VATrack with a head of its own for visible boxes, from the same proposals.
@@ -229,12 +244,12 @@ class VaTrackTwoBox(VaTrack):
         own, visible_rois = self.box_losses(self.visible_heads, features, proposals, shown, batch)
         losses |= {f"visible_{name}": value for name, value in own.items()}
         pooled = self.roi_features(features, rois.boxes, batch)
-        losses["amodal"] = mask_loss(self.amodal_branch(pooled, rois.labels), rois.amodal(SIDE))
+        amodal = mask_loss(self.amodal_branch(pooled, rois.labels), rois.amodal(SIDE))
         pooled = self.roi_features(features, visible_rois.boxes, batch)
-        losses["visible"] = mask_loss(
+        visible = mask_loss(
             self.visible_branch(pooled, visible_rois.labels), visible_rois.visible(SIDE)
         )
-        return losses
+        return losses | self.weighed({"amodal": amodal, "visible": visible})
 
     def detections_in(self, features: Features, batch: Batch) -> list[Detections]:
         """What is found in the features of each image.

@@ -17,10 +17,25 @@ from amodal_core.models.layers.batch import DEPTH_CHANNELS
 from amodal_core.models.layers.weights import fitted, read_weights
 
 Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d"]
-Norm = Literal["frozen", "batch", "group"]
+Norm = Literal["frozen", "scaled", "batch", "group"]
+
+
+class ScaledBatchNorm2d(FrozenBatchNorm2d):
+    """Batch norm whose statistics stay and whose scale and shift are learnt."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        for name in ("weight", "bias"):
+            value = self._buffers.pop(name)
+            assert value is not None
+            self.register_parameter(name, nn.Parameter(value))
+
+
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     # Statistics of the public weights, for small batches on top of them.
     "frozen": FrozenBatchNorm2d,
+    # The same with scale and shift that are learnt (mmdetection's norm_eval).
+    "scaled": ScaledBatchNorm2d,
     "batch": nn.BatchNorm2d,
     # Needs no batch statistics: for training from scratch (He et al. 2019).
     "group": lambda channels: nn.GroupNorm(32, channels),

@@ -1,4 +1,4 @@
-"""The four-convolution mask head of Mask R-CNN (He et al., ICCV 2017), and its loss."""
+"""The mask head of convolutions of Mask R-CNN (He et al., ICCV 2017), and its loss."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class MaskBranch(nn.Module):
     Args:
         channels: of the pyramid.
         classes: how many.
+        convolutions: before the upsampling.
     """
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, convolutions: int = 4) -> None:
         super().__init__()
-        self.head = mask_head(channels)
+        self.head = mask_head(channels, convolutions)
         self.logits = nn.Conv2d(channels, classes, 1)
         nn.init.normal_(self.logits.weight, std=0.001)
         assert self.logits.bias is not None
