@@ -127,6 +127,7 @@ EVERYWHERE = {
     "extras",
     "files",
     "frame",
+    "limits",
     "pickles",
     "progress",
     "settings",

@@ -10,6 +10,7 @@ import numpy as np
 from amodal_core.bags.images import bytes_of
 from amodal_core.errors import InputError
 from amodal_core.frame import Report
+from amodal_core.limits import check_points
 
 # sensor_msgs/PointField's datatype numbers.
 POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -79,6 +80,7 @@ def read_scan(
     if height * width == 0:
         report.warn("empty scan", f"{where}: a scan without points")
         return Scan(np.zeros((0, 4), np.float32))
+    check_points(height * width, where)
     missing = [n for n in "xyz" if n not in fields]
     if missing:
         raise InputError(

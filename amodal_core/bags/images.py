@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from amodal_core import limits
 from amodal_core.errors import InputError
 
 # Encodings of sensor_msgs/image_encodings.hpp: bytes of a sample, samples of a pixel, and which of
@@ -59,6 +62,7 @@ def _rows(
     """(H * planes, W, channels) view of an image's pixels, row padding skipped."""
     height, width, step = int(message.height), int(message.width), int(message.step)
     data = bytes_of(message.data)
+    limits.check_image(width, height, where)
     need = width * channels * pixel.itemsize
     if height <= 0 or width <= 0:
         raise InputError(f"an image of {width}x{height} pixels", where, "check the camera driver")
@@ -162,6 +166,18 @@ def _demosaiced(samples: np.ndarray, code: int, where: str) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(_eight_bit(samples)), code)
 
 
+def _check_header(data: np.ndarray, where: str) -> None:
+    """Refuse a compressed image that would unpack to more than fits, before it does."""
+    try:
+        with Image.open(BytesIO(data.tobytes())) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        width = height = limits.PIXELS
+    except (OSError, ValueError, SyntaxError):
+        return  # OpenCV knows more formats, and says what it cannot read
+    limits.check_image(width, height, where)
+
+
 def _decompressed(message: Any, where: str) -> np.ndarray:
     """RGB of a sensor_msgs/CompressedImage."""
     stated, data = str(message.format), bytes_of(message.data)
@@ -170,6 +186,7 @@ def _decompressed(message: Any, where: str) -> np.ndarray:
     if data.size and "compressedDepth" not in stated:
         # A camera's pixels, whatever way up a viewer would show them; its bit depth and channels.
         flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        _check_header(data, where)
         try:
             pixels = cv2.imdecode(np.ascontiguousarray(data), flags)
         except cv2.error:

@@ -16,6 +16,7 @@ from amodal_core.bags.sensors import (
 )
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances, Tracks
+from amodal_core.limits import check_instances
 from amodal_core.masks.mask_set import RleMasks
 
 UNTRACKED = -1
@@ -129,6 +130,7 @@ def names_of(instances: Instances, classes: Sequence[str]) -> dict[int, str]:
 
 
 def _read(message: Any, where: str, kind: type[Any]) -> Any:
+    check_instances(message, where)
     items = message.instances
     size = (int(message.height), int(message.width))
     n = len(items)

@@ -12,6 +12,7 @@ import numpy as np
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
+from amodal_core.limits import check_image
 
 # Distortion models of image_geometry, and how many coefficients each may have.
 _MODELS = {
@@ -138,6 +139,7 @@ def _camera(
     if not width or not height:
         width, height = size[0] - x, size[1] - y
     width, height = width // binning[0], height // binning[1]
+    check_image(max(size[0], width), max(size[1], height), where)
     if (width <= 0 or height <= 0) and size != (0, 0):
         raise InputError(f"image size is {width}x{height}", where, _CURE)
     return make_camera(K, D, model, R, P, (width, height), where, (x, y), binning)

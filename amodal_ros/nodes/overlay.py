@@ -88,7 +88,7 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
         markers.append(
             marker(
                 ns="boxes",
-                id=track,
+                id=track % 2**31,
                 type=_CUBE,
                 action=_ADD,
                 pose=pose_message(FACTORY, box[:3], box[6]),
@@ -101,7 +101,7 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
         markers.append(
             marker(
                 ns="labels",
-                id=track,
+                id=track % 2**31,
                 type=_TEXT,
                 action=_ADD,
                 pose=pose_message(FACTORY, top, 0.0),

@@ -1,0 +1,133 @@
+"""Messages that claim sizes and ids no memory should be given for: refused in a line, at once."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from amodal_core import limits
+from amodal_core.bags.clouds import read_points
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.images import read_image
+from amodal_core.bags.messages import instances_message, read_instances, read_tracks
+from amodal_core.errors import InputError
+from amodal_core.frame import Tracks
+from amodal_core.geometry.camera import read_camera
+from amodal_core.masks.mask_set import RleMasks
+
+FACTORY = RosbagsFactory()
+
+
+@contextmanager
+def little_memory():
+    """At most 300 MB more than now may be asked for within the block."""
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + 300 * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def array_message(**changes):
+    """An AmodalInstanceArray of one track in an image of 8x4; `changes` are of its instance."""
+    masks = RleMasks.from_dense(np.ones((1, 4, 8), np.uint8))
+    box = np.array([[0, 0, 8, 4]], np.float32)
+    tracks = Tracks(
+        size=(4, 8),
+        amodal_boxes=box,
+        visible_boxes=box,
+        scores=np.ones(1, np.float32),
+        class_ids=np.zeros(1, np.int64),
+        amodal=masks,
+        visible=masks,
+        occlusion_rates=np.zeros(1, np.float32),
+        depths=np.ones(1, np.float32),
+        occluders=np.zeros((1, 1), bool),
+        ids=np.array([5]),
+        ages=np.ones(1, np.int64),
+        coasted=np.zeros(1, bool),
+    )
+    message = instances_message(FACTORY, tracks, stamp=1, frame_id="camera", classes=["car"])
+    for name, value in changes.items():
+        setattr(message.instances[0], name, value)
+    return message
+
+
+@pytest.mark.parametrize("read", [read_instances, read_tracks])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"class_id": 20_000_000}, "class_id 20000000, from 0 to 4095"),
+        ({"class_id": 65_535}, "class_id 65535"),
+        ({"embedding": np.zeros(10_000_000, np.float32)}, "an embedding of 10000000 numbers"),
+    ],
+)
+def test_ids_and_vectors_that_would_cost_every_later_frame_are_refused(read, changes, words):
+    with pytest.raises(InputError, match=rf"tracks: {words}"):
+        read(array_message(**changes), "tracks")
+
+
+def test_an_array_of_an_impossible_image_or_of_too_many_is_refused():
+    message = array_message()
+    message.height = message.width = 30_000
+    with little_memory(), pytest.raises(InputError, match="30000x30000 pixels"):
+        read_tracks(message)
+    message = array_message()
+    message.instances = message.instances * 5000
+    with pytest.raises(InputError, match="5000 instances, at most 4096"):
+        read_tracks(message)
+
+
+@pytest.mark.parametrize("size", [(65_535, 65_535), (2**32 - 1, 1), (2**32 - 1, 2**32 - 1)])
+def test_a_camera_of_an_impossible_size_is_refused(size):
+    info = SimpleNamespace(width=size[0], height=size[1], k=[5.0, 0, 3, 0, 5, 2, 0, 0, 1])
+    with little_memory(), pytest.raises(InputError, match="pixels, at most"):
+        read_camera(info, "camera_info")
+    small = {"x_offset": 0, "y_offset": 0, "width": size[0], "height": size[1]}
+    info = SimpleNamespace(width=8, height=4, k=info.k, roi=SimpleNamespace(**small))
+    with little_memory(), pytest.raises(InputError, match="pixels, at most"):
+        read_camera(info, "camera_info")
+
+
+@pytest.mark.parametrize(("width", "step"), [(2**32 - 1, 0), (2**32 - 1, 16), (2**26, 0)])
+def test_a_scan_of_impossible_width_is_refused(width, step):
+    fields = [SimpleNamespace(name=n, offset=0, datatype=7, count=1) for n in "xyz"]
+    message = SimpleNamespace(
+        height=1, width=width, point_step=step, row_step=0, fields=fields, data=b"",
+        is_bigendian=False,
+    )  # fmt: skip
+    with little_memory(), pytest.raises(InputError, match="points, at most"):
+        read_points(message, "points")
+
+
+def test_a_raw_image_of_impossible_size_is_refused():
+    message = SimpleNamespace(
+        height=2**31, width=2**31, step=0, encoding="rgb8", data=b"", is_bigendian=False
+    )
+    with little_memory(), pytest.raises(InputError, match="pixels, at most"):
+        read_image(message, "image")
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused():
+    """An image of zeros is a thousandth of its pixels as a PNG."""
+    coded = cv2.imencode(".png", np.zeros((12_000, 12_000), np.uint8))[1].ravel()
+    assert len(coded) < 200_000
+    message = SimpleNamespace(format="png", data=coded)
+    with little_memory(), pytest.raises(InputError, match="pixels, at most"):
+        read_image(message, "image/compressed")
+
+
+def test_the_limits_can_be_set(monkeypatch):
+    monkeypatch.setattr(limits, "CLASSES", 70_000)
+    assert read_tracks(array_message(class_id=65_535)).class_ids.tolist() == [65_535]
+    monkeypatch.setattr(limits, "PIXELS", 31)
+    with pytest.raises(InputError, match="8x4 pixels, at most 31"):
+        read_tracks(array_message())
