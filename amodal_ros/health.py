@@ -39,8 +39,11 @@ class NodeState:
         def after(prefix: str) -> dict[str, str]:
             return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
-        drops = {reason: int(count) for reason, count in after(_DROPPED).items()}
-        milliseconds = {name: float(ms) for name, ms in after(_MILLISECONDS).items()}
+        try:
+            drops = {reason: int(count) for reason, count in after(_DROPPED).items()}
+            milliseconds = {name: float(ms) for name, ms in after(_MILLISECONDS).items()}
+        except ValueError:
+            return None  # another's, whose words are like ours
         return cls(drops, milliseconds, after(_WRONG))
 
 

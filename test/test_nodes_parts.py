@@ -136,6 +136,10 @@ class TestHealth:
         assert NodeState.read({"status of": "another's node"}) is None
         assert health.summary(1, 5)[0] == OK
 
+    @pytest.mark.parametrize("key", ["dropped: late", "processing ms, p50"])
+    def test_a_strangers_words_that_are_like_ours_are_passed_over(self, key: str) -> None:
+        assert NodeState.read({"frames": "base_link, map", key: "n/a"}) is None
+
     def test_a_condition_lasts_until_it_is_mended(self) -> None:
         health = Health()
         health.condition("transform", "no transform")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 
 import numpy as np
@@ -18,7 +19,7 @@ class LatencyMeter:
     def __init__(self) -> None:
         self._frames: OrderedDict[int, float] = OrderedDict()
         self._early: OrderedDict[int, float] = OrderedDict()
-        self._ms: list[float] = []
+        self._ms = array("d")  # eight bytes a frame, all day
         self._began: float | None = None
         self._ended = 0.0
         self.frames = 0
