@@ -22,6 +22,7 @@ LAYOUTS = {
     **{name: (size * channels, 1.0) for name, (size, channels, _) in images._COLOURS.items()},
     **{name: (size, 1.0) for name, (size, _) in images._BAYER.items()},
     **{name: (1, 1.5) if name.startswith("nv") else (2, 1.0) for name in images._YUV},
+    "nv24": (1, 3.0),
 }
 
 

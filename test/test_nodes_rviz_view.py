@@ -125,8 +125,12 @@ def test_rviz_starts_with_the_frame_that_the_scans_name(domain: int, tmp_path: P
         ) as process:
             message = drive.cloud(0)
             message.header.frame_id = "/os_sensor"
-            drive.until(lambda: output.get_subscription_count() > 0, "the view to listen")
-            output.publish(message)
+
+            def ended() -> bool:
+                output.publish(message)  # as a LiDAR does, again and again
+                return process.poll() is not None
+
+            drive.until(ended, "rviz2 to start", 60)
             assert process.stdout is not None
             printed = process.stdout.read()
     finally:
