@@ -24,6 +24,7 @@ import numpy as np
 import PIL.Image
 import seeded_weights
 import torch
+import torchvision
 
 CLONES = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
 
@@ -72,7 +73,7 @@ def detectron2(clone: str) -> None:
         del sys.modules[name]
     sys.path.insert(0, str(CLONES / clone))
     PIL.Image.LINEAR = PIL.Image.BILINEAR
-    unused = ("skimage", "pytorch_toolbelt", "torch_dct", "einops", "timm", "pandas", "shapely")
+    unused = ("ipdb", "visdom", "skimage", "pytorch_toolbelt", "torch_dct", "einops", "timm", "pandas", "shapely")
     sys.meta_path.insert(0, Mocks("detectron2.data", "detectron2._C", *unused))
 
 
@@ -145,7 +146,67 @@ def aisformer() -> None:
     )
 
 
-NETWORKS: dict[str, Callable[[], None]] = {"aisformer": aisformer}
+def old_detectron2(config_file: str, **changes: Any) -> Any:
+    """A network of VRSP-Net's repository, whose detectron2 has its RoIAlign in C++."""
+    detectron2("vrsp")
+    compiled = types.ModuleType("detectron2._C")
+    compiled.roi_align_forward = torch.ops.torchvision.roi_align  # type: ignore[attr-defined]
+    sys.modules["detectron2._C"] = compiled
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    config = get_cfg()
+    config.merge_from_file(str(CLONES / "vrsp" / "configs" / config_file))
+    config.MODEL.DEVICE = "cpu"
+    config.merge_from_list([v for pair in changes.items() for v in pair])
+    return filled(build_model(config))
+
+
+def two_masks(name: str, network: torch.nn.Module, heads: Callable[[], list[torch.Tensor]]) -> None:
+    """Record a network of VRSP-Net's repository.
+
+    Args:
+        name: of the fixture.
+        network: with seeded weights.
+        heads: gives the amodal and the visible logits (N, C, 28, 28) of the last call.
+    """
+    from detectron2.structures import ImageList
+
+    image = seeded_weights.image()
+    with without_gpu():
+        images = ImageList(normalised(image), [image.shape[:2]])
+        features = network.backbone(images.tensor)
+        proposals, _ = network.proposal_generator(images, features, None)
+        given = [torch.empty(0)] * len(proposals)
+        (found,), _ = network.roi_heads(images, features, proposals, given)
+    rows, classes = torch.arange(len(found)), found.pred_classes
+    amodal, visible = (logits[rows, classes] for logits in heads())
+    seeded_weights.write(
+        name,
+        seeded_weights.shapes_of(network.state_dict()),
+        {
+            "boxes": found.pred_boxes.tensor,
+            "scores": found.scores,
+            "labels": classes,
+            "amodal": every(amodal),
+            "visible": every(visible),
+        },
+    )
+
+
+def vrsp() -> None:
+    """VRSP-Net without shapes (refinement and reclassification), with them, and the baselines."""
+    kins = "KINS-AmodalSegmentation/mask_rcnn_R_50_FPN_1x_parallel_CtRef_VAR"
+    for name, file in (("vrsp_var", f"{kins}.yaml"), ("vrsp", f"{kins}_SPRef_SPRet.yaml")):
+        network = old_detectron2(file)
+        net = getattr(network.roi_heads, "recon_net", None)
+        if net is not None:
+            net.vector_dict = {k: seeded_weights.codebook(k, 392) for k in range(7)}
+        masks = heard(network.roi_heads.mask_head)
+        two_masks(name, network, lambda masks=masks: masks[-1][0][-1])
+
+
+NETWORKS: dict[str, Callable[[], None]] = {"aisformer": aisformer, "vrsp": vrsp}
 
 if __name__ == "__main__":
     for name in sys.argv[2:] or NETWORKS:

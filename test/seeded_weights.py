@@ -41,6 +41,12 @@ def seeded(name: str, shape: Sequence[int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, np.float32))
 
 
+def codebook(label: int, width: int, count: int = 24) -> torch.Tensor:
+    """(count, width) latents of a class, as ReLU leaves them."""
+    draw = np.random.default_rng(label)
+    return torch.from_numpy(draw.standard_normal((count, width)).clip(0).astype(np.float32))
+
+
 def state_of(shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
     """A whole state by `seeded`."""
     return {name: seeded(name, shape) for name, shape in shapes.items()}
