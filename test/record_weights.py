@@ -24,7 +24,7 @@ import numpy as np
 import PIL.Image
 import seeded_weights
 import torch
-import torchvision
+from torchvision.ops import roi_align
 
 CLONES = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
 
@@ -73,7 +73,17 @@ def detectron2(clone: str) -> None:
         del sys.modules[name]
     sys.path.insert(0, str(CLONES / clone))
     PIL.Image.LINEAR = PIL.Image.BILINEAR
-    unused = ("ipdb", "visdom", "skimage", "pytorch_toolbelt", "torch_dct", "einops", "timm", "pandas", "shapely")
+    unused = (
+        "ipdb",
+        "visdom",
+        "skimage",
+        "pytorch_toolbelt",
+        "torch_dct",
+        "einops",
+        "timm",
+        "pandas",
+        "shapely",
+    )
     sys.meta_path.insert(0, Mocks("detectron2.data", "detectron2._C", *unused))
 
 
@@ -146,11 +156,15 @@ def aisformer() -> None:
     )
 
 
-def old_detectron2(config_file: str, **changes: Any) -> Any:
+def old_detectron2(config_file: str) -> Any:
     """A network of VRSP-Net's repository, whose detectron2 has its RoIAlign in C++."""
     detectron2("vrsp")
     compiled = types.ModuleType("detectron2._C")
-    compiled.roi_align_forward = torch.ops.torchvision.roi_align  # type: ignore[attr-defined]
+    compiled.roi_align_forward = (  # type: ignore[attr-defined]
+        lambda x, rois, scale, height, width, ratio, aligned: roi_align(
+            x, rois, (height, width), scale, ratio, aligned
+        )
+    )
     sys.modules["detectron2._C"] = compiled
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
@@ -158,7 +172,7 @@ def old_detectron2(config_file: str, **changes: Any) -> Any:
     config = get_cfg()
     config.merge_from_file(str(CLONES / "vrsp" / "configs" / config_file))
     config.MODEL.DEVICE = "cpu"
-    config.merge_from_list([v for pair in changes.items() for v in pair])
+    config.MODEL.RPN.POST_NMS_TOPK_TEST = 40  # every candidate goes through the heads
     return filled(build_model(config))
 
 
@@ -171,9 +185,10 @@ def two_masks(name: str, network: torch.nn.Module, heads: Callable[[], list[torc
         heads: gives the amodal and the visible logits (N, C, 28, 28) of the last call.
     """
     from detectron2.structures import ImageList
+    from detectron2.utils.events import EventStorage
 
     image = seeded_weights.image()
-    with without_gpu():
+    with without_gpu(), EventStorage():
         images = ImageList(normalised(image), [image.shape[:2]])
         features = network.backbone(images.tensor)
         proposals, _ = network.proposal_generator(images, features, None)

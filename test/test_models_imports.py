@@ -217,13 +217,13 @@ class TestFiles:
             read_file(tmp_path / "x.pth")
 
 
-def imported(name: str, model: str, tmp_path, given: dict | None = None, **options):
+def imported(name: str, model: str, tmp_path, beside=(), **options):
     """A model with the seeded weights of a fixture's names, and what the original made of them."""
     shapes, outputs = seeded_weights.read(name)
     path, out = tmp_path / f"{name}.pth", tmp_path / f"{name}.safetensors"
-    torch.save({"model": seeded_weights.state_of(shapes) | (given or {})}, path)
+    torch.save({"model": seeded_weights.state_of(shapes)}, path)
     settings = {"short_side": 0, "long_side": 0, **options.pop("settings", {})}
-    done = import_weights([path], model, out, settings=settings, **options)
+    done = import_weights([path, *beside], model, out, settings=settings, **options)
     assert done.taken == done.tensors
     return registry.create(model, checkpoint=out), outputs
 
@@ -249,8 +249,25 @@ def assert_finds(model, outputs, scale: float = 1.0) -> None:
         assert difference < (1e-3 if key in ("boxes", "amodal", "visible") else 1e-4), key
 
 
+FEW = {"proposals": 40}  # as the recorded original
+
+
 class TestDetectron2:
     def test_aisformer_finds_what_the_original_finds(self, tmp_path):
         model, outputs = imported("aisformer", "aisformer", tmp_path)
         assert model.classes[:3] == ("cyclist", "pedestrian", "car")
+        assert_finds(model, outputs)
+
+    def test_vrsp_net_finds_what_the_original_finds(self, tmp_path):
+        model, outputs = imported("vrsp_var", "vrsp", tmp_path, settings=FEW)
+        assert not model.config.prior_refinement
+        assert model.config.rescoring_alpha == 3
+        assert_finds(model, outputs)
+
+    def test_vrsp_net_with_shapes_takes_its_codebook_from_a_second_file(self, tmp_path):
+        book = {k: seeded_weights.codebook(k, 392).numpy() for k in range(7)}
+        np.save(tmp_path / "kins_codebook.npy", book, allow_pickle=True)
+        beside = [tmp_path / "kins_codebook.npy"]
+        model, outputs = imported("vrsp", "vrsp", tmp_path, beside, settings=FEW)
+        assert model.codebook.counts.tolist() == [24] * 7
         assert_finds(model, outputs)

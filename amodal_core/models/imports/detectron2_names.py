@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
+from amodal_core.errors import InputError
+from amodal_core.models.imports.class_names import KINS
 from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import (
     KeyMap,
@@ -16,6 +21,7 @@ from amodal_core.models.imports.key_map import (
     of_box_deltas,
     of_classes,
     renamed,
+    renamed_by,
 )
 from amodal_core.models.imports.resnet_names import (
     detectron2_body,
@@ -30,6 +36,7 @@ from amodal_core.models.imports.two_stage_names import (
     mask_rules,
     trunk_settings,
 )
+from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder
 
 _PREDICTOR, _OURS = r"roi_heads\.box_predictor\.", "heads.box_predictor."
 _TRUNK = (
@@ -48,7 +55,8 @@ _TRUNK = (
     renamed(rf"{_PREDICTOR}cls_score\.", f"{_OURS}cls_score.", change=of_classes(-1)),
     renamed(rf"{_PREDICTOR}bbox_pred\.", f"{_OURS}bbox_pred.", change=of_box_deltas(None)),
 )
-_ANY_MASKS = renamed(r"roi_heads\.(\w*mask_head|recls_head|recon_net)\.")
+_ANY_MASKS = renamed(r"roi_heads\.(\w*mask_head|recls|recon_net)\.")
+_CENTRES = 1024  # of the published codebooks, a class at most
 
 _HEAD = r"roi_heads\.mask_head\.(?:mask_head_model\.)?"
 _AISFORMER = (
@@ -92,12 +100,121 @@ def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
     }
 
 
+def _kins_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+    """KINS is tested in 800 x 3000 at most, the others as COCO."""
+    kins = {"long_side": 3000} if len(source.classes) == len(KINS) else {}
+    return _settings(tensors, source) | kins
+
+
 def _aisformer_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
-    # KINS is tested in 800 x 3000 at most, the others as COCO.
-    kins = {"long_side": 3000} if len(source.classes) == 7 else {}
-    hidden = tensors["head.encoder.0.feed_forward.layers.0.weight"].shape[0]
-    layers = sum(n.startswith("head.encoder.") and n.endswith(".layers.0.bias") for n in tensors)
-    return _settings(tensors, source) | {"hidden": hidden, "layers": layers} | kins
+    layers = [n for n in tensors if re.fullmatch(r"head\.encoder\.\d\.feed_forward\.norm\.bias", n)]
+    hidden = len(tensors["head.encoder.0.feed_forward.layers.0.bias"])
+    return _kins_settings(tensors, source) | {"hidden": hidden, "layers": len(layers)}
+
+
+def _vrsp_rules(source: Source) -> Sequence[Rule]:
+    head, net = r"roi_heads\.mask_head\.", r"roi_heads\.(?:mask_head\.)?recon_net\."
+    of_class = of_classes(None, kept=False)
+
+    def logits(tensor: torch.Tensor, source: Source) -> torch.Tensor | None:
+        """(C, channels) of a 1x1 convolution."""
+        return None if (rows := of_class(tensor, source)) is None else rows.flatten(1)
+
+    rules = []
+    for kind in ("amodal", "visible"):
+        rules += [
+            renamed(rf"{head}{kind}_mask_fcn{k + 1}\.", f"{kind}_head.convolutions.{2 * k}.")
+            for k in range(4)
+        ]
+        rules += [
+            renamed(rf"{head}{kind}_deconv\.", f"{kind}_head.upsample.8."),
+            Rule(rf"{head}{kind}_predictor\.weight", (f"{kind}_head.weight",), logits),
+            Rule(rf"{head}{kind}_predictor\.bias", (f"{kind}_head.bias",), of_class),
+        ]
+    return (
+        *_TRUNK,
+        *rules,
+        renamed(rf"{head}fuse_layer\.", "prior_fusion."),
+        *(
+            renamed(rf"roi_heads\.recls\.{there}\.", f"reclassifier.{here}.", change=change)
+            for there, here, change in (("fc1", 1, None), ("fc2", 3, None), ("recls", 5, of_class))
+        ),
+        *_recon_net(net),
+    )
+
+
+def _recon_net(prefix: str) -> list[Rule]:
+    """Rules of the mask auto-encoder; its file of its own has no prefix."""
+    return [
+        *(
+            renamed(rf"{prefix}mask_fcn_enc{k + 1}\.", f"auto_encoder.encoder.{2 * k}.")
+            for k in range(3)
+        ),
+        *(
+            renamed(rf"{prefix}mask_fcn_dec{k + 1}\.1\.", f"auto_encoder.decoder.{3 * k + 1}.")
+            for k in range(3)
+        ),
+        renamed(rf"{prefix}outconv\.0\.", "auto_encoder.decoder.last."),
+    ]
+
+
+def _with_shapes(tensors: Tensors, source: Source) -> Tensors:
+    """The files beside the network's: the auto-encoder's weights and the codebook."""
+    tensors = with_statistics(tensors, source)
+    codebook: dict[int, torch.Tensor] = {}
+    for file in source.beside:
+        if all(name.isdigit() for name in file.tensors):
+            codebook = {int(label): rows for label, rows in file.tensors.items()}
+        else:
+            own, unknown = renamed_by(_recon_net(""), file.tensors, source)
+            if unknown:
+                raise InputError(
+                    f"neither recon_net.pth nor a codebook: {unknown[0]}", str(file.path), ""
+                )
+            tensors |= own
+    encoder = sum(n.startswith("auto_encoder.encoder.") and n.endswith("bias") for n in tensors)
+    for part in ("weight", "bias"):
+        if (last := tensors.pop(f"auto_encoder.decoder.last.{part}", None)) is not None:
+            tensors[f"auto_encoder.decoder.{3 * encoder}.{part}"] = last
+    if not encoder:
+        return tensors
+    book = Codebook(len(source.classes), _CENTRES, MaskAutoEncoder(encoder).width)
+    rows = source.rows or []
+    book.fill({k: codebook[row].numpy() for k, row in enumerate(rows) if row in codebook})
+    return tensors | {f"codebook.{name}": value for name, value in book.state_dict().items()}
+
+
+def _vrsp_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+    encoder = sum(n.startswith("auto_encoder.encoder.") and n.endswith("bias") for n in tensors)
+    kins = len(source.classes) == len(KINS)
+    hidden = tensors.get("reclassifier.1.bias")
+    return (
+        _kins_settings(tensors, source)
+        | ({"rescoring_alpha": 3.0} if kins else {})
+        | ({"reclassification_hidden": len(hidden)} if hidden is not None else {})
+        | {
+            "reclassification": hidden is not None,
+            "prior_refinement": "prior_fusion.weight" in tensors,
+            "prior_rescoring": bool(encoder),
+            "encoder_convolutions": encoder or 3,
+            "prior_query": "logits",
+            "guided_visible": "amodal",
+            "feature_matching": False,
+            "candidates": 0,
+        }
+    )
+
+
+def _orcnn_rules(source: Source) -> Sequence[Rule]:
+    rules: list[Rule] = []
+    for kind in ("amodal", "visible"):
+        head, own = rf"roi_heads\.{kind}_mask_head\.", f"{kind}_branch."
+        rules += [
+            *(renamed(rf"{head}{kind}_mask_fcn{k + 1}\.", f"{own}head.{2 * k}.") for k in range(4)),
+            renamed(rf"{head}deconv\.", f"{own}head.8."),
+            renamed(rf"{head}predictor\.", f"{own}logits.", change=of_classes(None, kept=False)),
+        ]
+    return (*_TRUNK, *rules)
 
 
 def _coco_rules(model: str, source: Source) -> Sequence[Rule]:
@@ -118,12 +235,30 @@ _DETECTOR = r"backbone\.bottom_up\.stem\.conv1\.weight"
 _BEGINNINGS = tuple(
     KeyMap(m, partial(_coco_rules, m), _settings, with_statistics) for m in (*MASKS, *OTHERS)
 )
+_OTHERS = tuple(m for m in _BEGINNINGS if m.model not in MASKS)
+VRSP = Layout(
+    "VRSP-Net",
+    (_DETECTOR, r"roi_heads\.mask_head\.amodal_mask_fcn1\.weight"),
+    (KeyMap("vrsp", _vrsp_rules, _vrsp_settings, _with_shapes), *_OTHERS),
+    _classes,
+)
+ORCNN = Layout(
+    "ORCNN",
+    (_DETECTOR, r"roi_heads\.amodal_mask_head\.amodal_mask_fcn1\.weight"),
+    (KeyMap("orcnn", _orcnn_rules, _kins_settings, with_statistics), *_OTHERS),
+    _classes,
+)
 AISFORMER = Layout(
     "AISFormer",
     (_DETECTOR, rf"{_HEAD}mask_feat_learner_TR\.weight"),
     (
-        KeyMap("aisformer", lambda source: (*_TRUNK, *_AISFORMER), _aisformer_settings),
-        *(m for m in _BEGINNINGS if m.model not in ("aisformer", *MASKS)),
+        KeyMap(
+            "aisformer",
+            lambda source: (*_TRUNK, *_AISFORMER),
+            _aisformer_settings,
+            with_statistics,
+        ),
+        *_OTHERS,
     ),
     _classes,
 )
@@ -133,4 +268,4 @@ ZOO = Layout(
     _BEGINNINGS,
     _classes,
 )
-LAYOUTS = (AISFORMER, ZOO)
+LAYOUTS = (VRSP, ORCNN, AISFORMER, ZOO)

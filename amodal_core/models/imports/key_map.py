@@ -67,6 +67,26 @@ def renamed(pattern: str, *names: str, change: Change | None = None) -> Rule:
     return Rule(f"{pattern}(.*)", tuple(rf"{name}\{groups + 1}" for name in names), change)
 
 
+def renamed_by(
+    rules: Sequence[Rule], tensors: Tensors, source: Source
+) -> tuple[Tensors, list[str]]:
+    """Tensors under the names that rules give them, and the names of those that no rule knows."""
+    compiled = [(re.compile(r.pattern), r) for r in rules]
+    result: Tensors = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        if name.endswith(_COUNTER):
+            continue
+        match, rule = next(((m, r) for p, r in compiled if (m := p.fullmatch(name))), (None, None))
+        if match is None or rule is None:
+            unknown.append(name)
+            continue
+        changed = rule.change(tensor, source) if rule.names and rule.change else tensor
+        if changed is not None:
+            result |= {match.expand(new): changed for new in rule.names}
+    return result, unknown
+
+
 def _as_is(tensors: Tensors, source: Source) -> Tensors:
     return tensors
 
@@ -89,21 +109,7 @@ class KeyMap:
 
     def apply(self, source: Source) -> tuple[Tensors, list[str]]:
         """Tensors under our names, and the names of those that no rule knows."""
-        compiled = [(re.compile(r.pattern), r) for r in self.rules(source)]
-        result: Tensors = {}
-        unknown = []
-        for name, tensor in source.file.tensors.items():
-            if name.endswith(_COUNTER):
-                continue
-            match, rule = next(
-                ((m, r) for p, r in compiled if (m := p.fullmatch(name))), (None, None)
-            )
-            if match is None or rule is None:
-                unknown.append(name)
-                continue
-            changed = rule.change(tensor, source) if rule.names and rule.change else tensor
-            if changed is not None:
-                result |= {match.expand(new): changed for new in rule.names}
+        result, unknown = renamed_by(self.rules(source), source.file.tensors, source)
         return self.finish(result, source), unknown
 
 
