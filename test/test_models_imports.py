@@ -271,3 +271,53 @@ class TestDetectron2:
         model, outputs = imported("vrsp", "vrsp", tmp_path, beside, settings=FEW)
         assert model.codebook.counts.tolist() == [24] * 7
         assert_finds(model, outputs)
+
+
+class TestMmdetection:
+    KINDS: ClassVar = {
+        "mask_rcnn": (80, "bbox_head", "mask_head"),
+        "qdtrack": (24, "bbox_head", "mask_head", "track_head"),
+        "vatrack": (24, "bbox_head", "mask_head", "amodal_mask_head", "track_head"),
+        "vatrack_two_box": (
+            24, "bbox_head", "amodal_bbox_head", "mask_head", "amodal_mask_head", "track_head",
+        ),
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("model", KINDS)
+    def test_every_tensor_has_its_place(self, model, tmp_path):
+        state = seeded_weights.state_of(seeded_weights.mmdet_shapes(*self.KINDS[model]))
+        torch.save({"state_dict": state, "meta": {"epoch": 12}}, tmp_path / "x.pth")
+        done = import_weights([tmp_path / "x.pth"], model, tmp_path / "x.safetensors")
+        assert done.taken == done.tensors
+        assert done.classes[0] == "person"
+        ours = read_weights(tmp_path / "x.safetensors")
+        assert torch.allclose(ours["backbone.body.conv1.weight"], state["backbone.conv1.weight"])
+        boxes = "amodal_bbox_head" if model == "vatrack_two_box" else "bbox_head"
+        scores = state[f"roi_head.{boxes}.fc_cls.weight"]
+        assert torch.equal(ours["heads.box_predictor.cls_score.weight"][0], scores[-1])
+        assert torch.equal(ours["heads.box_predictor.cls_score.weight"][1:], scores[:-1])
+        deltas = ours["heads.box_predictor.bbox_pred.bias"]
+        assert torch.equal(deltas[4:], state[f"roi_head.{boxes}.fc_reg.bias"])
+        assert not deltas[:4].any()
+        if model.startswith("vatrack"):
+            for head, name in (("amodal", "amodal_mask_head"), ("visible", "mask_head")):
+                own = ours[f"{head}_branch.logits.weight"]
+                assert torch.equal(own, state[f"roi_head.{name}.conv_logits.weight"])
+        if model == "vatrack_two_box":
+            own = ours["visible_heads.box_head.fc7.weight"]
+            assert torch.equal(own, state["roi_head.bbox_head.shared_fcs.1.weight"])
+        config = read_info(tmp_path / "x.safetensors").config
+        assert (config["stride_in_1x1"], config["roi_align"]) == (False, "aligned")
+        assert config["min_score"] == (0.05 if model == "mask_rcnn" else 0.01)
+
+    def test_a_file_of_version_3_tells_its_classes_and_style(self, tmp_path):
+        state = seeded_weights.state_of(seeded_weights.mmdet_shapes(2, "bbox_head", "mask_head"))
+        about = {"dataset_meta": {"classes": ("car", "van")}, "cfg": "backbone=dict(style='caffe')"}
+        value = {"state_dict": state, "meta": about, "message_hub": Mine()}
+        torch.save(value, tmp_path / "x.pth")
+        done = import_weights([tmp_path / "x.pth"], "mask_rcnn", tmp_path / "x.safetensors")
+        assert done.classes == ("car", "van")
+        assert read_info(tmp_path / "x.safetensors").config["stride_in_1x1"]
+        own = read_weights(tmp_path / "x.safetensors")["backbone.body.conv1.weight"]
+        blue = state["backbone.conv1.weight"][:, 0]
+        assert torch.allclose(own[:, 2], blue * 255 * 0.225)

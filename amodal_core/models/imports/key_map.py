@@ -122,20 +122,18 @@ class Layout:
         marks: patterns; a file is of this kind if each fits one of its names.
         maps: to our models; the first is what such a file is in the first place.
         classes: names of the file's classes in its order, or how many it has where nobody knows.
-        absent: patterns that none of its names fits.
+        style: of the file's ResNet, "caffe" or "pytorch", "" where it does not say.
     """
 
     title: str
     marks: tuple[str, ...]
     maps: tuple[KeyMap, ...]
     classes: Callable[[WeightFile], Sequence[str] | int] = lambda file: ()
-    absent: tuple[str, ...] = ()
+    style: Callable[[WeightFile], str] = lambda file: ""
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether a file with these names is of this kind."""
-        return all(_any(mark, names) for mark in self.marks) and not any(
-            _any(mark, names) for mark in self.absent
-        )
+        return all(_any(mark, names) for mark in self.marks)
 
     @property
     def models(self) -> list[str]:

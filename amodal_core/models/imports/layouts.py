@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amodal_core.errors import InputError
-from amodal_core.models.imports import detectron2_names, torchvision_names
+from amodal_core.models.imports import detectron2_names, mmdet_names, torchvision_names
 from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import Layout
 
-LAYOUTS: tuple[Layout, ...] = (*torchvision_names.LAYOUTS, *detectron2_names.LAYOUTS)
+LAYOUTS: tuple[Layout, ...] = (
+    *torchvision_names.LAYOUTS,
+    *detectron2_names.LAYOUTS,
+    *mmdet_names.LAYOUTS,
+)
 
 
 def layout_of(file: WeightFile) -> Layout:
