@@ -465,6 +465,10 @@ def run_together(make: Callable[[], Iterable[BaseNode]], args: Sequence[str] | N
             executor.spin()
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
+        except Exception:
+            # An interrupt amid a callback from C comes out of it as another error.
+            if rclpy.ok():
+                raise
         finally:
             started()
             with deaf_to_interrupts():

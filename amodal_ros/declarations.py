@@ -77,6 +77,8 @@ class Declaration:
     parameters: tuple[Parameter, ...] = ()
 
 
+RATES = (0.01, 100.0)  # how slowly and how fast a bag may be played
+
 # Parameters of every node.
 COMMON: tuple[Parameter, ...] = (
     Parameter(

@@ -23,7 +23,6 @@ from amodal_core.drive.topics import (
     IMAGE,
     INSTANCES,
     NAMESPACE,
-    NO_LIDAR,
     ODOM,
     OVERLAY,
     POINTS,
@@ -34,22 +33,18 @@ from amodal_core.drive.topics import (
     truth_topic,
 )
 from amodal_core.errors import InputError
+from amodal_ros import launching
 from amodal_ros.declarations import parameters_of
+from amodal_ros.launching import DRIVE
 from amodal_ros.middleware import settings
 from amodal_ros.rviz import shown_topics
 from launch import LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
 
-# The drive's settings that are arguments, with what they are for; empty: the nodes' own default.
-DRIVE = {
-    "calibration": "file of camera_calibration, KITTI or Kalibr in place of camera_info",
-    "extrinsics": "camera_from_lidar x,y,z,qx,qy,qz,qw in place of the transforms",
-    "rectify": "rectify images here; auto: what distorts and is not named image_rect",
-    "minimum_range": "metres; nearer returns are dropped",
-    "motion": "move scans to the image's time, where the vehicle's motion is known",
-    "fixed_frame": "frame to which transforms tell the motion; empty: odom, map, world or earth",
-}
+# Arguments that are parameters of segmentation, and of tracking.
+NETWORK = ("model", "checkpoint", "settings", "device")
+TRACKING = ("tracker", "tracker_settings")
 _BOOL = ("true", "false")
 # Of each group: name, default, description, choices.
 GROUPS = {
@@ -76,6 +71,14 @@ GROUPS = {
         (IMAGE.name, IMAGE.bag_name, "camera image, raw, rectified or compressed", None),
         (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
         (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
+        (
+            "cameras",
+            "",
+            "names of several cameras, which replace {camera} in image, camera_info, points, "
+            "ground_truth and calibration: front,left; or a YAML list of them, with name, image "
+            "and what else differs. Each has a namespace under `namespace`",
+            None,
+        ),
         (GROUND_TRUTH.name, "", "truth; empty: the bag's, or " + GROUND_TRUTH.bag_name, None),
         (ODOM.name, ODOM.bag_name, "odometry, where the transforms do not tell the motion", None),
         (TF.bag_name[1:], TF.name, "transforms, such as /robot/tf", None),
@@ -84,7 +87,12 @@ GROUPS = {
     ),
     "Calibration and time": (
         *(
-            (p.name, "" if p.lengths else str(p.default), DRIVE[p.name], p.choices or None)
+            (
+                p.name,
+                "" if p.lengths else str(p.default),
+                DRIVE[p.name],
+                p.choices or None,
+            )
             for p in parameters_of(DriveSettings)
             if p.name in DRIVE
         ),
@@ -136,15 +144,18 @@ def generate_launch_description() -> LaunchDescription:
 
 def _start(context):
     value = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
+    # Of several cameras none is told by the bag which truth is its own.
+    truth = value[GROUND_TRUTH.name] or ("" if value["cameras"] else _truth_in(value["bag"]))
+    value[GROUND_TRUTH.name] = truth
+    # Whatever is malformed ends the launch here, before anything is started or written.
+    cameras, rate = launching.cameras(value), launching.rate(value)
     # `~` and relative paths mean what they mean in the shell that launched.
     bag = str(Path(value["bag"]).expanduser()) if value["bag"] else ""
-    truth = value[GROUND_TRUTH.name] or _truth_in(bag)
-    value[GROUND_TRUTH.name] = truth or GROUND_TRUTH.bag_name
     measurable = bool(bag and truth) and value["loop"] == "false"
     evaluated = {"auto": measurable, "true": True, "false": False}[value["evaluation"]]
     sim_time = {"auto": bool(bag), "true": True, "false": False}[value["use_sim_time"]]
 
-    def node(executable, parameters, remap=(), stages=()):
+    def node(executable, parameters, topics=None, namespace=value["namespace"], arguments=()):
         files = [str(SHARE / "config" / "live.yaml")]
         if bag:
             files.append(str(SHARE / "config" / "replay.yaml"))
@@ -153,72 +164,49 @@ def _start(context):
             package="amodal_ros",
             executable=executable,
             # Several nodes in a process keep their own names.
-            name=None if stages else executable,
-            namespace=value["namespace"],
+            name=None if executable == "perception" else executable,
+            namespace=namespace,
             parameters=[*files, {"use_sim_time": sim_time}, parameters, *overrides],
-            remappings=[(name, value[name.lstrip("/")]) for name in remap],
-            arguments=list(stages),
+            remappings=list((topics or {}).items()),
+            arguments=list(arguments),
             ros_arguments=["--log-level", value["log_level"]],
             output="screen",
             # A busy machine may need longer than the usual 5 s to finish the last frames.
             sigterm_timeout="15",
         )
 
-    drive = _drive_settings(value)
-    segmentation = {k: value[k] for k in ("model", "checkpoint", "settings", "device")}
-    tracking = {k: value[k] for k in ("tracker", "tracker_settings")}
-    expected = [INSTANCES.name, TRACKS.name]
-    if value["points_offset"] == "auto":
-        drive["auto_points_offset"] = True
-    elif value["points_offset"]:
-        drive["points_offset"] = float(value["points_offset"])
-    camera_only = value[POINTS.name] == NO_LIDAR
-    by_image = camera_only or "calibration" in drive
-    sensors = (IMAGE.name, CAMERA_INFO.name, POINTS.name, ODOM.name, TF.name, TF_STATIC.name)
-    viewers = []
-    stages = {}  # parameters of each, and what is remapped for it
-    if camera_only:
-        segmentation["optional_inputs"] = tracking["use_depth"] = False
-    else:
-        stages["depth_projection"] = drive, sensors
-        expected.append(DEPTH.name)
-    stages["segmentation"] = segmentation | drive, sensors
-    stages["tracking"] = tracking, ()
-    if value["overlay"] == "true" or value["rviz"] == "true":
-        camera = {k: v for k, v in drive.items() if k in ("calibration", "rectify")}
-        stages["overlay"] = camera, (IMAGE.name, CAMERA_INFO.name)
-        expected.append(OVERLAY.name)
-        if not camera_only:
-            stages["track_points"] = drive, sensors
-            expected.append(TRACK_POINTS.name)
-    if value["single_process"] == "true":
+    nodes, viewers, expected, together = [], [], [], []
+    for camera in cameras:
+        stages, published = _stages(value, camera)
+        namespace = camera.namespace(value["namespace"])
+        expected += [camera.topic(name) for name in published]
+        if value["single_process"] == "true":
+            together.append((namespace, stages))
+        else:
+            nodes += [node(name, *given, namespace) for name, given in stages.items()]
+        if evaluated:
+            names = (CAMERA_INFO.name, GROUND_TRUTH.name)
+            topics = {name: camera.topics[name] for name in names}
+            nodes.append(node("evaluation", _metrics_file(value, camera), topics, namespace))
+    if len(together) > 1 or (cameras[0].name and together):
+        common = {name: value[name] for name in (*NETWORK, *TRACKING)}
+        nodes.insert(0, node("perception", common, arguments=["--cameras", _told(together)]))
+    elif together:
         # What stages have in common they are given alike; what one does not declare it ignores.
-        together = {k: v for parameters, _ in stages.values() for k, v in parameters.items()}
-        nodes = [node("perception", together, sensors, stages)]
-    else:
-        nodes = [node(name, *given) for name, given in stages.items()]
-    if evaluated:
-        file = Path(value["out"]).expanduser() / "metrics.json" if value["out"] else None
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        nodes.append(
-            node(
-                "evaluation",
-                {"metrics_file": str(file.resolve()) if file else ""},
-                (CAMERA_INFO.name, GROUND_TRUTH.name),
-            )
-        )
+        _, stages = together[0]
+        nodes.insert(0, node("perception", *_merged(stages), arguments=stages))
     if value["rviz"] == "true":
-        viewers.append(_rviz(value, sim_time))
+        viewers.append(_rviz(value, cameras[0], sim_time))
     if bag:
         nodes.append(
             node(
                 "player",
                 {
                     "bag": bag,
-                    "rate": float(value["rate"]),
+                    "rate": rate,
                     "loop": value["loop"] == "true",
-                    "frame_topic": value[(IMAGE if by_image else CAMERA_INFO).name],
+                    "frame_topic": ",".join(camera.frames for camera in cameras),
+                    "answers": ",".join(camera.topic(TRACKS.name) for camera in cameras),
                     "wait_for": ",".join(expected),
                     # The player tells the time, it does not follow it.
                     "use_sim_time": False,
@@ -240,20 +228,83 @@ def _truth_in(bag):
     from amodal_core.bags.reader import BagReader
 
     try:
-        with BagReader(bag) as reader:
+        with BagReader(Path(bag).expanduser()) as reader:
             return truth_topic(reader)
     except InputError:
         return ""
 
 
-def _rviz(value, sim_time):
+def _stages(value, camera):
+    """Parameters and topics of a camera's stages by name, and what they publish."""
+    drive = camera.drive
+    network, tracking = ({k: value[k] for k in names} for names in (NETWORK, TRACKING))
+    names = (IMAGE.name, CAMERA_INFO.name, POINTS.name)
+    sensors = {name: camera.topics[name] for name in names}
+    sensors |= {name: value[name.lstrip("/")] for name in (ODOM.name, TF.name, TF_STATIC.name)}
+    published, stages = [INSTANCES.name, TRACKS.name], {}
+    if camera.camera_only:
+        network["optional_inputs"] = tracking["use_depth"] = False
+    else:
+        stages["depth_projection"] = drive, sensors
+        published.append(DEPTH.name)
+    stages["segmentation"] = network | drive, sensors
+    stages["tracking"] = tracking, {}
+    if value["overlay"] == "true" or value["rviz"] == "true":
+        image = {k: v for k, v in drive.items() if k in ("calibration", "rectify")}
+        topics = {name: camera.topics[name] for name in (IMAGE.name, CAMERA_INFO.name)}
+        stages["overlay"] = image, topics
+        published.append(OVERLAY.name)
+        if not camera.camera_only:
+            stages["track_points"] = drive, sensors
+            published.append(TRACK_POINTS.name)
+    return stages, published
+
+
+def _merged(stages):
+    """Parameters and topics of all stages."""
+    merged = {}, {}
+    for given in stages.values():
+        for whole, part in zip(merged, given, strict=True):
+            whole.update(part)
+    return merged
+
+
+def _told(together):
+    """What perception is told of several cameras: what is each one's own, the rest is common."""
+    told = []
+    for namespace, stages in together:
+        parameters, topics = _merged(stages)
+        own = {k: v for k, v in parameters.items() if k not in (*NETWORK, *TRACKING)}
+        told.append(
+            {
+                "namespace": f"/{namespace.strip('/')}",
+                "stages": list(stages),
+                "topics": topics,
+                "parameters": own,
+            }
+        )
+    return json.dumps(told)
+
+
+def _metrics_file(value, camera):
+    """Where the evaluation of a camera writes; makes its folder."""
+    if not value["out"]:
+        return {"metrics_file": ""}
+    file = (Path(value["out"]).expanduser() / camera.name / "metrics.json").resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return {"metrics_file": str(file)}
+
+
+def _rviz(value, camera, sim_time):
     """The process that becomes rviz2; the pipeline goes on when it is closed."""
     if shutil.which("rviz2") is None:
         raise RuntimeError(
             "rviz:=true needs rviz2, which is not installed: apt install ros-$ROS_DISTRO-rviz2 "
             "with ROS 2; without it, overlay:=true publishes the overlay"
         )
-    topics = shown_topics(value["namespace"], value[IMAGE.name], value[POINTS.name])
+    topics = shown_topics(
+        camera.namespace(value["namespace"]), camera.topics[IMAGE.name], camera.topics[POINTS.name]
+    )
     frame = ["--frame", value["rviz_frame"]] if value["rviz_frame"] else []
     return Node(
         package="amodal_ros",
@@ -262,19 +313,6 @@ def _rviz(value, sim_time):
         parameters=[{"use_sim_time": sim_time}],
         output="screen",
     )
-
-
-def _drive_settings(value):
-    """The given ones of the drive's settings, as the nodes' parameters."""
-    usual = {name: default for name, default, *_ in GROUPS["Calibration and time"]}
-    given = {name: value[name] for name in DRIVE if value[name] not in ("", usual[name])}
-    if "calibration" in given:
-        given["calibration"] = str(Path(value["calibration"]).expanduser().resolve())
-    if "minimum_range" in given:
-        given["minimum_range"] = float(value["minimum_range"])
-    if "extrinsics" in given:
-        given["extrinsics"] = [float(v) for v in value["extrinsics"].split(",")]
-    return given
 
 
 def _ended(event, context):

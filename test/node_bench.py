@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,13 +173,23 @@ class Together:
         heard: topics that the peer subscribes to.
         sent: topics that it publishes.
         arguments: what follows `--ros-args`.
+        cameras: see `perception.make`.
     """
 
     def __init__(
-        self, stages: list[str], heard: list[Topic], sent: list[Topic], *arguments: str
+        self,
+        stages: list[str],
+        heard: list[Topic],
+        sent: list[Topic],
+        *arguments: str,
+        cameras: Sequence[dict[str, Any]] = (),
     ) -> None:
         rclpy.init(args=["--ros-args", *arguments])
-        self.nodes = {node.get_name(): node for node in make(stages)}
+        made = [make_node() for make_node in make(stages, cameras)]
+        # Of several cameras each has its namespace.
+        self.nodes = {
+            node.get_fully_qualified_name() if cameras else node.get_name(): node for node in made
+        }
         self.peer = rclpy.create_node("peer", use_global_arguments=False)
         self.received: dict[str, list[Any]] = defaultdict(list)
         self._closed = False
@@ -202,13 +212,16 @@ class Together:
         for name, output in self.outputs.items():
             until(lambda output=output: output.get_subscription_count(), f"{name} to be heard")
         for topic in heard:
-            until(
-                lambda name=topic.name: (
-                    self.peer.count_publishers(name)
-                    and any(n.listeners(name) for n in self.nodes.values())
-                ),
-                f"{topic.name} to be heard",
-            )
+            until(lambda name=topic.name: self.heard(name), f"{topic.name} to be heard")
+
+    def heard(self, name: str) -> bool:
+        """Whether a node publishes a topic and knows of who listens."""
+        full = self.peer.resolve_topic_name(name)
+        return any(
+            node.topic_name(topic.name) == full and node.listeners(topic.name)
+            for node in self.nodes.values()
+            for topic in node.declaration.publishes
+        )
 
     def listen(self, topic: Topic) -> Any:
         """Subscribe to a topic."""
@@ -247,8 +260,8 @@ def together(domain: int) -> Iterator[Callable[..., Together]]:
     """Starts stages in this process and their peer; they end with the test."""
     running: list[Together] = []
 
-    def start_them(*args: Any) -> Together:
-        running.append(Together(*args))
+    def start_them(*args: Any, **options: Any) -> Together:
+        running.append(Together(*args, **options))
         return running[-1]
 
     yield start_them

@@ -139,7 +139,7 @@ def test_who_comes_later_hears_what_the_stages_pass_on(together: Start) -> None:
     nodes.messages(TRACKS, 1)
     for topic in (DEPTH, INSTANCES):
         nodes.listen(topic)
-        until(lambda t=topic: any(n.listeners(t.name) for n in nodes.nodes.values()), topic.name)
+        until(lambda t=topic: nodes.heard(t.name), f"{topic.name} to be heard")
     send_frame(nodes, 1)
     depth, instances = nodes.messages(DEPTH, 1)[0], nodes.messages(INSTANCES, 1)[0]
     for message in (depth, instances):

@@ -12,7 +12,8 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 class Model(Protocol):
     """A model that turns frames into instances.
 
-    A model may also have `optional`, a frozenset of the parts that it uses where they are there.
+    A model may also have `optional`, a frozenset of the parts that it uses where they are there,
+    and `remembers`, True where it keeps a state of the stream: then each stream needs its own.
 
     Attributes:
         name: its name in the registry.

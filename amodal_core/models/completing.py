@@ -97,6 +97,11 @@ class CompletingModel(LearnedModel):
         return frozenset({"image"}).union(*(d.inputs for d in self._detector))
 
     @property
+    def remembers(self) -> bool:
+        """Most keep objects that are hidden, or their detector may."""
+        return True
+
+    @property
     def optional(self) -> frozenset[str]:
         """What the detector uses where it is there."""
         used: frozenset[str] = getattr(next(iter(self._detector), None), "optional", frozenset())

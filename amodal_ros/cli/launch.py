@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from amodal_core.errors import InputError
+from amodal_ros import launching
 
 FILES = {
     "pipeline": "projection, segmentation and tracking, live or with a bag",
@@ -114,9 +115,14 @@ def check(file: Path, given: dict[str, str], arguments: Iterable[Any]) -> None:
                 file.name,
                 f"did you mean '{near[0]}'?" if near else "see --show-args",
             )
+        choices = declared[name].choices
+        if choices and given[name] not in choices:
+            valid = ", ".join(choices)
+            raise InputError(f"'{given[name]}' is not valid", f"launch argument {name}", valid)
     missing = [n for n, a in declared.items() if a.default_value is None and n not in given]
     if missing:
         raise InputError(f"{missing[0]}:=VALUE is required", file.name, "see --show-args")
+    launching.check(given)
 
 
 def listed(arguments: Iterable[Any]) -> str:

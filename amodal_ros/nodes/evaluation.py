@@ -151,9 +151,11 @@ class Evaluation(BaseNode):
 
     def _note_diagnostics(self, message: DiagnosticArray) -> None:
         own = self.get_fully_qualified_name()
+        namespace = own.rpartition("/")[0]
         for status in message.status:
             state = NodeState.read({v.key: v.value for v in status.values})
-            if status.name == own or state is None:
+            # Of several cameras each has an evaluation of its own.
+            if state is None or status.name == own or status.name.rpartition("/")[0] != namespace:
                 continue
             self._nodes[status.name] = state
             # Before the first frame and after the last one, silence is no fault.

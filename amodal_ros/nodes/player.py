@@ -40,7 +40,7 @@ class Player(BaseNode):
         purpose="Plays an MCAP or SQLite bag with /clock. Waits for the pipeline before the first "
         "message, so that none is lost; ends when the tracks of the last image are there.",
         subscribes=(
-            replace(TRACKS, description="Answers to the images", required=False),
+            replace(TRACKS, description="Answers to the images, of each camera", required=False),
             replace(DIAGNOSTICS, description="Why frames are dropped", required=False),
         ),
         publishes=(CLOCK,),
@@ -51,7 +51,13 @@ class Player(BaseNode):
             Parameter(
                 "frame_topic",
                 "",
-                "Topic of the bag with one message a frame, to count answers; empty counts none.",
+                "Topics of the bag with one message a frame, separated by commas, to count "
+                "answers; empty counts none.",
+            ),
+            Parameter(
+                "answers",
+                TRACKS.name,
+                "Topics of the answers to the frames of frame_topic, in the same order.",
             ),
             Parameter(
                 "wait_for",
@@ -84,8 +90,9 @@ class Player(BaseNode):
 
     def __init__(self, **kwargs: Any) -> None:
         self._answered = threading.Condition()
-        # Frames without an answer, and whether time still waits for it.
-        self._open: dict[int, bool] = {}
+        # Frames without an answer, by the topic of answers, and whether time still waits for it.
+        self._open: dict[tuple[str, int], bool] = {}
+        self._answers_of: dict[str, str] = {}  # topic of answers by the topic of frames
         self._answers = 0
         self._frames = 0
         self._held = 0.0
@@ -113,10 +120,20 @@ class Player(BaseNode):
             qos = profile("latched_tf" if topic.latched else "reliable", lossless=True)
             qos = self.overridden(Publisher, topic.name, qos)
             self._bag_outputs[topic.name] = self.create_publisher(kind, topic.name, qos)
-        frames = self.value("frame_topic")
-        if frames and frames not in self._bag_outputs:
-            listed = ", ".join(sorted(self._bag_outputs))
-            raise InputError(f"no topic {frames}", bag, f"it has: {listed}")
+        frames, answers = (_listed(self.value(name)) for name in ("frame_topic", "answers"))
+        if frames and len(frames) != len(answers):
+            text = f"{len(answers)} answers to {len(frames)} topics of frames"
+            raise InputError(text, "parameters frame_topic and answers", "name one for each")
+        for name in frames:
+            if name not in self._bag_outputs:
+                listed = ", ".join(sorted(self._bag_outputs))
+                raise InputError(f"no topic {name}", bag, f"it has: {listed}")
+        self._answers_of = dict(zip(frames, answers, strict=False))
+
+    def inputs(self) -> Sequence[Topic]:
+        """The answers, and the nodes' diagnostics."""
+        tracks, diagnostics = self.declaration.subscribes
+        return (*(replace(tracks, name=n) for n in self._answers_of.values()), diagnostics)
 
     def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
         """Tracks came back: all frames up to theirs are answered; or a node tells its drops."""
@@ -124,10 +141,10 @@ class Player(BaseNode):
             self._note_states(message)
             return
         with self._answered:
-            if stamp in self._open:
+            if (topic.name, stamp) in self._open:
                 self._answers += 1
-            for open_stamp in [s for s in self._open if s <= stamp]:
-                del self._open[open_stamp]
+            for frame in [f for f in self._open if f[0] == topic.name and f[1] <= stamp]:
+                del self._open[frame]
             self._answered.notify_all()
 
     def play(self) -> int:
@@ -180,8 +197,7 @@ class Player(BaseNode):
 
     def _wait_for_pipeline(self) -> bool:
         """Wait until all expected topics are published and no more subscribers turn up."""
-        wanted = [n.strip() for n in self.value("wait_for").split(",") if n.strip()]
-        names = [self.topic_name(n) for n in wanted]
+        names = [self.topic_name(n) for n in _listed(self.value("wait_for"))]
         deadline = time.monotonic() + self.value("wait_timeout")
         before: Any = None
         since = time.monotonic()
@@ -203,18 +219,19 @@ class Player(BaseNode):
 
     def _play_once(self) -> None:
         rate = float(self.value("rate"))
-        frames, limit = self.value("frame_topic"), self.value("max_in_flight")
+        limit = self.value("max_in_flight") * len(self._answers_of)
         first: int | None = None
         begin = 0.0
         for raw in self._bag.raw_messages(self._bag_outputs):
             if first is None:
                 first, begin = raw.stamp, time.monotonic()
-            if raw.topic == frames:
+            answers = self._answers_of.get(raw.topic)
+            if answers is not None:
                 begin += self._hold(limit)
             self._wait_until(begin, first, raw.stamp, rate)
-            if raw.topic == frames:
+            if answers is not None:
                 with self._answered:
-                    self._open[_header_stamp(raw)] = True
+                    self._open[answers, _header_stamp(raw)] = True
                     self._frames += 1
             self._bag_outputs[raw.topic].publish(self._bag.current(raw))
             self._played_until = raw.stamp
@@ -275,6 +292,11 @@ class Player(BaseNode):
     def _tell_time(self, stamp: int) -> None:
         sec, nanosec = divmod(stamp, 1_000_000_000)
         self.publish(CLOCK.name, ClockMessage(clock=TimeMessage(sec=sec, nanosec=nanosec)))
+
+
+def _listed(text: str) -> list[str]:
+    """Names that commas separate."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _check(node: BaseNode) -> None:

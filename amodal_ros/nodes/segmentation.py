@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from amodal_core.frame import Report
 from amodal_core.geometry.lifting import PARTS
 from amodal_core.models import registry
 from amodal_core.models.base import Model
+from amodal_core.models.batching import BatchedModel
 from amodal_core.models.registry import DEFAULT, FALLBACK
 from amodal_core.pipeline import Pipeline
 from amodal_core.settings import parse_rules
@@ -70,6 +72,14 @@ class Segmentation(SyncedNode):
             ),
             Parameter("device", "cpu", "Torch device, such as cpu or cuda:0."),
             Parameter(
+                "batch",
+                8,
+                "Where one process serves several cameras, frames that go through the model in one "
+                "call at most; with 1 the results are to the last bit those of each camera alone.",
+                low=1,
+                high=64,
+            ),
+            Parameter(
                 "optional_inputs",
                 True,
                 "Wait also for inputs that the model can do without but uses where they are there, "
@@ -80,13 +90,18 @@ class Segmentation(SyncedNode):
     )
 
     model: Model
+
+    def __init__(self, models: dict[Any, Model] | None = None, **kwargs: Any) -> None:
+        self._models = models  # that segmentations of this process share, by what they were made of
+        super().__init__(**kwargs)
+
     # Built where their model needs them.
     _needs: tuple[Topic, ...] = ()
     _parts: frozenset[str] = frozenset()
 
     def configure(self) -> None:
         """Load the model, or the one without weights where its checkpoint is missing."""
-        self.model = self._load()
+        self.model = self._shared()
         self._pipeline = Pipeline(self.model)
         self._parts = self.model.inputs
         if self.value("optional_inputs"):
@@ -150,6 +165,19 @@ class Segmentation(SyncedNode):
     def reset_state(self) -> None:
         """Forget what the model remembers of the stream."""
         self.model.reset()
+
+    def _shared(self) -> Model:
+        """The model; the other cameras' where it keeps nothing of a stream and theirs is alike."""
+        if self._models is None:
+            return self._load()
+        names = ("model", "checkpoint", "settings", "device", "batch")
+        made_of = tuple(self.value(name) for name in names)
+        if made_of not in self._models:
+            model = self._load()
+            if getattr(model, "remembers", False):
+                return model
+            self._models[made_of] = BatchedModel(model, self.value("batch"))
+        return self._models[made_of]
 
     def _load(self) -> Model:
         name, checkpoint = self.value("model"), self.value("checkpoint")
