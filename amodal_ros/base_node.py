@@ -43,6 +43,7 @@ from amodal_ros.worker import Worker
 
 _T = TypeVar("_T")
 _COMPRESSED = "/compressed"  # what the image transport of that name appends to a topic
+_LOOK = 0.1  # seconds between two looks for the image's publisher, until one has come
 _THROTTLE = 5.0  # seconds between two lines about the same thing
 _LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
@@ -73,6 +74,7 @@ class BaseNode(LifecycleNode):
         self._outputs: dict[str, Any] = {}
         # Messages come from the executor, and what other nodes of the process make from theirs.
         self._taking = threading.Lock()
+        self._looking: Any = None  # timer, until the image's publisher is known
         self._raw_image: Any = None  # QoS of the image's subscription, where it is not compressed
         self._worker: Worker[tuple[int, Any]] | None = None
         for parameter in (*COMMON, *self.declaration.parameters):
@@ -186,8 +188,8 @@ class BaseNode(LifecycleNode):
 
     def drop(self, reason: str, detail: str = "") -> None:
         """Count a frame or a message that is given up; say so once in a while."""
-        self.health.dropped(reason)
-        self.warn(f"drop {reason}", f"dropped: {detail or reason}")
+        count = self.health.dropped(reason)
+        self.warn(f"drop {reason}", f"dropped: {detail or reason} ({count} so far)")
 
     def warn(self, key: str, text: str) -> None:
         """Log a warning, at most once in five seconds for a key."""
@@ -267,6 +269,9 @@ class BaseNode(LifecycleNode):
         """
         self.ending = True
         self._stop(finish=self.value("queue") == 0)
+        if self.health.drops:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(self.health.drops.items()))
+            self.last_words(f"{self.health.frames} frames processed, dropped: {reasons}")
         self.finish()
 
     def last_words(self, text: str) -> None:
@@ -306,6 +311,23 @@ class BaseNode(LifecycleNode):
         )
         if topic is IMAGE:
             self._raw_image = None if compressed else qos
+            self._look(not compressed)
+
+    def _look(self, begin: bool) -> None:
+        """Begin to look who publishes the image, more often than diagnostics come; or end it."""
+        if self._looking is not None:
+            self.destroy_timer(self._looking)
+            self._looking = None
+        if begin:
+            self._looking = self.create_timer(
+                _LOOK, self._follow_compressed_until_one_comes, clock=self._steady
+            )
+
+    def _follow_compressed_until_one_comes(self) -> None:
+        if self.health.count(IMAGE.name):
+            self._look(False)
+        else:
+            self._follow_compressed()
 
     def _follow_compressed(self) -> None:
         """Where nobody publishes the image but as a compressed one, subscribe to that."""
@@ -370,6 +392,7 @@ class BaseNode(LifecycleNode):
     def _stop(self, *, finish: bool = False) -> None:
         self._exchange.unsubscribe(self)
         self._raw_image = None
+        self._look(False)
         self.health.forget_inputs()
         if self._worker is not None and self._worker.stop(finish=finish):
             self._worker = None

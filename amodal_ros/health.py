@@ -103,10 +103,17 @@ class Health:
             self._stamp = stamp
             self._ms.append(ms)
 
-    def dropped(self, reason: str) -> None:
-        """A frame or a message was given up."""
+    def dropped(self, reason: str) -> int:
+        """A frame or a message was given up; how many so far for this reason."""
         with self._lock:
             self._drops[reason] += 1
+            return self._drops[reason]
+
+    def count(self, key: str) -> int:
+        """Messages of an input since it is watched."""
+        with self._lock:
+            source = self._inputs.get(key)
+            return source.count if source is not None else 0
 
     def failed(self, error: str) -> None:
         """An exception was caught."""

@@ -360,7 +360,10 @@ class TestOverload:
         return send, done, gate
 
     def test_live_the_newest_frame_wins_and_every_drop_is_counted(
-        self, start: Start, monkeypatch: pytest.MonkeyPatch
+        self,
+        start: Start,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
         bench = tracking(start, queue=1)
         send, done, gate = self.gated(bench, monkeypatch)
@@ -371,6 +374,11 @@ class TestOverload:
         until(lambda: len(done) == 2, "the newest frame")
         assert done == [stamp(0), stamp(19)]
         bench.diagnosis(WARN, "dropped")
+        until(lambda: bench.node.health.frames == 2, "the newest frame to be counted")
+        bench.close()
+        said = capfd.readouterr().err
+        assert "gives way to a newer one (1 so far)" in said
+        assert "2 frames processed, dropped: 18 overload" in said
 
     def test_in_a_replay_nothing_is_dropped(
         self, start: Start, monkeypatch: pytest.MonkeyPatch

@@ -215,12 +215,14 @@ def test_a_compressed_raw_image_is_found_and_rectified_as_offline(
     start: Callable[..., Bench],
 ) -> None:
     """Nobody publishes `image`, but `image/compressed`, of a camera that distorts."""
-    bench = start(Overlay, ["tracks", "camera_info"], **REPLAY)
+    # Long before the next diagnostics.
+    bench = start(Overlay, ["tracks", "camera_info"], diagnostics_period=60.0, **REPLAY)
     bench.peer.destroy_publisher(bench._outputs.pop("image"))
     compressed = bench.peer.create_publisher(
         message_class(COMPRESSED.type), COMPRESSED.name, profile("reliable", lossless=True)
     )
-    until(lambda: compressed.get_subscription_count(), "the compressed image to be subscribed to")
+    heard = compressed.get_subscription_count
+    until(heard, "the compressed image to be subscribed to", timeout=40.0)
     info = drive.info(0)
     info.d = array("d", [-0.3, 0.1, 0.0, 0.0, 0.0])
     bench.send("camera_info", info)
