@@ -5,7 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup demo test test-ros test-slow bench lint sample-drive clean
+WS ?= $(HOME)/ros2_ws
+
+.PHONY: help setup demo ros test test-ros test-slow bench lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +28,9 @@ test: setup ## lint, types and the quick tests
 
 test-ros: setup ## the node, launch, fault and peer tests on a real ROS 2 (wheels of PyPI)
 	VENV=$(VENV) bash scripts/test_ros.sh
+
+ros: ## a ROS 2 workspace with amodal_ros built in it: make ros WS=~/ros2_ws
+	bash scripts/install_ros.sh $(WS)
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

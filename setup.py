@@ -1,5 +1,6 @@
 """Packages, metadata and dependencies, for pip and for colcon (ament_python)."""
 
+import sys
 from glob import glob
 from pathlib import Path
 
@@ -10,7 +11,8 @@ PACKAGE = "amodal_ros"
 # Ranges for users; constraints.txt holds the versions that were tested together.
 REQUIRES = [
     "av>=12",
-    "cyclonedds>=0.10.5; platform_system == 'Linux'",
+    # Of embedded_ros; aarch64 has no wheel of it and needs ROS 2 itself.
+    "cyclonedds>=0.10.5; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "jinja2>=3.1",
     "numba>=0.60",
     "numpy>=1.26",
@@ -37,6 +39,9 @@ EXTRAS = {
     "train": ["scikit-learn>=1.4", "tensorboard>=2.14"],
 }
 EXTRAS["all"] = sorted(name for extra in EXTRAS.values() for name in extra)
+# colcon puts scripts beside the nodes, off the PATH, and only what lies in bin on it; pip all.
+BY_PIP = {"bdist_wheel", "dist_info", "editable_wheel"} & set(sys.argv)
+COMMAND = [] if BY_PIP else [("bin", ["scripts/amodal"])]
 TOOLS = {
     "test": [
         *EXTRAS["all"],
@@ -79,6 +84,7 @@ setup(
         (f"share/{PACKAGE}/msg", glob("amodal_msgs/msg/*.msg")),
         (f"share/{PACKAGE}/vision_msgs", glob("amodal_msgs/vision_msgs/msg/*.msg")),
         (f"share/{PACKAGE}/sample_drive", glob("data/sample_drive/*")),
+        *COMMAND,
     ],
     zip_safe=False,
     entry_points={

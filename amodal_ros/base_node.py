@@ -450,11 +450,25 @@ def _text(stamp: int) -> str:
 def executor_of(executor: SingleThreadedExecutor) -> Callable[[], None]:
     """A thread's target that spins until the process is asked to end."""
 
-    def spin() -> None:
+    def spin_until_the_end() -> None:
         with contextlib.suppress(ExternalShutdownException, KeyboardInterrupt):
-            executor.spin()
+            spin(executor)
 
-    return spin
+    return spin_until_the_end
+
+
+def spin(executor: SingleThreadedExecutor) -> None:
+    """Run callbacks until the process is asked to end.
+
+    Raises:
+        KeyboardInterrupt, ExternalShutdownException: it was.
+    """
+    try:
+        executor.spin()
+    except RuntimeError as error:
+        # rclpy asks whether its context is valid, and waits then; a shutdown may come in between.
+        if "context is not valid" not in str(error):
+            raise
 
 
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
@@ -485,7 +499,7 @@ def run_together(make: Callable[[], Iterable[BaseNode]], args: Sequence[str] | N
             executor = SingleThreadedExecutor()
             for node in nodes:
                 executor.add_node(node)
-            executor.spin()
+            spin(executor)
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
         except Exception:

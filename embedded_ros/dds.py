@@ -45,7 +45,7 @@ _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 # Below this size a copy costs less than keeping Cyclone's buffer alive.
 _COPY_BELOW = 1 << 16
 # What Cyclone says of an entity that is gone: alone, with its parent, or with the last participant.
-_GONE = (
+GONE = (
     DDSException.DDS_RETCODE_BAD_PARAMETER,
     DDSException.DDS_RETCODE_ALREADY_DELETED,
     DDSException.DDS_RETCODE_PRECONDITION_NOT_MET,
@@ -126,7 +126,7 @@ def create_participant(domain: int) -> Participant:
 def delete(ref: int) -> None:
     """Delete an entity with everything that belongs to it; one that is gone stays so."""
     code = _delete(ref)
-    if code not in _GONE:
+    if code not in GONE:
         _checked(code, "deleting")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from cyclonedds.builtin import (
     BuiltinTopicDcpsPublication,
     BuiltinTopicDcpsSubscription,
 )
-from cyclonedds.core import InstanceState, ReadCondition, SampleState, ViewState
+from cyclonedds.core import DDSException, InstanceState, ReadCondition, SampleState, ViewState
 from cyclonedds.qos import Policy, Qos
 
 from embedded_ros import dds, interfaces
@@ -20,6 +22,16 @@ from embedded_ros import dds, interfaces
 _TOPIC = "ros_discovery_info"
 _TYPE = "rmw_dds_common/msg/ParticipantEntitiesInfo"
 _FOREVER = 2**63 - 1
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """For what is asked while the domain is being left, by an interrupt for instance."""
+    try:
+        yield
+    except DDSException as error:
+        if error.code not in dds.GONE:
+            raise
 
 
 class Graph:
@@ -111,13 +123,19 @@ class Graph:
         self._update()
 
     def _update(self) -> None:
+        with _unless_gone():
+            self._take_all()
+
+    def _take_all(self) -> None:
         while (sample := self._reader.take()) is not None:
             info = interfaces.deserialize(sample.data, interfaces.message(_TYPE))
             self._peers[info.gid.data.tobytes()] = info.node_entities_info_seq
 
     def _read(self, topic: Any) -> list[Any]:
         reader, condition = self._builtin[topic], self._alive[topic]
-        return list(reader.read(100_000, condition=condition))
+        with _unless_gone():
+            return list(reader.read(100_000, condition=condition))
+        return []
 
     def nodes(self) -> list[tuple[str, str]]:
         """(namespace, name) of every node on the network, ours included."""

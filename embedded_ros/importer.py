@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -22,6 +24,10 @@ PACKAGES = {
     "rclpy": "ros-jazzy-rclpy",
     "sensor_msgs_py": "ros-jazzy-sensor-msgs-py",
 }
+_NO_DDS = (
+    "embedded_ros needs cyclonedds, which is not installed (wheels are for x86_64, this is {}); "
+    "source a ROS 2 (. /opt/ros/jazzy/setup.bash), or pip install cyclonedds"
+)
 # How names of message packages end; the rest of an import costs nothing.
 _MESSAGES = ("_msgs", "_srvs", "_interfaces", "_dds_common")
 _definitions: list[Callable[[], Mapping[str, str]]] = []
@@ -148,6 +154,8 @@ class _Finder(MetaPathFinder):
             self._owned.add(top)
         elif top not in self._owned:
             return None
+        if fullname == "rclpy" and importlib.util.find_spec("cyclonedds") is None:
+            raise ModuleNotFoundError(_NO_DDS.format(platform.machine()), name="cyclonedds")
         if top in PACKAGES:
             spec = PathFinder.find_spec(fullname, path if rest else [_HERE], target)
             if spec is None or spec.loader is None or spec.origin is None:

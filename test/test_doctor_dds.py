@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import amodal_ros  # isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
+import shutil
 from pathlib import Path
 
 import pytest
 import rclpy
 
-from amodal_ros.cli.doctor import check_dds_settings
+from amodal_ros.cli.doctor import check_dds_settings, check_ros, check_shared_memory
 
 CONFIG = Path(amodal_ros.__file__).resolve().parents[1] / "config"
 FAST = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
@@ -67,3 +68,25 @@ def test_embedded_ros_needs_none(monkeypatch):
     monkeypatch.setattr(rclpy, "__file__", "/x/embedded_ros/rclpy/__init__.py")
     monkeypatch.delenv("CYCLONEDDS_URI", raising=False)
     assert check_dds_settings()[1:3] == ("ok", "embedded_ros sets its own")
+
+
+def test_little_shared_memory_is_said_with_the_option_of_containers(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**26, 0, 2**26))
+    said = check_shared_memory(tmp_path)
+    assert said.state == "optional"
+    assert "64 MB free" in said.detail
+    assert "--shm-size" in said.cure
+    assert check_shared_memory(tmp_path / "missing").state == "optional"
+
+
+def test_shared_memory_that_is_enough_is_only_shown(tmp_path):
+    assert check_shared_memory(tmp_path).state == "ok"
+
+
+def test_the_doctor_says_which_packages_of_ros_2_are_embedded():
+    said = check_ros()
+    assert said.state == "ok"
+    assert "embedded" in said.detail
+    if "embedded_ros" not in str(rclpy.__file__):
+        assert "rclpy of" in said.detail
+        assert "ros-jazzy-launch" in said.cure

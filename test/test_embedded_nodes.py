@@ -37,6 +37,9 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverriding
 from std_msgs.msg import String
 
 from amodal_ros.domains import in_use
+from embedded_ros import dds
+from embedded_ros.rclpy.qos import to_dds
+from embedded_ros.rclpy.service import pack
 
 pytestmark = pytest.mark.dds
 __all__ = ["ros"]
@@ -349,6 +352,42 @@ def test_a_service_answers_each_of_several_clients(ros):
         assert [f.result().message for f in futures] == ["was False", "was True"]
         absent = node.create_client(SetBool, "elsewhere")
         assert not absent.wait_for_service(0.1)
+
+
+def test_a_service_of_another_middleware_is_named_and_not_waited_for(ros, capfd):
+    """Fast DDS' endpoints say no serviceid."""
+    from std_srvs.srv import SetBool
+
+    node = rclpy.create_node("asked")
+    foreign = to_dds(QoSProfile(depth=10), "")
+    participant, kind = node.context.participant, "std_srvs/srv/SetBool"
+    ends = [
+        dds.Reader(participant, "rq/switchRequest", f"{kind}_Request", foreign),
+        dds.Writer(participant, "rr/switchReply", f"{kind}_Response", foreign),
+    ]
+    client = node.create_client(SetBool, "switch")
+    assert not client.wait_for_service(1.0)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "/switch" in line]
+    assert len(lines) == 1
+    assert "RMW_IMPLEMENTATION=rmw_cyclonedds_cpp" in lines[0]
+    # The other way round its requests are told from malformed ones.
+    node.create_service(SetBool, "own", lambda request, response: response)
+    ends.append(dds.Writer(participant, "rq/ownRequest", f"{kind}_Request", foreign))
+    assert spin_until(node, ends[-1].matched)
+    ends[-1].write(pack(7, 1, SetBool.Request(data=True)))
+    assert spin_until(node, lambda: "/own" in capfd.readouterr().err)
+    for end in ends:
+        end.close()
+
+
+def test_the_graph_of_a_domain_that_was_left_is_empty(ros):
+    node = rclpy.create_node("leaving")
+    graph = node.context.graph
+    assert graph.nodes()
+    node.destroy_node()
+    rclpy.shutdown()
+    assert graph.nodes() == []
+    assert graph.endpoints(writers=True) == []
 
 
 def test_the_graph_shows_other_processes_and_forgets_them(ros):

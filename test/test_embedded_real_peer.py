@@ -306,6 +306,15 @@ def test_an_embedded_client_is_answered_by_a_real_service(ros):
         assert (future.result().success, future.result().message) == (True, "real")
 
 
+@pytest.mark.skipif(not FAST_DDS, reason="Cyclone DDS' services answer")
+def test_a_service_on_fast_dds_is_named_and_not_waited_for(ros, capfd):
+    with RealPeer(ros, REAL_NODE) as peer:
+        assert peer.hear() == "ready"
+        client = rclpy.create_node("embedded").create_client(SetBool, "switch")
+        assert not client.wait_for_service(6.0)
+    assert "RMW_IMPLEMENTATION=rmw_cyclonedds_cpp" in capfd.readouterr().err
+
+
 @fast_dds_services
 def test_a_real_client_is_answered_by_an_embedded_service_and_clock(ros):
     code = """

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import rclpy
 
-from amodal_ros.base_node import BaseNode, run
+from amodal_ros.base_node import BaseNode, run, spin
 from amodal_ros.declarations import Declaration
 from amodal_ros.domains import own_domain
 
@@ -76,7 +78,7 @@ def test_a_handler_that_is_put_back_after_its_context_does_not_call_itself(usual
 
 DEAF = """
 import amodal_ros, time
-from amodal_ros.base_node import BaseNode, run
+from amodal_ros.base_node import BaseNode, run, spin
 from amodal_ros.declarations import Declaration
 
 class Deaf(BaseNode):
@@ -114,3 +116,11 @@ def test_an_interrupt_ends_a_node_that_still_loads_though_the_loader_swallows_it
     assert node.returncode == 0, said
     assert time.monotonic() - begin < 20
     assert "interrupted while it started" in said
+
+
+def test_a_shutdown_just_before_the_executor_waits_is_an_end_like_any_other():
+    """rclpy's own words; every other error of a callback stays one."""
+    text = "failed to initialize wait set: the given context is not valid, either rcl_init()"
+    spin(SimpleNamespace(spin=Mock(side_effect=RuntimeError(text))))
+    with pytest.raises(RuntimeError, match="of a callback"):
+        spin(SimpleNamespace(spin=Mock(side_effect=RuntimeError("of a callback"))))

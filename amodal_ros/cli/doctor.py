@@ -25,6 +25,7 @@ from amodal_ros.middleware import CYCLONE, FAST_DDS
 
 _BUFFER = 10 * 2**20  # bytes; a scan is 2 MB in fragments
 _SEGMENT = 16 * 2**20  # bytes of Fast DDS' shared memory; a few images and scans
+_SHARED = 512 * 2**20  # bytes of shared memory; some participants with the 64 MB of fastdds.xml
 _LOOPBACK = """
 import sys, time
 import amodal_ros, rclpy
@@ -86,16 +87,29 @@ def check_python() -> Finding:
 
 
 def check_ros() -> Finding:
-    """A sourced ROS 2, or the embedded one."""
-    from amodal_ros.cli.launch import has_ros2
+    """A sourced ROS 2, or what of it is embedded."""
+    import amodal_ros  # noqa: F401, isort: skip - puts packages in place that are missing
+    from embedded_ros.importer import PACKAGES
 
-    if has_ros2():
-        return Finding("ROS 2", "ok", f"{os.environ.get('ROS_DISTRO', 'unknown')}, sourced")
+    try:
+        files = {name: str(import_module(name).__file__) for name in PACKAGES}
+    except ImportError as error:
+        return Finding("ROS 2", "missing", str(error))
+    embedded = [name for name, file in files.items() if "embedded_ros" in Path(file).parts]
+    distribution = os.environ.get("ROS_DISTRO", "unknown distribution")
+    if not embedded:
+        return Finding("ROS 2", "ok", f"{distribution}, sourced")
+    if "rclpy" not in embedded:
+        rmw = import_module("rclpy").get_rmw_implementation_identifier()
+        text = f"rclpy of {distribution} on {rmw}; embedded: {', '.join(embedded)}"
+        apt = " ".join(PACKAGES[name] for name in embedded)
+        return Finding("ROS 2", "ok", text, f"for the rest: apt install {apt}")
     return Finding(
         "ROS 2",
         "ok",
         f"embedded, on cyclonedds {_version('cyclonedds')}",
-        "for rviz2 and the ros2 command: https://docs.ros.org/en/jazzy/Installation.html",
+        "for rviz2 and the ros2 command: https://docs.ros.org/en/jazzy/Installation.html; "
+        "services answer between it and others only on Cyclone DDS",
     )
 
 
@@ -129,7 +143,11 @@ def check_dds() -> Finding:
 def check_dds_settings() -> Finding:
     """The settings with which images and scans arrive: the user's, else ours."""
     import amodal_ros  # noqa: F401, isort: skip - puts rclpy in place where there is none
-    import rclpy
+
+    try:
+        import rclpy
+    except ImportError as error:
+        return Finding("DDS settings", "missing", str(error))
 
     from amodal_ros.cli.launch import launch_file
 
@@ -173,6 +191,22 @@ def check_buffers() -> Finding:
         cure = f"against lost scans with best effort: sysctl -w net.core.rmem_max={_BUFFER}"
         return Finding("socket buffers", "optional", text, cure)
     return Finding("socket buffers", "ok", text)
+
+
+def check_shared_memory(place: Path = Path("/dev/shm")) -> Finding:
+    """Room for the shared memory in which Fast DDS passes images and scans on."""
+    what = "shared memory"
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        cure = "mount -t tmpfs tmpfs /dev/shm; containers: --ipc=host"
+        return Finding(what, "optional", f"{place}: {error.strerror}", cure)
+    text = f"{free / 2**20:.0f} MB free in {place}"
+    if free < _SHARED:
+        # Each process of Fast DDS maps a segment of that size.
+        cure = "docker run --ipc=host, or --shm-size=1g; Fast DDS loses images without it"
+        return Finding(what, "optional", text, cure)
+    return Finding(what, "ok", text)
 
 
 def check_torch() -> Finding:
@@ -256,6 +290,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_dds,
     check_dds_settings,
     check_buffers,
+    check_shared_memory,
     check_torch,
     check_gpu,
     check_weights,

@@ -98,6 +98,8 @@ def main() -> None:
         line = full_disk(error, Path()) if isinstance(error, OSError) else None
         if line is not None:
             _refuse(line)
+        if isinstance(error, ModuleNotFoundError) and error.name == "cyclonedds":
+            _refuse(error)
         # Input cannot do this: every reader turns what is wrong in it into an InputError.
         traceback.print_exc()
         text = "this is a mistake of amodal_ros, not yours: report it with the lines above"
@@ -111,7 +113,7 @@ def _end(number: int, _: Any) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _refuse(error: InputError) -> NoReturn:
+def _refuse(error: Exception) -> NoReturn:
     Console(stderr=True).print(f"[red bold]error[/] {error}", highlight=False, soft_wrap=True)
     sys.exit(2)
 

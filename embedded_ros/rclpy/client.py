@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cyclonedds.pub import DataWriter
+
 from .qos import QoSProfile
 from .service import ServiceHalf, pack
 from .task import Future
@@ -39,8 +41,12 @@ class Client(ServiceHalf):
         return future
 
     def service_is_ready(self) -> bool:
-        """Whether a server is there."""
-        return bool(self._writer.matched() and self._reader.matched())
+        """Whether a server is there that can answer."""
+        writer = self._writer.entity
+        assert isinstance(writer, DataWriter)
+        servers = map(writer.get_matched_subscription_data, self._writer.matched())
+        own = [self._own_kind(server, "service") for server in servers]
+        return bool(any(own) and self._reader.matched())
 
     def wait_for_service(self, timeout_sec: float | None = None) -> bool:
         """Whether a server is there within the time."""

@@ -22,6 +22,13 @@ from embedded_ros.importer import Partial
 from .qos import QoSProfile, to_dds
 
 _HEADER = struct.Struct("<Qq")
+# USER_DATA of the endpoints of services and clients, as rmw_cyclonedds has it.
+_IDENTITIES = (b"serviceid=", b"clientid=")
+_STRANGER = (
+    "service '{}': a {} of another middleware (Fast DDS, most likely) is there. It ties replies to "
+    "requests in another way, so that no request of either is answered; topics are not concerned. "
+    "Run both on Cyclone DDS: RMW_IMPLEMENTATION=rmw_cyclonedds_cpp, or both on one ROS 2"
+)
 # How long a reply waits until the client's reader is known, as in rmw_cyclonedds.
 _PATIENCE = 0.1
 
@@ -50,6 +57,7 @@ class ServiceHalf(Partial):
         self._logger = node.get_logger()
         self.srv_type, self.srv_name, self.service_name = srv_type, srv_name, srv_name
         self.qos_profile = qos_profile
+        self._stranger = False  # one has come and has been named
         identity = f"{self._role}id={node.context.next_service_id()}"
 
         def make(kind: Any, half: str, topic: str) -> Any:
@@ -63,6 +71,15 @@ class ServiceHalf(Partial):
         self._writer: dds.Writer = make(dds.Writer, *outgoing)
         self.condition = self._reader.condition
 
+    def _own_kind(self, endpoint: Any, other: str) -> bool:
+        """Whether a discovered endpoint understands ours; says so where it does not."""
+        if endpoint is None or _identity(endpoint) is not None:
+            return True
+        if not self._stranger:
+            self._logger.error(_STRANGER.format(self.srv_name, other))
+        self._stranger = True
+        return False
+
     def _close(self) -> list[dds.Endpoint]:
         self._reader.close()
         self._writer.close()
@@ -71,6 +88,11 @@ class ServiceHalf(Partial):
     def _receive(self, kind: Any) -> Received | None:
         sample = self._reader.take()
         if sample is None:
+            return None
+        reader = self._reader.entity
+        assert isinstance(reader, DataReader)
+        origin = reader.get_matched_publication_data(sample.publication_handle)
+        if not self._own_kind(origin, "client" if self._role == "service" else "service"):
             return None
         data, start = sample.data, 4 + _HEADER.size
         try:
@@ -135,7 +157,7 @@ class Service(ServiceHalf):
 
 
 def _identity(endpoint: Any) -> str | None:
-    """The clientid in a discovered endpoint's USER_DATA."""
+    """The identity of a service or client in a discovered endpoint's USER_DATA."""
     policy = endpoint.qos[Policy.Userdata] if endpoint is not None and endpoint.qos else None
     items = policy.data.split(b";") if policy else []
-    return next((item.decode() for item in items if item.startswith(b"clientid=")), None)
+    return next((item.decode() for item in items if item.startswith(_IDENTITIES)), None)

@@ -1,0 +1,4 @@
+# Runs a command in the workspace.
+set -e
+. /ws/amodal.bash
+exec "$@"
