@@ -10,6 +10,7 @@ from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.views.overlay import OverlayStyle, draw_boxes, draw_overlay, enlarge, in_window
 from amodal_core.views.palette import hex_colour, track_colour
 from amodal_core.views.panel import draw_panel
+from amodal_core.views.text import put_text
 
 SIZE = (200, 400)
 BARE = OverlayStyle(labels=False)
@@ -183,3 +184,23 @@ def test_the_depth_scale_has_the_colours_of_the_returns():
     on_bar = columns[rows == rows.max()]
     # Logarithmic from 3 to 60 m.
     assert abs(on_bar.mean() / 239 - np.log(10 / 3) / np.log(20)) < 0.03
+
+
+@pytest.mark.parametrize("place", [(-4, -6), (-100, 0), (3, -100), (15, 9), (40, 0)])
+def test_text_is_cut_by_all_borders_and_touches_nothing_beside_the_image(place):
+    wide = np.zeros((60, 100, 3), np.uint8)
+    put_text(wide, "40 m", 40 + place[0], 25 + place[1], 12, (255, 255, 255))
+    # The image is a window of a larger one: what lies around it is where a stray write would land.
+    around = np.zeros((60, 100, 3), np.uint8)
+    image = around[25:35, 40:56]
+    put_text(image, "40 m", *place, 12, (255, 255, 255))
+    np.testing.assert_array_equal(image, wide[25:35, 40:56])
+    image[:] = 0
+    assert not around.any()
+
+
+def test_a_panel_of_a_tiny_image_is_drawn_as_far_as_there_is_room():
+    size = (4, 4)
+    depth = np.ones(size, np.float32)
+    frame = Frame(1, np.zeros((*size, 3), np.uint8), depth=depth)
+    assert draw_panel(frame, Tracks.empty(size), 16).shape[1:] == (16, 3)

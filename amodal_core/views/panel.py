@@ -152,6 +152,8 @@ def _depth(out: np.ndarray, depth: np.ndarray) -> None:
     np.divide(1, depth, out=inverse, where=depth > 0)
     top = _TEXT + 8
     rows = min(round(depth.shape[0] * width / depth.shape[1]), height - top - _SCALE)
+    if rows < 1:  # of an image that is too small for a view of its depth
+        return
     shrink = max(1, round(depth.shape[1] / width))
     # Nearest return of each cell, so that shrinking loses nothing near.
     cells = cv2.dilate(inverse, np.ones((2 * shrink + 1, shrink + 1), np.uint8))

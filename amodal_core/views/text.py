@@ -20,8 +20,8 @@ def put_text(
     Args:
         out: (H, W, 3) uint8, changed in place.
         words: a line.
-        x: left edge, not negative.
-        y: upper edge, not negative.
+        x: left edge; may be outside the image, as may be y.
+        y: upper edge.
         size: of the font in pixels.
         ink: colour of the text.
         bold: which of the two fonts.
@@ -57,8 +57,8 @@ def _coverage(words: str, size: int, bold: bool) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def _mix(out, coverage, x, y, ink):  # type: ignore[no-untyped-def]
     """Mix the ink of a line of text into the image, cut by its borders."""
-    for v in range(min(coverage.shape[0], out.shape[0] - y)):
-        for u in range(min(coverage.shape[1], out.shape[1] - x)):
+    for v in range(max(0, -y), min(coverage.shape[0], out.shape[0] - y)):
+        for u in range(max(0, -x), min(coverage.shape[1], out.shape[1] - x)):
             alpha = np.int32(coverage[v, u])
             if alpha:
                 for c in range(3):
