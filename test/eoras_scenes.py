@@ -28,7 +28,7 @@ def small_model() -> Eoras:
     torch.manual_seed(1)
     made = Eoras.from_config(SMALL | {"classes": list(CLASSES)}).eval()
     assert isinstance(made, Eoras)
-    for decoder in (made.whole, made.visible):
+    for decoder in made.decoders.values():
         torch.nn.init.normal_(decoder.layers[-1].weight, std=0.5)
     return made
 

@@ -18,7 +18,7 @@ from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.bev import LAYERS, BirdsEyeView, crop_places, grid_points
 from amodal_core.models.layers.clip_tracks import filled, tracks_of_clips
 from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
-from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, sine_position_2d
+from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, sine_positions
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,13 @@ def test_each_cell_of_the_grid_reads_the_feature_where_it_is_seen(rng):
     view = BirdsEyeView(3, 8)
     features = torch.from_numpy(rng.random((1, 3, 16, 16), dtype=np.float32))
     window = torch.tensor([[20.0, 12, 84, 44]])
-    found = view.lift(features, torch.tensor(K)[None].float(), torch.ones(1, 2), window)
+    found = view.lift(
+        features,
+        torch.tensor(K)[None].float(),
+        torch.tensor([[64.0, 96]]),
+        torch.ones(1, 2),
+        window,
+    )
     assert found.shape == (1, 3 * LAYERS, 8, 8)
     read = 0
     for j in range(LAYERS):
@@ -168,8 +174,8 @@ def test_the_published_shapes():
     view = BirdsEyeView(256, 64)
     with torch.no_grad():
         lifted = view.lift(
-            torch.zeros(1, 256, 16, 16), torch.tensor(K)[None].float(), torch.ones(1, 2),
-            torch.tensor([[0.0, 0, 96, 64]]),
+            torch.zeros(1, 256, 16, 16), torch.tensor(K)[None].float(),
+            torch.tensor([[64.0, 96]]), torch.ones(1, 2), torch.tensor([[0.0, 0, 96, 64]]),
         )  # fmt: skip
         assert lifted.shape == (1, 1280, 64, 64)
         assert view.layers[0](lifted[..., :8, :8]).shape == (1, 640, 4, 4)
@@ -178,9 +184,9 @@ def test_the_published_shapes():
         published = Eoras.from_config({"classes": ["car"], "detector": ""})
     assert published.slots.slots.shape == (8, 512)
     assert published.slots.above_position.shape == published.slots.front_position.shape
-    assert published.slots.front_position.shape == (1, 256, 512)
+    assert published.slots.front_position.shape == (256, 512)
     norms = [m for m in published.encoder.modules() if isinstance(m, torch.nn.GroupNorm)]
-    assert len(norms) == 53
+    assert len(norms) == 52
     assert {m.num_groups for m in norms} == {16}
 
 
@@ -191,7 +197,7 @@ def test_the_published_shapes():
 def slots():
     torch.manual_seed(0)
     return ObjectSlots(
-        3, 16, layers=2, heads=2, hidden=32, dropout=0.1, front=2, above=3
+        3, 16, layers=2, heads=2, hidden=32, dropout=0.1, front=4, above=9
     ).eval()  # fmt: skip
 
 
@@ -225,7 +231,7 @@ def test_both_directions_see_the_whole_clip_and_moments_without_the_object_chang
 
 
 def test_positions_tell_all_places_apart():
-    places = sine_position_2d(16, 16, 512)[0]
+    places = sine_positions(256, 512)
     apart = torch.cdist(places, places) + torch.eye(256) * 9
     assert apart.min() > 0.5
 
@@ -312,7 +318,7 @@ def test_whole_masks_that_are_given_are_not_looked_at(model, monkeypatch):
         assert a.amodal.counts == b.amodal.counts
     # Of what is not drawn at all the visible mask is left.
     blank = lambda tokens: torch.full((len(tokens), 9, 9), -1.0)  # noqa: E731
-    monkeypatch.setattr(model.whole, "forward", blank)
+    monkeypatch.setattr(model.decoders["amodal"], "forward", blank)
     report = Report()
     for one, truth in zip(model.complete(frames, truths, report), truths, strict=True):
         shown = truth.visible[np.isin(truth.ids, one.ids)]

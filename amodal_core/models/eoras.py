@@ -22,8 +22,8 @@ from torchvision.ops import sigmoid_focal_loss
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
-from amodal_core.models.layers.batch import Batch
-from amodal_core.models.layers.bev import BirdsEyeView
+from amodal_core.models.layers.batch import MEAN, STD, Batch
+from amodal_core.models.layers.bev import BirdsEyeView, Published
 from amodal_core.models.layers.clip_tracks import (
     ClipTracks,
     Crops,
@@ -32,21 +32,26 @@ from amodal_core.models.layers.clip_tracks import (
     tracks_of_clips,
 )
 from amodal_core.models.layers.crop_encoder import STRIDE, CropEncoder
-from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
-from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots
+from amodal_core.models.layers.crop_windows import aligned, cut, cut_masks, enlarged, whole_pixels
+from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, Positions
 from amodal_core.models.learned import Clip, Detections
 from amodal_core.models.object_stream import ObjectStream
 from amodal_core.settings import Amount, Positive, settings_type
 
 _ENCODED = 32  # crops that go through the encoder at once; more would fill small memories
+# What each part of the setting `decoder` draws.
+_DRAWN = {"fm": "amodal", "vm": "visible", "occ": "hidden"}
 _T = TypeVar("_T", bound=Instances)
 
 
 @settings_type
 class EorasConfig(CompletingConfig):
-    """Settings of EoRaS; the defaults are the published ones.
+    """Settings of EoRaS; the defaults are the published network's.
 
     Attributes:
+        published: "movi" or "kitti" feeds the network as the published code did on that data set,
+            which its weights need: see `layers.bev.image_places`; colours from 0 to 1, windows of
+            whole pixels, masks drawn from corner to corner. "" is better for weights of one's own.
         backbone: resnet18, resnet34 or resnet50.
         weights: torchvision's weights for it, "" for random ones; only read to begin a training.
         crop: side of the crop in pixels, a multiple of 8.
@@ -56,14 +61,18 @@ class EorasConfig(CompletingConfig):
         pitch: degrees that a camera in a fixed place looks down.
         width: channels of slots and tokens.
         slots: of an object.
+        positions: of slots and tokens: "sincos" or, learned, "random".
+        decoder: what is drawn, and learnt: amodal (fm), visible (vm) and hidden (occ) masks.
         layers: of each attention decoder.
         heads: of attention.
         hidden: of the perceptrons.
         dropout: share.
         visible_weight: of the visible mask's loss.
+        hidden_weight: of the hidden mask's loss.
         objects: of a clip that a training step looks at, drawn at random.
     """
 
+    published: Published = ""
     backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
     weights: str = ""
     crop: Annotated[int, Field(ge=STRIDE, multiple_of=STRIDE)] = 128
@@ -73,11 +82,14 @@ class EorasConfig(CompletingConfig):
     pitch: Annotated[float, Field(ge=-90, le=90)] = 0.0
     width: Positive = 512
     slots: Positive = 8
+    positions: Positions = "sincos"
+    decoder: Literal["fm", "fm+vm", "fm+occ", "fm+vm+occ"] = "fm+vm"
     layers: Positive = 2
     heads: Positive = 8
     hidden: Positive = 2048
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     visible_weight: Amount = 1.0
+    hidden_weight: Amount = 1.0
     objects: Positive = 1
 
 
@@ -96,13 +108,14 @@ class Eoras(CompletingModel):
     name = "eoras"
     Config = EorasConfig
     clip = Clip(12)
+    tied = frozenset({"published"})
     config: EorasConfig
 
     def __init__(self, config: EorasConfig) -> None:
         super().__init__(config)
         side = config.crop // STRIDE
         self.encoder = CropEncoder(config.backbone, config.features, config.weights)
-        self.above = BirdsEyeView(config.features, config.cells, config.pitch)
+        self.above = BirdsEyeView(config.features, config.cells, config.pitch, config.published)
         self.front_tokens = nn.Linear(config.features, config.width)
         self.above_tokens = nn.Linear(config.features, config.width)
         self.slots = ObjectSlots(
@@ -112,11 +125,12 @@ class Eoras(CompletingModel):
             heads=config.heads,
             hidden=config.hidden,
             dropout=config.dropout,
-            front=side,
-            above=config.cells // 4,
+            front=side**2,
+            above=(config.cells // 4) ** 2,
+            positions=config.positions,
         )
-        self.whole = MaskDecoder(2 * config.width, side)
-        self.visible = MaskDecoder(2 * config.width, side)
+        drawn = [_DRAWN[name] for name in config.decoder.split("+")]
+        self.decoders = nn.ModuleDict({name: MaskDecoder(2 * config.width, side) for name in drawn})
         self.stream = ObjectStream()
 
     @property
@@ -146,42 +160,54 @@ class Eoras(CompletingModel):
         Returns:
             (A, P, width) tokens of the front view, (A, Q, width) of the view from above or None.
         """
-        features = self.encoder(cut(batch.images, frames, windows, self.config.crop))
+        crops = cut(batch.images, frames, windows, self.config.crop)
+        if self.config.published:
+            mean, deviation = (crops.new_tensor(v)[:, None, None] for v in (MEAN, STD))
+            crops = crops * deviation + mean
+        features = self.encoder(crops)
         front = self.front_tokens(features.flatten(2).transpose(1, 2))
         if batch.calibrations is None:
             return front, None
         K = torch.from_numpy(np.stack([c.K for c in batch.calibrations])).float()
         K = K.to(features.device, non_blocking=True)[frames]
-        lifted = self.above(features, K, batch.scales[frames], windows)
+        sizes = torch.tensor(batch.original_sizes, device=features.device).float()[frames]
+        lifted = self.above(features, K, sizes, batch.scales[frames], windows)
         return front, self.above_tokens(lifted.flatten(2).transpose(1, 2))
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Focal losses of whole and visible masks, over frames whose whole mask is known."""
+        """Focal losses of what is drawn, over frames whose whole mask is known."""
         assert batch.targets is not None, "losses need targets"
-        clip_tracks = self._drawn(batch)
+        clip_tracks = self._learnt(batch)
         if not len(clip_tracks):
             nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
-            return {"amodal": nothing, "visible": nothing}
+            return dict.fromkeys(self.decoders, nothing)
         crops = Crops.of(clip_tracks, self.device)
         windows = self._windows(crops.boxes, batch, crops.frames)
-        amodal, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
-        side = amodal.shape[-1]
+        read = self._read(crops, *self.tokens(batch, crops.where, windows))
         pairs = list(zip(crops.frames.tolist(), crops.rows.tolist(), strict=True))
         objects = batch.targets
         annotated = torch.stack([~objects[f].ignore[r] for f, r in pairs]).float()
 
-        def loss(logits: torch.Tensor, truth: list[torch.Tensor]) -> torch.Tensor:
-            wanted = cut_masks(torch.stack(truth), windows, side)
-            each = sigmoid_focal_loss(logits.float(), wanted, alpha=-1, gamma=2).mean((1, 2))
-            return (each * annotated).sum() / annotated.sum().clamp(min=1)
-
-        visible_loss = loss(visible, [objects[f].visible[r] for f, r in pairs])
-        return {
-            "amodal": loss(amodal, [objects[f].amodal[r] for f, r in pairs]),
-            "visible": self.config.visible_weight * visible_loss,
+        truths = {
+            "amodal": torch.stack([objects[f].amodal[r] for f, r in pairs]),
+            "visible": torch.stack([objects[f].visible[r] for f, r in pairs]),
         }
+        truths["hidden"] = truths["amodal"] & ~truths["visible"]
+        weights = {"visible": self.config.visible_weight, "hidden": self.config.hidden_weight}
 
-    def _drawn(self, batch: Batch) -> ClipTracks:
+        def loss(name: str) -> torch.Tensor:
+            logits = self.decoders[name](read).float()
+            wanted = cut_masks(truths[name], windows, logits.shape[-1])
+            each = sigmoid_focal_loss(logits, wanted, alpha=-1, gamma=2).mean((1, 2))
+            # The published code learns the visible mask where the whole one is unknown, too.
+            every = bool(self.config.published) and name == "visible"
+            frames = torch.ones_like(annotated) if every else annotated
+            mean = (each * frames).sum() / frames.sum().clamp(min=1)
+            return weights.get(name, 1.0) * mean
+
+        return {name: loss(name) for name in self.decoders}
+
+    def _learnt(self, batch: Batch) -> ClipTracks:
         """The objects of each clip that a step learns from."""
         clip_tracks, ignored = tracks_in(batch)
         learnt = [
@@ -195,13 +221,10 @@ class Eoras(CompletingModel):
             index += sorted(mine[order.numpy()].tolist())
         return clip_tracks.select(np.array(index, np.int64))
 
-    def _masks(
-        self, crops: Crops, front: torch.Tensor, above: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(A, S, S) logits of whole and visible masks from the tokens of all crops of clips."""
+    def _read(self, crops: Crops, front: torch.Tensor, above: torch.Tensor | None) -> torch.Tensor:
+        """(A, P, 2 width) what the decoders draw from, from the tokens of all crops of clips."""
         lifted = None if above is None else crops.spread(above)
-        read = crops.gathered(self.slots(crops.spread(front), lifted, crops.present))
-        return self.whole(read), self.visible(read)
+        return crops.gathered(self.slots(crops.spread(front), lifted, crops.present))
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Masks of the objects that the batch's targets name, clip by clip."""
@@ -210,7 +233,10 @@ class Eoras(CompletingModel):
         windows = self._windows(crops.boxes, batch, crops.frames)
         amodal = visible = windows.new_zeros((0, 1, 1))
         if len(windows):
-            amodal, visible = self._masks(crops, *self.tokens(batch, crops.where, windows))
+            read = self._read(crops, *self.tokens(batch, crops.where, windows))
+            amodal = visible = self.decoders["amodal"](read)
+            if "visible" in self.decoders:
+                visible = self.decoders["visible"](read)
         results = []
         for f, objects in enumerate(batch.targets):
             mine = np.flatnonzero(crops.frames == f)
@@ -262,9 +288,9 @@ class Eoras(CompletingModel):
             slots = self.stream.recall(present.ids, self.slots.begin(n))
             slots, read = self.slots.step(slots, front, above)
             self.stream.keep(present.ids, slots)
-            amodal = self.whole(read)
+            amodal = self.decoders["amodal"](read)
         with report.time("eoras.instances"):
-            return _drawn(present.instances, amodal, windows / _four(batch, where), report)
+            return self._drawn(present.instances, amodal, windows / _four(batch, where), report)
 
     def complete(
         self,
@@ -308,7 +334,7 @@ class Eoras(CompletingModel):
                 index = torch.from_numpy(order).to(self.device)
                 windows = torch.cat([w for _, w, _ in mine])[index]
                 masks = torch.cat([m for _, _, m in mine])[index]
-                results.append(_drawn(one[rows[order]], masks, windows, report))
+                results.append(self._drawn(one[rows[order]], masks, windows, report))
         return results
 
     def _completed(
@@ -332,7 +358,7 @@ class Eoras(CompletingModel):
             above += [] if tokens[1] is None else [tokens[1]]
         back = torch.from_numpy(np.argsort(order)).to(self.device)
         lifted = torch.cat(above)[back] if above else None
-        amodal, _ = self._masks(crops, torch.cat(front)[back], lifted)
+        amodal = self.decoders["amodal"](self._read(crops, torch.cat(front)[back], lifted))
         return crops, torch.cat(windows)[back], amodal
 
     def _batch(self, frames: Sequence[Frame]) -> Batch:
@@ -342,25 +368,31 @@ class Eoras(CompletingModel):
         """Windows around boxes (A, 4), both at the batch's scale; (A,) the frame of each."""
         sizes = np.array(batch.sizes, np.float32).reshape(-1, 2)[frames][:, ::-1]
         limits = torch.from_numpy(np.ascontiguousarray(sizes)).to(boxes.device)
-        return enlarged(boxes, limits, self.config.enlarge)
+        windows_of = whole_pixels if self.config.published else enlarged
+        return windows_of(boxes, limits, self.config.enlarge)
 
+    def _drawn(
+        self, instances: _T, logits: torch.Tensor, windows: torch.Tensor, report: Report
+    ) -> _T:
+        """Objects with the whole masks that were drawn; one of which nothing was keeps what it had.
 
-def _drawn(instances: _T, logits: torch.Tensor, windows: torch.Tensor, report: Report) -> _T:
-    """Objects with the whole masks that were drawn; one of which nothing was keeps what it had.
-
-    Args:
-        instances: N, on the host.
-        logits: (N, S, S) in the windows.
-        windows: (N, 4) xyxy in the frame's own pixels.
-        report: takes a warning.
-    """
-    n = len(instances)
-    amodal = BoxMasks(instances.size, logits, windows).rle()
-    blank = amodal.areas() == 0
-    if blank.any():
-        report.warn("empty mask", "eoras: nothing was drawn of an object, the mask given is kept")
-        amodal = RleMasks.concatenated([amodal, instances.amodal.rle()])[np.arange(n) + n * blank]
-    return completed(instances, amodal)
+        Args:
+            instances: N, on the host.
+            logits: (N, S, S) in the windows.
+            windows: (N, 4) xyxy in the frame's own pixels.
+            report: takes a warning.
+        """
+        n = len(instances)
+        if self.config.published:
+            logits, windows = logits.sigmoid() - 0.5, aligned(windows, logits.shape[-1])
+        amodal = BoxMasks(instances.size, logits, windows).rle()
+        blank = amodal.areas() == 0
+        if blank.any():
+            text = "eoras: nothing was drawn of an object, the mask given is kept"
+            report.warn("empty mask", text)
+            both = RleMasks.concatenated([amodal, instances.amodal.rle()])
+            amodal = both[np.arange(n) + n * blank]
+        return completed(instances, amodal)
 
 
 def _four(batch: Batch, frames: np.ndarray) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amodal_core.models.layers.backbone import load_body
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 
 STRIDE = 8
@@ -15,7 +16,8 @@ _GROUPS = 16
 class CropEncoder(ResNetLevels):
     """Features of crops: the pyramid's level 3, which holds the levels 4 and 5 added from above.
 
-    Group norm, because the crops of a step are few and alike (Wu and He, ECCV 2018).
+    Group norm, because the crops of a step are few and alike (Wu and He, ECCV 2018); batch norm
+    after the first convolution, whose statistics come with the weights.
 
     Args:
         name: resnet18, resnet34 or resnet50.
@@ -27,16 +29,20 @@ class CropEncoder(ResNetLevels):
     """
 
     def __init__(self, name: str, channels: int, weights: str = "") -> None:
-        super().__init__(name, lambda width: nn.GroupNorm(_GROUPS, width), weights)
+        super().__init__(name, lambda width: nn.GroupNorm(_GROUPS, width))
+        self.body.bn1 = nn.BatchNorm2d(self.body.conv1.out_channels)
+        if weights:
+            load_body(self.body, weights)
         self.lateral = nn.ModuleList(nn.Conv2d(w, channels, 1) for w in self.widths[1:])
+        self.middle = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(N, 3, S, S) to (N, C, S / 8, S / 8)."""
-        levels = super().forward(crops)[1:]
-        top = self.lateral[2](levels[2])
-        for k in (1, 0):
-            side = self.lateral[k](levels[k])
-            top = side + F.interpolate(top, size=side.shape[-2:], mode="nearest")
-        features: torch.Tensor = self.out(top)
+        fine, middle, coarse = super().forward(crops)[1:]
+        top = self.lateral[2](coarse)
+        for k, level, smooth in ((1, middle, self.middle), (0, fine, self.out)):
+            side = self.lateral[k](level)
+            top = smooth(side + F.interpolate(top, size=side.shape[-2:], mode="bilinear"))
+        features: torch.Tensor = top
         return features

@@ -31,6 +31,31 @@ def enlarged(boxes: torch.Tensor, limits: torch.Tensor, factor: float) -> torch.
     return torch.cat([low, high], 1)
 
 
+def whole_pixels(boxes: torch.Tensor, limits: torch.Tensor, factor: float) -> torch.Tensor:
+    """Windows as EoRaS' code cuts them: of whole pixels, and one more to the right and below.
+
+    Arguments and result as `enlarged`.
+    """
+    low, high = boxes[:, :2].round(), boxes[:, 2:].round()
+    middle = ((low + high) / 2).floor()
+    half = (((high - low) * factor).floor() / 2).floor()
+    low = torch.minimum((middle - half).clamp(min=0), limits - _LEAST)
+    high = torch.minimum(torch.maximum(middle + half + 1, low + _LEAST), limits.expand_as(low))
+    return torch.cat([low, high], 1)
+
+
+def aligned(windows: torch.Tensor, side: int) -> torch.Tensor:
+    """(N, 4): where grids lie whose outer cells have their middles in a window's outer pixels.
+
+    Args:
+        windows: (N, 4) xyxy.
+        side: cells along each side of a grid.
+    """
+    cell = (windows[:, 2:] - windows[:, :2] - 1) / (side - 1)
+    rim = (1 - cell) / 2
+    return torch.cat([windows[:, :2] + rim, windows[:, 2:] - rim], 1)
+
+
 def cut(
     images: torch.Tensor, frames: torch.Tensor, windows: torch.Tensor, side: int
 ) -> torch.Tensor:

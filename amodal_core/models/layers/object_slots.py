@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
 import torch
 from torch import nn
 
 from amodal_core.models.layers.attention import DecoderLayer
 
+Positions = Literal["sincos", "random"]
 
-def sine_position_2d(height: int, width: int, channels: int) -> torch.Tensor:
-    """(1, height * width, C) float32 positions in sines and cosines, row by row.
 
-    The first half of the channels tells the row, the second the column, both as shares of the whole
-    (Carion et al., ECCV 2020).
+def sine_positions(count: int, channels: int) -> torch.Tensor:
+    """(count, C) float32 positions in a row, sines and cosines by turns (Vaswani et al., 2017).
+
+    Args:
+        count: of positions.
+        channels: an even number.
     """
-    half = channels // 2
-    rates = 10000 ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
-
-    def waves(count: int) -> torch.Tensor:
-        turns = (torch.arange(count) + 0.5) / count * (2 * math.pi)
-        angles = turns[:, None] * rates
-        return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
-
-    rows = waves(height)[:, None].expand(-1, width, -1)
-    columns = waves(width)[None].expand(height, -1, -1)
-    return torch.cat([rows, columns], -1).flatten(0, 1)[None]
+    rates = 10000 ** (torch.arange(0, channels, 2, dtype=torch.float32) / channels)
+    angles = torch.arange(count, dtype=torch.float32)[:, None] / rates
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
 class _Decoder(nn.Module):
@@ -43,7 +38,7 @@ class _Decoder(nn.Module):
         queries: torch.Tensor,
         position: torch.Tensor,
         memory: torch.Tensor,
-        memory_position: torch.Tensor | None,
+        memory_position: torch.Tensor,
     ) -> torch.Tensor:
         for layer in self.layers:
             queries = layer(queries, position, memory, memory_position)
@@ -64,10 +59,12 @@ class ObjectSlots(nn.Module):
         heads: of attention.
         hidden: of the perceptrons.
         dropout: share.
-        front: tokens along each side of the front view.
-        above: tokens along each side of the view from above.
+        front: tokens of the front view.
+        above: tokens of the view from above.
+        positions: of slots and tokens, "sincos" over the place in their row, or "random": learned.
     """
 
+    slot_position: torch.Tensor
     front_position: torch.Tensor
     above_position: torch.Tensor
 
@@ -82,14 +79,20 @@ class ObjectSlots(nn.Module):
         dropout: float,
         front: int,
         above: int,
+        positions: Positions = "sincos",
     ) -> None:
         super().__init__()
         self.slots = nn.Parameter(torch.randn(count, width) * width**-0.5)
         self.from_above, self.from_front, self.to_front = (
             _Decoder(width, layers, heads, hidden, dropout) for _ in range(3)
         )
-        for name, side in (("front_position", front), ("above_position", above)):
-            self.register_buffer(name, sine_position_2d(side, side, width), persistent=False)
+        for name, size in (("slot", count), ("front", front), ("above", above)):
+            if positions == "sincos":
+                places = sine_positions(size, width)
+                self.register_buffer(f"{name}_position", places, persistent=False)
+            else:
+                places = torch.randn(size, width)
+                self.register_parameter(f"{name}_position", nn.Parameter(places))
 
     def begin(self, count: int) -> torch.Tensor:
         """(N, S, C): the slots of objects that were never seen."""
@@ -99,15 +102,15 @@ class ObjectSlots(nn.Module):
         self, slots: torch.Tensor, front: torch.Tensor, above: torch.Tensor | None
     ) -> torch.Tensor:
         """Slots (N, S, C) after they have seen a frame's tokens (N, P, C) and (N, Q, C) or None."""
-        nowhere = slots.new_zeros(())  # slots are no places
+        own = self.slot_position
         if above is not None:
-            slots = self.from_above(slots, nowhere, above, self.above_position)
-        updated: torch.Tensor = self.from_front(slots, nowhere, front, self.front_position)
+            slots = self.from_above(slots, own, above, self.above_position)
+        updated: torch.Tensor = self.from_front(slots, own, front, self.front_position)
         return updated
 
     def read(self, front: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(N, P, C): the front view's tokens with what the slots know."""
-        tokens: torch.Tensor = self.to_front(front, self.front_position, slots, None)
+        tokens: torch.Tensor = self.to_front(front, self.front_position, slots, self.slot_position)
         return tokens
 
     def step(
