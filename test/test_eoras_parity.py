@@ -6,8 +6,8 @@ What the published network says is recorded by `record_eoras.py`.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +18,9 @@ from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Calibration, Frame
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.eoras import Eoras
-from amodal_core.models.imports.eoras_names import KEY_MAP
+from amodal_core.models.imports.files import WeightFile
+from amodal_core.models.imports.key_map import Source
+from amodal_core.models.imports.layouts import layout_of
 from amodal_core.models.layers.batch import make_batch, targets_of
 
 
@@ -28,14 +30,14 @@ def shapes_of(case):
     return {name: tuple(map(int, shape)) for name, *shape in map(str.split, lines)}
 
 
-def ours(state):
-    """Tensors under our names, without those that the network does not use."""
-    renamed = {}
-    for name, tensor in state.items():
-        pattern, new = next((p, n) for p, n in KEY_MAP if re.match(p, name))
-        if new:
-            renamed[re.sub(f"^{pattern}", new, name)] = tensor
-    return renamed
+def imported(case):
+    """Settings and tensors as the importer makes them of a checkpoint with seeded weights."""
+    file = WeightFile(Path(case), seeded(shapes_of(case)), {})
+    source = Source(file)
+    key_map = layout_of(file).map_to("eoras", case)
+    tensors, unknown = key_map.apply(source)
+    assert unknown == []
+    return key_map.settings(tensors, source), tensors
 
 
 def calibration_of(given):
@@ -51,16 +53,13 @@ def calibration_of(given):
 def test_masks_of_the_published_network(case):
     given, recorded = CASES[case], np.load(FIXTURE)
     x, y, z = given.camera
-    values = {
-        "classes": ["object"],
-        "detector": "",
-        "published": given.published,
-        "pitch": math.degrees(math.atan2(z, math.hypot(x, y))),
-        "decoder": given.decoder,
-        "positions": given.positions,
-    }
-    model = Eoras.from_config(values).eval()
-    model.load_state_dict(ours(seeded(shapes_of(case))), assign=True)
+    settings, tensors = imported(case)
+    assert (settings["decoder"], settings["positions"]) == (given.decoder, given.positions)
+    pitch = math.degrees(math.atan2(z, math.hypot(x, y)))
+    fed = {"published": given.published, "pitch": pitch, "classes": ["object"], "detector": ""}
+    model = Eoras.from_config(settings | fed).eval()
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    model.load_state_dict(tensors | counters, assign=True)
     box = RleMasks.from_boxes(np.array([[32.0, 32, 96, 96]]), (SIDE, SIDE))
     truth = make_truth(box, box, [0], [7])
     camera = calibration_of(given)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amodal_core.errors import InputError
-from amodal_core.models.imports import detectron2_names, mmdet_names, torchvision_names
+from amodal_core.models.imports import (
+    detectron2_names,
+    eoras_names,
+    mmdet_names,
+    torchvision_names,
+)
 from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import Layout
 
@@ -13,6 +18,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *torchvision_names.LAYOUTS,
     *detectron2_names.LAYOUTS,
     *mmdet_names.LAYOUTS,
+    *eoras_names.LAYOUTS,
 )
 
 
