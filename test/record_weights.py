@@ -16,6 +16,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, patch
@@ -221,7 +222,43 @@ def vrsp() -> None:
         two_masks(name, network, lambda masks=masks: masks[-1][0][-1])
 
 
-NETWORKS: dict[str, Callable[[], None]] = {"aisformer": aisformer, "vrsp": vrsp}
+def s_amodal() -> None:
+    """S-AModal's SAM in its three modes, at the size of `tiny`: one point in a square image."""
+    sys.meta_path.insert(0, Mocks("einops"))
+    sys.path.insert(0, str(CLONES / "S-AModal"))
+    from segment_anything import modeling
+
+    image = torch.from_numpy(seeded_weights.image(256, 256)).permute(2, 0, 1).float()
+    for mode in ("normal", "adapt", "samadpt"):
+        network = modeling.Sam(
+            image_encoder=modeling.ImageEncoderViT(
+                {"mode": mode, "mid_dim": None}, img_size=256, patch_size=8, embed_dim=128,
+                depth=4, num_heads=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+                use_rel_pos=True, global_attn_indexes=(1, 3), window_size=8, out_chans=64,
+            ),
+            prompt_encoder=modeling.PromptEncoder(64, (32, 32), (256, 256), 16),
+            mask_decoder=modeling.MaskDecoder(
+                transformer_dim=64,
+                transformer=modeling.TwoWayTransformer(2, 64, 4, 256),
+                iou_head_hidden_dim=64,
+            ),
+        )  # fmt: skip
+        network = filled(network)
+        point = torch.tensor([[[100.0, 60.0]]]), torch.ones(1, 1)
+        with torch.no_grad():
+            embedding = network.image_encoder(network.preprocess(image)[None])
+            sparse, dense = network.prompt_encoder(points=point, boxes=None, masks=None)
+            masks, score = network.mask_decoder(
+                embedding, network.prompt_encoder.get_dense_pe(), sparse, dense, False
+            )
+        seeded_weights.write(
+            f"s_amodal_{mode}",
+            seeded_weights.shapes_of(network.state_dict()),
+            {"logits": masks[0, 0, ::8, ::8], "iou": score[0]},
+        )
+
+
+NETWORKS = {"aisformer": aisformer, "vrsp": vrsp, "s_amodal": s_amodal}
 
 if __name__ == "__main__":
     for name in sys.argv[2:] or NETWORKS:

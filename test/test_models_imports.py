@@ -321,3 +321,50 @@ class TestMmdetection:
         own = read_weights(tmp_path / "x.safetensors")["backbone.body.conv1.weight"]
         blue = state["backbone.conv1.weight"][:, 0]
         assert torch.allclose(own[:, 2], blue * 255 * 0.225)
+
+
+class TestSam:
+    @pytest.mark.parametrize("mode", ["normal", "adapt", "samadpt"])
+    def test_s_amodal_draws_what_the_original_draws(self, mode, tmp_path):
+        shapes, outputs = seeded_weights.read(f"s_amodal_{mode}")
+        # As its training leaves it, beside the optimiser and a scheduler's object.
+        value = {"epoch": 3, "model": seeded_weights.state_of(shapes), "lr_sched": Mine()}
+        torch.save(value, tmp_path / "checkpoint_epoch3.pth")
+        settings = {"encoder": "normal"} if mode == "normal" else {}
+        done = import_weights(
+            [tmp_path / "checkpoint_epoch3.pth"],
+            "s_amodal",
+            tmp_path / "x.safetensors",
+            settings={"detector": "", **settings},
+        )
+        assert done.taken == done.tensors
+        model = registry.create("s_amodal", checkpoint=tmp_path / "x.safetensors")
+        assert (model.config.encoder, model.config.size, model.side) == (mode, "tiny", 256)
+        frame = Frame(0, image=seeded_weights.image(256, 256))
+        with torch.inference_mode():
+            batch = model.batch_of([frame])
+            drawn = model.sam(
+                image_embeddings=model.embed(batch.images, batch.sizes),
+                input_points=torch.tensor([[[[100.0, 60.0]]]]),
+                input_labels=torch.ones(1, 1, 1),
+                multimask_output=False,
+            )
+        logits = drawn.pred_masks[0, 0, 0, ::8, ::8].numpy()
+        np.testing.assert_allclose(logits, outputs["logits"], atol=2e-5)
+        np.testing.assert_allclose(drawn.iou_scores[0, 0].numpy(), outputs["iou"], atol=2e-5)
+
+    def test_metas_sam_takes_another_side(self, tmp_path):
+        shapes, _ = seeded_weights.read("s_amodal_normal")
+        state = {
+            name: value
+            for name, value in seeded_weights.state_of(shapes).items()
+            if ".prompt_generator." not in name
+        }
+        torch.save(state, tmp_path / "sam.pth")
+        settings = {"detector": "", "image_size": 128}
+        out = tmp_path / "x.safetensors"
+        import_weights([tmp_path / "sam.pth"], "s_amodal", out, settings=settings)
+        model = registry.create("s_amodal", checkpoint=out)
+        assert (model.config.encoder, model.side) == ("normal", 128)
+        with pytest.raises(InputError, match=r"14 tensors missing \(generator"):
+            import_weights([tmp_path / "sam.pth"], "s_amodal", out, settings={"encoder": "samadpt"})

@@ -346,9 +346,47 @@ def test_published_sizes_have_the_published_names_and_shapes():
     assert old["prompt_encoder.mask_downscaling.6.weight"].shape == (256, 16, 1, 1)
 
 
+def test_places_are_interpolated_for_inputs_of_another_size(tmp_path):
+    """Ramps stay ramps, between the centres of the outer cells."""
+    weights = make_sam("tiny", 128).state_dict()
+    ramp = (torch.arange(16) + 0.5) / 16
+    weights["vision_encoder.pos_embed"][:] = ramp[None, None, :, None]
+    for name in ("rel_pos_h", "rel_pos_w"):
+        line = torch.linspace(-1, 1, 31)[:, None].expand(-1, 32)
+        weights[f"vision_encoder.layers.1.attn.{name}"][:] = line
+    torch.save(weights, tmp_path / "sam.pth")
+    for side in (64, 256):
+        own = make_sam("tiny", side, tmp_path / "sam.pth").state_dict()
+        cells = side // 8
+        place = ((torch.arange(cells) + 0.5) / cells).clamp(0.5 / 16, 15.5 / 16)
+        columns = own["vision_encoder.pos_embed"][0, 3, :, 5]
+        torch.testing.assert_close(columns, place, atol=1e-6, rtol=0)
+        line = own["vision_encoder.layers.1.attn.rel_pos_h"][:, 0]
+        assert len(line) == 2 * cells - 1
+        torch.testing.assert_close(line, -line.flip(0), atol=1e-6, rtol=0)
+        assert (line.diff() >= 0).all()
+        windowed = "vision_encoder.layers.0.attn.rel_pos_h"
+        assert torch.equal(own[windowed], weights[windowed])
+
+
+def test_the_score_is_the_detectors_times_the_expected_iou(model):
+    sample = street(3)
+    certain = shown(sample)
+    doubtful = replace(certain, scores=np.linspace(0.2, 0.9, len(certain), dtype=np.float32))
+    (expected,) = model.draw([sample.frame], [replace(certain, scores=certain.scores * 0 + 1)])
+    (scored,) = model.draw([sample.frame], [doubtful])
+    np.testing.assert_allclose(scored.scores, expected.scores * doubtful.scores, rtol=1e-5)
+    alone = made(detector_score=False).eval()
+    alone.load_state_dict(model.state_dict())
+    (published,) = alone.draw([sample.frame], [doubtful])
+    np.testing.assert_allclose(published.scores, expected.scores, rtol=1e-5)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path):
-    torch.save(as_published(make_sam("tiny", 64).state_dict()), tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"fit: 5 tensors of another shape \(.*rel_pos_h"):
+    wide = as_published(make_sam("tiny", 128).state_dict())
+    wide["image_encoder.neck.1.weight"] = torch.zeros(5)
+    torch.save(wide, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"fit: 1 tensors of another shape \(.*layer_norm1"):
         make_sam("tiny", 128, tmp_path / "other.pth")
     torch.save({"image_encoder.x": torch.zeros(1)}, tmp_path / "foreign.pth")
     with pytest.raises(InputError, match="1 tensors foreign"):

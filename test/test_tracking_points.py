@@ -302,3 +302,29 @@ def test_what_is_no_cotracker_is_named(tmp_path):
     (tmp_path / "hubconf.py").write_text("def raft():\n    pass\n")
     with pytest.raises(InputError, match="offers none of cotracker3_offline"):
         point_tracker(str(tmp_path))
+
+
+def test_weights_choose_the_network_of_the_repository_that_they_fit(tmp_path):
+    """Version 1 has one shape for three windows, which the file's name tells apart."""
+    (tmp_path / "hubconf.py").write_text(
+        "import torch\n"
+        "class Predictor(torch.nn.Module):\n"
+        "    def __init__(self, window, width):\n"
+        "        super().__init__()\n"
+        "        self.window, self.model = window, torch.nn.Linear(width, 1)\n"
+        "def cotracker2(pretrained=True):\n    return Predictor(2, 3)\n"
+        "def cotracker_w8(pretrained=True):\n    return Predictor(8, 2)\n"
+        "def cotracker_w12(pretrained=True):\n    return Predictor(12, 2)\n"
+    )
+    for name, width, window in (("cotracker_stride_4_wind_12.pth", 2, 12), ("v1.pth", 2, 8),
+                                ("cotracker2.pth", 3, 2)):  # fmt: skip
+        state = torch.nn.Linear(width, 1).state_dict()
+        torch.save({"model": state}, tmp_path / name)
+        predictor = point_tracker(str(tmp_path), weights=str(tmp_path / name))._model
+        assert predictor.window == window
+        assert torch.equal(predictor.model.weight, state["weight"])
+    torch.save(torch.nn.Linear(9, 1).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: weights of 2 tensors, which fit none of"):
+        CoTracker(tmp_path, weights=str(tmp_path / "other.pth"))
+    with pytest.raises(InputError, match="no such weights"):
+        CoTracker(tmp_path, weights=str(tmp_path / "none.pth"))

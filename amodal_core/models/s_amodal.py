@@ -45,6 +45,9 @@ class SAModalConfig(CompletingConfig):
         size: "vit_b", "vit_l", "vit_h", or "tiny" (our own, for CPUs).
         image_size: side of SAM's square input in pixels, 0 for the size's own.
         encoder: "samadpt" (SAM-Adapter), "adapt" (Medical SAM Adapter), or "normal".
+        token_order: of the patches in "samadpt": "places", or "published", what weights need that
+            S-AModal's code trained; see `layers.sam_adapter`.
+        mid_dim: four times the width of the bottlenecks of "adapt"; 0 for the tokens' width.
         weights: SAM's, a file or folder in transformers' or Meta's layout, "" for random ones;
             only read when a model is made for training.
         freeze: train what was added to the encoder and the mask decoder alone; False from random
@@ -53,25 +56,33 @@ class SAModalConfig(CompletingConfig):
             SAM is not told which object is meant.
         num_points: points an object, the further ones random.
         erode: pixels by which a visible mask is eroded before a point is drawn in it, 0 for none.
+        detector_score: the score is the detector's times the IoU that SAM expects, else the IoU
+            alone, as in the published evaluation.
         union: the visible mask belongs to the whole one, whatever SAM says.
         seed: of the prompts in inference.
         objects: of an image that training learns from, drawn at random where there are more.
         points: a CoTracker on this machine, "" for Lucas-Kanade; see `tracking.points`.
-        seconds: for which an object that is not seen is carried on, 0 for not at all.
+        points_weights: its weights, "" for those in torch's hub cache.
+        seconds: for which an object that is not seen is carried on, 0 for not at all, `.inf` for
+            as long as the stream goes on, as published.
     """
 
     size: Literal["vit_b", "vit_l", "vit_h", "tiny"] = "vit_b"
     image_size: Count = 0
     encoder: Literal["normal", "adapt", "samadpt"] = "samadpt"
+    token_order: Literal["places", "published"] = "places"
+    mid_dim: Count = 0
     weights: str = ""
     freeze: bool = True
     prompt: Literal["none", "random", "maxdis", "maxent", "saliency"] = "random"
     num_points: Positive = 1
     erode: Count = 7
+    detector_score: bool = True
     union: bool = True
     seed: Count = 0
     objects: Positive = 32
     points: str = ""
+    points_weights: str = ""
     seconds: Amount = 3.0
 
 
@@ -89,6 +100,7 @@ class SAModal(CompletingModel):
     name = "s_amodal"
     Config = SAModalConfig
     config: SAModalConfig
+    tied = frozenset({"token_order"})
 
     def __init__(self, config: SAModalConfig) -> None:
         super().__init__(config)
@@ -96,12 +108,14 @@ class SAModal(CompletingModel):
         shape = SIZES[config.size]
         self.side: int = self.sam.vision_encoder.image_size
         self.generator = (
-            PromptGenerator(shape.width, shape.depth, shape.patch)
+            PromptGenerator(
+                shape.width, shape.depth, shape.patch, config.token_order == "published"
+            )
             if config.encoder == "samadpt"
             else None
         )
         self.adapters = (
-            nn.ModuleList(BlockAdapter(shape.width) for _ in range(shape.depth))
+            nn.ModuleList(BlockAdapter(shape.width, config.mid_dim) for _ in range(shape.depth))
             if config.encoder == "adapt"
             else None
         )
@@ -260,7 +274,7 @@ class SAModal(CompletingModel):
             report: receives timings.
 
         Returns:
-            The same objects on the host with the scores that SAM expects; those without a visible
+            The same objects on the host, scored as `detector_score` says; those without a visible
             pixel have nothing.
         """
         report = report or Report()
@@ -304,6 +318,8 @@ class SAModal(CompletingModel):
         amodal = RleMasks.concatenated([*drawn, RleMasks.empty(instances.size, 1)])[places]
         if self.config.union:
             amodal = amodal | visible
+        if self.config.detector_score:
+            scores *= np.asarray(instances.scores, np.float32)
         return replace(completed(instances, amodal), scores=scores)
 
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
@@ -348,7 +364,8 @@ class SAModal(CompletingModel):
         Raises:
             InputError: there is no such CoTracker.
         """
-        return point_tracker(self.config.points, str(self.device))
+        config = self.config
+        return point_tracker(config.points, str(self.device), config.points_weights)
 
     @property
     def memory(self) -> HiddenObjects:

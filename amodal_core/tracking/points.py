@@ -6,6 +6,7 @@ Pixel coordinates are x, y with integer centres.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +18,15 @@ import numpy as np
 
 from amodal_core.errors import InputError
 
-_ENTRIES = ("cotracker3_offline", "cotracker2", "cotracker2v1")  # of CoTracker's hubconf.py
+# Of CoTracker's hubconf.py, in its three versions; those of version 1 differ in their windows.
+_ENTRIES = (
+    "cotracker3_offline",
+    "cotracker2",
+    "cotracker2v1",
+    "cotracker_w8",
+    "cotracker_w12",
+    "cotracker_w16",
+)
 
 
 @dataclass
@@ -52,17 +61,18 @@ class PointTracker(Protocol):
         ...
 
 
-def point_tracker(path: str = "", device: str = "cpu") -> PointTracker:
+def point_tracker(path: str = "", device: str = "cpu", weights: str = "") -> PointTracker:
     """A point tracker.
 
     Args:
         path: of a CoTracker, see `CoTracker`; "" for Lucas-Kanade.
+        weights: of a CoTracker.
         device: where a CoTracker runs.
 
     Raises:
         InputError: there is no CoTracker at the path.
     """
-    return CoTracker(path, device) if path else LucasKanade()
+    return CoTracker(path, device, weights) if path else LucasKanade()
 
 
 class LucasKanade:
@@ -124,9 +134,10 @@ class CoTracker:
     Args:
         path: of a TorchScript file that takes a video (1, T, 3, H, W) of 0-255 and queries
             (1, N, 3) of t, x, y, and gives places (1, T, N, 2) and visibility (1, T, N); or of a
-            copy of CoTracker's repository, whose hubconf.py is then run, with its weights in
-            torch's hub cache.
+            copy of CoTracker's repository, whose hubconf.py is then run.
         device: where it runs.
+        weights: for a repository, such as cotracker_stride_4_wind_8.pth or scaled_offline.pth; the
+            network of its hubconf.py that they fit is taken. "" for those in torch's hub cache.
 
     Raises:
         InputError: nothing of the kind is there, or it cannot be loaded.
@@ -134,7 +145,7 @@ class CoTracker:
 
     history = 31  # three seconds at 10 Hz
 
-    def __init__(self, path: str | Path, device: str = "cpu") -> None:
+    def __init__(self, path: str | Path, device: str = "cpu", weights: str = "") -> None:
         import torch
 
         self._device = torch.device(device)
@@ -146,7 +157,9 @@ class CoTracker:
             if path.is_file():
                 self._model: Any = torch.jit.load(str(path), map_location=self._device)
             else:
-                self._model = _from_hub(path).to(self._device)
+                self._model = _from_hub(path, weights).to(self._device)
+        except InputError:
+            raise
         except Exception as error:
             # A foreign file or foreign code fails in any way it likes.
             line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -173,12 +186,34 @@ class CoTracker:
         )
 
 
-def _from_hub(path: Path) -> Any:
+def _from_hub(path: Path, weights: str) -> Any:
+    """A predictor of a repository, with weights of a file or of torch's hub cache."""
     import torch
 
     tree = ast.parse((path / "hubconf.py").read_text())
-    offered = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    entry = next((name for name in _ENTRIES if name in offered), None)
-    if entry is None:
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    offered = [name for name in _ENTRIES if name in names]
+    if not offered:
         raise ValueError(f"hubconf.py offers none of {', '.join(_ENTRIES)}")
-    return torch.hub.load(str(path), entry, source="local")
+    if not weights:
+        return torch.hub.load(str(path), offered[0], source="local")
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise InputError("there are no such weights", str(file), "check points_weights")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = state.get("model", state)
+    # Windows are told apart by the file's name alone where shapes are the same.
+    window = re.search(r"wind_(\d+)", file.name)
+    if window and f"cotracker_w{window[1]}" in offered:
+        offered = [f"cotracker_w{window[1]}"]
+    for name in offered:
+        predictor = torch.hub.load(str(path), name, source="local", pretrained=False)
+        own = predictor.model.state_dict()
+        if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in state.items()}:
+            predictor.model.load_state_dict(state)
+            return predictor
+    raise InputError(
+        f"weights of {len(state)} tensors, which fit none of {', '.join(offered)}",
+        str(file),
+        "give the repository at the commit that they belong to",
+    )

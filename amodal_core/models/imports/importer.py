@@ -68,7 +68,7 @@ def import_weights(
     where = str(file.path)
     key_map = layout.map_to(model, where)
     own, rows = chosen_classes(layout.classes(file), classes, where, partial)
-    source = Source(file, style or layout.style(file), own, rows, beside)
+    source = Source(file, style or layout.style(file), own, rows, beside, settings or {})
     tensors, unknown = key_map.apply(source)
     values = key_map.settings(tensors, source) | dict(settings or {})
     values = {"classes": list(own)} | values

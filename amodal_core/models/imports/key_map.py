@@ -27,6 +27,7 @@ class Source:
         rows: for each of these its place among the file's classes; None where the file does not
             have them all, so that what depends on classes stays out.
         beside: the files that were given beside the first one.
+        settings: that the user gives the model.
     """
 
     file: WeightFile
@@ -34,6 +35,7 @@ class Source:
     classes: tuple[str, ...] = ()
     rows: list[int] | None = None
     beside: list[WeightFile] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 # None: the tensor stays out.

@@ -9,6 +9,7 @@ from amodal_core.models.imports import (
     detectron2_names,
     eoras_names,
     mmdet_names,
+    sam_names,
     torchvision_names,
 )
 from amodal_core.models.imports.files import WeightFile
@@ -19,6 +20,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *detectron2_names.LAYOUTS,
     *mmdet_names.LAYOUTS,
     *eoras_names.LAYOUTS,
+    *sam_names.LAYOUTS,
 )
 
 

@@ -6,11 +6,13 @@ Kirillov et al.: Segment Anything, ICCV 2023.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from amodal_core.errors import InputError
@@ -153,5 +155,33 @@ def _load(sam: nn.Module, path: Path) -> None:
         if not candidates:
             raise InputError(f"neither {' nor '.join(_FILES)}", str(path), "check the path")
         path = candidates[0]
-    state = renamed(read_weights(path, "download SAM's"))
+    state = resized_positions(renamed(read_weights(path, "download SAM's")), sam.state_dict())
     sam.load_state_dict(fitted(state, sam.state_dict(), path, "give SAM's of this very size"))
+
+
+def resized_positions(
+    state: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Weights with places for an input of another size, interpolated between those that they have.
+
+    Absolute positions (1, h, w, D) bilinearly, relative ones (2 L - 1, D) linearly, as SAM does
+    itself when it looks them up; other tensors stay as they are.
+
+    Args:
+        state: under transformers' names, with or without a prefix.
+        expected: the model's tensors.
+    """
+    result = dict(state)
+    for name, value in state.items():
+        wanted = expected.get(name)
+        if wanted is None or wanted.shape == value.shape or wanted.ndim != value.ndim:
+            continue
+        if name.endswith("vision_encoder.pos_embed") and wanted.shape[3] == value.shape[3]:
+            grid = F.interpolate(
+                value.permute(0, 3, 1, 2).float(), wanted.shape[1:3], mode="bilinear"
+            )
+            result[name] = grid.permute(0, 2, 3, 1).to(value.dtype)
+        elif re.search(r"\.rel_pos_[hw]$", name) and wanted.shape[1] == value.shape[1]:
+            line = F.interpolate(value.t()[None].float(), wanted.shape[0], mode="linear")
+            result[name] = line[0].t().to(value.dtype)
+    return result

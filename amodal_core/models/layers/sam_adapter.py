@@ -39,10 +39,13 @@ class PromptGenerator(nn.Module):
         width: of the tokens.
         depth: blocks.
         patch: side of a patch in pixels.
+        published: tokens come in the order of S-AModal's code, which lays (h, w, D) out as
+            (D, h w) without exchanging axes: what its training left needs it.
     """
 
-    def __init__(self, width: int, depth: int, patch: int) -> None:
+    def __init__(self, width: int, depth: int, patch: int, published: bool = False) -> None:
         super().__init__()
+        self.published = published
         narrow = width // _SHARE
         self.edges = nn.Conv2d(3, narrow, patch, patch)
         self.tokens = nn.Linear(width, narrow)
@@ -65,6 +68,9 @@ class PromptGenerator(nn.Module):
             images: (B, 3, H, W) as the encoder gets them.
             tokens: (B, h, w, D) of the patches, without places.
         """
+        if self.published:
+            b, h, w, d = tokens.shape
+            tokens = tokens.reshape(b, d, h * w).transpose(1, 2).reshape(b, h, w, d)
         features = self.edges(high_pass(images)).permute(0, 2, 3, 1) + self.tokens(tokens)
         return [self.shared(own(features)) for own in self.own]
 
@@ -74,16 +80,17 @@ class BlockAdapter(nn.Module):
 
     Args:
         width: of the tokens.
+        mid_dim: four times the bottlenecks' width; 0 for the tokens' width.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, mid_dim: int = 0) -> None:
         super().__init__()
-        self.space = _bottleneck(width)
-        self.mlp = _bottleneck(width)
+        inner = int((mid_dim or width) * _RATIO)
+        self.space = _bottleneck(width, inner)
+        self.mlp = _bottleneck(width, inner)
 
 
-def _bottleneck(width: int) -> nn.Sequential:
-    inner = int(width * _RATIO)
+def _bottleneck(width: int, inner: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
 
 
