@@ -16,7 +16,9 @@ from torch.utils.data import Dataset as TorchDataset
 from amodal_core.classes import ClassMap, check_renames, renamed
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.coco_like import CocoLike
+from amodal_core.datasets.kitti import KittiObject
 from amodal_core.errors import InputError
+from amodal_core.evaluation import kitti_files
 from amodal_core.evaluation.formats import write_results
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
@@ -209,6 +211,11 @@ class Inference:
         ids = self.classes.ids(tracks.class_ids)
         kept = tracks[ids >= 0]
         height, width = kept.size
+        if isinstance(self.data, KittiObject) and kept.boxes3d is not None:
+            names = [self.data.classes[c] for c in ids[ids >= 0].tolist()]
+            stem = Path(self.data.place(index).name).name
+            file = self.out / "kitti" / f"{stem}.txt"
+            kitti_files.write_results(file, kept, names, self.data.calibration(index))
         return {
             "image": [index, height, width],
             "class_ids": ids[ids >= 0].tolist(),

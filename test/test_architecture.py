@@ -115,7 +115,7 @@ ROOMS = {
     "views": "datasets geometry masks",
     "journal": "",
     "warm_up": "masks tracking",
-    "evaluation": "bags datasets drive masks views",
+    "evaluation": "bags datasets drive geometry masks views",
     "pipeline": "geometry models tracking",
     "replay": "bags drive evaluation pipeline views",
     "inference": "datasets evaluation geometry journal models pipeline tracking",

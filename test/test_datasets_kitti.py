@@ -23,6 +23,8 @@ from amodal_core.datasets.kitti_labels import (
 )
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
 from amodal_core.errors import InputError
+from amodal_core.evaluation.truth import read_truth
+from amodal_core.geometry.boxes3d import points_in_boxes
 from amodal_core.geometry.calibration import KittiCalibration
 from amodal_core.geometry.projection import project
 
@@ -215,3 +217,50 @@ def test_a_real_raw_drive_pairs_every_image_with_its_scan(kitti_raw_drive):
     frame = data[20].frame
     assert frame.points_stamp - frame.stamp == 3_000_000
     assert len(frame.points) > 100_000
+
+
+def test_labelled_frames_have_truth_in_the_lidar_frame(kitti_object_root):
+    data = KittiObject(kitti_object_root)
+    (place,) = [k for k in range(len(data)) if data.place(k).name.endswith("000001")]
+    sample = data[place]
+    truth = sample.truth
+    assert [data.classes[c] for c in truth.class_ids] == ["Truck", "Car", "Cyclist"]
+    assert [x.type for x in data.labels(place)].count("DontCare") == 4
+    np.testing.assert_allclose(truth.amodal_boxes[0], (599.41, 156.40, 629.75, 189.25), atol=1e-4)
+    # The truck: 69.44 m ahead of the camera, which is 0.27 m ahead of the LiDAR; h 2.85, l 12.34.
+    np.testing.assert_allclose(truth.boxes3d[0, [0, 3, 4, 5]], (69.7, 12.34, 2.63, 2.85), atol=0.1)
+    assert [points_in_boxes(sample.frame.points, truth.boxes3d[k])[0].sum() for k in (1, 2)] == [
+        9,
+        18,
+    ]
+    assert not data.has_masks
+    assert not truth.amodal.rle().areas().any()
+    # Truck: visible, 33 px high; car and cyclist: occluded 0 and 3.
+    assert [x.difficulty for x in data.labels(place)[:3]] == [1, -1, -1]
+    assert data.hard(place).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("height", "occluded", "truncated", "difficulty"),
+    [
+        (41.0, 0, 0.15, 0),
+        (40.0, 0, 0.0, 0),
+        (39.9, 0, 0.0, 1),
+        (41.0, 0, 0.16, 1),
+        (41.0, 1, 0.3, 1),
+        (41.0, 2, 0.3, 2),
+        (26.0, 0, 0.5, 2),
+        (24.9, 0, 0.0, -1),
+        (99.0, 3, 0.0, -1),
+        (99.0, 0, 0.51, -1),
+    ],
+)
+def test_difficulty_is_the_first_whose_limits_hold(height, occluded, truncated, difficulty):
+    box = (0.0, 100.0, 50.0, 100.0 + height)
+    label = KittiLabel("Car", truncated, occluded, 0.0, box, (1, 1, 1), (0, 0, 9), 0.0)
+    assert label.difficulty == difficulty
+
+
+def test_what_needs_masks_refuses_kitti(kitti_object_root):
+    with pytest.raises(InputError, match="boxes, no masks"):
+        read_truth(kitti_object_root)

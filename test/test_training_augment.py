@@ -12,11 +12,10 @@ from training_scenes import street
 
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners
-from amodal_core.geometry.projection import depth_image
+from amodal_core.geometry.projection import depth_image, in_view
 from amodal_core.models.layers.batch import targets_of
 from training.augment import augmented, cropped, flipped, resized
 from training.config import Augment
-from training.data import in_view
 
 
 @pytest.fixture
@@ -35,7 +34,8 @@ def pixels_of(frame, points):
 
 def on_their_objects(frame, targets):
     """Share of the points, projected, that lie on some object's mask, a pixel's rounding aside."""
-    u, v = pixels_of(frame, frame.points[in_view(frame), :3].astype(float)).round().astype(int).T
+    points = frame.points[in_view(frame.points, frame.calibration), :3].astype(float)
+    u, v = pixels_of(frame, points).round().astype(int).T
     anywhere = torch.nn.functional.max_pool2d(
         targets.amodal.any(0)[None].float(), 3, stride=1, padding=1
     )[0].numpy()

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample
-from amodal_core.geometry.projection import depth_image
+from amodal_core.geometry.projection import depth_image, in_view
 from amodal_core.models.layers.batch import Targets, pixels, targets_of
 from amodal_core.models.learned import Clip
 from training.augment import augmented
@@ -56,8 +56,8 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         options: the changes.
         seed: of the run.
         depth: whether the model takes a depth image.
-        points: whether it takes points; they are then cut to what the camera sees, as objects
-            beyond it have no truth.
+        points: whether it takes points.
+        camera_view: cut them to what the camera sees: objects beyond it may have no truth.
         clip: what a clip is, None for single frames.
 
     Raises:
@@ -72,9 +72,10 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         depth: bool,
         points: bool,
         clip: Clip | None = None,
+        camera_view: bool = True,
     ) -> None:
         self._samples, self._options, self._seed = samples, options, seed
-        self._depth, self._points = depth, points
+        self._depth, self._points, self._camera_view = depth, points, camera_view
         self._chooser = chooser(samples, clip)
 
     def __len__(self) -> int:
@@ -117,10 +118,10 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
                 depth = np.zeros(frame.size, np.float32)
                 points = None if frame.points is None else frame.points[:0]
                 frame = replace(frame, depth=depth, points=points)
-        if self._points and frame.points is not None and frame.calibration is not None:
-            frame = replace(frame, points=frame.points[in_view(frame)])
-        elif not self._points:
+        if not self._points:
             frame = replace(frame, points=None)
+        elif self._camera_view and frame.points is not None and frame.calibration is not None:
+            frame = replace(frame, points=frame.points[in_view(frame.points, frame.calibration)])
         return Item(frame, targets, sample.name, sample.video, sample.index)
 
 
@@ -131,20 +132,6 @@ def with_depth(frame: Frame) -> Frame:
     if frame.depth is None:
         return replace(frame, depth=np.zeros(frame.size, np.float32))
     return frame
-
-
-def in_view(frame: Frame) -> np.ndarray:
-    """(N,) bool: points that fall into the image."""
-    calibration = frame.calibration
-    assert calibration is not None
-    assert frame.points is not None
-    T = calibration.camera_from_lidar
-    camera = frame.points[:, :3] @ T[:3, :3].T + T[:3, 3]
-    pixels = camera @ calibration.K.T
-    ahead = camera[:, 2] > 0.1
-    place = pixels[:, :2] / np.where(ahead, pixels[:, 2], 1.0)[:, None]
-    limit = np.array([calibration.width, calibration.height]) - 0.5
-    return np.asarray(ahead & ((place >= -0.5) & (place < limit)).all(1))
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):

@@ -186,6 +186,7 @@ class Trainer:
             depth=model.config.lidar,
             points="points" in model.inputs,
             clip=self.data.clip,
+            camera_view=model.camera_view,
         )
         return loader(data, sampler, config.workers)
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample, Tracks
 
@@ -50,11 +52,14 @@ class Dataset(ABC, Sequence[Sample]):
         name: the format's name and the part that was opened, such as "kins update_train_2020".
         path: what was opened.
         classes: names that the truth's class ids index into.
+        has_masks: whether the truth has masks; without, it has boxes in the image and in 3D, and
+            its masks are empty.
     """
 
     name: str
     path: Path
     classes: tuple[str, ...]
+    has_masks: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -90,6 +95,13 @@ class Dataset(ABC, Sequence[Sample]):
             InputError: an annotation cannot be read.
         """
         return []
+
+    def hard(self, index: int) -> np.ndarray | None:
+        """(N,) bool, objects of the truth that are too hard to be judged; None where none is known.
+
+        KITTI's rules of size, occlusion and truncation leave them out of every difficulty.
+        """
+        return None
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from amodal_core.datasets import (
@@ -65,6 +66,8 @@ def convert(
         yield from sailvos_cut.write_video_truth(out, data, masks)
         return
     samples = readable(data, broken, limit)
+    if not data.has_masks and to != "kitti":
+        samples = (replace(sample, truth=None) for sample in samples)
     writers: dict[str, Callable[[Path], Iterator[str]]] = {
         "kins": lambda folder: kins.write(folder, samples, data.classes, class_map=class_map),
         "kins2019": lambda folder: kins.write(

@@ -1,6 +1,7 @@
 """KITTI raw drives, object images and tracking sequences: one reader, three layouts of files.
 
-KITTI annotates boxes, no masks: `truth` is None everywhere, `labels` has the boxes.
+KITTI annotates boxes, no masks: the truth has boxes in the image and in the LiDAR frame, `labels`
+the rows as they are.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from amodal_core.datasets.base import (
 )
 from amodal_core.datasets.image_files import check_image, image_size, read_image
 from amodal_core.datasets.kitti_labels import (
+    DONT_CARE,
     TYPES,
     KittiLabel,
     read_object_labels,
     read_tracking_labels,
+    truth_of,
 )
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame
+from amodal_core.frame import Frame, Tracks
 from amodal_core.geometry.calibration import KittiCalibration, read_kitti, read_kitti_raw
 
 # KITTI records at 10 Hz: a scan further from the image than half a turn belongs to another image.
@@ -149,7 +152,8 @@ class Kitti(Dataset):
         name: of the data set.
     """
 
-    classes = tuple(t for t in TYPES if t != "DontCare")
+    classes = tuple(t for t in TYPES if t != DONT_CARE)
+    has_masks = False
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -183,9 +187,23 @@ class Kitti(Dataset):
             points_stamp=files.scan_stamp,
         )
 
-    def truth(self, index: int) -> None:
-        """KITTI has boxes (`labels`), no masks."""
-        return None
+    def labelled(self, index: int) -> bool:
+        """Whether a sample is annotated, be it with nothing."""
+        return False
+
+    def truth(self, index: int) -> Tracks | None:
+        """The boxes of the labelled objects; no masks, and no DontCare regions."""
+        if not self.labelled(index):
+            return None
+        size, calibration = self.size(index), self.calibration(index)
+        return truth_of(self._objects(index), calibration, size, self.classes)
+
+    def hard(self, index: int) -> np.ndarray | None:
+        """Objects that are in none of the benchmark's difficulties."""
+        return np.array([x.difficulty < 0 for x in self._objects(index)], bool)
+
+    def _objects(self, index: int) -> list[KittiLabel]:
+        return [x for x in self.labels(index) if x.type != DONT_CARE]
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) from the image's header."""
@@ -193,7 +211,7 @@ class Kitti(Dataset):
 
     def boxes(self, index: int) -> list[tuple[str, tuple[float, float, float, float]]]:
         """The labels' boxes in the image."""
-        return [(x.type, x.box) for x in self.labels(index) if x.type != "DontCare"]
+        return [(x.type, x.box) for x in self._objects(index)]
 
     def check(self) -> Iterator[Finding | None]:
         """Images, scans and labels."""
@@ -345,6 +363,10 @@ class KittiObject(Kitti):
         """The calibration of an image; it differs between days of recording."""
         return read_kitti(self._beside(index, "calib", ".txt"))
 
+    def labelled(self, index: int) -> bool:
+        """Where there is a file of labels; not in `testing`."""
+        return self._beside(index, "label_2", ".txt").exists()
+
     def labels(self, index: int) -> Sequence[KittiLabel]:
         """The annotated boxes of an image; none in `testing`."""
         path = self._beside(index, "label_2", ".txt")
@@ -440,6 +462,10 @@ class KittiTracking(Kitti):
     def calibration(self, index: int) -> KittiCalibration:
         """One for each sequence."""
         return self._sequences[self._images[index][0]][1]
+
+    def labelled(self, index: int) -> bool:
+        """Where the sequence has a file of labels; not in `testing`."""
+        return bool(self._sequences[self._images[index][0]][2])
 
     def labels(self, index: int) -> Sequence[KittiLabel]:
         """The annotated boxes of a frame, with track ids; none in `testing`."""

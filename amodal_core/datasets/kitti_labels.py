@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError, foreign
+from amodal_core.frame import Tracks
 from amodal_core.geometry.calibration import KittiCalibration
+from amodal_core.masks.mask_set import RleMasks
 
+DONT_CARE = "DontCare"  # a region that nobody annotated
 TYPES = (
     "Car",
     "Van",
@@ -21,8 +25,17 @@ TYPES = (
     "Cyclist",
     "Tram",
     "Misc",
-    "DontCare",
+    DONT_CARE,
 )
+
+
+# Of easy, moderate and hard: least height of the box in the image in pixels, most occlusion (level)
+# and truncation (share); development kit of the object benchmark.
+MIN_HEIGHT = (40.0, 25.0, 25.0)
+MAX_OCCLUSION = (0, 1, 2)
+MAX_TRUNCATION = (0.15, 0.3, 0.5)
+# What the truth says of the hidden share: the middle of what each level of occlusion means.
+_OCCLUSION_RATES = {1: 0.25, 2: 0.75}
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,19 @@ class KittiLabel:
     rotation_y: float
     track_id: int = -1
     score: float = 1.0
+
+    @property
+    def difficulty(self) -> int:
+        """0 easy, 1 moderate, 2 hard, the first whose limits it keeps; -1 for none of them."""
+        height = self.box[3] - self.box[1]
+        for level in range(len(MIN_HEIGHT)):
+            if (
+                self.occluded <= MAX_OCCLUSION[level]
+                and self.truncated <= MAX_TRUNCATION[level]
+                and height >= MIN_HEIGHT[level]
+            ):
+                return level
+        return -1
 
 
 def read_object_labels(path: str | Path) -> list[KittiLabel]:
@@ -117,7 +143,7 @@ def boxes_in_lidar(labels: Sequence[KittiLabel], calibration: KittiCalibration) 
     lidar_from_rect = np.linalg.inv(calibration.rect_from_cam @ calibration.cam_from_lidar)
     boxes = np.full((len(labels), 7), np.nan, np.float32)
     for row, label in zip(boxes, labels, strict=True):
-        if label.type == "DontCare":
+        if label.type == DONT_CARE:
             continue
         height, width, length = label.size
         x, y, z = label.location
@@ -127,3 +153,36 @@ def boxes_in_lidar(labels: Sequence[KittiLabel], calibration: KittiCalibration) 
         row[:3] = centre[:3]
         row[3:] = length, width, height, np.arctan2(ahead[1], ahead[0])
     return boxes
+
+
+def truth_of(
+    labels: Sequence[KittiLabel],
+    calibration: KittiCalibration,
+    size: tuple[int, int],
+    classes: Sequence[str],
+) -> Tracks:
+    """The labels as ground truth: boxes in the image and in the LiDAR frame, no masks.
+
+    The hidden share is no more than KITTI's level of occlusion says: 0, .25 or .75, and 0 where it
+    is unknown.
+
+    Args:
+        labels: of the objects of one image.
+        calibration: of that image.
+        size: (height, width) of the image in pixels.
+        classes: names that class ids are to index into; all types of the labels are among them.
+    """
+    n = len(labels)
+    numbers = [x.track_id for x in labels]
+    ids = numbers if min(numbers, default=-1) >= 0 else list(range(n))
+    nothing = RleMasks.empty(size, n)
+    truth = make_truth(
+        nothing,
+        nothing,
+        [list(classes).index(x.type) for x in labels],
+        ids,
+        boxes3d=boxes_in_lidar(labels, calibration),
+    )
+    boxes = np.array([x.box for x in labels], np.float32).reshape(n, 4)
+    rates = [_OCCLUSION_RATES.get(x.occluded, 0.0) for x in labels]
+    return replace(truth, amodal_boxes=boxes, occlusion_rates=np.array(rates, np.float32))

@@ -78,6 +78,7 @@ def count(data: Dataset, into: Statistics) -> Iterator[None]:
         try:
             truth = data.truth(index)
             boxes = data.boxes(index)
+            truth = truth if data.has_masks else None
             into.sizes[truth.size if truth is not None else data.size(index)] += 1
         except InputError as error:
             into.broken[place.name] = f"{error.where}: {error.what}" if error.where else error.what

@@ -60,7 +60,7 @@ def write_video(
         for turn, index in enumerate(indices):
             sample = data[index]
             truth = None
-            if sample.truth is not None:
+            if sample.truth is not None and data.has_masks:
                 truth = sample.truth.numpy()
                 ages = [turn - first_turns.setdefault(i, turn) + 1 for i in truth.ids.tolist()]
                 truth = replace(truth, ages=np.array(ages, np.int64))

@@ -70,6 +70,12 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
     from amodal_core.datasets.registry import open_dataset
 
     dataset = open_dataset(path)
+    if not dataset.has_masks:
+        raise InputError(
+            f"{dataset.name} annotates boxes, no masks",
+            str(path),
+            "for KITTI's benchmark of objects: `amodal eval kitti`",
+        )
     n = len(dataset)
     index = index_of(dataset)
     ids = [i.id for i in index.set.images]

@@ -89,6 +89,19 @@ def project(points: Array, calibration: Calibration, near: float = NEAR) -> Proj
     return Projection(depth, index, pixels, z)
 
 
+@overload
+def in_view(points: np.ndarray, calibration: Calibration) -> np.ndarray: ...
+
+
+@overload
+def in_view(points: torch.Tensor, calibration: Calibration) -> torch.Tensor: ...
+
+
+def in_view(points: Array, calibration: Calibration) -> Array:
+    """(N,) bool, the points of a scan (N, 3+) that fall into the image, hidden ones included."""
+    return project(points, calibration).pixels[:, 0] >= 0
+
+
 def to_camera(points: np.ndarray, calibration: Calibration) -> np.ndarray:
     """(N, 3+) LiDAR points -> (N, 3) float64 in the camera's optical frame, metres."""
     T = calibration.camera_from_lidar

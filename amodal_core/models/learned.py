@@ -41,6 +41,7 @@ class Detections:
         embeddings: (N, D) float32 or None; of any length, as the model learnt to compare them.
         visible_boxes: (N, 4) float32 xyxy where the model finds them by themselves; None for those
             around the visible masks.
+        boxes3d: (N, 7) float32 as in Instances, where the model finds them.
     """
 
     boxes: torch.Tensor
@@ -51,6 +52,7 @@ class Detections:
     depths: torch.Tensor
     embeddings: torch.Tensor | None = None
     visible_boxes: torch.Tensor | None = None
+    boxes3d: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         self.visible = torch.minimum(self.visible, self.amodal)
@@ -127,6 +129,7 @@ class LearnedModel(nn.Module):
     Attributes:
         files: settings that name files of weights; they are only read to begin a training, and are
             empty in checkpoints.
+        needs_masks: whether it learns masks; one that does not may learn from 3D boxes alone.
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
 
@@ -137,6 +140,7 @@ class LearnedModel(nn.Module):
     name: ClassVar[str]
     Config: ClassVar[type[LearnedConfig]] = LearnedConfig
     clip: ClassVar[Clip | None] = None
+    needs_masks: ClassVar[bool] = True
     files: ClassVar[frozenset[str]] = frozenset({"weights"})
     tied: ClassVar[frozenset[str]] = frozenset()
 
@@ -144,6 +148,11 @@ class LearnedModel(nn.Module):
         super().__init__()
         self.config = config
         self.crossing = Crossing()
+
+    @property
+    def camera_view(self) -> bool:
+        """Whether it sees those points alone that the image shows."""
+        return bool(getattr(self.config, "camera_view", True))
 
     def trunk(self) -> list[nn.Module]:
         """The modules before `crossing`; none where a model is not to be split."""
@@ -360,6 +369,7 @@ def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Ten
         depths=detections.depths.float(),
         occluders=occluders_of(boxes, covered & ~shown, shown, detections.depths),
         embeddings=detections.embeddings,
+        boxes3d=None if detections.boxes3d is None else detections.boxes3d.float(),
     )
 
 

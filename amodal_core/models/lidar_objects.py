@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 from amodal_core.classes import ClassMap
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
-from amodal_core.geometry.projection import project, to_camera
+from amodal_core.geometry.projection import to_camera
 from amodal_core.models.layers.batch import Batch, LidarBoxes, depth_channels
 from amodal_core.models.layers.box_silhouettes import outlines_in_image
 from amodal_core.models.layers.object_depth import object_depth
@@ -92,11 +92,7 @@ class LidarObjects(nn.Module):
                 "settings.lidar_weights",
                 "name a checkpoint of it",
             )
-        # What the camera does not see has no place in the image, and PointPillars learnt without.
-        scans = [
-            points[project(points, calibration).pixels[:, 0] >= 0]
-            for points, calibration in zip(batch.points, batch.calibrations, strict=True)
-        ]
+        scans = self.network.in_view(batch.points, batch.calibrations)
         # The same boxes whatever the precision of the training.
         with torch.autocast(batch.images.device.type, enabled=False):
             results = [self._of_own_classes(one) for one in self.network.detect3d(scans)]

@@ -8,6 +8,7 @@ width, length, height and KITTI's rotation_y; outside they are ours (`Instances.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from torch import nn
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from amodal_core.errors import InputError
+from amodal_core.frame import Calibration
+from amodal_core.geometry.projection import in_view
 from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.box_silhouettes import silhouettes
 from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
@@ -56,6 +59,8 @@ class PointPillarsConfig(LearnedConfig):
         grid: the volume and its pillars.
         candidates: best anchors of a scan that are decoded.
         nms: bird's-eye IoU above which the weaker of two boxes of a class goes.
+        camera_view: leave out the points that the image does not show, in training and inference
+            alike: KITTI annotates nothing else, and the public weights never saw more.
     """
 
     classes: tuple[Literal["pedestrian", "cyclist", "car"], ...] = ("pedestrian", "cyclist", "car")
@@ -64,6 +69,7 @@ class PointPillarsConfig(LearnedConfig):
     grid: Grid = field(default_factory=Grid)
     candidates: Positive = 100
     nms: Share = 0.01
+    camera_view: bool = True
 
 
 @dataclass
@@ -131,6 +137,7 @@ class PointPillars(LearnedModel):
 
     name = "pointpillars"
     Config = PointPillarsConfig
+    needs_masks = False
     config: PointPillarsConfig
     tied = frozenset({"grid"})
 
@@ -195,6 +202,15 @@ class PointPillars(LearnedModel):
             self._decode(classes[n], boxes[n], directions[n], anchors) for n in range(len(scans))
         ]
 
+    def in_view(
+        self, scans: Sequence[torch.Tensor], calibrations: Sequence[Calibration]
+    ) -> list[torch.Tensor]:
+        """The points of each scan that the network is to see (`camera_view`)."""
+        if not self.config.camera_view:
+            return list(scans)
+        pairs = zip(scans, calibrations, strict=True)
+        return [points[in_view(points, calibration)] for points, calibration in pairs]
+
     def _decode(
         self,
         logits: torch.Tensor,
@@ -225,8 +241,9 @@ class PointPillars(LearnedModel):
         if batch.points is None or batch.calibrations is None:
             raise InputError("PointPillars needs points and a calibration", "frames", "record both")
         results = []
+        scans = self.in_view(batch.points, batch.calibrations)
         for n, (boxes3d, calibration) in enumerate(
-            zip(self.detect3d(batch.points), batch.calibrations, strict=True)
+            zip(self.detect3d(scans), batch.calibrations, strict=True)
         ):
             drawn = silhouettes(boxes3d.boxes, calibration, batch.scales[n], batch.sizes[n], _SIDE)
             rows = drawn.rows
@@ -238,6 +255,7 @@ class PointPillars(LearnedModel):
                     drawn.amodal,
                     drawn.visible,
                     drawn.depths,
+                    boxes3d=boxes3d.boxes[rows],
                 )
             )
         return results

@@ -32,7 +32,7 @@ def draw(
         sample: with an image.
         classes: names of the truth's class ids.
         width: of the picture in pixels.
-        boxes: class and xyxy box of objects that have no masks.
+        boxes: class and xyxy box of objects that have no masks; their truth is not drawn.
     """
     image = sample.frame.image
     if image is None:
@@ -40,14 +40,14 @@ def draw(
     scale = width / image.shape[1]
     size = width, max(1, round(image.shape[0] * scale))
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    if sample.truth is not None:
+    if sample.truth is not None and not boxes:
         window = 0, 0, image.shape[1], image.shape[0]
         picture = draw_overlay(picture, in_window(sample.truth, window, size), classes)
     draw_boxes(
         picture, [name for name, _ in boxes], np.array([b for _, b in boxes]).reshape(-1, 4) * scale
     )
     caption = np.full((_CAPTION, width, 3), 255, np.uint8)
-    count = len(sample.truth) if sample.truth is not None else len(boxes)
+    count = len(boxes) if boxes or sample.truth is None else len(sample.truth)
     put_text(caption, f"{sample.name}   {count} objects", 4, 3, 13, (0, 0, 0))
     return np.concatenate([picture, caption])
 

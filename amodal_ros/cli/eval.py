@@ -105,6 +105,60 @@ def video(
 
 
 @app.command()
+def kitti(
+    gt: Annotated[
+        Path, typer.Option("--gt", help="KITTI's folder of the object benchmark, or a label_2.")
+    ],
+    dt: Annotated[
+        Path,
+        typer.Option(
+            "--dt", help="The --out of `amodal infer` on it, or a folder of result files (.txt)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of kitti.json.")],
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="A list of names, one a line, such as ImageSets/val.txt; all must be."),
+    ] = None,
+) -> None:
+    """KITTI's benchmark of objects: AP in 3D, from above and in the image, and orientation.
+
+    Every number is the development kit's: easy, moderate and hard; 40 recalls (R40) and 11 (R11);
+    least overlap .7 of cars, .5 of pedestrians and cyclists. Without --frames, the frames are those
+    that have a result file.
+
+    [bold]Example[/]
+
+    amodal infer KITTI/training --model pointpillars --checkpoint best.safetensors --out r
+
+    amodal eval kitti --gt KITTI --dt r --frames ImageSets/val.txt --out build/eval
+    """
+    import json
+
+    from amodal_core.evaluation.kitti_benchmark import DIFFICULTIES, KINDS, evaluate
+    from amodal_core.evaluation.kitti_files import read_names, read_pairs
+    from amodal_core.files import atomic
+
+    names = [] if frames is None else read_names(frames)
+    scores = evaluate(*read_pairs(gt, dt, names))
+    table = Table(title=f"{scores.images} images", title_justify="left", title_style="bold")
+    table.add_column("")
+    for recalls in ("R40", "R11"):
+        for difficulty in DIFFICULTIES:
+            table.add_column(f"{recalls} {difficulty}", justify="right")
+    for name, counts in scores.objects.items():
+        for kind in KINDS:
+            numbers = (*scores.r40[name][kind], *scores.r11[name][kind])
+            table.add_row(f"{name} {kind}", *(f"{100 * v:.2f}" for v in numbers))
+        table.add_row("objects", *map(str, counts), "", "", "", style="dim", end_section=True)
+    console.print(table)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / "kitti.json") as part:
+        part.write_text(json.dumps(scores.as_json(), indent=1) + "\n")
+    typer.echo(out / "kitti.json")
+
+
+@app.command()
 def bag(
     gt: Annotated[Path, typer.Option("--gt", help="A bag with a ground_truth topic.")],
     dt: Annotated[
