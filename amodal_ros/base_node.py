@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ from amodal_core.settings import checked
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.exchange import Exchange
-from amodal_ros.health import Health
+from amodal_ros.health import PROCESS, Health
 from amodal_ros.interrupts import deaf_to_interrupts, interruptible_start
 from amodal_ros.qos import overridden, profile
 from amodal_ros.worker import Worker
@@ -240,6 +241,7 @@ class BaseNode(LifecycleNode):
             self._stop()
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
+        self._publish_diagnostics()  # whoever waits for it need not wait for the next ones
         return result
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
@@ -409,6 +411,7 @@ class BaseNode(LifecycleNode):
         level, line, values = self.health.summary(
             self.value("stale_after"), self.value("lost_after")
         )
+        values[PROCESS] = str(os.getpid())
         status = DiagnosticStatus(
             level=_LEVELS[level],
             name=f"{self.get_fully_qualified_name()}",

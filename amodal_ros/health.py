@@ -14,6 +14,7 @@ OK, WARN, ERROR = 0, 1, 2
 _WINDOW = 100  # frames that the milliseconds are taken over
 # Keys of the values on /diagnostics; `NodeState` reads what `Health.summary` writes.
 _FRAMES, _DROPPED, _MILLISECONDS, _WRONG = "frames", "dropped: ", "processing ms, ", "wrong: "
+_MESSAGES, PROCESS = ": messages", "process"
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,15 @@ class NodeState:
         drops: frames and messages given up so far, by reason.
         milliseconds: of processing a frame, by "last", "p50", "p95" and "p99".
         wrong: kinds of what is wrong now, and a line for each.
+        inputs: topics that it subscribes to; none while it is not active.
+        process: number of its process, "" where it is not said.
     """
 
     drops: dict[str, int]
     milliseconds: dict[str, float]
     wrong: dict[str, str]
+    inputs: tuple[str, ...] = ()
+    process: str = ""
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> NodeState | None:
@@ -44,7 +49,8 @@ class NodeState:
             milliseconds = {name: float(ms) for name, ms in after(_MILLISECONDS).items()}
         except ValueError:
             return None  # another's, whose words are like ours
-        return cls(drops, milliseconds, after(_WRONG))
+        inputs = tuple(k.removesuffix(_MESSAGES) for k in values if k.endswith(_MESSAGES))
+        return cls(drops, milliseconds, after(_WRONG), inputs, values.get(PROCESS, ""))
 
 
 @dataclass
@@ -190,7 +196,7 @@ class Health:
             values |= {f"{_DROPPED}{reason}": str(n) for reason, n in sorted(self._drops.items())}
             values |= {f"{_WRONG}{kind}": line for kind, line in wrong.items()}
             for source in self._inputs.values():
-                values[f"{source.topic}: messages"] = str(source.count)
+                values[f"{source.topic}{_MESSAGES}"] = str(source.count)
                 values[f"{source.topic}: last stamp"] = _seconds(source.stamp)
             return level, "; ".join(wrong.values()) or "running", values
 

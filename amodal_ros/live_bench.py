@@ -23,9 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from amodal_core.bags.reader import BagReader, RawMessage
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.topics import (
-    DEPTH,
     DIAGNOSTICS,
-    INSTANCES,
     TRACKS,
     DriveTopics,
     find_topics,
@@ -42,7 +40,7 @@ from amodal_ros.qos import profile
 
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
 _START = 120.0  # seconds that the nodes may take to come up
-_STEADY = 1.5  # seconds without change after which all are connected
+_STAGES = {"depth_projection", "segmentation", "tracking"}
 _SILENCE = 2.0  # seconds without an answer after which the rest counts as missed
 _SETTLE = 1.3  # seconds for the nodes' next diagnostics, which come every second
 _SAMPLE = 0.1  # seconds between two looks at the memory
@@ -80,7 +78,7 @@ class LiveBench:
         self._arguments, self._log = list(arguments), log
         self._sent: dict[int, float] = {}
         self._answers: dict[int, float] = {}
-        self._drops: dict[str, Counter[str]] = {}
+        self._states: dict[str, NodeState] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> LiveBench:
@@ -110,7 +108,7 @@ class LiveBench:
             self._outputs[raw.topic] = self._node.create_publisher(
                 message_class(self._types[raw.topic]), raw.topic, profile("latched_tf")
             )
-        self._node.create_subscription(
+        self._tracks = self._node.create_subscription(
             message_class(TRACKS.type), TRACKS.bag_name, self._answered, profile(TRACKS.qos)
         )
         self._node.create_subscription(
@@ -167,7 +165,7 @@ class LiveBench:
         with self._lock:
             self._sent.clear()
             self._answers.clear()
-            before = {node: Counter(drops) for node, drops in self._drops.items()}
+            before = {node: Counter(state.drops) for node, state in self._states.items()}
         usage = _Usage(self._nodes())
         begin = time.monotonic()
         last = begin
@@ -188,9 +186,9 @@ class LiveBench:
             ]
             times = sorted(at for s, at in self._answers.items() if s in self._sent)
             drops = {
-                f"{node}: {reason}": n
-                for node, counts in self._drops.items()
-                for reason, n in (counts - before.get(node, Counter())).items()
+                f"{node.rsplit('/', 1)[-1]}: {reason}": n
+                for node, state in self._states.items()
+                for reason, n in (Counter(state.drops) - before.get(node, Counter())).items()
             }
         return RunResult(
             rate=rate,
@@ -227,30 +225,34 @@ class LiveBench:
             time.sleep(0.02)
 
     def _wait(self) -> None:
-        """Wait until the nodes listen and publish."""
+        """Wait until the stages are active and what they subscribe to is connected."""
         deadline = time.monotonic() + _START
-        wanted = [self._topics.points, self._topics.camera_info, self._topics.image]
-        before: Any = None
-        since = time.monotonic()
-        while True:
+        while not self._connected():
             if self._process.poll() is not None:
                 raise InputError(
                     f"the nodes ended with code {self._process.returncode}",
                     str(self._log),
                     "see there, or try `amodal launch pipeline`",
                 )
-            now = [self._outputs[n].get_subscription_count() for n in wanted]
-            made = [self._node.count_publishers(t.bag_name) for t in (DEPTH, INSTANCES, TRACKS)]
-            # Not every model takes images or depth; calibration and tracks are always there.
-            if (now, made) != before or not made[-1] or not now[1]:
-                before, since = (now, made), time.monotonic()
-            elif time.monotonic() - since > _STEADY:
-                return
             if time.monotonic() > deadline:
                 raise InputError(
                     f"the nodes are not ready after {_START:g} s", str(self._log), "see there"
                 )
             time.sleep(0.05)
+
+    def _connected(self) -> bool:
+        """Whether all stages are active and matched: in a process a topic is subscribed to once."""
+        with self._lock:
+            states = dict(self._states)
+        active = {name.rsplit("/", 1)[-1] for name, state in states.items() if state.inputs}
+        if not active >= _STAGES or not self._tracks.get_publisher_count():
+            return False
+        for name in (self._topics.image, self._topics.camera_info, self._topics.points):
+            names = {name, name.removesuffix("/compressed")}
+            processes = {s.process for s in states.values() if names.intersection(s.inputs)}
+            if self._outputs[name].get_subscription_count() < len(processes):
+                return False
+        return True
 
     def _answered(self, message: Any) -> None:
         now = time.monotonic()
@@ -262,7 +264,7 @@ class LiveBench:
             for status in message.status:
                 state = NodeState.read({v.key: v.value for v in status.values})
                 if state is not None:
-                    self._drops[status.name.rsplit("/", 1)[-1]] = Counter(state.drops)
+                    self._states[status.name] = state
 
     def _nodes(self) -> list[psutil.Process]:
         try:
