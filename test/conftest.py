@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -58,18 +60,33 @@ def kitti_object_root() -> Path:
     return _real_data("kitti_object")
 
 
+def end_strays(test: str, domain: int) -> None:
+    """Kill what a test left in its domain: a launch that is killed leaves its nodes behind."""
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            variables = file.read_bytes().split(b"\0")
+            own = f"PYTEST_CURRENT_TEST={test} ".encode()
+            if f"ROS_DOMAIN_ID={domain}".encode() in variables and any(
+                variable.startswith(own) for variable in variables
+            ):
+                os.kill(int(file.parent.name), signal.SIGKILL)
+
+
 @pytest.fixture
-def domain() -> Iterator[int]:
+def domain(request: pytest.FixtureRequest) -> Iterator[int]:
     """A DDS domain for this test and the processes that it starts; all must leave it with it."""
     with own_domain() as number:
-        yield number
-        end = time.monotonic() + 60
-        while in_use(number):
-            assert time.monotonic() < end, f"someone stays in DDS domain {number}"
-            # Under a real rclpy a participant stays until its context is collected, which a
-            # thread that ends late may still hold.
-            gc.collect()
-            time.sleep(0.01)
+        try:
+            yield number
+            end = time.monotonic() + 60
+            while in_use(number):
+                assert time.monotonic() < end, f"someone stays in DDS domain {number}"
+                # Under a real rclpy a participant stays until its context is collected, which a
+                # thread that ends late may still hold.
+                gc.collect()
+                time.sleep(0.01)
+        finally:
+            end_strays(request.node.nodeid, number)
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it 
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 import rclpy
+from conftest import end_strays
 
 from amodal_core.errors import InputError
 from amodal_ros import domains
@@ -72,3 +74,19 @@ with domains.own_domain() as theirs:
     print(theirs)
 """
     assert int(subprocess.check_output([sys.executable, "-c", code], text=True)) != domain
+
+
+def test_what_a_test_leaves_in_its_domain_is_killed_and_nothing_else(
+    request: pytest.FixtureRequest,
+) -> None:
+    command = ["sleep", "60"]
+    with (
+        own_domain() as mine,
+        subprocess.Popen(command, start_new_session=True) as left,
+        own_domain(),
+        subprocess.Popen(command) as elsewhere,
+    ):
+        end_strays(request.node.nodeid, mine)
+        assert left.wait(10) == -signal.SIGKILL
+        assert elsewhere.poll() is None
+        elsewhere.kill()
