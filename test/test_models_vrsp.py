@@ -25,6 +25,7 @@ from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollec
 from amodal_core.models.two_stage import PositiveRois
 from amodal_core.models.vrsp import Vrsp, VrspConfig
 from amodal_ros.cli.main import app
+from training.codebook import build_codebook
 from training.config import as_values, read
 from training.train import train
 
@@ -416,6 +417,50 @@ def test_a_codebook_also_takes_predictions_that_are_nearly_right_and_truth_in_th
     assert len(sure) == 1
 
 
+def test_masks_for_a_codebook_are_drawn_in_close_boxes_alone_and_are_those_of_inference():
+    model = vrsp(**PLAIN | {"prior_rescoring": True}, prior_iou=0.0, max_instances=50).eval()
+    some = batch([(10, 10, 50, 50)], [])
+    (truth_box,) = some.targets[0].boxes
+    near, far = truth_box + 1, torch.tensor([60.0, 5, 90, 60])
+    boxes = [torch.stack([near, far, near]), far[None]]
+    labels = [torch.tensor([0, 0, 1]), torch.tensor([0])]  # the last near one is of another class
+    model.find = lambda *_: (boxes, [torch.ones(3), torch.ones(1)], labels)
+    asked = []
+    look = model._look
+    model._look = lambda x, ids: asked.append(len(ids)) or look(x, ids)
+    masks, kinds = model._shapes_of(some)
+    assert asked == [1]
+    assert kinds.tolist() == [0, 0, 0]  # the truth, the prediction, the truth in its box
+    with torch.no_grad():
+        features = model.features(some)
+        amodal, _ = model.masks(features, [near[None], far[:0].view(0, 4)], [kinds[:1]], some)
+    assert torch.equal(masks[1] > 0, amodal[0] > 0)
+
+
+def test_a_sample_of_very_many_masks_is_the_same_whatever_their_order(tmp_path):
+    made = shapes(60)
+    labels = torch.ones(60, dtype=torch.int64)
+    auto_encoder = MaskAutoEncoder(3)
+
+    def latents(order, seed=0, stop=None):
+        masks = MaskCollection(2, seed, most=10)
+        for k, n in enumerate(order):
+            if k == stop:  # interrupted: what was saved goes on in a new collection
+                masks.save(tmp_path / "shapes.part", k, "run")
+                masks = MaskCollection(2, seed, most=10)
+                assert masks.load(tmp_path / "shapes.part", "another run") == 0
+                assert masks.load(tmp_path / "shapes.part", "run") == k
+            masks.add(made[n : n + 1], labels[n : n + 1])
+            assert sum(map(len, masks._rows[1])) <= 20
+        return masks.latents(auto_encoder, 1024)[1]
+
+    forth = latents(range(60))
+    assert len(forth) == 80  # ten masks in eight turns
+    assert np.array_equal(forth, latents(range(59, -1, -1)))
+    assert np.array_equal(forth, latents(range(60), stop=35))
+    assert not np.array_equal(forth, latents(range(60), seed=1))
+
+
 def test_a_model_without_priors_or_data_without_objects_builds_no_codebook():
     with pytest.raises(InputError, match="no shape prior"):
         vrsp(**PLAIN).build_codebook([batch(BOXES)])
@@ -508,6 +553,33 @@ def with_shapes(file, checkpoint, out):
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(out)
     return Vrsp.from_checkpoint(str(out))
+
+
+def test_an_interrupted_codebook_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    file, first = run_file(tmp_path), tmp_path / "first.safetensors"
+    model = vrsp(classes=CLASSES)
+    save_checkpoint(first, model, CheckpointInfo("vrsp", model.config_json(), CLASSES))
+    at_once = with_shapes(file, first, tmp_path / "at_once.safetensors")
+    monkeypatch.setattr("training.codebook._SAVE_EVERY", 0.0)
+    looked, shapes_of = [], Vrsp._shapes_of
+
+    def stopped(model, some):
+        looked.append(len(some))
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return shapes_of(model, some)
+
+    monkeypatch.setattr(Vrsp, "_shapes_of", stopped)
+    config, out = read(file, ["batch_size=1"]), tmp_path / "again.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        build_codebook(config, first, out, "cpu", lambda *_: None)
+    assert not out.exists()
+    assert out.with_suffix(".part").exists()
+    build_codebook(config, first, out, "cpu", lambda *_: None)
+    assert looked == [1, 1, 1]  # the second frame twice, the first one once
+    assert not out.with_suffix(".part").exists()
+    again = Vrsp.from_checkpoint(str(out))
+    assert torch.equal(again.codebook.centres, at_once.codebook.centres)
 
 
 def test_a_command_adds_the_codebook_to_a_checkpoint(tmp_path):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import torch
 
 from amodal_core.errors import InputError
 from amodal_core.models.checkpoint import read_info, save_checkpoint
 from amodal_core.models.layers.batch import Batch, make_batch
+from amodal_core.models.shape_prior import MaskCollection
 from amodal_core.models.vrsp import Vrsp
 from amodal_core.progress import Progress
 from training.config import Augment, Config
 from training.data import Augmented, loader, usable
 from training.sources import Samples, open_sources, render_sources
+
+_SAVE_EVERY = 60.0  # seconds
 
 
 def build_codebook(
@@ -28,6 +33,8 @@ def build_codebook(
         out: the new checkpoint.
         device: where the model runs.
         progress: called with frames done and in all.
+
+    What is done is written beside `out` every minute, and a build that was interrupted goes on.
 
     Returns:
         the number of shapes of each class, by its name.
@@ -45,23 +52,45 @@ def build_codebook(
     least = config.smallest, config.least_visible
     samples = Samples(sources, model.classes, config.class_map, *least)
 
+    state = out.with_suffix(".part")
+    run = _described(config, checkpoint)
+    masks = MaskCollection(len(model.classes), config.seed)
+    done, saved = masks.load(state, run), monotonic()
+
     def batches() -> Iterator[Batch]:
+        nonlocal done
         points = "points" in model.inputs
         data = Augmented(samples, Augment(flip=0.0), config.seed, model.config.lidar, points)
-        keys = [(0, n) for n in range(len(samples))]
         size = config.batch_size
-        steps = [keys[n : n + size] for n in range(0, len(keys), size)]
-        for step, clips in enumerate(loader(data, steps, config.workers), 1):
+        steps = [
+            [(0, n) for n in range(first, min(first + size, len(samples)))]
+            for first in range(done, len(samples), size)
+        ]
+        for step, clips in zip(steps, loader(data, steps, config.workers), strict=True):
             items = [item for clip in usable(clips) for item in clip]
+            done = step[-1][1] + 1
             yield make_batch(
                 [item.frame for item in items],
                 [item.targets for item in items],
                 short_side=model.config.short_side or None,
                 long_side=model.config.long_side or None,
             )
-            progress(min(step * size, len(samples)), len(samples))
 
-    counts = model.build_codebook(batches(), config.seed)
+    def advanced() -> None:
+        nonlocal saved
+        progress(done, len(samples))
+        if monotonic() - saved > _SAVE_EVERY:
+            masks.save(state, done, run)
+            saved = monotonic()
+
+    counts = model.build_codebook(batches(), masks, advanced)
     half = torch.float16 if config.store == "fp16" else None
     save_checkpoint(out, model, read_info(checkpoint), half)
+    state.unlink(missing_ok=True)
     return dict(zip(model.classes, counts, strict=True))
+
+
+def _described(config: Config, checkpoint: Path) -> str:
+    """What masks depend on: the checkpoint's bytes, and the data."""
+    weights = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    return repr((weights, config.train, config.class_map, config.smallest, config.least_visible))

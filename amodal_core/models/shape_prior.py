@@ -10,14 +10,16 @@ elsewhere than those of the codebook.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.extras import extra
+from amodal_core.files import atomic
 
 SIDE = 28
 _CHANNELS = 8
@@ -27,6 +29,7 @@ _LATENT_SIDES = {2: 7, 3: 4}
 _PADDINGS = {2: (1, 1), 3: (1, 0, 1)}
 _MOST_CLUSTERED = 1 << 17  # masks of a class that k-means sees, augmented; 200 MB of latents
 _ENCODED_AT_ONCE = 4096
+_WORDS = 13  # of 64 bits, which a mask of 28x28 bits fills
 
 
 class MaskAutoEncoder(nn.Module):
@@ -164,14 +167,22 @@ class Codebook(nn.Module):
 
 
 class MaskCollection:
-    """The masks of each class that a codebook is made from, one bit a cell.
+    """The masks of each class that a codebook is made from, one bit a cell, each mask once.
+
+    Of very many different masks of a class a sample remains, the same whatever their order: those
+    whose hashes are the smallest.
 
     Args:
         classes: how many.
+        seed: of the sample, and of k-means.
+        most: different masks of a class that are kept.
     """
 
-    def __init__(self, classes: int) -> None:
-        self._packed: list[list[np.ndarray]] = [[] for _ in range(classes)]
+    def __init__(self, classes: int, seed: int = 0, most: int = _MOST_CLUSTERED // 8) -> None:
+        self.seed, self.most = seed, most
+        self._rows: list[list[np.ndarray]] = [[] for _ in range(classes)]
+        words = np.random.default_rng(seed).integers(0, 1 << 63, _WORDS, np.uint64)
+        self._factors = words * np.uint64(2) + np.uint64(1)
 
     def add(self, masks: torch.Tensor, labels: torch.Tensor) -> None:
         """Take in (N, 28, 28) masks of 0 and 1 with their (N,) class ids; empty ones are left."""
@@ -179,33 +190,60 @@ class MaskCollection:
         bits = np.packbits(masks[some].flatten(1).bool().cpu().numpy(), axis=1)
         ids = labels[some].cpu().numpy()
         for label in np.unique(ids):
-            self._packed[label].append(bits[ids == label])
+            rows = self._rows[label]
+            rows.append(bits[ids == label])
+            if sum(map(len, rows)) > 2 * self.most:
+                self._rows[label] = [self._sample(rows)]
 
-    def latents(
-        self, auto_encoder: MaskAutoEncoder, most: int, seed: int = 0
-    ) -> dict[int, np.ndarray]:
+    def _sample(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Different masks, `most` at most, in the order of their bits."""
+        distinct = np.unique(np.concatenate(rows), axis=0)
+        if len(distinct) <= self.most:
+            return distinct
+        padded = np.pad(distinct, ((0, 0), (0, 8 * _WORDS - distinct.shape[1])))
+        mixed = (padded.view(np.uint64) * self._factors).sum(1, dtype=np.uint64)
+        mixed ^= mixed >> np.uint64(31)
+        mixed *= self._factors[0]
+        return distinct[np.sort(np.argsort(mixed, kind="stable")[: self.most])]
+
+    def save(self, path: Path, done: int, run: str) -> None:
+        """Write what is there, to go on from: frames that are done, and of which run."""
+        classes = {str(label): self._sample(rows) for label, rows in enumerate(self._rows) if rows}
+        with atomic(path) as part, open(part, "wb") as file:
+            np.savez(file, done=done, run=run, **classes)  # type: ignore[arg-type]
+
+    def load(self, path: Path, run: str) -> int:
+        """Take in what was saved of the same run: the number of frames that are done, else 0."""
+        if not path.is_file():
+            return 0
+        with foreign(path, "no masks of a codebook", "remove it"), np.load(path) as saved:
+            if str(saved["run"]) != run:
+                return 0
+            for name in saved.files:
+                if name.isdigit():
+                    self._rows[int(name)].append(saved[name])
+            return int(saved["done"])
+
+    def latents(self, auto_encoder: MaskAutoEncoder, centres: int) -> dict[int, np.ndarray]:
         """Cluster each class's masks, turned and mirrored, in latent space.
 
         Args:
             auto_encoder: encodes them, on its own device.
-            most: centres of a class; where there are no more different masks, all are kept.
-            seed: of k-means, and of the choice among very many masks.
+            centres: of a class; where there are no more different masks, all are kept.
 
         Returns:
             class id -> (M, D) float32, of classes with a mask.
         """
         return {
-            label: _centres(np.concatenate(parts), auto_encoder, most, seed)
-            for label, parts in enumerate(self._packed)
-            if parts
+            label: _centres(self._sample(rows), auto_encoder, centres, self.seed)
+            for label, rows in enumerate(self._rows)
+            if rows
         }
 
 
-def _centres(packed: np.ndarray, auto_encoder: MaskAutoEncoder, most: int, seed: int) -> np.ndarray:
-    distinct = np.unique(packed, axis=0)
-    draw = np.random.default_rng(seed)
-    if len(distinct) * 8 > _MOST_CLUSTERED:
-        distinct = distinct[draw.choice(len(distinct), _MOST_CLUSTERED // 8, replace=False)]
+def _centres(
+    distinct: np.ndarray, auto_encoder: MaskAutoEncoder, most: int, seed: int
+) -> np.ndarray:
     masks = np.unpackbits(distinct, axis=1, count=SIDE * SIDE).reshape(-1, SIDE, SIDE)
     turned = np.unique(np.packbits(turns(masks).reshape(-1, SIDE * SIDE), axis=1), axis=0)
     device = next(auto_encoder.parameters()).device

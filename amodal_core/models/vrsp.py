@@ -448,15 +448,17 @@ class Vrsp(TwoStage):
     def build_codebook(
         self,
         batches: Iterable[Batch],
-        seed: int = 0,
-        progress: Callable[[int], None] = lambda frames: None,
+        masks: MaskCollection | None = None,
+        progress: Callable[[], None] = lambda: None,
     ) -> list[int]:
         """Fill the codebook in one pass over the training set, with the trained auto-encoder.
 
+        As published, predictions are the detections before rescoring.
+
         Args:
             batches: with targets, without augmentation, on any device.
-            seed: of k-means.
-            progress: called with the number of frames that are done.
+            masks: takes the masks; what it has already counts, too.
+            progress: called after each batch.
 
         Returns:
             the number of centres of each class.
@@ -473,14 +475,11 @@ class Vrsp(TwoStage):
         was_training = self.training
         self.eval()
         self.codebook.clear()  # predictions are those of the first run, whatever was there
-        masks = MaskCollection(len(self.classes))
-        done = 0
-        for host_batch in batches:
-            batch = host_batch.to(self.device)
-            masks.add(*self._shapes_of(batch))
-            done += len(batch)
-            progress(done)
-        latents = masks.latents(self.auto_encoder, self.config.centres, seed)
+        masks = masks or MaskCollection(len(self.classes))
+        for batch in batches:
+            masks.add(*self._shapes_of(batch.to(self.device)))
+            progress()
+        latents = masks.latents(self.auto_encoder, self.config.centres)
         self.train(was_training)
         if not latents:
             raise InputError("no object with a mask", "training data", "give annotated frames")
@@ -489,26 +488,34 @@ class Vrsp(TwoStage):
         return counts
 
     def _shapes_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The masks of a batch that a codebook is made from, and their class ids."""
+        """The masks of a batch that a codebook is made from, and their class ids.
+
+        Masks are drawn only in the boxes that are close to an object of their class.
+        """
         assert batch.targets is not None, "a codebook needs targets"
         wanted = [t.select(~t.ignore) for t in batch.targets]
-        if self.config.prior_iou < 1:
-            matched_masks = [
-                _matched_masks(f, t) for f, t in zip(self.detect(batch), wanted, strict=True)
-            ]
-        else:
-            nothing = batch.images.new_zeros((0, SIDE, SIDE), dtype=torch.bool)
-            matched_masks = [(t.boxes[:0], t.labels[:0], nothing) for t in wanted]
-        boxes, matched, masks = (list(columns) for columns in zip(*matched_masks, strict=True))
-        rois = PositiveRois(boxes, wanted, matched)
+        if self.config.prior_iou >= 1 or not any(len(t.labels) for t in wanted):
+            boxes = [t.boxes[:0] for t in wanted]
+            rois = PositiveRois(boxes, wanted, [t.labels[:0] for t in wanted])
+            none = batch.images.new_zeros((0, SIDE, SIDE), dtype=torch.bool)
+            return self._shapes(rois, none, none)
+        batch = self.sensed(batch)
+        features, batch = self.features(batch), self.crossed(batch)
+        boxes, _, labels = self.find(features, batch)
+        near = [_near(*one) for one in zip(boxes, labels, wanted, strict=True)]
+        rois = PositiveRois([b for b, _ in near], wanted, [matched for _, matched in near])
+        x, ids = self.roi_features(features, rois.boxes, batch), rois.labels
+        masks = [
+            self._look(some, kinds).amodal.logits > 0
+            for some, kinds in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
+        ]
         return self._shapes(rois, torch.cat(masks), rois.amodal(SIDE) > 0)
 
 
-def _matched_masks(
-    detections: Detections, truth: Targets
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Boxes (M, 4) close to an object of their class, the object (M,), the masks (M, S, S)."""
-    overlap = box_iou(detections.boxes, truth.boxes)
-    overlap = overlap * (detections.labels[:, None] == truth.labels)
+def _near(
+    boxes: torch.Tensor, labels: torch.Tensor, truth: Targets
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (M, 4) that are close to an object of their class, and which object (M,) it is."""
+    overlap = box_iou(boxes, truth.boxes) * (labels[:, None] == truth.labels)
     row, column = (overlap > _CLOSE_BOX).nonzero(as_tuple=True)
-    return detections.boxes[row], column, detections.amodal[row] > 0
+    return boxes[row], column
