@@ -57,7 +57,7 @@ GROUPS = {
             "tracker",
             "motion",
             "what gives identities; quasi_dense for models with embeddings",
-            ("motion", "quasi_dense", "quasi_dense_sailvos"),
+            ("motion", "quasi_dense", "quasi_dense_sailvos", "quasi_dense_published"),
         ),
         ("tracker_settings", "", "settings of the tracker: name=value,name=value", None),
         (

@@ -116,3 +116,43 @@ def vrsp_config(case: HeadCase, **more: Any) -> VrspConfig:
         "centres": 16, "priors": PRIORS, "encoder_convolutions": case.convolutions,
         "prior_query": "logits", "guided_visible": "amodal",
     } | case.settings | more)  # fmt: skip
+
+
+TRACKER_SEEDS = 4
+TRACKER_CASES: dict[str, dict[str, Any]] = {
+    "driving": {"init_score_thr": 0.7, "obj_score_thr": 0.3, "memo_tracklet_frames": 10},
+    "sailvos": {"init_score_thr": 0.01, "obj_score_thr": 0.01, "memo_tracklet_frames": 32},
+    "all eleven": {
+        "init_score_thr": 0.6, "obj_score_thr": 0.4, "match_score_thr": 0.3,
+        "memo_tracklet_frames": 4, "memo_backdrop_frames": 3, "memo_momentum": 0.5,
+        "nms_conf_thr": 0.6, "nms_backdrop_iou_thr": 0.1, "nms_class_iou_thr": 0.5,
+        "with_cats": False, "match_metric": "softmax",
+    },
+    "cosine": {"match_metric": "cosine", "init_score_thr": 0.7, "obj_score_thr": 0.3},
+}  # fmt: skip
+
+
+def tracker_frames(seed: int, count: int = 60) -> list[dict[str, np.ndarray]]:
+    """Detections of seven objects that come and go, some twice, in frames of which some are empty.
+
+    Returns:
+        per frame `boxes` (N, 4) float32 xyxy, `scores` (N,), `labels` (N,), `embeddings` (N, 6).
+    """
+    rng = np.random.default_rng(seed)
+    prototypes = rng.normal(size=(7, 6)) * 1.5
+    frames = []
+    for k in range(count):
+        empty = k % 10 == 7 or 20 <= k < 26  # single ones, and longer than some memory
+        who = rng.permutation(7)[: 0 if empty else rng.integers(1, 7)]
+        who = np.concatenate([who, who[:2]])
+        n = len(who)
+        corner = np.stack([who % 4 * 90.0, who // 4 * 55.0], 1) + rng.uniform(0, 25, (n, 2))
+        frames.append(
+            {
+                "boxes": np.concatenate([corner, corner + rng.uniform(20, 40, (n, 2))], 1),
+                "scores": rng.random(n) ** 0.5,
+                "labels": who % 2,
+                "embeddings": prototypes[who] + rng.normal(size=(n, 6)) * 0.4,
+            }
+        )
+    return [{k: v if k == "labels" else v.astype(np.float32) for k, v in f.items()} for f in frames]

@@ -2,6 +2,7 @@
 
     git clone https://github.com/YutingXiao/Amodal-Segmentation-Based-on-Visible-Region-Segmentation-and-Shape-Prior vrsp
     git clone https://github.com/UARK-AICV/AISFormer
+    git clone https://github.com/ifnspaml/vatrack
     PYTHONPATH=.:test python test/record_two_stage.py FOLDER_OF_THE_CLONES
 
 Nothing of theirs is changed: single files of the clones are loaded, what they import of their
@@ -32,13 +33,16 @@ from published_two_stage import (
     PRIORS,
     SCORES,
     STEP,
+    TRACKER_CASES,
+    TRACKER_SEEDS,
     HeadCase,
     features,
     masks,
     seeded,
+    tracker_frames,
     vrsp_config,
 )
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
 from amodal_core.models.aisformer import AisFormerConfig, AisFormerHead
 from amodal_core.models.vrsp import Vrsp, VrspConfig
@@ -318,6 +322,34 @@ def record_aisformer(clone: Clone, layers: int) -> np.ndarray:
         return thinned(torch.cat(theirs(features(256)), 1))
 
 
+def record_tracker(root: Path, settings: dict[str, Any], seed: int) -> np.ndarray:
+    """The id of every detection of all frames in a row, -1 where it has none.
+
+    As their detectors do it: a frame without detections does not reach the tracker.
+    """
+    for name in ("vatrack", "vatrack.models", "vatrack.models.trackers", "mmdet", "mmdet.core"):
+        sys.modules[name] = StandIn(name)
+    builder = StandIn("vatrack.models.builder")
+    builder.TRACKERS = SimpleNamespace(register_module=lambda: lambda made: made)
+    sys.modules["vatrack.models.builder"] = builder
+    sys.modules["mmdet.core"].bbox_overlaps = box_iou
+    path = root / "vatrack/vatrack/models/trackers/quasi_dense_embed_tracker.py"
+    spec = importlib.util.spec_from_file_location("vatrack.models.trackers.embed", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tracker, ids = module.QuasiDenseEmbedTracker(**settings), []
+    for k, frame in enumerate(tracker_frames(seed)):
+        if not len(frame["scores"]):
+            continue
+        boxes = torch.from_numpy(np.column_stack([frame["boxes"], frame["scores"]]))
+        kept, _, own = tracker.match(
+            boxes, torch.from_numpy(frame["labels"]), torch.from_numpy(frame["embeddings"]), k
+        )
+        place = {tuple(b.tolist()): i for b, i in zip(kept, own.tolist(), strict=True)}
+        ids += [max(place.get(tuple(b.tolist()), -1), -1) for b in boxes]
+    return np.array(ids, np.int16)
+
+
 def main() -> None:
     clones = Path(sys.argv[1])
     sys.meta_path.insert(0, StandIns())
@@ -332,6 +364,9 @@ def main() -> None:
         arrays |= record_vrsp(clone, name, case)
     clone = Clone(clones / "AISFormer")
     arrays |= {f"aisformer/{n} layers": record_aisformer(clone, n) for n in AISFORMER_LAYERS}
+    for name, settings in TRACKER_CASES.items():
+        each = [record_tracker(clones, settings, seed) for seed in range(TRACKER_SEEDS)]
+        arrays[f"tracker/{name}"] = np.concatenate(each)
     np.savez_compressed(HEADS, **arrays)
     for name, value in arrays.items():
         print(name, value.shape, float(np.abs(value).max()))

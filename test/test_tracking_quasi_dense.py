@@ -84,6 +84,8 @@ class Published:
         """Id of each detection, -1 where it has none."""
         c, result = self.c, [-1] * len(boxes)
         self.frame += 1
+        if c.skip_empty and not result:
+            return result
         remaining = []
         order = sorted(range(len(boxes)), key=lambda i: -scores[i])
         for place, i in enumerate(order):

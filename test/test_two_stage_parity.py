@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,17 +14,24 @@ from published_two_stage import (
     HEADS,
     SCORES,
     STEP,
+    TRACKER_CASES,
+    TRACKER_SEEDS,
     Rois,
     features,
     fill,
     masks,
+    tracker_frames,
     vrsp_config,
 )
 
 from amodal_core import pickles
 from amodal_core.errors import InputError
+from amodal_core.frame import Instances
+from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.aisformer import AisFormerConfig, AisFormerHead
 from amodal_core.models.vrsp import Vrsp
+from amodal_core.settings import parse_rules
+from amodal_core.tracking import make_tracker
 
 RECORDED = np.load(HEADS)
 KINDS = ("amodal", "visible")
@@ -97,3 +106,37 @@ def test_aisformers_masks_are_those_of_the_published_head(layers):
     with torch.no_grad():
         logits = head(features(256))[:, [0, 1, 2, 4], ::STEP, ::STEP]
     assert abs(logits.numpy() - recorded("aisformer", f"{layers} layers")).max() < 5e-5
+
+
+def instances(frame, size=(200, 400)):
+    """Detections of a frame of `tracker_frames`."""
+    boxes, n = frame["boxes"], len(frame["scores"])
+    whole = RleMasks.from_boxes(boxes, size)
+    return replace(
+        Instances.empty(size), amodal_boxes=boxes, visible_boxes=boxes, scores=frame["scores"],
+        class_ids=frame["labels"].astype(np.int64), amodal=whole, visible=whole,
+        occlusion_rates=np.zeros(n, np.float32), depths=np.zeros(n, np.float32),
+        occluders=np.zeros((n, n), bool), embeddings=frame["embeddings"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [0.1, 5.0])
+@pytest.mark.parametrize("name", TRACKER_CASES)
+def test_ids_are_those_of_the_published_tracker_with_all_of_its_settings(name, seconds):
+    """Empty frames and long gaps included; the settings as users write them."""
+    own = {"init_score_thr": 0.8, "obj_score_thr": 0.5, "memo_tracklet_frames": 10}  # its defaults
+    text = ",".join(f"{k}={v}" for k, v in (own | TRACKER_CASES[name]).items())
+    rules = parse_rules(text.split(","), "tracker_settings")
+    ids, reappeared = [], 0
+    for seed in range(TRACKER_SEEDS):
+        tracker = make_tracker("quasi_dense_published", rules)
+        last = {}
+        for k, frame in enumerate(tracker_frames(seed)):
+            tracks = tracker.step(instances(frame), int(k * seconds * 1e9))
+            own_ids = np.full(len(frame["scores"]), -1)
+            own_ids[tracker.origins] = tracks.ids
+            ids += own_ids.tolist()
+            reappeared += sum(k - last.get(i, k) > 1 for i in tracks.ids)
+            last |= dict.fromkeys(tracks.ids, k)
+    assert ids == recorded("tracker", name).tolist()
+    assert reappeared > 20

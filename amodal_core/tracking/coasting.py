@@ -11,7 +11,7 @@ from pydantic import Field
 
 from amodal_core.frame import TIME_JUMP, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.settings import settings_type
+from amodal_core.settings import Amount, settings_type
 from amodal_core.tracking.evidence import PlaceEvidence, weigh_evidence
 from amodal_core.tracking.motion import RANGE, measure
 from amodal_core.tracking.output import matched_tracks, with_coasting
@@ -19,7 +19,6 @@ from amodal_core.tracking.track_store import TrackStore, widened
 
 _TRUST = 6.0  # a hidden track is carried so many times as long as it was visible
 _LEAST_MATCHED = 4  # tracks that tell how the camera turned
-_SHORTEST_MEMORY = 3.0  # seconds; a gap in the stream that is not longer ends no track
 
 
 Seconds = Annotated[float, Field(ge=0, le=60)]
@@ -35,12 +34,15 @@ class CoastingConfig:
         missed_seconds: how long one that nothing hides is carried on.
         max_range_error: share of the range by which a match may differ, beyond 2 m.
         absent_looks: looks in a row that must find free space before a track ends by it.
+        longest_gap: seconds; a gap in the stream that is longer, and longer than `coast_seconds`,
+            ends all tracks.
     """
 
     coast_seconds: Seconds = 3.0
     missed_seconds: Seconds = 0.5
     max_range_error: Share = 0.12
     absent_looks: Annotated[int, Field(ge=1, le=100)] = 2
+    longest_gap: Amount = 3.0
 
 
 @dataclass(eq=False)
@@ -160,7 +162,7 @@ class CoastingTracker(ABC):
         tracks = self._tracks
         if tracks is None:
             tracks = TrackStore.started(detections[:0], embeddings[:0], stamp, 0)
-        if dt > max(self.config.coast_seconds, _SHORTEST_MEMORY):
+        if dt > max(self.config.coast_seconds, self.config.longest_gap):
             tracks = tracks[:0]
         tracks.motion.predict(dt)
 

@@ -20,7 +20,7 @@ from numba import njit
 from pydantic import Field
 
 from amodal_core.errors import InputError
-from amodal_core.frame import Instances
+from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.settings import settings_type
 from amodal_core.tracking.association import MAX_CENTRE, MAX_SIZE_ERROR, MIN_OVERLAP
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
@@ -52,6 +52,8 @@ class QuasiDenseTrackerConfig(CoastingConfig):
         cats_first: take pairs of different classes out before normalising, not after.
         min_cosine: pairs whose embeddings' cosine is lower are no match; -1 for no limit.
         motion: pairs that no motion explains are no match, and the predicted place counts.
+        skip_empty: a frame without detections is no step: backdrops stay, and tracks whose time is
+            over may come back in the next one.
     """
 
     init_score_thr: Share = 0.7
@@ -68,16 +70,22 @@ class QuasiDenseTrackerConfig(CoastingConfig):
     cats_first: bool = True
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.5
     motion: bool = True
+    skip_empty: bool = False
 
     def published(self) -> QuasiDenseTrackerConfig:
-        """The same without what is ours: no gate, and nothing is carried through occlusion."""
+        """The same without what is ours: no gate, and nothing is carried through occlusion.
+
+        Embeddings are compared in double precision still, the original's in single.
+        """
         return replace(
             self,
             cats_first=False,
             min_cosine=-1.0,
             motion=False,
+            skip_empty=True,
             coast_seconds=0.0,
             missed_seconds=0.0,
+            longest_gap=1e9,
         )
 
 
@@ -89,6 +97,7 @@ PRESETS = {
         init_score_thr=0.01, obj_score_thr=0.01, memo_tracklet_frames=32
     ),
 }
+PRESETS["published"] = PRESETS["sailvos"].published()
 
 
 class QuasiDenseTracker(CoastingTracker):
@@ -102,6 +111,22 @@ class QuasiDenseTracker(CoastingTracker):
 
     def __init__(self, config: QuasiDenseTrackerConfig | None = None) -> None:
         super().__init__(config or PRESETS["driving"])
+
+    def step(
+        self,
+        instances: Instances,
+        stamp: int,
+        frame: Frame | None = None,
+        report: Report | None = None,
+    ) -> Tracks:
+        """The tracks of the next frame; see `CoastingTracker.step`."""
+        if self.config.skip_empty and not len(instances):
+            self._check_stream(stamp, instances.size, report or Report())
+            self._frame += 1
+            self.origins = np.zeros(0, np.int64)
+            return Tracks.empty(instances.size)
+        self._steps += 1
+        return super().step(instances, stamp, frame, report)
 
     def _usable(self, detections: Instances) -> np.ndarray:
         """Detections without one of higher score in the same place.
@@ -149,6 +174,7 @@ class QuasiDenseTracker(CoastingTracker):
     def _forget(self) -> None:
         super()._forget()
         self._backdrops: TrackStore | None = None
+        self._steps = 0
 
     def _match(
         self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
@@ -224,7 +250,7 @@ class QuasiDenseTracker(CoastingTracker):
         backdrops = self._backdrops
         if backdrops is not None and len(backdrops):
             backdrops = backdrops[
-                self._frame - backdrops.last_frame < self.config.memo_backdrop_frames
+                self._steps - backdrops.last_frame < self.config.memo_backdrop_frames
             ]
         if backdrops is not None and not unmatched.any():
             return backdrops
@@ -236,7 +262,7 @@ class QuasiDenseTracker(CoastingTracker):
         higher = rank[None, :] < rank[selected, None]
         selected = selected[~(near & higher).any(axis=1)]
         started = TrackStore.started(
-            detections[selected], embeddings[selected], self._stamp, self._frame
+            detections[selected], embeddings[selected], self._stamp, self._steps
         )
         return backdrops.joined(started) if backdrops is not None and len(backdrops) else started
 

@@ -17,6 +17,7 @@ TRACKERS = {
     "motion": "masks, motion, range, class and embeddings together",
     "quasi_dense": "embeddings first; for models with embeddings, thresholds for driving",
     "quasi_dense_sailvos": "the same with the thresholds of SAIL-VOS: every detection is a track",
+    "quasi_dense_published": "as VATrack has it: no gate by motion or appearance, no coasting",
 }
 
 
@@ -38,5 +39,5 @@ def make_tracker(
         return Tracker(checked(TrackerConfig, values or {}, where))
     if name not in TRACKERS:
         raise InputError(f"no tracker '{name}'", "tracker", f"there are: {', '.join(TRACKERS)}")
-    preset = asdict(PRESETS["sailvos" if name == "quasi_dense_sailvos" else "driving"])
+    preset = asdict(PRESETS[name.removeprefix("quasi_dense").removeprefix("_") or "driving"])
     return QuasiDenseTracker(checked(QuasiDenseTrackerConfig, preset | dict(values or {}), where))

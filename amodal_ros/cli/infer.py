@@ -51,7 +51,11 @@ def command(
         bool, typer.Option("--track", help="Follow the objects through each video, hidden or not.")
     ] = False,
     tracker: Annotated[
-        str, typer.Option(help="What follows them: motion, quasi_dense or quasi_dense_sailvos.")
+        str,
+        typer.Option(
+            help="What follows them: motion, quasi_dense, quasi_dense_sailvos or "
+            "quasi_dense_published."
+        ),
     ] = "motion",
     boxes: Annotated[
         Boxes, typer.Option(help="Who says where the objects are: the model, or the truth.")

@@ -42,7 +42,8 @@ def command(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
     tracker: Annotated[
-        str, typer.Option(help="One of motion, quasi_dense, quasi_dense_sailvos.")
+        str,
+        typer.Option(help="motion, quasi_dense, quasi_dense_sailvos or quasi_dense_published."),
     ] = "motion",
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     video: Annotated[bool, typer.Option(help="Draw and encode overlay.mp4.")] = True,

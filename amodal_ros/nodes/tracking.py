@@ -54,8 +54,8 @@ class Tracking(SyncedNode):
                 "tracker",
                 "motion",
                 "What gives identities: masks and motion, or embeddings by bi-directional softmax "
-                "with the thresholds for driving or for SAIL-VOS; those need a model that gives "
-                "embeddings.",
+                "with the thresholds for driving or for SAIL-VOS, or wholly as published; those "
+                "need a model that gives embeddings.",
                 choices=tuple(TRACKERS),
             ),
             Parameter(
