@@ -26,7 +26,9 @@ def import_(
             help="The file of the network, and files that belong to it.", metavar="FILE"
         ),
     ],
-    model: Annotated[str, typer.Option(help="What it is to be; see `amodal models`.")],
+    model: Annotated[
+        str, typer.Option(help="What it is to be: a model (see `amodal models`), or a backbone.")
+    ],
     out: Annotated[Path, typer.Option(help="The checkpoint (.safetensors).")],
     classes: Annotated[
         str,
@@ -75,7 +77,8 @@ def import_(
         settings=parse_rules(settings or [], "--set"),
     )
     stderr.print(f"weights of {done.title}: {done.taken} of {done.tensors} tensors", soft_wrap=True)
-    stderr.print(f"classes: {', '.join(done.classes)}", soft_wrap=True)
+    if done.classes:
+        stderr.print(f"classes: {', '.join(done.classes)}", soft_wrap=True)
     if done.rest:
         stderr.print(f"left to training: {', '.join(done.rest[:8])} ...", soft_wrap=True)
     typer.echo(out)

@@ -7,12 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
 from amodal_core.classes import ClassMap
 from amodal_core.errors import InputError
+from amodal_core.files import atomic
 from amodal_core.models.checkpoint import CheckpointInfo, save_tensors
+from amodal_core.models.imports.backbone_names import PARTS
+from amodal_core.models.imports.backbone_names import expected as expected_part
 from amodal_core.models.imports.class_names import NO_CLASS
 from amodal_core.models.imports.files import read_file
-from amodal_core.models.imports.key_map import Source
+from amodal_core.models.imports.key_map import KeyMap, Source
 from amodal_core.models.imports.layouts import layout_of
 from amodal_core.models.layers.weights import fitted, misfits
 from amodal_core.models.registry import learned
@@ -51,7 +56,8 @@ def import_weights(
 
     Args:
         paths: the file of the network, and files that belong to it.
-        model: name in the registry.
+        model: name in the registry, or of a backbone (`backbone_names.PARTS`), which becomes a file
+            for the setting `weights`.
         out: the checkpoint (.safetensors).
         classes: that the checkpoint is to have; () for the file's own. Where the file's classes are
             known by name, these are chosen among them, else they name them in order.
@@ -67,6 +73,8 @@ def import_weights(
     layout = layout_of(file)
     where = str(file.path)
     key_map = layout.map_to(model, where)
+    if model in PARTS:
+        return _import_part(key_map, Source(file, style or layout.style(file)), layout.title, out)
     own, rows = chosen_classes(layout.classes(file), classes, where, partial)
     source = Source(file, style or layout.style(file), own, rows, beside, settings or {})
     tensors, unknown = key_map.apply(source)
@@ -93,6 +101,24 @@ def import_weights(
     )
     save_tensors(out, kept, info)
     return Imported(layout.title, len(kept), len(expected), tuple(own), tuple(faults.missing))
+
+
+def _import_part(key_map: KeyMap, source: Source, title: str, out: str | Path) -> Imported:
+    """Write the weights of a backbone, whole, under the names that settings ask for."""
+    tensors, unknown = key_map.apply(source)
+    wanted = expected_part(key_map.model)
+    faults = misfits(tensors, wanted)
+    faults = replace(faults, foreign=tuple(sorted({*unknown, *faults.foreign})))
+    if faults:
+        raise InputError(
+            f"weights of {title} do not fit '{key_map.model}': {faults.message()}",
+            str(source.file.path),
+            "is it the published file?",
+        )
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with atomic(out) as part:
+        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, part)
+    return Imported(title, len(tensors), len(wanted), ())
 
 
 def chosen_classes(

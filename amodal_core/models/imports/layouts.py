@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from amodal_core.errors import InputError
 from amodal_core.models.imports import (
+    backbone_names,
     detectron2_names,
     eoras_names,
     mmdet_names,
@@ -21,6 +22,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *mmdet_names.LAYOUTS,
     *eoras_names.LAYOUTS,
     *sam_names.LAYOUTS,
+    *backbone_names.LAYOUTS,
 )
 
 

@@ -133,11 +133,7 @@ def folded_weights(state: Mapping[str, torch.Tensor], where: str) -> dict[str, t
     Raises:
         InputError: a tensor is missing or has another shape.
     """
-    own = EfficientNetLite((0, 0, 0), (1, 1, 1)).state_dict()
-    expected: dict[str, torch.Tensor] = {}
-    for name, conv, norm in _names():
-        expected[f"{conv}.weight"] = own[f"{name}.weight"]
-        expected |= {f"{norm}.{part}": own[f"{name}.bias"] for part in _NORM}
+    expected = {name: torch.empty(shape) for name, shape in package_shapes().items()}
     theirs = fitted({k: v for k, v in state.items() if k in expected}, expected, where, _PACKAGE)
     result: dict[str, torch.Tensor] = {}
     for name, conv, norm in _names():
@@ -146,6 +142,16 @@ def folded_weights(state: Mapping[str, torch.Tensor], where: str) -> dict[str, t
         weight, bias = fuse_conv_bn_weights(kernel, None, mean, variance, _EPSILON, factor, offset)
         result |= {f"{name}.weight": weight.detach(), f"{name}.bias": bias.detach()}
     return result
+
+
+def package_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the package's tensors that are needed."""
+    own = EfficientNetLite((0, 0, 0), (1, 1, 1)).state_dict()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, conv, norm in _names():
+        shapes[f"{conv}.weight"] = tuple(own[f"{name}.weight"].shape)
+        shapes |= {f"{norm}.{part}": tuple(own[f"{name}.bias"].shape) for part in _NORM}
+    return shapes
 
 
 def _names() -> list[tuple[str, str, str]]:
