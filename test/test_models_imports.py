@@ -459,3 +459,41 @@ class TestBackbones:
         assert done.taken == done.tensors
         assert all(torch.equal(v, package[k]) for k, v in read_weights(out).items())
         EfficientNetLite((0, 0, 0), (1, 1, 1), str(out))
+
+
+class TestPointPillars:
+    def names(self, kind: str) -> dict[str, torch.Tensor]:
+        """Names of the public files -> seeded tensors, from the published network's shapes."""
+        own = registry.learned("pointpillars").from_config({}).state_dict()
+        state = seeded_weights.state_of(seeded_weights.shapes_of(own))
+        if kind == "pure":
+            return state
+        result = {}
+        for name, value in state.items():
+            name = name.replace("pillar_encoder.conv.", "voxel_encoder.pfn_layers.0.linear.")
+            name = name.replace("pillar_encoder.bn.", "voxel_encoder.pfn_layers.0.norm.")
+            name = name.replace("multi_blocks", "blocks").replace("decoder_blocks", "deblocks")
+            name = f"bbox_{name}" if name.startswith("head.") else name
+            result[name] = value[:, :, 0] if "linear" in name else value
+        return result
+
+    @pytest.mark.parametrize("kind", ["pure", "mmdet3d"])
+    def test_every_tensor_has_its_place(self, kind, tmp_path):
+        torch.save({"state_dict": self.names(kind)}, tmp_path / "x.pth")
+        out = tmp_path / "x.safetensors"
+        done = import_weights([tmp_path / "x.pth"], "pointpillars", out)
+        assert done.classes == ("pedestrian", "cyclist", "car")
+        ours, theirs = read_weights(out), self.names("pure")
+        assert set(ours) == set(theirs)
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+        assert registry.create("pointpillars", checkpoint=out).classes == done.classes
+
+    def test_files_with_other_features_are_refused_by_name(self, tmp_path):
+        path, out = [tmp_path / "x.pth"], tmp_path / "x.safetensors"
+        torch.save({"vfe.pfn_layers.0.linear.weight": torch.zeros(64, 10)}, path[0])
+        with pytest.raises(InputError, match=r"OpenPCDet's PointPillars, which 'pointpillars' can"):
+            import_weights(path, "pointpillars", out)
+        meta = {"mmdet3d_version": "1.4.0"}
+        torch.save({"state_dict": self.names("mmdet3d"), "meta": meta}, path[0])
+        with pytest.raises(InputError, match=r"mmdetection3d 1\.x"):
+            import_weights(path, "pointpillars", out)

@@ -154,7 +154,7 @@ class Layout:
         raise InputError(
             f"these are weights of {self.title}, which '{model}' cannot take",
             where,
-            f"--model {' or '.join(self.models)}",
+            f"--model {' or '.join(self.models)}" if self.maps else "no model here is built so",
         )
 
 

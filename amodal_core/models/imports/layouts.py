@@ -10,6 +10,7 @@ from amodal_core.models.imports import (
     detectron2_names,
     eoras_names,
     mmdet_names,
+    pointpillars_names,
     sam_names,
     torchvision_names,
 )
@@ -22,6 +23,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *mmdet_names.LAYOUTS,
     *eoras_names.LAYOUTS,
     *sam_names.LAYOUTS,
+    *pointpillars_names.LAYOUTS,
     *backbone_names.LAYOUTS,
 )
 
