@@ -72,6 +72,36 @@ class Source:
 
 
 @settings_type
+class ScanAugment:
+    """Random changes of the scan alone, for models that learn from it without the image.
+
+    With `flip` they come after all changes of the image; mirroring then happens between the moves
+    of single objects and those of the whole street, as published. Lengths in metres, angles in
+    radians.
+
+    Attributes:
+        objects: by class, how many a scan is filled up to with objects of others, where they stood
+            there and if nothing stands there.
+        least_points: by class, the returns that such an object has at least.
+        move: deviation of each object's shift along each axis.
+        spin: largest turn of each object.
+        tries: places drawn for an object until one is free.
+        turn: largest turn of the street about the LiDAR.
+        scale: lowest and highest factor of all lengths.
+        shift: deviation of the street's shift along each axis.
+    """
+
+    objects: dict[str, _Count] = field(default_factory=dict)
+    least_points: dict[str, _Count] = field(default_factory=dict)
+    move: Annotated[float, Field(ge=0)] = 0.25
+    spin: Annotated[float, Field(ge=0)] = 0.15707963267
+    tries: _Positive = 100
+    turn: Annotated[float, Field(ge=0)] = 0.78539816
+    scale: tuple[float, float] = (0.95, 1.05)
+    shift: Annotated[float, Field(ge=0)] = 0.0
+
+
+@settings_type
 class Augment:
     """Random changes of a sample; image, points, calibration, masks and boxes move together.
 
@@ -92,6 +122,7 @@ class Augment:
         depth_dropout: probability that a sample's depth is wholly unknown, so that one model works
             with and without a LiDAR.
         point_dropout: largest share of points that is left out of a sample.
+        scan: changes of the scan alone; None for none.
     """
 
     flip: _Share = 0.5
@@ -108,6 +139,7 @@ class Augment:
     noise: Annotated[float, Field(ge=0)] = 0.0
     depth_dropout: _Share = 0.0
     point_dropout: _Part = 0.0
+    scan: ScanAugment | None = None
 
 
 @settings_type

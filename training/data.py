@@ -20,6 +20,8 @@ from amodal_core.models.learned import Clip
 from training.augment import augmented
 from training.clips import chooser
 from training.config import Augment
+from training.object_bank import ObjectBank
+from training.scan_augment import augmented_scan
 from training.sources import Samples
 
 _MOST_BLANKS = 100  # samples without anything to learn in a row that are passed over
@@ -57,6 +59,7 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         seed: of the run.
         depth: whether the model takes a depth image.
         points: whether it takes points.
+        bank: objects that scans are filled up with.
         camera_view: cut them to what the camera sees: objects beyond it may have no truth.
         clip: what a clip is, None for single frames.
 
@@ -73,9 +76,11 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         points: bool,
         clip: Clip | None = None,
         camera_view: bool = True,
+        bank: ObjectBank | None = None,
     ) -> None:
         self._samples, self._options, self._seed = samples, options, seed
         self._depth, self._points, self._camera_view = depth, points, camera_view
+        self._bank = bank
         self._chooser = chooser(samples, clip)
 
     def __len__(self) -> int:
@@ -108,7 +113,9 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
     def _item(self, sample: Sample, draw: np.random.Generator) -> Item:
         assert sample.truth is not None
         blind = draw.random() < self._options.depth_dropout
-        frame, targets = augmented(sample.frame, targets_of(sample.truth), self._options, draw)
+        scan = self._options.scan
+        options = self._options if scan is None else replace(self._options, flip=0.0)
+        frame, targets = augmented(sample.frame, targets_of(sample.truth), options, draw)
         if least := self._samples.least_visible:
             # Where nothing is seen of an object, what is seen there is background.
             targets = targets.select(pixels(targets.visible) >= least)
@@ -122,6 +129,9 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
             frame = replace(frame, points=None)
         elif self._camera_view and frame.points is not None and frame.calibration is not None:
             frame = replace(frame, points=frame.points[in_view(frame.points, frame.calibration)])
+        if scan is not None and frame.points is not None:
+            flip = self._options.flip
+            frame, targets = augmented_scan(frame, targets, scan, flip, self._bank, draw)
         return Item(frame, targets, sample.name, sample.video, sample.index)
 
 

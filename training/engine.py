@@ -187,6 +187,7 @@ class Trainer:
             points="points" in model.inputs,
             clip=self.data.clip,
             camera_view=model.camera_view,
+            bank=self.data.bank,
         )
         return loader(data, sampler, config.workers)
 

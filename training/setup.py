@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from training.clips import clip_for
 from training.config import Config, Source
 from training.distributed import Place
 from training.judge import check_metric
+from training.object_bank import ObjectBank, bank_of
 from training.progress import Display
 from training.schedules import make_optimizer
 from training.sharding import shard
@@ -43,12 +44,14 @@ class RunData:
         training: samples with the model's class ids.
         held_out: likewise, None where the run has none.
         clip: what the model learns from at once, None for single frames.
+        bank: objects that scans are filled up with, None where they are not.
     """
 
     classes: tuple[str, ...]
     training: Samples
     held_out: Samples | None
     clip: Clip | None
+    bank: ObjectBank | None = None
 
 
 def open_data(config: Config, place: Place, display: Display) -> RunData:
@@ -80,12 +83,46 @@ def open_data(config: Config, place: Place, display: Display) -> RunData:
         least = config.smallest, config.least_visible
         return Samples(opened, classes, config.class_map, *least)
 
+    _check_learnable(config, kind, [data for data, _ in (*training, *held_out)])
     made = RunData(classes, samples(training), samples(held_out) if held_out else None, clip)
     sources, workers = (*config.train, *config.held_out), max(config.workers, 1)
     if place.first:
         render_sources(sources, cache, workers, display.preparing)
     place.wait()
-    return made
+    scan = config.augment.scan
+    if scan is None or not scan.objects:
+        return made
+    check_renames(dict.fromkeys(scan.objects), classes, "the model", "augment.scan.objects")
+    progress = display.preparing
+
+    def bank() -> ObjectBank:
+        return bank_of(made.training, classes, scan.least_points, cache, progress)
+
+    return replace(made, bank=_first_then_others(place, bank))
+
+
+def _check_learnable(config: Config, kind: type[LearnedModel], sets: Sequence[Dataset]) -> None:
+    """Make sure that the model learns from what the data has, and the changes leave it true."""
+    if kind.needs_masks and config.augment.scan is not None:
+        raise InputError(
+            f"'{config.model}' sees the image, too",
+            "augment.scan",
+            "leave it out: it changes the scan alone",
+        )
+    bare = [data for data in sets if not data.has_masks]
+    if not bare:
+        return
+    where = f"{bare[0].name} ({bare[0].path})"
+    if kind.needs_masks:
+        raise InputError(
+            f"it annotates boxes, no masks, and '{config.model}' learns masks",
+            where,
+            "for KITTI's images: KINS' annotations (format kins), or `model: pointpillars`",
+        )
+    if config.smallest or config.least_visible or config.augment.crop:
+        raise InputError(
+            "it has no masks to measure", where, "leave out smallest, least_visible, augment.crop"
+        )
 
 
 def _first_then_others(place: Place, work: Callable[[], _T]) -> _T:

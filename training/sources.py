@@ -227,6 +227,11 @@ class Samples(TorchDataset[Sample]):
         truth = data.truth(number)
         return None if truth is None else self._mapped(truth, table)
 
+    def hard(self, index: int) -> np.ndarray | None:
+        """(N,) bool, objects of a sample's truth that are too hard to be judged, where known."""
+        data, number, _ = self._locate(index)
+        return data.hard(number)
+
     def videos(self, singles: bool = False) -> list[list[int]]:
         """The samples of each video in the order of time.
 

@@ -35,7 +35,7 @@ from amodal_core.datasets.kitti_labels import (
     read_tracking_labels,
     truth_of,
 )
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.frame import Frame, Tracks
 from amodal_core.geometry.calibration import KittiCalibration, read_kitti, read_kitti_raw
 
@@ -321,12 +321,13 @@ class KittiObject(Kitti):
 
     Args:
         path: the folder that holds `training` and `testing`, or one of them.
+        frames: a list of the names of those that are read, such as ImageSets/train.txt; "" for all.
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images, or one that is listed is missing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, frames: str | Path = "") -> None:
         path = Path(path)
         super().__init__(path, f"kitti_object {path.name}")
         root, splits = _splits(path)
@@ -341,6 +342,18 @@ class KittiObject(Kitti):
         if not self._images:
             where = " or ".join(f"{split}/image_2" for split in splits)
             raise InputError(f"no images in {where}", str(root), _ROOT_CURE)
+        if frames:
+            self._images = self._listed(frames)
+
+    def _listed(self, frames: str | Path) -> list[tuple[Path, int]]:
+        with foreign(frames, "cannot read the names of frames"):
+            names = Path(frames).read_text().split()
+        by_name = {image.stem: (image, number) for image, number in reversed(self._images)}
+        missing = [name for name in names if name not in by_name]
+        if missing or not names:
+            what = f"no image {missing[0]}" if missing else f"no name in {Path(frames).name}"
+            raise InputError(what, str(self.path), "give a list such as ImageSets/train.txt")
+        return [by_name[name] for name in names]
 
     def __len__(self) -> int:
         return len(self._images)

@@ -269,8 +269,13 @@ class PointPillars(LearnedModel):
         logits, deltas, directions, anchors = self._forward(batch.points)
         totals = {k: logits.new_zeros(()) for k in ("class", "box", "direction")}
         positives = 0
+        grid = self.config.grid
+        low, high = anchors.new_tensor(grid.low[:2]), anchors.new_tensor(grid.high[:2])
         for n, targets in enumerate(batch.targets):
+            # Objects whose centre is outside of the volume are none, as published.
+            centres = targets.boxes3d[:, :2]
             has_box = torch.isfinite(targets.boxes3d).all(1) & ~targets.ignore
+            has_box &= ((centres > low) & (centres < high)).all(1)
             truth = from_lidar_boxes(targets.boxes3d[has_box])
             labels, weights, matched = self.assign(anchors, truth, targets.labels[has_box])
             positive = labels >= 0
