@@ -33,6 +33,7 @@ from amodal_core.drive.topics import (
     truth_topic,
 )
 from amodal_core.errors import InputError
+from amodal_core.models.registry import DEFAULT
 from amodal_ros import launching
 from amodal_ros.declarations import parameters_of
 from amodal_ros.launching import DRIVE
@@ -49,7 +50,7 @@ _BOOL = ("true", "false")
 # Of each group: name, default, description, choices.
 GROUPS = {
     "What runs": (
-        ("model", "flagship", "model to run; `amodal models` lists them", None),
+        ("model", DEFAULT, "model to run; `amodal models` lists them", None),
         ("checkpoint", "", "weights file of a learned model; empty: the one that ships", None),
         ("settings", "", "settings in place of the checkpoint's: name=value,name=value", None),
         ("device", "cpu", "torch device: cpu, cuda:0 and so on", None),

@@ -47,9 +47,11 @@ def objects(*rows, classes, boxed):
     )
 
 
-def fused(network=(), scan=(), points=True, **settings):
+def fused(network=(), scan=(), points=True, embeddings=None, **settings):
     """What the two witnesses come to in one frame."""
     learned = objects(*network, classes=CLASSES, boxed=False)
+    if embeddings is not None:
+        learned.embeddings = np.array(embeddings, np.float32)
     geometric = objects(*scan, classes=FOUND_BY_SCANS, boxed=True)
     model = Fused(
         FusedConfig(**settings),
@@ -66,6 +68,16 @@ def fused(network=(), scan=(), points=True, **settings):
     )
     (result,) = model.infer([frame])
     return learned, result
+
+
+def test_the_networks_appearance_goes_with_its_objects():
+    seen = ("van", 0.6, 20.5, (12, 20, 52, 40), (12, 20, 40, 40))
+    scanned = ("car", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    far = ("car", 0.9, 60.0, (70, 20, 90, 30), (70, 20, 90, 30))
+    alone = ("pedestrian", 0.95, 10.0, (60, 40, 66, 58), (60, 40, 66, 58))
+    _, result = fused([seen, far], [alone, scanned], embeddings=[[0, 2], [3, 4]])
+    given = {int(depth): row for depth, row in zip(result.depths, result.embeddings, strict=True)}
+    assert {k: v.tolist() for k, v in given.items()} == {20: [0, 2], 60: [3, 4], 10: [0, 0]}
 
 
 def test_what_both_see_is_one_object_of_what_both_draw_and_the_networks_class():

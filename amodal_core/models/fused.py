@@ -122,6 +122,12 @@ class Fused:
         boxes3d = np.full((len(amodal), 7), np.nan, np.float32)
         if geometric.boxes3d is not None:
             boxes3d[: len(g) + len(rest_g)] = geometric.boxes3d[np.concatenate([g, rest_g])]
+        embeddings = None
+        if learned.embeddings is not None:
+            # What the geometry alone has found has no appearance, for or against anything.
+            unknown = np.zeros((len(rest_g), np.shape(learned.embeddings)[1]), np.float32)
+            own = np.asarray(learned.embeddings, np.float32)
+            embeddings = np.concatenate([own[n], unknown, own[rest_l]])
         depth = np.concatenate(depths).astype(np.float32)
         fused = Instances(
             size=learned.size,
@@ -134,6 +140,7 @@ class Fused:
             occlusion_rates=occlusion_rates(amodal, visible),
             depths=depth,
             occluders=occlusion_order(depth, amodal, visible),
+            embeddings=embeddings,
             boxes3d=boxes3d,
         )
         return fused[np.argsort(-fused.scores, kind="stable")]

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from amodal_core.models.base import Model
     from amodal_core.models.learned import LearnedModel
 
-DEFAULT = "flagship"
+DEFAULT = "fused"
 FALLBACK = "geometric"  # needs no weights
 _WEIGHTS = Path(__file__).parent / "weights"
 # Checkpoints that come with the package, by model.
-_SHIPPED = dict.fromkeys(("flagship", "fused"), "flagship_compact.safetensors")
+_SHIPPED = dict.fromkeys(("flagship", "fused"), "flagship_lite.safetensors")
 
 # name -> ("module:class", one line for `amodal models`)
 _MODELS: dict[str, tuple[str, str]] = {
