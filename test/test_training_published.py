@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_models_shared import frame, truth
 from torch import nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
+from training_scenes import CLASSES, Streets, run_config
 
 from amodal_core.errors import InputError
+from amodal_core.frame import Instances, joined
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.imports.class_names import SAILVOS
 from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.settings import checked
+from amodal_core.tracking import make_tracker
 from amodal_core.tracking.quasi_dense import PRESETS
 from training.config import Optimiser, read
+from training.distributed import Place
+from training.judge import judge
 from training.schedules import factor, make_optimizer
-from training.setup import begin_with
+from training.setup import begin_with, open_data
+from training.sources import Samples
 
 TEST = Path(__file__).parent
 PUBLISHED = json.loads((TEST / "fixtures" / "published_configs.json").read_text())
 DETECTRON = [n for n in PUBLISHED if n.startswith(("kins/", "d2sa/", "cocoa_cls/"))]
 MMDETECTION = [n for n in PUBLISHED if n.startswith("sailvos/")]
-CLASSES = {"kins": 7, "d2sa": 60, "cocoa_cls": 80}
+TRACKER = [k for k in PUBLISHED["driving"]["tracker"] if k != "type"]
 
 
 def ours(name):
@@ -165,6 +174,10 @@ def test_models_of_videos_are_those_of_mmdetections_configuration(name):
         sgd["momentum"], sgd["weight_decay"],
     )  # fmt: skip
     assert config.optimiser.decays == "all"  # no paramwise_cfg
+    tracker = make_tracker(config.tracker, config.tracker_settings).config
+    assert {k: getattr(tracker, k) for k in TRACKER if k in network["tracker"]} == {
+        k: network["tracker"][k] for k in TRACKER
+    }
     assert theirs["load_from"].endswith("resnext101_64_4d.pth")
     assert (config.init, config.init_classes) == ("weights/coco_x101.safetensors", "any")
 
@@ -284,3 +297,48 @@ def test_proposals_learn_linearly_from_the_first_error_where_the_beta_is_0():
             positive = labels > 0
             errors = 0.1 * (deltas - wanted)[positive].abs()
             assert boxes.item() == pytest.approx(errors.sum().item() / 256, rel=1e-5)
+
+
+class EverythingTwice:
+    """Finds the truth, each object twice, with less confidence from frame to frame."""
+
+    name, classes, inputs = "twice", CLASSES, frozenset({"image"})
+
+    def __init__(self, data):
+        self.truths = {s.frame.stamp: s.truth for s in data.samples}
+
+    def infer(self, frames, report=None):
+        found = []
+        for one in frames:
+            truth = self.truths[one.stamp]
+            n = len(truth)
+            order = list(self.truths).index(one.stamp)
+            first = Instances(**{f.name: getattr(truth, f.name) for f in fields(Instances)})
+            first = replace(
+                first, scores=np.full(n, 0.9 - 0.2 * order, np.float32),
+                embeddings=np.eye(n, 8, dtype=np.float32) * 5,
+            )  # fmt: skip
+            again = replace(first, scores=first.scores - np.float32(0.05))
+            found.append(joined([first, again]))
+        return found
+
+
+def test_held_out_videos_are_judged_on_tracks_where_a_tracker_is_named():
+    data = Streets(3)
+    for k, sample in enumerate(data.samples):
+        sample.video, sample.index = "a", k
+        sample.frame.stamp = k * 100_000_000
+    samples = Samples([(data, range(3))], CLASSES, {}, 0, 0)
+    model, place = EverythingTwice(data), Place(0, 1, torch.device("cpu"))
+    display = SimpleNamespace(preparing=lambda *_: None)
+    plain = judge(model, samples, 2, place, display)
+    tracker = partial(make_tracker, "quasi_dense_published")
+    tracked = judge(model, samples, 2, place, display, tracker)
+    assert plain["amodal AP"] < 0.9
+    assert tracked["amodal AP"] == pytest.approx(1.0)
+    config = run_config(
+        Path("out"), Path("data"), tracker="quasi_dense_published",
+        tracker_settings={"init_score": 0.5},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no setting 'init_score'"):
+        open_data(config, place, display)

@@ -251,6 +251,9 @@ class Config:
         save_every: steps.
         evaluate_every: steps; 0 for only at the end.
         metric: kind and column of the best checkpoint, as `amodal eval image` names them.
+        tracker: name of the tracker that held-out videos pass through before they are judged, as
+            VATrack does it; "" to judge the detections.
+        tracker_settings: those that differ from its defaults.
         out: folder of the run.
         cache: folder of rendered drives and unpacked bags, shared by runs.
         init: checkpoint whose weights are the first ones, "" for none. Of another model the tensors
@@ -288,6 +291,8 @@ class Config:
     save_every: _Positive = 500
     evaluate_every: _Count = 0
     metric: str = "amodal AP"
+    tracker: str = ""
+    tracker_settings: dict[str, Any] = field(default_factory=dict)
     out: str = "runs/model"
     cache: str = "runs/cache"
     init: str = ""

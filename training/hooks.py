@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from amodal_core.errors import InputError
 from amodal_core.models.learned import LearnedModel
+from amodal_core.tracking import make_tracker
 from training import state
 from training.config import as_values
 from training.distributed import Place
@@ -93,7 +95,10 @@ class Evaluation(Hook):
             return
         batch = max(1, config.batch_size // run.place.world // config.accumulate)
         model = run.state.ready()
-        done.metrics = judge(model, run.data.held_out, batch, run.place, run.display)
+        tracker = None
+        if config.tracker:
+            tracker = partial(make_tracker, config.tracker, config.tracker_settings)
+        done.metrics = judge(model, run.data.held_out, batch, run.place, run.display, tracker)
         value = done.metrics.get(config.metric, 0.0)
         better = done.best is None or value > done.best
         if better:

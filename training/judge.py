@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import cast
 
 from amodal_core.errors import InputError
@@ -11,10 +12,11 @@ from amodal_core.evaluation import image_level, occluded_iou
 from amodal_core.evaluation.occluded_iou import PROTOCOLS
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
-from amodal_core.frame import Report, Tracks
+from amodal_core.frame import Instances, Report, Tracks
 from amodal_core.inference import tracks_of
 from amodal_core.models.base import Completer, Model
 from amodal_core.models.learned import LearnedModel
+from amodal_core.tracking.coasting import CoastingTracker
 from training.distributed import Place
 from training.progress import Display
 from training.sources import Samples
@@ -42,7 +44,12 @@ def check_metric(name: str, completes: bool = False) -> None:
 
 
 def judge(
-    model: LearnedModel, samples: Samples, batch: int, place: Place, display: Display
+    model: LearnedModel,
+    samples: Samples,
+    batch: int,
+    place: Place,
+    display: Display,
+    new_tracker: Callable[[], CoastingTracker] | None = None,
 ) -> dict[str, float]:
     """Every AP and AR of amodal masks, visible masks and boxes by name, the same in all processes.
 
@@ -55,16 +62,23 @@ def judge(
         batch: frames that the model gets at once.
         place: this process; it takes every `world`-th sample, or video.
         display: shows progress.
+        new_tracker: what the detections of each video pass through before they are judged; None for
+            the detections themselves.
     """
     completes = isinstance(model, Completer)
-    if completes:
+    if completes or new_tracker is not None:
         pieces = samples.videos(singles=True)[place.rank :: place.world]
     else:
         mine = list(range(place.rank, len(samples), place.world))
         pieces = [mine[k : k + batch] for k in range(0, len(mine), batch)]
     rows: list[tuple[ImageRecord, Tracks, Tracks]] = []
     for done, chosen in enumerate(pieces, 1):
-        rows += _rows(model, samples, chosen)
+        if new_tracker is None or completes:
+            rows += _rows(model, samples, chosen)
+        else:
+            tracker = new_tracker()
+            for first in range(0, len(chosen), batch):
+                rows += _rows(model, samples, chosen[first : first + batch], tracker)
         display.preparing("evaluating", done, len(pieces))
     everything = [r for share in place.gathered(rows) for r in share]
     values: dict[str, float] = {}
@@ -84,7 +98,10 @@ def judge(
 
 
 def _rows(
-    model: LearnedModel, samples: Samples, chosen: Sequence[int]
+    model: LearnedModel,
+    samples: Samples,
+    chosen: Sequence[int],
+    tracker: CoastingTracker | None = None,
 ) -> list[tuple[ImageRecord, Tracks, Tracks]]:
     read = [(k, samples[k]) for k in chosen]
     annotated = [(k, s, s.truth) for k, s in read if s.truth is not None]
@@ -95,7 +112,17 @@ def _rows(
         predictions = model.complete(frames, [t for _, _, t in annotated])
     else:
         predictions = tracks_of(cast(Model, model), frames, Report())
+        if tracker is not None:
+            predictions = [
+                tracker.step(_detections(one), frame.stamp, frame)
+                for one, frame in zip(predictions, frames, strict=True)
+            ]
     return [
         (ImageRecord(k + 1, *truth.size, sample.name), truth, tracks)
         for (k, sample, truth), tracks in zip(annotated, predictions, strict=True)
     ]
+
+
+def _detections(tracks: Tracks) -> Instances:
+    """The same without identities."""
+    return Instances(**{f.name: getattr(tracks, f.name) for f in fields(Instances)})

@@ -16,6 +16,7 @@ from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import load_shared, load_weights, read_info
 from amodal_core.models.learned import Clip, LearnedModel
+from amodal_core.tracking import make_tracker
 from training import state
 from training.clips import clip_for
 from training.config import Config, Source
@@ -64,6 +65,8 @@ def open_data(config: Config, place: Place, display: Display) -> RunData:
     """
     kind = registry.learned(config.model)
     check_metric(config.metric, completes=registry.completes(config.model))
+    if config.tracker:
+        make_tracker(config.tracker, config.tracker_settings, "tracker_settings")
     clip = clip_for(kind, config.clip)
     cache = Path(config.cache)
 
@@ -185,6 +188,7 @@ def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str
         What was done.
     """
     info = read_info(path)
+    model.check_tied(info, path)
     if any_classes and info.classes != model.classes:
         taken, own = load_shared(path, model, skip=True, without=_of_classes(model))
         return f"{taken} of {own} tensors begin with those of {info.model}, which has other classes"
@@ -194,7 +198,6 @@ def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str
             path,
             f"set `classes` to them, or init_classes: any; the run has {', '.join(model.classes)}",
         )
-    model.check_tied(info, path)
     variant = model.config_json().get("variant")
     if info.model == model.name and info.config.get("variant") == variant:
         load_weights(path, model, model.name)
