@@ -294,6 +294,53 @@ def test_features_in_boxes_are_those_of_the_cells_places(kind, shift):
         assert torch.allclose(cells[1], y[:, None].expand(7, 7), atol=1e-4)
 
 
+def read_at(level, y, x):
+    """(C,) of (C, H, W) between the middles of the four cells around a place; nothing outside."""
+    channels, height, width = level.shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return np.zeros(channels)
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    i, j = min(int(y), height - 2), min(int(x), width - 2)
+    rows = level[:, i : i + 2, j : j + 2] * np.array([1 - y + i, y - i])[:, None]
+    return (rows * np.array([1 - x + j, x - j])).sum((1, 2))
+
+
+def test_a_cell_is_the_mean_of_as_many_samples_as_it_has_pixels(rng):
+    """ROIAlignV2 of detectron2, mmcv's RoIAlign with aligned=True and sampling_ratio=0."""
+    levels = {
+        str(k): torch.from_numpy(rng.random((1, 2, 256 >> k + 2, 256 >> k + 2))) for k in range(4)
+    }
+    boxes = np.array([[3.0, 5.0, 170.5, 49.0], [60.0, 66.0, 61.0, 67.5], [-9.0, 8.0, 250.0, 262.0]])
+    pooled = RoiFeatures(7, "aligned")(levels, [torch.from_numpy(boxes)], [(256, 256)]).numpy()
+    for (x0, y0, x1, y1), name, cells in zip(boxes, ("0", "0", "2"), pooled, strict=True):
+        level, scale = levels[name][0].numpy(), 1 / (4 << int(name))
+        high, wide = (y1 - y0) * scale / 7, (x1 - x0) * scale / 7
+        rows, columns = int(np.ceil(high)), int(np.ceil(wide))
+        for i, j in ((0, 0), (2, 5), (6, 6)):
+            samples = [
+                read_at(
+                    level,
+                    y0 * scale - 0.5 + (i + (a + 0.5) / rows) * high,
+                    x0 * scale - 0.5 + (j + (b + 0.5) / columns) * wide,
+                )
+                for a in range(rows)
+                for b in range(columns)
+            ]
+            assert cells[:, i, j] == pytest.approx(np.mean(samples, 0), abs=1e-9)
+
+
+def test_weights_from_before_roi_align_could_be_chosen_keep_what_they_learnt_with(tmp_path):
+    model = MaskRcnnAmodal(replace(CONFIG, roi_align="torchvision"))
+    values = model.config_json()
+    del values["roi_align"]
+    path = str(tmp_path / "m.safetensors")
+    save_checkpoint(path, model, CheckpointInfo(model.name, values, model.classes))
+    assert MaskRcnnAmodal.from_checkpoint(path).config.roi_align == "torchvision"
+    with pytest.raises(InputError, match="weights for roi_align torchvision, not aligned"):
+        MaskRcnnAmodal.from_checkpoint(path, roi_align="aligned")
+    assert MaskRcnnAmodal(CONFIG).config.roi_align == "aligned"
+
+
 def test_strides_lie_where_the_weights_have_them():
     x = torch.zeros(1, 3, 64, 64)
     for moved in (False, True):

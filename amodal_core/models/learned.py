@@ -132,6 +132,7 @@ class LearnedModel(nn.Module):
         needs_masks: whether it learns masks; one that does not may learn from 3D boxes alone.
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
+        earlier: what settings were in checkpoints from before they could be chosen.
 
     Args:
         config: of the subclass's `Config` type.
@@ -143,6 +144,7 @@ class LearnedModel(nn.Module):
     needs_masks: ClassVar[bool] = True
     files: ClassVar[frozenset[str]] = frozenset({"weights"})
     tied: ClassVar[frozenset[str]] = frozenset()
+    earlier: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: LearnedConfig) -> None:
         super().__init__()
@@ -278,10 +280,11 @@ class LearnedModel(nn.Module):
             InputError: a tied setting differs.
         """
         own = json.loads(json.dumps(self.config_json()))
-        for name in sorted(self.tied & info.config.keys()):
-            if info.config[name] != own[name]:
+        trained = (self.earlier if info.model == self.name else {}) | info.config
+        for name in sorted(self.tied & trained.keys()):
+            if trained[name] != own[name]:
                 raise InputError(
-                    f"weights for {name} {info.config[name]}, not {own[name]}",
+                    f"weights for {name} {trained[name]}, not {own[name]}",
                     path,
                     f"set {name} as it was in training",
                 )
@@ -315,7 +318,8 @@ class LearnedModel(nn.Module):
         if info.model != cls.name:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
         empty = dict.fromkeys(cls.files & info.config.keys(), "")
-        model = cls.from_config(info.config | empty | settings, "" if settings else str(path))
+        values = cls.earlier | info.config | empty | settings
+        model = cls.from_config(values, "" if settings else str(path))
         model.check_tied(info, str(path))
         load_weights(path, model, cls.name)
         return model.to(device).eval()

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,8 @@ class TwoStageConfig(LearnedConfig):
             CPUs; a multiple of 32.
         anchor_scale: side of the square anchor in units of its level's stride.
         rounded_anchors: anchors have whole corners, as torchvision's; elsewhere they have not.
-        roi_align: how features are looked up in boxes, see `layers.roi_features`.
+        roi_align: how features are looked up in boxes, see `layers.roi_features`; "torchvision" for
+            weights that began there.
         proposals_train: kept of an image for training.
         proposals: kept of an image for inference.
         proposal_side: pixels of a proposal's shorter side at least.
@@ -88,7 +89,7 @@ class TwoStageConfig(LearnedConfig):
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = CHANNELS
     anchor_scale: Size = 8.0
     rounded_anchors: bool = True
-    roi_align: RoiAlign = "torchvision"
+    roi_align: RoiAlign = "aligned"
     proposals_train: Count = 1000
     proposals: Count = 300
     proposal_side: Amount = 1e-3
@@ -285,6 +286,7 @@ class TwoStage(LearnedModel):
     config: TwoStageConfig
     files = LearnedModel.files | {"lidar_weights"}
     tied = frozenset({"anchor_scale", "depth", "roi_align", "rounded_anchors", "stride_in_1x1"})
+    earlier: ClassVar[dict[str, Any]] = {"roi_align": "torchvision"}
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)

@@ -62,7 +62,7 @@ def _rules(model: str, source: Source) -> Sequence[Rule]:
 
 
 def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
-    return trunk_settings(tensors, source)
+    return trunk_settings(tensors, source) | {"roi_align": "torchvision"}
 
 
 def _classes(file: WeightFile) -> Sequence[str] | int:
