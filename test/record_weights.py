@@ -2,7 +2,8 @@
 
     PYTHONPATH=.:test:DEPENDENCIES python test/record_weights.py CLONES [NAME ...]
 
-CLONES holds AISFormer (github.com/UARK-AICV/AISFormer); DEPENDENCIES is what
+CLONES holds AISFormer (UARK-AICV/AISFormer), vrsp (YutingXiao/Amodal-Segmentation-Based-on-
+Visible-Region-Segmentation-and-Shape-Prior) and S-AModal (ifnspaml/S-AModal); DEPENDENCIES is what
 `pip install --no-deps --target` made of fvcore iopath yacs omegaconf antlr4-python3-runtime==4.9.3
 portalocker termcolor cloudpickle hydra-core. What the originals import and networks do not need is
 replaced by mocks; no code of theirs is kept.

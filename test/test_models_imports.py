@@ -275,6 +275,51 @@ class TestDetectron2:
         assert model.codebook.counts.tolist() == [24] * 7
         assert_finds(model, outputs)
 
+    def test_aistron_names_the_same_head_without_a_wrapper(self, tmp_path):
+        shapes, _ = seeded_weights.read("aisformer")
+        state = seeded_weights.state_of(shapes)
+        bare = {name.replace("mask_head_model.", ""): value for name, value in state.items()}
+        torch.save({"model": bare}, tmp_path / "aistron.pth")
+        torch.save({"model": state}, tmp_path / "original.pth")
+        for name in ("aistron", "original"):
+            out = tmp_path / f"{name}.safetensors"
+            done = import_weights([tmp_path / f"{name}.pth"], "aisformer", out)
+            assert done.taken == done.tensors == 346
+        one, two = (read_weights(tmp_path / f"{n}.safetensors") for n in ("aistron", "original"))
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+    @pytest.mark.parametrize(
+        ("model", "count"), [("orcnn", 4), ("mask_rcnn", 4), ("mask_rcnn", 12)]
+    )
+    def test_baselines_have_every_tensor_in_its_place(self, model, count, tmp_path):
+        """The model zoo's pickles hold arrays; COCOA-cls' Mask R-CNN has twelve convolutions."""
+        shapes, _ = seeded_weights.read("aisformer")
+        shapes = {name: s for name, s in shapes.items() if ".mask_head." not in name}
+        heads = ("amodal_mask", "visible_mask") if model == "orcnn" else ("mask",)
+        for head in heads:
+            name = f"roi_heads.{head}_head"
+            for k in range(count):
+                shapes[f"{name}.{head}_fcn{k + 1}.weight"] = [256, 256, 3, 3]
+                shapes[f"{name}.{head}_fcn{k + 1}.bias"] = [256]
+            shapes |= {
+                f"{name}.deconv.weight": [256, 256, 2, 2], f"{name}.deconv.bias": [256],
+                f"{name}.predictor.weight": [7, 256, 1, 1], f"{name}.predictor.bias": [7],
+            }  # fmt: skip
+        state = seeded_weights.state_of(shapes)
+        arrays = {name: value.numpy() for name, value in state.items()}
+        value = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
+        (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(value))
+        out = tmp_path / "x.safetensors"
+        done = import_weights([tmp_path / "model_final.pkl"], model, out)
+        assert done.taken == done.tensors
+        assert done.classes == ("cyclist", "pedestrian", "car", "tram", "truck", "van", "misc")
+        ours = read_weights(out)
+        for kind in ("amodal", "visible"):
+            name = f"{kind}_mask" if model == "orcnn" else "mask"
+            wanted = state[f"roi_heads.{name}_head.{name}_fcn{count}.weight"]
+            assert torch.equal(ours[f"{kind}_branch.head.{2 * count - 2}.weight"], wanted)
+        assert registry.create(model, checkpoint=out).config.stride_in_1x1
+
 
 class TestMmdetection:
     KINDS: ClassVar = {

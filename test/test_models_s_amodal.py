@@ -553,3 +553,11 @@ def test_importing_the_core_does_not_import_transformers():
         "else:\n    raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_checkpoint_may_carry_hidden_objects_without_limit(tmp_path):
+    endless = made(seconds=float("inf"))
+    info = CheckpointInfo("s_amodal", endless.config_json(), ("car",))
+    save_checkpoint(tmp_path / "x.safetensors", endless, info)
+    again = SAModal.from_checkpoint(str(tmp_path / "x.safetensors"), detector="")
+    assert again.memory._carrier.seconds == float("inf")

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 
 from amodal_core.frame import Frame, Instances, Report, Tracks
@@ -27,7 +28,7 @@ from amodal_core.models.layers.batch import MEAN, STD, Batch, Targets
 from amodal_core.models.layers.prompts import Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
-from amodal_core.settings import Amount, Count, Positive, settings_type
+from amodal_core.settings import Count, Positive, settings_type
 from amodal_core.tracking.hidden_objects import HiddenObjects
 from amodal_core.tracking.points import PointTracker, point_tracker
 
@@ -63,7 +64,7 @@ class SAModalConfig(CompletingConfig):
         objects: of an image that training learns from, drawn at random where there are more.
         points: a CoTracker on this machine, "" for Lucas-Kanade; see `tracking.points`.
         points_weights: its weights, "" for those in torch's hub cache.
-        seconds: for which an object that is not seen is carried on, 0 for not at all, `.inf` for
+        seconds: for which an object that is not seen is carried on, 0 for not at all, inf for
             as long as the stream goes on, as published.
     """
 
@@ -83,7 +84,7 @@ class SAModalConfig(CompletingConfig):
     objects: Positive = 32
     points: str = ""
     points_weights: str = ""
-    seconds: Amount = 3.0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 3.0
 
 
 class SAModal(CompletingModel):

@@ -100,6 +100,16 @@ def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
     }
 
 
+def _coco_settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
+    own = {"mask_convolutions": _convolutions(source)} if model == "mask_rcnn" else {}
+    return _kins_settings(tensors, source) | own
+
+
+def _convolutions(source: Source) -> int:
+    """Of the file's mask head; 0 without one."""
+    return sum("mask_head.mask_fcn" in n and n.endswith("bias") for n in source.file.tensors)
+
+
 def _kins_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
     """KINS is tested in 800 x 3000 at most, the others as COCO."""
     kins = {"long_side": 3000} if len(source.classes) == len(KINS) else {}
@@ -221,8 +231,7 @@ def _coco_rules(model: str, source: Source) -> Sequence[Rule]:
     if model not in MASKS:
         return (*_TRUNK, _ANY_MASKS)
     head = r"roi_heads\.mask_head\."
-    count = sum("mask_head.mask_fcn" in n and n.endswith("bias") for n in source.file.tensors)
-    convolutions = [rf"{head}mask_fcn{k + 1}\." for k in range(count)]
+    convolutions = [rf"{head}mask_fcn{k + 1}\." for k in range(_convolutions(source))]
     masks = mask_rules(model, convolutions, rf"{head}deconv\.", rf"{head}predictor\.", None)
     return (*_TRUNK, *masks)
 
@@ -233,7 +242,8 @@ def _classes(file: WeightFile) -> Sequence[str] | int:
 
 _DETECTOR = r"backbone\.bottom_up\.stem\.conv1\.weight"
 _BEGINNINGS = tuple(
-    KeyMap(m, partial(_coco_rules, m), _settings, with_statistics) for m in (*MASKS, *OTHERS)
+    KeyMap(m, partial(_coco_rules, m), partial(_coco_settings, m), with_statistics)
+    for m in (*MASKS, *OTHERS)
 )
 _OTHERS = tuple(m for m in _BEGINNINGS if m.model not in MASKS)
 VRSP = Layout(
