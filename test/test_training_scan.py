@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from training_scenes import CLASSES, Streets, run_config, street
 
-from amodal_core.datasets import kitti_write
+from amodal_core.datasets import kins, kitti_write
 from amodal_core.datasets.kitti import KittiObject
 from amodal_core.errors import InputError
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
 from amodal_core.geometry.projection import project
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.layers.batch import targets_of
 from amodal_core.models.pointpillars import PointPillars
 from training import config
@@ -189,3 +190,34 @@ def test_the_published_configuration_is_read():
     assert scan.objects == {"car": 15, "pedestrian": 10, "cyclist": 10}
     assert (scan.move, scan.tries, scan.scale) == (0.25, 100, (0.95, 1.05))
     assert PointPillars.from_config({**read.settings, "classes": read.classes}).camera_view
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("predictor", ["lidar", "image"])
+def test_kins_over_kitti_trains_with_either_predictor(tmp_path, predictor):
+    data = Streets(2, objects=3)
+    list(kins.write(tmp_path / "kins", data, data.classes))
+    weights = tmp_path / "pointpillars.safetensors"
+    detector = PointPillars.from_config({"grid": GRID})
+    save_checkpoint(
+        weights, detector, CheckpointInfo(detector.name, detector.config_json(), detector.classes)
+    )
+    path = f"training/configs/kins/aisformer_{predictor}_proposals.yaml"
+    changes = {
+        "train.0.path": tmp_path / "kins" / "update_train_2020.json",
+        "held_out": [],
+        "settings.backbone": "resnet18",
+        "settings.weights": "",
+        "settings.short_side": 64,
+        "settings.long_side": 96,
+        "out": tmp_path / "run",
+        "cache": tmp_path / "cache",
+        "init": "",
+        "steps": 2,
+        "workers": 0,
+        "device": "cpu",
+    }
+    if predictor == "lidar":
+        changes["settings.lidar_weights"] = weights
+    wanted = config.read(path, [f"{key}={value}" for key, value in changes.items()])
+    assert train(wanted).steps == 2
