@@ -337,7 +337,7 @@ def test_held_out_videos_are_judged_on_tracks_where_a_tracker_is_named():
     assert plain["amodal AP"] < 0.9
     assert tracked["amodal AP"] == pytest.approx(1.0)
     config = run_config(
-        Path("out"), Path("data"), tracker="quasi_dense_published",
+        Path("out"), Path("data"), model="vatrack", tracker="quasi_dense_published",
         tracker_settings={"init_score": 0.5},
     )  # fmt: skip
     with pytest.raises(InputError, match="no setting 'init_score'"):
