@@ -507,16 +507,43 @@ class TwoStage(LearnedModel):
         """What is found in the features of each image."""
         boxes, scores, labels = self.find(features, batch)
         amodal, visible = self.masks(features, boxes, labels, batch)
-        counts = [len(b) for b in boxes]
-        columns = (boxes, scores, labels, amodal.split(counts), visible.split(counts))
-        channels = batch.depth if batch.depth is not None else [None] * len(batch)
-        results = [
-            Detections.measured(depth, *row) for depth, *row in zip(channels, *columns, strict=True)
-        ]
+        results = measured(batch, boxes, scores, labels, amodal, visible)
         if self.config.proposals_from == LIDAR:
             for one, sensed in zip(results, self._lidar_detections(batch), strict=True):
                 one.depths = torch.where(one.depths > 0, one.depths, sensed.depths)
         return results
+
+
+def measured(
+    batch: Batch,
+    boxes: list[torch.Tensor],
+    scores: list[torch.Tensor],
+    labels: list[torch.Tensor],
+    amodal: torch.Tensor,
+    visible: torch.Tensor,
+    **more: list[torch.Tensor],
+) -> list[Detections]:
+    """Detections of each image with the depth of the LiDAR on their masks.
+
+    Args:
+        batch: with depth channels, where there are some.
+        boxes: per image, as are scores, labels and more.
+        scores: see `Detections`.
+        labels: see there.
+        amodal: (N, S, S) logits of all images in a row.
+        visible: likewise.
+        **more: further attributes of `Detections`.
+    """
+    counts = [len(b) for b in boxes]
+    columns = (boxes, scores, labels, amodal.split(counts), visible.split(counts))
+    return [
+        Detections.measured(
+            None if batch.depth is None else batch.depth[n],
+            *row,
+            **{name: values[n] for name, values in more.items()},
+        )
+        for n, row in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def _float(features: Features) -> Features:

@@ -28,6 +28,7 @@ from amodal_core.models.two_stage import (
     TwoStage,
     TwoStageConfig,
     has_extent,
+    measured,
 )
 from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
@@ -258,7 +259,7 @@ class VaTrackTwoBox(VaTrack):
         visible box may be a small part of it.
         """
         boxes, scores, labels = self.find(features, batch)
-        kinds, counts = torch.cat(labels), [len(b) for b in boxes]
+        kinds = torch.cat(labels)
         visible_boxes = self._visible_boxes(features, boxes, batch)
         amodal_logits = self.amodal_branch(self.roi_features(features, boxes, batch), kinds)
         visible_logits = self.visible_branch(
@@ -268,14 +269,9 @@ class VaTrackTwoBox(VaTrack):
         fine = 2 * SIDE
         amodal_logits = regrid(amodal_logits, every, every, fine)
         visible_logits = regrid(visible_logits, torch.cat(visible_boxes), every, fine)
-        results = []
-        for n, (amodal, visible) in enumerate(
-            zip(amodal_logits.split(counts), visible_logits.split(counts), strict=True)
-        ):
-            depth = None if batch.depth is None else batch.depth[n]
-            row = boxes[n], scores[n], labels[n], amodal, visible
-            results.append(Detections.measured(depth, *row, visible_boxes=visible_boxes[n]))
-        return results
+        return measured(
+            batch, boxes, scores, labels, amodal_logits, visible_logits, visible_boxes=visible_boxes
+        )
 
     def _visible_boxes(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch

@@ -406,11 +406,10 @@ class Vrsp(TwoStage):
         """Features; boxes, scores and class ids of each image's box and class pairs before NMS."""
         features, batch = self.features(batch), self.crossed(batch)
         proposals = self.proposals(features, batch)
-        pooled = self.heads.box_head(self.heads.box_roi_pool(features, proposals, batch.sizes))
-        logits, deltas = self.heads.box_predictor(pooled)
+        logits, deltas = self.heads.predict(features, proposals, batch)
         counts = [len(p) for p in proposals]
-        every = self.heads.box_coder.decode(deltas.float(), proposals).split(counts)
-        likely = logits.float().softmax(-1).split(counts)
+        every = self.heads.box_coder.decode(deltas, proposals).split(counts)
+        likely = logits.softmax(-1).split(counts)
         boxes, scores, labels = [], [], []
         for box, score, size in zip(every, likely, batch.sizes, strict=True):
             box = clip_boxes_to_image(box, size)[:, 1:].reshape(-1, 4)
