@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from eoras_scenes import SMALL, count_crops, small_model
 from training_scenes import CAMERA, CLASSES, SIZE, Drives, K
 
@@ -17,7 +18,7 @@ from amodal_core.models.eoras import Eoras
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.bev import LAYERS, BirdsEyeView, crop_places, grid_points
 from amodal_core.models.layers.clip_tracks import filled, tracks_of_clips
-from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged
+from amodal_core.models.layers.crop_windows import cut, cut_masks, enlarged, whole_pixels
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, sine_positions
 
 
@@ -47,6 +48,34 @@ def test_boxes_of_a_pixel_of_nothing_and_beyond_the_image_have_windows_in_it():
     assert (sides >= 1).all()
     assert (found[:, :2] >= 0).all()
     assert (found[:, 2:] <= torch.tensor([96.0, 64.0])).all()
+
+
+def test_published_windows_are_of_whole_pixels_and_one_wider_to_the_right(rng):
+    low = rng.integers(0, 90, (50, 2))
+    boxes = np.concatenate([low, low + rng.integers(1, 60, (50, 2))], 1)
+    windows = whole_pixels(torch.from_numpy(boxes).float(), torch.tensor([150.0, 140]), 2.0)
+    for (x0, y0, x1, y1), window in zip(boxes.tolist(), windows.tolist(), strict=True):
+        x, y = (x0 + x1) // 2, (y0 + y1) // 2
+        half = int((x1 - x0) * 2.0) // 2, int((y1 - y0) * 2.0) // 2
+        last = min(150 - 1, x + half[0]), min(140 - 1, y + half[1])
+        assert window == [max(0, x - half[0]), max(0, y - half[1]), last[0] + 1, last[1] + 1]
+
+
+def test_published_masks_are_drawn_from_corner_pixel_to_corner_pixel(rng):
+    published = Eoras.from_config(SMALL | {"classes": list(CLASSES), "published": "movi"})
+    box = RleMasks.from_boxes(np.array([[9.0, 9, 20, 20]]), SIZE)
+    shares = torch.from_numpy(rng.uniform(0.1, 0.9, (1, 1, 9, 9)).astype(np.float32))
+    for x0, y0, x1, y1 in ((5, 3, 42, 26), (20, 30, 29, 37)):  # larger and smaller than the grid
+        drawn = published._drawn(
+            make_truth(box, box, [0], [1]),
+            shares[0].logit(),
+            torch.tensor([[x0, y0, x1, y1]]).float(),
+            Report(),
+        )
+        resized = F.interpolate(shares, (y1 - y0, x1 - x0), mode="bilinear", align_corners=True)
+        wanted = np.zeros(SIZE, bool)
+        wanted[y0:y1, x0:x1] = resized[0, 0].numpy() > 0.5
+        assert (drawn.amodal.dense()[0] == wanted).all()
 
 
 def test_a_crop_of_as_many_cells_as_pixels_is_the_image_and_of_half_is_the_mean_of_four(rng):

@@ -384,8 +384,12 @@ class Eoras(CompletingModel):
         """
         n = len(instances)
         if self.config.published:
-            logits, windows = logits.sigmoid() - 0.5, aligned(windows, logits.shape[-1])
-        amodal = BoxMasks(instances.size, logits, windows).rle()
+            grids = aligned(windows, logits.shape[-1])
+            amodal = BoxMasks(instances.size, logits.sigmoid() - 0.5, grids).rle()
+            # In large windows the outer cells of a grid reach beyond the outer pixels.
+            amodal &= RleMasks.from_boxes(windows.double().cpu().numpy(), instances.size)
+        else:
+            amodal = BoxMasks(instances.size, logits, windows).rle()
         blank = amodal.areas() == 0
         if blank.any():
             text = "eoras: nothing was drawn of an object, the mask given is kept"
