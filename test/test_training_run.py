@@ -225,7 +225,7 @@ def test_a_run_begins_with_what_another_model_shares(tmp_path, data, capsys):
     assert {name.split(".")[0] for name in shared} == {"backbone", "rpn", "heads"}
     assert all(torch.equal(first[name], second[name]) for name in shared)
     wide = {**small, "channels": 64}
-    with pytest.raises(InputError, match="the model's is"):
+    with pytest.raises(InputError, match="of another shape"):
         train(run_config(tmp_path / "x", data, model="aisformer", settings=wide, **still))
     with pytest.raises(InputError, match="shares no tensor"):
         train(run_config(tmp_path / "y", data, init=init))
