@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training_scenes import CLASSES, Streets, run_config, street
 
 from amodal_core.datasets import kins, kitti_write
 from amodal_core.datasets.kitti import KittiObject
 from amodal_core.errors import InputError
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
-from amodal_core.geometry.projection import project
+from amodal_core.geometry.projection import in_view, project
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
-from amodal_core.models.layers.batch import targets_of
+from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.pointpillars import PointPillars
 from training import config
 from training.config import ScanAugment
@@ -221,3 +222,37 @@ def test_kins_over_kitti_trains_with_either_predictor(tmp_path, predictor):
         changes["settings.lidar_weights"] = weights
     wanted = config.read(path, [f"{key}={value}" for key, value in changes.items()])
     assert train(wanted).steps == 2
+
+
+@pytest.mark.slow
+def test_the_pedestrian_of_a_real_frame_is_learnt_and_found_again(kitti_object_root):
+    torch.manual_seed(0)
+    data = KittiObject(kitti_object_root)
+    (index,) = [k for k in range(len(data)) if data.place(k).name.endswith("/000000")]
+    frame, truth = data.frame(index), data.truth(index)
+    scan = frame.points[in_view(frame.points, frame.calibration)]
+    targets = targets_of(truth)
+    targets.labels[:] = 0  # the model's pedestrian
+    batch = make_batch([replace(frame, points=scan)], [targets])
+    grid = {"low": [0, -5.12, -3], "high": [15.36, 5.12, 1]}
+    model = PointPillars.from_config({"grid": grid, "min_score": 0.3}).train()
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    totals = []
+    for _ in range(60):
+        total = torch.stack(list(model.losses(batch).values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        totals.append(float(total))
+    assert totals[-1] < 0.1 * totals[0]
+    # Norms follow slowly (momentum .01) what so few steps have changed.
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.losses(batch)
+    (found,) = model.infer([frame])  # which cuts the whole scan as training was cut
+    box = truth.boxes3d[0]
+    np.testing.assert_allclose(found.boxes3d[0, :6], box[:6], atol=0.15)
+    off = (float(found.boxes3d[0, 6]) - box[6] + np.pi / 2) % np.pi - np.pi / 2
+    assert abs(off) < 0.2
