@@ -212,15 +212,14 @@ def two_masks(name: str, network: torch.nn.Module, heads: Callable[[], list[torc
 
 
 def vrsp() -> None:
-    """VRSP-Net without shapes (refinement and reclassification), with them, and the baselines."""
-    kins = "KINS-AmodalSegmentation/mask_rcnn_R_50_FPN_1x_parallel_CtRef_VAR"
-    for name, file in (("vrsp_var", f"{kins}.yaml"), ("vrsp", f"{kins}_SPRef_SPRet.yaml")):
-        network = old_detectron2(file)
-        net = getattr(network.roi_heads, "recon_net", None)
-        if net is not None:
-            net.vector_dict = {k: seeded_weights.codebook(k, 392) for k in range(7)}
-        masks = heard(network.roi_heads.mask_head)
-        two_masks(name, network, lambda masks=masks: masks[-1][0][-1])
+    """VRSP-Net's KINS model with reclassification and shapes, and a codebook by a rule."""
+    network = old_detectron2(
+        "KINS-AmodalSegmentation/mask_rcnn_R_50_FPN_1x_parallel_CtRef_VAR_SPRef_SPRet.yaml"
+    )
+    codebook = {k: seeded_weights.codebook(k, 392) for k in range(7)}
+    network.roi_heads.recon_net.vector_dict = codebook
+    masks = heard(network.roi_heads.mask_head)
+    two_masks("vrsp", network, lambda: masks[-1][0][-1])
 
 
 def s_amodal() -> None:

@@ -199,7 +199,8 @@ def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str
             f"set `classes` to them, or init_classes: any; the run has {', '.join(model.classes)}",
         )
     variant = model.config_json().get("variant")
-    if info.model == model.name and info.config.get("variant") == variant:
+    complete = info.model == model.name and not info.partial
+    if complete and info.config.get("variant") == variant:
         load_weights(path, model, model.name)
         return f"beginning with {path}"
     taken, own = load_shared(path, model, skip=info.model == model.name)

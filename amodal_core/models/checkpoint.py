@@ -36,6 +36,7 @@ class CheckpointInfo:
         data: what it was trained on, one line.
         commit: of the code that trained it.
         metrics: on the held-out split.
+        partial: it has not all tensors of the model: a beginning for training.
     """
 
     model: str
@@ -44,6 +45,7 @@ class CheckpointInfo:
     data: str = ""
     commit: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    partial: bool = False
 
 
 def save_checkpoint(
@@ -83,6 +85,7 @@ def save_tensors(
         "data": info.data,
         "commit": info.commit,
         "metrics": json.dumps(info.metrics),
+        "partial": json.dumps(info.partial),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part:
@@ -124,6 +127,7 @@ def read_info(path: str | Path) -> CheckpointInfo:
             metadata.get("data", ""),
             metadata.get("commit", ""),
             metrics,
+            metadata.get("partial") == "true",
         )
     except (KeyError, ValueError, RecursionError) as error:
         raise InputError(
@@ -145,6 +149,12 @@ def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointI
     info = read_info(path)
     if info.model != model:
         raise InputError(f"a checkpoint of '{info.model}'", str(path), f"'{model}' was asked for")
+    if info.partial:
+        raise InputError(
+            f"a part of the weights of '{info.model}', to begin a training with",
+            str(path),
+            "amodal train ... init= takes it",
+        )
     module.load_state_dict(fitted(read_weights(path), module.state_dict(), path, _CURE))
     return info
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from amodal_core.classes import ClassMap
@@ -80,7 +81,8 @@ def import_weights(
     tensors, unknown = key_map.apply(source)
     values = key_map.settings(tensors, source) | dict(settings or {})
     values = {"classes": list(own)} | values
-    module = learned(model).from_config(values, f"settings of {model}")
+    with torch.device("meta"):  # names and shapes alone
+        module = learned(model).from_config(values, f"settings of {model}")
     expected = module.state_dict()
     faults = misfits(tensors, expected)
     faults = replace(faults, foreign=tuple(sorted({*unknown, *faults.foreign})))
@@ -97,7 +99,11 @@ def import_weights(
         raise InputError(f"nothing in it is of '{model}'", where, "give another file")
     kept = fitted(tensors, {k: v for k, v in expected.items() if k in tensors}, where, "")
     info = CheckpointInfo(
-        model, module.config_json(), tuple(own), f"weights of {layout.title}, {file.path.name}"
+        model,
+        module.config_json(),
+        tuple(own),
+        f"weights of {layout.title}, {file.path.name}",
+        partial=bool(faults.missing),
     )
     save_tensors(out, kept, info)
     return Imported(layout.title, len(kept), len(expected), tuple(own), tuple(faults.missing))
