@@ -296,6 +296,40 @@ def test_only_frames_whose_whole_mask_is_known_are_learnt(model):
     assert all(v == 0 for v in model.losses(batch).values())
 
 
+@pytest.mark.parametrize("decoder", ["fm", "fm+vm+occ"])
+def test_each_decoder_learns_its_mask_and_positions_are_learnt_where_asked(decoder):
+    names = ["amodal", "visible", "hidden"][: len(decoder.split("+"))]
+    settings = {"decoder": decoder, "positions": "random", "dropout": 0.0}
+    learner = Eoras.from_config(SMALL | {"classes": list(CLASSES)} | settings)
+    batch = clip_batch(Drives((3,)).samples)
+    losses = learner.losses(batch)
+    assert list(losses) == names
+    sum(losses.values()).backward()
+    untouched = [n for n, p in learner.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untouched == []
+    with torch.no_grad():
+        learner.eval()
+        detections, before = learner.detect(batch), learner.losses(batch)
+        for targets in batch.targets:
+            targets.visible[:] = targets.amodal  # nothing is hidden
+        after = learner.losses(batch)
+    assert all(torch.equal(d.visible, d.amodal) for d in detections) == (decoder == "fm")
+    assert [name for name in names if after[name] != before[name]] == names[1:]
+
+
+def test_published_visible_masks_are_learnt_where_the_whole_one_is_unknown():
+    settings = SMALL | {"classes": list(CLASSES), "dropout": 0.0, "published": "kitti"}
+    learner = Eoras.from_config(settings).eval()
+    batch = clip_batch(Drives((3,)).samples)
+    batch.targets[1].ignore[:] = True
+    before = learner.losses(batch)
+    batch.targets[1].visible[:] = False
+    batch.targets[1].amodal[:] = False
+    after = learner.losses(batch)
+    assert after["amodal"] == before["amodal"]
+    assert after["visible"] != before["visible"]
+
+
 def test_a_step_looks_at_as_many_objects_of_a_clip_as_asked(monkeypatch):
     learner = Eoras.from_config(SMALL | {"classes": list(CLASSES), "objects": 2})
     counts = count_crops(learner, monkeypatch)
