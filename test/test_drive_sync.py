@@ -366,6 +366,20 @@ def test_time_alone_ends_waiting() -> None:
     assert sync.advance(EPOCH + 250 * MS).drops == [Drop("image", EPOCH, "no lidar in time")]
 
 
+@pytest.mark.parametrize("pause", [1, 10, 3600])
+def test_a_source_that_pauses_costs_no_frame_after_it_resumes(pause):
+    """The clock ran on meanwhile; what was delayed with the source comes with old stamps."""
+    sync = Synchronizer(SyncConfig(("image", "lidar"), slop_ns=20 * MS, timeout_ns=200 * MS))
+    made = []
+    for k in range(20):
+        at = EPOCH + k * 100 * MS
+        if k == 10:
+            assert sync.advance(at + pause * 1000 * MS).drops == []
+        for topic in ("lidar", "image"):
+            made += sync.push(topic, at, topic).sets
+    assert [s.stamp for s in made] == [EPOCH + k * 100 * MS for k in range(20)]
+
+
 def test_a_looping_bag_resets_once_and_goes_on() -> None:
     sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
     first = run(sync, drive(36), flush=False)

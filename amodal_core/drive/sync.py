@@ -246,14 +246,19 @@ class Synchronizer:
     def advance(self, stamp: int) -> SyncResult:
         """Let time pass without a message, so that timeouts run out when topics fall silent.
 
+        Only for what waits now: a source that pauses, or catches up, goes on where it was, so that
+        later messages are judged by their stamps alone.
+
         Args:
             stamp: the stream's present time in nanoseconds; an earlier one than seen is ignored.
         """
         result = SyncResult()
         with self._lock:
-            if self._clock is None or stamp > self._clock:
+            newest = self._clock
+            if newest is None or stamp > newest:
                 self._clock = stamp
             self._settle(result, False)
+            self._clock = newest
         return result
 
     def flush(self) -> SyncResult:
