@@ -18,6 +18,7 @@ from torchvision.models.detection import (
     maskrcnn_resnet50_fpn,
 )
 from torchvision.models.detection.image_list import ImageList
+from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame
@@ -29,6 +30,8 @@ from amodal_core.models.layers.backbone import move_strides, resnet_fpn
 from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite, package_shapes
 from amodal_core.models.layers.weights import read_weights
+from amodal_ros.cli import main as cli
+from amodal_ros.cli.weights import named_classes
 from training.setup import begin_with
 
 NAMES = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
@@ -541,3 +544,32 @@ class TestPointPillars:
         torch.save({"state_dict": self.names("mmdet3d"), "meta": meta}, path[0])
         with pytest.raises(InputError, match=r"mmdetection3d 1\.x"):
             import_weights(path, "pointpillars", out)
+
+
+class TestCommand:
+    def test_a_file_becomes_a_checkpoint_or_the_reason_is_one_line(self, tmp_path):
+        shapes, _ = seeded_weights.read("s_amodal_normal")
+        torch.save(seeded_weights.state_of(shapes), tmp_path / "net_best.pth")
+        out = tmp_path / "x.safetensors"
+        command = ["weights", "import", str(tmp_path / "net_best.pth"), "--out", str(out)]
+        done = CliRunner().invoke(
+            cli.app,
+            [*command, "--model", "s_amodal", "--set", "encoder=normal", "--set", "detector="],
+        )
+        assert (done.exit_code, done.stdout) == (0, f"{out}\n")
+        assert read_info(out).config["encoder"] == "normal"
+        done = CliRunner().invoke(cli.app, [*command, "--model", "vrsp"])
+        assert isinstance(done.exception, InputError)
+        assert "weights of S-AModal, which 'vrsp' cannot take" in done.exception.what
+        done = CliRunner().invoke(cli.app, [*command, "--model", "s_amodal", "--style", "tf"])
+        assert "'tf' is no style" in str(done.exception)
+
+    def test_classes_are_named_or_read_from_annotations(self, tmp_path):
+        path = tmp_path / "a.json"
+        path.write_text('{"categories": [{"id": 7, "name": "van"}, {"id": 2, "name": "car"}]}')
+        assert named_classes(str(path)) == ["car", "van"]
+        assert named_classes("car, van") == ["car", "van"]
+        assert named_classes("") == []
+        path.write_text('{"images": []}')
+        with pytest.raises(InputError, match="not COCO annotations"):
+            named_classes(str(path))

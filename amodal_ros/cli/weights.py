@@ -71,7 +71,7 @@ def import_(
         files,
         model,
         out,
-        classes=_classes(classes),
+        classes=named_classes(classes),
         style=style,
         partial=partial,
         settings=parse_rules(settings or [], "--set"),
@@ -84,7 +84,7 @@ def import_(
     typer.echo(out)
 
 
-def _classes(text: str) -> list[str]:
+def named_classes(text: str) -> list[str]:
     """Names from the option: written there, or of a file of annotations."""
     if not text.endswith(".json"):
         return [name.strip() for name in text.split(",") if name.strip()]
