@@ -75,9 +75,7 @@ GROUPS = {
         (
             "cameras",
             "",
-            "names of several cameras, which replace {camera} in image, camera_info, points, "
-            "ground_truth and calibration: front,left; or a YAML list of them, with name, image "
-            "and what else differs. Each has a namespace under `namespace`",
+            "names for {camera} in the topics: front,left; or a YAML list (launch/README.md)",
             None,
         ),
         (GROUND_TRUTH.name, "", "truth; empty: the bag's, or " + GROUND_TRUTH.bag_name, None),

@@ -119,8 +119,12 @@ class Motion:
         uncertain than the first, until too long without one has made it as uncertain again.
         """
         measured_again = self.covariances[..., 2] < _first_rates(self.values) ** 2
-        rates = np.where(measured_again, self.rates, np.nan).astype(np.float32)
-        return rates[:, 5:], rates[:, :2]
+        rates = self.rates.astype(np.float32)
+        space, image = rates[:, 5:], rates[:, :2]
+        # A velocity is known whole or not at all.
+        space[~measured_again[:, 5:].all(axis=1)] = np.nan
+        image[~measured_again[:, :2].all(axis=1)] = np.nan
+        return space, image
 
     def ranges(self) -> np.ndarray:
         """(T,) float64 metres, NaN where unknown."""

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from amodal_core.errors import InputError
-from amodal_ros import launching
 
 FILES = {
     "pipeline": "projection, segmentation and tracking, live or with a bag",
@@ -122,6 +121,9 @@ def check(file: Path, given: dict[str, str], arguments: Iterable[Any]) -> None:
     missing = [n for n, a in declared.items() if a.default_value is None and n not in given]
     if missing:
         raise InputError(f"{missing[0]}:=VALUE is required", file.name, "see --show-args")
+    # It reads bags, which the help of the commands does not need.
+    from amodal_ros import launching
+
     launching.check(given)
 
 
