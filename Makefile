@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
 WS ?= $(HOME)/ros2_ws
+# Processes that run tests.
+WORKERS ?= 2
 
 .PHONY: help setup demo ros test test-ros test-slow bench lint sample-drive clean
 
@@ -24,10 +26,10 @@ demo: setup ## the main job on the sample drive: masks, tracks, overlay video, r
 test: setup ## lint, types and the quick tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 test-ros: setup ## the node, launch, fault and peer tests on a real ROS 2 (wheels of PyPI)
-	VENV=$(VENV) bash scripts/test_ros.sh
+	VENV=$(VENV) WORKERS=$(WORKERS) bash scripts/test_ros.sh
 
 ros: ## a ROS 2 workspace with amodal_ros built in it: make ros WS=~/ros2_ws
 	bash scripts/install_ros.sh $(WS)

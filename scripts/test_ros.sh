@@ -117,7 +117,7 @@ fi
   # As the launch file has it; Fast DDS reads it once a process, with the first test.
   export FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml
   export FASTRTPS_DEFAULT_PROFILES_FILE=$FASTDDS_DEFAULT_PROFILES_FILE
-  PYTHONPATH=$PWD exec python -m pytest -m "not slow" "$@"
+  PYTHONPATH=$PWD exec python -m pytest -n "${WORKERS:-2}" -m "not slow" "$@"
 )
 echo "== embedded_ros against it"
 AMODAL_ROS_PEER=$PWD/$ROS/environment exec "$VENV/bin/python" -m pytest test/test_embedded_real_peer.py

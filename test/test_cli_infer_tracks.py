@@ -139,7 +139,7 @@ def test_the_command_completes_a_list_and_its_result_is_evaluated(drive, tmp_pat
          "--out", str(tmp_path / "eval")],
     )  # fmt: skip
     assert judged.exit_code == 0, judged.output
-    for more, said in (([], "flagship finds its objects by itself"),
+    for more, said in (([], "fused finds its objects by itself"),
                        (["--model", "bogus"], "no model 'bogus'"),
                        ([*chosen, "--map", "a=b", "--track"], "not together with --map, --track"),
                        ([*chosen, "--boxes", "truth"], "not together with --boxes truth"),

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from collections.abc import Callable
 
 import pytest
@@ -86,6 +88,8 @@ def test_what_a_test_leaves_in_its_domain_is_killed_and_nothing_else(
         own_domain(),
         subprocess.Popen(command) as elsewhere,
     ):
+        while not Path(f"/proc/{left.pid}/environ").read_bytes():
+            time.sleep(0.001)  # the kernel still makes it
         end_strays(request.node.nodeid, mine)
         assert left.wait(10) == -signal.SIGKILL
         assert elsewhere.poll() is None
