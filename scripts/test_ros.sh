@@ -14,7 +14,7 @@ WHEELS=(rclpy rmw-fastrtps-cpp sensor-msgs visualization-msgs diagnostic-msgs st
   ament-cmake ament-cmake-include-directories ament-cmake-ros ament-cmake-gtest ament-cmake-gmock
   ament-cmake-pytest ament-lint ament-package python-cmake-module fastrtps-cmake-module)
 TESTS=(test/test_nodes_*.py test/test_domains.py test/test_faults.py test/test_launch_*.py
-  test/test_evaluation_live.py)
+  test/test_several_cameras.py test/test_evaluation_live.py)
 
 skip() {
   echo "== tests on a real ROS 2: skipped, $*"
@@ -117,7 +117,12 @@ fi
   # As the launch file has it; Fast DDS reads it once a process, with the first test.
   export FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds.xml
   export FASTRTPS_DEFAULT_PROFILES_FILE=$FASTDDS_DEFAULT_PROFILES_FILE
-  PYTHONPATH=$PWD exec python -m pytest -n "${WORKERS:-2}" -m "not slow" "$@"
+  export PYTHONPATH=$PWD
+  # As make test: what failed once more and alone.
+  python -m pytest -n "${WORKERS:-2}" -m "not slow" "$@" || {
+    echo "== once more, what failed"
+    python -m pytest --last-failed --last-failed-no-failures none
+  }
 )
 echo "== embedded_ros against it"
 AMODAL_ROS_PEER=$PWD/$ROS/environment exec "$VENV/bin/python" -m pytest test/test_embedded_real_peer.py
