@@ -474,6 +474,18 @@ def spin(executor: SingleThreadedExecutor) -> None:
             raise
 
 
+def interrupted(patience: float = 1.0) -> bool:
+    """Whether an error came of an interrupt: amid a conversion or callback of C it is another one.
+
+    Args:
+        patience: seconds; rclpy shuts down in a thread of its own, and so a moment later.
+    """
+    end = time.monotonic() + patience
+    while rclpy.ok() and time.monotonic() < end:
+        time.sleep(0.01)
+    return not rclpy.ok()
+
+
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     """Run a node until it is interrupted; see `run_together`."""
     return run_together(lambda: [make()], args)
@@ -506,8 +518,7 @@ def run_together(make: Callable[[], Iterable[BaseNode]], args: Sequence[str] | N
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
         except Exception:
-            # An interrupt amid a callback from C comes out of it as another error.
-            if rclpy.ok():
+            if not interrupted():
                 raise
         finally:
             started()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -15,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 import rclpy
 
-from amodal_ros.base_node import BaseNode, run, spin
+from amodal_ros.base_node import BaseNode, interrupted, run, spin
 from amodal_ros.declarations import Declaration
 from amodal_ros.domains import own_domain
 
@@ -124,3 +125,13 @@ def test_a_shutdown_just_before_the_executor_waits_is_an_end_like_any_other():
     spin(SimpleNamespace(spin=Mock(side_effect=RuntimeError(text))))
     with pytest.raises(RuntimeError, match="of a callback"):
         spin(SimpleNamespace(spin=Mock(side_effect=RuntimeError("of a callback"))))
+
+
+def test_an_error_of_an_interrupt_is_told_by_the_shutdown_that_follows(domain):
+    rclpy.init(args=[])
+    try:
+        assert not interrupted(0.05)
+        threading.Timer(0.2, rclpy.shutdown).start()
+        assert interrupted(10.0)
+    finally:
+        rclpy.try_shutdown()

@@ -20,7 +20,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from amodal_core.bags.reader import BagReader, RawMessage
 from amodal_core.drive.topics import CLOCK, DIAGNOSTICS, TRACKS, Topic
 from amodal_core.errors import InputError
-from amodal_ros.base_node import BaseNode, executor_of
+from amodal_ros.base_node import BaseNode, executor_of, interrupted
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.health import NodeState
@@ -335,6 +335,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if player is not None:
             player.get_logger().error(str(error))
         return 1
+    except Exception:
+        if not interrupted():
+            raise
+        return 0
     finally:
         with deaf_to_interrupts():
             rclpy.try_shutdown()
