@@ -291,6 +291,8 @@ class Sample:
 
 
 TIME_JUMP = "time jump"
+# Kinds that tell what was decided, not that something is wrong.
+NOTES = frozenset({"rectification", "motion"})
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,15 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from amodal_core.drive.assembler import (
-    RECTIFICATION,
     Assembler,
     DriveFrame,
     Intake,
     Moment,
     UncalibratedError,
 )
-from amodal_core.drive.scans import MOTION
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import Topic
+from amodal_core.frame import NOTES
 from amodal_ros.base_node import BaseNode
 from amodal_ros.conversions import read_image
 from amodal_ros.declarations import Parameter, parameters_of
@@ -86,9 +85,9 @@ class SyncedNode(BaseNode):
             raise
         self.health.condition("calibration", "")
         for warning in made.warnings:
-            if warning.kind in (RECTIFICATION, MOTION):
+            if warning.kind in NOTES:
                 self.get_logger().info(warning.text)
-        self.warn_all([w for w in made.warnings if w.kind not in (RECTIFICATION, MOTION)])
+        self.warn_all([w for w in made.warnings if w.kind not in NOTES])
         return made
 
     def _submit(self, intake: Intake) -> None:

@@ -27,10 +27,11 @@ from amodal_core.datasets.kitti_to_bag import convert_raw
 from amodal_core.drive.cameras import camera_names
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.errors import InputError
-from amodal_core.frame import TIME_JUMP, Tracks
+from amodal_core.frame import TIME_JUMP, Report, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_core.replay import ReplayOptions, replay, replay_cameras
+from amodal_core.views.report.record import Record
 
 STILL = DriveSettings(motion="off")  # the fourth image has no scan
 OUTPUTS = ["metrics.json", "overlay.mp4", "report.html", "tracks.mcap"]
@@ -405,3 +406,13 @@ def test_a_camera_without_a_frame_ends_the_replay_of_all(tmp_path, out):
 )
 def test_cameras_are_named_by_what_tells_their_topics_apart(topics, names):
     assert camera_names(topics) == names
+
+
+def test_what_was_decided_is_a_note_of_the_report_and_no_warning():
+    record = Record("drive", "geometric", "cpu", ("car",))
+    report = Report()
+    report.warn("motion", "scans are moved")
+    report.warn("drop", "a frame was dropped")
+    record.warnings.update(report.warnings)
+    assert [w.text for w in record.notes] == ["scans are moved"]
+    assert [w.text for w in record.faults] == ["a frame was dropped"]

@@ -86,6 +86,6 @@ def _tiles(record: Record) -> list[dict[str, str]]:
         (f"{sum(record.instances) / frames:.1f}", "instances a frame"),
         (f"{hidden:.0%}", "of what is seen is partly hidden"),
         (f"{sum(row.coasted for row in record.rows)}", "times carried unseen"),
-        (f"{sum(record.warnings.values())}", "warnings"),
+        (f"{sum(record.faults.values())}", "warnings"),
     ]
     return [{"value": value, "label": label} for value, label in tiles]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amodal_core.frame import FrameWarning, Instances, Report, Tracks, counted
+from amodal_core.frame import NOTES, FrameWarning, Instances, Report, Tracks, counted
 
 TOTAL = "total"
 
@@ -79,6 +79,16 @@ class Record:
     key_frames: list[KeyFrame] = field(default_factory=list)
     accuracy: dict[str, float] = field(default_factory=dict)
     camera: str = ""
+
+    @property
+    def faults(self) -> Counter[FrameWarning]:
+        """The warnings of what is wrong."""
+        return Counter({w: n for w, n in self.warnings.items() if w.kind not in NOTES})
+
+    @property
+    def notes(self) -> list[FrameWarning]:
+        """Those that tell what was decided."""
+        return [w for w in self.warnings if w.kind in NOTES]
 
     def add(self, stamp: int, instances: Instances, tracks: Tracks, report: Report) -> None:
         """Take in a frame; the report's warnings are counted."""
