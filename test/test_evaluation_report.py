@@ -274,6 +274,20 @@ def test_a_stream_is_evaluated_whatever_its_class_ids_mean(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+def test_a_stream_counts_its_full_occlusions():
+    """Hidden twice, tracked before the first time only, back under the same id."""
+    stream = StreamAccuracy()
+    for k, (shows, tracked) in enumerate([(1, 1), (0, 0), (1, 1), (0, 0), (1, 0), (0, 0), (1, 1)]):
+        truth = a_frame(k)[:1]
+        if not shows:
+            truth = replace(truth, visible=RleMasks.empty(truth.size, 1))
+        stream.add(k + 1, truth, a_frame(k)[:1] if tracked else a_frame(k, empty=True))
+    values = stream.values()
+    counts = ("occlusions", "occlusions_of_tracks", "occlusions_survived")
+    assert [values[name] for name in counts] == [3, 2, 1]
+    assert values["identity_kept"] == 0.5
+
+
 def test_a_stream_without_objects_in_its_truth_has_no_accuracy():
     stream = StreamAccuracy()
     stream.add(1, a_frame(0, empty=True), a_frame(0))

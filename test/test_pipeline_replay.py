@@ -31,6 +31,7 @@ from amodal_core.frame import TIME_JUMP, Report, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_core.replay import ReplayOptions, replay, replay_cameras
+from amodal_core.views.report.page import render
 from amodal_core.views.report.record import Record
 
 STILL = DriveSettings(motion="off")  # the fourth image has no scan
@@ -290,6 +291,27 @@ def test_accuracy_against_ground_truth_is_one_for_perfect_tracks_and_less_for_ot
     assert worse.accuracy["amodal_AP"] < 0.5
     assert "amodal_AP" in json.loads((out / "metrics.json").read_text())["accuracy"]
     assert "ground truth" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("counts", "value", "words"),
+    [
+        ((0, 0, 0), "-", "no object was wholly hidden and came back"),
+        ((3, 0, 0), "-", "all 3 full occlusions were of objects not tracked before"),
+        ((4, 4, 3), "3 of 4", "through full occlusion"),
+        ((6, 4, 0), "0 of 4", "occlusion; 2 full occlusions were of objects not tracked before"),
+    ],
+)
+def test_the_headline_of_identities_says_of_how_many_occlusions_it_is(counts, value, words):
+    names = ("occlusions", "occlusions_of_tracks", "occlusions_survived")
+    record = Record("drive", "stub", "cpu", ("car",))
+    assert record.identities is None  # no ground truth
+    record.accuracy = dict(zip(names, map(float, counts), strict=True))
+    assert record.identities is not None
+    assert record.identities[0] == value
+    assert record.identities[1].endswith(words)
+    page = render([record])
+    assert f"<b>{value}</b><span>{record.identities[1]}</span>" in page
 
 
 # Where two vehicles of the real drive are, by hand: frame -> (column, row) of the truck's striped

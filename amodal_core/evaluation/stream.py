@@ -50,6 +50,8 @@ class StreamAccuracy:
     def values(self) -> dict[str, float]:
         """Amodal and visible AP, HOTA and kept identities; empty where there was no truth.
 
+        Full occlusions are counted, too: all, those of objects that had been tracked before, and
+        those of them after which the identity was the same.
         Classes are not compared: a stream need not say what its class ids mean.
         """
         if not self:
@@ -67,7 +69,11 @@ class StreamAccuracy:
             values.update(tracking.evaluate(truth, predictions, class_agnostic=True)["all"])
         except InputError as error:
             self.warnings.append(FrameWarning("accuracy", str(error)))
-        values["identity_kept"] = identity.evaluate(truth, predictions).kept
+        identities = identity.evaluate(truth, predictions)
+        values["identity_kept"] = identities.kept
+        values["occlusions"] = len(identities.occlusions)
+        values["occlusions_of_tracks"] = identities.reappearances
+        values["occlusions_survived"] = sum(o.kept for o in identities.occlusions)
         return {
             k.replace(" ", "_"): round(float(v), 4) for k, v in values.items() if np.isfinite(v)
         }

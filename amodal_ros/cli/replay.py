@@ -163,7 +163,9 @@ def _print(record: Record) -> None:
         p = record.percentiles().get(stage)
         if p:
             table.add_row(stage, f"p50 {p['p50_ms']:.1f} ms, p95 {p['p95_ms']:.1f} ms")
-    for name in ("amodal_AP", "visible_AP", "HOTA", "identity_kept"):
+    for name in ("amodal_AP", "visible_AP", "HOTA"):
         if name in record.accuracy:
             table.add_row(name.replace("_", " "), f"{record.accuracy[name]:.3f}")
+    if record.identities:
+        table.add_row("identities", " ".join(record.identities).removeprefix("- "))
     stderr.print(table)

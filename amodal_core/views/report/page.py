@@ -23,7 +23,6 @@ _HEADLINES = (
     ("HOTA", "HOTA"),
     ("IDF1", "IDF1"),
     ("AssA", "association (AssA)"),
-    ("identity_kept", "identities kept through full occlusion"),
 )
 
 

@@ -111,6 +111,27 @@ class Record:
             )
 
     @property
+    def identities(self) -> tuple[str, str] | None:
+        """Identities through full occlusion: a count and what it counts; None without truth.
+
+        A share alone would hide of how few it is, and that an object that was never tracked before
+        could keep nothing.
+        """
+        if "occlusions" not in self.accuracy:
+            return None
+        total, tracked, survived = (
+            round(self.accuracy[name])
+            for name in ("occlusions", "occlusions_of_tracks", "occlusions_survived")
+        )
+        if not total:
+            return "-", "identities kept: no object was wholly hidden and came back"
+        untracked = f"{total - tracked} full occlusions were of objects not tracked before"
+        if not tracked:
+            return "-", f"identities kept: all {untracked}"
+        label = "identities kept through full occlusion"
+        return f"{survived} of {tracked}", f"{label}; {untracked}" if total > tracked else label
+
+    @property
     def frames(self) -> int:
         """Number of frames."""
         return len(self.stamps)
