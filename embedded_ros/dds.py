@@ -53,38 +53,39 @@ GONE = (
 
 library = internal.load_cyclonedds()
 _P = ctypes.c_void_p
-_SampleInfo = internal.dds_c_t.sample_info
+SampleInfo = internal.dds_c_t.sample_info
 
 
 class _Buffer(ctypes.Structure):
     _fields_ = (("address", _P), ("length", ctypes.c_size_t))
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """A function of the C library, by its types."""
     function = getattr(library, name)
     function.restype, function.argtypes = result, arguments
     return function
 
 
 _i32, _u32, _i64, _size = ctypes.c_int32, ctypes.c_uint32, ctypes.c_int64, ctypes.c_size_t
-_write = _function("dds_write", _i32, _i32, _P)
-_takecdr = _function("dds_takecdr", _i32, _i32, _P, _u32, _P, _u32)
-_serdata_size = _function("ddsi_serdata_size", _u32, _P)
-_serdata_to_ref = _function("ddsi_serdata_to_ser_ref", _P, _P, _size, _size, _P)
-_serdata_unref = _function("ddsi_serdata_unref", None, _P)
-_read_condition = _function("dds_create_readcondition", _i32, _i32, _u32)
-_create_guard = _function("dds_create_guardcondition", _i32, _i32)
-_set_guard = _function("dds_set_guardcondition", _i32, _i32, ctypes.c_bool)
-_take_guard = _function("dds_take_guardcondition", _i32, _i32, _P)
-_create_waitset = _function("dds_create_waitset", _i32, _i32)
-_attach = _function("dds_waitset_attach", _i32, _i32, _i32, ctypes.c_ssize_t)
-_detach = _function("dds_waitset_detach", _i32, _i32, _i32)
-_wait = _function("dds_waitset_wait", _i32, _i32, _P, _size, _i64)
-_delete = _function("dds_delete", _i32, _i32)
-_set_status_mask = _function("dds_set_status_mask", _i32, _i32, _u32)
-_instance_handle = _function("dds_get_instance_handle", _i32, _i32, _P)
+_write = function("dds_write", _i32, _i32, _P)
+_takecdr = function("dds_takecdr", _i32, _i32, _P, _u32, _P, _u32)
+_serdata_size = function("ddsi_serdata_size", _u32, _P)
+_serdata_to_ref = function("ddsi_serdata_to_ser_ref", _P, _P, _size, _size, _P)
+_serdata_unref = function("ddsi_serdata_unref", None, _P)
+_read_condition = function("dds_create_readcondition", _i32, _i32, _u32)
+_create_guard = function("dds_create_guardcondition", _i32, _i32)
+_set_guard = function("dds_set_guardcondition", _i32, _i32, ctypes.c_bool)
+_take_guard = function("dds_take_guardcondition", _i32, _i32, _P)
+_create_waitset = function("dds_create_waitset", _i32, _i32)
+_attach = function("dds_waitset_attach", _i32, _i32, _i32, ctypes.c_ssize_t)
+_detach = function("dds_waitset_detach", _i32, _i32, _i32)
+_wait = function("dds_waitset_wait", _i32, _i32, _P, _size, _i64)
+_delete = function("dds_delete", _i32, _i32)
+_set_status_mask = function("dds_set_status_mask", _i32, _i32, _u32)
+_instance_handle = function("dds_get_instance_handle", _i32, _i32, _P)
 _matched = {
-    kind: _function(f"dds_get_matched_{kind}", _i32, _i32, _P, _size)
+    kind: function(f"dds_get_matched_{kind}", _i32, _i32, _P, _size)
     for kind in ("subscriptions", "publications")
 }
 
@@ -246,7 +247,7 @@ class Reader(Endpoint):
 
     def take(self) -> Received | None:
         """The oldest waiting sample, or None."""
-        slot, info = (_P * 1)(), (_SampleInfo * 1)()
+        slot, info = (_P * 1)(), (SampleInfo * 1)()
         while True:
             with self._lock:
                 if self.entity._ref == 0:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from cyclonedds.builtin import (
-    BuiltinDataReader,
-    BuiltinTopicDcpsParticipant,
-    BuiltinTopicDcpsPublication,
-    BuiltinTopicDcpsSubscription,
-)
-from cyclonedds.core import DDSException, InstanceState, ReadCondition, SampleState, ViewState
+from cyclonedds.core import DDSException
 from cyclonedds.qos import Policy, Qos
+from rosbags.serde import SerdeError
 
-from embedded_ros import dds, interfaces
+from embedded_ros import dds, discovery, interfaces
 
 _TOPIC = "ros_discovery_info"
 _TYPE = "rmw_dds_common/msg/ParticipantEntitiesInfo"
@@ -35,9 +30,15 @@ def _unless_gone() -> Iterator[None]:
 
 
 class Graph:
-    """One participant's view of the graph. Thread-safe."""
+    """One participant's view of the graph. Thread-safe.
 
-    def __init__(self, participant: dds.Participant) -> None:
+    Args:
+        participant: ours.
+        warn: takes a line about what a stranger announces.
+    """
+
+    def __init__(self, participant: dds.Participant, warn: Callable[[str], Any]) -> None:
+        self._warn = warn
         self._lock = threading.RLock()
         self._gid: bytes = participant.guid.bytes
         # (namespace, name) of our nodes -> their endpoints.
@@ -59,18 +60,9 @@ class Graph:
         self._writer = dds.Writer(participant, _TOPIC, _TYPE, qos(Policy.History.KeepLast(1)))
         # Every participant writes to the same instance: a shorter history would lose some.
         self._reader = dds.Reader(participant, _TOPIC, _TYPE, qos(Policy.History.KeepAll))
-        self._builtin = {
-            topic: BuiltinDataReader(participant, topic)
-            for topic in (
-                BuiltinTopicDcpsParticipant,
-                BuiltinTopicDcpsPublication,
-                BuiltinTopicDcpsSubscription,
-            )
-        }
-        self._alive = {
-            topic: ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Alive)
-            for topic, reader in self._builtin.items()
-        }
+        self._participants = discovery.Participants(participant)
+        self._endpoints = {w: discovery.Endpoints(participant, writers=w) for w in (True, False)}
+        self.malformed = 0  # announcements that could not be read
 
     def add_node(self, namespace: str, name: str) -> None:
         """Announce a node."""
@@ -128,20 +120,26 @@ class Graph:
 
     def _take_all(self) -> None:
         while (sample := self._reader.take()) is not None:
-            info = interfaces.deserialize(sample.data, interfaces.message(_TYPE))
+            try:
+                info = interfaces.deserialize(sample.data, interfaces.message(_TYPE))
+            except SerdeError as error:
+                self._refuse(error)
+                continue
             self._peers[info.gid.data.tobytes()] = info.node_entities_info_seq
 
-    def _read(self, topic: Any) -> list[Any]:
-        reader, condition = self._builtin[topic], self._alive[topic]
-        with _unless_gone():
-            return list(reader.read(100_000, condition=condition))
-        return []
+    def _refuse(self, error: SerdeError) -> None:
+        """A stranger's announcement cannot be read, such as a name that is not UTF-8."""
+        self.malformed += 1
+        self._warn(
+            f"dropped a participant's announcement of its nodes ({self.malformed} so far), which "
+            f"are therefore not listed: {error}"
+        )
 
     def nodes(self) -> list[tuple[str, str]]:
         """(namespace, name) of every node on the network, ours included."""
         with self._lock:
             self._update()
-            alive = {p.key.bytes for p in self._read(BuiltinTopicDcpsParticipant)}
+            alive = self._participants.gids()
             self._peers = {g: nodes for g, nodes in self._peers.items() if g in alive}
             return [
                 (node.node_namespace, node.node_name)
@@ -149,8 +147,7 @@ class Graph:
                 for node in nodes
             ]
 
-    def endpoints(self, writers: bool) -> list[Any]:
-        """DCPS data of every writer or reader on the network."""
-        topic = BuiltinTopicDcpsPublication if writers else BuiltinTopicDcpsSubscription
+    def count(self, topic: str, *, writers: bool) -> int:
+        """How many writers or readers a topic, by its DDS name, has on the network."""
         with self._lock:
-            return self._read(topic)
+            return self._endpoints[writers].topics().count(topic.encode())

@@ -57,6 +57,7 @@ class Evaluation(BaseNode):
         self._ids: set[int] = set()
         self._coasted = 0
         self._waiting: dict[int, dict[str, Tracks]] = {}
+        self._truth_expected = True  # until nobody publishes it
         self._accuracy: Any = None
         self._warnings: Counter[FrameWarning] = Counter()
         target = self.value("metrics_file")
@@ -74,7 +75,15 @@ class Evaluation(BaseNode):
         else:
             if topic.name == TRACKS.name:
                 self._latency.answer(stamp, now)
+            else:
+                self._truth_expected = True
             self.submit(stamp, (topic.name, message))
+
+    def tick(self) -> None:
+        """Whether tracks may wait for truth: asked now and then, not with every frame."""
+        if hasattr(self, "_truth_expected"):
+            name = self.topic_name(GROUND_TRUTH.name)
+            self._truth_expected = self.count_publishers(name) > 0
 
     def process(self, stamp: int, item: tuple[str, Any]) -> None:
         """Read tracks or truth; compare them when both are there."""
@@ -84,7 +93,7 @@ class Evaluation(BaseNode):
             self._instances += len(tracks)
             self._ids.update(int(i) for i in tracks.ids)
             self._coasted += int(tracks.coasted.sum())
-        if self.count_publishers(self.topic_name(GROUND_TRUTH.name)) == 0:
+        if not self._truth_expected:
             return
         pair = self._waiting.setdefault(stamp, {})
         pair[name] = tracks

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cyclonedds.pub import DataWriter
+from embedded_ros.discovery import user_data
 
 from .qos import QoSProfile
 from .service import ServiceHalf, pack
@@ -42,9 +42,7 @@ class Client(ServiceHalf):
 
     def service_is_ready(self) -> bool:
         """Whether a server is there that can answer."""
-        writer = self._writer.entity
-        assert isinstance(writer, DataWriter)
-        servers = map(writer.get_matched_subscription_data, self._writer.matched())
+        servers = (user_data(self._writer, handle) for handle in self._writer.matched())
         own = [self._own_kind(server, "service") for server in servers]
         return bool(any(own) and self._reader.matched())
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from embedded_ros import arguments, dds
@@ -16,7 +17,7 @@ from embedded_ros.graph import Graph
 from embedded_ros.importer import Partial
 
 from .exceptions import NotInitializedException
-from .logging import LoggingSeverity, set_logger_level
+from .logging import LoggingSeverity, get_logger, set_logger_level
 
 _MAX_DOMAIN = 232
 running: weakref.WeakSet[Context] = weakref.WeakSet()
@@ -65,7 +66,8 @@ class Context(Partial):
             # At the latest when nothing refers to this context any more; once, whoever calls it.
             self._delete = weakref.finalize(self, dds.delete, self._participant._ref)
             self._delete.atexit = False
-            self._graph = Graph(self._participant)
+            warn = partial(get_logger("rclpy").warning, throttle_duration_sec=30.0)
+            self._graph = Graph(self._participant, warn)
             self._ok = True
             running.add(self)
 

@@ -327,8 +327,8 @@ class Node(NodeParameters):
         return self._count(topic_name, writers=False)
 
     def _count(self, topic_name: str, writers: bool) -> int:
-        wanted = f"rt{self.resolve_topic_name(topic_name)}"
-        return sum(e.topic_name == wanted for e in self.context.graph.endpoints(writers))
+        name = f"rt{self.resolve_topic_name(topic_name)}"
+        return int(self.context.graph.count(name, writers=writers))
 
 
 def _log_publisher(publisher: Publisher) -> Callable[..., None]:

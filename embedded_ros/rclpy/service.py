@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-from cyclonedds.pub import DataWriter
-from cyclonedds.qos import Policy
-from cyclonedds.sub import DataReader
 from rosbags.serde import SerdeError
 
 from embedded_ros import dds, interfaces
+from embedded_ros.discovery import user_data
 from embedded_ros.importer import Partial
 
 from .qos import QoSProfile, to_dds
@@ -58,6 +56,7 @@ class ServiceHalf(Partial):
         self.srv_type, self.srv_name, self.service_name = srv_type, srv_name, srv_name
         self.qos_profile = qos_profile
         self._stranger = False  # one has come and has been named
+        self.malformed = 0  # requests or replies that could not be read
         identity = f"{self._role}id={node.context.next_service_id()}"
 
         def make(kind: Any, half: str, topic: str) -> Any:
@@ -71,9 +70,9 @@ class ServiceHalf(Partial):
         self._writer: dds.Writer = make(dds.Writer, *outgoing)
         self.condition = self._reader.condition
 
-    def _own_kind(self, endpoint: Any, other: str) -> bool:
-        """Whether a discovered endpoint understands ours; says so where it does not."""
-        if endpoint is None or _identity(endpoint) is not None:
+    def _own_kind(self, data: bytes | None, other: str) -> bool:
+        """Whether an endpoint of this USER_DATA understands ours; says so where it does not."""
+        if data is None or _identity(data) is not None:
             return True
         if not self._stranger:
             self._logger.error(_STRANGER.format(self.srv_name, other))
@@ -89,9 +88,7 @@ class ServiceHalf(Partial):
         sample = self._reader.take()
         if sample is None:
             return None
-        reader = self._reader.entity
-        assert isinstance(reader, DataReader)
-        origin = reader.get_matched_publication_data(sample.publication_handle)
+        origin = user_data(self._reader, sample.publication_handle)
         if not self._own_kind(origin, "client" if self._role == "service" else "service"):
             return None
         data, start = sample.data, 4 + _HEADER.size
@@ -100,7 +97,9 @@ class ServiceHalf(Partial):
                 raise SerdeError("the request header is missing, or big-endian")
             body = interfaces.deserialize(bytes(data[:4]) + bytes(data[start:]), kind)
         except SerdeError as error:
-            text = f"dropped a malformed message of service '{self.srv_name}': {error}"
+            self.malformed += 1
+            which = f"of service '{self.srv_name}' ({self.malformed} so far)"
+            text = f"dropped a malformed message {which}: {error}"
             self._logger.error(text, throttle_duration_sec=5.0)
             return None
         handle, sequence = _HEADER.unpack_from(data, 4)
@@ -143,21 +142,16 @@ class Service(ServiceHalf):
         """Wait until the client's reply reader is matched, else the reply would be lost."""
         if request_writer in self._known_clients:
             return
-        reader, writer = self._reader.entity, self._writer.entity
-        assert isinstance(reader, DataReader)
-        assert isinstance(writer, DataWriter)
-        identity = _identity(reader.get_matched_publication_data(request_writer))
+        identity = _identity(user_data(self._reader, request_writer))
         end = time.monotonic() + _PATIENCE
         while identity is not None and time.monotonic() < end:
-            readers = map(writer.get_matched_subscription_data, self._writer.matched())
-            if any(_identity(endpoint) == identity for endpoint in readers):
+            readers = (user_data(self._writer, handle) for handle in self._writer.matched())
+            if any(_identity(data) == identity for data in readers):
                 self._known_clients.add(request_writer)
                 return
             time.sleep(0.002)
 
 
-def _identity(endpoint: Any) -> str | None:
-    """The identity of a service or client in a discovered endpoint's USER_DATA."""
-    policy = endpoint.qos[Policy.Userdata] if endpoint is not None and endpoint.qos else None
-    items = policy.data.split(b";") if policy else []
-    return next((item.decode() for item in items if item.startswith(_IDENTITIES)), None)
+def _identity(data: bytes | None) -> bytes | None:
+    """The identity of a service or client in its endpoint's USER_DATA."""
+    return next((item for item in (data or b"").split(b";") if item.startswith(_IDENTITIES)), None)

@@ -32,6 +32,7 @@ class Subscription(Partial):
         self.topic = self.topic_name = topic
         self.qos_profile = qos_profile
         self.callback = callback
+        self.malformed = 0  # messages that could not be read
         kind = msg_type.ros_name
         qos = to_dds(qos_profile, f"typehash={interfaces.type_hash(kind)};")
         self._reader: dds.Reader | None = dds.Reader(
@@ -68,7 +69,10 @@ class Subscription(Partial):
         try:
             message = interfaces.deserialize(sample.data, self.msg_type)
         except SerdeError as error:
-            text = f"dropped a malformed message on '{self.topic}': {error}"
+            self.malformed += 1
+            text = (
+                f"dropped a malformed message on '{self.topic}' ({self.malformed} so far): {error}"
+            )
             self._logger.error(text, throttle_duration_sec=5.0)
             return None
         return lambda: self.callback(message)
