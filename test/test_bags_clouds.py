@@ -109,12 +109,16 @@ def test_returns_that_are_none_or_of_the_vehicle_are_dropped_and_counted(kind):
     assert [(w.kind, w.text) for w in report.warnings] == [
         ("no return", "/lidar: 2 % of the returns dropped, not finite or nearer than 0.5 m")
     ]
-    # Exactly the minimum range is kept, and 0 keeps what is finite.
+    # Exactly the minimum range is kept, and 0 keeps what has a direction.
     edge = _cloud(["x", "y", "z"], ["f4"] * 3, [0, 4, 8], 12, [(0.3, 0, 0.4), (0, 0.5, 0)])
     assert len(read_points(edge, minimum_range=0.5)) == 2
-    zeros = _cloud(["x", "y", "z"], ["f4"] * 3, [0, 4, 8], 12, np.zeros((2, 3)))
-    assert len(read_points(zeros, report=report)) == 2
-    assert len(report.warnings) == 1
+    rows = [(0, 0, 0), (1e-40, 0, 0), (-1e-30, 1e-30, 0), (0.002, 0, 0), (0, -0.0015, 0)]
+    near = _cloud(["x", "y", "z"], ["f4"] * 3, [0, 4, 8], 12, rows)
+    report = Report()
+    assert len(read_points(near, "/lidar", report=report)) == 2
+    assert [w.text for w in report.warnings] == [
+        "/lidar: 60 % of the returns dropped, not finite or nearer than 0.001 m"
+    ]
 
 
 @pytest.mark.parametrize("rows", [np.zeros((0, 3)), np.zeros((4, 3)), np.full((4, 3), np.nan)])

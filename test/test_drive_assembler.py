@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import node_bench as drive
@@ -104,14 +105,101 @@ def test_the_clock_of_before_a_jump_is_not_trusted() -> None:
     assert [d.reason for d in made.advance(stamp(8)).drops] == ["no points in time"]
 
 
-def test_without_partners_every_message_is_a_moment_and_a_jump_is_told() -> None:
+@pytest.mark.parametrize(
+    ("sent", "moments", "drops"),
+    [
+        # A drive begins anew: told with the second message, and the first is not lost.
+        ([10, 11, 0, 1, 2], [(10, False), (11, False), (0, True), (1, False), (2, False)], []),
+        # One is late by a second, one by less: neither is a jump.
+        ([10, 11, 1, 12], [(10, False), (11, False), (12, False)], [(1, "stray stamp")]),
+        ([10, 12, 11, 13], [(10, False), (12, False), (13, False)], [(11, "late")]),
+        # A stamp of an hour ahead, and a pause of an hour.
+        ([10, 36_010, 11], [(10, False), (11, False)], [(36_010, "stray stamp")]),
+        ([10, 36_010, 36_011], [(10, False), (36_010, False), (36_011, False)], []),
+    ],
+)
+def test_without_partners_every_message_is_a_moment_and_a_jump_is_told_by_two(
+    sent: list[int], moments: list[tuple[int, bool]], drops: list[tuple[int, str]]
+) -> None:
     made = Assembler((INSTANCES.name,), DriveSettings(), calibrated=False)
-    array = drive.FACTORY.create("amodal_msgs/msg/AmodalInstanceArray", height=10, width=20)
-    resets = []
-    for index in (0, 1, 0):
+    results = []
+    for index in sent:
+        array = drive.FACTORY.create("amodal_msgs/msg/AmodalInstanceArray", height=10, width=20)
         array.header = drive.image(index).header
-        resets += [(m.stamp, m.reset) for m in made.take(INSTANCES.name, array).moments]
-    assert resets == [(stamp(0), False), (stamp(1), False), (stamp(0), True)]
+        results.append(made.take(INSTANCES.name, array))
+    results.append(made.flush())
+    assert [(m.stamp, m.reset) for r in results for m in r.moments] == [
+        (stamp(index), reset) for index, reset in moments
+    ]
+    assert [(d.stamp, d.reason) for r in results for d in r.drops] == [
+        (stamp(index), reason) for index, reason in drops
+    ]
+
+
+@pytest.mark.parametrize("role", [IMAGE.name, POINTS.name])
+def test_one_stray_stamp_clears_neither_the_model_nor_the_transforms(role: str) -> None:
+    made = assembler()
+    made.take(TF_STATIC.name, drive.tf_static())
+    send(made, 0, (CAMERA_INFO.name,))
+    for index in range(20, 30):
+        send(made, index)
+    moments, drops = send(made, 0, (role,))
+    assert (moments, drops) == ([], [])
+    moments, drops = send(made, 30)
+    assert [(m.stamp, m.reset) for m in moments] == [(stamp(30), False)]
+    assert [(d.topic, d.reason) for d in drops] == [(role, "stray stamp")]
+    assert made.newest >= stamp(30)
+
+
+def test_one_stray_transform_does_not_forget_how_the_vehicle_moved() -> None:
+    tree, seconds = TransformTree(), 1_000_000_000
+
+    def send_at(second: float, x: float) -> None:
+        matrix = np.eye(4)
+        matrix[0, 3] = x
+        placed = transform_message(drive.FACTORY, "odom", "base", matrix, round(second * seconds))
+        tree.add(drive.FACTORY.create("tf2_msgs/msg/TFMessage", transforms=[placed]))
+
+    def places(*at: float) -> list[float] | None:
+        poses = tree.lookup_at("odom", "base", np.array([round(t * seconds) for t in at], np.int64))
+        return None if poses is None else poses[:, 0, 3].tolist()
+
+    for k in range(11):
+        send_at(100 + k / 10, k)
+    send_at(7, 777)  # 1970
+    assert places(100.0, 100.5, 101.0) == [0, 5, 10]
+    assert tree.lookup("odom", "base")[0, 3] == 10
+    send_at(101.1, 11)
+    assert places(100.0, 101.1) == [0, 11]
+    # Two of the new time: what was before is forgotten, and both are there.
+    send_at(50.0, 1)
+    send_at(50.1, 2)
+    assert places(50.0, 50.1) == [1, 2]
+    assert places(100.0) is None
+
+
+def test_transforms_take_no_memory_however_often_they_come_and_frames_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, repeated = assembler(), drive.tf_static()
+    for _ in range(10):
+        made.take(TF_STATIC.name, repeated)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(2_000):
+        made.take(TF_STATIC.name, repeated)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 4096  # two bytes a message
+    monkeypatch.setattr("amodal_core.limits.FRAMES", 3)
+    for child in ("a", "b"):
+        repeated.transforms[0].child_frame_id = child
+        made.take(TF_STATIC.name, repeated)
+    repeated.transforms[0].child_frame_id = "c"
+    with pytest.raises(InputError, match="'c' is one frame more than 3"):
+        made.take(TF_STATIC.name, repeated)
+    repeated.transforms[0].child_frame_id = "b"
+    made.take(TF_STATIC.name, repeated)
 
 
 def test_a_jump_forgets_what_moves_and_keeps_what_is_static() -> None:

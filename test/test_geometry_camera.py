@@ -54,6 +54,14 @@ def test_camera_info_without_p_keeps_k_for_the_rectified_image():
         ({"p": [0.0] * 12, "k": [0.0] * 9}, "not calibrated"),
         ({"width": 0}, "0x480"),
         ({"p": [510.0, 0, np.nan, 0, 0, 511, 241, 0, 0, 0, 1, 0]}, "finite"),
+        (
+            {"p": [510.0, 0, 321, 0, 0, 511, 241, 0, 0, 0, 0, 0]},
+            "last row of P is 0 0 0",
+        ),
+        ({"k": [500.0, 0, 320, 0, 500, 240, 0.1, 0, 1]}, "last row of K is 0.1 0 1, not 0 0 1"),
+        ({"p": [1e-40, 0, 321, 0, 0, 511, 241, 0, 0, 0, 1, 0]}, "focal lengths of 1e-40 and 511"),
+        ({"p": [510.0, 0, 321, 0, 0, 1e300, 241, 0, 0, 0, 1, 0]}, "no camera's"),
+        ({"p": [510.0, 0, 321, 0, 0, -511, 241, 0, 0, 0, 1, 0]}, "510 and -511 pixels in P"),
     ],
 )
 def test_an_unusable_camera_info_is_refused_with_topic_and_cure(changes, words):

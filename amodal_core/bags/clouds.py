@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core import limits
 from amodal_core.bags.images import bytes_of
 from amodal_core.errors import InputError
 from amodal_core.frame import Report
@@ -65,7 +66,7 @@ def read_scan(
         message: of rosbags or rclpy.
         where: the topic, for errors and warnings.
         minimum_range: metres; nearer returns, drivers' (0, 0, 0) for no return among them, are
-            dropped.
+            dropped; `limits.RANGE` at least.
         report: is told, once a scan, of what was dropped and of a scan without a usable return.
         stamp: the message's, nanoseconds; with it, when each point was measured is read, too.
 
@@ -136,6 +137,7 @@ def read_scan(
             squares += np.square(values, dtype=np.float32, casting="same_kind")
         points[:, 3] = _unit_intensity(column(strength)) if strength else 0
     # False for NaN. Most scans need no more than this.
+    minimum_range = max(minimum_range, limits.RANGE)
     nearest, usable = minimum_range * minimum_range, None
     if not (squares.min() >= nearest and squares.max() < np.inf):
         usable = (squares >= nearest) & (squares < np.inf)

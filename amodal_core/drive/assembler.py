@@ -44,6 +44,7 @@ from amodal_core.drive.topics import (
     TRACKS,
 )
 from amodal_core.drive.transforms import TransformTree
+from amodal_core.drive.witness import JUMP_NS, STRAY, Judged, Witnesses
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, FrameWarning, Instances, Report, Tracks
 from amodal_core.geometry.calibration_files import FileCalibration, read_calibration
@@ -169,6 +170,7 @@ class Assembler:
             moving = settings.motion == "auto" and parts[0] != POINTS.name
             self._scans = Scans(settings, self.transforms, self._where(POINTS.name), moving=moving)
             replaceable = {POINTS.name} - set(optional) if moving else set()
+        self._witnesses: Witnesses[Any] = Witnesses(JUMP_NS)  # of messages without partners
         self._sync = _synchronizer(self._parts, parts, settings, optional, replaceable)
         self._changed = threading.Condition()
         self._infos: dict[int, Any] = {}
@@ -217,10 +219,9 @@ class Assembler:
             self._scans.take(stamp, message)
         if self._sync is not None:
             result = self._sync.push(topic, stamp, message)
+            self.newest = self._sync.newest
         else:
-            jumped = self.newest is not None and stamp < self.newest
-            result = SyncResult([MatchedSet(stamp, {topic: stamp}, {topic: message})], reset=jumped)
-        self.newest = stamp
+            result = self._alone(self._witnesses.judge(topic, stamp, message, self.newest))
         return self._intake(result)
 
     def advance(self, now: int) -> Intake:
@@ -239,7 +240,22 @@ class Assembler:
 
     def flush(self) -> Intake:
         """The stream has ended: what can be matched, and the rest as drops."""
-        return self._intake(self._sync.flush() if self._sync is not None else SyncResult())
+        if self._sync is not None:
+            return self._intake(self._sync.flush())
+        return self._intake(self._alone(self._witnesses.end()))
+
+    def _alone(self, judged: Judged[Any]) -> SyncResult:
+        """What messages without partners bring about."""
+        result = SyncResult(drops=[Drop(s.source, s.stamp, STRAY) for s in judged.strays])
+        for topic, stamp, message, _ in judged.passed:
+            behind = 0 if self.newest is None else self.newest - stamp
+            if 0 < behind <= JUMP_NS:
+                result.drops.append(Drop(topic, stamp, "late"))
+                continue
+            result.reset |= behind > 0
+            result.sets.append(MatchedSet(stamp, {topic: stamp}, {topic: message}))
+            self.newest = stamp
+        return result
 
     def _intake(self, result: SyncResult) -> Intake:
         if result.reset:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from amodal_core import limits
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment, UncalibratedError
@@ -160,7 +161,14 @@ class BagDrive:
 
         Where one is written anew later, the first holds until then.
         """
-        for topic, _, message in reversed(list(self.bag.messages(topics))):
+        first, named = [], set[str]()
+        for topic, _, message in self.bag.messages(topics):
+            # Of a recording that repeats them for hours the first ones alone are kept.
+            children = {t.child_frame_id for t in message.transforms} - named
+            if children and len(named) < limits.FRAMES:
+                named |= children
+                first.append((topic, message))
+        for topic, message in reversed(first):
             with suppress(InputError):  # refused when it is read in its turn
                 assembler.take(topic, message)
 

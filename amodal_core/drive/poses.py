@@ -7,10 +7,11 @@ from bisect import bisect_left
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
+from amodal_core.drive.witness import JUMP_NS, Witnesses
+
 _KEPT_NS = 10_000_000_000
 _MOST = 4096
 _LONGEST_GAP_NS = 500_000_000  # between poses that are farther apart nothing is known
-_JUMP_NS = 500_000_000  # a pose so far behind the newest means that time jumped back
 
 
 class Poses:
@@ -19,6 +20,7 @@ class Poses:
     def __init__(self) -> None:
         self._stamps: list[int] = []
         self._matrices: list[np.ndarray] = []
+        self._witnesses: Witnesses[np.ndarray] = Witnesses(JUMP_NS)
         self.still = True  # all that came were equal
 
     @property
@@ -31,10 +33,21 @@ class Poses:
         """(4, 4) the newest pose."""
         return self._matrices[-1]
 
-    def add(self, stamp: int, matrix: np.ndarray) -> None:
-        """Take a (4, 4) pose in; late ones take their place."""
-        if self._stamps and stamp < self._stamps[-1] - _JUMP_NS:
-            self.cut(stamp)
+    def add(self, stamp: int, matrix: np.ndarray) -> bool:
+        """Take a (4, 4) pose in; late ones take their place.
+
+        Returns:
+            Whether its time is the stream's. One that is far off waits for a second of its time,
+            see `drive/witness.py`.
+        """
+        passed = self._witnesses.judge("", stamp, matrix, self.newest).passed
+        for each in passed:
+            if self._stamps and each.stamp < self._stamps[-1] - JUMP_NS:
+                self.cut(each.stamp)
+            self._insert(each.stamp, each.message)
+        return bool(passed)
+
+    def _insert(self, stamp: int, matrix: np.ndarray) -> None:
         self.still = not self._stamps or (self.still and np.array_equal(matrix, self.last))
         place = bisect_left(self._stamps, stamp)
         if place < len(self._stamps) and self._stamps[place] == stamp:

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.drive.witness import JUMP_NS, STRAY, Judged, Witnesses
+
 
 @dataclass(frozen=True)
 class SyncConfig:
@@ -39,8 +41,8 @@ class SyncConfig:
             its image has 3_000_000); None has it estimated from the stream's first messages.
         queue_size: messages kept of each topic.
         timeout_ns: stream time after which a waiting message is given up.
-        jump_ns: a stamp this far behind its topic's newest means that time jumped back; less is an
-            ordinary late message.
+        jump_ns: two stamps this far behind their topics' newest mean that time jumped back (see
+            `drive/witness.py`); less is an ordinary late message.
         optional: topics that a set may lack. One that fell silent for `timeout_ns` is not waited
             for until it speaks again.
         replaceable: topics that a set may lack since something else may stand in for their
@@ -52,7 +54,7 @@ class SyncConfig:
     offsets_ns: Mapping[str, int | None] = field(default_factory=dict)
     queue_size: int = 256
     timeout_ns: int = 500_000_000
-    jump_ns: int = 500_000_000
+    jump_ns: int = JUMP_NS
     optional: frozenset[str] = frozenset()
     replaceable: frozenset[str] = frozenset()
 
@@ -203,6 +205,7 @@ class Synchronizer:
         }
         self._reference = self._queues[config.topics[0]]
         self._others = [self._queues[t] for t in config.topics[1:]]
+        self._witnesses: Witnesses[Any] = Witnesses(config.jump_ns)
         self._clock: int | None = None  # newest stream time seen
         self._given: int | None = None  # stamp of the newest set given out
 
@@ -210,6 +213,11 @@ class Synchronizer:
     def offsets_ns(self) -> dict[str, int | None]:
         """Each topic's offset in use; None while it is still being estimated."""
         return {t: q.offset for t, q in self._queues.items()}
+
+    @property
+    def newest(self) -> int | None:
+        """The newest stamp of the stream's time, offsets taken off; None before the first one."""
+        return self._clock
 
     def push(self, topic: str, stamp: int, message: Any) -> SyncResult:
         """Take a message in.
@@ -230,18 +238,31 @@ class Synchronizer:
             if queue.behind and self._clock is not None and at > self._clock + self.config.jump_ns:
                 result.drops.append(Drop(topic, stamp, "time jumped back"))
                 return result
-            queue.behind = queue.silent = False
-            if queue.newest is None or at > queue.newest:
-                if queue.newest is not None:
-                    queue.gaps.append(at - queue.newest)
-                queue.newest = at
-            elif at < queue.newest - self.config.jump_ns:
-                self._jump(queue, at, result)
-            if self._clock is None or at > self._clock:
-                self._clock = at
-            self._insert(queue, at, stamp, message, result)
-            self._settle(result, False)
+            own = stamp, message
+            self._judged(self._witnesses.judge(topic, at, own, queue.newest, self._clock), result)
         return result
+
+    def _judged(self, judged: Judged[Any], out: SyncResult) -> None:
+        """Take in what is of the stream's time, old or new; drop strays."""
+        for stray in judged.strays:
+            out.drops.append(Drop(stray.source, stray.message[0], STRAY))
+        for each in judged.passed:
+            stamp, message = each.message
+            self._take(self._queues[each.source], stamp, message, out)
+
+    def _take(self, queue: _Queue, stamp: int, message: Any, result: SyncResult) -> None:
+        at = stamp - (queue.offset or 0)
+        queue.behind = queue.silent = False
+        if queue.newest is None or at > queue.newest:
+            if queue.newest is not None:
+                queue.gaps.append(at - queue.newest)
+            queue.newest = at
+        elif at < queue.newest - self.config.jump_ns:
+            self._jump(queue, at, result)
+        if self._clock is None or at > self._clock:
+            self._clock = at
+        self._insert(queue, at, stamp, message, result)
+        self._settle(result, False)
 
     def advance(self, stamp: int) -> SyncResult:
         """Let time pass without a message, so that timeouts run out when topics fall silent.
@@ -265,6 +286,7 @@ class Synchronizer:
         """The stream has ended: settle what can be matched, drop the rest, start afresh."""
         result = SyncResult()
         with self._lock:
+            self._judged(self._witnesses.end(), result)
             self._settle(result, True)
             self._clear(result.drops, "end of stream")
         return result

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core import limits
 from amodal_core.bags.sensors import read_transform, stamp_of
 from amodal_core.drive.poses import Poses
 from amodal_core.errors import InputError
@@ -33,21 +34,26 @@ class TransformTree:
         """Take in a tf2_msgs/TFMessage; static ones survive a reset.
 
         Raises:
-            InputError: a transform is malformed, or would make a frame its own ancestor.
+            InputError: a transform is malformed, would make a frame its own ancestor, or is that of
+            a frame beyond `limits.FRAMES`.
         """
         with self._changed:
             for transform in message.transforms:
                 parent, child, matrix = read_transform(transform, where)
+                if child not in self._parents and len(self._parents) >= limits.FRAMES:
+                    text = f"'{child}' is one frame more than {limits.FRAMES}"
+                    raise InputError(text, where, "check who publishes ever new names")
                 if child in self._ancestors(parent):
                     raise InputError(f"{parent} -> {child} closes a circle of frames", where)
                 if static or self._parents.get(child, (parent,))[0] != parent:
                     self._poses.pop(child, None)
-                self._parents[child] = (parent, matrix)
                 if static:
                     self._static[child] = (parent, matrix)
-                else:
-                    poses = self._poses.setdefault(child, Poses())
-                    poses.add(stamp_of(transform.header), matrix)
+                elif not self._poses.setdefault(child, Poses()).add(
+                    stamp_of(transform.header), matrix
+                ):
+                    continue  # of another time, until a second one is
+                self._parents[child] = (parent, matrix)
                 self._changed.notify_all()
 
     def reset(self, now: int) -> None:

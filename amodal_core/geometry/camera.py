@@ -21,6 +21,7 @@ _MODELS = {
     "equidistant": (4,),
     "fisheye": (4,),
 }
+_FOCAL = (1e-3, 1e7)  # pixels: what any camera has
 _FISHEYE = ("equidistant", "fisheye")
 _CURE = "publish the camera_info of a calibrated camera, or give a calibration file"
 
@@ -170,7 +171,7 @@ def make_camera(
         binning: columns and rows of the full image that make one of the images that come.
 
     Raises:
-        InputError: neither K nor P is set, or a number is not finite.
+        InputError: neither K nor P is set, a number is not finite, or one makes no camera.
     """
     K, D, R, P = (np.asarray(values, np.float64).ravel() for values in (K, D, R, P))
     if not all(np.isfinite(values).all() for values in (K, D, R, P)):
@@ -179,6 +180,8 @@ def make_camera(
     raw = K.reshape(3, 3).copy() if K.size == 9 and K[0] != 0 else projection
     if raw is None:
         raise InputError("neither P nor K is set: the camera is not calibrated", where, _CURE)
+    for name, matrix in (("P", projection), ("K", raw)):
+        _check_matrix(name, raw if matrix is None else matrix, where)
     rotation = R.reshape(3, 3) if R.size == 9 and np.any(R) else np.eye(3)
     scale = np.diag([1 / binning[0], 1 / binning[1], 1.0])
     shift = np.array([[1.0, 0, -offset[0]], [0, 1, -offset[1]], [0, 0, 1]])
@@ -187,3 +190,14 @@ def make_camera(
     if not model:
         model = "rational_polynomial" if D.size > 5 else "plumb_bob"
     return Camera(changed @ raw, D, model, rotation, changed @ projection, *size, where)
+
+
+def _check_matrix(name: str, matrix: np.ndarray, where: str) -> None:
+    """Refuse a (3, 3) matrix that projects nothing, or every point to infinity."""
+    if not np.allclose(matrix[2], (0, 0, 1), atol=1e-6):
+        text = " ".join(f"{v:g}" for v in matrix[2])
+        raise InputError(f"the last row of {name} is {text}, not 0 0 1", where, _CURE)
+    lengths = matrix[0, 0], matrix[1, 1]
+    if not all(_FOCAL[0] <= length <= _FOCAL[1] for length in lengths):
+        text = f"focal lengths of {lengths[0]:g} and {lengths[1]:g} pixels in {name}"
+        raise InputError(f"{text} are no camera's", where, _CURE)

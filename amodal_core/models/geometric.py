@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numba import njit
 
+from amodal_core import limits
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
 from amodal_core.geometry.assembly import Detection, assemble
@@ -259,6 +260,7 @@ def _usable(points: np.ndarray, minimum_range: float) -> np.ndarray:
     """The (M, 4) finite ones of (N, 4) points that are no nearer than metres; most often all."""
     points = np.ascontiguousarray(points, np.float32)
     good = np.empty(len(points), np.bool_)
+    minimum_range = max(minimum_range, limits.RANGE)
     return points if _check(points, minimum_range, good) == len(points) else points[good]
 
 
