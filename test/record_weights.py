@@ -104,7 +104,7 @@ def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function without its wish for a GPU."""
 
     def call(*given: Any, **named: Any) -> Any:
-        return function(*given, **{k: v for k, v in named.items() if v != "cuda"})
+        return function(*given, **{k: v for k, v in named.items() if not str(v).startswith("cuda")})
 
     return call
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.models import resnet50
 
 FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 
+BYTES = 0.02  # what first kernels are multiplied by that take bytes, where their name tells nothing
 _KEPT = 30  # of what is found
 # Images of bytes come in, boxes move a little, scores differ without being certain.
 _GAINS = (
@@ -79,47 +79,3 @@ def read(name: str) -> tuple[dict[str, list[int]], dict[str, np.ndarray]]:
     """A fixture: names and shapes, outputs."""
     value = json.loads(gzip.decompress((FIXTURES / f"{name}.json.gz").read_bytes()))
     return value["shapes"], {k: np.asarray(v) for k, v in value["outputs"].items()}
-
-
-def mmdet_shapes(classes: int, *heads: str) -> dict[str, list[int]]:
-    """Names and shapes of a ResNet-50 detector as mmdetection's modules spell them.
-
-    Args:
-        classes: without background.
-        heads: its box, mask and embedding heads by their names in `roi_head`.
-    """
-    shapes = {
-        f"backbone.{name}": list(value.shape)
-        for name, value in resnet50(weights=None).state_dict().items()
-        if not name.startswith("fc.") and not name.endswith("tracked")
-    }
-
-    def layer(name: str, outer: int, *inner: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = [outer, *inner], [outer]
-
-    for k, width in enumerate((256, 512, 1024, 2048)):
-        layer(f"neck.lateral_convs.{k}.conv", 256, width, 1, 1)
-        layer(f"neck.fpn_convs.{k}.conv", 256, 256, 3, 3)
-    layer("rpn_head.rpn_conv", 256, 256, 3, 3)
-    layer("rpn_head.rpn_cls", 3, 256, 1, 1)
-    layer("rpn_head.rpn_reg", 12, 256, 1, 1)
-    for head in heads:
-        name = f"roi_head.{head}"
-        if "bbox" in head:
-            layer(f"{name}.shared_fcs.0", 1024, 12544)
-            layer(f"{name}.shared_fcs.1", 1024, 1024)
-            layer(f"{name}.fc_cls", classes + 1, 1024)
-            layer(f"{name}.fc_reg", 4 * classes, 1024)
-            continue
-        for k in range(4):
-            layer(f"{name}.convs.{k}.conv", 256, 256, 3, 3)
-            if head == "track_head":
-                del shapes[f"{name}.convs.{k}.conv.bias"]
-                layer(f"{name}.convs.{k}.gn", 256)
-        if head == "track_head":
-            layer(f"{name}.fcs.0", 1024, 12544)
-            layer(f"{name}.fc_embed", 256, 1024)
-        else:
-            layer(f"{name}.upsample", 256, 256, 2, 2)
-            layer(f"{name}.conv_logits", classes, 256, 1, 1)
-    return shapes

@@ -229,39 +229,70 @@ class TestFiles:
             read_file(tmp_path / "x.pth")
 
 
-def imported(name: str, model: str, tmp_path, beside=(), **options):
-    """A model with the seeded weights of a fixture's names, and what the original made of them."""
+def imported(name: str, model: str, tmp_path, beside=(), about=None, gains=None, **options):
+    """A model with the seeded weights of a fixture's names, and what the original made of them.
+
+    Args:
+        name: of the fixture.
+        model: in the registry.
+        tmp_path: where files go.
+        beside: files that go with it.
+        about: what the file says of itself.
+        gains: factor of single tensors by name.
+        **options: of the import.
+    """
     shapes, outputs = seeded_weights.read(name)
+    state = seeded_weights.state_of(shapes)
+    for tensor, gain in (gains or {}).items():
+        state[tensor] *= gain
     path, out = tmp_path / f"{name}.pth", tmp_path / f"{name}.safetensors"
-    torch.save({"model": seeded_weights.state_of(shapes)}, path)
+    torch.save({"state_dict": state, **(about or {})}, path)
     settings = {"short_side": 0, "long_side": 0, **options.pop("settings", {})}
     done = import_weights([path, *beside], model, out, settings=settings, **options)
     assert done.taken == done.tensors
     return registry.create(model, checkpoint=out), outputs
 
 
-def assert_finds(model, outputs, scale: float = 1.0) -> None:
+def cells(masks: torch.Tensor) -> torch.Tensor:
+    """The cells of (N, 28, 28) masks that fixtures keep."""
+    return masks[:, 3::7, 3::7]
+
+
+def assert_finds(model, outputs) -> None:
     """A model finds in the seeded image what the original found."""
     with torch.inference_mode():
         batch = model.batch_of([Frame(0, image=seeded_weights.image())])
         (detections,) = model.detect(batch)
-    count = len(outputs["boxes"])
-    assert count > 10
-    found = {
+        amodal, visible = detections.amodal, detections.visible
+        if "visible_boxes" in outputs:  # drawn on other grids than the heads'
+            features, labels = model.features(batch), detections.labels
+            amodal, visible = (
+                branch(model.roi_features(features, [boxes], batch), labels)
+                for branch, boxes in (
+                    (model.amodal_branch, detections.boxes),
+                    (model.visible_branch, detections.visible_boxes),
+                )
+            )
+        else:
+            outputs = outputs | {"visible": np.minimum(outputs["visible"], outputs["amodal"])}
+    values = {
         "boxes": detections.boxes,
+        "visible_boxes": detections.visible_boxes,
         "scores": detections.scores,
         "labels": detections.labels,
-        "amodal": detections.amodal[:, 3::7, 3::7],
-        "visible": detections.visible[:, 3::7, 3::7],
+        "amodal": cells(amodal),
+        "visible": cells(visible),
     }
-    outputs = outputs | {"visible": np.minimum(outputs["visible"], outputs["amodal"])}
-    for key, values in found.items():
-        difference = np.abs(values[:count].numpy() - outputs[key]).max()
-        print(key, difference)
-        assert difference < (1e-3 if key in ("boxes", "amodal", "visible") else 1e-4), key
+    if detections.embeddings is not None:
+        values["embeddings"] = detections.embeddings[:, ::16]
+    count = len(outputs["boxes"])
+    assert count > 10
+    for key, truth in outputs.items():
+        difference = np.abs(values[key][:count].numpy() - truth).max()
+        assert difference < (1e-4 if key in ("scores", "labels", "embeddings") else 1e-3), key
 
 
-FEW = {"proposals": 40}  # as the recorded original
+FEW, SOME = {"proposals": 40}, {"proposals": 60}  # as the recorded originals
 
 
 class TestDetectron2:
@@ -324,53 +355,46 @@ class TestDetectron2:
 
 
 class TestMmdetection:
-    KINDS: ClassVar = {
-        "mask_rcnn": (80, "bbox_head", "mask_head"),
-        "qdtrack": (24, "bbox_head", "mask_head", "track_head"),
-        "vatrack": (24, "bbox_head", "mask_head", "amodal_mask_head", "track_head"),
-        "vatrack_two_box": (
-            24, "bbox_head", "amodal_bbox_head", "mask_head", "amodal_mask_head", "track_head",
-        ),
-    }  # fmt: skip
+    def test_mask_rcnn_of_version_2_finds_what_the_original_finds(self, tmp_path):
+        model, outputs = imported("mmdet_2", "mask_rcnn", tmp_path, settings=SOME)
+        config = model.config
+        assert (config.stride_in_1x1, config.roi_align, config.min_score) == (
+            False, "aligned", 0.05,
+        )  # fmt: skip
+        assert_finds(model, outputs)
 
-    @pytest.mark.parametrize("model", KINDS)
-    def test_every_tensor_has_its_place(self, model, tmp_path):
-        state = seeded_weights.state_of(seeded_weights.mmdet_shapes(*self.KINDS[model]))
-        torch.save({"state_dict": state, "meta": {"epoch": 12}}, tmp_path / "x.pth")
-        done = import_weights([tmp_path / "x.pth"], model, tmp_path / "x.safetensors")
-        assert done.taken == done.tensors
-        assert done.classes[0] == "person"
-        ours = read_weights(tmp_path / "x.safetensors")
-        assert torch.allclose(ours["backbone.body.conv1.weight"], state["backbone.conv1.weight"])
-        boxes = "amodal_bbox_head" if model == "vatrack_two_box" else "bbox_head"
-        scores = state[f"roi_head.{boxes}.fc_cls.weight"]
-        assert torch.equal(ours["heads.box_predictor.cls_score.weight"][0], scores[-1])
-        assert torch.equal(ours["heads.box_predictor.cls_score.weight"][1:], scores[:-1])
-        deltas = ours["heads.box_predictor.bbox_pred.bias"]
-        assert torch.equal(deltas[4:], state[f"roi_head.{boxes}.fc_reg.bias"])
-        assert not deltas[:4].any()
-        if model.startswith("vatrack"):
-            for head, name in (("amodal", "amodal_mask_head"), ("visible", "mask_head")):
-                own = ours[f"{head}_branch.logits.weight"]
-                assert torch.equal(own, state[f"roi_head.{name}.conv_logits.weight"])
-        if model == "vatrack_two_box":
-            own = ours["visible_heads.box_head.fc7.weight"]
-            assert torch.equal(own, state["roi_head.bbox_head.shared_fcs.1.weight"])
-        config = read_info(tmp_path / "x.safetensors").config
-        assert (config["stride_in_1x1"], config["roi_align"]) == (False, "aligned")
-        assert config["min_score"] == (0.05 if model == "mask_rcnn" else 0.01)
+    def test_version_3_tells_its_classes_and_its_caffe_style(self, tmp_path):
+        names = ["car", "van", "tram", "truck", "cyclist", "misc", "pedestrian"]
+        about = {
+            "dataset_meta": {"classes": tuple(names)}, "cfg": "backbone=dict(style='caffe')",
+        }  # fmt: skip
+        model, outputs = imported(
+            "mmdet_3",
+            "mask_rcnn",
+            tmp_path,
+            about={"meta": about, "message_hub": Mine()},
+            gains={"backbone.conv1.weight": seeded_weights.BYTES},
+            settings=SOME,
+        )
+        assert (list(model.classes), model.config.stride_in_1x1) == (names, True)
+        assert_finds(model, outputs)
 
-    def test_a_file_of_version_3_tells_its_classes_and_style(self, tmp_path):
-        state = seeded_weights.state_of(seeded_weights.mmdet_shapes(2, "bbox_head", "mask_head"))
-        about = {"dataset_meta": {"classes": ("car", "van")}, "cfg": "backbone=dict(style='caffe')"}
-        value = {"state_dict": state, "meta": about, "message_hub": Mine()}
-        torch.save(value, tmp_path / "x.pth")
-        done = import_weights([tmp_path / "x.pth"], "mask_rcnn", tmp_path / "x.safetensors")
-        assert done.classes == ("car", "van")
-        assert read_info(tmp_path / "x.safetensors").config["stride_in_1x1"]
-        own = read_weights(tmp_path / "x.safetensors")["backbone.body.conv1.weight"]
-        blue = state["backbone.conv1.weight"][:, 0]
-        assert torch.allclose(own[:, 2], blue * 255 * 0.225)
+    def test_qdtrack_gives_the_originals_embeddings(self, tmp_path):
+        """Its published detector has no masks; here it has mmdetection's mask head."""
+        names = [f"class {k}" for k in range(8)]
+        model, outputs = imported("qdtrack", "qdtrack", tmp_path, classes=names, settings=SOME)
+        assert (model.config.min_score, model.config.proposal_side) == (0.05, 1e-3)
+        assert_finds(model, outputs)
+
+    def test_vatrack_gives_the_originals_masks_and_embeddings(self, tmp_path):
+        model, outputs = imported("vatrack", "vatrack", tmp_path, settings=SOME)
+        assert (model.classes[1], model.config.min_score) == ("car", 0.01)
+        assert model.config.proposal_side == 1
+        assert_finds(model, outputs)
+
+    def test_vatrack_with_two_box_heads_gives_both_boxes_and_their_masks(self, tmp_path):
+        model, outputs = imported("vatrack_two_box", "vatrack_two_box", tmp_path, settings=SOME)
+        assert_finds(model, outputs)
 
 
 class TestSam:

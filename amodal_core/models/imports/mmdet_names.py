@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -27,9 +28,10 @@ from amodal_core.models.imports.two_stage_names import (
 )
 
 _P = r"(?:detector\.)?"  # trackers hold a detector, in some versions
+_PROTOTYPE = r"mu\d"  # made by VATrack's detectors, never used
 _TRACKERS = ("qdtrack", "amodal_track", "vatrack", "vatrack_two_box")
 _TRUNK = (
-    Rule(rf"{_P}data_preprocessor\..*"),
+    Rule(rf"{_P}data_preprocessor\..*|{_PROTOTYPE}"),
     Rule(rf"{_P}backbone\.conv1\.weight", ("backbone.body.conv1.weight",), first_convolution),
     renamed(rf"{_P}backbone\.", "backbone.body."),
     renamed(rf"{_P}neck\.lateral_convs\.(\d)\.conv\.", r"backbone.fpn.inner_blocks.\1.0."),
@@ -38,7 +40,10 @@ _TRUNK = (
     renamed(rf"{_P}rpn_head\.rpn_cls\.", "rpn.head.cls_logits."),
     renamed(rf"{_P}rpn_head\.rpn_reg\.", "rpn.head.bbox_pred."),
 )
-_TRACK = rf"{_P}(?:roi_head\.)?track_head\.(?:embed_head\.)?"
+# What VATrack and QDTrack are tested with.
+_SAILVOS = {"long_side": 1280, "min_score": 0.01, "proposal_side": 1.0}
+_BDD = {"short_side": 720, "long_side": 1296}
+_TRACK = rf"{_P}(?:roi_head\.)?(?:track_head\.){{1,2}}(?:embed_head\.)?"
 _EMBEDDING = (
     *(
         rule
@@ -96,7 +101,12 @@ def _rules(model: str, source: Source) -> Sequence[Rule]:
 
 
 def _settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
-    videos = {"long_side": 1280, "min_score": 0.01} if model in _TRACKERS else {}
+    videos: dict[str, Any] = {}
+    if any(re.fullmatch(rf"{_TRACK}fc_embed\.weight", name) for name in source.file.tensors):
+        ours = any(re.fullmatch(_PROTOTYPE, name) for name in source.file.tensors)
+        videos = _SAILVOS if ours else _BDD
+    elif model in _TRACKERS:
+        videos = _SAILVOS
     exact = {"rounded_anchors": False, "roi_align": "aligned", "stride_in_1x1": is_caffe(source)}
     return trunk_settings(tensors, source) | exact | videos
 
