@@ -15,6 +15,7 @@ and suppression stand in for the compiled ones. No code of theirs is kept.
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import sys
 import types
@@ -267,7 +268,8 @@ NETWORKS = {
 
 if __name__ == "__main__":
     cv2.setNumThreads(1)
-    np.int, np.float = int, float  # names that NumPy has taken back
+    for name in ("int", "float"):  # which NumPy has taken back
+        setattr(np, name, getattr(builtins, name))
     sys.meta_path.insert(0, Mocks(*UNUSED))
     sys.modules["mmcv._ext"] = Compiled("mmcv._ext")
     NETWORKS[sys.argv[1]]()
