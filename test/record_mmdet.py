@@ -9,8 +9,8 @@ termcolor, terminaltables and, without their compiled parts,
 - mask_rcnn_2, qdtrack: mmcv==1.7.2 mmdet==2.28.2, and a clone of SysCV/qdtrack
 - vatrack, vatrack_two_box: mmcv==1.2.7 mmdet==2.10.0, and a clone of ifnspaml/vatrack
 
-(mmcv before 2 builds where `PIP_CONSTRAINT` names a file with `setuptools<70`.) torchvision's RoIAlign
-and suppression stand in for the compiled ones. No code of theirs is kept.
+(mmcv before 2 builds where `PIP_CONSTRAINT` names a file with `setuptools<70`.) torchvision's
+RoIAlign and suppression stand in for the compiled ones. No code of theirs is kept.
 """
 
 from __future__ import annotations
