@@ -32,13 +32,16 @@ REQUIRES = [
 ]
 # What only a part of the product needs (amodal_core/extras.py asks for it by these names).
 EXTRAS = {
-    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+    "onnxruntime": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+    "openvino": ["onnx>=1.16", "onnxscript>=0.2", "openvino>=2024.4"],
     "plots": ["matplotlib>=3.8"],
     "sam": ["transformers>=5.0"],
     "synth": ["moderngl>=5.10"],
     "train": ["scikit-learn>=1.4", "tensorboard>=2.14"],
 }
-EXTRAS["all"] = sorted(name for extra in EXTRAS.values() for name in extra)
+EXTRAS["all"] = sorted({name for extra in EXTRAS.values() for name in extra})
+# Takes the place of onnxruntime, so that it is no part of `all`.
+EXTRAS["tensorrt"] = ["onnx>=1.16", "onnxruntime-gpu>=1.18", "onnxscript>=0.2", "tensorrt>=10"]
 # colcon puts scripts beside the nodes, off the PATH, and only what lies in bin on it; pip all.
 BY_PIP = {"bdist_wheel", "dist_info", "editable_wheel"} & set(sys.argv)
 COMMAND = [] if BY_PIP else [("bin", ["scripts/amodal"])]

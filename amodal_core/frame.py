@@ -292,7 +292,7 @@ class Sample:
 
 TIME_JUMP = "time jump"
 # Kinds that tell what was decided, not that something is wrong.
-NOTES = frozenset({"rectification", "motion"})
+NOTES = frozenset({"rectification", "motion", "runtime"})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-OPTIONAL = ("matplotlib", "sklearn", "tensorboard", "moderngl", "onnxruntime", "transformers")
+OPTIONAL = (
+    *("matplotlib", "sklearn", "tensorboard", "moderngl", "transformers"),
+    *("onnx", "onnxruntime", "onnxscript", "openvino"),
+)
 
 
 def run_without(code: str) -> subprocess.CompletedProcess:

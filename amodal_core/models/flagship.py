@@ -9,8 +9,9 @@ docs/flagship.md says why.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,11 @@ from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.onnx_export import export_onnx, input_names
 from amodal_core.models.two_stage import PositiveRois
+from amodal_core.runtime import graphs
+from amodal_core.runtime.accelerator import Accelerator
+from amodal_core.runtime.parity import OF_INSTANCES
 from amodal_core.settings import Positive, Share, settings_type
 
 _MASK_STRIDE = 4
@@ -37,6 +42,8 @@ _MOST_MASKS = 1024  # of a batch
 _LEAST_QUALITY = 0.1  # weight of a location whose box is still far off
 _CLOSE_BOX = 0.5  # IoU from which on masks are learned in the box that the model drew itself
 _LARGEST_LOG_DEPTH = 7.0  # a kilometre
+# Settings that its graph knows nothing of.
+_AROUND = {"short_side", "long_side", "min_score", "runtime", "precision", "weights"}
 _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 1, 1, 0.5, 0.25
 
 
@@ -141,6 +148,8 @@ class Flagship(LearnedModel):
     name = "flagship"
     Config = FlagshipConfig
     config: FlagshipConfig
+    outputs: ClassVar[tuple[str, ...]] = Outputs._fields
+    runtimes = True
 
     def __init__(self, config: FlagshipConfig) -> None:
         super().__init__(config)
@@ -191,7 +200,19 @@ class Flagship(LearnedModel):
         """As `LearnedModel.from_checkpoint`, with norms folded: for inference only."""
         model = super().from_checkpoint(path, device, **settings)
         assert isinstance(model, Flagship)
-        return model.fuse()
+        model.fuse()
+        config = model.config
+        inside = {k: v for k, v in model.config_json().items() if k not in _AROUND}
+        model.accelerator = Accelerator(
+            model,
+            input_names(model),
+            config.runtime,
+            config.precision,
+            graphs.key_of(path, model, json.dumps(inside, sort_keys=True)),
+            lambda part: export_onnx(model, part),
+            OF_INSTANCES,
+        )
+        return model
 
     def fuse(self) -> Flagship:
         """Fold batch norms into convolutions, in place and for good."""
@@ -252,8 +273,7 @@ class Flagship(LearnedModel):
 
     def detect(self, batch: Batch) -> list[Detections]:
         """What is in each image; depths are LiDAR's where it falls on the visible part."""
-        limits = torch.tensor([(w, h) for h, w in batch.sizes]).to(batch.images.device)
-        out: Outputs = self(batch.images, batch.depth if self.config.lidar else None, limits)
+        out = self._outputs(batch)
         extent = (out.boxes[..., 2:] - out.boxes[..., :2]).amin(-1)
         batch = self.crossed(batch)
         wanted = (out.scores > 0) & (out.scores >= self.config.min_score) & (extent > 0)
@@ -272,6 +292,21 @@ class Flagship(LearnedModel):
             one.depths = torch.where(one.depths > 0, one.depths, out.depths[n, index])
             results.append(one)
         return results
+
+    def _outputs(self, batch: Batch) -> Outputs:
+        """What the network says of a batch, in whatever runtime."""
+        limits = torch.tensor([(w, h) for h, w in batch.sizes], dtype=torch.float32)
+        inputs = [batch.images, limits.to(batch.images.device)]
+        if self.config.lidar:
+            depth = batch.depth
+            if depth is None:
+                b, _, height, width = batch.images.shape
+                depth = batch.images.new_zeros((b, DEPTH_CHANNELS, height, width))
+            inputs.insert(1, depth)
+        if self.accelerator is not None:
+            return Outputs(*self.accelerator(*inputs))
+        out: Outputs = self(**dict(zip(input_names(self), inputs, strict=True)))
+        return out
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of classes, boxes, masks, depth, occlusion rate and embedding."""

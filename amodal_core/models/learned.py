@@ -21,6 +21,9 @@ from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_inf
 from amodal_core.models.layers.batch import Batch, Targets, make_batch
 from amodal_core.models.layers.crossing import Crossing
 from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
+from amodal_core.runtime.accelerator import Accelerator
+from amodal_core.runtime.engines import Runtime
+from amodal_core.runtime.parity import Precision
 from amodal_core.settings import Count, Positive, Share, checked, settings_type
 
 ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -96,6 +99,9 @@ class LearnedConfig:
         long_side: most pixels of the longer side; 0 for no limit.
         min_score: detections below it are dropped.
         max_instances: of the best-scored in an image.
+        runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
+            that gives what torch gives, as seen on the first frame.
+        precision: of a network's arithmetic outside of torch; "bfloat16" is OpenVINO's alone.
     """
 
     classes: ClassNames
@@ -104,6 +110,8 @@ class LearnedConfig:
     long_side: Count = 0
     min_score: Share = 0.05
     max_instances: Positive = 100
+    runtime: Runtime = "auto"
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,7 @@ class LearnedModel(nn.Module):
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
         earlier: what settings were in checkpoints from before they could be chosen.
+        runtimes: whether its network can run elsewhere than in torch.
 
     Args:
         config: of the subclass's `Config` type.
@@ -145,11 +154,14 @@ class LearnedModel(nn.Module):
     files: ClassVar[frozenset[str]] = frozenset({"weights"})
     tied: ClassVar[frozenset[str]] = frozenset()
     earlier: ClassVar[dict[str, Any]] = {}
+    runtimes: ClassVar[bool] = False
 
     def __init__(self, config: LearnedConfig) -> None:
         super().__init__()
         self.config = config
         self.crossing = Crossing()
+        # Of a checkpoint's network, where it may run elsewhere than in torch.
+        self.accelerator: Accelerator | None = None
 
     @property
     def camera_view(self) -> bool:
@@ -264,6 +276,8 @@ class LearnedModel(nn.Module):
                     instances_of(one, batch.original_sizes[n], batch.scales[n])
                     for n, one in enumerate(detections)
                 ]
+        for kind, text in self.accelerator.notes() if self.accelerator is not None else ():
+            report.warn(kind, text)
         return results
 
     def reset(self) -> None:
@@ -320,6 +334,9 @@ class LearnedModel(nn.Module):
         empty = dict.fromkeys(cls.files & info.config.keys(), "")
         values = cls.earlier | info.config | empty | settings
         model = cls.from_config(values, "" if settings else str(path))
+        if not cls.runtimes and model.config.runtime not in ("auto", "torch"):
+            given = model.config.runtime
+            raise InputError(f"{cls.name} runs in torch alone", f"runtime {given}", "leave it out")
         model.check_tied(info, str(path))
         load_weights(path, model, cls.name)
         return model.to(device).eval()

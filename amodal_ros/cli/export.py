@@ -24,7 +24,8 @@ def command(
     """Export a trained model as ONNX and compare it with onnxruntime.
 
     The file takes `images` (B, 3, H, W), RGB less mean over deviation of ImageNet, and `depth`
-    (B, 2, H, W), log depth over log 80 m and its validity, where the model takes a LiDAR.
+    (B, 2, H, W), log depth over log 80 m and its validity, where the model takes a LiDAR; `limits`
+    (B, 2) is the images' width and height without padding.
 
     [bold]Example[/]
 

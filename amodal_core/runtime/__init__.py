@@ -1,0 +1,1 @@
+"""Networks in the fastest runtime that a machine has: torch, onnxruntime, OpenVINO, TensorRT."""

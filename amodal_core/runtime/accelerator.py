@@ -1,0 +1,180 @@
+"""A network in another runtime than torch, once that has given what torch gives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from amodal_core.errors import InputError
+from amodal_core.runtime import graphs
+from amodal_core.runtime.engines import Engine, Runtime, candidates, open_engine
+from amodal_core.runtime.parity import Measures, Precision
+
+NOTE = "runtime"  # kind of what is told of the choice
+FAULT = "runtime fault"  # and of a runtime that was asked for and cannot be taken
+_SIZES = 8  # of inputs that have an engine; others run in torch
+
+
+class Accelerator:
+    """Calls a network of tensors in, tensors out: in torch, or in what is faster.
+
+    `auto` takes the fastest runtime that is installed and that gives, for the first frame of a
+    size, what torch gives; torch where there is none. Graphs take one image at a
+    time. A copy, in another process or by `deepcopy`, is None: it runs in torch.
+
+    Args:
+        network: gives a tuple of tensors, the same sizes for the same sizes of inputs.
+        names: of its inputs.
+        runtime: which one to take.
+        precision: of the arithmetic outside of torch.
+        key: of its graph, see `graphs.key_of`.
+        write: writes the graph, for inputs of any size, to a path.
+        measures: how outputs are compared.
+
+    Raises:
+        InputError: a runtime is asked for that is not installed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        runtime: Runtime,
+        precision: Precision,
+        key: str,
+        write: Callable[[Path], object],
+        measures: Measures,
+    ) -> None:
+        self.runtime, self.precision = runtime, precision
+        self._network, self._names, self._measure = network, tuple(names), measures[precision]
+        self._key, self._write = key, write
+        self._engines: dict[tuple[tuple[int, ...], ...], Engine | None] = {}
+        self._compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
+        self._notes: dict[tuple[str, str], bool] = {}  # whether they have been told
+        if runtime not in ("auto", "torch", "compile"):
+            device = next(network.parameters()).device
+            known = candidates(device, precision, written=graphs.path_of(key).is_file())
+            if runtime not in known:
+                raise InputError(
+                    f"{runtime} cannot run on {device.type} in {precision} here",
+                    "runtime",
+                    f"pip install 'amodal_ros[{runtime}]', or take auto",
+                )
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+    def notes(self) -> list[tuple[str, str]]:
+        """Kind and text of what has been decided since this was last asked."""
+        new = [note for note, told in self._notes.items() if not told]
+        self._notes.update(dict.fromkeys(new, True))
+        return new
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The network's outputs, on the inputs' device.
+
+        Args:
+            *inputs: (B, ...) each.
+        """
+        if self.runtime == "torch":
+            return tuple(self._network(*inputs))
+        if self.runtime == "compile":
+            return self._in_compiled(inputs)
+        device = inputs[0].device
+        count = len(inputs[0])
+        if count > 1:
+            if device.type != "cpu":
+                return tuple(self._network(*inputs))
+            # A batch brings a CPU nothing, and so a frame's results are those of it alone.
+            each = [self(*(x[n : n + 1] for x in inputs)) for n in range(count)]
+            return tuple(torch.cat(values) for values in zip(*each, strict=True))
+        sizes = tuple(tuple(x.shape) for x in inputs)
+        if sizes not in self._engines:
+            return self._first(inputs, sizes)
+        engine = self._engines[sizes]
+        if engine is None:
+            return tuple(self._network(*inputs))
+        return tuple(torch.from_numpy(v).to(device) for v in engine(self._arrays(inputs)))
+
+    def _arrays(self, inputs: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
+        return {n: x.cpu().numpy() for n, x in zip(self._names, inputs, strict=True)}
+
+    def _first(
+        self, inputs: Sequence[torch.Tensor], sizes: tuple[tuple[int, ...], ...]
+    ) -> tuple[torch.Tensor, ...]:
+        """The outputs for inputs of new sizes in torch; from the next ones on in what agrees."""
+        exact = tuple(self._network(*inputs))
+        if len(self._engines) >= _SIZES:
+            self._note(NOTE, f"more than {_SIZES} sizes of images: the others run in torch")
+            return exact
+        expected = [v.float().cpu().numpy() for v in exact]
+        written = graphs.path_of(self._key).is_file()
+        device = inputs[0].device
+        kinds = candidates(device, self.precision, written=written)
+        if next(self._network.parameters()).dtype != torch.float32:
+            kinds = []
+        if self.runtime != "auto":
+            kinds = [self.runtime]
+        self._engines[sizes] = None
+        for kind in kinds:
+            try:
+                engine = self._engine(kind, sizes, device)
+                result = engine(self._arrays(inputs))
+            except Exception as error:
+                # Whatever an exporter or a runtime stumbles over, torch runs.
+                line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                self._refused(kind, line)
+                continue
+            measure, most = self._measure
+            apart = measure(expected, result)
+            if apart <= most:
+                self._engines[sizes] = engine
+                self._note(
+                    NOTE,
+                    f"the network runs in {kind} {_version(kind)} ({self.precision}, "
+                    f"{torch.get_num_threads()} thread(s)), {apart:.0e} apart from torch",
+                )
+                return exact
+            self._refused(kind, f"its results differ from torch's by {apart:.1e}")
+        if self.runtime == "auto" and not kinds:
+            self._note(NOTE, "the network runs in torch: no faster runtime is installed")
+        return exact
+
+    def _engine(
+        self, kind: Runtime, sizes: tuple[tuple[int, ...], ...], device: torch.device
+    ) -> Engine:
+        if not graphs.path_of(self._key).is_file():
+            print(f"writing the network's graph for {kind}, once: about 15 s", file=sys.stderr)
+        path = graphs.graph(self._key, self._write)
+        shapes = dict(zip(self._names, sizes, strict=True))
+        return open_engine(kind, path, shapes, device, self.precision)
+
+    def _in_compiled(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if self._compiled is None:
+            self._compiled = torch.compile(self._network, dynamic=False)
+            self._note(NOTE, "the network is compiled by torch")
+        return tuple(self._compiled(*inputs))
+
+    def _refused(self, kind: Runtime, why: str) -> None:
+        self._note(
+            NOTE if self.runtime == "auto" else FAULT,
+            f"the network does not run in {kind}: {why}",
+        )
+
+    def _note(self, kind: str, text: str) -> None:
+        self._notes.setdefault((kind, text), False)
+
+
+def _version(kind: Runtime) -> str:
+    """Of the package that brings a runtime, "" where it is not told."""
+    name = {"tensorrt": "tensorrt"}.get(kind, kind)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

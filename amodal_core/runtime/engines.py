@@ -1,0 +1,125 @@
+"""What runs an ONNX file: onnxruntime, OpenVINO or TensorRT, behind one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from amodal_core.extras import extra
+from amodal_core.runtime.parity import Precision
+
+Runtime = Literal["auto", "torch", "compile", "onnxruntime", "openvino", "tensorrt"]
+# Inputs by name to outputs in the graph's order; all are on the host.
+Engine = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+Shapes = Mapping[str, Sequence[int]]
+
+# The fastest first, as measured (docs/benchmarks.md); `compile` takes minutes to begin.
+_ON_CPU: tuple[Runtime, ...] = ("openvino", "onnxruntime")
+_ON_GPU: tuple[Runtime, ...] = ("tensorrt", "onnxruntime")
+_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
+_WRITERS = ("onnx", "onnxscript")  # of graphs
+
+
+def candidates(device: torch.device, precision: Precision, *, written: bool) -> list[Runtime]:
+    """The runtimes that are installed for a device, the fastest first.
+
+    Args:
+        device: where the network is.
+        precision: of its arithmetic; bfloat16 is OpenVINO's alone.
+        written: whether the graph is there; writing it needs packages of its own.
+    """
+    if not written and not all(find_spec(name) for name in _WRITERS):
+        return []
+    if precision == "bfloat16":
+        return ["openvino"] if device.type == "cpu" and find_spec("openvino") else []
+    kinds = _ON_CPU if device.type == "cpu" else _ON_GPU
+    return [kind for kind in kinds if find_spec(_MODULES[kind]) and _runs(kind, device)]
+
+
+def _runs(kind: Runtime, device: torch.device) -> bool:
+    """Whether this build of onnxruntime knows the device."""
+    if kind == "openvino" or device.type == "cpu":
+        return True
+    import onnxruntime
+
+    return _provider(kind, device) in onnxruntime.get_available_providers()
+
+
+def _provider(kind: Runtime, device: torch.device) -> str:
+    if kind == "tensorrt":
+        return "TensorrtExecutionProvider"
+    return "CPUExecutionProvider" if device.type == "cpu" else "CUDAExecutionProvider"
+
+
+def open_engine(
+    kind: Runtime, graph: Path, shapes: Shapes, device: torch.device, precision: Precision
+) -> Engine:
+    """Load a graph for inputs of fixed sizes, on as many threads as torch has.
+
+    Args:
+        kind: onnxruntime, openvino or tensorrt.
+        graph: the ONNX file.
+        shapes: of the inputs, by name.
+        device: where to run; OpenVINO runs on the CPU.
+        precision: of the arithmetic.
+
+    Raises:
+        InputError: the runtime is not installed.
+    """
+    threads = torch.get_num_threads()
+    if kind == "openvino":
+        return _openvino(graph, shapes, threads, precision)
+    return _onnxruntime(kind, graph, threads, device)
+
+
+def _onnxruntime(kind: Runtime, graph: Path, threads: int, device: torch.device) -> Engine:
+    with extra(kind, f"runtime {kind}"):
+        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait for the next frame must not burn the cores that others need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    choice: dict[str, Any] = {}
+    if device.type != "cpu":
+        choice["device_id"] = device.index or 0
+    if kind == "tensorrt":
+        # Building takes minutes: what was built lies beside the graph.
+        choice |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(graph.parent)}
+    session = onnxruntime.InferenceSession(
+        str(graph), options, providers=[(_provider(kind, device), choice)]
+    )
+    return lambda inputs: list(session.run(None, dict(inputs)))
+
+
+def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Precision) -> Engine:
+    with extra("openvino", "runtime openvino"):
+        import openvino
+    core = openvino.Core()
+    model = core.read_model(graph)
+    model.reshape({name: list(shape) for name, shape in shapes.items()})
+    compiled = core.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # other processes have work for these cores, too
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        },
+    )
+    request = compiled.create_infer_request()
+    count = len(compiled.outputs)
+
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        request.infer(dict(inputs))
+        # The request writes its next results to the same memory.
+        return [np.array(request.get_output_tensor(k).data) for k in range(count)]
+
+    return run

@@ -1,0 +1,71 @@
+"""Exported graphs, kept in the user's cache folder by what they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from amodal_core.files import atomic
+
+_KEPT = 12  # graphs; the oldest go
+
+
+def folder() -> Path:
+    """`amodal_ros/graphs` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "amodal_ros" / "graphs"
+
+
+def key_of(checkpoint: str | Path, network: nn.Module, *more: str) -> str:
+    """A name for the graph of a network with a checkpoint's weights.
+
+    It changes with the weights, with the code of every layer, and with what else is named.
+
+    Args:
+        checkpoint: a file.
+        network: made with it.
+        *more: such as settings.
+    """
+    digest = hashlib.sha256(Path(checkpoint).read_bytes())
+    files = {inspect.getsourcefile(type(module)) for module in network.modules()}
+    own = sorted(f for f in files if f and f"{os.sep}torch" not in f)
+    for text in (*(Path(f).read_text(encoding="utf-8") for f in own), torch.__version__, *more):
+        digest.update(text.encode())
+    return digest.hexdigest()[:24]
+
+
+def graph(key: str, write: Callable[[Path], object]) -> Path:
+    """The file of a graph; written where it is not there.
+
+    Args:
+        key: see `key_of`.
+        write: writes an ONNX file to a path.
+
+    Raises:
+        InputError: the disk is full or cannot be written; what `write` raises.
+    """
+    path = path_of(key)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as part:
+            write(part)
+        _forget(p for p in path.parent.glob("*.onnx") if p != path)
+    return path
+
+
+def path_of(key: str) -> Path:
+    """Where the graph of a key lies, once it is written."""
+    return folder() / f"{key}.onnx"
+
+
+def _forget(others: Iterable[Path]) -> None:
+    """Remove the oldest files beyond those that are kept beside a new one."""
+    aged = sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in aged[_KEPT - 1 :]:
+        path.unlink(missing_ok=True)
