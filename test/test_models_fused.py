@@ -13,6 +13,15 @@ from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.fused import Fused, FusedConfig
+from amodal_core.models.witnesses import (
+    BOTH,
+    FEATURES,
+    NETWORK,
+    SCAN,
+    WEIGHTS,
+    Evidence,
+    measured_evidence,
+)
 
 SIZE = (60, 100)
 CLASSES = ("car", "van", "truck", "pedestrian")
@@ -47,7 +56,13 @@ def objects(*rows, classes, boxed):
     )
 
 
-def fused(network=(), scan=(), points=True, embeddings=None, **settings):
+# A pinhole in which the car of the scenes below, 20 pixels high at 20 m, is 1.5 m high.
+CAMERA = Calibration(
+    np.array([[800 / 3, 0, 50], [0, 800 / 3, 20], [0, 0, 1.0]]), np.eye(4), SIZE[1], SIZE[0]
+)
+
+
+def fused(network=(), scan=(), points=True, embeddings=None, depth=None, **settings):
     """What the two witnesses come to in one frame."""
     learned = objects(*network, classes=CLASSES, boxed=False)
     if embeddings is not None:
@@ -64,7 +79,8 @@ def fused(network=(), scan=(), points=True, embeddings=None, **settings):
         0,
         image=np.zeros((*SIZE, 3), np.uint8),
         points=np.zeros((1, 4), np.float32) if points else None,
-        calibration=Calibration(np.eye(3), np.eye(4), SIZE[1], SIZE[0]) if points else None,
+        depth=depth,
+        calibration=CAMERA if points else None,
     )
     (result,) = model.infer([frame])
     return learned, result
@@ -85,7 +101,6 @@ def test_what_both_see_is_one_object_of_what_both_draw_and_the_networks_class():
     scanned = ("car", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
     _, result = fused([seen], [scanned])
     assert len(result) == 1
-    assert result.scores.tolist() == pytest.approx([1 - 0.4 * 0.5])
     assert CLASSES[result.class_ids[0]] == "van"
     assert result.depths.tolist() == [20.0]
     assert result.boxes3d[0].tolist() == pytest.approx(BOX3D)
@@ -106,9 +121,12 @@ def test_what_both_see_is_one_object_of_what_both_draw_and_the_networks_class():
 def test_what_one_sees_alone_counts_for_less(scanned):
     seen = ("car", 0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
     _, result = fused([seen], [scanned])
-    assert result.scores.tolist() == pytest.approx([0.48, 0.4])
-    assert np.isnan(result.boxes3d[0]).all()
-    assert result.boxes3d[1].tolist() == pytest.approx(BOX3D)
+    boxed = np.isfinite(result.boxes3d).all(axis=1)
+    assert sorted(boxed) == [False, True]
+    assert result.boxes3d[boxed][0].tolist() == pytest.approx(BOX3D)
+    _, confirmed = fused([seen], [("car", 0.5, 20.0, *seen[3:])])
+    assert confirmed.scores[0] > 0.9
+    assert result.scores.max() < 0.7
 
 
 def test_each_object_is_confirmed_once_by_the_witness_that_fits_best():
@@ -116,23 +134,86 @@ def test_each_object_is_confirmed_once_by_the_witness_that_fits_best():
     near = ("car", 0.5, 20.0, (14, 20, 54, 40), (14, 20, 54, 40))
     best = ("car", 0.3, 20.0, (11, 20, 51, 40), (11, 20, 51, 40))
     _, result = fused([seen], [near, best])
-    assert result.scores.tolist() == pytest.approx([1 - 0.4 * 0.7, 0.8 * 0.5])
+    assert len(result) == 2
+    np.testing.assert_array_equal(result.amodal.dense()[0], area(11, 20, 50, 40))
+    np.testing.assert_array_equal(result.amodal.dense()[1], area(14, 20, 54, 40))
 
 
 def test_what_shows_where_something_nearer_stands_is_a_piece_of_that():
     scanned = ("truck", 0.5, 20.0, (10, 5, 60, 50), (10, 5, 60, 50))
     behind = ("car", 0.6, 25.0, (15, 30, 40, 45), (15, 30, 40, 45))
-    _, result = fused([behind], [scanned])
-    assert result.scores.tolist() == pytest.approx([0.4, 0.6 * 0.8 * 0.3])
+    (piece, unweighed) = (fused([behind], [scanned], piece=p)[1] for p in (0.3, 1.0))
+    (car,) = np.flatnonzero(np.isnan(piece.boxes3d[:, 0]))
+    (other,) = np.flatnonzero(np.isnan(unweighed.boxes3d[:, 0]))
+    assert piece.scores[car] == pytest.approx(0.3 * unweighed.scores[other])
     before = ("car", 0.6, 8.0, (15, 30, 40, 45), (15, 30, 40, 45))
-    _, result = fused([before], [scanned])
-    assert result.scores.tolist() == pytest.approx([0.48, 0.4])
+    (weighed, as_it_is) = (fused([before], [scanned], piece=p)[1] for p in (0.3, 1.0))
+    assert weighed.scores.tolist() == as_it_is.scores.tolist()
 
 
 def test_what_the_network_has_no_class_for_is_left_out_and_nothing_is_no_error():
     other = ("other", 0.9, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
     assert len(fused([], [other])[1]) == 0
     assert len(fused([], [])[1]) == 0
+
+
+def scored(network=(), scan=(), depth=None):
+    """The score of the first object."""
+    return fused(network, scan, depth=depth)[1].scores[0]
+
+
+def test_objects_that_witnesses_alone_see_are_weighed_by_what_else_speaks_for_them():
+    car = ("car", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    # The network half agrees, under its threshold of one object or of another class of thing.
+    aside = ("car", 0.5, 20.0, (30, 20, 70, 40), (30, 20, 70, 40))
+    assert np.sort(fused([aside], [car])[1].scores)[-1] > scored(scan=[car])
+    # A thing as tall as a house is no car, whoever says so.
+    tall = ("car", 0.5, 20.0, (10, 2, 50, 58), (10, 2, 50, 58))
+    assert scored(scan=[tall]) < 0.2 < scored(scan=[car])
+    assert scored(network=[tall]) < scored(network=[car])
+    # Returns at its depth bear it out, nearer ones are of what it would stand behind.
+    there, before = np.zeros((2, *SIZE), np.float32)
+    there[20:40:2, 10:50:2], before[20:40:2, 10:50:2] = 20.0, 12.0
+    assert scored([car], depth=there) > scored([car], depth=None) > scored([car], depth=before)
+    # The scan knows no more of a person than its size.
+    person = ("pedestrian", 0.5, 20.0, (10, 18, 19, 40), (10, 18, 19, 40))
+    assert scored(scan=[person]) < scored(scan=[car])
+
+
+def test_evidence_is_what_masks_returns_and_sizes_say():
+    depth = np.zeros(SIZE, np.float32)
+    depth[30, 10:20] = 20.5  # its own: within a metre, or 6 % of 20 m
+    depth[31, 10:14] = 30.0  # beyond
+    depth[32, 10:12] = 5.0  # before
+    depth[5, 5] = 20.0  # elsewhere
+    van = ("van", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 30, 40))
+    cut = ("pedestrian", 0.5, 8.0, (60, 30, 70, 60), (60, 30, 70, 60))
+    both = objects(van, cut, classes=CLASSES, boxed=False)
+    evidence = measured_evidence(both, CLASSES, depth, CAMERA)
+    expected = {
+        "area": [np.log(800), np.log(300)],
+        "returns": [np.log(17), 0],
+        "near": [10 / 16, 0.5],  # a half where nothing returns
+        "beyond": [4 / 16, 0],
+        "height": [np.log(2.1 / 1.5), 0],  # 20 pixels at 20 m; the image ends the other one
+        "hidden": [0.5, 0],
+        "person": [0, 1],
+    }
+    assert {k: v.tolist() for k, v in evidence.items()} == {
+        k: pytest.approx(v) for k, v in expected.items()
+    }
+
+
+def test_scores_are_logistic_in_the_evidence_and_shifted_for_real_streets():
+    rng = np.random.default_rng(1)
+    kinds = np.array([BOTH, SCAN, SCAN, NETWORK])
+    values = rng.normal(0, 0.3, (4, len(FEATURES)))
+    values[:, -1] = [0, 0, 1, 1]
+    for kind, row, shift, score in zip(
+        kinds, values, (0, 1, -1, -1.5), Evidence(kinds, values, kinds < 0).scores(), strict=True
+    ):
+        odds = WEIGHTS[kind, 0] + sum(w * v for w, v in zip(WEIGHTS[kind, 1:], row, strict=True))
+        assert score == pytest.approx((1 / (1 + np.exp(-odds - shift))) ** (2 / 3))
 
 
 def test_without_a_scan_it_is_the_network():
@@ -142,9 +223,9 @@ def test_without_a_scan_it_is_the_network():
 
 
 def test_settings_reach_the_model_that_has_them():
-    model = registry.create("fused", alone=0.5, min_score=0.2)
-    assert (model.config.alone, model.learned.config.min_score) == (0.5, 0.2)
-    with pytest.raises(InputError, match="alon"):
-        registry.create("fused", alon=0.5)
+    model = registry.create("fused", piece=0.5, min_score=0.2)
+    assert (model.config.piece, model.learned.config.min_score) == (0.5, 0.2)
+    with pytest.raises(InputError, match="piec"):
+        registry.create("fused", piec=0.5)
     with pytest.raises(InputError, match="has nothing to train"):
         registry.learned("fused")

@@ -1,23 +1,34 @@
 """Two witnesses, a network and the geometry of the scan, matched by masks and range.
 
 They fail on different objects: geometry has near and well-scanned ones right, whatever the picture
-looks like, the network partly hidden ones, and it knows what only looks like an object. What both
-find is more certain than what either finds; what one finds alone is less so.
+looks like, the network partly hidden ones, and it knows what only looks like an object. What speaks
+for and against an object makes its score (`witnesses.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from amodal_core.frame import Frame, Instances, Report
+from amodal_core.geometry.projection import depth_image as projected_depth
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.models.flagship import Flagship
 from amodal_core.models.geometric import Geometric
 from amodal_core.models.learned import LearnedModel
+from amodal_core.models.witnesses import (
+    BOTH,
+    FEATURES,
+    NETWORK,
+    SCAN,
+    Evidence,
+    log_odds,
+    measured_evidence,
+)
 from amodal_core.settings import Amount, Share, settings_type
 
 # Kinds of vehicle are not told apart where the witnesses are matched.
@@ -32,7 +43,6 @@ class FusedConfig:
         overlap: least IoU of whole or of visible masks of one object.
         depth: metres that they may differ in depth,
         depth_share: or share of the depth, whichever is more.
-        alone: factor on the score of what one witness finds alone.
         covered: share of what shows of an object of the network alone, from which on it is taken
             for a piece of one of the geometry's that covers so much of it and is no farther away.
         piece: factor on the score of such a piece.
@@ -41,7 +51,6 @@ class FusedConfig:
     overlap: Share = 0.4
     depth: Amount = 2.0
     depth_share: Share = 0.15
-    alone: Share = 0.8
     covered: Share = 0.7
     piece: Share = 0.3
 
@@ -50,7 +59,8 @@ class Fused:
     """The flagship and `geometric` as one model; without a scan it is the flagship.
 
     Of an object that both find, the whole is what both draw, and what shows is what the network
-    sees of it; depth and 3D box are the geometry's, the class is the network's.
+    sees of it; depth and 3D box are the geometry's, the class is the network's. The score weighs
+    both scores, how well they agree, the object's own returns and its size (`witnesses.py`).
 
     Args:
         config: how they are heard.
@@ -95,28 +105,44 @@ class Fused:
                 continue
             (geometric,) = self.geometric.infer([frame], report)
             with report.time("fused.match"):
-                results[n] = self._fused(results[n].numpy(), geometric.numpy())
+                objects, evidence = self.heard(results[n].numpy(), geometric.numpy(), frame)
+                scores = evidence.scores() * np.where(evidence.pieces, self.config.piece, 1.0)
+                scored = replace(objects, scores=scores.astype(np.float32))
+                results[n] = scored[np.argsort(-scores, kind="stable")]
         return results
 
-    def _fused(self, learned: Instances, geometric: Instances) -> Instances:
+    def heard(
+        self, learned: Instances, geometric: Instances, frame: Frame
+    ) -> tuple[Instances, Evidence]:
+        """The objects of both witnesses, not scored yet, and what speaks for each.
+
+        Args:
+            learned: the network's, on the host.
+            geometric: the geometry's, on the host.
+            frame: with points and calibration.
+        """
+        assert frame.points is not None
+        assert frame.calibration is not None
         names = self.geometric.classes
         table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
         pieces = self._pieces(geometric, learned)
         geometric = geometric[table[geometric.class_ids] >= 0]
         as_learned = table[geometric.class_ids]
-        g, n = self._matches(geometric, learned, as_learned)
+        amodal, theirs = geometric.amodal.rle(), learned.amodal.rle()
+        visible, theirs_visible = geometric.visible.rle(), learned.visible.rle()
+        alike = amodal.iou(theirs)
+        overlap = np.maximum(alike, visible.iou(theirs_visible))
+        apart = np.abs(geometric.depths[:, None] - learned.depths[None])
+        together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
+        overlap *= together
+        g, n = self._matches(geometric, learned, as_learned, overlap)
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
         # Either draws too large rather than too small, each for reasons of its own.
-        amodal, theirs = geometric.amodal.rle(), learned.amodal.rle()
         amodal = RleMasks.concatenated([amodal[g] & theirs[n], amodal[rest_g], theirs[rest_l]])
-        visible, theirs = geometric.visible.rle(), learned.visible.rle()
-        visible = RleMasks.concatenated([theirs[n], visible[rest_g], theirs[rest_l]]) & amodal
-        alone = self.config.alone
-        piece = np.where(pieces, self.config.piece, 1.0)
-        both = 1 - (1 - geometric.scores[g]) * (1 - learned.scores[n])
-        scores = [both, alone * geometric.scores[rest_g], (alone * learned.scores * piece)[rest_l]]
+        shown = [theirs_visible[n], visible[rest_g], theirs_visible[rest_l]]
+        visible = RleMasks.concatenated(shown) & amodal
         class_ids = [learned.class_ids[n], as_learned[rest_g], learned.class_ids[rest_l]]
         depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
         boxes3d = np.full((len(amodal), 7), np.nan, np.float32)
@@ -129,11 +155,11 @@ class Fused:
             own = np.asarray(learned.embeddings, np.float32)
             embeddings = np.concatenate([own[n], unknown, own[rest_l]])
         depth = np.concatenate(depths).astype(np.float32)
-        fused = Instances(
+        objects = Instances(
             size=learned.size,
             amodal_boxes=amodal.boxes(),
             visible_boxes=visible.boxes(),
-            scores=np.concatenate(scores).astype(np.float32),
+            scores=np.zeros(len(amodal), np.float32),
             class_ids=np.concatenate(class_ids).astype(np.int64),
             amodal=amodal,
             visible=visible,
@@ -143,7 +169,25 @@ class Fused:
             embeddings=embeddings,
             boxes3d=boxes3d,
         )
-        return fused[np.argsort(-fused.scores, kind="stable")]
+        # What speaks for each.
+        kinds = np.repeat([BOTH, SCAN, NETWORK], [len(g), len(rest_g), len(rest_l)])
+        said = log_odds(np.asarray(learned.scores))
+        scanned = log_odds(np.asarray(geometric.scores))
+        lent = (overlap * np.asarray(learned.scores)[None]).max(1, initial=0)
+        none_g, none_l = np.zeros(len(rest_g)), np.zeros(len(rest_l))
+        columns = {
+            "network": np.concatenate([said[n], none_g, said[rest_l]]),
+            "scan": np.concatenate([scanned[g], scanned[rest_g], none_l]),
+            "support": np.concatenate([lent[g], lent[rest_g], none_l]),
+            "overlap": np.concatenate([alike[g, n], none_g, overlap.max(0, initial=0)[rest_l]]),
+        }
+        depth_image = frame.depth
+        if depth_image is None:
+            depth_image = projected_depth(frame.points, frame.calibration)
+        columns |= measured_evidence(objects, self.classes, depth_image, frame.calibration)
+        values = np.stack([columns[name] for name in FEATURES], axis=1)
+        only = np.concatenate([np.zeros(len(g) + len(rest_g), bool), pieces[rest_l]])
+        return objects, Evidence(kinds, values, only)
 
     def _tolerance(self, geometric: Instances) -> np.ndarray:
         """(N, 1) metres that the depths of one object may differ by."""
@@ -158,7 +202,11 @@ class Fused:
         return np.asarray(((inside >= self.config.covered) & behind).any(0))
 
     def _matches(
-        self, geometric: Instances, learned: Instances, as_learned: np.ndarray
+        self,
+        geometric: Instances,
+        learned: Instances,
+        as_learned: np.ndarray,
+        overlap: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(P,) indices of geometric's and of the network's objects that are the same, best first.
 
@@ -166,16 +214,10 @@ class Fused:
             geometric: N objects.
             learned: M objects.
             as_learned: (N,) the network's class of each of geometric's.
+            overlap: (N, M) IoU of their masks, 0 where they are apart in depth.
         """
         kinds = np.array([_KINDS.get(n, n) for n in self.classes])
-        overlap = np.maximum(
-            geometric.amodal.rle().iou(learned.amodal.rle()),
-            geometric.visible.rle().iou(learned.visible.rle()),
-        )
-        apart = np.abs(geometric.depths[:, None] - learned.depths[None])
-        most = self._tolerance(geometric)
         same = kinds[as_learned][:, None] == kinds[learned.class_ids][None]
-        same &= (apart <= most) | (learned.depths[None] <= 0)
         overlap = np.where(same & (overlap >= self.config.overlap), overlap, 0.0)
         matches = []
         while overlap.size and overlap.max() > 0:

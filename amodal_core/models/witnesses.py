@@ -1,0 +1,125 @@
+"""How likely an object of two witnesses is there, a network and the geometry of the scan.
+
+Logistic regression on what speaks for and against an object, one for each kind of testimony: both
+say so, the scan alone, the network alone. Scores of either witness are on scales of their own; what
+comes out is on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amodal_core.frame import Calibration, Instances
+
+BOTH, SCAN, NETWORK = range(3)
+FEATURES = (
+    "network",  # log-odds of the network's score
+    "scan",  # the same of the geometry's
+    "support",  # the most that any of the network's objects at its depth lends: score times overlap
+    "overlap",  # of both; of the network's with the best of the geometry's at its depth
+    "area",  # log of pixels of the whole
+    "returns",  # log of 1 + the returns on what shows
+    "near",  # share of them at the object's depth, a half where there are none
+    "beyond",  # share of them beyond it
+    "height",  # times by which its height is off its class's, either way, as a log
+    "hidden",  # share of the whole
+    "person",  # 1 of a person, 0 of a vehicle
+)
+# An intercept and a weight a feature, as `benchmarks/fused_scores.py` fits them.
+WEIGHTS = np.array(
+    [
+        [-2.305, 1.243, 0.0, 0.0, 8.416, 0.0, 0.163, 0.0, 0.0, -1.128, 0.0, 0.0],
+        [3.784, 0.0, 0.389, 4.771, 0.0, -0.95, 0.0, 1.427, 0.0, -6.024, 0.576, -0.281],
+        [-0.673, 2.046, 0.0, 0.0, -4.257, -0.097, 0.0, 2.471, 2.644, -0.664, 0.632, -0.639],
+    ]
+)
+# Drives to fit on are rendered, as those that the network learnt from were: real streets are
+# stranger to it, and it invents more. The geometry does not care, and its walls are fewer there;
+# but of people it knows no more than that something is as tall and as wide.
+_NETWORK_SHIFT, _VEHICLE_SHIFT, _PERSON_SHIFT = -1.5, 1.0, -1.0
+_SPREAD = 2 / 3  # exponent that brings what separates best to the usual threshold of 0.3
+_HEIGHTS = {
+    "car": 1.5,
+    "van": 2.1,
+    "truck": 3.2,
+    "bus": 3.0,
+    "tram": 3.4,
+    "pedestrian": 1.7,
+    "cyclist": 1.75,
+}
+_PEOPLE = ("pedestrian", "cyclist")
+_TALL, _LONG = 2.5, 2.0  # metres; what is so tall is long, too, and returns lie along it
+_NEAR, _NEAR_SHARE = 1.0, 0.06  # metres, or share of the depth, around an object's own
+_BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
+
+
+@dataclass(eq=False)
+class Evidence:
+    """What speaks for and against N objects.
+
+    Attributes:
+        kinds: (N,) int64, BOTH, SCAN or NETWORK.
+        values: (N, F) float64, in the order of `FEATURES`.
+        pieces: (N,) bool, what the network takes for an object and the scan for a piece of one.
+    """
+
+    kinds: np.ndarray
+    values: np.ndarray
+    pieces: np.ndarray
+
+    def scores(self) -> np.ndarray:
+        """(N,) float64, 0-1."""
+        weights = WEIGHTS[self.kinds]
+        odds = weights[:, 0] + (weights[:, 1:] * self.values).sum(axis=1)
+        person = self.values[:, FEATURES.index("person")] > 0
+        odds += np.where(self.kinds == NETWORK, _NETWORK_SHIFT, 0.0)
+        odds += np.where(self.kinds == SCAN, np.where(person, _PERSON_SHIFT, _VEHICLE_SHIFT), 0.0)
+        return np.asarray((1 / (1 + np.exp(-odds))) ** _SPREAD)
+
+
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    """(N,) float64 of scores 0-1."""
+    bounded = np.clip(np.asarray(scores, np.float64), 1e-3, 1 - 1e-3)
+    return np.asarray(np.log(bounded / (1 - bounded)))
+
+
+def measured_evidence(
+    objects: Instances, classes: Sequence[str], depth: np.ndarray, calibration: Calibration
+) -> dict[str, np.ndarray]:
+    """What masks, returns and sizes say, by feature, (N,) each.
+
+    Args:
+        objects: N, on the host.
+        classes: names of their classes.
+        depth: (H, W) metres, 0 where no return falls.
+        calibration: of the camera.
+    """
+    amodal, visible = objects.amodal.rle(), objects.visible.rle()
+    depths = np.maximum(np.asarray(objects.depths, np.float64), 0.1)
+    names = [classes[c] for c in objects.class_ids]
+    usual = np.array([_HEIGHTS.get(name, np.nan) for name in names], np.float64)
+    boxes, areas = np.asarray(objects.amodal_boxes, np.float64), amodal.areas()
+    metres = (boxes[:, 3] - boxes[:, 1]) * depths / calibration.K[1, 1]
+    off = np.abs(np.log(np.maximum(metres, 0.05) / usual))
+    cut = (boxes[:, 3] >= objects.size[0] - _BORDER) | (boxes[:, 1] <= _BORDER)
+    tolerances = np.maximum(_NEAR, _NEAR_SHARE * depths) + np.where(usual > _TALL, _LONG, 0.0)
+    returns = np.zeros((len(objects), 3))
+    crops, offsets = visible.crops()
+    for n, (crop, (x, y)) in enumerate(zip(crops, offsets.tolist(), strict=True)):
+        z = depth[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
+        z = z[z > 0]
+        far = z - depths[n]
+        returns[n] = len(z), (np.abs(far) <= tolerances[n]).sum(), (far > tolerances[n]).sum()
+    count = returns[:, 0]
+    return {
+        "area": np.log(np.maximum(areas, 1)),
+        "returns": np.log1p(count),
+        "near": np.where(count > 0, returns[:, 1] / np.maximum(count, 1), 0.5),
+        "beyond": returns[:, 2] / np.maximum(count, 1),
+        "height": np.where(cut, 0.0, np.nan_to_num(off)),
+        "hidden": 1 - visible.areas() / np.maximum(areas, 1),
+        "person": np.array([name in _PEOPLE for name in names], np.float64),
+    }
