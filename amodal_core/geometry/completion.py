@@ -157,9 +157,18 @@ def _without_mirrors(
     if high - low <= usual:
         return low, high
     across = xy[:, 1] * np.cos(yaw) - xy[:, 0] * np.sin(yaw)
-    left, right = (float(q) for q in np.quantile(across, (share, 1 - share)))
+    left, right = _quantile(across, share), _quantile(across, 1 - share)
     kept = np.clip((usual - (right - left)) / max(high - low - (right - left), 1e-6), 0.0, 1.0)
     return left + kept * (low - left), right + kept * (high - right)
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """NumPy's, between the two values around it, in a tenth of its time."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
 
 
 def _wanted(visible: float, size: tuple[float, float, float], hidden: bool) -> float:

@@ -444,6 +444,7 @@ def _values_of(kind: type) -> Any:
 GroundValues = _values_of(GroundConfig)
 ClusterValues = _values_of(ClusterConfig)
 ContextValues = _values_of(ContextConfig)
+RectangleValues = _values_of(RectangleConfig)
 
 
 @lru_cache(maxsize=64)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
-from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.completion import completed, measured
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig, Size
 from amodal_core.geometry.context import ClusterContext
-from amodal_core.geometry.ground import Ground, remove_ground
+from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.lshape import Rectangle
 from amodal_core.geometry.object_points import returns_of_objects
-from amodal_core.geometry.projection import NEAR, project, to_camera
-from amodal_core.geometry.range_image import range_image
+from amodal_core.geometry.projection import NEAR
+from amodal_core.geometry.scan import Scan, scan_of
 
 PARTS = frozenset({"points", "calibration"})  # of a frame, that boxes need
 # The size that completes a class; others are as large as what is seen of them.
@@ -67,8 +68,8 @@ def lift(
     Returns:
         Instances whose `boxes3d` are (N, 7) float32 in the LiDAR frame, NaN where no box is known.
     """
-    points, calibration = frame.points, frame.calibration
-    if not len(instances) or points is None or calibration is None:
+    calibration = frame.calibration
+    if not len(instances) or frame.points is None or calibration is None:
         return instances
     host = instances.numpy()
     boxes = np.full((len(host), 7), np.nan, np.float32)
@@ -79,30 +80,27 @@ def lift(
         report = report if report is not None else Report()
         with report.time("lifting"):
             names = [_SIZE_OF.get(classes[k], "other") for k in host.class_ids[missing]]
-            boxes[missing] = _boxes(host[missing], names, points, calibration, config)
+            scan = scan_of(frame, config, last=True)
+            if scan is not None:
+                boxes[missing] = _boxes(host[missing], names, scan, calibration, config)
     return replace(host, boxes3d=boxes)
 
 
 def _boxes(
     instances: Instances,
     names: Sequence[str],
-    points: np.ndarray,
+    scan: Scan,
     calibration: Calibration,
     config: GeometricConfig,
 ) -> np.ndarray:
     """(N, 7) boxes of instances (on the host) of these sizes, NaN where there is none."""
     out = np.full((len(instances), 7), np.nan, np.float32)
-    points = np.ascontiguousarray(points, np.float32)
-    points = points[np.isfinite(points[:, :3]).all(1)]
-    if not len(points):
-        return out
-    projection = project(points, calibration)
-    pixels, z = np.asarray(projection.pixels), np.asarray(projection.z)
-    ground, heights = remove_ground(points, range_image(points, config.range_image), config.ground)
-    usable = np.flatnonzero((pixels[:, 0] >= 0) & (heights > _ABOVE))
+    points, heights, ground = scan.points, scan.heights, scan.ground
+    pixels, z = np.asarray(scan.projection.pixels), np.asarray(scan.projection.z)
+    inside = np.flatnonzero((pixels[:, 0] >= 0) & (heights > _ABOVE))
     amodal, visible = np.asarray(instances.amodal_boxes), np.asarray(instances.visible_boxes)
-    for k, returns in enumerate(returns_of_objects(instances, pixels[usable], z[usable])):
-        index = usable[returns]
+    for k, returns in enumerate(returns_of_objects(instances, pixels[inside], z[inside])):
+        index = inside[returns]
         if len(index) < _LEAST:
             continue
         context = _context(amodal[k], visible[k], instances.size)
@@ -162,35 +160,73 @@ def _fitted(
         amodal: (4,) box of the mask, xyxy in pixels.
         calibration: of the camera.
     """
-    seen = rectangle.high - rectangle.low
-    tried = [(*box[:2], *box[3:5], box[6])]
-    c, s = np.cos(rectangle.yaw), np.sin(rectangle.yaw)
-    for side in (0, 1):
+    view = np.concatenate(
+        [calibration.camera_from_lidar[[0, 2]].ravel(), calibration.K[0, [0, 2]], amodal[[0, 2]]]
+    )
+    return _best_box(
+        np.asarray(box, np.float64),
+        np.array([rectangle.yaw, *rectangle.low, *rectangle.high]),
+        _lengths(size),
+        np.array([size.length[0], size.width[0], size.width[2]]),
+        view,
+    )
+
+
+@lru_cache(maxsize=16)
+def _lengths(size: Size) -> np.ndarray:
+    """Metres, rising: what is tried of a class's length."""
+    return np.unique(np.clip(_LENGTHS * size.length[0], *size.length[1:]))
+
+
+@njit(cache=True)
+def _best_box(box, rectangle, lengths, size, view):  # type: ignore[no-untyped-def]
+    """The first of the cheapest boxes; the one given where none is before the camera."""
+    yaw, low, high = rectangle[0], rectangle[1:3], rectangle[3:5]
+    c, s = np.cos(yaw), np.sin(yaw)
+    best, result = np.inf, box
+    cost = _cost(box, box, size, view)
+    if cost < best:
+        best = cost
+    for side in range(2):
         across = 1 - side
-        lengths = np.clip(_LENGTHS * size.length[0], *size.length[1:])
-        lengths = np.unique(lengths[lengths >= seen[side]])
-        width = max(float(seen[across]), size.width[0])
-        if not len(lengths) or width > size.width[2]:
+        width = max(high[across] - low[across], size[1])
+        if width > size[2]:
             continue
-        middle = (rectangle.low + rectangle.high) / 2
-        # Across, it goes on away from the sensor.
-        middle[across] += np.sign(middle[across]) * (width - seen[across]) / 2
         for end in (-1, 1):
-            at = np.repeat(middle[None], len(lengths), axis=0)
-            at[:, side] += end * (lengths - seen[side]) / 2
-            x, y = c * at[:, 0] - s * at[:, 1], s * at[:, 0] + c * at[:, 1]
-            yaw = np.full(len(lengths), rectangle.yaw + side * np.pi / 2)
-            tried += zip(x, y, lengths, np.full(len(lengths), width), yaw, strict=True)
-    x, y, length, width, yaw = np.array(tried).T
-    height = np.full(len(x), box[5])
-    boxes = np.column_stack([x, y, np.full(len(x), box[2]), length, width, height, yaw])
-    vertices = to_camera(corners(boxes).reshape(-1, 3), calibration).reshape(-1, 8, 3)
-    u = calibration.K[0, 0] * vertices[..., 0] / np.maximum(vertices[..., 2], NEAR)
-    u += calibration.K[0, 2] + 0.5
-    costs = np.abs(u.min(1) - amodal[0]) + np.abs(u.max(1) - amodal[2])
-    costs /= max(float(amodal[2] - amodal[0]), 1.0)
-    costs[1:] += _PRIOR + _PRIOR * np.abs(np.log(length[1:] / size.length[0]))
+            for length in lengths:
+                if length < high[side] - low[side]:
+                    continue
+                at = (low + high) / 2
+                # Across, it goes on away from the sensor.
+                at[across] += np.sign(at[across]) * (width - (high[across] - low[across])) / 2
+                at[side] += end * (length - (high[side] - low[side])) / 2
+                tried = box.copy()
+                tried[0], tried[1] = c * at[0] - s * at[1], s * at[0] + c * at[1]
+                tried[3], tried[4], tried[6] = length, width, yaw + side * np.pi / 2
+                cost = _cost(tried, box, size, view)
+                cost += _PRIOR + _PRIOR * abs(np.log(length / size[0]))
+                if cost < best:
+                    best, result = cost, tried
+    return result
+
+
+@njit(cache=True)
+def _cost(tried, box, size, view):  # type: ignore[no-untyped-def]
+    """How badly a box covers the width of a mask, in such widths; inf where it is too near."""
+    left, right = np.inf, -np.inf
+    c, s = np.cos(tried[6]), np.sin(tried[6])
+    for corner in range(8):
+        along = (0.5 if corner & 1 else -0.5) * tried[3]
+        aside = (0.5 if corner & 2 else -0.5) * tried[4]
+        x, y = c * along - s * aside + tried[0], s * along + c * aside + tried[1]
+        z = (0.5 if corner & 4 else -0.5) * tried[5] + tried[2]
+        depth = view[4] * x + view[5] * y + view[6] * z + view[7]
+        if depth < NEAR:
+            return np.inf
+        u = (view[0] * x + view[1] * y + view[2] * z + view[3]) / depth
+        left, right = min(left, u), max(right, u)
+    left, right = left * view[8] + view[9] + 0.5, right * view[8] + view[9] + 0.5
+    cost = (abs(left - view[10]) + abs(right - view[11])) / max(view[11] - view[10], 1.0)
     # What would stand between the sensor and what was seen of it would have been seen, too.
-    costs += _NEARER * np.maximum(np.hypot(*box[:2]) - np.hypot(x, y), 0) / size.length[0]
-    costs[vertices[..., 2].min(1) < NEAR] += np.inf
-    return boxes[int(np.argmin(costs))] if np.isfinite(costs).any() else box
+    nearer = np.hypot(box[0], box[1]) - np.hypot(tried[0], tried[1])
+    return cost + _NEARER * max(nearer, 0.0) / size[0]

@@ -8,11 +8,12 @@ points wins (the closeness criterion).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
 
-from amodal_core.geometry.config import DEFAULTS, RectangleConfig
+from amodal_core.geometry.config import DEFAULTS, RectangleConfig, kernel_values
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,20 @@ def heading(xy: np.ndarray, config: RectangleConfig) -> float:
         xy: (N, 2) float32 metres, N >= 1.
         config: how it is looked for.
     """
-    front = _facing(xy, config.directions)
-    edge = dominant_edge(front, config)
-    if edge is not None and edge[1] > config.edge_share:
-        return edge[0]
-    # The facing returns alone are free of what is inside; all of them tell flat sides from edges.
-    thinned = xy[:: -(-len(xy) // len(front))]
-    bias = config.forward_bias + min(config.sparse_bias, config.sparse_returns / len(front))
-    return fit_rectangle(np.concatenate([front, thinned]), bias, config).yaw
+    angles, forward = _headings(config)
+    yaw: float = _heading(
+        np.ascontiguousarray(xy, np.float32), angles, forward, kernel_values(config)
+    )
+    return yaw
+
+
+@lru_cache(maxsize=8)
+def _headings(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The headings that are tried, radians in [0, pi/2), and 0-1 how nearly each is forward."""
+    count = max(round(np.pi / 2 / np.radians(config.step)), 1)
+    angles = np.arange(count) * (np.pi / 2 / count)
+    strayed = np.minimum(angles, np.pi / 2 - angles) / np.radians(config.forward)
+    return angles, np.exp(-0.5 * strayed**2)
 
 
 def fit_rectangle(
@@ -60,13 +67,9 @@ def fit_rectangle(
             footprints too sparse or round to tell: traffic mostly runs along the sensor's x axis.
         config: the headings that are tried.
     """
-    count = max(round(np.pi / 2 / np.radians(config.step)), 1)
-    angles = np.arange(count) * (np.pi / 2 / count)
+    angles, forward = _headings(config)
     xy = np.ascontiguousarray(xy, np.float32)
-    off_axis = np.minimum(angles, np.pi / 2 - angles)
-    strayed = off_axis / np.radians(config.forward)
-    prior = 1.0 + forward_bias * np.exp(-0.5 * strayed**2)
-    scores = _closeness(xy, angles, config.on_edge) * prior
+    scores = _closeness(xy, angles, config.on_edge) * (1.0 + forward_bias * forward)
     return rectangle_at(xy, float(angles[int(np.argmax(scores))]), config)
 
 
@@ -74,12 +77,27 @@ def rectangle_at(
     xy: np.ndarray, yaw: float, config: RectangleConfig = DEFAULTS.rectangle
 ) -> Rectangle:
     """The rectangle of a known heading around (N, 2) points in metres."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    along = np.stack([xy[:, 0] * c + xy[:, 1] * s, xy[:, 1] * c - xy[:, 0] * s])
-    low, high = along.min(axis=1), along.max(axis=1)
-    some = along[:, :: -(-len(xy) // config.error_returns)]
-    edge = np.minimum(some - low[:, None], high[:, None] - some).min(axis=0)
-    return Rectangle(yaw, low.astype(np.float64), high.astype(np.float64), float(np.median(edge)))
+    step = -(-len(xy) // config.error_returns)
+    low, high, error = _bounds(np.ascontiguousarray(xy), np.cos(yaw), np.sin(yaw), step)
+    return Rectangle(yaw, low, high, error)
+
+
+@njit(cache=True)
+def _bounds(xy, c, s, step):  # type: ignore[no-untyped-def]
+    """Least and greatest coordinates along the axes; median distance of some from the edges."""
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for i in range(len(xy)):
+        a, b = xy[i, 0] * c + xy[i, 1] * s, xy[i, 1] * c - xy[i, 0] * s
+        low[0], high[0] = min(low[0], a), max(high[0], a)
+        low[1], high[1] = min(low[1], b), max(high[1], b)
+    count = -(-len(xy) // step)
+    edge = np.empty(count)
+    for k in range(count):
+        i = k * step
+        a, b = xy[i, 0] * c + xy[i, 1] * s, xy[i, 1] * c - xy[i, 0] * s
+        edge[k] = min(min(a - low[0], high[0] - a), min(b - low[1], high[1] - b))
+    edge.sort()
+    return low, high, (edge[(count - 1) // 2] + edge[count // 2]) / 2
 
 
 def dominant_edge(
@@ -189,3 +207,27 @@ def _closeness(xy, angles, on_edge):  # type: ignore[no-untyped-def]
             score += 1.0 / max(min(d1, d2), on_edge)
         scores[k] = score
     return scores
+
+
+@njit(cache=True)
+def _heading(xy, angles, forward, v):  # type: ignore[no-untyped-def]
+    """Of the face that shows, or of the best rectangle if none is flat."""
+    front = _facing(xy, v.directions)
+    yaw, share, length = _longest_line(
+        front, v.on_edge, v.edge_starts, v.edge_shortest, v.edge_returns
+    )
+    if length > v.edge_length and share > v.edge_share:
+        return yaw % (np.pi / 2)
+    # The facing returns alone are free of what is inside; all of them tell flat sides from edges.
+    step = -(-len(xy) // len(front))
+    both = np.empty((len(front) + -(-len(xy) // step), 2), np.float32)
+    both[: len(front)] = front
+    both[len(front) :] = xy[::step]
+    bias = v.forward_bias + min(v.sparse_bias, v.sparse_returns / len(front))
+    scores = _closeness(both, angles, v.on_edge)
+    best = 0
+    for k in range(len(angles)):
+        scores[k] *= 1.0 + bias * forward[k]
+        if scores[k] > scores[best]:
+            best = k
+    return angles[best]

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numba import njit
 
-from amodal_core import limits
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
 from amodal_core.geometry.assembly import Detection, assemble
@@ -17,9 +15,9 @@ from amodal_core.geometry.classification import CLASSES
 from amodal_core.geometry.clustering import connected_components
 from amodal_core.geometry.completion import Candidate
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig
-from amodal_core.geometry.ground import remove_ground
-from amodal_core.geometry.projection import Projection, project, to_camera
-from amodal_core.geometry.range_image import RangeImage, range_image
+from amodal_core.geometry.projection import Projection, to_camera
+from amodal_core.geometry.range_image import RangeImage
+from amodal_core.geometry.scan import scan_of
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
 from amodal_core.masks.mask_set import RleMasks
@@ -77,19 +75,19 @@ class Geometric:
         if frame.points is None or calibration is None:
             report.warn("missing input", "geometric: no points or no calibration in this frame")
             return Instances.empty(frame.size)
-        points = _usable(frame.points, config.minimum_range)
-        if not len(points):
+        with report.time("geometric.ground"):
+            scan = scan_of(frame, config)
+        if scan is None:
             return Instances.empty(frame.size)
+        points, heights, image, projection = scan.points, scan.heights, scan.image, scan.projection
         with report.time("geometric.cluster"):
-            image = range_image(points, config.range_image)
-            ground, heights = remove_ground(points, image, config.ground)
             keep = (heights > config.cluster.lowest) & (heights < config.cluster.highest)
             labels = connected_components(points, image, keep, config.cluster)
-        with report.time("geometric.project"):
-            projection = project(points, calibration)
         with report.time("geometric.fit"):
             in_view = projection.pixels[:, 0] >= 0
-            detections, owner = assemble(points, heights, labels, image, ground, in_view, config)
+            detections, owner = assemble(
+                points, heights, labels, image, scan.ground, in_view, config
+            )
         with report.time("geometric.masks"):
             return self._instances(
                 detections, owner, points, heights, image, frame.image, projection, calibration
@@ -254,26 +252,3 @@ def _cut(o: _Object, front: _Object) -> int:
     amodal = o.amodal[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x]
     o.visible[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x] &= 1 - cover
     return int((amodal & cover).sum())
-
-
-def _usable(points: np.ndarray, minimum_range: float) -> np.ndarray:
-    """The (M, 4) finite ones of (N, 4) points that are no nearer than metres; most often all."""
-    points = np.ascontiguousarray(points, np.float32)
-    good = np.empty(len(points), np.bool_)
-    minimum_range = max(minimum_range, limits.RANGE)
-    return points if _check(points, minimum_range, good) == len(points) else points[good]
-
-
-@njit(cache=True)
-def _check(points, minimum_range, good):  # type: ignore[no-untyped-def]
-    """Marks the usable points; returns how many there are."""
-    count = 0
-    for i in range(len(points)):
-        x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
-        # False for NaN.
-        far = x * x + y * y + z * z >= minimum_range * minimum_range
-        for k in range(points.shape[1]):
-            far &= np.isfinite(points[i, k])
-        good[i] = far
-        count += far
-    return count
