@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -21,7 +20,6 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -37,8 +35,7 @@ from amodal_core.settings import checked
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.exchange import Exchange
-from amodal_ros.health import PROCESS, Health
-from amodal_ros.interrupts import deaf_to_interrupts, interruptible_start
+from amodal_ros.health import HOST, PROCESS, Health
 from amodal_ros.qos import overridden, profile
 from amodal_ros.worker import Worker
 
@@ -70,6 +67,8 @@ class BaseNode(LifecycleNode):
             self._exchange.offer(self.topic_name(topic.name))
         self.health = Health()
         self.ending = False  # nothing is waited for any more
+        self.refused = False  # it was told what it cannot do
+        self.failing = 0  # exceptions since the last frame that went well
         self._throttled: dict[str, float] = {}
         self._throttle_lock = threading.Lock()
         self._outputs: dict[str, Any] = {}
@@ -364,6 +363,7 @@ class BaseNode(LifecycleNode):
             self.health.dropped(f"refused {error.where}".strip())
             self.error(f"refuse {error.where}", f"frame {_text(stamp)} refused: {error}")
             return
+        self.failing = 0
         self.health.processed(stamp, (time.perf_counter() - begin) * 1e3)
 
     def _overrun(self, item: tuple[int, Any]) -> None:
@@ -373,14 +373,22 @@ class BaseNode(LifecycleNode):
         """An exception in a callback or the worker: say where, count, go on with the next frame."""
         if not rclpy.ok(context=self.context):
             return
-        at = f"frame {_text(item[0])}" if item is not None else "reset"
+        self._note(f"frame {_text(item[0])}" if item is not None else "reset", error)
+
+    def caught(self, error: Exception) -> None:
+        """What a callback of this node raised outside of its frames: as `_caught`."""
+        self._note("a callback", error)
+
+    def _note(self, at: str, error: Exception) -> None:
         line = f"{at}: {type(error).__name__}: {error}"
+        self.failing += 1
         self.health.failed(line)
         if self._due(f"exception {type(error).__name__}"):
             self.get_logger().error(f"{line}\n{''.join(traceback.format_exception(error))}")
 
     def _refuse(self, step: str, error: Exception) -> None:
-        text = str(error) if isinstance(error, InputError) else traceback.format_exc()
+        self.refused = isinstance(error, InputError)
+        text = str(error) if self.refused else traceback.format_exc()
         self.get_logger().error(f"cannot {step}: {text}")
 
     def _due(self, key: str) -> bool:
@@ -408,6 +416,10 @@ class BaseNode(LifecycleNode):
         self._follow_compressed()
         with self._taking:
             self.tick()
+        self.tell_health()
+
+    def tell_health(self) -> None:
+        """Publish the node's diagnostics."""
         level, line, values = self.health.summary(
             self.value("stale_after"), self.value("lost_after")
         )
@@ -416,7 +428,7 @@ class BaseNode(LifecycleNode):
             level=_LEVELS[level],
             name=f"{self.get_fully_qualified_name()}",
             message=line,
-            hardware_id="",
+            hardware_id=HOST,
             values=[KeyValue(key=k, value=v) for k, v in values.items()],
         )
         message = DiagnosticArray(status=[status])
@@ -448,96 +460,6 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
 
 def _text(stamp: int) -> str:
     return f"{stamp // 1_000_000_000}.{stamp % 1_000_000_000:09d}"
-
-
-def executor_of(executor: SingleThreadedExecutor) -> Callable[[], None]:
-    """A thread's target that spins until the process is asked to end."""
-
-    def spin_until_the_end() -> None:
-        with contextlib.suppress(ExternalShutdownException, KeyboardInterrupt):
-            spin(executor)
-
-    return spin_until_the_end
-
-
-def spin(executor: SingleThreadedExecutor) -> None:
-    """Run callbacks until the process is asked to end.
-
-    Raises:
-        KeyboardInterrupt, ExternalShutdownException: it was.
-    """
-    try:
-        executor.spin()
-    except RuntimeError as error:
-        # rclpy asks whether its context is valid, and waits then; a shutdown may come in between.
-        if "context is not valid" not in str(error):
-            raise
-
-
-def interrupted(patience: float = 1.0) -> bool:
-    """Whether an error came of an interrupt: amid a conversion or callback of C it is another one.
-
-    Args:
-        patience: seconds; rclpy shuts down in a thread of its own, and so a moment later.
-    """
-    end = time.monotonic() + patience
-    while rclpy.ok() and time.monotonic() < end:
-        time.sleep(0.01)
-    return not rclpy.ok()
-
-
-def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
-    """Run a node until it is interrupted; see `run_together`."""
-    return run_together(lambda: [make()], args)
-
-
-def run_together(make: Callable[[], Iterable[BaseNode]], args: Sequence[str] | None = None) -> int:
-    """Run nodes in this process until it is interrupted.
-
-    Args:
-        make: makes them, in the order in which they end: before those that they feed.
-        args: the command line; the process's own where absent.
-
-    Returns:
-        0, or 1 where one could not start or could not finish its work.
-    """
-    with interruptible_start() as started:
-        rclpy.init(args=list(args) if args is not None else sys.argv)
-        code = 0
-        nodes: list[BaseNode] = []
-        try:
-            for node in make():
-                nodes.append(node)  # noqa: PERF402 - what is made must end, if the next cannot be
-            if not start(nodes):
-                return 1
-            started()
-            executor = SingleThreadedExecutor()
-            for node in nodes:
-                executor.add_node(node)
-            spin(executor)
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        except Exception:
-            if not interrupted():
-                raise
-        finally:
-            started()
-            with deaf_to_interrupts():
-                code = max((_end(node) for node in nodes), default=0)
-                for node in nodes:
-                    node.destroy_node()
-            rclpy.try_shutdown()
-    return code
-
-
-def _end(node: BaseNode) -> int:
-    """Let a node finish its work: 0, or 1 where it cannot."""
-    try:
-        node.close()
-    except InputError as error:
-        node.last_words(str(error))
-        return 1
-    return 0
 
 
 def start(nodes: Sequence[BaseNode]) -> bool:

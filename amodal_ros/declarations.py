@@ -68,6 +68,7 @@ class Declaration:
         subscribes: topics that it reads.
         publishes: topics that it writes.
         parameters: its own; those of every node come on top.
+        viewer: it only looks on: its failure ends none of the others.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Declaration:
     subscribes: tuple[Topic, ...] = ()
     publishes: tuple[Topic, ...] = ()
     parameters: tuple[Parameter, ...] = ()
+    viewer: bool = False
 
 
 RATES = (0.01, 100.0)  # how slowly and how fast a bag may be played

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -15,6 +16,7 @@ _WINDOW = 100  # frames that the milliseconds are taken over
 # Keys of the values on /diagnostics; `NodeState` reads what `Health.summary` writes.
 _FRAMES, _DROPPED, _MILLISECONDS, _WRONG = "frames", "dropped: ", "processing ms, ", "wrong: "
 _MESSAGES, PROCESS = ": messages", "process"
+HOST = socket.gethostname()  # hardware_id of all nodes here
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ from amodal_core.drive.topics import (
 )
 from amodal_core.errors import InputError
 from amodal_core.evaluation.throughput import RunResult
-from amodal_ros.base_node import executor_of
 from amodal_ros.cli.launch import launch_file
 from amodal_ros.conversions import message_class
 from amodal_ros.domains import own_domain
 from amodal_ros.health import NodeState
 from amodal_ros.middleware import applied
 from amodal_ros.qos import profile
+from amodal_ros.running import executor_of
 
 _MOST_FRAMES = 200  # frames of the bag kept in memory; longer runs play them again
 _START = 120.0  # seconds that the nodes may take to come up

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 from launch.actions import (
@@ -37,7 +38,9 @@ from amodal_core.models.registry import DEFAULT
 from amodal_ros import launching
 from amodal_ros.declarations import parameters_of
 from amodal_ros.launching import DRIVE
+from amodal_ros.lifeline import LAUNCH, mark
 from amodal_ros.middleware import settings
+from amodal_ros.respawn import kept
 from amodal_ros.rviz import shown_topics
 from launch import LaunchDescription
 
@@ -46,6 +49,7 @@ SHARE = Path(__file__).resolve().parents[1]
 # Arguments that are parameters of segmentation, and of tracking.
 NETWORK = ("model", "checkpoint", "settings", "device")
 TRACKING = ("tracker", "tracker_settings")
+VIEWERS = ("overlay", "track_points", "evaluation")
 _BOOL = ("true", "false")
 # Of each group: name, default, description, choices.
 GROUPS = {
@@ -138,7 +142,9 @@ def generate_launch_description() -> LaunchDescription:
     middleware = [
         SetEnvironmentVariable(name, value) for name, value in settings(SHARE / "config").items()
     ]
-    return LaunchDescription([*declared, *middleware, OpaqueFunction(function=_start)])
+    # However this process ends, its nodes do.
+    lifeline = SetEnvironmentVariable(LAUNCH, mark())
+    return LaunchDescription([*declared, *middleware, lifeline, OpaqueFunction(function=_start)])
 
 
 def _start(context):
@@ -174,7 +180,13 @@ def _start(context):
             sigterm_timeout="15",
         )
 
-    nodes, viewers, expected, together = [], [], [], []
+    # What makes each process, since one that ends is started again; and whether it only looks on.
+    nodes, measures, viewers, expected, together = [], [], [], [], []
+
+    def add(executable, *given, arguments=()):
+        make = partial(node, executable, *given, arguments=arguments)
+        nodes.append((make, executable in VIEWERS))
+
     for camera in cameras:
         stages, published = _stages(value, camera)
         namespace = camera.namespace(value["namespace"])
@@ -182,41 +194,45 @@ def _start(context):
         if value["single_process"] == "true":
             together.append((namespace, stages))
         else:
-            nodes += [node(name, *given, namespace) for name, given in stages.items()]
+            for name, given in stages.items():
+                add(name, *given, namespace)
         if evaluated:
             names = (CAMERA_INFO.name, GROUND_TRUTH.name)
             topics = {name: camera.topics[name] for name in names}
-            nodes.append(node("evaluation", _metrics_file(value, camera), topics, namespace))
+            measures.append((_metrics_file(value, camera), topics, namespace))
     if len(together) > 1 or (cameras[0].name and together):
         common = {name: value[name] for name in (*NETWORK, *TRACKING)}
-        nodes.insert(0, node("perception", common, arguments=["--cameras", _told(together)]))
+        add("perception", common, arguments=["--cameras", _told(together)])
     elif together:
         # What stages have in common they are given alike; what one does not declare it ignores.
         _, stages = together[0]
-        nodes.insert(0, node("perception", *_merged(stages), arguments=stages))
+        add("perception", *_merged(stages), arguments=stages)
+    for given in measures:
+        add("evaluation", *given)
     if value["rviz"] == "true":
         viewers.append(_rviz(value, cameras[0], sim_time))
-    if bag:
-        nodes.append(
-            node(
-                "player",
-                {
-                    "bag": bag,
-                    "rate": rate,
-                    "loop": value["loop"] == "true",
-                    "frame_topic": ",".join(camera.frames for camera in cameras),
-                    "answers": ",".join(camera.topic(TRACKS.name) for camera in cameras),
-                    "wait_for": ",".join(expected),
-                    # The player tells the time, it does not follow it.
-                    "use_sim_time": False,
-                },
-            )
-        )
+    if not bag:
+        return [
+            *(action for make, viewer in nodes for action in kept(make, viewer=viewer)),
+            *viewers,
+        ]
+    played = {
+        "bag": bag,
+        "rate": rate,
+        "loop": value["loop"] == "true",
+        "frame_topic": ",".join(camera.frames for camera in cameras),
+        "answers": ",".join(camera.topic(TRACKS.name) for camera in cameras),
+        "wait_for": ",".join(expected),
+        # The player tells the time, it does not follow it.
+        "use_sim_time": False,
+    }
+    add("player", played)
+    processes = [make() for make, _ in nodes]
     handlers = [
         RegisterEventHandler(OnProcessExit(target_action=process, on_exit=_ended))
-        for process in nodes
+        for process in processes
     ]
-    return [*handlers, *nodes, *viewers]
+    return [*handlers, *processes, *viewers]
 
 
 def _truth_in(bag):
@@ -315,7 +331,7 @@ def _rviz(value, camera, sim_time):
 
 
 def _ended(event, context):
-    """The first process that ends takes the others along; a crash is the launch's failure."""
+    """With a bag the first process that ends takes all along; a crash is the launch's failure."""
     stopped = context.is_shutdown and event.returncode in (-2, -15)
     if event.returncode != 0 and not stopped:
         raise RuntimeError(f"{event.process_name} died with exit code {event.returncode}")

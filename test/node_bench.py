@@ -26,11 +26,11 @@ from amodal_core.bags.sensors import (
 from amodal_core.drive.topics import Topic
 from amodal_core.frame import Frame
 from amodal_core.warm_up import warm_up_frame
-from amodal_ros.base_node import executor_of
 from amodal_ros.base_node import start as start_all
 from amodal_ros.conversions import FACTORY, message_class
 from amodal_ros.nodes.perception import make
 from amodal_ros.qos import profile
+from amodal_ros.running import executor_of
 
 CAMERA, LIDAR = "camera", "lidar"
 SECOND = 1_000_000_000

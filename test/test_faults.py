@@ -22,7 +22,6 @@ from amodal_core.drive.topics import CAMERA_INFO, DIAGNOSTICS
 from amodal_core.frame import Instances
 from amodal_core.geometry.projection import depth_image
 from amodal_core.masks.mask_set import RleMasks
-from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.health import Health
 from amodal_ros.nodes.depth_projection import DepthProjection
@@ -31,6 +30,8 @@ from amodal_ros.nodes.player import Player
 from amodal_ros.nodes.player import main as play
 from amodal_ros.nodes.segmentation import Segmentation
 from amodal_ros.nodes.tracking import Tracking
+from amodal_ros.restarts import REFUSED
+from amodal_ros.running import run
 
 pytestmark = pytest.mark.dds
 
@@ -467,7 +468,7 @@ class TestBrokenFiles:
         file = tmp_path / "broken.safetensors"
         file.write_bytes(b"no weights")
         args = ["x", "--ros-args", "-p", "model:=aisformer", "-p", f"checkpoint:={file}"]
-        assert run(Segmentation, args) == 1
+        assert run(Segmentation, args) == REFUSED
         error = capfd.readouterr().err
         assert str(file) in error
         assert "Traceback" not in error
@@ -475,7 +476,7 @@ class TestBrokenFiles:
     def test_an_unknown_model_is_an_error_that_lists_the_known(
         self, start: Start, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        assert run(Segmentation, ["segmentation", "--ros-args", "-p", "model:=nonesuch"]) == 1
+        assert run(Segmentation, ["segmentation", "--ros-args", "-p", "model:=nonesuch"]) == REFUSED
         error = capfd.readouterr().err
         assert "there is no model 'nonesuch'" in error
         assert "geometric" in error
@@ -485,7 +486,7 @@ class TestBrokenFiles:
     ) -> None:
         target = tmp_path / "absent" / "metrics.json"
         args = ["evaluation", "--ros-args", "-p", f"metrics_file:={target}"]
-        assert run(Evaluation, args) == 1
+        assert run(Evaluation, args) == REFUSED
         assert str(target.parent) in capfd.readouterr().err
         assert list(tmp_path.iterdir()) == []
 
@@ -493,7 +494,7 @@ class TestBrokenFiles:
         self, start: Start, capfd: pytest.CaptureFixture[str]
     ) -> None:
         args = ["x", "--ros-args", "-p", "extrinsics:=[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5]"]
-        assert run(DepthProjection, args) == 1
+        assert run(DepthProjection, args) == REFUSED
         assert "quaternion of length 1" in capfd.readouterr().err
 
 

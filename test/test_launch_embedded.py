@@ -5,6 +5,7 @@ from __future__ import annotations
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts launch in place
 
 import sys
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,12 @@ from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
     Shutdown,
+    TimerAction,
 )
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -27,6 +30,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 import launch
+from amodal_ros.respawn import kept
+from amodal_ros.restarts import LIMIT, REFUSED, WINDOW
 from launch import LaunchDescription, LaunchService
 
 embedded = "embedded_ros" in Path(str(launch.__file__)).parts
@@ -152,6 +157,84 @@ def test_handlers_see_processes_end(run: Run) -> None:
         first,
     )
     assert exits == [("it-1", 0), ("it-2", 3)]
+
+
+def test_a_timer_visits_its_entities_later_and_not_after_a_shutdown(run: Run) -> None:
+    begin = time.monotonic()
+    code, said = run(
+        LogInfo(msg=["now ", LaunchConfiguration("what")]),
+        TimerAction(period=0.3, actions=[line("then"), Shutdown(reason="enough")]),
+        TimerAction(period=30.0, actions=[line("never")]),
+        what="this",
+    )
+    assert code == 0
+    assert 0.3 <= time.monotonic() - begin < 20
+    assert said.index("[INFO] [launch.user]: now this") < said.index("then")
+    assert "never" not in said
+
+
+def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> Callable[[], Any]:
+    """What makes a process that appends a letter to a file and runs code; restarts come at once."""
+    monkeypatch.setattr("amodal_ros.restarts._FIRST", 0.01)
+    file = tmp_path / "runs"
+    return lambda: python(f"open({str(file)!r}, 'a').write('x'); {code}")
+
+
+@pytest.mark.parametrize(
+    "ends", ["import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)", ""]
+)
+def test_live_a_stage_is_started_again_however_it_ends_and_too_often_ends_the_launch(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    other = python("import time; time.sleep(60)")
+    code, said = run(other, *kept(keeping(tmp_path, monkeypatch, ends), viewer=False))
+    assert code == 1
+    assert (tmp_path / "runs").read_text() == "x" * (1 + LIMIT)
+    assert f"restart 1 of {LIMIT} in 0.01 s" in said
+    assert f"is given up ({LIMIT} restarts in {WINDOW:g} s)" in said
+
+
+def test_live_a_stage_that_refuses_what_it_was_told_ends_the_launch_at_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = keeping(tmp_path, monkeypatch, f"import sys; sys.exit({REFUSED})")
+    code, said = run(*kept(refusing, viewer=False))
+    assert code == 1
+    assert (tmp_path / "runs").read_text() == "x"
+    assert "died with exit code 2 and is given up (it says why)" in said
+
+
+@pytest.mark.parametrize(
+    ("ends", "runs", "words"),
+    [
+        ("import sys; sys.exit(3)", 1 + LIMIT, "is given up"),
+        (f"import sys; sys.exit({REFUSED})", 1, "is given up (it says why)"),
+        ("", 1, "has ended with exit code 0; the others go on"),
+    ],
+)
+def test_live_a_viewer_ends_nothing_however_it_ends(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str, runs: int, words: str
+) -> None:
+    # The other one is there until the viewer is given up, and ends by itself.
+    stop = tmp_path / "stop"
+    waits = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.05)\n"
+    make, made = keeping(tmp_path, monkeypatch, ends), []
+
+    def counted() -> Any:
+        made.append(make())
+        return made[-1]
+
+    def look(event: Any, context: Any) -> None:
+        if event.action in made and len(made) == runs:
+            stop.touch()
+
+    other = python(waits + "print('ended last')")
+    watch = RegisterEventHandler(OnProcessExit(on_exit=look))
+    code, said = run(watch, other, *kept(counted, viewer=True))
+    assert code == 0
+    assert (tmp_path / "runs").read_text() == "x" * runs
+    assert words in said
+    assert "ended last" in said
 
 
 def test_an_exception_in_a_handler_ends_the_launch_with_an_error(run: Run) -> None:

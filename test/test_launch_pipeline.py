@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import rclpy
 import torch
-from node_bench import SECOND, stamp
+from node_bench import SECOND, stamp, until
 from rclpy.executors import SingleThreadedExecutor
 from typer.testing import CliRunner
 
@@ -34,11 +34,12 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.models.registry import DEFAULT, create
 from amodal_core.pipeline import Pipeline
-from amodal_ros.base_node import executor_of
+from amodal_ros import lifeline
 from amodal_ros.cli import launch as launch_command
 from amodal_ros.cli.main import app
 from amodal_ros.conversions import message_class
 from amodal_ros.qos import profile
+from amodal_ros.running import executor_of
 
 pytestmark = [pytest.mark.dds, pytest.mark.usefixtures("logs")]
 
@@ -205,7 +206,63 @@ def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain
     ended = amodal_launch("pipeline", f"bag:={small_bag}", "model:=nonesuch")
     assert ended.returncode == 1
     assert "there is no model 'nonesuch'" in ended.stdout + ended.stderr
-    assert "died with exit code 1" in ended.stdout + ended.stderr
+    assert "died with exit code 2" in ended.stdout + ended.stderr
+
+
+class Launch:
+    """`amodal launch` as a process, whose lines are read as they come."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*AMODAL, "launch", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    def said(self, words: str, count: int = 1) -> list[str]:
+        """The lines with these words, when there are so many."""
+
+        def matching() -> list[str]:
+            return [line for line in self.lines if words in line]
+
+        until(lambda: len(matching()) >= count, f"'{words}' in {''.join(self.lines)}")
+        return matching()
+
+    def pids(self, name: str, count: int = 1) -> list[int]:
+        """Numbers of the processes of an executable, in the order in which they began."""
+        lines = self.said(f"[INFO] [{name}-", count)
+        return [int(x.split("[")[-1].rstrip("]\n")) for x in lines if "started with pid" in x]
+
+
+def test_live_a_crash_restarts_what_crashed_and_kill_9_of_the_launch_leaves_no_node(
+    domain: int,
+) -> None:
+    """kill -9 of evaluation, a viewer, and of perception, the stages; then of the launch."""
+    launch = Launch("pipeline", "model:=geometric", "evaluation:=true")
+    try:
+        (perception,) = launch.pids("perception")
+        (evaluation,) = launch.pids("evaluation")
+        os.kill(evaluation, signal.SIGKILL)
+        launch.said("evaluation-2 has ended with exit code -9: restart 1 of 5 in 1 s")
+        launch.said("[evaluation-3]: process started")
+        os.kill(perception, 0)
+        os.kill(perception, signal.SIGKILL)
+        launch.said("perception-1 has ended with exit code -9: restart 1 of 5 in 1 s")
+        launch.said("[perception-4]: process started")
+        nodes = [launch.pids("perception", 2)[-1], launch.pids("evaluation", 2)[-1]]
+        launch.process.kill()
+        until(lambda: not any(lifeline._began(pid) for pid in nodes), "the nodes to end", 120.0)
+    finally:
+        launch.process.kill()
+        launch.process.wait()
 
 
 def test_ctrl_c_ends_all_processes_and_is_no_error(small_bag: Path, domain: int) -> None:

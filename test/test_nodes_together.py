@@ -31,6 +31,7 @@ from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_ros import synced_node
 from amodal_ros.nodes import perception, segmentation
+from amodal_ros.restarts import REFUSED
 
 pytestmark = pytest.mark.dds
 
@@ -188,7 +189,7 @@ def test_parameters_of_a_file_reach_the_node_that_they_name(
 def test_a_stage_that_cannot_start_ends_them_all_and_is_named(
     domain: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert perception.main(["perception", "--ros-args", "-p", "model:=nonesuch"]) == 1
+    assert perception.main(["perception", "--ros-args", "-p", "model:=nonesuch"]) == REFUSED
     assert "there is no model 'nonesuch'" in capfd.readouterr().err
-    assert perception.main(["perception", "trakcing", "--ros-args"]) == 1
+    assert perception.main(["perception", "trakcing", "--ros-args"]) == REFUSED
     assert "there is no stage 'trakcing'" in capfd.readouterr().err

@@ -11,9 +11,9 @@ from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, ODOM, POINTS, TF
 from amodal_core.frame import Report
 from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame
-from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration
+from amodal_ros.running import run
 from amodal_ros.synced_node import SENSORS, SyncedNode
 
 

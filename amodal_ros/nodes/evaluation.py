@@ -18,9 +18,10 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.files import write_text
 from amodal_core.frame import FrameWarning, Tracks, counted
-from amodal_ros.base_node import BaseNode, run
+from amodal_ros.base_node import BaseNode
 from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.health import NodeState
+from amodal_ros.running import run
 
 # Numbers of the accuracy that the log has; the metrics file has all.
 _HEADLINES = {"amodal_AP": "amodal AP", "visible_AP": "visible AP", "HOTA": "HOTA"}
@@ -33,6 +34,7 @@ class Evaluation(BaseNode):
     """Listens only; writes the metrics file when it ends."""
 
     declaration = Declaration(
+        viewer=True,
         name="evaluation",
         purpose="Measures the running pipeline: latency from a frame's arrival to its tracks, "
         "frames lost and why, and accuracy where the bag holds ground truth. Writes a metrics "

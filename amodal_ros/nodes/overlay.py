@@ -15,9 +15,9 @@ from amodal_core.drive.topics import CAMERA_INFO, IMAGE, MARKERS, OVERLAY, TRACK
 from amodal_core.frame import Tracks
 from amodal_core.views.overlay import OverlayStyle, draw_overlay
 from amodal_core.views.palette import track_colour
-from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter, parameters_of
+from amodal_ros.running import run
 from amodal_ros.synced_node import SyncedNode
 
 # visualization_msgs/Marker's numbers.
@@ -28,6 +28,7 @@ class Overlay(SyncedNode):
     """Draws only while someone listens."""
 
     declaration = Declaration(
+        viewer=True,
         name="overlay",
         purpose="Draws each image's tracks on it, hidden parts hatched, and as 3D markers; nothing "
         "is drawn while nobody listens.",

@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from amodal_core.errors import InputError
-from amodal_ros.base_node import BaseNode, run_together
+from amodal_ros.base_node import BaseNode
 from amodal_ros.exchange import Exchange
 from amodal_ros.nodes.depth_projection import DepthProjection
 from amodal_ros.nodes.overlay import Overlay
 from amodal_ros.nodes.segmentation import Segmentation
 from amodal_ros.nodes.track_points import TrackPoints
 from amodal_ros.nodes.tracking import Tracking
+from amodal_ros.restarts import REFUSED
+from amodal_ros.running import run_together
 
 Make: TypeAlias = Callable[[], BaseNode]
 
@@ -83,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> int:
         nodes = make(stages or USUAL, cameras)
     except InputError as error:
         print(f"[ERROR] {error}", file=sys.stderr)
-        return 1
+        return REFUSED
     return run_together(lambda: (node() for node in nodes), args)
 
 

@@ -20,12 +20,14 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from amodal_core.bags.reader import BagReader, RawMessage
 from amodal_core.drive.topics import CLOCK, DIAGNOSTICS, TRACKS, Topic
 from amodal_core.errors import InputError
-from amodal_ros.base_node import BaseNode, executor_of, interrupted
+from amodal_ros import lifeline
+from amodal_ros.base_node import BaseNode
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.health import NodeState
 from amodal_ros.interrupts import deaf_to_interrupts
 from amodal_ros.qos import profile
+from amodal_ros.running import executor_of, interrupted
 
 _CLOCK_PERIOD = 0.02  # seconds between two messages on /clock
 # Seconds for which nothing may change before all subscribers count as there. Fast DDS takes 1.3 s
@@ -317,6 +319,7 @@ def _header_stamp(raw: RawMessage) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the player."""
+    lifeline.follow()
     rclpy.init(args=list(args) if args is not None else sys.argv)
     player: Player | None = None
     thread: threading.Thread | None = None

@@ -15,6 +15,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 
 from amodal_core.drive.topics import POINTS, TRACKS, Topic
+from amodal_ros import lifeline
 from amodal_ros.conversions import message_class
 from amodal_ros.qos import profile
 from amodal_ros.rviz import view
@@ -54,6 +55,7 @@ def frame_of(topic: Topic, name: str) -> str:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Write the view into a temporary file and become rviz2; what follows --ros-args is rviz2's."""
+    lifeline.follow()
     given = list(args if args is not None else sys.argv[1:])
     ours = given.index("--ros-args") if "--ros-args" in given else len(given)
     parser = argparse.ArgumentParser(description=__doc__)

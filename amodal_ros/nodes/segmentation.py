@@ -34,9 +34,9 @@ from amodal_core.models.registry import DEFAULT, FALLBACK
 from amodal_core.pipeline import Pipeline
 from amodal_core.settings import parse_rules
 from amodal_core.warm_up import warm_up_frame
-from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.running import run
 from amodal_ros.synced_node import SENSORS, SyncedNode
 
 

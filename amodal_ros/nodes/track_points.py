@@ -11,9 +11,9 @@ from amodal_core.drive.assembler import Moment
 from amodal_core.drive.topics import CAMERA_INFO, ODOM, POINTS, TF, TF_STATIC, TRACK_POINTS, TRACKS
 from amodal_core.frame import Tracks
 from amodal_core.views.track_cloud import track_cloud
-from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration
+from amodal_ros.running import run
 from amodal_ros.synced_node import SENSORS, SyncedNode
 
 
@@ -21,6 +21,7 @@ class TrackPoints(SyncedNode):
     """Works only while someone listens."""
 
     declaration = Declaration(
+        viewer=True,
         name="track_points",
         purpose="Picks the points of each scan that lie on a track: those under its visible mask "
         "that are together in depth. Nothing is made while nobody listens, and nothing of tracks "

@@ -25,9 +25,9 @@ from amodal_core.frame import Report
 from amodal_core.settings import parse_rules
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
 from amodal_core.warm_up import warm_up_tracker
-from amodal_ros.base_node import run
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import Declaration, Parameter, parameters_of
+from amodal_ros.running import run
 from amodal_ros.synced_node import SyncedNode
 
 TRACKER_SETTINGS = "tracker_settings"

@@ -17,7 +17,9 @@ from .core import (
 )
 from .event_handlers import OnProcessExit
 from .events import Shutdown as ShutdownEvent
+from .events import TimerEvent
 from .launch_description_sources import PythonLaunchDescriptionSource
+from .output import say
 from .process import ExecuteProcess
 from .substitutions import SubstitutionFailure
 
@@ -25,10 +27,12 @@ __all__ = [
     "DeclareLaunchArgument",
     "ExecuteProcess",
     "IncludeLaunchDescription",
+    "LogInfo",
     "OpaqueFunction",
     "RegisterEventHandler",
     "SetEnvironmentVariable",
     "Shutdown",
+    "TimerAction",
 ]
 
 _Entities = Sequence[LaunchDescriptionEntity]
@@ -136,6 +140,31 @@ class IncludeLaunchDescription(Action):
         for name, value in self.launch_arguments:
             context.launch_configurations[perform(context, name)] = perform(context, value)
         return [description]
+
+
+class LogInfo(Action):
+    """A line in the log."""
+
+    def __init__(self, *, msg: SomeSubstitutionsType) -> None:
+        self.msg = msg
+
+    def execute(self, context: LaunchContext) -> None:
+        """Say it."""
+        say("INFO", "launch.user", perform(context, self.msg))
+
+
+class TimerAction(Action):
+    """Entities to visit after `period` seconds, unless the launch shuts down before."""
+
+    def __init__(
+        self, *, period: float, actions: Iterable[LaunchDescriptionEntity], **absent: Any
+    ) -> None:
+        refuse_arguments("launch.actions.TimerAction", absent)
+        self.period, self.actions = float(period), list(actions)
+
+    def execute(self, context: LaunchContext) -> None:
+        """Begin to wait."""
+        context.call_later(self.period, lambda: context.emit_event_sync(TimerEvent(self.actions)))
 
 
 class RegisterEventHandler(Action):

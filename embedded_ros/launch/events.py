@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .core import Event
+from .core import Event, LaunchDescriptionEntity
 
 
 class Shutdown(Event):
@@ -13,6 +13,13 @@ class Shutdown(Event):
 
     def __init__(self, *, reason: str = "reason not given") -> None:
         self.reason = reason
+
+
+class TimerEvent(Event):
+    """The time of a TimerAction is over; `entities` are visited."""
+
+    def __init__(self, entities: Sequence[LaunchDescriptionEntity]) -> None:
+        self.entities = entities
 
 
 class ProcessExited(Event):

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from .core import Event, LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from .events import ProcessExited, Shutdown
+from .events import ProcessExited, Shutdown, TimerEvent
 from .output import close_log, open_log, say
 
 
@@ -79,6 +79,8 @@ class LaunchService:
             return
         if isinstance(event, ProcessExited):
             event.action.ended(context, event)
+        if isinstance(event, TimerEvent) and not context.is_shutdown:
+            self._guard(lambda: self._visit(event.entities))
         for handler in list(context.handlers):
             if handler.matches(event):
                 self._guard(lambda h=handler: self._visit(h.handle(event, context)))
