@@ -3,7 +3,8 @@
     PYTHONPATH=.:test:DEPENDENCIES python test/record_weights.py CLONES [NAME ...]
 
 CLONES holds AISFormer (UARK-AICV/AISFormer), vrsp (YutingXiao/Amodal-Segmentation-Based-on-
-Visible-Region-Segmentation-and-Shape-Prior) and S-AModal (ifnspaml/S-AModal); DEPENDENCIES is what
+Visible-Region-Segmentation-and-Shape-Prior), S-AModal (ifnspaml/S-AModal), detectron2
+(facebookresearch/detectron2) and aistron (trqminh/aistron); DEPENDENCIES is what
 `pip install --no-deps --target` made of fvcore iopath yacs omegaconf antlr4-python3-runtime==4.9.3
 portalocker termcolor cloudpickle hydra-core. What the originals import and networks do not need is
 replaced by mocks; no code of theirs is kept.
@@ -129,33 +130,110 @@ def aisformer() -> None:
     from add_config import add_config
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
-    from detectron2.structures import ImageList
 
     config = get_cfg()
     add_config(config)
     folder = CLONES / "AISFormer" / "configs" / "KINS-AmodalSeg"
     config.merge_from_file(str(folder / "aisformer_R_50_FPN_1x_amodal_kins.yaml"))
-    config.MODEL.DEVICE = "cpu"
+    config.MODEL.DEVICE, config.MODEL.RPN.POST_NMS_TOPK_TEST = "cpu", 60
     network = filled(build_model(config))
-    image = seeded_weights.image()
     masks = heard(network.roi_heads.mask_head)
+    instances = found_by(network, normalised(seeded_weights.image()))
+    visible, _, amodal, _ = masks[0]
+    keep("aisformer", network, instances, amodal[:, 0], visible[:, 0])
+
+
+def small_detectron2(**settings: Any) -> Any:
+    """detectron2's configuration of Mask R-CNN with a quarter of its channels.
+
+    Args:
+        **settings: below MODEL, `__` for each dot.
+    """
+    detectron2("detectron2")
+    from detectron2.config import get_cfg
+
+    config = get_cfg()
+    folder = CLONES / "detectron2" / "configs" / "COCO-InstanceSegmentation"
+    config.merge_from_file(str(folder / "mask_rcnn_R_50_FPN_1x.yaml"))
+    settings |= {
+        "DEVICE": "cpu", "FPN__OUT_CHANNELS": 64, "ROI_BOX_HEAD__FC_DIM": 256,
+        "RPN__POST_NMS_TOPK_TEST": 60,
+    }  # fmt: skip
+    for name, value in settings.items():
+        config.merge_from_list([f"MODEL.{name.replace('__', '.')}", value])
+    return config
+
+
+def found_by(network: Any, pixels: torch.Tensor) -> Any:
+    """Instances that one of detectron2's networks finds in a normalised image."""
+    from detectron2.structures import ImageList
+
     with without_gpu():
-        images = ImageList(normalised(image), [image.shape[:2]])
+        images = ImageList(pixels, [tuple(pixels.shape[2:])])
         features = network.backbone(images.tensor)
         proposals, _ = network.proposal_generator(images, features, None)
-        (found,), _ = network.roi_heads(images, features, proposals, None)
-    visible, _, amodal, _ = masks[0]
+        given = [torch.empty(0)] * len(proposals)  # truth, which one of them counts
+        (instances,), _ = network.roi_heads(images, features, proposals, given)
+    return instances
+
+
+def keep(name: str, network: Any, instances: Any, amodal: Any, visible: Any) -> None:
+    """Write a fixture of instances and their logits (N, 28, 28)."""
     seeded_weights.write(
-        "aisformer",
+        name,
         seeded_weights.shapes_of(network.state_dict()),
         {
-            "boxes": found.pred_boxes.tensor,
-            "scores": found.scores,
-            "labels": found.pred_classes,
-            "amodal": every(amodal[:, 0]),
-            "visible": every(visible[:, 0]),
+            "boxes": instances.pred_boxes.tensor,
+            "scores": instances.scores,
+            "labels": instances.pred_classes,
+            "amodal": every(amodal),
+            "visible": every(visible),
         },
     )
+
+
+def zoo() -> None:
+    """Mask R-CNN on a ResNeXt as in the zoo, with all norms and layers of its new baselines."""
+    config = small_detectron2(
+        ROI_HEADS__NUM_CLASSES=7, RESNETS__NUM_GROUPS=32, RESNETS__WIDTH_PER_GROUP=4,
+        RESNETS__STRIDE_IN_1X1=False, FPN__NORM="BN", RPN__CONV_DIMS=[-1, -1],
+        ROI_BOX_HEAD__NUM_CONV=4, ROI_BOX_HEAD__CONV_DIM=64, ROI_BOX_HEAD__NUM_FC=1,
+        ROI_BOX_HEAD__NORM="BN", ROI_MASK_HEAD__CONV_DIM=64, ROI_MASK_HEAD__NORM="BN",
+    )  # fmt: skip
+    from detectron2.modeling import build_model
+
+    network = filled(build_model(config))
+    network.backbone.bottom_up.stem.conv1.weight.data /= seeded_weights.BYTES
+    # Its ResNeXts take blue, green, red less the mean over the deviation.
+    std = torch.tensor([57.375, 57.12, 58.395]).view(3, 1, 1)
+    logits: list[torch.Tensor] = []
+    network.roi_heads.mask_head.predictor.register_forward_hook(
+        lambda _, given, output: logits.append(output)
+    )
+    instances = found_by(network, normalised(seeded_weights.image()) / std)
+    own = logits[-1][torch.arange(len(instances)), instances.pred_classes]
+    keep("detectron2", network, instances, own, own)
+
+
+def aistron() -> None:
+    """AISFormer's later head in aistron, with eight convolutions before and after."""
+    config = small_detectron2(
+        ROI_HEADS__NUM_CLASSES=8, RESNETS__DEPTH=18, RESNETS__RES2_OUT_CHANNELS=64
+    )
+    sys.path.insert(0, str(CLONES / "aistron" / "projects" / "AISFormer"))
+    from aisformer import add_aisformer_config
+    from detectron2.modeling import build_model
+
+    add_aisformer_config(config)
+    config.AISFORMER.EMB_DIM = 64
+    config.MODEL.ROI_MASK_HEAD.NAME = "AISFormer"
+    network = filled(build_model(config))
+    head, masks = network.roi_heads.mask_head, []
+    layers = head.layers
+    head.layers = lambda x: masks.append(layers(x)) or masks[-1]
+    instances = found_by(network, normalised(seeded_weights.image()))
+    visible, _, amodal, _ = masks[-1]
+    keep("aistron", network, instances, amodal[:, 0], visible[:, 0])
 
 
 def old_detectron2(config_file: str) -> Any:
@@ -186,29 +264,13 @@ def two_masks(name: str, network: torch.nn.Module, heads: Callable[[], list[torc
         network: with seeded weights.
         heads: gives the amodal and the visible logits (N, C, 28, 28) of the last call.
     """
-    from detectron2.structures import ImageList
     from detectron2.utils.events import EventStorage
 
-    image = seeded_weights.image()
-    with without_gpu(), EventStorage():
-        images = ImageList(normalised(image), [image.shape[:2]])
-        features = network.backbone(images.tensor)
-        proposals, _ = network.proposal_generator(images, features, None)
-        given = [torch.empty(0)] * len(proposals)
-        (found,), _ = network.roi_heads(images, features, proposals, given)
-    rows, classes = torch.arange(len(found)), found.pred_classes
+    with EventStorage():
+        instances = found_by(network, normalised(seeded_weights.image()))
+    rows, classes = torch.arange(len(instances)), instances.pred_classes
     amodal, visible = (logits[rows, classes] for logits in heads())
-    seeded_weights.write(
-        name,
-        seeded_weights.shapes_of(network.state_dict()),
-        {
-            "boxes": found.pred_boxes.tensor,
-            "scores": found.scores,
-            "labels": classes,
-            "amodal": every(amodal),
-            "visible": every(visible),
-        },
-    )
+    keep(name, network, instances, amodal, visible)
 
 
 def vrsp() -> None:
@@ -258,7 +320,9 @@ def s_amodal() -> None:
         )
 
 
-NETWORKS = {"aisformer": aisformer, "vrsp": vrsp, "s_amodal": s_amodal}
+NETWORKS = {
+    "aisformer": aisformer, "vrsp": vrsp, "s_amodal": s_amodal, "zoo": zoo, "aistron": aistron,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for name in sys.argv[2:] or NETWORKS:

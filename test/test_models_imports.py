@@ -15,7 +15,9 @@ from torchvision.models import resnet50
 from torchvision.models.detection import (
     MaskRCNN_ResNet50_FPN_Weights,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
     maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
 )
 from torchvision.models.detection.image_list import ImageList
 from typer.testing import CliRunner
@@ -24,8 +26,10 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import load_shared, read_info
+from amodal_core.models.imports.backbone_names import BODIES, expected
 from amodal_core.models.imports.files import read_file
 from amodal_core.models.imports.importer import import_weights
+from amodal_core.models.imports.two_stage_names import body_name
 from amodal_core.models.layers.backbone import move_strides, resnet_fpn
 from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite, package_shapes
@@ -57,35 +61,70 @@ def batch_of(height: int = 128, width: int = 192) -> Batch:
     return Batch(images, None, [(height, width)], [(height, width)], torch.ones(1, 2))
 
 
-@pytest.fixture(scope="module")
-def coco():
+def of_coco(maker) -> torch.nn.Module:
+    """One of torchvision's detectors with seeded weights."""
     torch.manual_seed(0)
-    network = random_weights(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None))
+    network = random_weights(maker(weights=None, weights_backbone=None))
     # What stands for no class is never found.
     nothing = [k for k, name in enumerate(NAMES) if name == "N/A"]
     network.roi_heads.box_predictor.cls_score.bias.data[nothing] = -50
     return network
 
 
+@pytest.fixture(scope="module")
+def coco():
+    network = of_coco(maskrcnn_resnet50_fpn)
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.eps = 0.0  # torchvision's `overwrite_eps` where it loads this file
+    return network
+
+
+def assert_finds_what_torchvision_finds(network, tmp_path) -> None:
+    """A Mask R-CNN becomes a model that finds the same in a seeded image."""
+    torch.save(network.state_dict(), tmp_path / "coco.pth")
+    done = import_weights([tmp_path / "coco.pth"], "mask_rcnn", tmp_path / "x.safetensors")
+    assert (len(done.classes), done.classes[2], done.rest) == (80, "car", ())
+    assert done.taken == done.tensors
+    few = {"min_score": 0.1, "proposals": 100}
+    model = registry.create("mask_rcnn", checkpoint=tmp_path / "x.safetensors", **few)
+    batch = batch_of()
+    network.roi_heads.score_thresh = 0.1
+    network.rpn._post_nms_top_n["testing"] = 100
+    with torch.inference_mode():
+        features = network.backbone(batch.images)
+        proposals, _ = network.rpn(ImageList(batch.images, batch.sizes), features)
+        (truth,), _ = network.roi_heads(features, proposals, batch.sizes)
+        (ours,) = model.detect(batch)
+    assert len(ours.labels) > 5
+    assert [done.classes[k] for k in ours.labels] == [NAMES[k] for k in truth["labels"]]
+    assert torch.allclose(ours.boxes, truth["boxes"], atol=1e-3)
+    assert torch.allclose(ours.scores, truth["scores"], atol=1e-5)
+    assert torch.allclose(ours.amodal.sigmoid(), truth["masks"][:, 0], atol=1e-5)
+
+
 class TestTorchvision:
     def test_mask_rcnn_of_coco_finds_what_torchvision_finds(self, coco, tmp_path):
-        torch.save(coco.state_dict(), tmp_path / "coco.pth")
-        done = import_weights([tmp_path / "coco.pth"], "mask_rcnn", tmp_path / "x.safetensors")
-        assert (len(done.classes), done.classes[2], done.rest) == (80, "car", ())
-        assert done.taken == done.tensors
-        model = registry.create("mask_rcnn", checkpoint=tmp_path / "x.safetensors", min_score=0.1)
-        batch = batch_of()
-        coco.roi_heads.score_thresh = 0.1
-        with torch.inference_mode():
-            features = coco.backbone(batch.images)
-            proposals, _ = coco.rpn(ImageList(batch.images, batch.sizes), features)
-            (truth,), _ = coco.roi_heads(features, proposals, batch.sizes)
-            (ours,) = model.detect(batch)
-        assert len(ours.labels) > 5
-        assert [done.classes[k] for k in ours.labels] == [NAMES[k] for k in truth["labels"]]
-        assert torch.allclose(ours.boxes, truth["boxes"], atol=1e-3)
-        assert torch.allclose(ours.scores, truth["scores"], atol=1e-5)
-        assert torch.allclose(ours.amodal.sigmoid(), truth["masks"][:, 0], atol=1e-5)
+        assert_finds_what_torchvision_finds(coco, tmp_path)
+
+    def test_its_second_version_has_its_norms_in_the_convolutions(self, tmp_path):
+        network = of_coco(maskrcnn_resnet50_fpn_v2)
+        assert_finds_what_torchvision_finds(network, tmp_path)
+        config = read_info(tmp_path / "x.safetensors").config
+        assert (config["proposal_convolutions"], config["box_convolutions"]) == (2, 4)
+
+    def test_its_second_version_begins_a_training_of_others(self, tmp_path):
+        with torch.device("meta"):
+            names = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).state_dict()
+        state = seeded_weights.state_of(seeded_weights.shapes_of(names))
+        torch.save(state, tmp_path / "x.pth")
+        out = tmp_path / "x.safetensors"
+        done = import_weights([tmp_path / "x.pth"], "aisformer", out, partial=True)
+        assert (done.taken, len(done.rest)) == (303, 51)
+        lateral = read_weights(out)["backbone.fpn.inner_blocks.1.0.bias"]
+        norm = {n.rpartition(".")[2]: t for n, t in state.items() if "inner_blocks.1.1." in n}
+        shift = norm["running_mean"] / (norm["running_var"] + 1e-5).sqrt() * norm["weight"]
+        assert torch.allclose(lateral, norm["bias"] - shift, atol=1e-6)
 
     def test_classes_are_chosen_by_name(self, coco, tmp_path):
         torch.save(coco.state_dict(), tmp_path / "coco.pth")
@@ -132,6 +171,24 @@ class TestTorchvision:
             "291 of 346 tensors begin with those of aisformer, the rest anew"
         )
         assert torch.equal(model.backbone.body.conv1.weight, stem)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (
+                ("conv1_w", "res2_0_branch2a_w", "cls_score_w"),
+                r"Detectron's detectors, which 'mask_rcnn' cannot take \(its anchors .*detectron2",
+            ),
+            (
+                ("backbone.conv1.weight", "bbox_head.fc_cls.weight"),
+                r"mmdetection 1\.x, which 'mask_rcnn' cannot take \(its boxes .* version 2",
+            ),
+        ],
+    )
+    def test_what_no_network_here_is_like_is_refused_with_a_way_out(self, names, message, tmp_path):
+        torch.save({name: torch.zeros(2, 2) for name in names}, tmp_path / "x.pth")
+        with pytest.raises(InputError, match=message):
+            import_weights([tmp_path / "x.pth"], "mask_rcnn", tmp_path / "x.safetensors")
 
     def test_what_does_not_fit_is_named(self, coco, tmp_path):
         out = tmp_path / "x.safetensors"
@@ -297,7 +354,7 @@ FEW, SOME = {"proposals": 40}, {"proposals": 60}  # as the recorded originals
 
 class TestDetectron2:
     def test_aisformer_finds_what_the_original_finds(self, tmp_path):
-        model, outputs = imported("aisformer", "aisformer", tmp_path)
+        model, outputs = imported("aisformer", "aisformer", tmp_path, settings=SOME)
         assert model.classes[:3] == ("cyclist", "pedestrian", "car")
         assert_finds(model, outputs)
 
@@ -308,6 +365,21 @@ class TestDetectron2:
         model, outputs = imported("vrsp", "vrsp", tmp_path, beside, settings=FEW)
         assert model.codebook.counts.tolist() == [24] * 7
         assert (model.config.rescoring_alpha, model.config.prior_query) == (3, "logits")
+        assert_finds(model, outputs)
+
+    def test_the_zoos_mask_rcnn_finds_what_the_original_finds(self, tmp_path):
+        """A ResNeXt with its own colours, and the norms and layers of the new baselines."""
+        gains = {"backbone.bottom_up.stem.conv1.weight": 1 / seeded_weights.BYTES}
+        model, outputs = imported("detectron2", "mask_rcnn", tmp_path, gains=gains, settings=SOME)
+        config = model.config
+        assert (config.backbone, config.stride_in_1x1) == ("resnext50_32x4d", False)
+        assert (config.proposal_convolutions, config.box_convolutions) == (2, 4)
+        assert_finds(model, outputs)
+
+    def test_aistrons_later_head_finds_what_the_original_finds(self, tmp_path):
+        model, outputs = imported("aistron", "aisformer", tmp_path, settings=SOME)
+        assert (model.classes[2], model.config.long_side) == ("rider", 0)
+        assert model.config.convolutions == 8
         assert_finds(model, outputs)
 
     def test_aistron_names_the_same_head_without_a_wrapper(self, tmp_path):
@@ -445,6 +517,10 @@ class TestSam:
 
 
 class TestBackbones:
+    @pytest.mark.parametrize("name", BODIES)
+    def test_a_resnet_is_known_by_its_shapes(self, name):
+        assert body_name(expected(name), "", "a file") == name
+
     def resnet(self, style: str):
         """A ResNet-50 whose strides lie where the style has them, with seeded weights."""
         body = resnet50(weights=None)

@@ -38,6 +38,8 @@ class AisFormerConfig(TwoStageConfig):
     """Settings of AISFormer.
 
     Attributes:
+        convolutions: before the upsampling; of more than one, as many before each pixel's
+            embedding, too: 8 in aistron's later head.
         layers: of the encoder, and as many of the decoder.
         heads: of each attention.
         hidden: of each perceptron in the transformer.
@@ -46,6 +48,7 @@ class AisFormerConfig(TwoStageConfig):
         invisible_weight: of the invisible mask's loss.
     """
 
+    convolutions: Positive = 1
     layers: Positive = 1
     heads: Positive = 2
     hidden: Positive = 2048
@@ -64,11 +67,12 @@ class AisFormerHead(nn.Module):
     def __init__(self, config: AisFormerConfig) -> None:
         super().__init__()
         width = config.channels
+        deep = config.convolutions > 1
         self.upsample = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(inplace=True),
+            *_convolutions(width, config.convolutions),
             nn.ConvTranspose2d(width, width, 2, 2),
             nn.ReLU(inplace=True),
+            *([nn.Conv2d(width, width, 1)] if deep else []),
         )
         self.position = LearnedPosition2d(width)
         size = width, config.heads, config.hidden, config.dropout
@@ -76,8 +80,10 @@ class AisFormerHead(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(*size) for _ in range(config.layers))
         self.queries = nn.Parameter(torch.randn(_QUERIES, width))
         self.pixel_norm = nn.LayerNorm(width)
-        self.pixel_embedding = nn.Conv2d(width, width, 1)
-        nn.init.normal_(self.pixel_embedding.weight, std=0.001)
+        embed = nn.Conv2d(width, width, 1)
+        nn.init.normal_(embed.weight, std=0.001)
+        before = _convolutions(width, config.convolutions) if deep else []
+        self.pixel_embedding = nn.Sequential(*before, embed) if deep else embed
         self.mask_embedding = perceptron([width] * 4)
         self.invisible_embedding = perceptron([2 * width, width, width])
 
@@ -99,6 +105,13 @@ class AisFormerHead(nn.Module):
         embeddings = torch.cat([embeddings, self.invisible_embedding(both)[:, None]], dim=1)
         pixels = self.pixel_norm(encoded + tokens).transpose(1, 2).reshape(n, c, h, w)
         return torch.einsum("nqc,nchw->nqhw", embeddings, self.pixel_embedding(pixels))
+
+
+def _convolutions(width: int, count: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for _ in range(count):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True)]
+    return layers
 
 
 class AisFormer(TwoStage):

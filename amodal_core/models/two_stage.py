@@ -16,7 +16,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -62,6 +66,8 @@ class TwoStageConfig(LearnedConfig):
         rounded_anchors: anchors have whole corners, as torchvision's; elsewhere they have not.
         roi_align: how features are looked up in boxes, see `layers.roi_features`; "torchvision" for
             weights that began there.
+        proposal_convolutions: of the proposal network before its outputs.
+        box_convolutions: of the box head, before one linear layer instead of two; 0 for none.
         proposals_train: kept of an image for training.
         proposals: kept of an image for inference.
         proposal_side: pixels of a proposal's shorter side at least.
@@ -90,6 +96,8 @@ class TwoStageConfig(LearnedConfig):
     anchor_scale: Size = 8.0
     rounded_anchors: bool = True
     roi_align: RoiAlign = "aligned"
+    proposal_convolutions: Positive = 1
+    box_convolutions: Count = 0
     proposals_train: Count = 1000
     proposals: Count = 300
     proposal_side: Amount = 1e-3
@@ -239,10 +247,13 @@ class BoxHeads(RoIHeads):
     class_weights: torch.Tensor
 
     def __init__(self, config: TwoStageConfig) -> None:
-        width = _HIDDEN * config.channels
+        channels, width = config.channels, _HIDDEN * config.channels
+        convolutions = [channels] * config.box_convolutions
         super().__init__(
             RoiFeatures(7, config.roi_align),
-            TwoMLPHead(config.channels * 49, width),
+            FastRCNNConvFCHead((channels, 7, 7), convolutions, [width])
+            if convolutions
+            else TwoMLPHead(channels * 49, width),
             FastRCNNPredictor(width, len(config.classes) + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
@@ -321,7 +332,11 @@ class TwoStage(LearnedModel):
         )
         self.rpn = ProposalNetwork(
             anchors,
-            ProposalHead(config.channels, anchors.num_anchors_per_location()[0]),
+            ProposalHead(
+                config.channels,
+                anchors.num_anchors_per_location()[0],
+                config.proposal_convolutions,
+            ),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,

@@ -12,7 +12,6 @@ from torchvision.models import resnet
 from amodal_core.errors import InputError
 from amodal_core.models.imports.key_map import KeyMap, Layout, Rule, Source, Tensors, renamed
 from amodal_core.models.imports.resnet_names import (
-    CAFFE,
     PYTORCH,
     caffe2_body,
     detectron2_body,
@@ -120,11 +119,17 @@ LAYOUTS = (
         lambda file: PYTORCH,
     ),
     Layout(
-        "a ResNet of Caffe2 (MSRA)",
+        "Detectron's detectors",
+        (r"conv1_w", r"res2_0_branch2a_w", r"cls_score_w"),
+        (),
+        cure="its anchors lie half a cell farther and its regions end a pixel earlier than here: "
+        "give detectron2's model of the same name",
+    ),
+    Layout(
+        "a ResNet of Caffe2 (MSRA, FAIR)",
         (r"conv1_w", r"res2_0_branch2a_w"),
         _bodies(caffe2_body("")),
         _none,
-        lambda file: CAFFE,
     ),
     Layout(
         "timm's EfficientNet-Lite0",

@@ -9,6 +9,7 @@ COCO_91: tuple[str, ...] = tuple(_COCO[1:])  # without background; some places h
 NO_CLASS = "N/A"
 COCO: tuple[str, ...] = tuple(name for name in COCO_91 if name != NO_CLASS)
 KINS = ("cyclist", "pedestrian", "car", "tram", "truck", "van", "misc")
+KINS_2020 = ("cyclist", "pedestrian", "rider", "car", "tram", "truck", "van", "misc")
 _SAILVOS = """
 person, car, motorcycle, truck, bird, dog, handbag, suitcase, bottle, cup, bowl, chair,
 potted plant, bed, dining table, tv, laptop, cell phone, bag, bin, box, door, road barrier, stick

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 
 from amodal_core.errors import InputError
-from amodal_core.models.imports.class_names import KINS
+from amodal_core.models.imports.class_names import KINS, KINS_2020
 from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import (
     KeyMap,
@@ -18,8 +17,6 @@ from amodal_core.models.imports.key_map import (
     Rule,
     Source,
     Tensors,
-    of_box_deltas,
-    of_classes,
     renamed,
     renamed_by,
 )
@@ -31,29 +28,37 @@ from amodal_core.models.imports.resnet_names import (
 from amodal_core.models.imports.two_stage_names import (
     MASKS,
     OTHERS,
-    classes_of_count,
-    count_of,
-    mask_rules,
-    trunk_settings,
+    Family,
+    beginnings,
+    classes_of,
+    of_classes,
 )
 from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder
 
-_PREDICTOR, _OURS = r"roi_heads\.box_predictor\.", "heads.box_predictor."
-_TRUNK = (
-    Rule(r"pixel_(mean|std)|.*cell_anchors.*"),
-    *detectron2_body(r"backbone\.bottom_up\.", "backbone.body."),
-    *(
-        renamed(rf"backbone\.fpn_{there}{k + 2}\.", f"backbone.fpn.{here}_blocks.{k}.0.")
-        for k in range(4)
-        for there, here in (("lateral", "inner"), ("output", "layer"))
+_PREDICTOR = r"roi_heads\.box_predictor\."
+_RPN = r"proposal_generator\.rpn_head\."
+_FAMILY = Family(
+    trunk=(
+        Rule(r"pixel_(mean|std)|.*cell_anchors.*"),
+        *detectron2_body(r"backbone\.bottom_up\.", "backbone.body."),
+        *(
+            renamed(rf"backbone\.fpn_{there}{k + 2}\.", f"backbone.fpn.{here}_blocks.{k}.0.")
+            for k in range(4)
+            for there, here in (("lateral", "inner"), ("output", "layer"))
+        ),
+        renamed(rf"{_RPN}conv\.conv(\d)\.", r"rpn.head.conv.\1.0."),
+        renamed(rf"{_RPN}conv\.", "rpn.head.conv.0.0."),
+        renamed(rf"{_RPN}objectness_logits\.", "rpn.head.cls_logits."),
+        renamed(rf"{_RPN}anchor_deltas\.", "rpn.head.bbox_pred."),
     ),
-    renamed(r"proposal_generator\.rpn_head\.conv\.", "rpn.head.conv.0.0."),
-    renamed(r"proposal_generator\.rpn_head\.objectness_logits\.", "rpn.head.cls_logits."),
-    renamed(r"proposal_generator\.rpn_head\.anchor_deltas\.", "rpn.head.bbox_pred."),
-    renamed(r"roi_heads\.box_head\.fc1\.", "heads.box_head.fc6."),
-    renamed(r"roi_heads\.box_head\.fc2\.", "heads.box_head.fc7."),
-    renamed(rf"{_PREDICTOR}cls_score\.", f"{_OURS}cls_score.", change=of_classes(-1)),
-    renamed(rf"{_PREDICTOR}bbox_pred\.", f"{_OURS}bbox_pred.", change=of_box_deltas(None)),
+    box_head=tuple(rf"roi_heads\.box_head\.{part}\." for part in ("conv{n}", "fc1", "fc2")),
+    box_outputs=(rf"{_PREDICTOR}cls_score\.", rf"{_PREDICTOR}bbox_pred\."),
+    mask_head=tuple(
+        rf"roi_heads\.{{head}}mask_head\.{part}\."
+        for part in ("{head}mask_fcn{n}", "deconv", "predictor")
+    ),
+    background=-1,
+    norm=r"norm\.",
 )
 _ANY_MASKS = renamed(r"roi_heads\.(\w*mask_head|recls|recon_net)\.")
 _CENTRES = 1024  # of the published codebooks, a class at most
@@ -61,6 +66,16 @@ _CENTRES = 1024  # of the published codebooks, a class at most
 _HEAD = r"roi_heads\.mask_head\.(?:mask_head_model\.)?"
 _AISFORMER = (
     Rule(rf"{_HEAD}predictor_TR\..*"),  # made, never used
+    # aistron's later head: eight convolutions twice, each time with a last one of 1x1.
+    *(
+        renamed(rf"{_HEAD}{there}\.{k}\.", f"head.{here}.{2 * k}.")
+        for there, here in (
+            ("mask_feat_learner_TR", "upsample"),
+            ("pixel_embed", "pixel_embedding"),
+        )
+        for k in range(9)
+    ),
+    renamed(rf"{_HEAD}mask_feat_learner_TR\.10\.", "head.upsample.18."),
     renamed(rf"{_HEAD}mask_feat_learner_TR\.", "head.upsample.0."),
     renamed(rf"{_HEAD}deconv_for_TR\.0\.", "head.upsample.2."),
     Rule(rf"{_HEAD}positional_encoding\.row_embed\.weight", ("head.position.rows",)),
@@ -92,37 +107,25 @@ _AISFORMER = (
 )
 
 
-def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
-    return trunk_settings(tensors, source) | {
+def _settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
+    """KINS is tested in 800 x 3000 at most, the others as COCO."""
+    kins = {"long_side": 3000} if len(source.classes) in (len(KINS), len(KINS_2020)) else {}
+    return kins | {
         "stride_in_1x1": is_caffe(source),
         "rounded_anchors": False,
         "roi_align": "aligned",
     }
 
 
-def _coco_settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
-    own = {"mask_convolutions": _convolutions(source)} if model == "mask_rcnn" else {}
-    return _kins_settings(tensors, source) | own
-
-
-def _convolutions(source: Source) -> int:
-    """Of the file's mask head; 0 without one."""
-    return sum("mask_head.mask_fcn" in n and n.endswith("bias") for n in source.file.tensors)
-
-
-def _kins_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
-    """KINS is tested in 800 x 3000 at most, the others as COCO."""
-    kins = {"long_side": 3000} if len(source.classes) == len(KINS) else {}
-    return _settings(tensors, source) | kins
-
-
-def _aisformer_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+def _aisformer_settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
     layers = [n for n in tensors if re.fullmatch(r"head\.encoder\.\d\.feed_forward\.norm\.bias", n)]
     hidden = len(tensors["head.encoder.0.feed_forward.layers.0.bias"])
-    return _kins_settings(tensors, source) | {"hidden": hidden, "layers": len(layers)}
+    deep = [n for n in tensors if re.fullmatch(r"head\.pixel_embedding\.\d+\.bias", n)]
+    own = {"hidden": hidden, "layers": len(layers), "convolutions": max(len(deep) - 1, 1)}
+    return _settings(model, tensors, source) | own
 
 
-def _vrsp_rules(source: Source) -> Sequence[Rule]:
+def _vrsp_rules(model: str, source: Source) -> Sequence[Rule]:
     head, net = r"roi_heads\.mask_head\.", r"roi_heads\.(?:mask_head\.)?recon_net\."
     of_class = of_classes(None, kept=False)
 
@@ -142,7 +145,8 @@ def _vrsp_rules(source: Source) -> Sequence[Rule]:
             Rule(rf"{head}{kind}_predictor\.bias", (f"{kind}_head.bias",), of_class),
         ]
     return (
-        *_TRUNK,
+        *_FAMILY.trunk,
+        *_FAMILY.boxes(source),
         *rules,
         renamed(rf"{head}fuse_layer\.", "prior_fusion."),
         *(
@@ -194,12 +198,12 @@ def _with_shapes(tensors: Tensors, source: Source) -> Tensors:
     return tensors | {f"codebook.{name}": value for name, value in book.state_dict().items()}
 
 
-def _vrsp_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+def _vrsp_settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
     encoder = sum(n.startswith("auto_encoder.encoder.") and n.endswith("bias") for n in tensors)
     kins = len(source.classes) == len(KINS)
     hidden = tensors.get("reclassifier.1.bias")
     return (
-        _kins_settings(tensors, source)
+        _settings(model, tensors, source)
         | ({"rescoring_alpha": 3.0} if kins else {})
         | ({"reclassification_hidden": len(hidden)} if hidden is not None else {})
         | {
@@ -215,67 +219,57 @@ def _vrsp_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
     )
 
 
-def _orcnn_rules(source: Source) -> Sequence[Rule]:
-    rules: list[Rule] = []
-    for kind in ("amodal", "visible"):
-        head, own = rf"roi_heads\.{kind}_mask_head\.", f"{kind}_branch."
-        rules += [
-            *(renamed(rf"{head}{kind}_mask_fcn{k + 1}\.", f"{own}head.{2 * k}.") for k in range(4)),
-            renamed(rf"{head}deconv\.", f"{own}head.8."),
-            renamed(rf"{head}predictor\.", f"{own}logits.", change=of_classes(None, kept=False)),
-        ]
-    return (*_TRUNK, *rules)
+def _orcnn_rules(model: str, source: Source) -> Sequence[Rule]:
+    heads = (
+        rule
+        for kind in ("amodal", "visible")
+        for rule in _FAMILY.masks(source, f"{kind}_branch.", head=f"{kind}_")
+    )
+    return (*_FAMILY.trunk, *_FAMILY.boxes(source), *heads)
 
 
 def _coco_rules(model: str, source: Source) -> Sequence[Rule]:
-    if model not in MASKS:
-        return (*_TRUNK, _ANY_MASKS)
-    head = r"roi_heads\.mask_head\."
-    convolutions = [rf"{head}mask_fcn{k + 1}\." for k in range(_convolutions(source))]
-    masks = mask_rules(model, convolutions, rf"{head}deconv\.", rf"{head}predictor\.", None)
-    return (*_TRUNK, *masks)
+    if model in MASKS:
+        return _FAMILY.detector(model, source)
+    return (*_FAMILY.trunk, *_FAMILY.boxes(source), _ANY_MASKS)
+
+
+def _aisformer_rules(model: str, source: Source) -> Sequence[Rule]:
+    return (*_FAMILY.trunk, *_FAMILY.boxes(source), *_AISFORMER)
+
+
+def _layout(title: str, mark: str, *maps: KeyMap) -> Layout:
+    """Such files are a beginning for models with other masks, too."""
+    models = OTHERS if maps else (*MASKS, *OTHERS)
+    return Layout(
+        title,
+        (r"backbone\.bottom_up\.stem\.conv1\.weight", mark),
+        (*maps, *beginnings(_coco_rules, _settings, with_statistics, models)),
+        _classes,
+    )
 
 
 def _classes(file: WeightFile) -> Sequence[str] | int:
-    return classes_of_count(count_of(file, "box_predictor.cls_score.bias") - 1)
+    names = classes_of(file, "box_predictor.cls_score.bias")
+    aistron = any("mask_feat_learner_TR." in name for name in file.tensors)
+    return KINS_2020 if aistron and names == len(KINS_2020) else names
 
 
-_DETECTOR = r"backbone\.bottom_up\.stem\.conv1\.weight"
-_BEGINNINGS = tuple(
-    KeyMap(m, partial(_coco_rules, m), partial(_coco_settings, m), with_statistics)
-    for m in (*MASKS, *OTHERS)
-)
-_OTHERS = tuple(m for m in _BEGINNINGS if m.model not in MASKS)
-VRSP = Layout(
-    "VRSP-Net",
-    (_DETECTOR, r"roi_heads\.mask_head\.amodal_mask_fcn1\.weight"),
-    (KeyMap("vrsp", _vrsp_rules, _vrsp_settings, _with_shapes), *_OTHERS),
-    _classes,
-)
-ORCNN = Layout(
-    "ORCNN",
-    (_DETECTOR, r"roi_heads\.amodal_mask_head\.amodal_mask_fcn1\.weight"),
-    (KeyMap("orcnn", _orcnn_rules, _kins_settings, with_statistics), *_OTHERS),
-    _classes,
-)
-AISFORMER = Layout(
-    "AISFormer",
-    (_DETECTOR, rf"{_HEAD}mask_feat_learner_TR\.weight"),
-    (
-        KeyMap(
-            "aisformer",
-            lambda source: (*_TRUNK, *_AISFORMER),
-            _aisformer_settings,
-            with_statistics,
-        ),
-        *_OTHERS,
+LAYOUTS = (
+    _layout(
+        "VRSP-Net",
+        r"roi_heads\.mask_head\.amodal_mask_fcn1\.weight",
+        *beginnings(_vrsp_rules, _vrsp_settings, _with_shapes, ["vrsp"]),
     ),
-    _classes,
+    _layout(
+        "ORCNN",
+        r"roi_heads\.amodal_mask_head\.amodal_mask_fcn1\.weight",
+        *beginnings(_orcnn_rules, _settings, with_statistics, ["orcnn"]),
+    ),
+    _layout(
+        "AISFormer",
+        rf"{_HEAD}mask_feat_learner_TR\..*",
+        *beginnings(_aisformer_rules, _aisformer_settings, with_statistics, ["aisformer"]),
+    ),
+    _layout("detectron2's Faster or Mask R-CNN", r"roi_heads\.box_predictor\.cls_score\.weight"),
 )
-ZOO = Layout(
-    "detectron2's Faster or Mask R-CNN",
-    (_DETECTOR, r"roi_heads\.box_predictor\.cls_score\.weight"),
-    _BEGINNINGS,
-    _classes,
-)
-LAYOUTS = (VRSP, ORCNN, AISFORMER, ZOO)

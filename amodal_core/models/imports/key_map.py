@@ -125,6 +125,7 @@ class Layout:
         maps: to our models; the first is what such a file is in the first place.
         classes: names of the file's classes in its order, or how many it has where nobody knows.
         style: of the file's ResNet, "caffe" or "pytorch", "" where it does not say.
+        cure: what to do with a file that may become nothing here.
     """
 
     title: str
@@ -132,6 +133,7 @@ class Layout:
     maps: tuple[KeyMap, ...]
     classes: Callable[[WeightFile], Sequence[str] | int] = lambda file: ()
     style: Callable[[WeightFile], str] = lambda file: ""
+    cure: str = "no model here is built so"
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether a file with these names is of this kind."""
@@ -154,41 +156,13 @@ class Layout:
         raise InputError(
             f"these are weights of {self.title}, which '{model}' cannot take",
             where,
-            f"--model {' or '.join(self.models)}" if self.maps else "no model here is built so",
+            f"--model {' or '.join(self.models)}" if self.maps else self.cure,
         )
 
 
 def _any(pattern: str, names: Sequence[str]) -> bool:
     compiled = re.compile(pattern)
     return any(compiled.fullmatch(name) for name in names)
-
-
-def of_classes(background: int | None, kept: bool = True) -> Change:
-    """A change of tensors with a row, or several in a row, for each class.
-
-    Args:
-        background: place of the background's rows in the file: 0 first, -1 last, None for none.
-        kept: the result has a background, which comes first; zeros where the file has none.
-    """
-
-    def change(tensor: torch.Tensor, source: Source, each: int = 1) -> torch.Tensor | None:
-        if source.rows is None:
-            return None
-        tensor = tensor.reshape(-1, each, *tensor.shape[1:])
-        classes = tensor[1:] if background == 0 else tensor[:-1] if background == -1 else tensor
-        rows = classes[source.rows]
-        if kept:
-            first = torch.zeros_like(rows[:1]) if background is None else tensor[background][None]
-            rows = torch.cat([first, rows])
-        return rows.flatten(0, 1)
-
-    return change
-
-
-def of_box_deltas(background: int | None) -> Change:
-    """The same for the four rows of each class's box."""
-    change = of_classes(background)
-    return lambda tensor, source: change(tensor, source, 4)  # type: ignore[call-arg]
 
 
 def group(tensors: Mapping[str, torch.Tensor], pattern: str) -> Tensors:

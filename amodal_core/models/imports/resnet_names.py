@@ -11,6 +11,8 @@ from amodal_core.models.layers.batch import STD
 
 CAFFE, PYTORCH = "caffe", "pytorch"
 _BYTES = 255.0
+# Where a ResNet has 64 channels and a ResNeXt more.
+_SECOND, _PLAIN = ("res2.0.conv2.weight", "res2_0_branch2b_w"), 64
 # Frozen norms that were merged into scale and offset have no statistics of their own; detectron2
 # fills in such as divide by exactly 1.
 _UNIT_VARIANCE = 1 - 1e-5
@@ -28,6 +30,9 @@ def pixel_std(source: Source) -> tuple[list[float], bool]:
         return std.flatten().tolist(), bool(mean.flatten()[0] < mean.flatten()[2])
     if source.style == PYTORCH:
         return [_BYTES * s for s in STD], False
+    wide = any(n.endswith(_SECOND) and t.shape[0] > _PLAIN for n, t in tensors.items())
+    if not source.style and wide:
+        return [_BYTES * s for s in STD[::-1]], True  # ResNeXt of detectron2's zoo
     return [1.0, 1.0, 1.0], True
 
 

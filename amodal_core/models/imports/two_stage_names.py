@@ -1,8 +1,11 @@
-"""What all files of two-stage detectors share: our names of their parts, and their settings."""
+"""What files of two-stage detectors share: how parts become ours, whatever they are called."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +13,14 @@ import torch
 from amodal_core.errors import InputError
 from amodal_core.models.imports.class_names import BY_COUNT
 from amodal_core.models.imports.files import WeightFile
-from amodal_core.models.imports.key_map import Rule, Source, Tensors, of_classes, renamed
+from amodal_core.models.imports.key_map import (
+    Change,
+    KeyMap,
+    Rule,
+    Source,
+    Tensors,
+    renamed,
+)
 
 BODY = "backbone.body."
 MASKS = {
@@ -25,8 +35,156 @@ _BODIES = {
     (True, 64, 64, 6): "resnet50",
     (True, 64, 64, 23): "resnet101",
     (True, 128, 4, 6): "resnext50_32x4d",
+    (True, 256, 8, 23): "resnext101_32x8d",
     (True, 256, 4, 23): "resnext101_64x4d",
 }
+_NORM = "norm."  # what follows a convolution's name in that of its batch norm, until it is folded
+EPSILON = 1e-5  # that batch norms add to variances
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names of a family's parts, as patterns of the beginnings of its tensors' names.
+
+    In those of heads `{head}` is the name of one head, `{k}` the number of a layer from 0, `{n}`
+    from 1. After the name of a convolution comes that of what it consists of: `kernel`, `norm`.
+
+    Attributes:
+        trunk: rules of the backbone, the pyramid, the proposal network and of what is not needed.
+        box_head: of one of the box head's convolutions, and of its two linear layers.
+        box_outputs: of the logits of classes, and of the boxes' deltas.
+        mask_head: of one of the mask head's convolutions, of its deconvolution and of its logits.
+        background: place of the background among the logits of classes. Where it comes first, it
+            has deltas and masks, too.
+        kernel: see above.
+        norm: of the batch norm; "" where there is none.
+    """
+
+    trunk: tuple[Rule, ...]
+    box_head: tuple[str, ...]
+    box_outputs: tuple[str, str]
+    mask_head: tuple[str, ...]
+    background: int
+    kernel: str = ""
+    norm: str = ""
+
+    def boxes(self, source: Source, head: str = "", own: str = "heads.") -> list[Rule]:
+        """Rules of a box head.
+
+        Args:
+            source: the file.
+            head: its name.
+            own: ours.
+        """
+        convolution, *linear = (p.format(head=head, k="{k}", n="{n}") for p in self.box_head)
+        count = self._count(source, convolution)
+        rules = [
+            rule
+            for k in range(count)
+            for rule in self.convolution(convolution.format(k=k, n=k + 1), f"{own}box_head.{k}.0.")
+        ]
+        ours = (f"{count + 1}.",) if count else ("fc6.", "fc7.")
+        rules += [renamed(p, f"{own}box_head.{n}") for p, n in zip(linear, ours, strict=False)]
+        elsewhere = self.background if self.background == 0 else None
+        logits, deltas = (p.format(head=head) for p in self.box_outputs)
+        predictor = f"{own}box_predictor."
+        return [
+            *rules,
+            renamed(logits, f"{predictor}cls_score.", change=of_classes(self.background)),
+            renamed(deltas, f"{predictor}bbox_pred.", change=of_box_deltas(elsewhere)),
+        ]
+
+    def masks(self, source: Source, *own: str, head: str = "") -> list[Rule]:
+        """Rules of a mask head of convolutions.
+
+        Args:
+            source: the file.
+            *own: our heads that it becomes.
+            head: its name.
+        """
+        convolution, deconvolution, logits = (
+            p.format(head=head, k="{k}", n="{n}") for p in self.mask_head
+        )
+        count = self._count(source, convolution)
+        change = of_classes(self.background if self.background == 0 else None, kept=False)
+        return [
+            *(
+                rule
+                for k in range(count)
+                for rule in self.convolution(
+                    convolution.format(k=k, n=k + 1), *(f"{name}head.{2 * k}." for name in own)
+                )
+            ),
+            renamed(deconvolution, *(f"{name}head.{2 * count}." for name in own)),
+            renamed(logits, *(f"{name}logits." for name in own), change=change),
+        ]
+
+    def detector(self, model: str, source: Source) -> list[Rule]:
+        """Rules of a Faster or Mask R-CNN, whose masks are left out where a model has others."""
+        rules = [*self.trunk, *self.boxes(source)]
+        if model in MASKS:
+            return [*rules, *self.masks(source, *MASKS[model])]
+        patterns = (p.format(head="", k=r"\d", n=r"\d") for p in self.mask_head)
+        return [*rules, *(renamed(pattern) for pattern in patterns)]
+
+    def convolution(self, there: str, *own: str) -> list[Rule]:
+        """Rules of a convolution and of its norm."""
+        rules = [renamed(there + self.kernel, *own)]
+        if self.norm:
+            rules.insert(0, renamed(there + self.norm, *(name + _NORM for name in own)))
+        return rules
+
+    def _count(self, source: Source, convolution: str) -> int:
+        """How many convolutions the file has in a head."""
+        count, names = 0, source.file.tensors
+        while True:
+            pattern = re.compile(convolution.format(k=count, n=count + 1) + self.kernel + r"weight")
+            if not any(pattern.fullmatch(name) for name in names):
+                return count
+            count += 1
+
+
+def beginnings(
+    rules: Callable[[str, Source], Sequence[Rule]],
+    settings: Callable[[str, Tensors, Source], dict[str, Any]],
+    finish: Callable[[Tensors, Source], Tensors] = lambda tensors, source: tensors,
+    models: Iterable[str] = (*MASKS, *OTHERS),
+) -> tuple[KeyMap, ...]:
+    """Maps of a file to each of the models that it is, or that may begin with it.
+
+    Args:
+        rules: of a model and a source.
+        settings: of a model, its tensors and a source; what `trunk_settings` gives comes before.
+        finish: see `KeyMap`.
+        models: see above.
+    """
+    return tuple(
+        KeyMap(
+            model,
+            partial(rules, model),
+            lambda tensors, source, model=model: (  # type: ignore[misc]
+                trunk_settings(model, tensors, source) | settings(model, tensors, source)
+            ),
+            lambda tensors, source: folded(finish(tensors, source)),
+        )
+        for model in models
+    )
+
+
+def folded(tensors: Tensors) -> Tensors:
+    """Batch norms behind convolutions, with the statistics that they keep, become part of these."""
+    end = f".{_NORM}running_var"
+    result = dict(tensors)
+    for own in (name.removesuffix(end) for name in tensors if name.endswith(end)):
+        weight, bias, mean, variance = (
+            result.pop(f"{own}.{_NORM}{part}")
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = weight * (variance + EPSILON).rsqrt()
+        kernel, before = result[f"{own}.weight"], result.get(f"{own}.bias", torch.zeros(()))
+        result[f"{own}.weight"] = kernel * scale.view(-1, *[1] * (kernel.ndim - 1))
+        result[f"{own}.bias"] = bias + (before - mean) * scale
+    return result
 
 
 def body_name(tensors: Tensors, prefix: str, where: str) -> str:
@@ -53,12 +211,20 @@ def body_name(tensors: Tensors, prefix: str, where: str) -> str:
     return _BODIES[key]
 
 
-def trunk_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+def trunk_settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
     """Settings of the trunk that the shapes tell, and those that such models are published with."""
-    return {
+
+    def count(pattern: str) -> int:
+        return sum(re.fullmatch(pattern, name) is not None for name in tensors)
+
+    masks = count(r"amodal_branch\.head\.\d+\.weight") - 1
+    own = {"mask_convolutions": masks} if model in ("mask_rcnn", "orcnn") and masks > 0 else {}
+    return own | {
         "backbone": body_name(tensors, BODY, str(source.file.path)),
         "norm": "frozen",
         "channels": tensors["backbone.fpn.inner_blocks.0.0.weight"].shape[0],
+        "proposal_convolutions": count(r"rpn\.head\.conv\.\d\.0\.weight"),
+        "box_convolutions": count(r"heads\.box_head\.\d\.0\.weight"),
         "lidar": False,
         "short_side": 800,
         "long_side": 1333,
@@ -67,37 +233,40 @@ def trunk_settings(tensors: Tensors, source: Source) -> dict[str, Any]:
     }
 
 
-def mask_rules(
-    model: str, convolutions: Sequence[str], deconvolution: str, logits: str, background: int | None
-) -> list[Rule]:
-    """Rules of a mask head of convolutions.
+def of_classes(background: int | None, kept: bool = True) -> Change:
+    """A change of tensors with a row, or several in a row, for each class.
 
     Args:
-        model: whose mask heads it becomes; both the amodal and the visible one where it has both.
-        convolutions: patterns of the beginnings of their names, the first one's first.
-        deconvolution: of its deconvolution.
-        logits: of its last layer.
-        background: see `of_classes`.
+        background: place of the background's rows in the file: 0 first, -1 last, None for none.
+        kept: the result has a background, which comes first; zeros where the file has none.
     """
-    heads = MASKS[model]
-    rules = [
-        renamed(pattern, *(f"{head}head.{2 * k}." for head in heads))
-        for k, pattern in enumerate(convolutions)
-    ]
-    last = 2 * len(convolutions)
-    change = of_classes(background, kept=False)
-    return [
-        *rules,
-        renamed(deconvolution, *(f"{head}head.{last}." for head in heads)),
-        renamed(logits, *(f"{head}logits." for head in heads), change=change),
-    ]
+
+    def change(tensor: torch.Tensor, source: Source, each: int = 1) -> torch.Tensor | None:
+        if source.rows is None:
+            return None
+        tensor = tensor.reshape(-1, each, *tensor.shape[1:])
+        classes = tensor[1:] if background == 0 else tensor[:-1] if background == -1 else tensor
+        rows = classes[source.rows]
+        if kept:
+            first = torch.zeros_like(rows[:1]) if background is None else tensor[background][None]
+            rows = torch.cat([first, rows])
+        return rows.flatten(0, 1)
+
+    return change
 
 
-def classes_of_count(count: int) -> Sequence[str] | int:
-    """Names of so many classes where a data set has them, else their number."""
+def of_box_deltas(background: int | None) -> Change:
+    """The same for the four rows of each class's box."""
+    change = of_classes(background)
+    return lambda tensor, source: change(tensor, source, 4)  # type: ignore[call-arg]
+
+
+def classes_of(file: WeightFile, logits: str) -> Sequence[str] | int:
+    """Names of a file's classes, where a data set has so many, else their number.
+
+    Args:
+        file: what was read.
+        logits: end of the name of the classes' biases, one of them the background's.
+    """
+    count = next((len(t) for n, t in file.tensors.items() if n.endswith(logits)), 1) - 1
     return BY_COUNT.get(count, count)
-
-
-def count_of(file: WeightFile, name: str) -> int:
-    """The length of a tensor whose name ends like this, such as a bias; 0 where there is none."""
-    return next((len(t) for n, t in file.tensors.items() if n.endswith(name)), 0)

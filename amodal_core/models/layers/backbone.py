@@ -16,7 +16,14 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from amodal_core.models.layers.batch import DEPTH_CHANNELS
 from amodal_core.models.layers.weights import fitted, read_weights
 
-Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext50_32x4d", "resnext101_64x4d"]
+Backbone = Literal[
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+]
 Norm = Literal["frozen", "scaled", "batch", "group"]
 
 
