@@ -5,9 +5,14 @@ import pytest
 from geometry_scenes import SENSOR_HEIGHT, scan, standing
 
 from amodal_core.geometry.clustering import connected_components
-from amodal_core.geometry.context import cluster_contexts
+from amodal_core.geometry.context import ClusterContext, context_shares
 from amodal_core.geometry.ground import remove_ground
 from amodal_core.geometry.range_image import range_image
+
+
+def contexts_of(points, image, labels):
+    """The context of each cluster."""
+    return [ClusterContext(*row) for row in context_shares(points, image, labels, labels.max() + 1)]
 
 
 def clustered(boxes, order=None):
@@ -118,7 +123,7 @@ def test_the_context_tells_on_which_side_something_nearer_ends_an_object():
     points, owner, image, _, _, labels = clustered(
         [standing(9, 2.2, 4.2, 1.8, 2.0), standing(20, 2, 4.2, 1.8, 1.5)]
     )
-    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    contexts = contexts_of(points, image, labels)
     far = contexts[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
     near = contexts[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
     assert far.hidden_left > 0.8
@@ -132,7 +137,7 @@ def test_the_context_tells_what_reaches_above_the_scan():
     points, owner, image, _, _, labels = clustered(
         [standing(8, 3, 6, 2.4, 3.2), standing(8, -3, 4.2, 1.8, 1.5)]
     )
-    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    contexts = contexts_of(points, image, labels)
     tall = contexts[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
     low = contexts[np.bincount(labels[(owner == 1) & (labels >= 0)]).argmax()]
     assert tall.cut_above > 0.9
@@ -194,7 +199,7 @@ def test_bodywork_is_as_smooth_in_a_coarse_scan_as_in_a_fine_one(every):
     image = range_image(points)
     _, heights = remove_ground(points, image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
-    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    contexts = contexts_of(points, image, labels)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
     assert contexts[car].smooth > 0.8
 
@@ -202,7 +207,7 @@ def test_bodywork_is_as_smooth_in_a_coarse_scan_as_in_a_fine_one(every):
 def test_posts_before_its_middle_end_no_object():
     boxes = [standing(12, 0, 4.2, 1.8, 1.5), *(standing(7, y, 0.1, 0.1, 3) for y in (-0.25, 0.2))]
     points, owner, image, _, _, labels = clustered(boxes)
-    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    contexts = contexts_of(points, image, labels)
     car = contexts[np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()]
     assert car.hidden_left < 0.1
     assert car.hidden_right < 0.1
@@ -217,7 +222,7 @@ def test_the_context_tells_what_the_scans_field_of_view_cuts_off(side):
     image = range_image(points)
     _, heights = remove_ground(points, image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
-    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    contexts = contexts_of(points, image, labels)
     cut, inside = (
         contexts[np.bincount(labels[(owner == k) & (labels >= 0)]).argmax()] for k in (0, 1)
     )
@@ -232,6 +237,6 @@ def test_bodywork_is_smooth_in_a_quiet_and_in_a_noisy_scan(noise):
     image = range_image(points)
     _, heights = remove_ground(points, image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
-    contexts = cluster_contexts(points, image, labels, labels.max() + 1)
+    contexts = contexts_of(points, image, labels)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
     assert contexts[car].smooth > 0.7

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from amodal_core.frame import Report
-from amodal_core.geometry import scan
+from amodal_core.geometry import assembly, scan
+from amodal_core.geometry.boxes3d import points_in_boxes
 from amodal_core.geometry.config import DEFAULTS
 from amodal_core.geometry.lifting import lift
+from amodal_core.geometry.scalars import median, quantile, within
 from amodal_core.geometry.scan import scan_of, usable
 from amodal_core.models.geometric import Geometric
 from amodal_core.warm_up import warm_up_frame
@@ -70,3 +72,36 @@ def test_points_that_are_not_finite_or_too_near_are_left_out():
     np.testing.assert_array_equal(usable(points.astype(np.float32), 0.5), points[:1])
     frame = replace(warm_up_frame(), points=points[1:].astype(np.float32))
     assert scan_of(frame, DEFAULTS) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_median_and_quantile_are_numpys_to_the_bit(rng, count, dtype):
+    values = rng.normal(0, 30, count).astype(dtype)
+    assert median(values) == float(np.median(values))
+    for share in (0.0, 0.02, 0.5, 0.73, 0.98, 1.0):
+        wide = values.astype(np.float64)
+        assert quantile(wide, share) == float(np.quantile(wide, share))
+    assert [within(v, 0, 1) for v in (-1, 0.5, 2)] == [0, 0.5, 1]
+
+
+def test_one_box_holds_what_points_in_boxes_says(rng):
+    points = rng.uniform(-4, 4, (500, 4)).astype(np.float32)
+    box = np.array([1.0, -0.5, 0.2, 4.0, 2.0, 1.5, 0.7])
+    expected = points_in_boxes(points, box[None], 0.3)[0]
+    assert 10 < expected.sum() < 490
+    actual = assembly._within(points, box, np.cos(box[6]), np.sin(box[6]), 0.3)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_census_counts_members_and_centres_by_cluster(rng):
+    points = rng.normal(0, 9, (200, 4)).astype(np.float32)
+    labels = rng.integers(-1, 6, 200).astype(np.int32)
+    in_view = rng.random(200) < 0.5
+    order, size, visible, centres = assembly._census(points, labels, in_view, 7)
+    assert order.tolist() == [i for k in range(7) for i in range(200) if labels[i] == k]
+    for k in range(6):
+        own = labels == k
+        assert (size[k], visible[k]) == (own.sum(), (own & in_view).sum())
+        np.testing.assert_allclose(centres[k], points[own, :3].mean(0), rtol=1e-4, atol=1e-4)
+    assert (size[6], visible[6]) == (0, 0)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.spatial.distance import cdist
 
-from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
+from amodal_core.geometry.boxes3d import iou_bev
 from amodal_core.geometry.classification import VEHICLES
 from amodal_core.geometry.completion import Candidate, complete
 from amodal_core.geometry.config import DEFAULTS, AssemblyConfig, GeometricConfig
-from amodal_core.geometry.context import ClusterContext, cluster_contexts
+from amodal_core.geometry.context import ClusterContext, context_shares
 from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.range_image import RangeImage
 
@@ -56,42 +57,35 @@ def assemble(
     """
     # The members of each cluster, their number, their centre, and how many are in view.
     count = int(labels.max(initial=-1)) + 1
-    clustered = np.flatnonzero(labels >= 0)
-    own = labels[clustered]
-    size = np.bincount(own, minlength=count)
-    # Two bytes sort several times faster than four.
-    short = own.astype(np.uint16) if count <= 0xFFFF else own
-    order = clustered[np.argsort(short, kind="stable")]
-    last = np.cumsum(size).tolist()
-    members = [order[end - n : end] for end, n in zip(last, size.tolist(), strict=True)]
-    visible = np.bincount(own[in_view[clustered]], minlength=count)
-    contexts = cluster_contexts(points, image, labels, count, config.context)
-    centres = np.stack([np.bincount(own, points[clustered, k], minlength=count) for k in range(3)])
-    centres = (centres / np.maximum(size, 1)).T
+    order, size, visible, centres = _census(points, labels, in_view, count)
+    last = np.cumsum(size)
+    members = [order[end - n : end] for end, n in zip(last.tolist(), size.tolist(), strict=True)]
+    shares = context_shares(points, image, labels, count, config.context)
     # Vehicles take what is inside them; the one with the most returns first, as the best known.
     taken = np.zeros(count, bool)
     vehicles: list[Detection] = []
     others: list[Detection] = []
-    for k in np.argsort(-size, kind="stable"):
-        few = size[k] < config.cluster.min_points or visible[k] < config.cluster.min_inside
-        if taken[k] or few:
+    many = (size >= config.cluster.min_points) & (visible >= config.cluster.min_inside)
+    for k in np.flatnonzero(many)[np.argsort(-size[many], kind="stable")].tolist():
+        if taken[k]:
             continue
         index = members[k]
-        candidate = complete(points[index], heights[index], contexts[k], ground, config)
+        context = ClusterContext._make(shares[k].tolist())
+        candidate = complete(points[index], heights[index], context, ground, config)
         if candidate is None:
             continue
         if candidate.name not in VEHICLES:
-            others.append(Detection(candidate, index, contexts[k]))
+            others.append(Detection(candidate, index, context))
             continue
         taken[k] = True
         inner = _clusters_inside(candidate.box, points, members, taken, centres, config.assembly)
         if inner:
             union = np.concatenate([index, *(members[p] for p in inner)])
-            joined = complete(points[union], heights[union], contexts[k], ground, config)
+            joined = complete(points[union], heights[union], context, ground, config)
             if joined is not None and joined.name in VEHICLES:
                 candidate, index = joined, union
                 taken[inner] = True
-        vehicles.append(Detection(candidate, index, contexts[k]))
+        vehicles.append(Detection(candidate, index, context))
     # What a vehicle took after it was looked at is no object of its own any more.
     others = [d for d in others if not taken[labels[d.index[0]]]]
     vehicles = _coupled(vehicles, points, heights, ground, config)
@@ -100,6 +94,33 @@ def assemble(
     for number, d in enumerate(detections):
         owner[d.index] = number
     return detections, owner
+
+
+@njit(cache=True)
+def _census(points, labels, in_view, count):  # type: ignore[no-untyped-def]
+    """Points by cluster, in their order; of each cluster how many, how many in view, the centre."""
+    size, visible = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    centres = np.zeros((count, 3))
+    for i in range(len(labels)):
+        k = labels[i]
+        if k >= 0:
+            size[k] += 1
+            visible[k] += in_view[i]
+            for m in range(3):
+                centres[k, m] += points[i, m]
+    begin = np.zeros(count, np.int64)
+    for k in range(count):
+        for m in range(3):
+            centres[k, m] /= max(size[k], 1)
+        if k:
+            begin[k] = begin[k - 1] + size[k - 1]
+    order = np.empty(size.sum(), np.int64)
+    for i in range(len(labels)):
+        k = labels[i]
+        if k >= 0:
+            order[begin[k]] = i
+            begin[k] += 1
+    return order, size, visible, centres
 
 
 def _clusters_inside(
@@ -111,14 +132,27 @@ def _clusters_inside(
     config: AssemblyConfig,
 ) -> list[int]:
     """The clusters, not yet taken, that stand inside a box of any height."""
-    column = box[None].copy()
-    column[0, 5] = config.column
-    close = np.flatnonzero(points_in_boxes(centres, column, 2 * config.margin)[0] & ~taken)
+    column = box.copy()
+    column[5] = config.column
+    turn = np.cos(box[6]), np.sin(box[6])
+    close = _within(centres, column, *turn, 2 * config.margin) & ~taken
     return [
         int(k)
-        for k in close
-        if np.mean(points_in_boxes(points[members[k]], column, config.margin)) > config.inside
+        for k in np.flatnonzero(close)
+        if _within(points[members[k]], column, *turn, config.margin).mean() > config.inside
     ]
+
+
+@njit(cache=True)
+def _within(points, box, c, s, margin):  # type: ignore[no-untyped-def]
+    """As `points_in_boxes`, for one box."""
+    out = np.zeros(len(points), np.bool_)
+    for i in range(len(points)):
+        dx, dy, dz = points[i, 0] - box[0], points[i, 1] - box[1], points[i, 2] - box[2]
+        inside = abs(c * dx + s * dy) <= box[3] / 2 + margin
+        inside &= abs(-s * dx + c * dy) <= box[4] / 2 + margin
+        out[i] = inside & (abs(dz) <= box[5] / 2 + margin)
+    return out
 
 
 def _coupled(
@@ -129,6 +163,8 @@ def _coupled(
     config: GeometricConfig,
 ) -> list[Detection]:
     """Join a truck with what stands in line right before or behind it: cab, chassis, trailer."""
+    if all(d.candidate.name != "truck" for d in vehicles):
+        return vehicles
     outlines = [_Outline.of(d, points, config.assembly.thinned) for d in vehicles]
     i = 0
     while i < len(outlines):

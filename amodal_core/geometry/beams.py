@@ -28,16 +28,16 @@ def rows_by_beam(points: np.ndarray, config: RangeImageConfig) -> np.ndarray:
     finite = np.isfinite(elevation)
     if not finite.any():
         return np.zeros(len(points), np.int32)
-    low, high = float(elevation[finite].min()), float(elevation[finite].max())
-    bins = ((high - np.where(finite, elevation, high)) / np.radians(config.elevation_bin)).astype(
-        np.int64
-    )
-    borders = _borders(np.bincount(bins[finite]), config)
+    known = elevation if finite.all() else elevation[finite]
+    low, high = float(known.min()), float(known.max())
+    below = high - (elevation if known is elevation else np.where(finite, elevation, high))
+    bins = (below / np.radians(config.elevation_bin)).astype(np.int64)
+    borders = _borders(np.bincount(bins if known is elevation else bins[finite]), config)
     if borders is not None:
         row = np.searchsorted(borders, np.arange(int(bins.max()) + 1), side="right")
         return row.astype(np.int32)[bins]
     scale = (config.even_rows - 1) / max(high - low, 1e-3)
-    return np.rint((high - np.where(finite, elevation, high)) * scale).astype(np.int32)
+    return np.rint(below * scale).astype(np.int32)
 
 
 def _borders(histogram: np.ndarray, config: RangeImageConfig) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from numba import njit
 from amodal_core.geometry.config import GeometricConfig, ShapeConfig
 from amodal_core.geometry.context import ClusterContext
 from amodal_core.geometry.lshape import Rectangle
+from amodal_core.geometry.scalars import within
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist", "other")
 VEHICLES = ("car", "truck")
@@ -38,17 +39,17 @@ class Footprint:
     context: ClusterContext
     config: GeometricConfig
 
-    @cached_property
+    @property
     def length(self) -> float:
         """Metres, the longer side."""
-        return float((self.rectangle.high - self.rectangle.low).max())
+        return self.rectangle.length
 
-    @cached_property
+    @property
     def width(self) -> float:
         """Metres, the shorter side."""
-        return float((self.rectangle.high - self.rectangle.low).min())
+        return self.rectangle.width
 
-    @cached_property
+    @property
     def lowest(self) -> float:
         """Metres above the ground."""
         return float(self.heights.min())
@@ -101,9 +102,8 @@ def classify(f: Footprint) -> str | None:
 
 def allowed_error(r: Rectangle, context: ClusterContext, config: ShapeConfig) -> float:
     """Metres off the rectangle's edges: foliage is, and a smooth body's inside behind its glass."""
-    width = float((r.high - r.low).min())
     smoother = max(context.smooth - config.foliage, 0.0)
-    return (config.error + config.error_slope * width) * (1.0 + config.error_smooth * smoother)
+    return (config.error + config.error_slope * r.width) * (1.0 + config.error_smooth * smoother)
 
 
 def _narrow(f: Footprint) -> str | None:
@@ -177,11 +177,11 @@ def _truck_votes(f: Footprint) -> float:
     """
     t = f.config.truck
     # What reaches above the scan higher than most cars' roofs is no car.
-    height = np.clip((f.top - t.top) / t.top_spread, -1.0, 1.0)
+    height = within((f.top - t.top) / t.top_spread, -1.0, 1.0)
     if f.cut and f.top > t.cut_top:
         height = t.cut_vote
-    longer = np.clip((f.length - t.length) / t.length_spread, 0.0, 1.0)
-    wider = np.clip((f.width - t.width) / t.width_spread, 0.0, 1.0)
+    longer = within((f.length - t.length) / t.length_spread, 0.0, 1.0)
+    wider = within((f.width - t.width) / t.width_spread, 0.0, 1.0)
     return float(height + longer + wider)
 
 

@@ -35,28 +35,24 @@ def connected_components(
     Returns:
         (N,) int32, component of each point, -1 for points not kept. Numbered from 0.
     """
-    pts = np.ascontiguousarray(points[:, :3], np.float32)
+    pts = np.ascontiguousarray(points, np.float32)
     values = kernel_values(config)
     sine = np.float32(np.sin(np.radians(config.angle)))
     # Look past a few empty cells: dark paint and glass return nothing.
     across = max(2, int(np.radians(config.glance) / (2 * np.pi / image.index.shape[1]) + 0.5))
-    labels = _label_cells(pts, image.index, keep, (sine, across), values)
+    labels = _label_cells(pts, image.index, image.ranges, keep, (sine, across), values)
     return _label_points(pts, image.index, image.cells, keep, labels, values)
 
 
 @njit(cache=True)
 def _links(points, index, keep, sine, v):  # type: ignore[no-untyped-def]
-    """Of each cell whether it belongs with the next one right (1) and below (2); its range."""
+    """Of each cell whether it belongs with the next one right (1) and below (2)."""
     rows, columns = index.shape
     links = np.zeros((rows, columns), np.uint8)
-    ranges = np.zeros((rows, columns), np.float32)
     for row in range(rows):
         for column in range(columns):
             i = index[row, column]
-            if i < 0:
-                continue
-            ranges[row, column] = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
-            if not keep[i]:
+            if i < 0 or not keep[i]:
                 continue
             j = index[row, column + 1 if column + 1 < columns else 0]
             if j >= 0 and keep[j] and _joined(points, i, j, v.beside * sine, v):
@@ -64,14 +60,14 @@ def _links(points, index, keep, sine, v):  # type: ignore[no-untyped-def]
             j = index[row + 1, column] if row + 1 < rows else -1
             if j >= 0 and keep[j] and _joined(points, i, j, sine, v):
                 links[row, column] |= 2
-    return links, ranges
+    return links
 
 
 @njit(cache=True)
-def _label_cells(points, index, keep, limits, v):  # type: ignore[no-untyped-def]
+def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-untyped-def]
     """(R * C,) int32, component of each cell, -1 where it holds no kept point."""
     rows, columns = index.shape
-    links, ranges = _links(points, index, keep, limits[0], v)
+    links = _links(points, index, keep, limits[0], v)
     labels = np.full(rows * columns, -1, np.int32)
     queue = np.empty(rows * columns, np.int32)
     flat, links, ranges = index.ravel(), links.ravel(), ranges.ravel()

@@ -33,22 +33,33 @@ class ClusterContext(NamedTuple):
     beyond_right: float = 0.0
 
 
-def cluster_contexts(
+def context_shares(
     points: np.ndarray,
     image: RangeImage,
     labels: np.ndarray,
     count: int,
     config: ContextConfig = DEFAULTS.context,
-) -> list[ClusterContext]:
-    """The context of each of `count` clusters, `labels` (N,) int32 being -1 for other points."""
+) -> np.ndarray:
+    """(count, 7) float32, the fields of `ClusterContext` of each cluster.
+
+    Args:
+        points: (N, 3+) float32, LiDAR frame.
+        image: its range image.
+        labels: (N,) int32, clusters, -1 for other points.
+        count: of clusters.
+        config: what is an end, and what is smooth.
+    """
     values = kernel_values(config)
-    limits = (_straightness(points, image.index, values), np.tan(np.radians(config.above_horizon)))
-    shares = _shares(points, image.index, labels, count, limits, values)
-    return [ClusterContext._make(row) for row in shares.tolist()]
+    limits = (
+        _straightness(image.index, image.ranges, values),
+        np.tan(np.radians(config.above_horizon)),
+    )
+    shares: np.ndarray = _shares(points, image.index, image.ranges, labels, count, limits, values)
+    return shares
 
 
 @njit(cache=True)
-def _straightness(points, index, v):  # type: ignore[no-untyped-def]
+def _straightness(index, ranges, v):  # type: ignore[no-untyped-def]
     """Metres by which returns of one surface stray from the line between their neighbours.
 
     Most near returns are of the road, and flat: what they stray by is the scanner's noise.
@@ -60,11 +71,10 @@ def _straightness(points, index, v):  # type: ignore[no-untyped-def]
             i, j, k = index[row, column - 1], index[row, column], index[row, column + 1]
             if i < 0 or j < 0 or k < 0:
                 continue
-            d = np.sqrt(points[j, 0] ** 2 + points[j, 1] ** 2)
+            d = ranges[row, column]
             if d < v.noise_nearest or d > v.noise_farthest:
                 continue
-            before = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
-            after = np.sqrt(points[k, 0] ** 2 + points[k, 1] ** 2)
+            before, after = ranges[row, column - 1], ranges[row, column + 1]
             bins[min(int(abs(before - 2 * d + after) / v.noise_bin), 99)] += 1
     total = bins.sum()
     if total < v.noise_returns:
@@ -79,7 +89,7 @@ def _straightness(points, index, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _shares(points, index, labels, count, limits, v):  # type: ignore[no-untyped-def]
+def _shares(points, index, ranges, labels, count, limits, v):  # type: ignore[no-untyped-def]
     """(count, 7) float32, `ClusterContext`'s fields of each cluster."""
     rows, columns = index.shape
     straight, horizon = limits
@@ -107,7 +117,7 @@ def _shares(points, index, labels, count, limits, v):  # type: ignore[no-untyped
             if i < 0 or labels[i] < 0:
                 continue
             k = labels[i]
-            d = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
+            d = ranges[row, column]
             beside = np.zeros(2, np.float32)
             same = 0
             for side in range(2):
@@ -115,12 +125,13 @@ def _shares(points, index, labels, count, limits, v):  # type: ignore[no-untyped
                 end = column == ends[k, side]
                 bare = 0
                 for s in range(1, v.look + 1):
-                    at = (column + step * s) % columns
+                    at = column + step * s
+                    at = at + columns if at < 0 else at - columns if at >= columns else at
                     j = index[row, at]
                     if j < 0:
                         bare += not covered[at]
                         continue
-                    other = np.sqrt(points[j, 0] ** 2 + points[j, 1] ** 2)
+                    other = ranges[row, at]
                     if labels[j] == k:
                         beside[side] = other
                         same += s == 1
@@ -150,7 +161,7 @@ def _shares(points, index, labels, count, limits, v):  # type: ignore[no-untyped
             if i >= 0:
                 if labels[i] >= 0:
                     total[labels[i], 3] += 1
-                    r = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)
+                    r = ranges[row, column]
                     # Scanners look above the horizon: a first row below is the scene's, not theirs.
                     hits[labels[i], 3] += row == 0 and points[i, 2] > horizon * r
                 break

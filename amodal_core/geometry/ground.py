@@ -51,7 +51,7 @@ def remove_ground(
     Returns:
         The ground's shape, and (N,) float32: each point's height above it in metres.
     """
-    pts = np.ascontiguousarray(points[:, :3], np.float32)
+    pts = np.ascontiguousarray(points, np.float32)
     values = kernel_values(config)
     z0, a, b = _ground_plane(pts, values)
     side = int(2 * config.reach / config.cell)

@@ -22,6 +22,7 @@ from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.lshape import Rectangle
 from amodal_core.geometry.object_points import returns_of_objects
 from amodal_core.geometry.projection import NEAR
+from amodal_core.geometry.scalars import median, within
 from amodal_core.geometry.scan import Scan, scan_of
 
 PARTS = frozenset({"points", "calibration"})  # of a frame, that boxes need
@@ -99,6 +100,7 @@ def _boxes(
     pixels, z = np.asarray(scan.projection.pixels), np.asarray(scan.projection.z)
     inside = np.flatnonzero((pixels[:, 0] >= 0) & (heights > _ABOVE))
     amodal, visible = np.asarray(instances.amodal_boxes), np.asarray(instances.visible_boxes)
+    rays = np.linalg.inv(calibration.K)
     for k, returns in enumerate(returns_of_objects(instances, pixels[inside], z[inside])):
         index = inside[returns]
         if len(index) < _LEAST:
@@ -107,7 +109,7 @@ def _boxes(
         footprint = measured(points[index], heights[index], context, config)
         if footprint is None:
             continue
-        top = _top(amodal[k], float(np.median(z[index])), calibration, ground)
+        top = _top(amodal[k], median(z[index]), rays, calibration, ground)
         if top is not None:
             footprint = replace(footprint, top=max(footprint.top, top), cut=False)
         box = completed(names[k], footprint, ground)
@@ -122,22 +124,26 @@ def _context(amodal: np.ndarray, visible: np.ndarray, size: tuple[int, int]) -> 
     """On which sides it is hidden, by the share of its width, and where the image ends it."""
     width = max(float(amodal[2] - amodal[0]), 1.0)
     return ClusterContext(
-        hidden_left=float(np.clip((visible[0] - amodal[0]) / width, 0, 1)),
-        hidden_right=float(np.clip((amodal[2] - visible[2]) / width, 0, 1)),
+        hidden_left=within((visible[0] - amodal[0]) / width, 0, 1),
+        hidden_right=within((amodal[2] - visible[2]) / width, 0, 1),
         beyond_left=float(amodal[0] < _BORDER),
         beyond_right=float(amodal[2] > size[1] - _BORDER),
     )
 
 
 def _top(
-    amodal: np.ndarray, depth: float, calibration: Calibration, ground: Ground
+    amodal: np.ndarray,
+    depth: float,
+    rays: np.ndarray,
+    calibration: Calibration,
+    ground: Ground,
 ) -> float | None:
     """Metres above the ground that the amodal mask reaches at a depth; None above the image."""
     if amodal[1] < _BORDER:
         return None
     pixel = np.array([(amodal[0] + amodal[2]) / 2, amodal[1], 1.0])
     T = calibration.camera_from_lidar
-    top = T[:3, :3].T @ (np.linalg.inv(calibration.K) @ pixel * depth - T[:3, 3])
+    top = T[:3, :3].T @ (rays @ pixel * depth - T[:3, 3])
     return float(top[2] - ground.at(top[None, :2].astype(np.float32))[0])
 
 

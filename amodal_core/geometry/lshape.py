@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -32,6 +33,16 @@ class Rectangle:
     high: np.ndarray
     error: float
 
+    @property
+    def length(self) -> float:
+        """Metres, the longer side."""
+        return float(max(self.high[0] - self.low[0], self.high[1] - self.low[1]))
+
+    @property
+    def width(self) -> float:
+        """Metres, the shorter side."""
+        return float(min(self.high[0] - self.low[0], self.high[1] - self.low[1]))
+
 
 def heading(xy: np.ndarray, config: RectangleConfig) -> float:
     """Radians in [0, pi/2): of the face that shows, or of the best rectangle if none is flat.
@@ -40,20 +51,22 @@ def heading(xy: np.ndarray, config: RectangleConfig) -> float:
         xy: (N, 2) float32 metres, N >= 1.
         config: how it is looked for.
     """
-    angles, forward = _headings(config)
-    yaw: float = _heading(
-        np.ascontiguousarray(xy, np.float32), angles, forward, kernel_values(config)
-    )
+    yaw: float = _heading(np.ascontiguousarray(xy, np.float32), *_headings(config))
     return yaw
 
 
+def longest_side(xy: np.ndarray) -> float:
+    """Metres that (N, 2) float32 points, N >= 1, extend along x or along y, whichever is more."""
+    return float(_extent(np.ascontiguousarray(xy, np.float32)))
+
+
 @lru_cache(maxsize=8)
-def _headings(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The headings that are tried, radians in [0, pi/2), and 0-1 how nearly each is forward."""
+def _headings(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray, Any]:
+    """The headings that are tried, radians in [0, pi/2); 0-1 how nearly each is forward; values."""
     count = max(round(np.pi / 2 / np.radians(config.step)), 1)
     angles = np.arange(count) * (np.pi / 2 / count)
     strayed = np.minimum(angles, np.pi / 2 - angles) / np.radians(config.forward)
-    return angles, np.exp(-0.5 * strayed**2)
+    return angles, np.exp(-0.5 * strayed**2), kernel_values(config)
 
 
 def fit_rectangle(
@@ -67,7 +80,7 @@ def fit_rectangle(
             footprints too sparse or round to tell: traffic mostly runs along the sensor's x axis.
         config: the headings that are tried.
     """
-    angles, forward = _headings(config)
+    angles, forward, _ = _headings(config)
     xy = np.ascontiguousarray(xy, np.float32)
     scores = _closeness(xy, angles, config.on_edge) * (1.0 + forward_bias * forward)
     return rectangle_at(xy, float(angles[int(np.argmax(scores))]), config)
@@ -127,6 +140,15 @@ def dominant_edge(
 
 
 @njit(cache=True)
+def _extent(xy):  # type: ignore[no-untyped-def]
+    low0, high0, low1, high1 = xy[0, 0], xy[0, 0], xy[0, 1], xy[0, 1]
+    for i in range(1, len(xy)):
+        low0, high0 = min(low0, xy[i, 0]), max(high0, xy[i, 0])
+        low1, high1 = min(low1, xy[i, 1]), max(high1, xy[i, 1])
+    return max(high0 - low0, high1 - low1)
+
+
+@njit(cache=True)
 def _facing(xy, directions):  # type: ignore[no-untyped-def]
     """The nearest return in each direction: the sides that face the sensor, not what is inside."""
     nearest = np.full(directions, -1, np.int32)
@@ -144,6 +166,7 @@ def _facing(xy, directions):  # type: ignore[no-untyped-def]
 def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-untyped-def]
     """Direction, share of points and length of the line with most points within `on_edge`."""
     n = len(xy)
+    x, y = xy[:, 0].copy(), xy[:, 1].copy()
     # The line through two points that most of the others lie on.
     step = max(1, n // starts)
     best, bx, by, bdx, bdy = 0, 0.0, 0.0, 1.0, 0.0
@@ -156,7 +179,7 @@ def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-unty
             dx, dy = dx / length, dy / length
             count = 0
             for k in range(n):
-                off = (xy[k, 0] - xy[i, 0]) * dy - (xy[k, 1] - xy[i, 1]) * dx
+                off = (x[k] - x[i]) * dy - (y[k] - y[i]) * dx
                 count += abs(off) < on_edge
             if count > best:
                 best, bx, by, bdx, bdy = count, xy[i, 0], xy[i, 1], dx, dy
@@ -180,32 +203,41 @@ def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-unty
 
 @njit(cache=True)
 def _closeness(xy, angles, on_edge):  # type: ignore[no-untyped-def]
-    """Zhang's algorithm 4 for each heading."""
-    n = len(xy)
-    scores = np.empty(len(angles))
-    c1, c2 = np.empty(n), np.empty(n)
-    for k in range(len(angles)):
-        c, s = np.cos(angles[k]), np.sin(angles[k])
-        low1 = low2 = np.inf
-        high1 = high2 = -np.inf
-        for i in range(n):
-            c1[i] = xy[i, 0] * c + xy[i, 1] * s
-            c2[i] = xy[i, 1] * c - xy[i, 0] * s
-            low1, high1 = min(low1, c1[i]), max(high1, c1[i])
-            low2, high2 = min(low2, c2[i]), max(high2, c2[i])
-        # Of two opposite edges, the points lie on the one that the sensor sees: the nearer in sum.
-        to_low1 = to_high1 = to_low2 = to_high2 = 0.0
-        for i in range(n):
-            to_low1 += (c1[i] - low1) ** 2
-            to_high1 += (high1 - c1[i]) ** 2
-            to_low2 += (c2[i] - low2) ** 2
-            to_high2 += (high2 - c2[i]) ** 2
-        score = 0.0
-        for i in range(n):
-            d1 = c1[i] - low1 if to_low1 < to_high1 else high1 - c1[i]
-            d2 = c2[i] - low2 if to_low2 < to_high2 else high2 - c2[i]
-            score += 1.0 / max(min(d1, d2), on_edge)
-        scores[k] = score
+    """Zhang's algorithm 4 for each heading.
+
+    The inner loops run over headings, whose sums do not depend on each other: several at once.
+    """
+    n, m = len(xy), len(angles)
+    c, s = np.cos(angles), np.sin(angles)
+    low1, low2 = np.full(m, np.inf), np.full(m, np.inf)
+    high1, high2 = np.full(m, -np.inf), np.full(m, -np.inf)
+    for i in range(n):
+        x, y = xy[i, 0], xy[i, 1]
+        for k in range(m):
+            a, b = x * c[k] + y * s[k], y * c[k] - x * s[k]
+            low1[k] = a if a < low1[k] else low1[k]
+            high1[k] = a if a > high1[k] else high1[k]
+            low2[k] = b if b < low2[k] else low2[k]
+            high2[k] = b if b > high2[k] else high2[k]
+    # Of two opposite edges, the points lie on the one that the sensor sees: the nearer in sum.
+    to_low1, to_low2, to_high1, to_high2 = np.zeros(m), np.zeros(m), np.zeros(m), np.zeros(m)
+    for i in range(n):
+        x, y = xy[i, 0], xy[i, 1]
+        for k in range(m):
+            a, b = x * c[k] + y * s[k], y * c[k] - x * s[k]
+            to_low1[k] += (a - low1[k]) ** 2
+            to_high1[k] += (high1[k] - a) ** 2
+            to_low2[k] += (b - low2[k]) ** 2
+            to_high2[k] += (high2[k] - b) ** 2
+    scores = np.zeros(m)
+    for i in range(n):
+        x, y = xy[i, 0], xy[i, 1]
+        for k in range(m):
+            a, b = x * c[k] + y * s[k], y * c[k] - x * s[k]
+            d1 = a - low1[k] if to_low1[k] < to_high1[k] else high1[k] - a
+            d2 = b - low2[k] if to_low2[k] < to_high2[k] else high2[k] - b
+            d = d2 if d2 < d1 else d1
+            scores[k] += 1.0 / (d if d > on_edge else on_edge)
     return scores
 
 

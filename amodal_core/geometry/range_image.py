@@ -23,10 +23,12 @@ class RangeImage:
         index: (R, C) int32, the nearest point in each cell, -1 where there is none; row 0 looks
             highest, columns run clockwise from straight behind.
         cells: (N,) int32, flat cell of each point, -1 for points that are not finite.
+        ranges: (R, C) float32, metres on the plane to the nearest point, 0 where there is none.
     """
 
     index: np.ndarray
     cells: np.ndarray
+    ranges: np.ndarray
 
 
 def range_image(points: np.ndarray, config: RangeImageConfig = DEFAULTS.range_image) -> RangeImage:
@@ -48,8 +50,9 @@ def range_image(points: np.ndarray, config: RangeImageConfig = DEFAULTS.range_im
     height = int(rows.max(initial=0)) + 1
     index = np.full((height, _columns(azimuth, rows, config)), -1, np.int32)
     cells = np.full(len(points), -1, np.int32)
-    _fill_cells(np.ascontiguousarray(points, np.float32), azimuth, rows, index, cells)
-    return RangeImage(index, cells)
+    ranges = np.zeros(index.shape, np.float32)
+    _fill_cells(np.ascontiguousarray(points, np.float32), azimuth, rows, index, cells, ranges)
+    return RangeImage(index, cells, ranges)
 
 
 def _rows_by_order(
@@ -137,7 +140,7 @@ def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) ->
 
 
 @njit(cache=True)
-def _fill_cells(points, azimuth, rows, index, cells):  # type: ignore[no-untyped-def]
+def _fill_cells(points, azimuth, rows, index, cells, ranges):  # type: ignore[no-untyped-def]
     columns = index.shape[1]
     scale = columns / (2 * np.pi)
     for i in range(len(points)):
@@ -152,3 +155,8 @@ def _fill_cells(points, azimuth, rows, index, cells):  # type: ignore[no-untyped
             if d_old <= points[i, 0] ** 2 + points[i, 1] ** 2:
                 continue
         index[rows[i], c] = i
+    for row in range(len(index)):
+        for c in range(columns):
+            i = index[row, c]
+            if i >= 0:
+                ranges[row, c] = np.sqrt(points[i, 0] ** 2 + points[i, 1] ** 2)

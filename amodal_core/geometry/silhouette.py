@@ -7,6 +7,7 @@ silhouette with wheels, bonnet and roof, or with legs, shoulders and a head.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from amodal_core.frame import Calibration
 from amodal_core.geometry.boxes3d import project_convex
 from amodal_core.geometry.config import Shape
+from amodal_core.geometry.projection import NEAR, to_camera
 
 
 def slices(box: np.ndarray, shape: Shape) -> np.ndarray:
@@ -38,8 +40,15 @@ def slices(box: np.ndarray, shape: Shape) -> np.ndarray:
 
 def outlines(box: np.ndarray, shape: Shape, calibration: Calibration) -> list[np.ndarray]:
     """Convex polygons, (K, 2) float64 pixels each, whose union is the silhouette."""
-    solids = (np.concatenate(pair) for pair in pairwise(slices(box, shape)))
-    hulls = (project_convex(solid, calibration) for solid in solids)
+    stack = slices(box, shape)
+    camera = to_camera(stack.reshape(-1, 3), calibration).reshape(stack.shape)
+    if (camera[..., 2] >= NEAR).all():
+        pixels = camera @ calibration.K.T
+        pixels = (pixels[..., :2] / pixels[..., 2:]).astype(np.float32)
+        solids = (pixels[k : k + 2].reshape(-1, 2) for k in range(len(pixels) - 1))
+        hulls = [cv2.convexHull(solid).reshape(-1, 2).astype(np.float64) for solid in solids]
+    else:
+        hulls = [project_convex(np.concatenate(pair), calibration) for pair in pairwise(stack)]
     return [hull for hull in hulls if len(hull) >= 3]
 
 
@@ -93,19 +102,21 @@ def draw(
     """
     if not polygons:
         return None
-    low = np.min([p.min(axis=0) for p in polygons], axis=0)
-    high = np.max([p.max(axis=0) for p in polygons], axis=0)
+    every = np.concatenate(polygons)
+    low, high = every.min(axis=0), every.max(axis=0)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return None
-    x0 = int(np.clip(np.floor(low[0]) - margin, 0, calibration.width))
-    y0 = int(np.clip(np.floor(low[1]) - margin, 0, calibration.height))
-    x1 = int(np.clip(np.ceil(high[0]) + 1 + margin, 0, calibration.width))
-    y1 = int(np.clip(np.ceil(high[1]) + 1 + margin, 0, calibration.height))
+    x0 = min(max(math.floor(low[0]) - margin, 0), calibration.width)
+    y0 = min(max(math.floor(low[1]) - margin, 0), calibration.height)
+    x1 = min(max(math.ceil(high[0]) + 1 + margin, 0), calibration.width)
+    y1 = min(max(math.ceil(high[1]) + 1 + margin, 0), calibration.height)
     if x1 <= x0 or y1 <= y0:
         return None
     crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    # Far outside the image only the direction matters; OpenCV's integers must not overflow.
+    moved = np.rint(np.clip(every - (x0, y0), -1e5, 1e5) * 16).astype(np.int32)
+    begin = 0
     for polygon in polygons:
-        # Far outside the image only the direction matters; OpenCV's integers must not overflow.
-        moved = np.clip(polygon - (x0, y0), -1e5, 1e5)
-        cv2.fillConvexPoly(crop, np.rint(moved * 16).astype(np.int32), 1, shift=4)
+        cv2.fillConvexPoly(crop, moved[begin : begin + len(polygon)], 1, shift=4)
+        begin += len(polygon)
     return crop, x0, y0

@@ -17,6 +17,7 @@ from amodal_core.geometry.completion import Candidate
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig
 from amodal_core.geometry.projection import Projection, to_camera
 from amodal_core.geometry.range_image import RangeImage
+from amodal_core.geometry.scalars import median
 from amodal_core.geometry.scan import scan_of
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
@@ -186,7 +187,7 @@ class Geometric:
             return None
         index = detection.index[inside]
         own = np.asarray(projection.pixels[index])
-        depth = float(np.median(projection.z[index]))
+        depth = median(projection.z[index])
         polygons: list[np.ndarray] = []
         hidden = max(detection.context.hidden_left, detection.context.hidden_right)
         if candidate.name in _PEOPLE and hidden < masks.unhidden:
