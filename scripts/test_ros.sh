@@ -14,7 +14,7 @@ WHEELS=(rclpy rmw-fastrtps-cpp sensor-msgs visualization-msgs diagnostic-msgs st
   ament-cmake ament-cmake-include-directories ament-cmake-ros ament-cmake-gtest ament-cmake-gmock
   ament-cmake-pytest ament-lint ament-package python-cmake-module fastrtps-cmake-module)
 TESTS=(test/test_nodes_*.py test/test_domains.py test/test_faults.py test/test_launch_*.py
-  test/test_several_cameras.py test/test_evaluation_live.py)
+  test/test_live_supervision.py test/test_several_cameras.py test/test_evaluation_live.py)
 
 skip() {
   echo "== tests on a real ROS 2: skipped, $*"

@@ -14,6 +14,9 @@ import rclpy
 import yaml
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
 from node_bench import Bench, start, until
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from tracking_scenes import Thing, view
@@ -308,3 +311,23 @@ def test_the_graph_is_asked_by_timers_and_while_starting_alone(project_root: Pat
         "evaluation.py: tick",
         "player.py: _wait_for_pipeline",
     }
+
+
+def test_a_parameter_of_no_type_costs_its_request_alone(start: Callable[..., Bench]) -> None:
+    """rclpy raises in its own callback, which would end the executor and so the process."""
+    bench = start(Overlay, [], **REPLAY)
+    name = f"{bench.node.get_fully_qualified_name()}/set_parameters"
+    client = bench.peer.create_client(SetParameters, name)
+    until(client.service_is_ready, "the parameters' service")
+
+    def set_to(value: Any) -> Any:
+        wanted = ParameterMessage(name="labels", value=value)
+        return client.call_async(SetParameters.Request(parameters=[wanted]))
+
+    nonsense = set_to(ParameterValue(type=99))
+    right = set_to(ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False))
+    until(right.done, "the answer to the right one")
+    assert right.result().results[0].successful
+    assert bench.node.value("labels") is False
+    refused = nonsense.done() and not nonsense.result().results[0].successful
+    assert refused or bench.node.health.errors == 1
