@@ -457,6 +457,10 @@ class TestMmdetection:
         model, outputs = imported("qdtrack", "qdtrack", tmp_path, classes=names, settings=SOME)
         assert (model.config.min_score, model.config.proposal_side) == (0.05, 1e-3)
         assert_finds(model, outputs)
+        out = tmp_path / "x.safetensors"
+        import_weights([tmp_path / "qdtrack.pth"], "qdtrack", out, classes=names)
+        config = read_info(out).config
+        assert (config["short_side"], config["long_side"]) == (720, 1296)
 
     def test_vatrack_gives_the_originals_masks_and_embeddings(self, tmp_path):
         model, outputs = imported("vatrack", "vatrack", tmp_path, settings=SOME)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torchvision.models import resnet
@@ -99,24 +99,18 @@ _TORCHVISION = (
 _STEM = r"stem\.conv1\.weight"
 
 
-def _none(*_: Any) -> Sequence[str]:
-    return ()
-
-
 LAYOUTS = (
     Layout(
         "a ResNet of torchvision or timm",
         (r"conv1\.weight", r"layer1\.0\.conv1\.weight"),
         _bodies(_TORCHVISION),
-        _none,
-        lambda file: PYTORCH,
+        style=lambda file: PYTORCH,
     ),
     Layout(
         "detectron2's ResNet of torchvision",
         (_STEM, r"res2\.0\.conv1\.weight"),
         _bodies((renamed(r"(?:stem\.)?fc\."), *detectron2_body("", ""))),
-        _none,
-        lambda file: PYTORCH,
+        style=lambda file: PYTORCH,
     ),
     Layout(
         "Detectron's detectors",
@@ -129,13 +123,11 @@ LAYOUTS = (
         "a ResNet of Caffe2 (MSRA, FAIR)",
         (r"conv1_w", r"res2_0_branch2a_w"),
         _bodies(caffe2_body("")),
-        _none,
     ),
     Layout(
         "timm's EfficientNet-Lite0",
         (r"conv_stem\.weight", r"blocks\.1\.0\.conv_pwl\.weight"),
         (KeyMap(LITE, lambda source: _TIMM_LITE, finish=_lite),),
-        _none,
     ),
     Layout(
         "EfficientNet-Lite0",
@@ -146,6 +138,5 @@ LAYOUTS = (
                 lambda source: (renamed(r"_(?:conv_head|bn1|fc)\."), renamed("_", "_")),
             ),
         ),
-        _none,
     ),
 )

@@ -20,11 +20,7 @@ from amodal_core.models.imports.key_map import (
     renamed,
     renamed_by,
 )
-from amodal_core.models.imports.resnet_names import (
-    detectron2_body,
-    is_caffe,
-    with_statistics,
-)
+from amodal_core.models.imports.resnet_names import detectron2_body, is_caffe, with_statistics
 from amodal_core.models.imports.two_stage_names import (
     MASKS,
     OTHERS,
@@ -57,10 +53,10 @@ _FAMILY = Family(
         rf"roi_heads\.{{head}}mask_head\.{part}\."
         for part in ("{head}mask_fcn{n}", "deconv", "predictor")
     ),
+    any_mask=r"roi_heads\.(?:\w*mask_head|recls|recon_net)\.",
     background=-1,
     norm=r"norm\.",
 )
-_ANY_MASKS = renamed(r"roi_heads\.(\w*mask_head|recls|recon_net)\.")
 _CENTRES = 1024  # of the published codebooks, a class at most
 
 _HEAD = r"roi_heads\.mask_head\.(?:mask_head_model\.)?"
@@ -228,12 +224,6 @@ def _orcnn_rules(model: str, source: Source) -> Sequence[Rule]:
     return (*_FAMILY.trunk, *_FAMILY.boxes(source), *heads)
 
 
-def _coco_rules(model: str, source: Source) -> Sequence[Rule]:
-    if model in MASKS:
-        return _FAMILY.detector(model, source)
-    return (*_FAMILY.trunk, *_FAMILY.boxes(source), _ANY_MASKS)
-
-
 def _aisformer_rules(model: str, source: Source) -> Sequence[Rule]:
     return (*_FAMILY.trunk, *_FAMILY.boxes(source), *_AISFORMER)
 
@@ -244,7 +234,7 @@ def _layout(title: str, mark: str, *maps: KeyMap) -> Layout:
     return Layout(
         title,
         (r"backbone\.bottom_up\.stem\.conv1\.weight", mark),
-        (*maps, *beginnings(_coco_rules, _settings, with_statistics, models)),
+        (*maps, *beginnings(_FAMILY.detector, _settings, with_statistics, models)),
         _classes,
     )
 

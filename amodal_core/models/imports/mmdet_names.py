@@ -9,13 +9,7 @@ from typing import Any
 from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import Layout, Rule, Source, Tensors, renamed
 from amodal_core.models.imports.resnet_names import CAFFE, PYTORCH, first_convolution, is_caffe
-from amodal_core.models.imports.two_stage_names import (
-    MASKS,
-    OTHERS,
-    Family,
-    beginnings,
-    classes_of,
-)
+from amodal_core.models.imports.two_stage_names import MASKS, OTHERS, Family, beginnings, classes_of
 
 _P = r"(?:detector\.)?"  # trackers hold a detector, in some versions
 _PROTOTYPE = r"mu\d"  # made by VATrack's detectors, never used
@@ -47,6 +41,7 @@ _FAMILY = Family(
         rf"{_P}roi_head\.{{head}}mask_head\.upsample\.",
         rf"{_P}roi_head\.{{head}}mask_head\.conv_logits\.",
     ),
+    any_mask=rf"{_P}roi_head\.mask_head\.",
     background=-1,
     kernel=r"conv\.",
     norm=r"bn\.",

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from amodal_core.models.imports.class_names import COCO_91
 from amodal_core.models.imports.key_map import Layout, Source, Tensors, renamed
-from amodal_core.models.imports.two_stage_names import (
-    EPSILON,
-    Family,
-    beginnings,
-    classes_of,
-)
+from amodal_core.models.imports.two_stage_names import EPSILON, Family, beginnings, classes_of
 
 _FPN = r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\."
 _FAMILY = Family(
@@ -35,6 +30,7 @@ _FAMILY = Family(
         r"roi_heads\.mask_predictor\.conv5_mask\.",
         r"roi_heads\.mask_predictor\.mask_fcn_logits\.",
     ),
+    any_mask=r"roi_heads\.mask_",
     background=0,
     kernel=r"(?:0\.)?",
     norm=r"1\.",

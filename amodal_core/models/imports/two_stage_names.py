@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,14 +14,7 @@ import torch
 from amodal_core.errors import InputError
 from amodal_core.models.imports.class_names import BY_COUNT
 from amodal_core.models.imports.files import WeightFile
-from amodal_core.models.imports.key_map import (
-    Change,
-    KeyMap,
-    Rule,
-    Source,
-    Tensors,
-    renamed,
-)
+from amodal_core.models.imports.key_map import Change, KeyMap, Rule, Source, Tensors, renamed
 
 BODY = "backbone.body."
 MASKS = {
@@ -54,6 +48,7 @@ class Family:
         box_head: of one of the box head's convolutions, and of its two linear layers.
         box_outputs: of the logits of classes, and of the boxes' deltas.
         mask_head: of one of the mask head's convolutions, of its deconvolution and of its logits.
+        any_mask: of whatever belongs to masks.
         background: place of the background among the logits of classes. Where it comes first, it
             has deltas and masks, too.
         kernel: see above.
@@ -64,6 +59,7 @@ class Family:
     box_head: tuple[str, ...]
     box_outputs: tuple[str, str]
     mask_head: tuple[str, ...]
+    any_mask: str
     background: int
     kernel: str = ""
     norm: str = ""
@@ -76,22 +72,19 @@ class Family:
             head: its name.
             own: ours.
         """
-        convolution, *linear = (p.format(head=head, k="{k}", n="{n}") for p in self.box_head)
-        count = self._count(source, convolution)
-        rules = [
-            rule
-            for k in range(count)
-            for rule in self.convolution(convolution.format(k=k, n=k + 1), f"{own}box_head.{k}.0.")
-        ]
-        ours = (f"{count + 1}.",) if count else ("fc6.", "fc7.")
-        rules += [renamed(p, f"{own}box_head.{n}") for p, n in zip(linear, ours, strict=False)]
-        elsewhere = self.background if self.background == 0 else None
-        logits, deltas = (p.format(head=head) for p in self.box_outputs)
-        predictor = f"{own}box_predictor."
+        convolution, *linear = self.box_head
+        rows = self._convolutions(source, convolution, head, f"{own}box_head.{{k}}.0.")
+        ours = (f"{len(rows) + 1}.",) if rows else ("fc6.", "fc7.")
+        logits, deltas = self.box_outputs
+        classes, boxes = of_classes(self.background), of_box_deltas(self._elsewhere)
         return [
-            *rules,
-            renamed(logits, f"{predictor}cls_score.", change=of_classes(self.background)),
-            renamed(deltas, f"{predictor}bbox_pred.", change=of_box_deltas(elsewhere)),
+            *chain(*rows),
+            *(
+                renamed(there.format(head=head), f"{own}box_head.{here}")
+                for there, here in zip(linear, ours, strict=False)
+            ),
+            renamed(logits.format(head=head), f"{own}box_predictor.cls_score.", change=classes),
+            renamed(deltas.format(head=head), f"{own}box_predictor.bbox_pred.", change=boxes),
         ]
 
     def masks(self, source: Source, *own: str, head: str = "") -> list[Rule]:
@@ -102,46 +95,39 @@ class Family:
             *own: our heads that it becomes.
             head: its name.
         """
-        convolution, deconvolution, logits = (
-            p.format(head=head, k="{k}", n="{n}") for p in self.mask_head
-        )
-        count = self._count(source, convolution)
-        change = of_classes(self.background if self.background == 0 else None, kept=False)
+        convolution, deconvolution, logits = self.mask_head
+        rows = self._convolutions(source, convolution, head, *(f"{n}head.{{place}}." for n in own))
+        last = f"head.{2 * len(rows)}."
+        change = of_classes(self._elsewhere, kept=False)
         return [
-            *(
-                rule
-                for k in range(count)
-                for rule in self.convolution(
-                    convolution.format(k=k, n=k + 1), *(f"{name}head.{2 * k}." for name in own)
-                )
-            ),
-            renamed(deconvolution, *(f"{name}head.{2 * count}." for name in own)),
-            renamed(logits, *(f"{name}logits." for name in own), change=change),
+            *chain(*rows),
+            renamed(deconvolution.format(head=head), *(name + last for name in own)),
+            renamed(logits.format(head=head), *(f"{name}logits." for name in own), change=change),
         ]
 
     def detector(self, model: str, source: Source) -> list[Rule]:
         """Rules of a Faster or Mask R-CNN, whose masks are left out where a model has others."""
         rules = [*self.trunk, *self.boxes(source)]
-        if model in MASKS:
-            return [*rules, *self.masks(source, *MASKS[model])]
-        patterns = (p.format(head="", k=r"\d", n=r"\d") for p in self.mask_head)
-        return [*rules, *(renamed(pattern) for pattern in patterns)]
+        masks = self.masks(source, *MASKS[model]) if model in MASKS else [renamed(self.any_mask)]
+        return [*rules, *masks]
 
-    def convolution(self, there: str, *own: str) -> list[Rule]:
-        """Rules of a convolution and of its norm."""
-        rules = [renamed(there + self.kernel, *own)]
-        if self.norm:
-            rules.insert(0, renamed(there + self.norm, *(name + _NORM for name in own)))
-        return rules
+    @property
+    def _elsewhere(self) -> int | None:
+        """Place of the background where it is no logit of a class."""
+        return 0 if self.background == 0 else None
 
-    def _count(self, source: Source, convolution: str) -> int:
-        """How many convolutions the file has in a head."""
-        count, names = 0, source.file.tensors
+    def _convolutions(self, source: Source, pattern: str, head: str, *own: str) -> list[list[Rule]]:
+        """Rules of each convolution that a file has in a row, and of its norm."""
+        rows: list[list[Rule]] = []
         while True:
-            pattern = re.compile(convolution.format(k=count, n=count + 1) + self.kernel + r"weight")
-            if not any(pattern.fullmatch(name) for name in names):
-                return count
-            count += 1
+            k = len(rows)
+            there = pattern.format(head=head, k=k, n=k + 1)
+            weight = re.compile(f"{there}{self.kernel}weight")
+            if not any(weight.fullmatch(name) for name in source.file.tensors):
+                return rows
+            names = [name.format(k=k, place=2 * k) for name in own]
+            norm = [renamed(there + self.norm, *(n + _NORM for n in names))] if self.norm else []
+            rows.append([*norm, renamed(there + self.kernel, *names)])
 
 
 def beginnings(
