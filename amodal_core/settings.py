@@ -130,7 +130,7 @@ def parse_rules(rules: Sequence[str], where: str) -> dict[str, Any]:
     for rule in rules:
         name, equals, text = rule.partition("=")
         if not equals and rule.endswith((".yaml", ".yml")):
-            _merge(values, _read(rule))
+            merge(values, _read(rule))
             continue
         if not equals or not name.strip():
             raise InputError(f"'{rule}' is not setting=value", where, "such as min_score=0.3")
@@ -141,7 +141,7 @@ def parse_rules(rules: Sequence[str], where: str) -> dict[str, Any]:
         value = value if text.strip() else ""
         for step in reversed(name.strip().split(".")):
             value = {step: value}
-        _merge(values, value)
+        merge(values, value)
     return values
 
 
@@ -156,10 +156,11 @@ def _read(path: str) -> dict[str, Any]:
     return values
 
 
-def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put values in the place of those of the same name, in groups one by one."""
     for name, value in more.items():
         if isinstance(value, Mapping) and isinstance(values.get(name), dict):
-            _merge(values[name], value)
+            merge(values[name], value)
         else:
             values[name] = value
 

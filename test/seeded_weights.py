@@ -66,10 +66,19 @@ def image(height: int = 128, width: int = 192) -> np.ndarray:
     return np.clip(coarse.repeat(16, 0).repeat(16, 1) + noise, 0, 255).astype(np.uint8)
 
 
-def write(name: str, shapes: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-    """Keep a fixture: names and shapes of a file, and what the original made of `image`."""
+def write(
+    name: str, shapes: Mapping[str, Any], outputs: Mapping[str, Any], kept: int | None = _KEPT
+) -> None:
+    """Keep a fixture: names and shapes of a file, and what the original made of its input.
+
+    Args:
+        name: of the file.
+        shapes: of the original's tensors.
+        outputs: arrays with a row for each thing found.
+        kept: so many of the rows; None for all.
+    """
     FIXTURES.mkdir(parents=True, exist_ok=True)
-    arrays = {k: np.asarray(v, np.float64)[:_KEPT].round(6) for k, v in outputs.items()}
+    arrays = {k: np.asarray(v, np.float64)[:kept].round(6) for k, v in outputs.items()}
     value = {"shapes": dict(shapes), "outputs": {k: v.tolist() for k, v in arrays.items()}}
     text = json.dumps(value, separators=(",", ":")).encode()
     (FIXTURES / f"{name}.json.gz").write_bytes(gzip.compress(text, 9, mtime=0))

@@ -14,19 +14,18 @@ from test_models_shared import truth
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners, image_boxes
-from amodal_core.models.layers.batch import make_batch, targets_of
-from amodal_core.models.layers.box_silhouettes import silhouettes
-from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of
-from amodal_core.models.layers.rotated import iou_bev, rotated_nms
-from amodal_core.models.pointpillars import (
-    PointPillars,
-    PointPillarsConfig,
+from amodal_core.models.layers.anchor_boxes import (
     decode,
     encode,
     from_lidar_boxes,
     nearest_axis,
     to_lidar_boxes,
 )
+from amodal_core.models.layers.batch import make_batch, targets_of
+from amodal_core.models.layers.box_silhouettes import silhouettes
+from amodal_core.models.layers.pillars import Grid, PillarEncoder, PointFeatures, pillars_of
+from amodal_core.models.layers.rotated import iou_bev, rotated_nms
+from amodal_core.models.pointpillars import PointPillars, PointPillarsConfig
 
 CALIBRATION = Calibration(
     np.array([[200.0, 0, 160], [0, 200.0, 60], [0, 0, 1]]),
@@ -89,7 +88,7 @@ def test_pillars_keep_the_first_points_and_the_first_pillars(most):
 def test_the_encoder_equals_the_nine_features_written_out():
     grid = replace(SMALL, cell=2.56, most_points=4)
     scan = cloud(60)
-    encoder = PillarEncoder(grid, channels=5).eval()
+    encoder = PillarEncoder(grid, PointFeatures(), channels=5).eval()
     encoder.bn.running_mean.normal_()
     image = encoder(pillars_of([scan], grid, training=False), 1)[0]
     assert image.shape == (5, 8, 8)

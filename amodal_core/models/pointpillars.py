@@ -1,17 +1,19 @@
 """PointPillars: 3D boxes from LiDAR alone, in pure torch.
 
 Lang et al., CVPR 2019. Modules are named as in the public pure-PyTorch implementation, so that its
-weights load (`load_public_weights`). Boxes inside the network are x, y, z of the bottom's centre,
-width, length, height and KITTI's rotation_y; outside they are ours (`Instances.boxes3d`).
+weights load (`load_public_weights`). The defaults are its settings; those of OpenPCDet and of
+mmdetection3d come with weights that are imported. Boxes inside the network are those of
+`layers/anchor_boxes.py`; outside they are ours (`Instances.boxes3d`).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,33 +23,33 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
 from amodal_core.geometry.projection import in_view
+from amodal_core.models.layers.anchor_boxes import (
+    ANCHORS,
+    ROTATIONS,
+    Heading,
+    anchor_grid,
+    decode,
+    encode,
+    from_lidar_boxes,
+    nearest_axis,
+    to_lidar_boxes,
+)
 from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.box_silhouettes import silhouettes
-from amodal_core.models.layers.pillars import Grid, PillarEncoder, pillars_of, stage, upsampling
+from amodal_core.models.layers.pillars import (
+    Grid,
+    PillarEncoder,
+    PointFeatures,
+    pillars_of,
+    stage,
+    upsampling,
+)
 from amodal_core.models.layers.rotated import rotated_nms
 from amodal_core.models.layers.weights import fitted, read_weights
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.settings import Positive, Share, settings_type
 
 _SIDE = 28
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A class's anchor: width, length, height and z of its bottom in metres, and its IoU limits."""
-
-    size: tuple[float, float, float]
-    bottom: float
-    positive: float
-    negative: float
-
-
-ANCHORS = {
-    "pedestrian": Anchor((0.6, 0.8, 1.73), -0.6, 0.5, 0.35),
-    "cyclist": Anchor((0.6, 1.76, 1.73), -0.6, 0.5, 0.35),
-    "car": Anchor((1.6, 3.9, 1.56), -1.78, 0.6, 0.45),
-}
-_ROTATIONS = (0.0, 1.57)
 
 
 @settings_type
@@ -57,8 +59,19 @@ class PointPillarsConfig(LearnedConfig):
     Attributes:
         classes: KITTI's three; the anchors are theirs.
         grid: the volume and its pillars.
+        features: what the network is told of each point.
+        heading: how it describes boxes: sizes in the order width, length and KITTI's rotation_y
+            (mmdetection3d 0.x), or length, width and the yaw about +z (mmdetection3d 1.x,
+            OpenPCDet).
+        align_center: anchors stand in the middle of cells; else evenly from the first edge of the
+            grid to the last.
+        anchor_range: x, y of the first and x, y of the last edge of anchors, metres; () for the
+            grid's. mmdetection3d 0.x spreads those of its three classes beyond the grid.
+        dir_offset: angle from which the first half turn of the direction classifier counts.
         candidates: best anchors of a scan that are decoded.
-        nms: bird's-eye IoU above which the weaker of two boxes of a class goes.
+        nms: bird's-eye IoU above which the weaker of two boxes goes.
+        multi_classes_nms: an anchor may be an object of each class, and boxes suppress those of
+            their own class; else it is one of its best class, and boxes suppress all others.
         camera_view: leave out the points that the image does not show, in training and inference
             alike: KITTI annotates nothing else, and the public weights never saw more.
     """
@@ -67,9 +80,19 @@ class PointPillarsConfig(LearnedConfig):
     min_score: Share = 0.1
     max_instances: Positive = 50
     grid: Grid = field(default_factory=Grid)
+    features: PointFeatures = field(default_factory=PointFeatures)
+    heading: Heading = "rotation_y"
+    align_center: bool = True
+    anchor_range: tuple[float, float, float, float] | tuple[()] = ()
+    dir_offset: float = 0.0
     candidates: Positive = 100
     nms: Share = 0.01
+    multi_classes_nms: bool = True
     camera_view: bool = True
+
+
+# Settings that weights were trained with, all but the grid newer than the first checkpoints.
+_OF_WEIGHTS = ("features", "heading", "align_center", "anchor_range", "dir_offset")
 
 
 @dataclass
@@ -139,14 +162,17 @@ class PointPillars(LearnedModel):
     Config = PointPillarsConfig
     needs_masks = False
     config: PointPillarsConfig
-    tied = frozenset({"grid"})
+    tied = frozenset({"grid", *_OF_WEIGHTS})
+    earlier: ClassVar[dict[str, Any]] = {
+        name: json.loads(json.dumps(asdict(PointPillarsConfig())[name])) for name in _OF_WEIGHTS
+    }
 
     def __init__(self, config: PointPillarsConfig) -> None:
         super().__init__(config)
-        self.pillar_encoder = PillarEncoder(config.grid)
+        self.pillar_encoder = PillarEncoder(config.grid, config.features)
         self.backbone = _Backbone()
         self.neck = _Neck()
-        self.head = _Head(len(config.classes) * len(_ROTATIONS), len(config.classes))
+        self.head = _Head(len(config.classes) * len(ROTATIONS), len(config.classes))
         self._anchor_cache: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
     def blocks(self) -> list[nn.Module]:
@@ -172,23 +198,14 @@ class PointPillars(LearnedModel):
         return (*flat, self._anchors(rows, columns, outputs[0].device))
 
     def _anchors(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """(rows * columns * classes * 2, 7) x, y, bottom z, width, length, height, rotation."""
+        """(rows * columns * classes * 2, 7), of every cell in turn."""
         key = rows, columns, device
         if key not in self._anchor_cache:
-            grid = self.config.grid
-            x = torch.linspace(grid.low[0], grid.high[0], columns + 1)[:-1]
-            y = torch.linspace(grid.low[1], grid.high[1], rows + 1)[:-1]
-            x = x + (grid.high[0] - grid.low[0]) / columns / 2
-            y = y + (grid.high[1] - grid.low[1]) / rows / 2
-            classes = [ANCHORS[c] for c in self.config.classes]
-            sizes = torch.tensor([[a.bottom, *a.size] for a in classes])
-            shape = (rows, columns, len(classes), len(_ROTATIONS))
-            anchors = torch.empty((*shape, 7))
-            anchors[..., 0] = x[None, :, None, None]
-            anchors[..., 1] = y[:, None, None, None]
-            anchors[..., 2:6] = sizes[None, None, :, None]
-            anchors[..., 6] = torch.tensor(_ROTATIONS)
-            self._anchor_cache[key] = anchors.reshape(-1, 7).to(device)
+            config = self.config
+            extent = config.anchor_range or (*config.grid.low[:2], *config.grid.high[:2])
+            self._anchor_cache[key] = anchor_grid(
+                config.classes, extent, (rows, columns), config.heading, config.align_center
+            ).to(device)
         return self._anchor_cache[key]
 
     def detect3d(self, scans: list[torch.Tensor]) -> list[Boxes3d]:
@@ -218,22 +235,27 @@ class PointPillars(LearnedModel):
         directions: torch.Tensor,
         anchors: torch.Tensor,
     ) -> Boxes3d:
+        config = self.config
         scores = logits.sigmoid()
-        best = scores.amax(1).topk(min(self.config.candidates, len(scores))).indices
-        scores, turned = scores[best], directions[best].argmax(1)
+        best = scores.amax(1).topk(min(config.candidates, len(scores))).indices
+        scores, direction = scores[best], directions[best].argmax(1)
         boxes = decode(anchors[best], deltas[best])
         # The network knows the heading up to half a turn; the direction settles it.
-        theta = boxes[:, 6] - torch.floor(boxes[:, 6] / math.pi + 1) * math.pi
-        boxes = torch.cat([boxes[:, :6], (theta + (1 - turned) * math.pi)[:, None]], 1)
-        ours = to_lidar_boxes(boxes)
+        heading = torch.remainder(boxes[:, 6] - config.dir_offset, math.pi) + config.dir_offset
+        boxes = torch.cat([boxes[:, :6], (heading + direction * math.pi)[:, None]], 1)
+        ours = to_lidar_boxes(boxes, config.heading)
         flat = ours[:, [0, 1, 3, 4, 6]]
+        if config.multi_classes_nms:
+            columns = [(scores[:, k], torch.full_like(best, k)) for k in range(scores.shape[1])]
+        else:
+            columns = [scores.max(1)]
         parts = []
-        for k in range(scores.shape[1]):
-            chosen = torch.nonzero(scores[:, k] > self.config.min_score)[:, 0]
-            chosen = chosen[rotated_nms(flat[chosen], scores[chosen, k], self.config.nms)]
-            parts.append((ours[chosen], scores[chosen, k], torch.full_like(chosen, k)))
+        for score, label in columns:
+            chosen = torch.nonzero(score > config.min_score)[:, 0]
+            chosen = chosen[rotated_nms(flat[chosen], score[chosen], config.nms)]
+            parts.append((ours[chosen], score[chosen], label[chosen]))
         boxes3d = [torch.cat(p) for p in zip(*parts, strict=True)]
-        order = boxes3d[1].argsort(descending=True, stable=True)[: self.config.max_instances]
+        order = boxes3d[1].argsort(descending=True, stable=True)[: config.max_instances]
         return Boxes3d(*(f[order] for f in boxes3d))
 
     def detect(self, batch: Batch) -> list[Detections]:
@@ -276,7 +298,7 @@ class PointPillars(LearnedModel):
             centres = targets.boxes3d[:, :2]
             has_box = torch.isfinite(targets.boxes3d).all(1) & ~targets.ignore
             has_box &= ((centres > low) & (centres < high)).all(1)
-            truth = from_lidar_boxes(targets.boxes3d[has_box])
+            truth = from_lidar_boxes(targets.boxes3d[has_box], self.config.heading)
             labels, weights, matched = self.assign(anchors, truth, targets.labels[has_box])
             positive = labels >= 0
             wanted = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * positive[:, None]
@@ -292,7 +314,7 @@ class PointPillars(LearnedModel):
             mine = torch.cat([mine[:, :6], sine[0][:, None]], 1)
             aim = torch.cat([aim[:, :6], sine[1][:, None]], 1)
             totals["box"] = totals["box"] + F.smooth_l1_loss(mine, aim, beta=1 / 9, reduction="sum")
-            heading = truth[matched[positive], 6] % (2 * math.pi)
+            heading = (truth[matched[positive], 6] - self.config.dir_offset) % (2 * math.pi)
             side = (heading / math.pi).floor().long().clamp(0, 1)
             totals["direction"] = totals["direction"] + F.cross_entropy(
                 directions[n][positive], side, reduction="sum"
@@ -321,7 +343,7 @@ class PointPillars(LearnedModel):
         labels = anchors.new_full((len(anchors),), -1, dtype=torch.long)
         weights = anchors.new_ones(len(anchors))
         matched = torch.zeros_like(labels)
-        kinds = torch.arange(len(anchors), device=anchors.device) // len(_ROTATIONS)
+        kinds = torch.arange(len(anchors), device=anchors.device) // len(ROTATIONS)
         kinds = kinds % len(self.config.classes)
         for k, name in enumerate(self.config.classes):
             objects = torch.nonzero(classes == k)[:, 0]
@@ -351,56 +373,3 @@ class PointPillars(LearnedModel):
         """
         cure = "give those of three classes, of the public pure-PyTorch implementation"
         self.load_state_dict(fitted(read_weights(path), self.state_dict(), path, cure))
-
-
-def nearest_axis(boxes: torch.Tensor) -> torch.Tensor:
-    """(N, 4) xyxy in the ground plane of (N, 7) network boxes, turned to the nearest axis."""
-    turned = torch.remainder(boxes[:, 6] + math.pi / 4, math.pi) >= math.pi / 2
-    along_x = torch.where(turned, boxes[:, 4], boxes[:, 3])
-    along_y = torch.where(turned, boxes[:, 3], boxes[:, 4])
-    half = torch.stack([along_x, along_y], 1) / 2
-    return torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)
-
-
-def encode(anchors: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """(N, 7) deltas that lead from anchors to boxes, both in the network's form."""
-    diagonal = torch.sqrt(anchors[:, 3] ** 2 + anchors[:, 4] ** 2)
-    middle = (boxes[:, 2] + boxes[:, 5] / 2) - (anchors[:, 2] + anchors[:, 5] / 2)
-    return torch.cat(
-        [
-            (boxes[:, :2] - anchors[:, :2]) / diagonal[:, None],
-            (middle / anchors[:, 5])[:, None],
-            torch.log(boxes[:, 3:6] / anchors[:, 3:6]),
-            boxes[:, 6:] - anchors[:, 6:],
-        ],
-        dim=1,
-    )
-
-
-def decode(anchors: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
-    """(N, 7) boxes in the network's form; the inverse of `encode`."""
-    diagonal = torch.sqrt(anchors[:, 3] ** 2 + anchors[:, 4] ** 2)
-    size = anchors[:, 3:6] * torch.exp(deltas[:, 3:6])
-    middle = deltas[:, 2] * anchors[:, 5] + anchors[:, 2] + anchors[:, 5] / 2
-    return torch.cat(
-        [
-            deltas[:, :2] * diagonal[:, None] + anchors[:, :2],
-            (middle - size[:, 2] / 2)[:, None],
-            size,
-            anchors[:, 6:] + deltas[:, 6:],
-        ],
-        dim=1,
-    )
-
-
-def to_lidar_boxes(boxes: torch.Tensor) -> torch.Tensor:
-    """(N, 7) network boxes to centre, length, width, height, yaw about +z."""
-    x, y, z, w, length, h, theta = boxes.unbind(1)
-    yaw = torch.remainder(-theta - math.pi / 2 + math.pi, 2 * math.pi) - math.pi
-    return torch.stack([x, y, z + h / 2, length, w, h, yaw], 1)
-
-
-def from_lidar_boxes(boxes: torch.Tensor) -> torch.Tensor:
-    """The inverse of `to_lidar_boxes`, up to whole turns."""
-    x, y, z, length, w, h, yaw = boxes.unbind(1)
-    return torch.stack([x, y, z - h / 2, w, length, h, -yaw - math.pi / 2], 1)

@@ -22,6 +22,7 @@ from amodal_core.models.imports.key_map import KeyMap, Source
 from amodal_core.models.imports.layouts import layout_of
 from amodal_core.models.layers.weights import fitted, misfits
 from amodal_core.models.registry import learned
+from amodal_core.settings import merge
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def import_weights(
     own, rows = chosen_classes(layout.classes(file), classes, where, partial)
     source = Source(file, style or layout.style(file), own, rows, beside, settings or {})
     tensors, unknown = key_map.apply(source)
-    values = key_map.settings(tensors, source) | dict(settings or {})
-    values = {"classes": list(own)} | values
+    values = {"classes": list(own)} | key_map.settings(tensors, source)
+    merge(values, settings or {})
     with torch.device("meta"):  # names and shapes alone
         module = learned(model).from_config(values, f"settings of {model}")
     expected = module.state_dict()
@@ -106,7 +107,8 @@ def import_weights(
         partial=bool(faults.missing),
     )
     save_tensors(out, kept, info)
-    return Imported(layout.title, len(kept), len(expected), tuple(own), tuple(faults.missing))
+    total = len(kept) + len(faults.missing)  # counters of norms are in neither
+    return Imported(layout.title, len(kept), total, tuple(own), tuple(faults.missing))
 
 
 def _import_part(key_map: KeyMap, source: Source, title: str, out: str | Path) -> Imported:
@@ -142,8 +144,9 @@ def chosen_classes(
         InputError: the file does not have these classes, or nobody knows their names.
     """
     count = names if isinstance(names, int) else len(names)
-    if isinstance(names, int) or len(wanted) == count:
-        if len(wanted) == count:
+    renamed = len(wanted) == count and (isinstance(names, int) or set(wanted) != set(names))
+    if isinstance(names, int) or renamed:
+        if renamed:
             return tuple(wanted), list(range(count))
         if partial and wanted:
             return tuple(wanted), None

@@ -41,7 +41,7 @@ def layout_of(file: WeightFile) -> Layout:
     raise InputError(
         f"weights of no kind that is known: {len(names)} tensors, such as {_some(names)}",
         str(file.path),
-        f"there are: {'; '.join(dict.fromkeys(one.title for one in LAYOUTS))}",
+        f"there are: {'; '.join(dict.fromkeys(one.title for one in LAYOUTS if one.maps))}",
     )
 
 

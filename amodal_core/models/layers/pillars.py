@@ -1,12 +1,13 @@
 """Points to pillars to a bird's-eye image, vectorised; no compiled extension.
 
-Lang et al., "PointPillars", CVPR 2019, in the arrangement of the public pure-PyTorch implementation
-so that its weights fit.
+Lang et al., "PointPillars", CVPR 2019, in the arrangements of the public implementations so that
+their weights fit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -43,6 +44,33 @@ class Grid:
             round((self.high[0] - self.low[0]) / self.cell),
             round((self.high[1] - self.low[1]) / self.cell),
         )
+
+
+@settings_type
+class PointFeatures:
+    """What the network is told of a point.
+
+    These in turn: its coordinates, its intensity, its offset to the mean of its pillar's points,
+    its offset to the pillar's centre, its distance from the sensor.
+
+    Attributes:
+        xyz: the coordinates; in their place again the offset to the centre ("legacy", as
+            mmdetection3d and its descendants are trained), or none (OpenPCDet's USE_ABSLOTE_XYZ).
+        voxel_center: the axes of the offset to the centre; z where the pillar's middle height
+            counts, too (mmdetection3d 1.x, OpenPCDet).
+        with_distance: the distance too; in mmdetection3d's form that of the offsets in the place of
+            the coordinates.
+    """
+
+    xyz: Literal["absolute", "legacy", "none"] = "legacy"
+    voxel_center: Literal["xy", "xyz"] = "xy"
+    with_distance: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers of a point."""
+        own = 0 if self.xyz == "none" else 3
+        return own + 4 + len(self.voxel_center) + self.with_distance
 
 
 @dataclass
@@ -112,21 +140,41 @@ def pillars_of(scans: list[torch.Tensor], grid: Grid, training: bool) -> Pillars
 class PillarEncoder(nn.Module):
     """Pillars to a bird's-eye image of 64 channels.
 
-    Nine features a point: offset to the pillar's centre in x and y (in the places of x and y), z,
-    intensity, offset to the mean of the pillar's points, and the offset to the centre again: the
-    public weights were trained so.
-
     Args:
         grid: the volume.
+        features: of a point.
         channels: of the image.
     """
 
-    def __init__(self, grid: Grid, channels: int = 64) -> None:
+    def __init__(self, grid: Grid, features: PointFeatures, channels: int = 64) -> None:
         super().__init__()
         self.grid = grid
+        self.features = features
         self.channels = channels
-        self.conv = nn.Conv1d(9, channels, 1, bias=False)
+        self.conv = nn.Conv1d(features.width, channels, 1, bias=False)
         self.bn = nn.BatchNorm1d(channels, _EPS, _MOMENTUM)
+
+    def _features(self, pillars: Pillars) -> torch.Tensor:
+        """(P, most_points, width), zeros where a pillar has no more points."""
+        points = pillars.points
+        filled = torch.arange(points.shape[1], device=points.device) < pillars.counts[:, None]
+        xyz = points[..., :3]
+        mean = xyz.sum(1, keepdim=True) / pillars.counts[:, None, None]
+        place = torch.stack([pillars.column, pillars.row], 1).to(points.dtype)
+        low = torch.tensor(self.grid.low[:2], device=points.device)
+        centre = low + (place + 0.5) * self.grid.cell
+        if self.features.voxel_center == "xyz":
+            middle = (self.grid.low[2] + self.grid.high[2]) / 2
+            centre = torch.cat([centre, torch.full_like(centre[:, :1], middle)], 1)
+        axes = centre.shape[1]
+        to_centre = xyz[..., :axes] - centre[:, None]
+        own = torch.cat([to_centre, xyz[..., axes:]], -1) if self.features.xyz == "legacy" else xyz
+        groups = [points[..., 3:], xyz - mean, to_centre]
+        if self.features.xyz != "none":
+            groups.insert(0, own)
+        if self.features.with_distance:
+            groups.append(own.norm(dim=-1, keepdim=True))
+        return torch.cat(groups, dim=-1) * filled[..., None]
 
     def forward(self, pillars: Pillars, scans: int) -> torch.Tensor:
         """(scans, channels, rows, columns); zeros where no point falls."""
@@ -134,17 +182,7 @@ class PillarEncoder(nn.Module):
         canvas = self.conv.weight.new_zeros((scans, rows, columns, self.channels))
         # Processes that train together wait for each other's statistics, be they of nothing.
         if len(pillars.counts) or isinstance(self.bn, nn.SyncBatchNorm):
-            points = pillars.points
-            filled = torch.arange(points.shape[1], device=points.device) < pillars.counts[:, None]
-            mean = points[..., :3].sum(1, keepdim=True) / pillars.counts[:, None, None]
-            place = torch.stack([pillars.column, pillars.row], 1).to(points.dtype)
-            low = torch.tensor(self.grid.low[:2], device=points.device)
-            centre = low + (place + 0.5) * self.grid.cell
-            to_centre = points[..., :2] - centre[:, None]
-            features = torch.cat(
-                [to_centre, points[..., 2:], points[..., :3] - mean, to_centre], dim=-1
-            )
-            features = features * filled[..., None]
+            features = self._features(pillars)
             encoded = self.bn(self.conv(features.transpose(1, 2))).relu().amax(2)
             canvas[pillars.scan, pillars.row, pillars.column] = encoded.to(canvas.dtype)
         else:  # and for a gradient of every weight, be it zero
