@@ -11,6 +11,7 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.geometry.lifting import lift
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models.base import Model
+from amodal_core.progress import announce_compiling
 from amodal_core.tracking import CoastingTracker, Tracker
 
 PROJECTION = "depth_projection"
@@ -45,6 +46,7 @@ class Pipeline:
     """
 
     def __init__(self, model: Model, tracker: CoastingTracker | None = None) -> None:
+        announce_compiling()
         self.model = model
         self.tracker: CoastingTracker = tracker or Tracker()
 

@@ -56,6 +56,7 @@ from amodal_core.views.report.page import write_report
 from amodal_core.views.report.record import TOTAL, KeyFrame, Record
 from amodal_core.views.track_cloud import track_cloud
 from amodal_core.views.video import VideoWriter
+from amodal_core.warm_up import warm_up_tracker
 
 TRACKS_BAG = "tracks.mcap"
 METRICS = "metrics.json"
@@ -260,6 +261,7 @@ def _warm_up(pipeline: Pipeline, frame: Frame) -> None:
     """Compile and allocate before the clock runs; leaves no trace in the results."""
     pipeline.reset()
     pipeline.run(frame)
+    warm_up_tracker(pipeline.tracker)
     pipeline.reset()
 
 

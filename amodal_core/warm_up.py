@@ -12,7 +12,8 @@ import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Instances
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.tracking import Tracker
+from amodal_core.progress import announce_compiling
+from amodal_core.tracking import CoastingTracker, Tracker
 
 _GROUND = -1.73  # metres, of a LiDAR on a car's roof
 # Two cars, a truck and a pedestrian: the distance of the surface that faces the LiDAR, its reach to
@@ -32,6 +33,7 @@ def warm_up_frame(height: int = 375, width: int = 1242) -> Frame:
         height: of the image, pixels.
         width: of the image, pixels.
     """
+    announce_compiling()
     azimuth = np.radians(np.arange(-45, 45, 0.18))
     elevation = np.radians(np.linspace(-24.8, 2.0, 64))
     up, around = np.meshgrid(elevation, azimuth, indexing="ij")
@@ -61,9 +63,14 @@ def warm_up_frame(height: int = 375, width: int = 1242) -> Frame:
     )
 
 
-def warm_up_tracker() -> None:
-    """Take a tracker of its own through detections, an occlusion and an empty frame."""
-    tracker = Tracker()
+def warm_up_tracker(tracker: CoastingTracker | None = None) -> None:
+    """Take a tracker through detections, an occlusion and an empty frame; it forgets them.
+
+    Args:
+        tracker: one of its own where none is given.
+    """
+    announce_compiling()
+    tracker = tracker or Tracker()
     size = (60, 100)
     depth = np.zeros(size, np.float32)
     near, far = (20, 10, 60, 50), (30, 20, 80, 45)
@@ -71,6 +78,7 @@ def warm_up_tracker() -> None:
         tracker.step(
             _rectangles(size, boxes), 1 + k * 100_000_000, Frame(1 + k * 100_000_000, depth=depth)
         )
+    tracker.reset()
 
 
 def _rectangles(size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]]) -> Instances:
@@ -95,4 +103,5 @@ def _rectangles(size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]
         occlusion_rates=rates.astype(np.float32),
         depths=10 + 5 * np.arange(n, dtype=np.float32),
         occluders=np.tri(n, k=-1, dtype=bool),
+        embeddings=np.eye(n, 8, dtype=np.float32),
     )

@@ -60,3 +60,6 @@ if ! packages constraints.txt 2>&1 | tee "$scratch/said" >&2; then
     exit 1
   }
 fi
+
+say "kernels and the network's graph, so that the first run does not wait for them"
+"$VENV/bin/amodal" doctor --warm || say "WARNING: the first run will do what failed above"

@@ -118,7 +118,7 @@ ROOMS = {
     "warm_up": "masks tracking",
     "evaluation": "bags datasets drive geometry masks views",
     "pipeline": "geometry models tracking",
-    "replay": "bags drive evaluation pipeline views",
+    "replay": "bags drive evaluation pipeline views warm_up",
     "inference": "datasets evaluation geometry journal models pipeline tracking",
     "track_inference": "datasets evaluation journal masks models",
 }

@@ -108,13 +108,13 @@ def _census(points, labels, in_view, count):  # type: ignore[no-untyped-def]
             visible[k] += in_view[i]
             for m in range(3):
                 centres[k, m] += points[i, m]
-    begin = np.zeros(count, np.int64)
+    begin, total = np.zeros(count, np.int64), 0
     for k in range(count):
         for m in range(3):
             centres[k, m] /= max(size[k], 1)
-        if k:
-            begin[k] = begin[k - 1] + size[k - 1]
-    order = np.empty(size.sum(), np.int64)
+        begin[k] = total
+        total += size[k]
+    order = np.empty(total, np.int64)
     for i in range(len(labels)):
         k = labels[i]
         if k >= 0:

@@ -203,5 +203,8 @@ def _grounded(xy, heights, directions, level):  # type: ignore[no-untyped-def]
         k = int((np.arctan2(xy[i, 1], xy[i, 0]) + np.pi) * (directions / (2 * np.pi)))
         k = min(k, directions - 1)
         lowest[k] = min(lowest[k], heights[i])
-    count = np.isfinite(lowest).sum()
-    return (lowest < level).sum() / max(count, 1)
+    count = below = 0
+    for k in range(directions):
+        count += np.isfinite(lowest[k])
+        below += lowest[k] < level
+    return below / max(count, 1)

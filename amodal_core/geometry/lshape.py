@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from amodal_core.geometry.config import DEFAULTS, RectangleConfig, kernel_values
+from amodal_core.geometry.scalars import median
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ def rectangle_at(
 ) -> Rectangle:
     """The rectangle of a known heading around (N, 2) points in metres."""
     step = -(-len(xy) // config.error_returns)
-    low, high, error = _bounds(np.ascontiguousarray(xy), np.cos(yaw), np.sin(yaw), step)
-    return Rectangle(yaw, low, high, error)
+    low, high, edge = _bounds(np.ascontiguousarray(xy), np.cos(yaw), np.sin(yaw), step)
+    return Rectangle(yaw, low, high, median(edge))
 
 
 @njit(cache=True)
 def _bounds(xy, c, s, step):  # type: ignore[no-untyped-def]
-    """Least and greatest coordinates along the axes; median distance of some from the edges."""
+    """Least and greatest coordinates along the axes; distance of some points from the edges."""
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     for i in range(len(xy)):
         a, b = xy[i, 0] * c + xy[i, 1] * s, xy[i, 1] * c - xy[i, 0] * s
@@ -109,8 +110,7 @@ def _bounds(xy, c, s, step):  # type: ignore[no-untyped-def]
         i = k * step
         a, b = xy[i, 0] * c + xy[i, 1] * s, xy[i, 1] * c - xy[i, 0] * s
         edge[k] = min(min(a - low[0], high[0] - a), min(b - low[1], high[1] - b))
-    edge.sort()
-    return low, high, (edge[(count - 1) // 2] + edge[count // 2]) / 2
+    return low, high, edge
 
 
 def dominant_edge(
@@ -159,14 +159,26 @@ def _facing(xy, directions):  # type: ignore[no-untyped-def]
         d = xy[i, 0] ** 2 + xy[i, 1] ** 2
         if d < distance[k]:
             nearest[k], distance[k] = i, d
-    return xy[nearest[nearest >= 0]]
+    count = 0
+    for k in range(directions):
+        count += nearest[k] >= 0
+    # Slices and masks of arrays would cost numba seconds to compile.
+    facing = np.empty((count, 2), np.float32)
+    count = 0
+    for k in range(directions):
+        if nearest[k] >= 0:
+            facing[count, 0], facing[count, 1] = xy[nearest[k], 0], xy[nearest[k], 1]
+            count += 1
+    return facing
 
 
 @njit(cache=True)
 def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-untyped-def]
     """Direction, share of points and length of the line with most points within `on_edge`."""
     n = len(xy)
-    x, y = xy[:, 0].copy(), xy[:, 1].copy()
+    x, y = np.empty(n, np.float32), np.empty(n, np.float32)
+    for k in range(n):
+        x[k], y[k] = xy[k, 0], xy[k, 1]
     # The line through two points that most of the others lie on.
     step = max(1, n // starts)
     best, bx, by, bdx, bdy = 0, 0.0, 0.0, 1.0, 0.0
@@ -208,7 +220,9 @@ def _closeness(xy, angles, on_edge):  # type: ignore[no-untyped-def]
     The inner loops run over headings, whose sums do not depend on each other: several at once.
     """
     n, m = len(xy), len(angles)
-    c, s = np.cos(angles), np.sin(angles)
+    c, s = np.empty(m), np.empty(m)
+    for k in range(m):
+        c[k], s[k] = np.cos(angles[k]), np.sin(angles[k])
     low1, low2 = np.full(m, np.inf), np.full(m, np.inf)
     high1, high2 = np.full(m, -np.inf), np.full(m, -np.inf)
     for i in range(n):
@@ -252,9 +266,11 @@ def _heading(xy, angles, forward, v):  # type: ignore[no-untyped-def]
         return yaw % (np.pi / 2)
     # The facing returns alone are free of what is inside; all of them tell flat sides from edges.
     step = -(-len(xy) // len(front))
-    both = np.empty((len(front) + -(-len(xy) // step), 2), np.float32)
-    both[: len(front)] = front
-    both[len(front) :] = xy[::step]
+    shown = len(front)
+    both = np.empty((shown + -(-len(xy) // step), 2), np.float32)
+    for i in range(len(both)):
+        for k in range(2):
+            both[i, k] = front[i, k] if i < shown else xy[(i - shown) * step, k]
     bias = v.forward_bias + min(v.sparse_bias, v.sparse_returns / len(front))
     scores = _closeness(both, angles, v.on_edge)
     best = 0

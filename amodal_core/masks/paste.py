@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numba import njit
 
-from amodal_core.masks.rle import append_run
+from amodal_core.masks.rle import append_run, finite_box
 
 
 @njit(cache=True, nogil=True)
@@ -22,8 +22,8 @@ def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
     room = 0
     spans = np.zeros((masks, 4), np.int64)
     for n in range(masks):
-        x0, y0, x1, y1 = boxes[n]
-        if x1 > x0 and y1 > y0 and np.isfinite(boxes[n]).all():
+        x0, y0, x1, y1 = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
+        if x1 > x0 and y1 > y0 and finite_box(boxes[n]):
             spans[n, 0] = int(min(max(np.ceil(x0 - 0.5), 0.0), width))
             spans[n, 1] = int(min(max(np.ceil(y0 - 0.5), 0.0), height))
             spans[n, 2] = int(min(max(np.ceil(x1 - 0.5), 0.0), width))
@@ -35,7 +35,7 @@ def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
     edges = np.empty(side + 1, np.int64)
     last = 0
     for n in range(masks):
-        u0, v0, u1, v1 = spans[n]
+        u0, v0, u1, v1 = spans[n, 0], spans[n, 1], spans[n, 2], spans[n, 3]
         lowest = last
         if u1 > u0 and v1 > v0:
             x0, y0 = boxes[n, 0], boxes[n, 1]

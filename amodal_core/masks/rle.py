@@ -40,6 +40,21 @@ def append_run(runs, last, lowest, start, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def finite_box(box):  # type: ignore[no-untyped-def]
+    """Whether all four numbers are finite."""
+    return (
+        np.isfinite(box[0]) and np.isfinite(box[1]) and np.isfinite(box[2]) and np.isfinite(box[3])
+    )
+
+
+@njit(cache=True, nogil=True)
+def copy_runs(runs, begin, end, out, at):  # type: ignore[no-untyped-def]
+    """Write runs [begin, end) to `out` from `at` on; numba compiles slices for a second each."""
+    for m in range(begin, end):
+        out[at + m - begin, 0], out[at + m - begin, 1] = runs[m, 0], runs[m, 1]
+
+
+@njit(cache=True, nogil=True)
 def _parse(text, ends, pixels):  # type: ignore[no-untyped-def]
     runs = np.empty((len(text) // 2 + len(ends), 2), np.int64)
     first = np.zeros(len(ends) + 1, np.int64)
@@ -118,7 +133,7 @@ def gather(runs, first, chosen):  # type: ignore[no-untyped-def]
     for k in range(len(chosen)):
         n = chosen[k]
         if n >= 0:
-            out[out_first[k] : out_first[k + 1]] = runs[first[n] : first[n + 1]]
+            copy_runs(runs, first[n], first[n + 1], out, out_first[k])
     return out, out_first
 
 
@@ -278,13 +293,13 @@ def peel(runs, first, order):  # type: ignore[no-untyped-def]
         need = last + end - begin + stop - low
         if need > len(shown):
             larger = np.empty((2 * need, 2), np.int64)
-            larger[:last] = shown[:last]
+            copy_runs(shown, 0, last, larger, 0)
             shown = larger
         last = _combine_one(shown, last, runs, begin, end, covered, low, stop, SUBTRACT)
         ends[n] = last
-        spare[:low] = covered[:low]
+        copy_runs(covered, 0, low, spare, 0)
         at = _combine_one(spare, low, runs, begin, end, covered, low, stop, OR)
-        spare[at : at + count - stop] = covered[stop:count]
+        copy_runs(covered, stop, count, spare, at)
         count = at + count - stop
         covered, spare = spare, covered
     out = np.empty((last, 2), np.int64)
@@ -355,7 +370,7 @@ def warp(runs, first, boxes, source, target, height, width):  # type: ignore[no-
         scale_y = (source[n, 3] - source[n, 1]) / max(target[n, 3] - target[n, 1], 1e-9)
         if first[n] == first[n + 1] or not (scale_x > 1e-6 and scale_y > 1e-6):
             continue
-        if not np.isfinite(target[n]).all() or not (scale_x < 1e6 and scale_y < 1e6):
+        if not (scale_x < 1e6 and scale_y < 1e6) or not finite_box(target[n]):
             continue
         # Where the mask's own box lands, so that nothing beyond it is visited.
         left = target[n, 0] + (boxes[n, 0] - source[n, 0]) / scale_x
@@ -381,7 +396,7 @@ def warp(runs, first, boxes, source, target, height, width):  # type: ignore[no-
                 if start < end:
                     if last == len(runs_out):
                         larger = np.empty((2 * last, 2), np.int64)
-                        larger[:last] = runs_out
+                        copy_runs(runs_out, 0, last, larger, 0)
                         runs_out = larger
                     last = append_run(runs_out, last, lowest, u * height + start, u * height + end)
                 k += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from amodal_core.errors import InputError
+from amodal_core.progress import tell
 from amodal_core.runtime import graphs
 from amodal_core.runtime.engines import Engine, Runtime, candidates, open_engine
 from amodal_core.runtime.parity import Measures, Precision
@@ -150,7 +150,7 @@ class Accelerator:
         self, kind: Runtime, sizes: tuple[tuple[int, ...], ...], device: torch.device
     ) -> Engine:
         if not graphs.path_of(self._key).is_file():
-            print(f"writing the network's graph for {kind}, once: about 15 s", file=sys.stderr)
+            tell(f"writing the network's graph for {kind}, once: about 15 s")
         path = graphs.graph(self._key, self._write)
         shapes = dict(zip(self._names, sizes, strict=True))
         return open_engine(kind, path, shapes, device, self.precision)

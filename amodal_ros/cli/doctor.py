@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from xml.etree import ElementTree
 
 import typer
@@ -57,13 +57,26 @@ class Finding(NamedTuple):
     cure: str = ""
 
 
-def command() -> None:
+def command(
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--warm",
+            help="Do what the first run would wait for: compile kernels, write the network's "
+            "graph, on all cores; quick where it is done.",
+        ),
+    ] = False,
+) -> None:
     """Check this machine: ROS 2, DDS, GPU, codecs, EGL. Exit code 1 where something needed fails.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
       amodal doctor
+
+      amodal doctor --warm
     """
+    if warm:
+        raise typer.Exit(_warm_up())
     table = Table(box=None, header_style="bold")
     for title in ("", "what", "state", "what to do"):
         table.add_column(title, overflow="fold")
@@ -77,6 +90,18 @@ def command() -> None:
             table.add_row(marks[finding.state], finding.what, finding.detail, finding.cure)
     console.print(table)
     raise typer.Exit(1 if failed else 0)
+
+
+def _warm_up() -> int:
+    """Run all jobs and tell of each; 1 where one failed."""
+    from amodal_ros.cli._warm import JOBS, run_all
+
+    console, failed = Console(stderr=True), 0
+    with console.status(f"warming up: {', '.join(JOBS)}"):
+        for name, seconds, error in run_all():
+            failed |= bool(error)
+            console.print(f"{name}: {error or 'ready'}, {seconds:.1f} s", soft_wrap=True)
+    return failed
 
 
 def check_python() -> Finding:
