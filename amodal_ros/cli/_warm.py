@@ -84,7 +84,8 @@ def run_all(workers: int | None = None) -> Iterator[tuple[str, float, str]]:
 
 
 def _run(names: list[str], workers: int) -> Iterator[tuple[str, float, str]]:
-    waiting, running = list(names), {}
+    waiting = list(names)
+    running: dict[str, tuple[float, subprocess.Popen[str]]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
