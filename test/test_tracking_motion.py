@@ -229,9 +229,50 @@ def test_few_returns_say_nothing() -> None:
     none = RleMasks.empty(SIZE)
     for count, hidden in ((5, False), (6, True)):
         depth = np.zeros(SIZE, np.float32)
-        depth[15, 12 : 12 + count] = 8.0
+        depth[np.linspace(11, 29, count).astype(int), 20] = 8.0
         evidence = weigh_evidence(mask, np.array([20.0]), np.array([0.5]), none, np.zeros(0), depth)
         assert bool(evidence.hidden[0]) == hidden
+
+
+def test_what_rises_above_the_scan_is_not_hidden_by_what_stands_at_its_foot() -> None:
+    mask = RleMasks.from_boxes(np.array([[10, 10, 40, 30]]), SIZE)
+    none = RleMasks.empty(SIZE)
+    for first, hidden in ((23, False), (22, True)):  # 7 and 8 of 20 rows have returns, all nearer
+        depth = np.zeros(SIZE, np.float32)
+        depth[first:30, 10:40] = 8.0
+        evidence = weigh_evidence(mask, np.array([20.0]), np.array([0.5]), none, np.zeros(0), depth)
+        assert bool(evidence.hidden[0]) == hidden
+
+
+def test_what_slides_over_an_object_does_not_give_it_its_own_motion() -> None:
+    """At rest for two seconds, then its right side is hidden and the outline follows what shows."""
+
+    def at(width: float) -> np.ndarray:
+        return measure(np.array([[100.0, 100, 100 + width, 130]]), np.array([20.0]), None)
+
+    rates = []
+    for told in (True, False):
+        motion = Motion.started(at(40))
+        for k in range(24):
+            hidden = 0.2 * max(k - 19, 0)
+            motion.predict(0.1)
+            share = np.array([hidden])
+            motion.update(np.array([0]), at(40 * (1 - hidden)), share if told else None)
+        rates.append(abs(motion.rates[0, 0]))
+    assert rates[0] < 0.6 * rates[1]
+
+
+def test_a_camera_that_begins_to_turn_makes_velocities_uncertain_by_as_much() -> None:
+    motion = Motion.started(measured_range(20.0))
+    before = motion.covariances.copy()
+    motion.stir(np.array([1.0, -0.5]), 0.1)  # a pixel is no turning
+    np.testing.assert_array_equal(motion.covariances, before)
+    motion.stir(np.array([-6.0, 0.0]), 0.1)
+    # Five pixels beyond in 0.1 s: an acceleration of 1000 with u = a dt^2 / 2 and u' = a dt.
+    gain = np.outer([0.5 * 0.1**2, 0.1], [0.5 * 0.1**2, 0.1]) * 1000**2
+    expected = before.copy()
+    expected[0, 0] += [gain[0, 0], gain[0, 1], gain[1, 1]]
+    np.testing.assert_allclose(motion.covariances, expected)
 
 
 def test_a_mask_just_as_far_hides_nothing() -> None:

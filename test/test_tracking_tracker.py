@@ -518,6 +518,49 @@ def test_a_camera_that_turns_takes_hidden_objects_with_it() -> None:
     assert tracks[-1].amodal.rle()[at].iou(hidden)[0, 0] > 0.7
 
 
+def returning(after: Thing) -> tuple[int, int]:
+    """Ids of a car before it stops behind a lorry, and of what comes out of there, 14 frames later.
+
+    The car was about to cross; where it should be when something comes out is 45 pixels farther.
+    """
+
+    def scene(k: int) -> list[Thing]:
+        things = [lorry(100, 120 if k < 26 else 60)]
+        if k < 12:
+            things.append(car(20 + 5 * k))
+        elif k >= 26:
+            things.append(after)
+        return things
+
+    tracks = play(scene, 32, with_depth=False)
+    return id_at(tracks[10], scene(10)[1]), id_at(tracks[-1], after)
+
+
+def test_what_comes_out_elsewhere_than_predicted_is_the_hidden_object_again() -> None:
+    before, after = returning(car(205))
+    assert before == after == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        car(330),  # too far from where it can be
+        replace(car(205), h=12, y=68),  # half as tall
+        car(205, depth=60.0),  # far behind
+    ],
+    ids=["elsewhere", "smaller", "farther"],
+)
+def test_what_cannot_be_the_hidden_object_gets_an_id_of_its_own(other: Thing) -> None:
+    before, after = returning(other)
+    assert before == 1
+    assert after > 1
+
+
+def test_a_doubtful_detection_in_the_first_frame_has_to_prove_itself() -> None:
+    tracks = play(lambda k: [car(50, score=0.5), car(150, score=0.45)], 3)
+    assert [len(t) for t in tracks] == [1, 1, 2]
+
+
 def test_two_mediocre_pairs_do_not_break_up_a_good_one() -> None:
     # Two cars in a row; the left one comes out, and another one stands to its left.
     def scene(k: int) -> list[Thing]:

@@ -123,6 +123,22 @@ class CoastingTracker(ABC):
     def _mixed(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         """(M, W) embeddings of tracks after another match."""
 
+    def _returned(
+        self, tracks: TrackStore, named: np.ndarray, coasting: np.ndarray, stamp: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the tracks about to be named are coasting ones that came back.
+
+        Args:
+            tracks: T tracks.
+            named: rows of those that have just proven enough.
+            coasting: rows of those that coast.
+            stamp: of the frame, nanoseconds.
+
+        Returns:
+            Rows of the former and, for each, the row of the latter.
+        """
+        return named[:0], coasting[:0]
+
     def _remembered(self, tracks: TrackStore, lost: np.ndarray) -> np.ndarray:
         """Those of the tracks `lost`, neither matched nor coasting, that may still come back."""
         return lost[:0]
@@ -176,6 +192,9 @@ class CoastingTracker(ABC):
         unmatched = np.delete(np.arange(len(tracks)), rows)
         motion = tracks.motion
         errors, rates = measured[columns, :2] - motion.values[rows, :2], motion.rates[rows, :2]
+        turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
+        if dt > 0:
+            motion.stir(turned, dt)
         mixed = embeddings[columns]
         if embeddings.shape[1]:
             old = tracks.embeddings_of(rows, embeddings.shape[1])
@@ -183,7 +202,7 @@ class CoastingTracker(ABC):
         tracks.update(rows, detections[columns], mixed, measured[columns], stamp, self._frame, dt)
         if len(rows) >= _LEAST_MATCHED:
             # A camera that turns moves all by the same, those that are hidden too.
-            motion.values[unmatched, :2] += np.median(errors, axis=0)
+            motion.values[unmatched, :2] += turned
             motion.rates[unmatched, :2] += np.median(motion.rates[rows, :2] - rates, axis=0)
 
         # Unmatched tracks coast, are only remembered, or end.
@@ -195,7 +214,7 @@ class CoastingTracker(ABC):
         lost = self._remembered(tracks, np.setdiff1d(unmatched, coasting))
         tracks.lost[lost] = True
 
-        # New tracks join; those that have proven enough get an id.
+        # New tracks join; those that have proven enough get an id, their old one if they had any.
         no_detection = np.full(len(coasting) + len(lost), -1, np.int64)
         origin = np.concatenate([columns, no_detection, matches.new_tracks])
         tracks = tracks[np.concatenate([rows, coasting, lost])]
@@ -205,6 +224,18 @@ class CoastingTracker(ABC):
                 TrackStore.started(detections[new], embeddings[new], stamp, self._frame)
             )
         named = np.flatnonzero((tracks.ids < 0) & self._confirmed(tracks) & (origin >= 0))
+        carried = len(rows) + np.arange(len(coasting))
+        # What comes back elsewhere than predicted has begun a track of its own.
+        returned, previous = self._returned(tracks, named, carried, stamp)
+        if len(returned):
+            tracks.continue_as(returned, previous)
+            named = np.setdiff1d(named, returned)
+            stay = ~np.isin(carried, previous)
+            kept = np.setdiff1d(np.arange(len(tracks)), previous)
+            named = np.searchsorted(kept, named)
+            tracks, origin = tracks[kept], origin[kept]
+            masks, hidden = masks[np.flatnonzero(stay)], hidden[stay]
+            carried = len(rows) + np.arange(len(masks))
         tracks.ids[named] = np.arange(self._next_id, self._next_id + len(named))
         self._next_id += len(named)
         self._tracks = tracks
@@ -212,11 +243,11 @@ class CoastingTracker(ABC):
         # Output: matched tracks as detected, coasting ones as predicted, by id.
         shown = np.flatnonzero((origin >= 0) & (tracks.ids >= 0))
         result = matched_tracks(detections[origin[shown]], tracks[shown], self._frame)
-        if len(coasting):
-            carried = tracks[np.arange(len(rows), len(rows) + len(coasting))]
-            idle = (stamp - carried.visible_stamp) * 1e-9 / max(self.config.coast_seconds, 1e-9)
+        if len(carried):
+            coasted = tracks[carried]
+            idle = (stamp - coasted.visible_stamp) * 1e-9 / max(self.config.coast_seconds, 1e-9)
             fade = 1.0 - 0.5 * np.clip(idle, 0.0, 1.0)
-            result = with_coasting(result, carried, masks, hidden, fade, self._frame)
+            result = with_coasting(result, coasted, masks, hidden, fade, self._frame)
         origins = np.full(len(result), -1, np.int64)
         origins[: len(shown)] = indices[origin[shown]]
         order = np.argsort(result.ids, kind="stable")

@@ -8,6 +8,8 @@ import numpy as np
 
 from amodal_core.masks.mask_set import RleMasks
 
+_REACHED = 0.4  # share of a place's height from which on nearer returns hide it
+
 
 @dataclass(eq=False)
 class PlaceEvidence:
@@ -57,12 +59,15 @@ def weigh_evidence(
     for i, (crop, (x, y)) in enumerate(zip(crops, offsets.tolist(), strict=True)):
         if not np.isfinite(ranges[i]):
             continue
-        returns = depth[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
-        returns = returns[returns > 0]
+        window = np.where(crop, depth[y : y + crop.shape[0], x : x + crop.shape[1]], 0.0)
+        returns = window[window > 0]
         if len(returns) < min_returns:
             continue
         nearer = float((returns < ranges[i] - gap[i]).mean())
         beyond = float((returns > ranges[i] + gap[i]).mean())
-        hidden[i] |= nearer >= 0.5
+        # A scan ends somewhere above: what no return reaches is not hidden by those below it.
+        rows = np.flatnonzero((window > 0).any(axis=1))
+        reached = (rows[-1] - rows[0] + 1) / len(crop)
+        hidden[i] |= nearer >= 0.5 and nearer * reached >= _REACHED
         absent[i] = beyond >= 0.5 and nearer < 0.3 and covered[i] < 0.5
     return PlaceEvidence(hidden, absent)

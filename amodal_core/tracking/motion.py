@@ -14,6 +14,8 @@ import numpy as np
 # Columns: centre u, v in pixels, log width, log height, range in metres, centre x, y, z in metres.
 QUANTITIES = 8
 RANGE = 4
+_GUESSED = 8.0  # times the usual noise that are added to it of what is wholly hidden
+_STEADY = 1.0  # pixels a step that all places are off while the camera goes on as before
 _NEARER = 0.8, 1.25  # limits of the change of the range in one step, which may be misjudged
 
 
@@ -76,19 +78,45 @@ class Motion:
         # An extrapolated size may not run away: nothing doubles its size in a second for long.
         self.rates[:, 2:4] = np.clip(self.rates[:, 2:4], -0.7, 0.7)
 
+    def stir(self, common: np.ndarray, dt: float) -> None:
+        """Take in, in place, that the camera turns otherwise than before.
+
+        Velocities are trusted less by as much as explains what all places are off: a constant
+        acceleration over the step (Bar-Shalom et al., section 6.3.2).
+
+        Args:
+            common: (2,) pixels that most tracks are off their predictions.
+            dt: seconds of the step.
+        """
+        square = np.maximum(np.abs(common) - _STEADY, 0.0) ** 2
+        self.covariances[:, :2, 0] += square
+        self.covariances[:, :2, 1] += 2 * square / dt
+        self.covariances[:, :2, 2] += 4 * square / dt**2
+
     def _nearer(self, dt: float) -> np.ndarray:
         """(T,) each track's range over that in dt seconds, 1 where it is unknown."""
         ranges = self.values[:, RANGE]
         ratio = ranges / np.maximum(ranges + dt * self.rates[:, RANGE], 1.0)
         return np.where(np.isfinite(ratio), np.clip(ratio, *_NEARER), 1.0)
 
-    def update(self, rows: np.ndarray, measured: np.ndarray) -> None:
-        """Take measurements (len(rows), 8) of some tracks in, in place; NaN where there is none."""
+    def update(
+        self, rows: np.ndarray, measured: np.ndarray, hidden: np.ndarray | None = None
+    ) -> None:
+        """Take in measurements of some tracks, in place.
+
+        Args:
+            rows: of the tracks.
+            measured: (len(rows), 8), NaN where there is none.
+            hidden: (len(rows),) share of each that something hides: the outline of what does not
+                show is a guess, and what slides over an object would give it its own motion.
+        """
         values, rates = self.values[rows], self.rates[rows]
         covariances = self.covariances[rows]
         finite = np.isfinite(measured)
         first = finite & ~np.isfinite(values)
         noise = measurement_noise(measured) ** 2
+        if hidden is not None:
+            noise *= (1.0 + _GUESSED * hidden[:, None]) ** 2
         # A box whose size jumps has moved one edge only: the centre knows no better than that.
         jumps = np.exp(measured[:, 2:4]) - np.exp(values[:, 2:4])
         noise[:, :2] += 0.25 * np.nan_to_num(jumps) ** 2
@@ -172,10 +200,10 @@ def _first_rates(measured: np.ndarray) -> np.ndarray:
 
 
 def _accelerations(values: np.ndarray) -> np.ndarray:
-    """(T, 8) densities of the white acceleration; in pixels mostly the camera's own turning."""
+    """(T, 8) densities of the white acceleration; what a turning camera adds, see `stir`."""
     sides = np.exp(values[:, 2:4])
     out = np.empty_like(values)
-    out[:, :2] = 40.0 + 0.4 * sides
-    out[:, 2:4] = 0.3
+    out[:, :2] = 12.0 + 0.12 * sides
+    out[:, 2:4] = 0.1
     out[:, RANGE:] = 3.0
     return out

@@ -118,6 +118,14 @@ class TrackStore:
                 columns[f.name] = np.concatenate([a, b])
         return TrackStore(**columns)
 
+    def continue_as(self, rows: np.ndarray, previous: np.ndarray) -> None:
+        """Let tracks go on under the ids of others, with what those had proven, in place."""
+        self.ids[rows] = self.ids[previous]
+        self.first_frame[rows] = self.first_frame[previous]
+        self.hits[rows] += self.hits[previous]
+        self.visible_seconds[rows] += self.visible_seconds[previous]
+        self.votes[rows] += self.votes[previous]
+
     def embeddings_of(self, rows: np.ndarray, width: int) -> np.ndarray:
         """(len(rows), W) embeddings, W at least `width`; zeros where there was none so long."""
         self.embeddings = widened(self.embeddings, width)
@@ -150,7 +158,8 @@ class TrackStore:
         """
         shows = detections.visible.rle().areas() > 0
         visible_rows = rows[shows]
-        self.motion.update(visible_rows, measured[shows])
+        hidden = np.asarray(detections.occlusion_rates, np.float64)[shows]
+        self.motion.update(visible_rows, measured[shows], hidden)
         self.hits[visible_rows] += 1
         self.visible_seconds[visible_rows] += dt
         self.visible_stamp[visible_rows] = stamp

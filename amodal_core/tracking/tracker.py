@@ -11,9 +11,16 @@ from amodal_core.frame import Instances
 from amodal_core.settings import settings_type
 from amodal_core.tracking.association import Appearance, affinity, assign
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
+from amodal_core.tracking.motion import RANGE
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
 
 _GOOD = 0.5  # affinity from which on a pair is matched before all others
+_SURE = 0.5  # score of what is given out at once in a stream's first frame
+# Of where a hidden object may come back, beside its predicted place: across and down.
+_RETURN, _RETURN_RATE = np.array([1.0, 0.6]), np.array([1.0, 0.5])  # sides; a second
+_RETURN_PIXELS = 4.0
+_RETURN_HEIGHT = 0.5  # log of the ratio of heights in the image
+_RETURN_SPEED = 8.0  # metres a second that its range may differ by
 
 
 @settings_type
@@ -24,10 +31,11 @@ class TrackerConfig(CoastingConfig):
         high_score: detections from here on are matched first and may begin tracks.
         low_score: detections below this are ignored; those between only prolong tracks.
         min_affinity: pairs that fit worse are no match.
-        min_hits: sights before a track is given out; in a stream's first frame one is enough.
+        min_hits: sights before a track is given out; in a stream's first frame one is enough of
+            what scores well.
     """
 
-    high_score: Share = 0.4
+    high_score: Share = 0.3
     low_score: Share = 0.1
     min_affinity: Share = 0.25
     min_hits: Annotated[int, Field(ge=1, le=100)] = 3
@@ -63,8 +71,9 @@ class Tracker(CoastingTracker):
         return np.asarray(mixed / np.maximum(length, 1e-9))
 
     def _confirmed(self, tracks: TrackStore) -> np.ndarray:
-        enough = 1 if self._frame == 1 else self.config.min_hits
-        confirmed: np.ndarray = tracks.hits >= enough
+        confirmed: np.ndarray = tracks.hits >= self.config.min_hits
+        if self._frame == 1:
+            confirmed = confirmed | (tracks.scores >= _SURE)
         return confirmed
 
     def _match(
@@ -117,10 +126,40 @@ class Tracker(CoastingTracker):
             affinities[:, high] = -np.inf
             affinities[tracks.ids < 0] = -np.inf
             rows, columns = _joined(
-                (rows, columns), assign(affinities, max(config.min_affinity, 0.4))
+                (rows, columns), assign(affinities, max(config.min_affinity, _GOOD))
             )
         order = np.argsort(rows, kind="stable")
         return rows[order], columns[order]
+
+    def _returned(
+        self, tracks: TrackStore, named: np.ndarray, coasting: np.ndarray, stamp: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        nobody = named[:0], coasting[:0]
+        if not len(named) or not len(coasting):
+            return nobody
+        # The longer an object was away, the farther from its predicted place it may come back.
+        old, new = tracks.motion.values[coasting], tracks.motion.values[named]
+        away = (stamp - tracks.visible_stamp[coasting]) * 1e-9
+        sides = np.exp(np.maximum(old[:, None, 2:4], new[None, :, 2:4]))
+        reach = sides * (_RETURN + _RETURN_RATE * away[:, None])[:, None] + _RETURN_PIXELS
+        offset = np.abs(old[:, None, :2] - new[None, :, :2]) / reach
+        height = np.abs(old[:, None, 3] - new[None, :, 3]) / _RETURN_HEIGHT
+        nearer = np.minimum(old[:, None, RANGE], new[None, :, RANGE])
+        tolerance = 2.0 + self.config.max_range_error * nearer + _RETURN_SPEED * away[:, None]
+        apart = np.abs(old[:, None, RANGE] - new[None, :, RANGE]) / tolerance
+        apart = np.where(np.isfinite(apart), apart, 0.5)
+        possible = (offset < 1).all(axis=2) & (height < 1) & (apart < 1)
+        # One that was seen beside the other is another.
+        possible &= tracks.last_frame[coasting][:, None] < tracks.first_frame[named][None]
+        cost = (offset**2).sum(axis=2) + height**2 + apart**2
+        cost += 0.5 * (tracks.class_ids[coasting][:, None] != tracks.class_ids[named][None])
+        if tracks.embeddings.shape[1]:
+            a, b = tracks.embeddings[coasting], tracks.embeddings[named]
+            both = np.outer(np.any(a != 0, axis=1), np.any(b != 0, axis=1))
+            cost += np.where(both, 1 - a @ b.T, 0.5)
+        # The cost is 7 at most: 2 of the place, 1 of size and range, 0.5 of the class, 2 of looks.
+        rows, columns = assign(np.where(possible, 1 - cost / 10, -np.inf), 0.0)
+        return named[columns], coasting[rows]
 
     def _new_tracks(self, detections: Instances, matched: np.ndarray) -> np.ndarray:
         """Indices of unmatched detections that begin tracks: of high score, and no copies."""
