@@ -257,9 +257,25 @@ def test_what_slides_over_an_object_does_not_give_it_its_own_motion() -> None:
             hidden = 0.2 * max(k - 19, 0)
             motion.predict(0.1)
             share = np.array([hidden])
-            motion.update(np.array([0]), at(40 * (1 - hidden)), share if told else None)
+            motion.update(np.array([0]), at(40 * (1 - hidden)), share if told else 0.0)
         rates.append(abs(motion.rates[0, 0]))
     assert rates[0] < 0.6 * rates[1]
+
+
+def test_a_faint_sight_moves_a_track_less_than_a_sure_one() -> None:
+    moved = []
+    for score in (1.0, 0.5, 0.1):
+        motion = Motion.started(measured_range(20.0))
+        motion.predict(0.1)
+        motion.update(np.array([0]), measured_range(23.0), scores=np.array([score]))
+        moved.append(motion.values[0, RANGE] - 20)
+    assert 3 > moved[0] > moved[1] > moved[2] > 0
+    # Without doubt, one of nothing hidden is measured as ever.
+    noise = measurement_noise(measured_range(23.0))[0, RANGE] ** 2
+    motion = Motion.started(measured_range(20.0))
+    motion.predict(0.1)
+    p = motion.covariances[0, RANGE, 0]
+    assert moved[0] == pytest.approx(3 * p / (p + noise))
 
 
 def test_a_camera_that_begins_to_turn_makes_velocities_uncertain_by_as_much() -> None:

@@ -14,7 +14,8 @@ import numpy as np
 # Columns: centre u, v in pixels, log width, log height, range in metres, centre x, y, z in metres.
 QUANTITIES = 8
 RANGE = 4
-_GUESSED = 8.0  # times the usual noise that are added to it of what is wholly hidden
+_GUESSED = 8.0  # times the usual noise that are added to it, of what is wholly hidden
+_FAINT = 4.0  # the same of what scores nothing
 _STEADY = 1.0  # pixels a step that all places are off while the camera goes on as before
 _NEARER = 0.8, 1.25  # limits of the change of the range in one step, which may be misjudged
 
@@ -100,7 +101,11 @@ class Motion:
         return np.where(np.isfinite(ratio), np.clip(ratio, *_NEARER), 1.0)
 
     def update(
-        self, rows: np.ndarray, measured: np.ndarray, hidden: np.ndarray | None = None
+        self,
+        rows: np.ndarray,
+        measured: np.ndarray,
+        hidden: np.ndarray | float = 0.0,
+        scores: np.ndarray | float = 1.0,
     ) -> None:
         """Take in measurements of some tracks, in place.
 
@@ -109,14 +114,15 @@ class Motion:
             measured: (len(rows), 8), NaN where there is none.
             hidden: (len(rows),) share of each that something hides: the outline of what does not
                 show is a guess, and what slides over an object would give it its own motion.
+            scores: (len(rows),) of each; what is hardly made out is not measured well.
         """
         values, rates = self.values[rows], self.rates[rows]
         covariances = self.covariances[rows]
         finite = np.isfinite(measured)
         first = finite & ~np.isfinite(values)
         noise = measurement_noise(measured) ** 2
-        if hidden is not None:
-            noise *= (1.0 + _GUESSED * hidden[:, None]) ** 2
+        doubt = 1.0 + _GUESSED * np.asarray(hidden) + _FAINT * (1.0 - np.asarray(scores))
+        noise *= doubt.reshape(-1, 1) ** 2
         # A box whose size jumps has moved one edge only: the centre knows no better than that.
         jumps = np.exp(measured[:, 2:4]) - np.exp(values[:, 2:4])
         noise[:, :2] += 0.25 * np.nan_to_num(jumps) ** 2

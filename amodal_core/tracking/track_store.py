@@ -159,7 +159,8 @@ class TrackStore:
         shows = detections.visible.rle().areas() > 0
         visible_rows = rows[shows]
         hidden = np.asarray(detections.occlusion_rates, np.float64)[shows]
-        self.motion.update(visible_rows, measured[shows], hidden)
+        scores = np.asarray(detections.scores, np.float64)[shows]
+        self.motion.update(visible_rows, measured[shows], hidden, scores)
         self.hits[visible_rows] += 1
         self.visible_seconds[visible_rows] += dt
         self.visible_stamp[visible_rows] = stamp
