@@ -253,6 +253,7 @@ def old_detectron2(config_file: str) -> Any:
     config.merge_from_file(str(CLONES / "vrsp" / "configs" / config_file))
     config.MODEL.DEVICE = "cpu"
     config.MODEL.RPN.POST_NMS_TOPK_TEST = 40  # every candidate goes through the heads
+    config.TEST.DETECTIONS_PER_IMAGE = 30  # before scores change
     return filled(build_model(config))
 
 
