@@ -170,10 +170,15 @@ def _coupled(
     while i < len(outlines):
         a = outlines[i]
         joined = -1
-        for j, b in enumerate(outlines):
-            if j == i or a.detection.candidate.name != "truck":
-                continue
-            if not a.meets(b, config.assembly.coupling):
+        near = []
+        if a.detection.candidate.name == "truck":
+            gaps = np.maximum(
+                [a.low - o.high for o in outlines], [o.low - a.high for o in outlines]
+            )
+            near = np.flatnonzero((gaps <= config.assembly.coupling).all(1)).tolist()
+        for j in near:
+            b = outlines[j]
+            if j == i or not a.meets(b, config.assembly.coupling):
                 continue
             truck = _join(a.detection, b.detection, points, heights, ground, config)
             if truck is not None:
@@ -232,8 +237,6 @@ class _Outline:
 
     def meets(self, other: _Outline, coupling: float) -> bool:
         """Whether any two returns are nearer than a coupling is long."""
-        if (np.maximum(self.low - other.high, other.low - self.high) > coupling).any():
-            return False
         return bool(cdist(self.xy, other.xy).min() < coupling)
 
 

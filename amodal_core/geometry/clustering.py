@@ -45,21 +45,42 @@ def connected_components(
 
 
 @njit(cache=True)
-def _links(points, index, keep, sine, v):  # type: ignore[no-untyped-def]
+def _cell_points(points, index, keep):  # type: ignore[no-untyped-def]
+    """(R * C, 3) the points, cell by cell: neighbours lie side by side; state of each cell.
+
+    The state is -1 for a cell without a point, 0 for one whose point is not kept, 1 for others.
+    """
+    flat = index.ravel()
+    cells = np.zeros((len(flat), 3), np.float32)
+    state = np.full(len(flat), -1, np.int8)
+    for cell in range(len(flat)):
+        i = flat[cell]
+        if i >= 0:
+            cells[cell, 0], cells[cell, 1], cells[cell, 2] = (
+                points[i, 0],
+                points[i, 1],
+                points[i, 2],
+            )
+            state[cell] = 1 if keep[i] else 0
+    return cells, state
+
+
+@njit(cache=True)
+def _links(cells, state, rows, columns, sine, v):  # type: ignore[no-untyped-def]
     """Of each cell whether it belongs with the next one right (1) and below (2)."""
-    rows, columns = index.shape
-    links = np.zeros((rows, columns), np.uint8)
+    links = np.zeros(rows * columns, np.uint8)
     for row in range(rows):
+        begin = row * columns
         for column in range(columns):
-            i = index[row, column]
-            if i < 0 or not keep[i]:
+            cell = begin + column
+            if state[cell] < 1:
                 continue
-            j = index[row, column + 1 if column + 1 < columns else 0]
-            if j >= 0 and keep[j] and _joined(points, i, j, v.beside * sine, v):
-                links[row, column] |= 1
-            j = index[row + 1, column] if row + 1 < rows else -1
-            if j >= 0 and keep[j] and _joined(points, i, j, sine, v):
-                links[row, column] |= 2
+            other = cell + 1 if column + 1 < columns else begin
+            if state[other] == 1 and _joined(cells, cell, other, v.beside * sine, v):
+                links[cell] |= 1
+            other = cell + columns
+            if row + 1 < rows and state[other] == 1 and _joined(cells, cell, other, sine, v):
+                links[cell] |= 2
     return links
 
 
@@ -67,13 +88,14 @@ def _links(points, index, keep, sine, v):  # type: ignore[no-untyped-def]
 def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-untyped-def]
     """(R * C,) int32, component of each cell, -1 where it holds no kept point."""
     rows, columns = index.shape
-    links = _links(points, index, keep, limits[0], v)
+    cells, state = _cell_points(points, index, keep)
+    links = _links(cells, state, rows, columns, limits[0], v)
     labels = np.full(rows * columns, -1, np.int32)
     queue = np.empty(rows * columns, np.int32)
-    flat, links, ranges = index.ravel(), links.ravel(), ranges.ravel()
+    ranges = ranges.ravel()
     label = 0
     for seed in range(rows * columns):
-        if flat[seed] < 0 or labels[seed] >= 0 or not keep[flat[seed]]:
+        if state[seed] < 1 or labels[seed] >= 0:
             continue
         # Flood from the first cell that is in no component yet.
         labels[seed] = label
@@ -98,7 +120,7 @@ def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-unt
                 elif row > 0:
                     other = cell - columns if links[cell - columns] & 2 else -1
                 if other < 0:
-                    other = _look_past(points, flat, ranges, keep, cell, way, begin, end, limits, v)
+                    other = _look_past(cells, state, ranges, cell, way, begin, end, limits, v)
                 if other >= 0 and labels[other] < 0:
                     labels[other] = label
                     queue[tail] = other
@@ -108,14 +130,14 @@ def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-unt
 
 
 @njit(cache=True, inline="always")
-def _look_past(points, flat, ranges, keep, cell, way, begin, end, limits, v):  # type: ignore[no-untyped-def]
+def _look_past(cells, state, ranges, cell, way, begin, end, limits, v):  # type: ignore[no-untyped-def]
     """The cell that belongs to a cell's object past the next one: right, left, below or above.
 
     -1 for none. The row is [begin, end) of the flat cells.
     """
     columns = end - begin
     sine, glance = limits
-    i, d = flat[cell], ranges[cell]
+    d = ranges[cell]
     across = way < 2
     step = 1 - 2 * (way & 1)
     reach = furthest = glance if across else v.rows
@@ -131,17 +153,16 @@ def _look_past(points, flat, ranges, keep, cell, way, begin, end, limits, v):  #
             other = begin if other >= end else end - 1 if other < begin else other
         else:
             other += step * columns
-            if other < 0 or other >= len(flat):
+            if other < 0 or other >= len(state):
                 break
-        j = flat[other]
-        if j < 0:
+        if state[other] < 0:
             empty += 1
             if empty >= reach:
                 break
             continue
         e = ranges[other]
-        if s > 0 and keep[j]:
-            belongs = abs(e - d) < v.same_range if bridged else _joined(points, i, j, sine, v)
+        if s > 0 and state[other] == 1:
+            belongs = abs(e - d) < v.same_range if bridged else _joined(cells, cell, other, sine, v)
             if belongs:
                 result = other
                 break

@@ -57,7 +57,9 @@ def remove_ground(
     side = int(2 * config.reach / config.cell)
     sums = np.zeros((side, side), np.float32)
     counts = np.zeros((side, side), np.int32)
-    _follow_ground(pts, image.index, (z0, a, b), values, sums, counts)
+    # Columns are walked: their cells lie side by side in the transposed image.
+    columns = np.ascontiguousarray(image.index.T)
+    _follow_ground(pts, columns, (z0, a, b), values, sums, counts)
     heights = _fill_heights(sums, counts, (z0, a, b), values)
     above = _heights_above(pts, heights, config.cell, config.reach)
     return Ground(heights, z0, config.cell, config.reach), above
@@ -109,15 +111,15 @@ def _ground_plane(points, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _follow_ground(points, index, plane, v, sums, counts):  # type: ignore[no-untyped-def]
+def _follow_ground(points, cells, plane, v, sums, counts):  # type: ignore[no-untyped-def]
     """Walk each column from the lowest row up, and collect the returns that continue the ground."""
-    rows, columns = index.shape
+    columns, rows = cells.shape
     side = sums.shape[0]
     z0, a, b = plane
     for c in range(columns):
         r_last, z_last = 0.0, z0
         for row in range(rows - 1, -1, -1):
-            i = index[row, c]
+            i = cells[c, row]
             if i < 0:
                 continue
             x, y, z = points[i, 0], points[i, 1], points[i, 2]

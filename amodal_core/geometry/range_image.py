@@ -126,9 +126,12 @@ def _cut_rows(azimuth, direction, cut, jitter):  # type: ignore[no-untyped-def]
 def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) -> int:
     """Columns that the scanner's own steps fill: from the usual step within the fullest rows."""
     count = np.bincount(rows)
+    fullest = np.argsort(-count, kind="stable")[: config.step_rows]
+    ends = np.cumsum(count[fullest])
+    turns = _azimuths_of(azimuth, rows, len(count), fullest, ends)
     steps = []
-    for row in np.argsort(-count, kind="stable")[: config.step_rows]:
-        turn = np.sort(azimuth[rows == row])
+    for turn in np.split(turns, ends[:-1]):
+        turn.sort()
         step = np.diff(turn[np.isfinite(turn)])
         # What rounding and jitter put in one place is one step's, not none's.
         steps.append(step[step > config.least_step])
@@ -137,6 +140,24 @@ def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) ->
         return config.finest_columns
     columns = config.fill * 2 * np.pi / np.median(every)
     return int(np.clip(columns, config.coarsest_columns, config.finest_columns))
+
+
+@njit(cache=True)
+def _azimuths_of(azimuth, rows, height, chosen, ends):  # type: ignore[no-untyped-def]
+    """The azimuths of some rows, row after row, each row's up to its end."""
+    slot = np.full(height, -1, np.int64)
+    at = np.zeros(len(chosen), np.int64)
+    for k in range(len(chosen)):
+        slot[chosen[k]] = k
+        if k:
+            at[k] = ends[k - 1]
+    out = np.empty(ends[-1], np.float32)
+    for i in range(len(rows)):
+        k = slot[rows[i]]
+        if k >= 0:
+            out[at[k]] = azimuth[i]
+            at[k] += 1
+    return out
 
 
 @njit(cache=True)
