@@ -11,7 +11,7 @@ WORKERS ?= 2
 # What failed once more and alone: processes that wait for each other need both cores of a small machine.
 AGAIN = { echo "== once more, what failed"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
-.PHONY: help setup demo ros test test-ros test-slow bench lint sample-drive clean
+.PHONY: help setup demo ros test test-ros test-slow fuzz bench lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,11 @@ ros: ## a ROS 2 workspace with amodal_ros built in it: make ros WS=~/ros2_ws
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+# Minutes of `make fuzz`, of all parsers together.
+MINUTES ?= 5
+fuzz: setup ## every parser on spoilt inputs: make fuzz MINUTES=30; findings in build/fuzz
+	PYTHONPATH=test $(BIN)/python -m fuzzing --minutes $(MINUTES)
 
 bench: setup ## the budgets, with the naive version beside each
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds

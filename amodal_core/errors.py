@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
+import tokenize
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 
+import yaml
+
+# Letters of each part of an error; what a file put into it may be longer.
+_LONGEST = 1000
+
 
 class InputError(Exception):
     """Bad input from outside: a file, a bag, a calibration, an annotation, an option.
 
     Args:
-        what: what is wrong, one line.
+        what: what is wrong.
         where: the file, topic or place.
         cure: what the user can do about it.
+
+    Each becomes one line that any terminal can show, whatever of a file's content is in it.
     """
 
     def __init__(self, what: str, where: str = "", cure: str = "") -> None:
-        self.what, self.where, self.cure = what, where, cure
-        super().__init__(": ".join(p for p in (where, what) if p) + (f" ({cure})" if cure else ""))
+        self.what, self.where, self.cure = map(_line, (what, where, cure))
+        text = ": ".join(p for p in (self.where, self.what) if p)
+        super().__init__(text + (f" ({self.cure})" if self.cure else ""))
+
+
+def _line(text: str) -> str:
+    """One line of printable letters; the middle of a very long one is left out."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
+    if text.isprintable():
+        return text
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 # What parsers raise when their input is not what they expect.
 _FOREIGN = (
     ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError, LookupError, MemoryError,
-    OSError, RecursionError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+    NotImplementedError, OSError, RecursionError, SyntaxError, TypeError, ValueError,
+    pickle.PickleError, struct.error, tokenize.TokenError, yaml.YAMLError, zlib.error,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Read the pickles and .npy files that others ship, trusting nothing in them.
+"""Read the pickles, .npy and .npz files that others ship, trusting nothing in them.
 
 A pickle is a program for a small machine. This one is Python's own (`pickle._Unpickler`, which
 takes no more memory than the file has bytes) with the instructions that make plain values, and
@@ -16,15 +16,17 @@ import pickle
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
 from amodal_core.errors import foreign
 
 _CURE = "download it again; pickles that name other code are refused"
+_UNPACKED = 2**30  # bytes that a packed array may have
 # Kinds of numbers and texts; no objects, no records.
 _DTYPE = re.compile(r"[<>=|]?[?biufcSU]\d{0,9}")
 
@@ -283,15 +285,51 @@ def load_npy(path: str | Path) -> np.ndarray:
         InputError: the file is missing or broken, or holds anything but arrays and builtin types.
     """
     with foreign(path, "no array", "download it again"):
-        file = io.BytesIO(Path(path).read_bytes())
-        if file.read(6) != b"\x93NUMPY":
-            raise _RefusedError("not NumPy's format")
-        form = "<H" if file.read(2)[0] == 1 else "<I"
-        (length,) = struct.unpack(form, file.read(struct.calcsize(form)))
-        # Python 2 wrote long integers as 10L.
-        text = re.sub(r"(\d)L", r"\1", file.read(min(length, 10_000)).decode("latin-1"))
-        header = ast.literal_eval(text.strip())
-        shape, kind = header["shape"], _Type(header["descr"])
-        if kind.text in ("|O", "O"):
-            return np.asarray(_loads(file.read()), object).reshape(shape)
-        return _array(shape, kind, file.read(), "F" if header["fortran_order"] else "C")
+        return _npy(Path(path).read_bytes())
+
+
+def _npy(data: bytes) -> np.ndarray:
+    """The array of an .npy file's bytes."""
+    file = io.BytesIO(data)
+    if file.read(6) != b"\x93NUMPY":
+        raise _RefusedError("not NumPy's format")
+    form = "<H" if file.read(2)[0] == 1 else "<I"
+    (length,) = struct.unpack(form, file.read(struct.calcsize(form)))
+    # Python 2 wrote long integers as 10L.
+    text = re.sub(r"(\d)L", r"\1", file.read(min(length, 10_000)).decode("latin-1"))
+    header = ast.literal_eval(text.strip())
+    shape, kind = header["shape"], _Type(header["descr"])
+    if kind.text in ("|O", "O"):
+        return np.asarray(_loads(file.read()), object).reshape(shape)
+    return _array(shape, kind, file.read(), "F" if header["fortran_order"] else "C")
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file by their names, each read when it is asked for.
+
+    Inside a `foreign` block, which turns what a broken file raises into an InputError.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._zip = ZipFile(path)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        member = self._zip.getinfo(f"{name}.npy")
+        if member.compress_type != ZIP_STORED and member.file_size > _UNPACKED:
+            raise _RefusedError(f"{name} would unpack to {member.file_size} bytes")
+        return _npy(self._zip.read(member))
+
+    def __iter__(self) -> Iterator[str]:
+        return (n.removesuffix(".npy") for n in self._zip.namelist())
+
+    def __len__(self) -> int:
+        return len(self._zip.namelist())
+
+    def __enter__(self) -> Arrays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()

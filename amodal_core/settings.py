@@ -23,11 +23,11 @@ from typing import (
     get_type_hints,
 )
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from amodal_core.errors import InputError
+from amodal_core.yaml_texts import parse_yaml, read_yaml
 
 _T = TypeVar("_T")
 
@@ -134,11 +134,9 @@ def parse_rules(rules: Sequence[str], where: str) -> dict[str, Any]:
             continue
         if not equals or not name.strip():
             raise InputError(f"'{rule}' is not setting=value", where, "such as min_score=0.3")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"'{text}' is no YAML value", f"{where} {name}", "quote it") from None
-        value = value if text.strip() else ""
+        value: Any = ""
+        if text.strip():
+            value = parse_yaml(text, f"{where} {name}", f"'{text}' is no YAML value", "quote it")
         for step in reversed(name.strip().split(".")):
             value = {step: value}
         merge(values, value)
@@ -146,11 +144,7 @@ def parse_rules(rules: Sequence[str], where: str) -> dict[str, Any]:
 
 
 def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"no settings: {' '.join(str(error).split())}", path, "mend it") from None
+    values = read_yaml(path, "no settings", "mend it")
     if not isinstance(values, dict):
         raise InputError("no settings", path, "one line a setting, as min_score: 0.3")
     return values

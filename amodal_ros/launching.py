@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amodal_core.bags.reader import is_bag
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import CAMERA_INFO, GROUND_TRUTH, IMAGE, NO_LIDAR, POINTS
 from amodal_core.errors import InputError, foreign
 from amodal_core.settings import checked, parse_rules
+from amodal_core.yaml_texts import parse_yaml
 from amodal_ros.declarations import RATES, parameters_of
 
 # The drive's settings that are arguments, with what they are for; empty: the nodes' own default.
@@ -144,11 +143,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     form = "a list, of each camera its name, and image, camera_info, points, extrinsics, ..."
     where = f"launch argument cameras: {path}"
     with foreign(where, "cannot be read", form):
-        text = path.read_text(encoding="utf-8")
-        try:
-            rows = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(error) from None
+        text = path.read_bytes()
+    rows = parse_yaml(text, where, "cannot be read", form)
     valid = {"name", *(t.name for t in _TOPICS), *DRIVE, "points_offset"}
     if not isinstance(rows, list) or not rows:
         raise InputError("no list of cameras", where, form)

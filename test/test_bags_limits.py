@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from amodal_core import limits
 from amodal_core.bags.clouds import read_points
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.images import read_image
 from amodal_core.bags.messages import instances_message, read_instances, read_tracks
+from amodal_core.bags.reader import BagReader
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.geometry.camera import read_camera
@@ -131,3 +133,39 @@ def test_the_limits_can_be_set(monkeypatch):
     monkeypatch.setattr(limits, "PIXELS", 31)
     with pytest.raises(InputError, match="8x4 pixels, at most 31"):
         read_tracks(array_message())
+
+
+PART = f"{'=' * 80}\nMSG: made_msgs/Part\nstring text\n"
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "string[100000000] names\n",
+        f"Part[3000000] parts\n{PART}",
+        f"Part[2000] a\nPart[2000] b\nPart[2000000] c\n{PART}",
+        "".join(f"float64 f{k}\n" for k in range(1001)),
+        "".join(f"float64 f{k}\n" for k in range(100_000)),
+        "float64 a\nfloat64 a\nMade again\n",
+    ],
+)
+def test_a_definition_that_asks_for_gigabytes_or_minutes_is_refused(tmp_path, definition):
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        kind = "made_msgs/msg/Made"
+        topic = bag.add_connection("/made", kind, msgdef=definition, rihs01="RIHS01_0")
+        bag.write(topic, 1, bytes(12))
+    with little_memory(), pytest.raises(InputError, match="definition of made_msgs/msg/Made is"):
+        BagReader(tmp_path / "bag")
+
+
+def test_a_definition_with_a_large_matrix_is_read(tmp_path):
+    definition = f"float64[90000] numbers\nPart[3] parts\n{PART}"
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        topic = bag.add_connection(
+            "/made", "made_msgs/msg/Made", msgdef=definition, rihs01="RIHS01_0"
+        )
+        text = (1).to_bytes(4, "little") + bytes(4)
+        bag.write(topic, 1, bytes([0, 1, 0, 0]) + bytes(720_000) + (3 * text)[:-3])
+    with BagReader(tmp_path / "bag") as reader:
+        (message,) = reader.messages()
+    assert len(message.message.numbers) == 90_000

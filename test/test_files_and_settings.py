@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 import pytest
@@ -10,6 +11,8 @@ from pydantic import Field
 from amodal_core.errors import InputError
 from amodal_core.files import atomic, folder_beside, write_json
 from amodal_core.settings import checked, parse_rules, settings_type
+from amodal_core.yaml_texts import parse_yaml
+from amodal_ros.cli import main as cli
 
 
 @settings_type
@@ -101,3 +104,55 @@ def test_rules_are_yaml_values():
     assert parse_rules(["a=0.3", "b=[1, 2]", "c="], "--set") == {"a": 0.3, "b": [1, 2], "c": ""}
     with pytest.raises(InputError, match="'a' is not setting=value"):
         parse_rules(["a"], "--set")
+
+
+def test_an_error_is_one_line_that_any_terminal_shows():
+    error = InputError("a\n  b \x1b[31mred\udcff", "x" * 5000, "mend\tit")
+    assert "\n" not in str(error)
+    assert str(error).isprintable()
+    assert "a b \\x1b[31mred\\udcff (mend it)" in str(error)
+    assert len(str(error)) < 1000
+
+
+def test_brackets_of_a_file_are_no_markup_of_the_command_line(monkeypatch, capfd):
+    def fails():
+        raise InputError("a value [/x] of [red]this[/red]", "[camera]")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "[camera]: a value [/x] of [red]this[/red]" in capfd.readouterr().err
+
+
+LAUGHS = "a: &a [1, 1]\n" + "".join(
+    f"{n}: &{n} [{', '.join(['*' + m] * 10)}]\n" for m, n in pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LAUGHS, "over 100000 values"),
+        ("a: &a [*a]", "holds itself"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: " + "1" * 5000, "4300 digits"),
+        ("a: 2011-13-45 99:99:99", "month must be"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: [1", "expected"),
+        (b"\xff", "decode byte 0xff"),
+    ],
+)
+def test_yaml_of_any_kind_is_values_or_one_error(text, says):
+    with pytest.raises(InputError, match=says):
+        parse_yaml(text, "file.yaml")
+    if isinstance(text, str) and "a: 2" in text:
+        with pytest.raises(InputError, match=r"--set a: .*is no YAML value"):
+            parse_rules([f"a={text[3:]}"], "--set")
+
+
+def test_aliases_and_merges_of_plain_yaml_are_read():
+    text = "base: &b {x: 1, y: [1, 2]}\nmore: {<<: *b, x: 2}\nlist: [*b, *b]"
+    value = parse_yaml(text, "file.yaml")
+    assert value["more"] == {"x": 2, "y": [1, 2]}
+    assert value["list"] == [value["base"]] * 2
+    assert parse_yaml("", "file.yaml") is None

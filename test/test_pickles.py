@@ -6,6 +6,7 @@ import pickle
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pytest
@@ -190,3 +191,34 @@ def test_tensors_that_numpy_pickled_are_arrays(tmp_path: Path) -> None:
         np.save(path, np.array({0: Tensor(*shape)}, object))
         with pytest.raises(InputError, match="a tensor of shape"):
             pickles.load_npy(path)
+
+
+def test_arrays_of_an_npz_are_read_one_by_one_and_take_no_memory_by_their_word(
+    tmp_path: Path,
+) -> None:
+    path, names = tmp_path / "a.npz", np.array(["one", "two"])
+    np.savez_compressed(path, points=np.eye(3), names=names)
+    with pickles.Arrays(path) as arrays:
+        assert sorted(arrays) == ["names", "points"]
+        assert np.array_equal(arrays["points"], np.eye(3))
+        assert np.array_equal(arrays["names"], names)
+        assert arrays.get("absent") is None
+    data = path.read_bytes()
+    with ZipFile(path, "w") as file:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,)}\n"
+        file.writestr("a.npy", b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header)
+    with pickles.Arrays(path) as arrays, pytest.raises(ValueError, match="0 bytes for an array"):
+        arrays["a"]
+    path.write_bytes(data[:-30])
+    with pytest.raises(BadZipFile):
+        pickles.Arrays(path)
+
+
+def test_a_packed_array_that_would_unpack_to_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, zeros=np.zeros(10_000))
+    monkeypatch.setattr(pickles, "_UNPACKED", 10_000)
+    with pickles.Arrays(path) as arrays, pytest.raises(ValueError, match="would unpack to 80128"):
+        arrays["zeros"]

@@ -7,11 +7,11 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
 from amodal_core.errors import InputError
 from amodal_core.settings import checked, parse_rules, settings_type
+from amodal_core.yaml_texts import read_yaml
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
@@ -321,11 +321,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     if not path.is_file():
         raise InputError("there is no such configuration", str(path), "see training/configs")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"not YAML: {line}", str(path), "mend the file") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError("not a table of keys and values", str(path), "see training/configs")
     _override(values, parse_rules(overrides, "override"))

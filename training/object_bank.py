@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from amodal_core import pickles
+from amodal_core.errors import foreign
 from amodal_core.files import atomic
 from amodal_core.geometry.boxes3d import points_in_boxes
 from amodal_core.geometry.projection import in_view
@@ -106,7 +108,7 @@ def bank_of(
                 file, boxes=bank.boxes, labels=bank.labels, first=bank.first, points=bank.points
             )
         return bank
-    with np.load(path, allow_pickle=False) as stored:
+    with foreign(path, "no objects of scans", "remove it"), pickles.Arrays(path) as stored:
         return ObjectBank(
             tuple(classes), *(stored[n] for n in ("boxes", "labels", "first", "points"))
         )

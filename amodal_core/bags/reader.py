@@ -8,13 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rosbags.interfaces import MessageDefinitionFormat, QosDurability
+from rosbags.interfaces import MessageDefinitionFormat, Nodetype, QosDurability
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
 from amodal_core.bags.factory import RosbagsFactory, typestore
 from amodal_core.bags.storage import files_of, open_recording
 from amodal_core.errors import InputError
 
+# What every message of a type may hold: a definition of a hundred bytes can ask for gigabytes.
+_MOST_NUMBERS, _MOST_FIELDS, _LONGEST_DEFINITION = 2**20, 1000, 2**18
 _REPAIR = "mend it with `ros2 bag reindex` or `mcap recover`, or record it again"
 
 
@@ -86,9 +88,19 @@ class BagReader:
         except Exception as error:
             # rosbags lets struct, zstd, YAML and sqlite errors of damaged files through.
             raise InputError(f"cannot open the bag: {_line(error)}", where, _REPAIR) from error
+        self._check_topics()
         self._store, self._readable = self._types()
         self._factory = RosbagsFactory()
         self._differs: dict[str, bool] = {}  # whether a type's layout here is another
+
+    def _check_topics(self) -> None:
+        """Whether the metadata's topics are what topics are; YAML may hold anything."""
+        for c in self._reader.connections:
+            texts = isinstance(c.topic, str) and isinstance(c.msgtype, str)
+            if not texts or not isinstance(c.msgcount, int) or c.msgcount < 0:
+                text = f"{c.msgcount!s:.20} messages of type {c.msgtype!s:.60} on {c.topic!s:.60}"
+                self._reader.close()
+                raise InputError(text, str(self.path), _REPAIR)
 
     def _types(self) -> tuple[Any, set[str]]:
         store = get_typestore(Stores.EMPTY)
@@ -101,18 +113,32 @@ class BagReader:
             if parse is None:
                 continue
             try:
+                if len(c.msgdef.data) > _LONGEST_DEFINITION:
+                    raise ValueError(f"{len(c.msgdef.data)} letters")
                 types.update(parse(c))
             except Exception as error:
-                raise InputError(
-                    f"the definition of {c.msgtype} is damaged: {_line(error)}",
-                    f"{self.path} {c.topic}",
-                    _REPAIR,
-                ) from error
-        own = typestore()
-        for name, fields in own.fielddefs.items():
-            types.setdefault(name, fields)
-        store.register(types)
+                raise self._no_definition(c, error) from error
+        own = typestore().fielddefs
+        sizes: dict[str, int] = {}
+        needed: dict[str, Any] = {}  # of all 200 the code is made in half a second
+        c = None
+        try:
+            for c in self._reader.connections:
+                _collect(c.msgtype, types, own, needed)
+                if c.msgtype in needed and _numbers(c.msgtype, needed, sizes) > _MOST_NUMBERS:
+                    raise ValueError(f"over {_MOST_NUMBERS} values in every message")
+            store.register(needed)
+        except Exception as error:  # of rosbags, where names are none or twice the same
+            raise self._no_definition(c, error) from error
         return store, set(store.fielddefs)
+
+    def _no_definition(self, connection: Any, error: Exception) -> InputError:
+        self._reader.close()
+        return InputError(
+            f"the definition of {connection.msgtype} is damaged: {_line(error)}",
+            f"{self.path} {connection.topic}",
+            _REPAIR,
+        )
 
     @property
     def topics(self) -> dict[str, Topic]:
@@ -233,6 +259,41 @@ class BagReader:
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _parts(fields: Any) -> Iterator[tuple[str, int]]:
+    """The messages and strings in a type's fields, and how many of each every message has."""
+    for _, (node, detail) in fields[1]:
+        many = detail[1] if node == Nodetype.ARRAY else 1
+        kind, inner = detail[0] if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (node, detail)
+        name = inner if kind == Nodetype.NAME else inner[0]
+        yield name if kind == Nodetype.NAME or name == "string" else "", many
+
+
+def _collect(name: str, first: dict[str, Any], then: dict[str, Any], into: dict[str, Any]) -> None:
+    """Put a type and those inside it, as `first` or else `then` has them, `into` a table."""
+    fields = first.get(name) or then.get(name)
+    if name in into or fields is None:
+        return
+    if len(fields[1]) > _MOST_FIELDS:
+        raise ValueError(f"{len(fields[1])} fields of {name}")
+    into[name] = fields
+    for part, _ in _parts(fields):
+        if part not in ("", "string"):
+            if part not in first and part not in then:
+                raise KeyError(f"{part} is not in it")
+            _collect(part, first, then, into)
+
+
+def _numbers(name: str, types: dict[str, Any], sizes: dict[str, int]) -> int:
+    """The least values that a message of a type has; one that holds itself has none."""
+    if name not in sizes:
+        sizes[name] = _MOST_NUMBERS + 1
+        sizes[name] = sum(
+            many * (_numbers(part, types, sizes) if part in types else 1)
+            for part, many in _parts(types[name])
+        )
+    return sizes[name]
 
 
 def _line(error: BaseException) -> str:

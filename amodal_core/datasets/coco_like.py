@@ -77,6 +77,9 @@ class CocoLike(Dataset):
             if not (0 < numbers[1] <= LARGEST and 0 < numbers[2] <= LARGEST):
                 raise ValueError(f"{numbers[2]}x{numbers[1]} pixels")
             inside(self.path.parent, element["file_name"])
+            number, video = element.get("video_id"), element.get("video", "")
+            if not (number is None or isinstance(number, int)) or not isinstance(video, str):
+                raise ValueError("a video or video_id of another type")
             return element
         except (InputError, KeyError, ValueError) as error:
             what = f"entry {index} of `images` cannot be used: {error}"

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from amodal_core import pickles
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.errors import InputError, foreign
 from amodal_core.files import atomic, write_json
@@ -113,7 +114,7 @@ def open_frame(path: Path) -> Iterator[Any]:
     Raises:
         InputError: the file is missing or broken.
     """
-    with foreign(path, "a broken frame", "remove its folder"), np.load(path) as columns:
+    with foreign(path, "a broken frame", "remove its folder"), pickles.Arrays(path) as columns:
         yield columns
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from amodal_core import limits
 from amodal_core.datasets.base import Finding
 from amodal_core.errors import InputError
 from amodal_core.files import atomic, inside
 
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 # The last bytes of a whole file, and how far before the end they may stand.
 _ENDS = {"PNG": (b"IEND\xaeB`\x82", 64), "JPEG": (b"\xff\xd9", 4096)}
 
@@ -25,9 +31,7 @@ def image_size(path: Path) -> tuple[int, int]:
         InputError: the file is missing, no image, or cut off.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            kind = image.format or ""
+        width, height, kind = _header(path)
         if kind in _ENDS:
             mark, within = _ENDS[kind]
             with path.open("rb") as file:
@@ -40,6 +44,51 @@ def image_size(path: Path) -> tuple[int, int]:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InputError(f"no image: {error}", str(path), "download it again") from None
     return height, width
+
+
+class _Short(BufferedReader):
+    """A file of which no more is asked than it has: Pillow asks for what its chunks claim."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _header(path: Path) -> tuple[int, int, str]:
+    """Width, height and format of an image that would not unpack to more than fits.
+
+    Raises:
+        InputError: it would.
+        OSError: it is missing, or Pillow knows no such image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with _Short(path) as file, Image.open(file, formats=_FORMATS) as image:
+                width, height = image.size
+                kind = image.format or ""
+    except Image.DecompressionBombError:
+        width, height, kind = limits.PIXELS, 2, ""
+    limits.check_image(width, height, str(path))
+    return width, height, kind
+
+
+def read_pixels(path: Path, flags: int) -> np.ndarray | None:
+    """What OpenCV reads of an image of a size that fits; None where it reads nothing.
+
+    Raises:
+        InputError: it has more pixels than `limits.PIXELS`.
+    """
+    with suppress(OSError, ValueError, SyntaxError):  # OpenCV knows more formats
+        _header(path)
+    try:
+        return cv2.imread(str(path), flags)
+    except cv2.error:
+        return None
 
 
 def check_image(path: Path) -> Generator[Finding, None, tuple[int, int] | None]:
@@ -58,7 +107,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         InputError: the file is missing or no image.
     """
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    pixels = read_pixels(Path(path), cv2.IMREAD_COLOR)
     if pixels is None:
         raise InputError("cannot read the image", str(path), "download the file again")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -71,14 +120,15 @@ def read_labels(path: Path) -> np.ndarray:
         InputError: the file is missing, no image, or has several channels.
     """
     try:
-        with Image.open(path) as image:
+        _header(path)
+        with _Short(path) as file, Image.open(file, formats=_FORMATS) as image:
             # OpenCV turns a palette into colours; Pillow gives its indices.
             palette = np.asarray(image) if image.mode in ("P", "L", "1") else None
     except FileNotFoundError:
         raise InputError("the image is missing", str(path), "download it again") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InputError(f"no image: {error}", str(path), "download it again") from None
-    labels = palette if palette is not None else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels = palette if palette is not None else read_pixels(path, cv2.IMREAD_UNCHANGED)
     if labels is None or labels.ndim != 2:
         raise InputError("not one channel of labels", str(path), "download it again")
     return labels

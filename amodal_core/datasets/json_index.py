@@ -134,7 +134,7 @@ def _scan(data, names, first):  # type: ignore[no-untyped-def]
     spans = np.empty((braces, 3), np.int64)
     owners = np.empty(braces, np.int64)
     tops = np.empty((64, 2), np.int64)
-    n, keys = 0, 0
+    n, keys, roots = 0, 0, 0
     depth, section, begin, owner = 0, -1, 0, np.int64(_NO_IMAGE)
     size = len(data)
     i = 0
@@ -173,6 +173,10 @@ def _scan(data, names, first):  # type: ignore[no-untyped-def]
                         if digits > 0:
                             owner = -value if negative else value
         elif c == 123 or c == 91:
+            if depth == 0:
+                roots += 1
+                if roots > 1:  # files that were put together
+                    return spans[:n], owners[:n], tops[:keys], -1
             depth += 1
             if c == 123 and depth == 3 and section >= 0:
                 begin = i

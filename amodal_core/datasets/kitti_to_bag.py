@@ -30,7 +30,7 @@ from amodal_core.drive.topics import (
     WORLD_FRAME,
 )
 from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, Link, camera_link
-from amodal_core.errors import InputError
+from amodal_core.errors import foreign
 from amodal_core.frame import Frame, Report
 from amodal_core.geometry.calibration import KittiCalibration
 from amodal_core.progress import Progress
@@ -225,15 +225,14 @@ def _velo_from_imu(path: Path) -> np.ndarray | None:
     """(4, 4) of calib_imu_to_velo.txt, None where the drive came without it."""
     if not path.exists():
         return None
-    values = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
     matrix = np.eye(4)
-    try:
+    with foreign(path, "malformed R or T", "download the calibration again"):
+        lines = path.read_text().splitlines()
+        values = dict(line.split(":", 1) for line in lines if ":" in line)
         matrix[:3, :3] = np.array(values["R"].split(), float).reshape(3, 3)
         matrix[:3, 3] = np.array(values["T"].split(), float)
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"malformed R or T: {error}", str(path), "download the calibration again"
-        ) from None
+        if not np.isfinite(matrix).all():
+            raise ValueError("a number that is not finite")
     return matrix
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from amodal_core import limits
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
 from amodal_core.datasets.image_files import check_image, read_image, write_bytes, write_image
 from amodal_core.datasets.json_write import dumps
@@ -92,7 +94,7 @@ class Labelme(Dataset):
         try:
             path = inside(self._root, name, folder.relative_to(self._root))
         except InputError:
-            if not beside.is_file():
+            if not isfile(beside):  # which a name of any length may be asked
                 raise
             return beside
         return beside if not path.exists() and beside.exists() else path
@@ -122,7 +124,11 @@ class Labelme(Dataset):
         for index in range(len(self)):
             content, file = self._content(index), str(self._files[index])
             size = content["imageHeight"], content["imageWidth"]
-            actual = yield from check_image(self.image_path(index))
+            try:
+                actual = yield from check_image(self.image_path(index))
+            except InputError as error:
+                actual = None
+                yield Finding("missing-image", error.where, "", error.what)
             if actual is not None and actual != size:
                 what = f"the image is {actual}, the file says {size} (height, width)"
                 yield Finding("wrong-size", file, "", what)
@@ -211,14 +217,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     if not isinstance(content, dict) or not {"shapes", "imagePath"} <= content.keys():
         return None
-    try:
-        content["imageHeight"], content["imageWidth"] = (
-            int(content["imageHeight"]),
-            int(content["imageWidth"]),
-        )
+    with foreign(path, "no image size or shapes", "save it again"):
+        for side in ("imageHeight", "imageWidth"):
+            content[side] = int(content[side])
         content["shapes"] = [dict(s) for s in content["shapes"]]
-    except (KeyError, TypeError, ValueError):
-        raise InputError("no image size or shapes", str(path), "save it again") from None
+    limits.check_image(content["imageWidth"], content["imageHeight"], str(path))
     return content
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from amodal_core import pickles
+from amodal_core import limits, pickles
 from amodal_core.datasets.base import BEGIN, PERIOD, Dataset, Finding, Place, link, new_folder
-from amodal_core.datasets.image_files import check_image, read_image, read_labels
+from amodal_core.datasets.image_files import check_image, read_image, read_labels, read_pixels
 from amodal_core.datasets.truth import make_truth
 from amodal_core.errors import InputError, foreign
 from amodal_core.files import atomic
@@ -30,6 +30,7 @@ from amodal_core.masks.mask_set import RleMasks
 
 LIST = "instance_list.npy"
 META = "metadata.json"
+_LONGEST = 1_000_000  # frames of a video; the released ones have 36 at most
 
 
 class Movi(Dataset):
@@ -107,7 +108,7 @@ class Movi(Dataset):
         path = self._file(index, "depth_full", ".tiff")
         if not path.exists() or calibration is None:
             return None
-        distance = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        distance = read_pixels(path, cv2.IMREAD_UNCHANGED)
         if distance is None or distance.ndim != 2:
             raise InputError("not one channel of depth", str(path), "download it again")
         height, width = distance.shape
@@ -223,13 +224,14 @@ def _metadata(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
         meta = value["metadata"]
         K = value.get("camera", {}).get("K")
-        return {
-            "num_frames": int(meta["num_frames"]),
-            "height": int(meta["height"]),
-            "width": int(meta["width"]),
-            "objects": len(value["instances"]),
-            "K": None if K is None else np.asarray(K, np.float64).reshape(3, 3),
-        }
+        K = None if K is None else np.asarray(K, np.float64).reshape(3, 3)
+        if K is not None and not (np.isfinite(K).all() and K[0, 0] and K[1, 1]):
+            raise ValueError("a camera's K that is none")
+        sizes = {name: int(meta[name]) for name in ("num_frames", "height", "width")}
+        limits.check_image(sizes["width"], sizes["height"], str(path))
+        if not 0 <= sizes["num_frames"] <= _LONGEST:
+            raise ValueError(f"{sizes['num_frames']} frames")
+        return {**sizes, "objects": len(value["instances"]), "K": K}
 
 
 def _crop(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

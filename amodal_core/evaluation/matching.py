@@ -8,15 +8,15 @@ interpolation follow pycocotools, and equal it (test_evaluation_image.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numba import njit
 
-from amodal_core.errors import InputError
+from amodal_core import pickles
+from amodal_core.errors import foreign
 from amodal_core.evaluation.overlaps import Overlaps, grouped, overlaps
 from amodal_core.files import atomic
 from amodal_core.masks.runs import Runs
@@ -95,15 +95,22 @@ class Matches:
         Raises:
             InputError: the file is missing or is no such file.
         """
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays: dict[str, Any] = {k: data[k] for k in data.files}
-            arrays["classes"] = tuple(arrays["classes"].tolist())
-            return cls(**arrays)
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-            raise InputError(
-                f"cannot read the matches: {error}", str(path), "run `amodal eval` again"
-            ) from error
+        cure = "run `amodal eval` again"
+        with foreign(path, "cannot read the matches", cure), pickles.Arrays(path) as data:
+            arrays: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
+            arrays["classes"] = tuple(map(str, arrays["classes"].reshape(-1).tolist()))
+            made = cls(**arrays)
+            n, classes, thresholds = len(made.image), len(made.classes), made.hit.shape[-1:]
+            shapes = {"images": made.truth.shape[:1], "truth": (len(made.images), classes)}
+            shapes |= dict.fromkeys(("image", "class_id", "rank", "score"), (n,))
+            shapes |= dict.fromkeys(("hit", "ignored"), (n, *thresholds))
+            for name, shape in shapes.items():
+                if arrays[name].shape != shape or arrays[name].dtype.kind not in "iufb":
+                    raise ValueError(f"{name} of shape {arrays[name].shape}")
+            for name, end in (("image", len(made.images)), ("class_id", classes)):
+                if n and not (arrays[name].min() >= 0 and arrays[name].max() < end):
+                    raise ValueError(f"{name} beyond {end}")
+            return made
 
 
 @dataclass

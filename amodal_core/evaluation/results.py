@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal_core.classes import ClassMap, check_renames, parse_renames
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.evaluation import panels, report
 from amodal_core.evaluation.bootstrap import DRAWS, Difference, compare
 from amodal_core.evaluation.failures import MIN_SCORE
@@ -122,15 +122,14 @@ def read(out: str | Path) -> StoredEvaluation:
     """
     out = Path(out)
     path = out / METRICS
-    try:
+    with foreign(path, "no evaluation", "give the --out of `amodal eval`"):
         metrics = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"no evaluation: {error.strerror}", str(path), "give the --out of `amodal eval`"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"not JSON: {error}", str(path), "run `amodal eval` again") from None
-    if not isinstance(metrics, dict) or "scores" not in metrics:
+    texts = isinstance(metrics, dict) and [metrics.get(k) for k in ("level", "protocol")]
+    if (
+        not texts
+        or not isinstance(metrics.get("scores"), dict)
+        or not all(isinstance(text, str) for text in texts)
+    ):
         raise InputError(
             "these are no metrics of `amodal eval`", str(path), "give the --out of `amodal eval`"
         )

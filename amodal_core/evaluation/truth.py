@@ -113,7 +113,7 @@ def index_of(dataset: Dataset) -> Truth:
         # SAIL-VOS as released has one id for several videos; results then count them from 1.
         named = {image.get("video_id"): image.get("video", "") for image in dataset.images}
         if len(set(named.values())) == len(named) == len(videos):
-            videos = {int(k): v for k, v in named.items() if k is not None}
+            videos = {k: v for k, v in named.items() if k is not None}
     images = []
     for k, number in enumerate(ids):
         place, (height, width) = dataset.place(k), dataset.size(k)

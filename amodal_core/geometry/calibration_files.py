@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.geometry.calibration import read_kitti, read_kitti_raw
 from amodal_core.geometry.camera import Camera, make_camera
+from amodal_core.yaml_texts import read_yaml
 
 _KNOWN = (
     "give a camera_info YAML of camera_calibration, a calib file of KITTI, or a camchain of Kalibr"
@@ -57,19 +57,12 @@ def read_calibration(path: str | Path, image_topic: str = "") -> FileCalibration
         height, width = kitti.size or (0, 0)
         camera = make_camera((), (), "", (), kitti.P, (width, height), where)
         return FileCalibration(camera, kitti.camera_from_lidar)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(f"cannot read the calibration: {reason}", where, _KNOWN) from None
-    try:
+    values = read_yaml(path, "cannot read the calibration", _KNOWN)
+    with foreign(where, "a calibration file that is incomplete", _KNOWN):
         if isinstance(values, dict) and "camera_matrix" in values:
             return FileCalibration(_camera_info(values, where))
         if isinstance(values, dict) and "cam0" in values:
             return _kalibr(values, where, image_topic)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        text = f"a calibration file that is incomplete: {type(error).__name__} {error}"
-        raise InputError(text, where, _KNOWN) from None
     raise InputError("neither camera_matrix nor cam0 is in it", where, _KNOWN)
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amodal_core import pickles
 from amodal_core.errors import InputError, foreign
 from amodal_core.extras import extra
 from amodal_core.files import atomic
@@ -216,10 +217,10 @@ class MaskCollection:
         """Take in what was saved of the same run: the number of frames that are done, else 0."""
         if not path.is_file():
             return 0
-        with foreign(path, "no masks of a codebook", "remove it"), np.load(path) as saved:
+        with foreign(path, "no masks of a codebook", "remove it"), pickles.Arrays(path) as saved:
             if str(saved["run"]) != run:
                 return 0
-            for name in saved.files:
+            for name in saved:
                 if name.isdigit():
                     self._rows[int(name)].append(saved[name])
             return int(saved["done"])

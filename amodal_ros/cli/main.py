@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from amodal_core.errors import InputError
@@ -114,7 +115,8 @@ def _end(number: int, _: Any) -> NoReturn:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[red bold]error[/] {error}", highlight=False, soft_wrap=True)
+    line = f"[red bold]error[/] {escape(str(error))}"
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -1,0 +1,83 @@
+"""Every parser: what is no input of its kind is one InputError, in little memory and time.
+
+The short form of `make fuzz`: valid inputs, all that were ever found, and a few spoilt ones, which
+are the same in every run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from fuzzing import campaign
+from fuzzing.campaign import CASES, Campaign
+from fuzzing.targets import TARGETS, Target
+
+from amodal_core.errors import InputError
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_no_input_is_more_than_one_error(target: Target) -> None:
+    findings = Campaign(target, seconds=240, count=4).run()
+    assert [(f.what, f.where) for f in findings] == []
+
+
+def test_every_case_belongs_to_a_parser_and_is_small() -> None:
+    names = {t.name for t in TARGETS}
+    for case in CASES.iterdir():
+        assert case.stem.rpartition("-")[0] in names
+        assert case.stat().st_size < 5000
+
+
+def raises(data: bytes) -> None:
+    if data == b"refused":
+        raise InputError("no input", "here")
+    if data == b"bug":
+        raise KeyError("a")
+    if data == b"nowhere":
+        raise InputError("no input")
+    if data == b"memory":
+        bytearray(2 * campaign.MEMORY)
+    if data == b"hidden":
+        try:
+            bytearray(2 * campaign.MEMORY)
+        except MemoryError:
+            raise InputError("too large", "here") from None
+    if data == b"used":
+        bytearray(3 * 2**27)
+    if data == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"hang":
+        time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"fine", []),
+        (b"refused", []),
+        (b"bug", ["KeyError: 'a'"]),
+        (b"nowhere", ["an error without a place: no input"]),
+        (b"memory", ["asks for too much memory"]),
+        (b"hidden", ["asks for too much memory"]),
+        (b"used", ["takes 384 MB"]),
+        (b"crash", ["SIGSEGV"]),
+        (b"hang", ["silent for 1 s"]),
+    ],
+)
+def test_a_campaign_finds_what_a_parser_must_not_do(
+    data: bytes, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if data == b"hang":
+        monkeypatch.setattr(campaign, "_SILENT", 1.0)
+
+    def read(given: bytes, folder: Path) -> None:
+        raises(given)
+
+    target = Target("made", [b"fine", data, b"fine"], lambda rng, valid: valid, read)
+    run = Campaign(target, count=1)
+    assert [f.what for f in run.run()] == found
+    assert run.done == 4  # what comes after it was tried, too
