@@ -130,6 +130,7 @@ EVERYWHERE = {
     "frame",
     "limits",
     "pickles",
+    "yaml_texts",
     "progress",
     "settings",
     "__version__",
