@@ -147,7 +147,7 @@ def small_detectron2(**settings: Any) -> Any:
     """detectron2's configuration of Mask R-CNN with a quarter of its channels.
 
     Args:
-        **settings: below MODEL, `__` for each dot.
+        **settings: see `change`.
     """
     detectron2("detectron2")
     from detectron2.config import get_cfg
@@ -159,9 +159,14 @@ def small_detectron2(**settings: Any) -> Any:
         "DEVICE": "cpu", "FPN__OUT_CHANNELS": 64, "ROI_BOX_HEAD__FC_DIM": 256,
         "RPN__POST_NMS_TOPK_TEST": 60,
     }  # fmt: skip
+    change(config, settings)
+    return config
+
+
+def change(config: Any, settings: dict[str, Any]) -> None:
+    """Settings of a configuration of detectron2, below MODEL, `__` for each dot."""
     for name, value in settings.items():
         config.merge_from_list([f"MODEL.{name.replace('__', '.')}", value])
-    return config
 
 
 def found_by(network: Any, pixels: torch.Tensor) -> Any:
@@ -236,8 +241,13 @@ def aistron() -> None:
     keep("aistron", network, instances, amodal[:, 0], visible[:, 0])
 
 
-def old_detectron2(config_file: str) -> Any:
-    """A network of VRSP-Net's repository, whose detectron2 has its RoIAlign in C++."""
+def old_detectron2(config_file: str, **settings: Any) -> Any:
+    """A network of VRSP-Net's repository, whose detectron2 has its RoIAlign in C++.
+
+    Args:
+        config_file: below its folder of configurations.
+        **settings: see `change`.
+    """
     detectron2("vrsp")
     compiled = types.ModuleType("detectron2._C")
     compiled.roi_align_forward = (  # type: ignore[attr-defined]
@@ -254,6 +264,7 @@ def old_detectron2(config_file: str) -> Any:
     config.MODEL.DEVICE = "cpu"
     config.MODEL.RPN.POST_NMS_TOPK_TEST = 40  # every candidate goes through the heads
     config.TEST.DETECTIONS_PER_IMAGE = 30  # before scores change
+    change(config, settings)
     return filled(build_model(config))
 
 
@@ -283,6 +294,18 @@ def vrsp() -> None:
     network.roi_heads.recon_net.vector_dict = codebook
     masks = heard(network.roi_heads.mask_head)
     two_masks("vrsp", network, lambda: masks[-1][0][-1])
+
+
+def orcnn() -> None:
+    """ORCNN with KINS' seven classes and a quarter of its channels."""
+    network = old_detectron2(
+        "KINS-AmodalSegmentation/mask_orcnn_R_50_FPN_1x.yaml",
+        ROI_HEADS__NUM_CLASSES=7, FPN__OUT_CHANNELS=64, ROI_BOX_HEAD__FC_DIM=256,
+        ROI_AMODAL_MASK_HEAD__CONV_DIM=64, ROI_VISIBLE_MASK_HEAD__CONV_DIM=64,
+    )  # fmt: skip
+    heads = network.roi_heads
+    masks = [heard(heads.amodal_mask_head), heard(heads.visible_mask_head)]
+    two_masks("orcnn", network, lambda: [outputs[-1][1] for outputs in masks])
 
 
 def s_amodal() -> None:
@@ -321,9 +344,7 @@ def s_amodal() -> None:
         )
 
 
-NETWORKS = {
-    "aisformer": aisformer, "vrsp": vrsp, "s_amodal": s_amodal, "zoo": zoo, "aistron": aistron,
-}  # fmt: skip
+NETWORKS = {f.__name__: f for f in (aisformer, vrsp, orcnn, s_amodal, zoo, aistron)}
 
 if __name__ == "__main__":
     for name in sys.argv[2:] or NETWORKS:

@@ -374,6 +374,11 @@ class TestDetectron2:
         assert (model.config.rescoring_alpha, model.config.prior_query) == (3, "logits")
         assert_finds(model, outputs)
 
+    def test_orcnn_finds_what_the_original_finds(self, tmp_path):
+        model, outputs = imported("orcnn", "orcnn", tmp_path, settings=FEW)
+        assert (model.config.stride_in_1x1, model.config.norm) == (True, "frozen")
+        assert_finds(model, outputs)
+
     def test_the_zoos_mask_rcnn_finds_what_the_original_finds(self, tmp_path):
         """A ResNeXt with its own colours, and the norms and layers of the new baselines."""
         gains = {"backbone.bottom_up.stem.conv1.weight": 1 / seeded_weights.BYTES}
@@ -400,37 +405,27 @@ class TestDetectron2:
         queries = state["roi_heads.mask_head.mask_head_model.query_embed.weight"]
         assert torch.equal(read_weights(out)["head.queries"], queries)
 
-    @pytest.mark.parametrize(
-        ("model", "count"), [("orcnn", 4), ("mask_rcnn", 4), ("mask_rcnn", 12)]
-    )
-    def test_baselines_have_every_tensor_in_its_place(self, model, count, tmp_path):
+    def test_twelve_mask_convolutions_in_a_pickle_of_the_zoo(self, tmp_path):
         """The model zoo's pickles hold arrays; COCOA-cls' Mask R-CNN has twelve convolutions."""
-        shapes, _ = seeded_weights.read("aisformer")
-        shapes = {name: s for name, s in shapes.items() if ".mask_head." not in name}
-        heads = ("amodal_mask", "visible_mask") if model == "orcnn" else ("mask",)
-        for head in heads:
-            name = f"roi_heads.{head}_head"
-            for k in range(count):
-                shapes[f"{name}.{head}_fcn{k + 1}.weight"] = [256, 256, 3, 3]
-                shapes[f"{name}.{head}_fcn{k + 1}.bias"] = [256]
-            shapes |= {
-                f"{name}.deconv.weight": [256, 256, 2, 2], f"{name}.deconv.bias": [256],
-                f"{name}.predictor.weight": [7, 256, 1, 1], f"{name}.predictor.bias": [7],
-            }  # fmt: skip
+        shapes, _ = seeded_weights.read("orcnn")
+        shapes = {n.replace("amodal_mask", "mask"): s for n, s in shapes.items() if "vis" not in n}
+        for k in range(4, 12):
+            for part in ("weight", "bias"):
+                first = shapes[f"roi_heads.mask_head.mask_fcn1.{part}"]
+                shapes[f"roi_heads.mask_head.mask_fcn{k + 1}.{part}"] = first
         state = seeded_weights.state_of(shapes)
         arrays = {name: value.numpy() for name, value in state.items()}
         value = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
         (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(value))
         out = tmp_path / "x.safetensors"
-        done = import_weights([tmp_path / "model_final.pkl"], model, out)
+        done = import_weights([tmp_path / "model_final.pkl"], "mask_rcnn", out)
         assert done.taken == done.tensors
         assert done.classes == ("cyclist", "pedestrian", "car", "tram", "truck", "van", "misc")
         ours = read_weights(out)
         for kind in ("amodal", "visible"):
-            name = f"{kind}_mask" if model == "orcnn" else "mask"
-            wanted = state[f"roi_heads.{name}_head.{name}_fcn{count}.weight"]
-            assert torch.equal(ours[f"{kind}_branch.head.{2 * count - 2}.weight"], wanted)
-        assert registry.create(model, checkpoint=out).config.stride_in_1x1
+            wanted = state["roi_heads.mask_head.mask_fcn12.weight"]
+            assert torch.equal(ours[f"{kind}_branch.head.22.weight"], wanted)
+        assert registry.create("mask_rcnn", checkpoint=out).config.stride_in_1x1
 
 
 class TestMmdetection:
