@@ -7,6 +7,8 @@
     git clone -b v0.17.3 https://github.com/open-mmlab/mmdetection3d mmdetection3d_0
     PYTHONPATH=.:test:DEPENDENCIES python test/record_pointpillars.py CLONES KITTI_OBJECT
 
+With "view" behind it, it prints how many boxes depend on how a scan is cut to the image.
+
 Their networks, anchors, decoding and suppression by class run as they are, on the CPU, with seeded
 weights. Stood in for, as these are compiled or for GPUs: sorting points into voxels, by the loop of
 their CPU versions in Python; overlap of rotated rectangles, by OpenCV's. The scan is KITTI's
@@ -33,6 +35,10 @@ import yaml
 from record_two_stage import StandIn, StandIns
 from seeded_pillars import scan_of, weights_of
 from torch import nn
+
+from amodal_core.datasets.kitti import KittiObject
+from amodal_core.models.layers.anchor_boxes import from_lidar_boxes
+from amodal_core.models.pointpillars import PointPillars
 
 _RANGE = [0, -39.68, -3, 69.12, 39.68, 1]
 _VOXEL = [0.16, 0.16, 4]
@@ -446,7 +452,6 @@ def _bias_of(logits: torch.Tensor, top: float) -> float:
 
 def main(clones: Path, root: Path) -> None:
     """Run the originals and keep their boxes in their own form, with z of the bottom."""
-    sys.meta_path.insert(0, NotInstalled())
     scan = scan_of(root)
     for name, original in ORIGINALS.items():
         network, find = original(clones)
@@ -467,6 +472,48 @@ def main(clones: Path, root: Path) -> None:
         seeded_weights.write(f"pointpillars_{name}", shapes, {**outputs, "bias": bias}, kept=None)
 
 
+def view(clones: Path, root: Path) -> None:
+    """Print how many of the pure network's boxes are others if a scan is cut otherwise.
+
+    In the frames of KITTI, with the recorded weights: the original on its own cut (its
+    `remove_outside_points`), on the whole scan, and this project's model given the whole scan.
+    """
+    network, find = pure(clones)
+    remove = sys.modules["pointpillars.utils.process"].remove_outside_points
+    shapes, recorded = seeded_weights.read("pointpillars_pure")
+    state = weights_of(shapes, recorded["bias"])
+    network.eval().load_state_dict(state, strict=False)
+    model = PointPillars.from_config({}).eval()
+    model.load_state_dict(state, strict=False)
+    data = KittiObject(root)
+    for index in range(len(data)):
+        frame = data.frame(index)
+        assert frame.calibration is not None
+        scan, calibration = torch.from_numpy(frame.points), frame.calibration
+        projection = np.eye(4)
+        projection[:3, :3] = calibration.K
+        size = calibration.height, calibration.width
+        cut = remove(frame.points, np.eye(4), calibration.camera_from_lidar, projection, size)
+        (ours,) = model.in_view([scan], [calibration])
+        with torch.inference_mode():
+            truth = find(torch.from_numpy(cut))
+            (detections,) = model.detect3d([ours])
+            whole = find(scan)
+        found = from_lidar_boxes(detections.boxes), detections.scores, detections.labels
+        print(
+            f"{data.place(index).name}: {len(scan)} points, {len(cut)} in its cut, "
+            f"{len(ours)} in ours; {len(truth[0])} boxes, of which moved or lost: "
+            f"{_others(truth, found)} by this project, {_others(truth, whole)} on the whole scan"
+        )
+
+
+def _others(truth: Found, found: Found) -> int:
+    """Boxes of `truth` that `found` has not within 1 mm and 1e-3 of score, of the same class."""
+    near = (truth[0][:, None, :6] - found[0][None, :, :6]).abs().amax(2) < 1e-3
+    near &= (truth[1][:, None] - found[1]).abs() < 1e-3
+    return int((~(near & (truth[2][:, None] == found[2])).any(1)).sum())
+
+
 ORIGINALS: dict[str, Callable[[Path], Original]] = {
     "pure": pure,
     "pcdet": pcdet,
@@ -475,4 +522,5 @@ ORIGINALS: dict[str, Callable[[Path], Original]] = {
 }
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.meta_path.insert(0, NotInstalled())
+    (view if sys.argv[3:] == ["view"] else main)(Path(sys.argv[1]), Path(sys.argv[2]))

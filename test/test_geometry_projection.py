@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.calibration import read_kitti, read_kitti_raw
-from amodal_core.geometry.projection import depth_image, project
+from amodal_core.geometry.projection import depth_image, in_view, project
 
 SMALL = camera(width=9, height=5, focal=4.0)
 
@@ -79,6 +79,20 @@ def test_a_bad_value_in_any_field_drops_the_whole_point_and_no_other(field, bad)
         result = project(given_points, SMALL)
         assert (np.asarray(result.pixels[0]) == -1).all()
         assert int((result.depth > 0).sum()) == 2
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_the_image_shows_what_is_from_its_first_pixel_centre_to_below_its_size(kind):
+    """As the public LiDAR networks' scans are cut, in each axis; hidden points count, too."""
+    K = SMALL.K
+    u = np.array([-0.1, 0.1, 4, 8.4, 8.9, 9.1, 4, 4, 4, 4, 4])
+    v = np.array([2, 2, 2, 2, 2, 2, -0.1, 0.1, 4.4, 4.9, 5.1])
+    shown = [False, True, True, True, True, False, False, True, True, True, False]
+    camera = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(11)], 1) * 7.0
+    to_lidar = np.linalg.inv(SMALL.camera_from_lidar)
+    points = (camera @ to_lidar[:3, :3].T + to_lidar[:3, 3]).astype(np.float32)
+    behind = 2 * points[2:3]
+    assert in_view(kind(np.concatenate([points, behind])), SMALL).tolist() == [*shown, True]
 
 
 def test_an_empty_scan_gives_an_empty_image():

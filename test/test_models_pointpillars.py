@@ -192,7 +192,7 @@ def scene():
 
 
 def config(**changes):
-    return PointPillarsConfig(grid=SMALL, **changes)
+    return PointPillarsConfig(**{"grid": SMALL, **changes})
 
 
 @pytest.mark.slow
@@ -220,6 +220,169 @@ def test_it_learns_a_car_to_a_few_centimetres():
     np.testing.assert_allclose(found.boxes[0, :6], box[:6], atol=0.35)
     off = (float(found.boxes[0, 6]) - box[6] + math.pi / 2) % math.pi - math.pi / 2
     assert abs(off) < 0.2
+
+
+def written_out_losses(outputs, anchors, boxes, classes, heading, dir_offset):
+    """The published losses of one scan, anchor by anchor, and how many anchors learn an object.
+
+    Args:
+        outputs: logits, deltas and directions of the anchors.
+        anchors: (A, 7) in the network's form.
+        boxes: (N, 7) in ours.
+        classes: (N,).
+        heading: the network's form.
+        dir_offset: its setting.
+    """
+    logits, deltas, directions = outputs
+    limits = {0: (0.5, 0.35), 1: (0.5, 0.35), 2: (0.6, 0.45)}
+    kinds = np.arange(len(anchors)) // 2 % 3
+
+    def flat(box, angle):
+        wide = abs(math.sin(angle)) > abs(math.cos(angle))
+        dx, dy = (box[4], box[3]) if wide else (box[3], box[4])
+        return box[0] - dx / 2, box[1] - dy / 2, box[0] + dx / 2, box[1] + dy / 2
+
+    def iou(a, b):
+        shared = np.prod([max(min(a[k + 2], b[k + 2]) - max(a[k], b[k]), 0) for k in (0, 1)])
+        area = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+        return shared / (area - shared)
+
+    flats = [flat(box, box[6]) for box in anchors]
+    solid = boxes.copy()
+    if heading == "rotation_y":
+        solid[:, 3:5] = boxes[:, [4, 3]]
+        solid[:, 6] = -boxes[:, 6] - math.pi / 2
+    overlaps = np.zeros((len(anchors), len(boxes)))
+    for n, box in enumerate(solid):
+        truth = flat(box, box[6])
+        near = np.abs(anchors[:, :2] - box[:2]).max(1) < 8
+        for k in np.flatnonzero(near & (kinds == classes[n])):
+            overlaps[k, n] = iou(flats[k], truth)
+    totals, positives = dict.fromkeys(("class", "box", "direction"), 0.0), 0
+    for k, anchor in enumerate(anchors):
+        best, n = overlaps[k].max(), int(overlaps[k].argmax())
+        high, low = limits[int(kinds[k])]
+        tops = [m for m in range(len(boxes)) if overlaps[k, m] == overlaps[:, m].max() >= low]
+        if tops:
+            n = tops[0]
+        positive = best >= high or bool(tops)
+        if not positive and best >= low:
+            continue
+        for c, x in enumerate(logits[k]):
+            p = 1 / (1 + math.exp(-x))
+            if positive and c == classes[n]:
+                totals["class"] -= 0.25 * (1 - p) ** 2 * math.log(p)
+            else:
+                totals["class"] -= 0.75 * p**2 * math.log(1 - p)
+        if not positive:
+            continue
+        positives += 1
+        box = solid[n]
+        diagonal = math.hypot(anchor[3], anchor[4])
+        aim = [
+            (box[0] - anchor[0]) / diagonal,
+            (box[1] - anchor[1]) / diagonal,
+            (box[2] - (anchor[2] + anchor[5] / 2)) / anchor[5],
+            *np.log(box[3:6] / anchor[3:6]),
+        ]
+        errors = [*(deltas[k][:6] - aim), math.sin(deltas[k][6] - (box[6] - anchor[6]))]
+        for e in map(abs, errors):
+            totals["box"] += 2.0 * (e * e * 4.5 if e < 1 / 9 else e - 1 / 18)
+        side = int((box[6] - dir_offset) % (2 * math.pi) >= math.pi)
+        pair = directions[k]
+        totals["direction"] -= 0.2 * (pair[side] - math.log(math.exp(pair[0]) + math.exp(pair[1])))
+    return {name: value / positives for name, value in totals.items()}, positives
+
+
+@pytest.mark.parametrize(("heading", "dir_offset"), [("rotation_y", 0.0), ("yaw", 0.78539)])
+def test_losses_are_the_published_ones_written_out(heading, dir_offset, monkeypatch):
+    grid = replace(SMALL, cell=0.32)
+    model = PointPillars(config(heading=heading, dir_offset=dir_offset, grid=grid))
+    anchors = model._anchors(32, 32, torch.device("cpu"))
+    outputs = [torch.randn(1, len(anchors), width) for width in (3, 7, 2)]
+    monkeypatch.setattr(model, "_forward", lambda scans: (*outputs, anchors))
+    boxes = torch.tensor(
+        [
+            [8.3, 1.1, -0.9, 4.1, 1.7, 1.5, 0.2],
+            [12.0, -4.3, -0.8, 3.7, 1.5, 1.4, 2.1],
+            [5.2, 4.4, 0.2, 0.9, 0.7, 1.8, -1.4],
+            [14.3, 5.1, 0.3, 1.7, 0.5, 1.7, -2.9],
+            [21.5, 0.0, -0.9, 4.1, 1.7, 1.5, 0.2],  # beyond the volume
+            [3.0, -2.0, -0.9, 4.1, 1.7, 1.5, 0.2],  # not to be learnt
+        ]
+    )
+    classes = torch.tensor([2, 2, 0, 1, 2, 2])
+    _, targets, _ = scene()
+    targets = targets.select(torch.zeros(6, dtype=torch.long))
+    ignore = torch.tensor([False] * 5 + [True])
+    targets = replace(targets, boxes3d=boxes, labels=classes, ignore=ignore)
+    batch = replace(make_batch([scene()[0]]), targets=[targets])
+    losses = model.losses(batch)
+    wanted, positives = written_out_losses(
+        [x[0].double().numpy() for x in outputs],
+        anchors.double().numpy(),
+        boxes[:4].double().numpy(),
+        classes[:4].numpy(),
+        heading,
+        dir_offset,
+    )
+    assert positives >= 4
+    for name, value in wanted.items():
+        assert float(losses[name]) == pytest.approx(value, rel=2e-5), name
+
+
+@pytest.mark.parametrize("heading", ["rotation_y", "yaw"])
+def test_what_is_learnt_is_what_is_decoded(heading):
+    """The best anchors' aims, taken for outputs, give back the objects with their headings."""
+    model = PointPillars(config(heading=heading, dir_offset=0.4, min_score=0.5))
+    boxes = torch.tensor([[5.0, y, -0.9, 3.9, 1.6, 1.5, yaw] for y, yaw in zip(
+        (-8.0, -5.0, -2.0, 1.0, 4.0, 7.0), (-3.0, -1.7, -0.4, 0.6, 1.4, 2.9), strict=True
+    )])  # fmt: skip
+    anchors = model._anchors(64, 64, torch.device("cpu"))
+    truth = from_lidar_boxes(boxes, heading)
+    labels, _, matched = model.assign(anchors, truth, torch.full((6,), 2))
+    positive = labels == 2
+    logits = torch.full((len(anchors), 3), -9.0)
+    deltas = torch.zeros(len(anchors), 7)
+    side = ((truth[:, 6] - 0.4) % (2 * math.pi) >= math.pi).long()
+    logits[positive, 2] = 2.0 + torch.rand(int(positive.sum()))
+    deltas[positive] = encode(anchors[positive], truth[matched[positive]])
+    directions = torch.nn.functional.one_hot(side[matched], 2).float()
+    # Up to half a turn either way is the same for the box alone.
+    deltas[positive, 6] += math.pi * torch.randint(-1, 2, (int(positive.sum()),))
+    found = model._decode(logits, deltas, directions, anchors)
+    order = found.boxes[:, 1].argsort()
+    torch.testing.assert_close(found.boxes[order], boxes, atol=1e-4, rtol=0)
+    assert set(found.labels.tolist()) == {2}
+
+
+def test_boxes_of_other_classes_are_suppressed_where_asked():
+    """Two anchors at one place, each with two classes; and a third beside."""
+    boxes = torch.tensor([[5.0, 0, -0.9, 3.9, 1.6, 1.5, 0], [5.1, 0, -0.9, 3.9, 1.6, 1.5, 0],
+                          [15.0, 5, -0.9, 3.9, 1.6, 1.5, 0]])  # fmt: skip
+    anchors = from_lidar_boxes(boxes)
+    logits = torch.tensor([[1.0, -9, 2], [3, -9, 1.5], [-9, 1, -9]])
+    found = {}
+    for each in (True, False):
+        model = PointPillars(config(multi_classes_nms=each))
+        found[each] = model._decode(logits, torch.zeros(3, 7), torch.eye(2)[[0, 0, 0]], anchors)
+    assert found[True].labels.tolist() == [0, 2, 1]
+    assert found[True].scores.logit().tolist() == pytest.approx([3, 2, 1], abs=1e-4)
+    assert found[False].labels.tolist() == [0, 1]
+    assert found[False].scores.logit().tolist() == pytest.approx([3, 1], abs=1e-4)
+
+
+def test_thousands_of_boxes_are_suppressed_as_few_are():
+    boxes = torch.rand(1500, 5) * torch.tensor([70.0, 80, 4, 2, 6]) + torch.tensor([0, 0, 1, 1, 0])
+    scores = torch.rand(1500)
+    order = scores.argsort(descending=True)
+    kept = []
+    overlaps = iou_bev(boxes[order], boxes[order]) > 0.05
+    for n in range(1500):
+        if not overlaps[n, kept].any():
+            kept.append(n)
+    assert rotated_nms(boxes, scores, 0.05).tolist() == order[kept].tolist()
+    assert 100 < len(kept) < 1400
 
 
 def test_empty_scans_and_scans_without_objects_are_fine():

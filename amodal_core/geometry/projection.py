@@ -6,7 +6,7 @@ round to the nearest pixel centre and store float32 depths.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -98,8 +98,15 @@ def in_view(points: torch.Tensor, calibration: Calibration) -> torch.Tensor: ...
 
 
 def in_view(points: Array, calibration: Calibration) -> Array:
-    """(N,) bool, the points of a scan (N, 3+) that fall into the image, hidden ones included."""
-    return project(points, calibration).pixels[:, 0] >= 0
+    """(N,) bool, the points of a scan (N, 3+) that the image shows, hidden ones included.
+
+    As the public LiDAR networks' scans of KITTI are cut: from 0 to below the image's width and
+    height in coordinates of pixel centres, half a pixel beside what falls into a pixel.
+    """
+    shift = np.zeros((3, 3))
+    shift[:2, 2] = 0.5
+    K = calibration.K / calibration.K[2, 2] - shift
+    return project(points, replace(calibration, K=K)).pixels[:, 0] >= 0
 
 
 def to_camera(points: np.ndarray, calibration: Calibration) -> np.ndarray:
