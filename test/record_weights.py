@@ -17,7 +17,7 @@ import importlib.machinery
 import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 import PIL.Image
 import seeded_weights
 import torch
-from torchvision.ops import roi_align
+from torchvision.ops import nms, roi_align
 
 CLONES = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
 
@@ -123,6 +123,89 @@ def normalised(image: np.ndarray) -> torch.Tensor:
     return (torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1).float() - mean)[None]
 
 
+def both(
+    name: str,
+    network: torch.nn.Module,
+    masks: tuple[str, str],
+    logits: Callable[[Any], tuple[torch.Tensor, torch.Tensor]],
+    codebook: dict[int, torch.Tensor] | None = None,
+) -> None:
+    """Record what a network finds in the bytes of an image, in single and in double precision.
+
+    The image goes through the original's own resizing, network and pasting.
+
+    Args:
+        name: of the fixture.
+        network: with seeded weights.
+        masks: what the amodal and the visible masks are called in results.
+        logits: gives both (N, 28, 28) of the classes found.
+        codebook: of the network, which is no tensor of its state.
+    """
+    from detectron2.utils.events import EventStorage
+
+    image = seeded_weights.image(*seeded_weights.SIZE)
+    small = resize_shortest_edge(image[:, :, ::-1], seeded_weights.SHORT)
+    one = {
+        "image": torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))),
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "inference_instances": torch.empty(0),
+    }
+    shapes, outputs = seeded_weights.shapes_of(network.state_dict()), {}
+    for ending in ("", "_double"):
+        with without_gpu(), EventStorage(), ExitStack() as patches:
+            if ending:
+                # Whatever the original brings to single precision on the way.
+                patches.enter_context(patch.object(torch.Tensor, "float", torch.Tensor.double))
+                patches.enter_context(double_by_default())
+                one_type = lambda boxes, scores, iou: nms(boxes, scores.to(boxes), iou)  # noqa: E731
+                patches.enter_context(patch("torchvision.ops.boxes.nms", one_type))
+                network.double()
+                for label in codebook or {}:
+                    codebook[label] = codebook[label].double()
+                if hasattr(network, "normalizer"):
+                    mean = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
+                    network.normalizer = lambda x, mean=mean: x - mean
+            found = network([one])[0]["instances"]
+            amodal, visible = logits(found)
+        kept = {
+            "boxes": found.pred_boxes.tensor,
+            "scores": found.scores,
+            "labels": found.pred_classes,
+            "amodal": every(amodal),
+            "visible": every(visible),
+        }
+        if not ending:
+            for kind, field in zip(("amodal", "visible"), masks, strict=True):
+                kept[f"{kind}_pixels"] = seeded_weights.moments(found.get(field).numpy())
+        outputs |= {f"{key}{ending}": value for key, value in kept.items()}
+    seeded_weights.write(name, shapes, outputs, digits=9)
+    count = len(found)
+    for key in ("boxes", "scores", "amodal", "visible"):
+        single, double = (np.asarray(outputs[key + e]) for e in ("", "_double"))
+        apart = np.abs(single - double)[: min(count, seeded_weights.KEPT)].max()
+        print(f"{name}: {key} in single and double precision differ by {apart:.1e}")
+
+
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """New tensors are of double precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def resize_shortest_edge(image: np.ndarray, short: int) -> np.ndarray:
+    """Of detectron2's newest version; record_images.py compares it by itself."""
+    height, width = image.shape[:2]
+    scale = short / min(height, width)
+    size = int(width * scale + 0.5), int(height * scale + 0.5)
+    picture = PIL.Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize(size, PIL.Image.Resampling.BILINEAR))
+
+
 def aisformer() -> None:
     """AISFormer's KINS model, from the normalised image to masks."""
     detectron2("AISFormer")
@@ -135,12 +218,15 @@ def aisformer() -> None:
     add_config(config)
     folder = CLONES / "AISFormer" / "configs" / "KINS-AmodalSeg"
     config.merge_from_file(str(folder / "aisformer_R_50_FPN_1x_amodal_kins.yaml"))
-    config.MODEL.DEVICE, config.MODEL.RPN.POST_NMS_TOPK_TEST = "cpu", 60
+    config.MODEL.DEVICE = "cpu"
     network = filled(build_model(config))
     masks = heard(network.roi_heads.mask_head)
-    instances = found_by(network, normalised(seeded_weights.image()))
-    visible, _, amodal, _ = masks[0]
-    keep("aisformer", network, instances, amodal[:, 0], visible[:, 0])
+
+    def logits(found: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        visible, _, amodal, _ = masks[-1]
+        return amodal[:, 0], visible[:, 0]
+
+    both("aisformer", network, ("pred_amodal_masks", "pred_visible_masks"), logits)
 
 
 def small_detectron2(**settings: Any) -> Any:
@@ -252,7 +338,7 @@ def old_detectron2(config_file: str, **settings: Any) -> Any:
     compiled = types.ModuleType("detectron2._C")
     compiled.roi_align_forward = (  # type: ignore[attr-defined]
         lambda x, rois, scale, height, width, ratio, aligned: roi_align(
-            x, rois, (height, width), scale, ratio, aligned
+            x, rois.to(x), (height, width), scale, ratio, aligned
         )
     )
     sys.modules["detectron2._C"] = compiled
@@ -269,7 +355,7 @@ def old_detectron2(config_file: str, **settings: Any) -> Any:
 
 
 def two_masks(name: str, network: torch.nn.Module, heads: Callable[[], list[torch.Tensor]]) -> None:
-    """Record a network of VRSP-Net's repository.
+    """Record a network of VRSP-Net's repository in a normalised image.
 
     Args:
         name: of the fixture.
@@ -286,14 +372,20 @@ def two_masks(name: str, network: torch.nn.Module, heads: Callable[[], list[torc
 
 
 def vrsp() -> None:
-    """VRSP-Net's KINS model with reclassification and shapes, and a codebook by a rule."""
+    """VRSP-Net's KINS model with feature matching, shapes, and a codebook by a rule."""
     network = old_detectron2(
-        "KINS-AmodalSegmentation/mask_rcnn_R_50_FPN_1x_parallel_CtRef_VAR_SPRef_SPRet.yaml"
+        "KINS-AmodalSegmentation/mask_rcnn_R_50_FPN_1x_parallel_CtRef_VAR_SPRef_SPRet_FM.yaml"
     )
+    masks = heard(network.roi_heads.mask_head)
+
+    def logits(found: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, classes = torch.arange(len(found)), found.pred_classes
+        amodal, visible = (of_kind[rows, classes] for of_kind in masks[-1][0][-1])
+        return amodal, visible
+
     codebook = {k: seeded_weights.codebook(k, 392) for k in range(7)}
     network.roi_heads.recon_net.vector_dict = codebook
-    masks = heard(network.roi_heads.mask_head)
-    two_masks("vrsp", network, lambda: masks[-1][0][-1])
+    both("vrsp", network, ("pred_amodal2_masks", "pred_visible2_masks"), logits, codebook)
 
 
 def orcnn() -> None:

@@ -15,7 +15,8 @@ import torch
 FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 
 BYTES = 0.02  # what first kernels are multiplied by that take bytes, where their name tells nothing
-_KEPT = 30  # of what is found
+KEPT = 30  # of what is found
+SIZE, SHORT = (112, 176), 128  # an image, and what its shorter side becomes
 # Images of bytes come in, boxes move a little, scores differ without being certain.
 _GAINS = (
     (("stem", "conv1_w"), 0.03),
@@ -66,8 +67,20 @@ def image(height: int = 128, width: int = 192) -> np.ndarray:
     return np.clip(coarse.repeat(16, 0).repeat(16, 1) + noise, 0, 255).astype(np.uint8)
 
 
+def moments(masks: np.ndarray) -> np.ndarray:
+    """(N, 3) of (N, H, W) masks: pixels, and the means of their columns and rows."""
+    v, u = np.mgrid[: masks.shape[1], : masks.shape[2]]
+    area = masks.sum((1, 2))
+    sums = [(masks * places).sum((1, 2)) / np.maximum(area, 1) for places in (u, v)]
+    return np.stack([area, *sums], 1)
+
+
 def write(
-    name: str, shapes: Mapping[str, Any], outputs: Mapping[str, Any], kept: int | None = _KEPT
+    name: str,
+    shapes: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    kept: int | None = KEPT,
+    digits: int = 6,
 ) -> None:
     """Keep a fixture: names and shapes of a file, and what the original made of its input.
 
@@ -76,9 +89,10 @@ def write(
         shapes: of the original's tensors.
         outputs: arrays with a row for each thing found.
         kept: so many of the rows; None for all.
+        digits: after the point.
     """
     FIXTURES.mkdir(parents=True, exist_ok=True)
-    arrays = {k: np.asarray(v, np.float64)[:kept].round(6) for k, v in outputs.items()}
+    arrays = {k: np.asarray(v, np.float64)[:kept].round(digits) for k, v in outputs.items()}
     value = {"shapes": dict(shapes), "outputs": {k: v.tolist() for k, v in arrays.items()}}
     text = json.dumps(value, separators=(",", ":")).encode()
     (FIXTURES / f"{name}.json.gz").write_bytes(gzip.compress(text, 9, mtime=0))

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from datasets_scenes import SIZE, drive, same_masks, sample, truth
+from published_data import DRIVE, EMPTY, coco_like, rle, write_image, write_kins_video, write_movi
 
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.kitti_write import calibration_lines
@@ -18,23 +19,12 @@ from amodal_core.datasets.registry import formats, open_dataset
 from amodal_core.datasets.segmentation import to_polygons
 from amodal_core.datasets.statistics import Statistics, count
 from amodal_core.errors import InputError
-from amodal_core.frame import Calibration, Sample, Tracks
+from amodal_core.frame import Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
-
-EMPTY = RleMasks.empty(SIZE, 1).counts[0]
 
 
 def _rules(data: Dataset) -> list[str]:
     return [f.rule for f in data.check() if f is not None]
-
-
-def _rle(counts: bytes) -> dict[str, Any]:
-    return {"size": list(SIZE), "counts": counts.decode()}
-
-
-def _image(path: Path, s: Sample) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), s.frame.image)
 
 
 # COCOA ------------------------------------------------------------------------------------------
@@ -56,8 +46,8 @@ def _cocoa(s: Sample) -> dict[str, Any]:
         }
         if t.occlusion_rates[k] > 0:
             hidden = t.amodal.rle()[[k]] - t.visible.rle()[[k]]
-            region["visible_mask"] = _rle(t.visible.rle().counts[k])
-            region["invisible_mask"] = _rle(hidden.counts[0])
+            region["visible_mask"] = rle(t.visible.rle().counts[k])
+            region["invisible_mask"] = rle(hidden.counts[0])
         regions.append(region)
     pairs = [f"{j + 1}-{i + 1}" for i, j in np.argwhere(t.occluders)]
     return {
@@ -75,7 +65,7 @@ def _cocoa(s: Sample) -> dict[str, Any]:
 def cocoa(rng: np.random.Generator, tmp_path: Path) -> tuple[Path, Sample]:
     s = drive(rng, 4)[2]
     name = "COCO_val2014_000000000005.jpg"
-    _image(tmp_path / "val2014" / name, s)
+    write_image(tmp_path / "val2014" / name, s)
     image = {"id": 5, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
     path = tmp_path / "annotations" / "COCO_amodal_val2014.json"
     path.parent.mkdir()
@@ -114,7 +104,7 @@ def test_cocoa_defects_are_found_and_mended_in_the_copy(
     content = json.loads(path.read_text())
     regions = content["annotations"][0]["regions"]
     regions[0]["segmentation"] = [1, 2, 3, 4]
-    regions[1]["visible_mask"] = _rle(EMPTY)
+    regions[1]["visible_mask"] = rle(EMPTY)
     regions[2]["visible_mask"] = {"size": list(SIZE), "counts": "11"}
     content["annotations"][0]["depth_constraint"] = "1-9"
     path.write_text(json.dumps(content))
@@ -125,30 +115,6 @@ def test_cocoa_defects_are_found_and_mended_in_the_copy(
     clean = open_dataset(tmp_path / "clean" / path.name)
     assert set(_rules(clean)) == {"unknown-order"}
     assert len(clean.truth(0)) == 1
-
-
-def _coco_like(s: Sample, name: str) -> dict[str, Any]:
-    """COCOA-cls and D2SA: COCO with visible_mask and invisible_mask where something is hidden."""
-    t = s.truth
-    annotations = []
-    for k in range(len(t)):
-        x1, y1, x2, y2 = t.amodal_boxes[k].tolist()
-        a = {
-            "id": k + 1,
-            "image_id": 5,
-            "category_id": 3,
-            "iscrowd": 0,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": int(t.amodal.rle().areas()[k]),
-            "segmentation": _rle(t.amodal.rle().counts[k]),
-            "occlude_rate": float(t.occlusion_rates[k]),
-        }
-        if t.occlusion_rates[k] > 0:
-            a["visible_mask"] = _rle(t.visible.rle().counts[k])
-        annotations.append(a)
-    image = {"id": 5, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
-    categories = [{"id": 3, "name": "car"}, {"id": 90, "name": "toothbrush"}]
-    return {"images": [image], "annotations": annotations, "categories": categories}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +136,8 @@ def test_cocoa_cls_and_d2sa_are_read_checked_and_mended(
     rng: np.random.Generator, tmp_path: Path, format: str, json_name: str, image_name: str
 ) -> None:
     s = sample(rng)
-    _image(tmp_path / image_name, s)
-    content = _coco_like(s, Path(image_name).name)
+    write_image(tmp_path / image_name, s)
+    content = coco_like(s, Path(image_name).name)
     path = tmp_path / json_name
     path.parent.mkdir()
     path.write_text(json.dumps(content))
@@ -199,29 +165,8 @@ def test_cocoa_cls_and_d2sa_are_read_checked_and_mended(
 @pytest.fixture
 def movi(rng: np.random.Generator, tmp_path: Path) -> tuple[Path, list[Sample]]:
     samples = drive(rng, 5)
-    folder = tmp_path / "test" / "17"
-    folder.mkdir(parents=True)
     K = [[1.1, 0, -0.5], [0, -1.8, -0.5], [0, 0, -1]]
-    meta = {
-        "metadata": {"num_frames": 5, "height": SIZE[0], "width": SIZE[1]},
-        "camera": {"K": K, "R": np.eye(3).tolist(), "positions": [[0, 0, 0]] * 5},
-        "instances": [{"bboxes": [], "bbox_frames": [], "bboxes_3d": []} for _ in range(12)],
-    }
-    (folder / "metadata.json").write_text(json.dumps(meta))
-    for turn, s in enumerate(samples):
-        rgba = np.dstack([cv2.cvtColor(s.frame.image, cv2.COLOR_RGB2BGR), np.full(SIZE, 255)])
-        cv2.imwrite(str(folder / f"rgba_full_{turn:05d}.png"), rgba)
-        seen = np.zeros(SIZE, np.uint8)
-        whole = {n: np.zeros(SIZE, np.uint8) for n in range(12)}
-        amodal, visible = s.truth.amodal.rle().dense(), s.truth.visible.rle().dense()
-        for k, number in enumerate(s.truth.ids.tolist()):
-            seen[visible[k]] = number + 1
-            whole[number][amodal[k]] = number + 1
-        cv2.imwrite(str(folder / f"segmentation_full_{turn:05d}.png"), seen)
-        for number, mask in whole.items():
-            cv2.imwrite(str(folder / f"segmentation_{number}_{turn:05d}.png"), mask)
-        cv2.imwrite(str(folder / f"depth_full_{turn:05d}.tiff"), np.full(SIZE, 7, np.float32))
-    np.save(tmp_path / "test" / "instance_list.npy", np.array(["17-11", "17-4"]))
+    write_movi(tmp_path / "test", samples, K)
     return tmp_path / "test", samples
 
 
@@ -276,39 +221,10 @@ def test_movi_defects_are_found_and_broken_videos_left_out(
 # KINS_Video_Car ---------------------------------------------------------------------------------
 
 
-DRIVE = "2011_09_26_drive_0001_sync"
-
-
 @pytest.fixture
 def kins_video(rng: np.random.Generator, tmp_path: Path) -> tuple[Path, list[Sample]]:
     samples = drive(rng, 4)
-    data: dict[int, dict[int, Any]] = {}
-    full: dict[int, dict[int, Any]] = {}
-    for turn, s in enumerate(samples):
-        folder = tmp_path / "Kitti" / "raw_video" / "2011_09_26" / DRIVE
-        _image(folder / f"{turn + 7:010d}.png", s)
-        for k, number in enumerate(s.truth.ids.tolist()):
-            if not s.truth.visible.rle().areas()[k]:
-                continue
-            x1, y1, x2, y2 = s.truth.visible_boxes[k].astype(int).tolist()
-            size = list(SIZE)
-            data.setdefault(number, {})[turn] = {
-                "VM": {"size": size, "counts": s.truth.visible.rle().counts[k]},
-                "VM_bbox": [y1, y2, x1, x2],
-                "loss_mask": {"size": size, "counts": EMPTY},
-            }
-            # KINS holds only every other frame.
-            counts = s.truth.amodal.rle().counts[k] if turn % 2 == 0 else EMPTY
-            full.setdefault(number, {})[turn] = {"FM": {"size": size, "counts": counts}}
-    folder = tmp_path / "car_data"
-    folder.mkdir()
-    (folder / "val_data.pkl").write_bytes(pickle.dumps({DRIVE: data}))
-    (folder / "val_data_full_mask.pkl").write_bytes(pickle.dumps({DRIVE: full}))
-    calib = tmp_path / "Kitti" / "calib"
-    calib.mkdir()
-    K = np.array([[70.0, 0, 50], [0, 70.0, 30], [0, 0, 1]])
-    T = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
-    (calib / "26.txt").write_text(calibration_lines(Calibration(K, T, SIZE[1], SIZE[0])))
+    write_kins_video(tmp_path, samples)
     return tmp_path, samples
 
 
@@ -365,7 +281,7 @@ def test_labelme_shapes_of_one_group_are_one_object(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
     s = sample(rng)
-    _image(tmp_path / "a.png", s)
+    write_image(tmp_path / "a.png", s)
     whole = [[10, 10], [50, 10], [50, 40], [10, 40]]
     seen = [[10, 10], [30, 10], [30, 40], [10, 40]]
     shapes = [
@@ -432,7 +348,7 @@ def _tracking(root: Path, rng: np.random.Generator) -> None:
         (training / folder).mkdir(parents=True)
     s = sample(rng)
     for k in range(4):
-        _image(training / "image_02/0001" / f"{k:06d}.png", s)
+        write_image(training / "image_02/0001" / f"{k:06d}.png", s)
         if k != 2:  # sequence 0001 lacks four scans in the release
             np.zeros((3, 4), "<f4").tofile(training / "velodyne/0001" / f"{k:06d}.bin")
     text = calibration_lines(s.frame.calibration)

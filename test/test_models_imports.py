@@ -356,20 +356,56 @@ def assert_finds(model, outputs) -> None:
         assert difference < (1e-4 if key in ("scores", "labels", "embeddings") else 1e-3), key
 
 
+def assert_finds_in_bytes(model, outputs, monkeypatch) -> None:
+    """A model finds in the bytes of the seeded image what the original found there.
+
+    Single precision differs from the original's own double precision by no more than 1e-4 pixels
+    and 1e-4 in logits; the original's single precision does so by half of that.
+    """
+    calls, detect = [], model.detect
+    monkeypatch.setattr(model, "detect", lambda batch: calls.append(detect(batch)) or calls[-1])
+    (found,) = model.infer([Frame(0, image=seeded_weights.image(*seeded_weights.SIZE))])
+    ((inner,),) = calls
+    count = len(outputs["boxes"])
+    assert count > 10
+    assert found.class_ids[:count].tolist() == outputs["labels"].tolist()
+    values = {
+        "boxes": found.amodal_boxes,
+        "scores": found.scores,
+        "amodal": cells(inner.amodal),
+        "visible": cells(inner.visible),
+    }
+    for ending in ("", "_double"):
+        theirs = {key: outputs[key + ending] for key in values}
+        theirs["visible"] = np.minimum(theirs["visible"], theirs["amodal"])
+        for key, value in values.items():
+            difference = np.abs(value[:count].numpy() - theirs[key]).max()
+            print(key, ending, difference)
+            assert difference < (1e-5 if key == "scores" else 1e-4), key
+    # Masks in the image, whose borders a rounding may move by a pixel; visible ones are kept within
+    # the amodal ones, which the original does not ask for.
+    drawn = seeded_weights.moments(found.amodal[:count].rle().dense())
+    np.testing.assert_allclose(drawn[:, 0], outputs["amodal_pixels"][:, 0], atol=1)
+    np.testing.assert_allclose(drawn[:, 1:], outputs["amodal_pixels"][:, 1:], atol=0.02)
+
+
 SOME, FEW = {"proposals": 60}, {"proposals": 40}  # as the recorded originals
 
 
 class TestDetectron2:
-    def test_aisformer_finds_what_the_original_finds(self, tmp_path):
-        model, outputs = imported("aisformer", "aisformer", tmp_path, settings=SOME)
+    def test_aisformer_finds_what_the_original_finds(self, tmp_path, monkeypatch):
+        settings = {"short_side": seeded_weights.SHORT}
+        model, outputs = imported("aisformer", "aisformer", tmp_path, settings=settings)
         assert model.classes[:3] == ("cyclist", "pedestrian", "car")
-        assert_finds(model, outputs)
+        assert (model.config.resize, model.config.paste) == ("pil", "probabilities")
+        assert_finds_in_bytes(model, outputs, monkeypatch)
 
     def test_vrsp_net_finds_what_the_original_finds_with_its_codebook(self, tmp_path):
         book = {k: seeded_weights.codebook(k, 392).numpy() for k in range(7)}
         np.save(tmp_path / "kins_codebook.npy", book, allow_pickle=True)
         beside = [tmp_path / "kins_codebook.npy"]
-        model, outputs = imported("vrsp", "vrsp", tmp_path, beside, settings=FEW)
+        settings = FEW | {"reclassification_rescoring": True}
+        model, outputs = imported("vrsp", "vrsp", tmp_path, beside, settings=settings)
         assert model.codebook.counts.tolist() == [24] * 7
         assert (model.config.rescoring_alpha, model.config.prior_query) == (3, "logits")
         assert_finds(model, outputs)
@@ -435,6 +471,7 @@ class TestMmdetection:
         assert (config.stride_in_1x1, config.roi_align, config.min_score) == (
             False, "aligned", 0.05,
         )  # fmt: skip
+        assert (config.resize, config.paste) == ("opencv", "probabilities")
         assert_finds(model, outputs)
 
     def test_version_3_tells_its_classes_and_its_caffe_style(self, tmp_path):

@@ -69,6 +69,7 @@ def test_trunk_and_schedule_are_those_of_detectron2s_configuration(name):
     assert (model.norm, model.frozen_stages) == ("frozen", theirs["MODEL"]["BACKBONE"]["FREEZE_AT"])
     assert (model.short_side, model.long_side) == (size["MIN_SIZE_TEST"], size["MAX_SIZE_TEST"])
     assert size["MAX_SIZE_TRAIN"] == model.long_side
+    assert (model.resize, model.paste) == ("pil", "probabilities")
     assert list(config.augment.short_sides or [model.short_side]) == size["MIN_SIZE_TRAIN"]
     # The first weights are public in torchvision's form; those of a detector are that detector's.
     assert bool(config.init) == ("COCO-Detection" in theirs["MODEL"]["WEIGHTS"])
@@ -161,6 +162,7 @@ def test_models_of_videos_are_those_of_mmdetections_configuration(name):
     assert model.roi_align == "aligned"
     assert not model.rounded_anchors
     assert [model.long_side, model.short_side] == theirs["img_scale"]
+    assert (model.resize, model.paste) == ("opencv", "probabilities")
     assert config.clip.reach == theirs["ref_img_sampler"]["scope"]
     # The schedule: steps for the epochs of a set as large as SAIL-VOS-cut's.
     epoch = config.steps / theirs["total_epochs"]

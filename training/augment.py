@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as colour
 
 from amodal_core.frame import Calibration, Frame
 from amodal_core.models.layers.batch import Targets, pixels, resize_targets
+from amodal_core.models.layers.resizing import Resizing, resized_bytes
 from training.config import Augment
 
 # An object of which a crop leaves less is neither learnt nor background.
@@ -43,8 +44,9 @@ def augmented(
         ratio *= int(draw.choice(options.short_sides)) / min(height, width)
     if options.long_side:
         ratio = min(ratio, options.long_side / max(height, width))
-    size = max(1, round(height * ratio)), max(1, round(width * ratio))
-    frame, targets = resized(frame, targets, size)
+    nearest = round if options.resize == "torch" else _half_up
+    size = max(1, nearest(height * ratio)), max(1, nearest(width * ratio))
+    frame, targets = resized(frame, targets, size, options.resize)
     if options.crop is not None:
         across, down = options.crop
         x = int(draw.integers(0, max(size[1] - across, 0) + 1))
@@ -102,8 +104,21 @@ def _mirrored(boxes: torch.Tensor, width: int) -> torch.Tensor:
     return torch.stack([width - x1, y0, width - x0, y1], 1)
 
 
-def resized(frame: Frame, targets: Targets, size: tuple[int, int]) -> tuple[Frame, Targets]:
-    """Another (height, width): image by area or bilinear, masks and depth by nearest pixel."""
+def _half_up(length: float) -> int:
+    return int(length + 0.5)
+
+
+def resized(
+    frame: Frame, targets: Targets, size: tuple[int, int], resize: Resizing = "torch"
+) -> tuple[Frame, Targets]:
+    """Another (height, width): image by area or bilinear, masks and depth by nearest pixel.
+
+    Args:
+        frame: with an image.
+        targets: of the frame.
+        size: see above.
+        resize: "pil" or "opencv" for the image as these libraries make it.
+    """
     assert frame.image is not None
     height, width = frame.image.shape[:2]
     if size == (height, width):
@@ -118,11 +133,14 @@ def resized(frame: Frame, targets: Targets, size: tuple[int, int]) -> tuple[Fram
         K[0, 2] += (across - 1) / 2
         K[1, 2] += (down - 1) / 2
         calibration = Calibration(K, calibration.camera_from_lidar, size[1], size[0])
-    how = cv2.INTER_AREA if down < 1 else cv2.INTER_LINEAR
     depth = frame.depth
     if depth is not None:
         depth = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    image = cv2.resize(frame.image, size[::-1], interpolation=how)
+    if resize == "torch":
+        how = cv2.INTER_AREA if down < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(frame.image, size[::-1], interpolation=how)
+    else:
+        image = resized_bytes(frame.image, size, resize)
     return (
         replace(frame, image=image, depth=depth, calibration=calibration),
         resize_targets(targets, size),

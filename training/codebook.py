@@ -74,6 +74,7 @@ def build_codebook(
                 [item.targets for item in items],
                 short_side=model.config.short_side or None,
                 long_side=model.config.long_side or None,
+                resize=model.config.resize,
             )
 
     def advanced() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from amodal_core.errors import InputError
+from amodal_core.models.layers.resizing import Resizing
 from amodal_core.settings import checked, parse_rules, settings_type
 from amodal_core.yaml_texts import read_yaml
 
@@ -110,6 +111,8 @@ class Augment:
         short_sides: lengths in pixels of which one is drawn for the image's shorter side; empty
             for the model's own `short_side`.
         long_side: most pixels of the longer side; 0 for the model's own `long_side`.
+        resize: how images come to their size, "torch" for what loses least, or "pil" or "opencv"
+            as bytes; a model that has its own `resize` learns with that.
         scale: lowest and highest factor on top of that.
         crop: width, height of a window that is cut out at a random place; None for no crop.
         brightness: largest relative change, likewise the next three.
@@ -128,6 +131,7 @@ class Augment:
     flip: _Share = 0.5
     short_sides: tuple[int, ...] = ()
     long_side: _Count = 0
+    resize: Resizing = "torch"
     scale: tuple[float, float] = (1.0, 1.0)
     crop: tuple[int, int] | None = None
     brightness: _Part = 0.0

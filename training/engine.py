@@ -269,11 +269,12 @@ class Trainer:
 
 def _at_model_size(options: Augment, model: LearnedModel) -> Augment:
     """Samples come at the size that the model sees in inference where nothing else is asked."""
-    short, long = model.config.short_side, model.config.long_side
+    short, long, resize = (getattr(model.config, n) for n in ("short_side", "long_side", "resize"))
     return replace(
         options,
         short_sides=options.short_sides or ((short,) if short else ()),
         long_side=options.long_side or long,
+        resize=options.resize if resize == "torch" else resize,
     )
 
 

@@ -105,6 +105,26 @@ def paste_runs(
     return runs, first
 
 
+def of_probabilities(
+    logits: torch.Tensor, boxes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Grids and boxes from which the same masks are pasted as by detectron2 and mmdetection.
+
+    Those interpolate probabilities, between the outer cells and zeros beyond them, too, so that a
+    mask seldom reaches its box's border; and set what is one half or more.
+
+    Args:
+        logits: (N, S, S) float.
+        boxes: (N, 4) float xyxy.
+
+    Returns:
+        (N, S + 2, S + 2) probabilities less one half, and the boxes around these cells.
+    """
+    rim = (boxes[:, 2:] - boxes[:, :2]) / max(logits.shape[-1], 1)
+    around = torch.cat([boxes[:, :2] - rim, boxes[:, 2:] + rim], 1)
+    return F.pad(logits.float().sigmoid() - 0.5, (1, 1, 1, 1), value=-0.5), around
+
+
 def paste_dense(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """The same masks as (N, H, W) bool on the logits' device, for whoever needs the pixels there.
 

@@ -32,7 +32,14 @@ from amodal_core.models.layers.clip_tracks import (
     tracks_of_clips,
 )
 from amodal_core.models.layers.crop_encoder import STRIDE, CropEncoder
-from amodal_core.models.layers.crop_windows import aligned, cut, cut_masks, enlarged, whole_pixels
+from amodal_core.models.layers.crop_windows import (
+    aligned,
+    cut,
+    cut_masks,
+    enlarged,
+    rescaled,
+    whole_pixels,
+)
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, Positions
 from amodal_core.models.learned import Clip, Detections
 from amodal_core.models.object_stream import ObjectStream
@@ -160,8 +167,10 @@ class Eoras(CompletingModel):
         Returns:
             (A, P, width) tokens of the front view, (A, Q, width) of the view from above or None.
         """
-        crops = cut(batch.images, frames, windows, self.config.crop)
-        if self.config.published:
+        if not self.config.published:
+            crops = cut(batch.images, frames, windows, self.config.crop)
+        else:
+            crops = rescaled(batch.images, batch.sizes, frames, windows, self.config.crop)
             mean, deviation = (crops.new_tensor(v)[:, None, None] for v in (MEAN, STD))
             crops = crops * deviation + mean
         features = self.encoder(crops)

@@ -17,10 +17,12 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.masks.occluders import MIN_SHARE
+from amodal_core.masks.paste import of_probabilities
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
 from amodal_core.models.layers.batch import Batch, Targets, make_batch
 from amodal_core.models.layers.crossing import Crossing
 from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
+from amodal_core.models.layers.resizing import Resizing
 from amodal_core.runtime.accelerator import Accelerator
 from amodal_core.runtime.engines import Runtime
 from amodal_core.runtime.parity import Precision
@@ -97,6 +99,8 @@ class LearnedConfig:
         lidar: take depth as further input channels.
         short_side: pixels of the image's shorter side at the model's input; 0 keeps the size.
         long_side: most pixels of the longer side; 0 for no limit.
+        resize: how images come to that size: "torch" as floats, "pil" or "opencv" as bytes, which
+            published weights need to the last digit; see `layers.resizing`.
         min_score: detections below it are dropped.
         max_instances: of the best-scored in an image.
         runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
@@ -108,6 +112,7 @@ class LearnedConfig:
     lidar: bool = True
     short_side: Count = 0
     long_side: Count = 0
+    resize: Resizing = "torch"
     min_score: Share = 0.05
     max_instances: Positive = 100
     runtime: Runtime = "auto"
@@ -167,6 +172,11 @@ class LearnedModel(nn.Module):
     def camera_view(self) -> bool:
         """Whether it sees those points alone that the image shows."""
         return bool(getattr(self.config, "camera_view", True))
+
+    @property
+    def pastes_probabilities(self) -> bool:
+        """Whether masks come into images by `masks.paste.of_probabilities`."""
+        return False
 
     def trunk(self) -> list[nn.Module]:
         """The modules before `crossing`; none where a model is not to be split."""
@@ -249,6 +259,7 @@ class LearnedModel(nn.Module):
             targets,
             short_side=self.config.short_side or None,
             long_side=self.config.long_side or None,
+            resize=self.config.resize,
             device=self.device,
         )
 
@@ -273,7 +284,9 @@ class LearnedModel(nn.Module):
                     ]
             with report.time(f"{self.name}.instances"):
                 results = [
-                    instances_of(one, batch.original_sizes[n], batch.scales[n])
+                    instances_of(
+                        one, batch.original_sizes[n], batch.scales[n], self.pastes_probabilities
+                    )
                     for n, one in enumerate(detections)
                 ]
         for kind, text in self.accelerator.notes() if self.accelerator is not None else ():
@@ -351,7 +364,12 @@ def _weighed(detections: Detections, depth: torch.Tensor) -> Detections:
     return replace(detections, scores=detections.scores * (1 - through))
 
 
-def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Tensor) -> Instances:
+def instances_of(
+    detections: Detections,
+    size: tuple[int, int],
+    scale: torch.Tensor,
+    probabilities: bool = False,
+) -> Instances:
     """Instances at the frame's own size, on the model's device.
 
     Who hides whom follows from depths and from the masks: j hides i where j is nearer and its
@@ -361,6 +379,7 @@ def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Ten
         detections: at the batch's scale.
         size: (height, width) of the frame.
         scale: (2,) y and x scale from frame to batch.
+        probabilities: masks are pasted by `masks.paste.of_probabilities`.
     """
     ratio = scale.flip(0).repeat(2).to(detections.boxes)
     limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=ratio.device)
@@ -376,6 +395,12 @@ def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Ten
     if detections.visible_boxes is not None:
         anything = shown.flatten(1).any(1)[:, None]
         visible_boxes = torch.where(anything, own_size(detections.visible_boxes), 0.0)
+
+    def pasted(logits: torch.Tensor) -> BoxMasks:
+        return BoxMasks(
+            size, *(of_probabilities(logits, boxes) if probabilities else (logits, boxes))
+        )
+
     area = covered.flatten(1).sum(1)
     rates = 1 - shown.flatten(1).sum(1) / area.clamp(min=1)
     return Instances(
@@ -384,8 +409,8 @@ def instances_of(detections: Detections, size: tuple[int, int], scale: torch.Ten
         visible_boxes=visible_boxes,
         scores=detections.scores.float(),
         class_ids=detections.labels,
-        amodal=BoxMasks(size, amodal, boxes),
-        visible=BoxMasks(size, visible, boxes),
+        amodal=pasted(amodal),
+        visible=pasted(visible),
         occlusion_rates=torch.where(area > 0, rates, 0.0),
         depths=detections.depths.float(),
         occluders=occluders_of(boxes, covered & ~shown, shown, detections.depths),

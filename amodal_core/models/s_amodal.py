@@ -24,10 +24,17 @@ from torch import nn
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
-from amodal_core.models.layers.batch import MEAN, STD, Batch, Targets
+from amodal_core.models.layers.batch import Batch, Targets, bytes_of
 from amodal_core.models.layers.prompts import Crop, crop_of, prompt_points
 from amodal_core.models.layers.sam import SIZES, make_sam
-from amodal_core.models.layers.sam_adapter import BlockAdapter, PromptGenerator, encode, resized
+from amodal_core.models.layers.sam_adapter import (
+    BlockAdapter,
+    PromptGenerator,
+    encode,
+    in_image,
+    in_square,
+    resized,
+)
 from amodal_core.settings import Count, Positive, settings_type
 from amodal_core.tracking.hidden_objects import HiddenObjects
 from amodal_core.tracking.points import PointTracker, point_tracker
@@ -45,6 +52,8 @@ class SAModalConfig(CompletingConfig):
     Attributes:
         size: "vit_b", "vit_l", "vit_h", or "tiny" (our own, for CPUs).
         image_size: side of SAM's square input in pixels, 0 for the size's own.
+        resize: how images come into that square, with `short_side` and `long_side` unset; "pil" is
+            the published way, which points and masks then go, too.
         encoder: "samadpt" (SAM-Adapter), "adapt" (Medical SAM Adapter), or "normal".
         token_order: of the patches in "samadpt": "places", or "published", what weights need that
             S-AModal's code trained; see `layers.sam_adapter`.
@@ -147,7 +156,7 @@ class SAModal(CompletingModel):
             sizes: (height, width) of each without padding.
         """
         squares = [
-            resized(image[:, :h, :w], self.side)[0]
+            resized(image[:, :h, :w], self.side, self.config.resize)
             for image, (h, w) in zip(images, sizes, strict=True)
         ]
         return encode(self.sam.vision_encoder, torch.stack(squares), self.generator, self.adapters)
@@ -165,10 +174,8 @@ class SAModal(CompletingModel):
         Returns:
             (N, H, W) float32 logits at that size, and (N,) float32 expected IoU.
         """
-        scale = self.side / max(size)
-        inside = [max(1, int(length * scale + 0.5)) for length in size]
-        ratio = points.new_tensor([inside[1] / size[1], inside[0] / size[0]])
-        placed = ((points + 0.5) * ratio - 0.5)[None]
+        how = self.config.resize
+        placed = in_square(points, size, self.side, how)[None]
         # -1 is SAM's label of what is no point.
         label = -1 if self.config.prompt == "none" else 1
         labels = torch.full(placed.shape[:3], label, device=points.device)
@@ -178,14 +185,7 @@ class SAModal(CompletingModel):
             input_labels=labels,
             multimask_output=False,
         )
-        low = output.pred_masks[0].float()  # (N, 1, L, L)
-        v = (torch.arange(size[0], device=low.device) + 0.5) * (inside[0] / size[0])
-        u = (torch.arange(size[1], device=low.device) + 0.5) * (inside[1] / size[1])
-        grid = torch.stack(
-            [u.expand(size[0], -1), v[:, None].expand(-1, size[1])], dim=2
-        )  # of the square's pixels
-        grid = (grid / self.side * 2 - 1).expand(len(low), -1, -1, -1)
-        logits = F.grid_sample(low, grid, align_corners=False, padding_mode="border")[:, 0]
+        logits = in_image(output.pred_masks[0].float(), size, self.side, how)
         return logits, output.iou_scores[0, :, 0].float()
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -246,10 +246,7 @@ class SAModal(CompletingModel):
         visible = targets.visible[:, : size[0], : size[1]]
         shows = visible.flatten(1).any(1)[:, None, None]
         masks = torch.where(shows, visible, targets.amodal[:, : size[0], : size[1]]).cpu().numpy()
-        deviation = torch.tensor(STD, device=image.device).view(3, 1, 1)
-        mean = torch.tensor(MEAN, device=image.device).view(3, 1, 1)
-        colours = (image[:, : size[0], : size[1]] * deviation + mean) * 255
-        picture = colours.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        picture = bytes_of(image[:, : size[0], : size[1]])
         points = self._prompts([crop_of(m) for m in masks], picture, draw)
         return torch.from_numpy(points).to(image.device)
 

@@ -77,6 +77,8 @@ class TwoStageConfig(LearnedConfig):
         samples: RoIs of an image that the second stage is trained on.
         positive_share: of the samples at most.
         nms: IoU above which the weaker of two detections of a class goes.
+        paste: how masks come into the image: "logits" are interpolated, or "probabilities" as
+            detectron2 and mmdetection do, see `masks.paste.of_probabilities`.
         proposals_from: "image": the proposal network; "lidar": the objects that PointPillars finds,
             with its classes and scores, are the detections, and only masks are drawn; "both": they
             join the network's proposals.
@@ -107,6 +109,7 @@ class TwoStageConfig(LearnedConfig):
     samples: Positive = 512
     positive_share: Share = 0.25
     nms: Share = 0.5
+    paste: Literal["logits", "probabilities"] = "logits"
     proposals_from: Literal["image", "lidar", "both"] = "image"
     depth: Literal["frame", "objects"] = "frame"
     lidar_weights: str = ""
@@ -355,6 +358,11 @@ class TwoStage(LearnedModel):
         """The image; points and calibration, too, where objects are found in the LiDAR."""
         needed = {"image"} if self.lidar_objects is None else {"image", "points", "calibration"}
         return frozenset(needed)
+
+    @property
+    def pastes_probabilities(self) -> bool:
+        """As the setting `paste` says."""
+        return self.config.paste == "probabilities"
 
     @property
     def optional(self) -> frozenset[str]:

@@ -110,6 +110,8 @@ def _settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
         "stride_in_1x1": is_caffe(source),
         "rounded_anchors": False,
         "roi_align": "aligned",
+        "resize": "pil",
+        "paste": "probabilities",
     }
 
 
@@ -200,7 +202,8 @@ def _vrsp_settings(model: str, tensors: Tensors, source: Source) -> dict[str, An
     hidden = tensors.get("reclassifier.1.bias")
     return (
         _settings(model, tensors, source)
-        | ({"rescoring_alpha": 3.0} if kins else {})
+        # Of KINS' configuration with feature matching, the paper's model; others rescore.
+        | ({"rescoring_alpha": 3.0, "reclassification_rescoring": False} if kins else {})
         | ({"reclassification_hidden": len(hidden)} if hidden is not None else {})
         | {
             "reclassification": hidden is not None,

@@ -87,6 +87,7 @@ def _has(file: WeightFile, pattern: str) -> bool:
 
 def _settings(model: str, tensors: Tensors, source: Source) -> dict[str, Any]:
     exact = {"rounded_anchors": False, "roi_align": "aligned", "stride_in_1x1": is_caffe(source)}
+    exact |= {"resize": "opencv", "paste": "probabilities"}
     if _has(source.file, rf"{_TRACK}fc_embed\.weight"):
         return exact | (_SAILVOS if _has(source.file, _PROTOTYPE) else _BDD)
     return exact | (_SAILVOS if model in _TRACKERS else {})

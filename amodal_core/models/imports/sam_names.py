@@ -95,6 +95,7 @@ def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
         "image_size": SIZES[size].patch * positions.shape[1],
         "encoder": source.settings.get("encoder") or _encoder(source),
         "token_order": "published",
+        "resize": "pil",
         "mid_dim": mid_dim,
     }
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, Tracks
+from amodal_core.models.layers.resizing import Resizing, input_size, resized_bytes
 
 # ImageNet's statistics: the public backbones were trained with them.
 MEAN = (0.485, 0.456, 0.406)
@@ -165,6 +166,13 @@ class Batch:
         return torch.cat([self.images, channels], dim=1)
 
 
+def bytes_of(image: torch.Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 RGB on the host of one of `Batch.images` (3, H, W)."""
+    mean, deviation = (torch.tensor(v, device=image.device)[:, None, None] for v in (MEAN, STD))
+    colours = (image * deviation + mean) * 255
+    return colours.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
 def depth_channels(depth: torch.Tensor) -> torch.Tensor:
     """(2, H, W) log depth / log 80 m and validity from (H, W) metres with 0 for unknown."""
     valid = depth > 0
@@ -236,6 +244,7 @@ def make_batch(
     *,
     short_side: int | None = None,
     long_side: int | None = None,
+    resize: Resizing = "torch",
     device: torch.device | str = "cpu",
 ) -> Batch:
     """Resize (keeping the ratio), normalise, pad and stack frames.
@@ -245,13 +254,17 @@ def make_batch(
         targets: one a frame at the frame's size, or None.
         short_side: pixels of the shorter side; None keeps the frames' own size.
         long_side: most pixels of the longer side.
+        resize: how images are; see `layers.resizing`.
         device: where the tensors go. Images travel as bytes and are normalised there.
 
     Raises:
         InputError: a frame without an image, or a depth image of another size.
     """
     device = torch.device(device)
-    sizes = [_input_size(frame, short_side, long_side) for frame in frames]
+    sizes = [
+        input_size(_image(frame).shape[:2], short_side or 0, long_side or 0, resize)
+        for frame in frames
+    ]
     with_depth = all(f.depth is not None for f in frames)
     # Images travel as bytes; each is resized, normalised and put into the corner of its sheet.
     high, wide = (-(-max(lengths) // STRIDE) * STRIDE for lengths in zip(*sizes, strict=True))
@@ -260,7 +273,7 @@ def make_batch(
     images = torch.zeros((len(frames), 3, high, wide), device=device)
     channels = torch.zeros((len(frames), DEPTH_CHANNELS, high, wide), device=device)
     for n, (frame, (h, w)) in enumerate(zip(frames, sizes, strict=True)):
-        images[n, :, :h, :w] = (_resized_image(frame, (h, w), device) - mean) / std
+        images[n, :, :h, :w] = (_resized_image(frame, (h, w), resize, device) - mean) / std
         if with_depth:
             channels[n, :, :h, :w] = depth_channels(_resized_depth(frame, (h, w), device))
     # Targets shrink with their images and are padded like them.
@@ -293,22 +306,21 @@ def make_batch(
     return batch.to(device)
 
 
-def _input_size(frame: Frame, short_side: int | None, long_side: int | None) -> tuple[int, int]:
-    """(height, width) of a frame in a batch."""
+def _image(frame: Frame) -> np.ndarray:
     if frame.image is None:
         raise InputError("a frame has no image", f"stamp {frame.stamp}", "check the image topic")
-    height, width = frame.image.shape[:2]
-    ratio = short_side / min(height, width) if short_side else 1.0
-    if long_side:
-        ratio = min(ratio, long_side / max(height, width))
-    return max(1, round(height * ratio)), max(1, round(width * ratio))
+    return frame.image
 
 
-def _resized_image(frame: Frame, size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """(3, h, w) float32 of 0-255; smoothed where it shrinks."""
-    assert frame.image is not None
-    height, width = frame.image.shape[:2]
-    image = _tensor(frame.image).to(device, non_blocking=True).permute(2, 0, 1)[None].float()
+def _resized_image(
+    frame: Frame, size: tuple[int, int], resize: Resizing, device: torch.device
+) -> torch.Tensor:
+    """(3, h, w) float32 of 0-255; smoothed where it shrinks, if not as OpenCV does it."""
+    pixels = _image(frame)
+    if resize != "torch":
+        pixels = resized_bytes(pixels, size, resize)
+    height, width = pixels.shape[:2]
+    image = _tensor(pixels).to(device, non_blocking=True).permute(2, 0, 1)[None].float()
     if size == (height, width):
         return image[0]
     shrinks = size[0] < height or size[1] < width

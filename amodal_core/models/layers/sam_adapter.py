@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from amodal_core.frame import Frame
+from amodal_core.models.layers.batch import bytes_of, make_batch
+from amodal_core.models.layers.resizing import Resizing, resized_bytes
+
 RATE = 0.25  # share of the spectrum's area that the high-pass takes out
 _SHARE = 32  # tokens are this many times wider than prompts
 _RATIO, _SCALE = 0.25, 0.5  # of a block's adapters: inner width, weight beside the MLP
@@ -133,19 +137,71 @@ def _adapted(block: Any, adapter: Any, tokens: torch.Tensor) -> torch.Tensor:
     return tokens + block.mlp(x) + _SCALE * adapter.mlp(x)
 
 
-def resized(image: torch.Tensor, side: int) -> tuple[torch.Tensor, tuple[int, int]]:
-    """A square SAM input: the longer side fills it, zeros at the right or at the bottom.
+def inside(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) of an image of this size in a square SAM input, whose longer side it fills.
 
     Args:
-        image: (3, H, W) normalised.
+        size: (height, width) of the image.
         side: of the square in pixels.
-
-    Returns:
-        (3, side, side), and the (height, width) of the image in it.
     """
-    height, width = image.shape[-2:]
-    scale = side / max(height, width)
-    size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-    if size != (height, width):
+    scale = side / max(size)
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
+def resized(image: torch.Tensor, side: int, resize: Resizing = "torch") -> torch.Tensor:
+    """A square SAM input, (3, side, side): zeros at the right or at the bottom of the image.
+
+    Args:
+        image: (3, H, W) as one of `Batch.images`.
+        side: of the square in pixels.
+        resize: how; bytes are what the image was made of, see `layers.resizing`.
+    """
+    size = inside((image.shape[1], image.shape[2]), side)
+    if size == tuple(image.shape[1:]):
+        pass
+    elif resize == "torch":
         image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    return F.pad(image, (0, side - size[1], 0, side - size[0])), size
+    else:
+        pixels = resized_bytes(bytes_of(image), size, resize)
+        (image,) = make_batch([Frame(0, image=pixels)], device=image.device).images
+        image = image[:, : size[0], : size[1]]
+    return F.pad(image, (0, side - size[1], 0, side - size[0]))
+
+
+def in_image(
+    low: torch.Tensor, size: tuple[int, int], side: int, resize: Resizing = "torch"
+) -> torch.Tensor:
+    """(N, H, W) logits at an image's size, of what SAM draws of its square.
+
+    Args:
+        low: (N, 1, L, L) float32 logits of the square.
+        size: (height, width) of the image.
+        side: of the square in pixels.
+        resize: "torch" looks pixels up at once; else by way of the square's pixels, as published.
+    """
+    within = inside(size, side)
+    if resize != "torch":
+        square = F.interpolate(low, (side, side), mode="bilinear")[..., : within[0], : within[1]]
+        return F.interpolate(square, size, mode="bilinear")[:, 0]
+    v = (torch.arange(size[0], device=low.device) + 0.5) * (within[0] / size[0])
+    u = (torch.arange(size[1], device=low.device) + 0.5) * (within[1] / size[1])
+    grid = torch.stack([u.expand(size[0], -1), v[:, None].expand(-1, size[1])], dim=2)
+    grid = (grid / side * 2 - 1).expand(len(low), -1, -1, -1)
+    return F.grid_sample(low, grid, align_corners=False, padding_mode="border")[:, 0]
+
+
+def in_square(
+    points: torch.Tensor, size: tuple[int, int], side: int, resize: Resizing = "torch"
+) -> torch.Tensor:
+    """Points (..., 2) x, y of an image in SAM's square, which both count from pixels' centres.
+
+    Args:
+        points: float32 pixels of the image.
+        size: (height, width) of the image.
+        side: of the square in pixels.
+        resize: "torch" moves the image's corner to the square's; else the first pixel's centre
+            stays, as published.
+    """
+    within = inside(size, side)
+    ratio = points.new_tensor([within[1] / size[1], within[0] / size[0]])
+    return points * ratio if resize != "torch" else (points + 0.5) * ratio - 0.5
