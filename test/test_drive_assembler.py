@@ -114,6 +114,10 @@ def test_the_clock_of_before_a_jump_is_not_trusted() -> None:
         # One is late by a second, one by less: neither is a jump.
         ([10, 11, 1, 12], [(10, False), (11, False), (12, False)], [(1, "stray stamp")]),
         ([10, 12, 11, 13], [(10, False), (12, False), (13, False)], [(11, "late")]),
+        # A second without a message; the last one, which nothing follows.
+        ([10, 11, 21, 22, 32], [(i, False) for i in (10, 11, 21, 22, 32)], []),
+        # A camera of one image in ten seconds.
+        ([100, 200, 300, 400], [(i, False) for i in (100, 200, 300, 400)], []),
         # A stamp of an hour ahead, and a pause of an hour.
         ([10, 36_010, 11], [(10, False), (11, False)], [(36_010, "stray stamp")]),
         ([10, 36_010, 36_011], [(10, False), (36_010, False), (36_011, False)], []),
@@ -135,6 +139,19 @@ def test_without_partners_every_message_is_a_moment_and_a_jump_is_told_by_two(
     assert [(d.stamp, d.reason) for r in results for d in r.drops] == [
         (stamp(index), reason) for index, reason in drops
     ]
+
+
+def test_a_frame_after_a_pause_is_answered_when_nothing_has_come_for_a_while() -> None:
+    made = Assembler((INSTANCES.name,), DriveSettings(), calibrated=False)
+
+    def take(index: int) -> list[int]:
+        array = drive.FACTORY.create("amodal_msgs/msg/AmodalInstanceArray", height=10, width=20)
+        array.header = drive.image(index).header
+        return [m.stamp for m in made.take(INSTANCES.name, array).moments]
+
+    assert [take(0), take(1), take(50)] == [[stamp(0)], [stamp(1)], []]
+    assert [(m.stamp, m.reset) for m in made.advance(stamp(51)).moments] == [(stamp(50), False)]
+    assert take(51) == [stamp(51)]
 
 
 @pytest.mark.parametrize("role", [IMAGE.name, POINTS.name])

@@ -432,11 +432,15 @@ def test_a_stamp_from_the_far_future_does_not_stop_the_stream() -> None:
 
 
 @pytest.mark.parametrize("topic", ["image", "lidar"])
-@pytest.mark.parametrize("stray", [7, 10**18, EPOCH - 3600 * 1000 * MS, EPOCH + 300 * MS], ids=str)
+@pytest.mark.parametrize(
+    "stray",
+    [7, 10**18, *(EPOCH + s * MS for s in (-3_600_000, 300, 1_800, 11_000, 7_200_000))],
+    ids=str,
+)
 def test_one_stray_stamp_is_dropped_with_its_reason_and_nothing_is_reset(
     topic: str, stray: int
 ) -> None:
-    """1970, another year, an hour or 0.7 s late: one message is no jump back in time."""
+    """1970, another year, an hour or 0.7 s late or early: one message is no jump in time."""
     sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
     events = drive(20)
     place = next(k for k, (t, s) in enumerate(events) if t == topic and s >= EPOCH + 1000 * MS)
@@ -479,6 +483,47 @@ def test_two_messages_of_the_new_time_are_a_jump_and_neither_is_lost(
     assert resets == [False, True, *[False] * 38]
     assert [s.stamp for s in total.sets] == [s for t, s in again if t == "image"]
     assert {d.reason for d in total.drops} <= {"time jumped back"}
+
+
+@pytest.mark.parametrize("period", [400, 1_000, 12_000])
+def test_a_slow_stream_that_begins_anew_resets_once_and_loses_nothing(period: int) -> None:
+    config = SyncConfig(("image", "lidar"), 5 * MS, timeout_ns=60_000 * MS)
+    sync = Synchronizer(config)
+    turn = [
+        (topic, EPOCH + k * period * MS + lag)
+        for k in range(6)
+        for topic, lag in (("image", 0), ("lidar", 3 * MS))
+    ]
+    results = [sync.push(*event, event) for event in [*turn, *turn]]
+    results.append(sync.flush())
+    assert [s.stamp for r in results for s in r.sets] == [
+        s for t, s in [*turn, *turn] if t == "image"
+    ]
+    assert [r.reset for r in results].count(True) == 1
+
+
+def test_a_source_whose_stamps_mean_nothing_is_not_mute_for_ever() -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    run(sync, drive(10), flush=False)
+    wild = [("image", EPOCH - 1000 * MS * 3600 * (k * 7 % 11 + 1)) for k in range(12)]
+    result = run(sync, wild, flush=False)
+    assert result.reset
+    assert Counter(d.reason for d in result.drops)["stray stamp"] >= 4
+
+
+@pytest.mark.parametrize("gap", [600, 5_000, 3_600_000])
+def test_after_a_gap_the_first_message_is_answered_with_its_partner_or_when_nothing_follows(
+    gap: int,
+) -> None:
+    sync = Synchronizer(SyncConfig(("image", "lidar"), 5 * MS))
+    run(sync, drive(10), flush=False)
+    image, scan = drive(1, begin=EPOCH + 900 * MS + gap * MS)
+    assert sync.push(*image, image) == SyncResult()
+    assert [s.stamp for s in sync.push(*scan, scan).sets] == [image[1]]
+    image, scan = drive(1, begin=EPOCH + 5 * gap * MS + 2000 * MS)
+    assert sync.push(*scan, scan) == SyncResult()
+    assert sync.advance(EPOCH).sets == []
+    assert [s.stamp for s in sync.push(*image, image).sets] == [image[1]]
 
 
 def test_a_clock_that_is_set_ahead_loses_nothing_and_resets_nothing() -> None:

@@ -231,12 +231,18 @@ class Assembler:
             now: nanoseconds. A clock that still shows the time before a jump back is not trusted.
         """
         newest = self.newest
-        if self._sync is None or newest is None or now - newest >= _OTHER_CLOCK_NS:
+        if self._sync is None:
+            return self._intake(self._alone(self._witnesses.settle()))
+        if newest is None:
             return Intake()
-        if self._old_clock is not None and now >= self._old_clock > newest:
-            return Intake()
-        self._old_clock, self._now = None, now
-        return self._intake(self._sync.advance(now))
+        before = self._old_clock is not None and now >= self._old_clock > newest
+        if before or now - newest >= _OTHER_CLOCK_NS:
+            now = newest
+        else:
+            self._old_clock, self._now = None, now
+        result = self._sync.advance(now)
+        self.newest = self._sync.newest
+        return self._intake(result)
 
     def flush(self) -> Intake:
         """The stream has ended: what can be matched, and the rest as drops."""

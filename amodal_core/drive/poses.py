@@ -20,7 +20,7 @@ class Poses:
     def __init__(self) -> None:
         self._stamps: list[int] = []
         self._matrices: list[np.ndarray] = []
-        self._witnesses: Witnesses[np.ndarray] = Witnesses(JUMP_NS)
+        self._witnesses: Witnesses[np.ndarray] = Witnesses(JUMP_NS, ahead=False)
         self.still = True  # all that came were equal
 
     @property

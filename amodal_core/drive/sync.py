@@ -275,6 +275,7 @@ class Synchronizer:
         """
         result = SyncResult()
         with self._lock:
+            self._judged(self._witnesses.settle(), result)
             newest = self._clock
             if newest is None or stamp > newest:
                 self._clock = stamp
