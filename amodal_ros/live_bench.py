@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import struct
 import subprocess
@@ -30,6 +31,7 @@ from amodal_core.drive.topics import (
 )
 from amodal_core.errors import InputError
 from amodal_core.evaluation.throughput import RunResult
+from amodal_ros import lifeline
 from amodal_ros.cli.launch import launch_file
 from amodal_ros.conversions import message_class
 from amodal_ros.domains import own_domain
@@ -135,6 +137,8 @@ class LiveBench:
             stdout=ending.enter_context(self._log.open("w")),
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Where this process is killed, the launch ends, and its nodes with it.
+            env={**os.environ, lifeline.LAUNCH: lifeline.mark()},
         )
         ending.callback(self._end_nodes)
         self._wait()

@@ -139,6 +139,8 @@ class Graph:
         """(namespace, name) of every node on the network, ours included."""
         with self._lock:
             self._update()
+            for endpoints in self._endpoints.values():
+                endpoints.topics()  # what has come and gone is not kept for whoever counts next
             alive = self._participants.gids()
             self._peers = {g: nodes for g, nodes in self._peers.items() if g in alive}
             return [

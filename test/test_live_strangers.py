@@ -112,6 +112,38 @@ class TestDiscovery:
         assert spin_until(node, future.done)
         assert service.malformed == 0
 
+    def test_of_strangers_that_come_and_go_nothing_is_kept(
+        self, ros: int, stranger: dds.Participant
+    ) -> None:
+        node = rclpy.create_node("staying")
+        graph = graph_of(node)
+        kept = [graph._participants, *graph._endpoints.values()]
+
+        def alive() -> list[int]:
+            graph.nodes()
+            return [len(each._alive) for each in kept]
+
+        before = alive()
+        assert before[0] == 2
+        for _ in range(20):
+            ends = [
+                kind(stranger, "rt/chat", "std_msgs/msg/String", latched())
+                for kind in (dds.Writer, dds.Reader)
+            ]
+            assert spin_until(node, lambda: alive() == [before[0], before[1] + 1, before[2] + 1])
+            for end in ends:
+                end.close()
+            assert spin_until(node, lambda: alive() == before)
+        service = node.create_service(SetBool, "switch", lambda request, response: response)
+        for _ in range(3):
+            client = node.create_client(SetBool, "switch")
+            assert client.wait_for_service(10.0)
+            future = client.call_async(SetBool.Request(data=True))
+            assert spin_until(node, future.done)
+            assert len(service._known_clients) == 1
+            node.destroy_client(client)
+            assert spin_until(node, lambda: not service._reader.matched())
+
 
 def graph_of(node: Any) -> graph.Graph:
     made: graph.Graph = node.context.graph

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from amodal_core.errors import InputError
+from amodal_ros import lifeline
 
 FILES = {
     "pipeline": "projection, segmentation and tracking, live or with a bag",
@@ -182,6 +183,7 @@ def _run_embedded(file: Path, given: dict[str, str], show_args: bool) -> int:
 
     from launch import LaunchService
 
+    lifeline.follow()
     service = LaunchService()
     description = PythonLaunchDescriptionSource(str(file)).load(service.context)
     if show_args:

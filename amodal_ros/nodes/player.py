@@ -33,6 +33,7 @@ _CLOCK_PERIOD = 0.02  # seconds between two messages on /clock
 # Seconds for which nothing may change before all subscribers count as there. Fast DDS takes 1.3 s
 # in the median from the creation of a publisher to its match with a subscriber.
 _STEADY = 1.0 if "embedded_ros" in Path(rclpy.__file__).parts else 3.0
+_LOOK = 0.05  # seconds between two looks for them
 _PATIENCE = 3.0  # seconds without an answer after which time goes on at the end of the bag
 _AHEAD_NS = 10_000_000_000  # how far the clock runs on after the last message
 
@@ -205,14 +206,14 @@ class Player(BaseNode):
         names = [self.topic_name(n) for n in _listed(self.value("wait_for"))]
         deadline = time.monotonic() + self.value("wait_timeout")
         before: Any = None
-        since = time.monotonic()
+        steady = 0  # looks, not seconds: where this process is starved, those that start are too
         while True:
             _check(self)
             missing = [n for n in names if self.count_publishers(n) == 0]
             now = [p.get_subscription_count() for p in self._bag_outputs.values()]
-            if now != before or missing:
-                before, since = now, time.monotonic()
-            elif time.monotonic() - since > _STEADY:
+            steady = steady + 1 if now == before and not missing else 0
+            before = now
+            if steady * _LOOK > _STEADY:
                 return True
             if missing and time.monotonic() > deadline:
                 self.get_logger().error(
@@ -220,7 +221,7 @@ class Player(BaseNode):
                     f"{self.value('wait_timeout'):g} s: nothing is played"
                 )
                 return False
-            time.sleep(0.05)
+            time.sleep(_LOOK)
 
     def _play_once(self) -> None:
         rate = float(self.value("rate"))

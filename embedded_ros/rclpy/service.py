@@ -147,6 +147,8 @@ class Service(ServiceHalf):
         while identity is not None and time.monotonic() < end:
             readers = (user_data(self._writer, handle) for handle in self._writer.matched())
             if any(_identity(data) == identity for data in readers):
+                # Of clients that have gone nothing is kept.
+                self._known_clients &= set(self._reader.matched())
                 self._known_clients.add(request_writer)
                 return
             time.sleep(0.002)
