@@ -32,6 +32,8 @@ from amodal_core.models.witnesses import (
 from amodal_core.settings import Amount, Share, settings_type
 
 # Kinds of vehicle are not told apart where the witnesses are matched.
+_APART = 0.5  # metres by which what hides another is nearer at least
+_SURE = 0.3  # score from which on it is there to hide anything
 _KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car"}
 
 
@@ -58,8 +60,9 @@ class FusedConfig:
 class Fused:
     """The flagship and `geometric` as one model; without a scan it is the flagship.
 
-    Of an object that both find, the whole is what both draw, and what shows is what the network
-    sees of it; depth and 3D box are the geometry's, the class is the network's. The score weighs
+    Of an object that both find, the whole is what both draw; it shows where neither anything that
+    is no object hides it from the scan, unless the network sees it there all the same, nor a nearer
+    object shows; depth and 3D box are the geometry's, the class is the network's. The score weighs
     both scores, how well they agree, the object's own returns and its size (`witnesses.py`).
 
     Args:
@@ -108,6 +111,7 @@ class Fused:
                 objects, evidence = self.heard(results[n].numpy(), geometric.numpy(), frame)
                 scores = evidence.scores() * np.where(evidence.pieces, self.config.piece, 1.0)
                 scored = replace(objects, scores=scores.astype(np.float32))
+                scored = _layered(scored, evidence.kinds == BOTH)
                 results[n] = scored[np.argsort(-scores, kind="stable")]
         return results
 
@@ -136,12 +140,13 @@ class Fused:
         together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
         overlap *= together
         g, n = self._matches(geometric, learned, as_learned, overlap)
+        unhidden = amodal[g] - _hidden_by_clutter(geometric)[g]
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
         # Either draws too large rather than too small, each for reasons of its own.
         amodal = RleMasks.concatenated([amodal[g] & theirs[n], amodal[rest_g], theirs[rest_l]])
-        shown = [theirs_visible[n], visible[rest_g], theirs_visible[rest_l]]
+        shown = [theirs_visible[n] | unhidden, visible[rest_g], theirs_visible[rest_l]]
         visible = RleMasks.concatenated(shown) & amodal
         class_ids = [learned.class_ids[n], as_learned[rest_g], learned.class_ids[rest_l]]
         depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
@@ -165,7 +170,7 @@ class Fused:
             visible=visible,
             occlusion_rates=occlusion_rates(amodal, visible),
             depths=depth,
-            occluders=occlusion_order(depth, amodal, visible),
+            occluders=np.zeros((len(amodal), len(amodal)), bool),
             embeddings=embeddings,
             boxes3d=boxes3d,
         )
@@ -226,3 +231,39 @@ class Fused:
             overlap[i], overlap[:, j] = 0, 0
         pairs = np.array(matches, np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
+
+
+def _layered(objects: Instances, chosen: np.ndarray) -> Instances:
+    """The objects, those chosen not visible where nearer ones show that are surely there.
+
+    Args:
+        objects: N, on the host.
+        chosen: (N,) bool.
+    """
+    amodal, visible = objects.amodal.rle(), objects.visible.rle()
+    depths = np.asarray(objects.depths)
+    nearer = depths[None] < depths[:, None] - _APART
+    nearer &= np.asarray(objects.scores)[None] >= _SURE
+    rows = np.flatnonzero(chosen & nearer.any(axis=1))
+    cut = [visible[[i]] - visible[np.flatnonzero(nearer[i])].union() for i in rows]
+    order = np.arange(len(objects))
+    order[rows] = len(objects) + np.arange(len(rows))
+    visible = RleMasks.concatenated([visible, *cut])[order]
+    return replace(
+        objects,
+        visible=visible,
+        visible_boxes=visible.boxes(),
+        occlusion_rates=occlusion_rates(amodal, visible),
+        occluders=occlusion_order(depths, amodal, visible),
+    )
+
+
+def _hidden_by_clutter(geometric: Instances) -> RleMasks:
+    """N masks of what hides the geometry's objects and is none itself."""
+    amodal, n = geometric.amodal.rle(), len(geometric)
+    occluders = np.asarray(geometric.occluders)
+    by_objects = [amodal[np.flatnonzero(row)].union() for row in occluders if row.any()]
+    rows = np.full(n, len(by_objects))
+    rows[occluders.any(axis=1)] = np.arange(len(by_objects))
+    nothing = RleMasks.empty(geometric.size, 1)
+    return amodal - geometric.visible.rle() - RleMasks.concatenated([*by_objects, nothing])[rows]
