@@ -11,7 +11,7 @@ WORKERS ?= 2
 # What failed once more and alone: processes that wait for each other need both cores of a small machine.
 AGAIN = { echo "== once more, what failed"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
-.PHONY: help setup demo ros test test-ros test-slow fuzz bench lint sample-drive clean
+.PHONY: help setup demo ros test test-ros test-slow fuzz faults bench lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ test-slow: setup ## the tests that take minutes
 MINUTES ?= 5
 fuzz: setup ## every parser on spoilt inputs: make fuzz MINUTES=30; findings in build/fuzz
 	PYTHONPATH=test $(BIN)/python -m fuzzing --minutes $(MINUTES)
+
+faults: setup ## a live drive while each fault is injected; writes docs/reliability.md
+	PYTHONPATH=test $(BIN)/python -m reliability
 
 bench: setup ## the budgets, with the naive version beside each
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
