@@ -59,23 +59,26 @@ TOOLS = {
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     description="Amodal instance segmentation for vehicles, with or without ROS 2",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    url="https://amodal-ros.example",
-    maintainer="amodal_ros maintainers",
-    maintainer_email="maintainers@amodal-ros.example",
+    maintainer="the amodal_ros maintainers",
     python_requires=">=3.10",
     install_requires=REQUIRES,
     extras_require=EXTRAS | TOOLS,
-    packages=find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*", "training*"]),
+    # A top-level package named `training` could be anybody's; amodal_ros/cli/_training.py finds it.
+    packages=[
+        *find_packages(include=["amodal_core*", "amodal_ros*", "embedded_ros*"]),
+        "amodal_training",
+    ],
+    package_dir={"amodal_training": "training"},
     package_data={
         "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"],
         "amodal_core.views": ["fonts/LICENSE_DEJAVU", "fonts/*.ttf"],
         "amodal_core.models": ["weights/*.safetensors"],
-        "training": ["configs/*/*.yaml", "slurm.sh"],
+        "amodal_training": ["configs/*/*.yaml", "slurm.sh"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

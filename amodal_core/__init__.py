@@ -1,3 +1,3 @@
 """Amodal instance segmentation, fusion and tracking; needs no ROS."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

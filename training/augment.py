@@ -16,7 +16,8 @@ from torchvision.transforms.v2 import functional as colour
 from amodal_core.frame import Calibration, Frame
 from amodal_core.models.layers.batch import Targets, pixels, resize_targets
 from amodal_core.models.layers.resizing import Resizing, resized_bytes
-from training.config import Augment
+
+from .config import Augment
 
 # An object of which a crop leaves less is neither learnt nor background.
 _LEAST_SHARE, _LEAST_PIXELS = 0.1, 4

@@ -9,7 +9,8 @@ import numpy as np
 from amodal_core.errors import InputError
 from amodal_core.frame import Sample, Tracks
 from amodal_core.models.learned import Clip, LearnedModel
-from training.config import ClipConfig
+
+from .config import ClipConfig
 
 
 def clip_for(kind: type[LearnedModel], asked: ClipConfig | None) -> Clip | None:

@@ -15,9 +15,10 @@ from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.shape_prior import MaskCollection
 from amodal_core.models.vrsp import Vrsp
 from amodal_core.progress import Progress
-from training.config import Augment, Config
-from training.data import Augmented, loader, usable
-from training.sources import Samples, open_sources, render_sources
+
+from .config import Augment, Config
+from .data import Augmented, loader, usable
+from .sources import Samples, open_sources, render_sources
 
 _SAVE_EVERY = 60.0  # seconds
 

@@ -323,6 +323,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         InputError: the file is missing or no YAML, a key is unknown, or a value does not fit.
     """
     path = Path(path)
+    if not path.is_file() and path.parts[:2] == ("training", "configs"):
+        # Outside of a checkout those that were installed.
+        path = Path(__file__).parent.joinpath(*path.parts[1:])
     if not path.is_file():
         raise InputError("there is no such configuration", str(path), "see training/configs")
     values = read_yaml(path)

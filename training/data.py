@@ -17,12 +17,13 @@ from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.projection import depth_image, in_view
 from amodal_core.models.layers.batch import Targets, pixels, targets_of
 from amodal_core.models.learned import Clip
-from training.augment import augmented
-from training.clips import chooser
-from training.config import Augment
-from training.object_bank import ObjectBank
-from training.scan_augment import augmented_scan
-from training.sources import Samples
+
+from .augment import augmented
+from .clips import chooser
+from .config import Augment
+from .object_bank import ObjectBank
+from .scan_augment import augmented_scan
+from .sources import Samples
 
 _MOST_BLANKS = 100  # samples without anything to learn in a row that are passed over
 

@@ -19,14 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 from amodal_core.errors import InputError
 from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.learned import LearnedModel
-from training import state
-from training.config import Augment, Config, as_values
-from training.data import Augmented, Item, StepSampler, loader, usable
-from training.distributed import Place
-from training.progress import Display
-from training.schedules import Pull, factor, set_rate
-from training.setup import make_state, open_data
-from training.sharding import is_sharded, share_buffers, unsharded
+
+from . import state
+from .config import Augment, Config, as_values
+from .data import Augmented, Item, StepSampler, loader, usable
+from .distributed import Place
+from .progress import Display
+from .schedules import Pull, factor, set_rate
+from .setup import make_state, open_data
+from .sharding import is_sharded, share_buffers, unsharded
 
 _HALF = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

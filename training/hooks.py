@@ -10,13 +10,14 @@ import torch
 from amodal_core.errors import InputError
 from amodal_core.models.learned import LearnedModel
 from amodal_core.tracking import make_tracker
-from training import state
-from training.config import as_values
-from training.distributed import Place
-from training.engine import Hook, StepResult, Trainer
-from training.judge import judge
-from training.progress import Log, memory
-from training.setup import described
+
+from . import state
+from .config import as_values
+from .distributed import Place
+from .engine import Hook, StepResult, Trainer
+from .judge import judge
+from .progress import Log, memory
+from .setup import described
 
 
 class Averaging(Hook):

@@ -17,9 +17,10 @@ from amodal_core.inference import tracks_of
 from amodal_core.models.base import Completer, Model
 from amodal_core.models.learned import LearnedModel
 from amodal_core.tracking.coasting import CoastingTracker
-from training.distributed import Place
-from training.progress import Display
-from training.sources import Samples
+
+from .distributed import Place
+from .progress import Display
+from .sources import Samples
 
 _KINDS = ("amodal", "visible", "box")
 _PROTOCOL = IMAGE_PROTOCOLS["default"]

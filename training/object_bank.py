@@ -16,7 +16,8 @@ from amodal_core.files import atomic
 from amodal_core.geometry.boxes3d import points_in_boxes
 from amodal_core.geometry.projection import in_view
 from amodal_core.progress import StageProgress
-from training.sources import Samples
+
+from .sources import Samples
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,10 @@ import torch
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
 from amodal_core.models.layers.batch import Targets
-from training.augment import flipped
-from training.config import ScanAugment
-from training.object_bank import ObjectBank
+
+from .augment import flipped
+from .config import ScanAugment
+from .object_bank import ObjectBank
 
 
 def augmented_scan(

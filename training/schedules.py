@@ -12,7 +12,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from torchvision.ops import FrozenBatchNorm2d
 
 from amodal_core.errors import InputError
-from training.config import Optimiser, PartConfig, Schedule
+
+from .config import Optimiser, PartConfig, Schedule
 
 # One-cycle: share of the steps that the rate rises, and where it begins and ends (Smith 2018, as
 # used for PointPillars: from a tenth up to the rate, then down to a ten-thousandth).

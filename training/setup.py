@@ -17,16 +17,17 @@ from amodal_core.models import registry
 from amodal_core.models.checkpoint import load_shared, load_weights, read_info
 from amodal_core.models.learned import Clip, LearnedModel
 from amodal_core.tracking import make_tracker
-from training import state
-from training.clips import clip_for
-from training.config import Config, Source
-from training.distributed import Place
-from training.judge import check_metric
-from training.object_bank import ObjectBank, bank_of
-from training.progress import Display
-from training.schedules import make_optimizer
-from training.sharding import shard
-from training.sources import (
+
+from . import state
+from .clips import clip_for
+from .config import Config, Source
+from .distributed import Place
+from .judge import check_metric
+from .object_bank import ObjectBank, bank_of
+from .progress import Display
+from .schedules import make_optimizer
+from .sharding import shard
+from .sources import (
     Samples,
     open_sources,
     render_sources,

@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from amodal_core.models.learned import LearnedModel
-from training.distributed import Place
+
+from .distributed import Place
 
 
 def shard(model: nn.Module, place: Place) -> None:

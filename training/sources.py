@@ -26,7 +26,8 @@ from amodal_core.progress import StageProgress
 from amodal_core.synthetic.generate import RunOptions, places, render, sequence_folder
 from amodal_core.synthetic.lidar import LidarOptions
 from amodal_core.synthetic.truth import CLASSES
-from training.config import Source, Synthetic
+
+from .config import Source, Synthetic
 
 # Class of the data -> class of the model, None for what is ignored.
 

@@ -24,7 +24,8 @@ from amodal_core.files import atomic
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.learned import LearnedModel
-from training.sharding import is_sharded, shared_out, shared_out_optimizer, unsharded
+
+from .sharding import is_sharded, shared_out, shared_out_optimizer, unsharded
 
 LAST, BEST, FINAL = "last.pt", "best.safetensors", "final.safetensors"
 # What may differ between an interrupted run and its continuation.

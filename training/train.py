@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import torch
 
 from amodal_core.errors import InputError
-from training.config import Config, read
-from training.distributed import joined
-from training.engine import Outcome, Trainer
-from training.hooks import usual
-from training.progress import console, display
+
+from .config import Config, read
+from .distributed import joined
+from .engine import Outcome, Trainer
+from .hooks import usual
+from .progress import console, display
 
 
 def train(config: Config) -> Outcome:

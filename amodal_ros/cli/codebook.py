@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from amodal_ros.cli._progress import bar, stderr, warn
+from amodal_ros.cli._training import module
 
 
 def command(
@@ -31,10 +32,8 @@ def command(
 
     amodal train vrsp.yaml out=runs/second init=runs/shapes.safetensors
     """
-    from training.codebook import build_codebook
-    from training.config import read
-
-    settings = read(config, overrides or [])
+    settings = module("config").read(config, overrides or [])
+    build_codebook = module("codebook").build_codebook
     with bar("reading shapes") as progress:
         counts = build_codebook(settings, checkpoint, out, settings.device or "cpu", progress)
     stderr.print(", ".join(f"{name}: {n} shapes" for name, n in counts.items()), soft_wrap=True)

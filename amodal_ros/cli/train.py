@@ -11,6 +11,7 @@ import typer
 
 from amodal_core.errors import InputError
 from amodal_ros.cli._progress import stderr
+from amodal_ros.cli._training import module, package
 
 
 def command(
@@ -37,13 +38,10 @@ def command(
         # Several processes are torchrun's business; so are several machines.
         arguments = [str(config), *(overrides or [])]
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launch += ["--nproc-per-node", str(processes), "-m", "training.train"]
+        launch += ["--nproc-per-node", str(processes), "-m", f"{package()}.train"]
         done = subprocess.run([*launch, *arguments], check=False)
         raise typer.Exit(done.returncode)
-    from training.config import read
-    from training.train import train
-
-    outcome = train(read(config, overrides or []))
+    outcome = module("train").train(module("config").read(config, overrides or []))
     if not outcome.finished:
         raise typer.Exit(130)
     if not outcome.checkpoints:
