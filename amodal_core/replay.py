@@ -44,7 +44,9 @@ from amodal_core.drive.topics import (
 from amodal_core.drive.writer import DriveWriter
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results as evaluation
-from amodal_core.evaluation.stream import StreamAccuracy
+from amodal_core.evaluation.report import headlines
+from amodal_core.evaluation.run import Evaluation
+from amodal_core.evaluation.stream import COUNTS, StreamAccuracy
 from amodal_core.evaluation.truth import bag_images
 from amodal_core.files import write_text
 from amodal_core.frame import Frame, Report, Tracks
@@ -342,8 +344,9 @@ class _Run:
         """Compare with the bag's ground truth, where it has one; what is left in the folder."""
         self.record.accuracy = self.accuracy()
         shutil.rmtree(self.out / self.folder, ignore_errors=True)
+        self.record.counts = COUNTS
         if self.record.accuracy:
-            self.evaluate(self.out / self.folder)
+            self.record.headlines = headlines(self.evaluate(self.out / self.folder))
         return [self.folder, *[self.video_name] * self.options.video]
 
     def _write(self, bag: BagWriter, step: Step, item: DriveFrame) -> None:
@@ -409,7 +412,7 @@ class _Run:
         self.record.warnings.update(self.stream.warnings)
         return values
 
-    def evaluate(self, folder: Path) -> None:
+    def evaluate(self, folder: Path) -> Evaluation:
         """Write all other numbers, by class and occlusion, and the worst failures to a folder."""
         result, truth, predictions = self.stream.evaluation(self.truth_classes, self.classes)
         stamps = {i.id: i.stamp for i in truth.set.images}
@@ -419,6 +422,7 @@ class _Run:
         )
         inputs = {"gt": str(self.bag), "dt": str(self.out / TRACKS_BAG)}
         evaluation.write(result, folder, inputs, truth, predictions)
+        return result
 
 
 def _enlargement(width: int) -> int:

@@ -289,6 +289,12 @@ def test_accuracy_against_ground_truth_is_one_for_perfect_tracks_and_less_for_ot
     _truth_bag(tmp_path / "moved", 4)
     worse = replay(tmp_path / "moved", out, Pipeline(StubModel()), ReplayOptions(video=False))
     assert worse.accuracy["amodal_AP"] < 0.5
+    # Both pages say the same numbers, in percent, each with its definition.
+    large = r"<b>([\d.]+)</b><span>((?:vAP|HOTA)[^<]*)</span><small>([^<]+)</small>"
+    pages = [(out / name).read_text() for name in ("report.html", "evaluation/report.html")]
+    numbers = [re.findall(large, page) for page in pages]
+    assert [label for _, label, _ in numbers[0]] == ["vAP, amodal", "vAP, visible", "HOTA, amodal"]
+    assert numbers[0] == numbers[1]
     assert "amodal_AP" in json.loads((out / "metrics.json").read_text())["accuracy"]
     assert "ground truth" in (out / "report.html").read_text()
 

@@ -15,16 +15,28 @@ from amodal_core.evaluation.failures import MIN_SCORE, Confusion
 from amodal_core.evaluation.image_level import Scores
 from amodal_core.evaluation.matching import RECALLS
 from amodal_core.evaluation.panels import Panel
+from amodal_core.evaluation.protocols import Column
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.views.report import svg
 from amodal_core.views.report.page import environment
+from amodal_core.views.report.tiles import Tile, identities, number, percent
 
 _LEFT, _TOP, _SIDE_X, _SIDE_Y = 46, 12, 440, 250  # of a chart of precision over recall
-_TILES = (
-    ("tracking amodal", "HOTA", "HOTA, amodal"),
-    ("mIoU skip-empty", "mIoU_occ", "mIoU of hidden parts"),
-    ("order", "right", "occlusion order right"),
-    ("identity", "kept", "identities kept"),
+# Table, name of the value there, label, definition.
+_HEADLINES = (
+    (
+        "tracking amodal",
+        "HOTA",
+        "HOTA, amodal",
+        "mean over classes and IoU .05:.05:.95 (TrackEval)",
+    ),
+    (
+        "mIoU skip-empty",
+        "mIoU_occ",
+        "mIoU of hidden parts",
+        "of objects that have one, each with its best prediction",
+    ),
+    ("order", "right", "occlusion order right", "of the pairs whose objects were both found"),
 )
 
 
@@ -45,8 +57,9 @@ def render(
     return page(
         title=dt or "Evaluation",
         subtitle=f"against {gt}, {result.level} by {result.level}, protocol {protocol.name}",
-        tiles=_tiles(result),
-        warnings=result.warnings,
+        tiles=[*headlines(result), *_kept(result), *_counts(result)],
+        warnings=[(line, 1) for line in result.warnings],
+        notes=[(line, 1) for line in result.notes],
         tables=_score_tables(result, kinds),
         curves=_curves(list(result.scores.values())),
         curves_say=f", over {protocol.columns[0].name}'s share of it" if _binned(protocol) else "",
@@ -115,6 +128,7 @@ def page(**values: Any) -> str:
     empty: dict[str, Any] = {
         "tiles": [],
         "warnings": [],
+        "notes": [],
         "curves": [],
         "curves_say": "",
         "plots": [],
@@ -130,18 +144,6 @@ def page(**values: Any) -> str:
         "version": __version__,
     }
     return environment().get_template("evaluation.html").render({**empty, **values})
-
-
-def percent(value: float | None) -> str:
-    """A share of 1 in percent; a dash where there is nothing to count."""
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
-
-
-def number(value: float | None) -> str:
-    """A number that is no share; a dash where there is nothing to count."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
 def _cell(value: float | None, share: bool = True) -> dict[str, Any]:
@@ -161,17 +163,49 @@ def _binned(protocol: Any) -> bool:
     return any(c.bin.occlusion or c.bin.area for c in protocol.columns[:1])
 
 
-def _tiles(result: Evaluation) -> list[dict[str, str]]:
+def headlines(result: Evaluation) -> list[Tile]:
+    """The numbers that stand large on every page about this evaluation, each with what it is."""
+    protocol = result.protocol
     tiles = [
-        (percent(s.values[first.name]), f"{first.name}, {kind}")
-        for first in result.protocol.columns[:1]
+        Tile(percent(s.values[c.name]), f"{c.name}, {kind}", _definition(c, kind, result))
+        for c in protocol.columns[:1]
         for kind, s in reversed(result.scores.items())
     ]
-    for table, name, label in _TILES:
-        if table in result.tables:
-            tiles.append((percent(result.tables[table].values[name]), label))
-    tiles += [(f"{n:,}".replace(",", " "), what) for what, n in result.counts.items() if n]
-    return [{"value": value, "label": label} for value, label in tiles]
+    return tiles + [
+        Tile(percent(result.tables[table].values[name]), label, says)
+        for table, name, label, says in _HEADLINES
+        if table in result.tables
+    ]
+
+
+def _definition(column: Column, kind: str, result: Evaluation) -> str:
+    """What the first number of a protocol is, in a few words."""
+    iou = ".50:.05:.95" if column.iou is None else f"{column.iou:g}"
+    over = "IoU" if result.protocol.class_agnostic else "classes and IoU"
+    what = "boxes" if kind == "box" else f"{kind} masks"
+    unit = "whole videos" if result.level == "video" else "images"
+    share = ""
+    if column.bin.occlusion:
+        low, high = column.bin.occlusion
+        share = f", objects {100 * low:.0f}-{100 * high:.0f} % hidden"
+    return f"mean over {over} {iou}; {what} of {unit}{share}"
+
+
+def _kept(result: Evaluation) -> list[Tile]:
+    """Identities through full occlusion, where any was."""
+    if "identity" not in result.tables:
+        return []
+    values = result.tables["identity"].values
+    names = ("full occlusions", "of tracked objects", "identity kept after")
+    return [identities(*(round(values[name]) for name in names))]
+
+
+def _counts(result: Evaluation) -> list[Tile]:
+    return [
+        Tile(f"{n:,}".replace(",", " "), f"{what} compared")
+        for what, n in result.counts.items()
+        if n
+    ]
 
 
 def _score_tables(result: Evaluation, kinds: list[str]) -> list[dict[str, Any]]:

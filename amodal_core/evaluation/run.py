@@ -61,6 +61,7 @@ class Evaluation:
         confusion: predicted classes by occlusion, see `failures.confusion`.
         failures: the objects that lose most pixels, worst first.
         warnings: one line each.
+        notes: what was decided or left out, one line each.
     """
 
     level: str
@@ -71,6 +72,7 @@ class Evaluation:
     confusion: dict[str, failures.Confusion] = field(default_factory=dict)
     failures: list[failures.Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON; null stands for "nothing to count", never 0."""
@@ -100,6 +102,7 @@ class Evaluation:
                 for name, c in self.confusion.items()
             },
             "warnings": self.warnings,
+            "notes": self.notes,
         }
 
 
@@ -148,7 +151,7 @@ def evaluate(
     possible = [k for k in protocol.kinds if truth.has(k) and (predictions.has(k))]
     missing = [k for k in protocol.kinds if k not in possible]
     if missing and not kinds:
-        result.warnings.append(f"not compared, for want of masks: {', '.join(missing)}")
+        result.notes.append(f"not compared, for want of masks: {', '.join(missing)}")
     module = video_level if level == "video" else image_level
     for kind in (kinds or possible) if protocol.columns else ():
         step(f"{level} AP, {kind}")
@@ -321,6 +324,11 @@ def _identities(
                 "lost": kept.lost,
                 "carried on the true place": kept.carried,
             }
+            counts = {
+                "full occlusions": len(kept.occlusions),
+                "of tracked objects": kept.reappearances,
+                "identity kept after": sum(o.kept for o in kept.occlusions),
+            }
             shares |= {
                 f"kept, {name} ({n})": share for name, (n, share) in kept.by_length.items() if n
             }
@@ -329,5 +337,6 @@ def _identities(
                 f"Shares of {kept.reappearances} reappearances after a full occlusion whose object "
                 "kept, switched or lost its id, and of hidden frames with a mask at the true place "
                 f"(IoU >= .5). {kept.untracked} more were not tracked before.",
-                shares,
+                shares | {name: float(n) for name, n in counts.items()},
+                plain=tuple(counts),
             )

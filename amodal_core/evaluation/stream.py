@@ -15,6 +15,16 @@ from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, aligned, fro
 from amodal_core.evaluation.truth import Truth, with_classes_of
 from amodal_core.frame import FrameWarning, Tracks
 
+# Numbers that are no shares of 1.
+COUNTS = frozenset(
+    {
+        *(name.replace(" ", "_") for name in tracking.COUNTS),
+        "occlusions",
+        "occlusions_of_tracks",
+        "occlusions_survived",
+    }
+)
+
 
 class StreamAccuracy:
     """Collects truth and tracks of the same images.
@@ -98,9 +108,7 @@ class StreamAccuracy:
         truth, absent = with_classes_of(truth, predictions)
         result = evaluate(truth.set, predictions, VIDEO_PROTOCOLS["default"], "video")
         if absent:
-            result.warnings.append(
-                f"classes that the bag never shows, in no AP: {', '.join(absent)}"
-            )
+            result.notes.append(f"classes that the bag never shows, in no AP: {', '.join(absent)}")
         return result, truth, predictions
 
 

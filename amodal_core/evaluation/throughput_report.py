@@ -9,10 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amodal_core.evaluation.report import number, page, percent
+from amodal_core.evaluation.report import page
 from amodal_core.evaluation.throughput import RUNS, RunResult, Search, Throughput
 from amodal_core.files import write_json, write_text
 from amodal_core.views.report import svg
+from amodal_core.views.report.tiles import Tile, number, percent
 
 NUMBERS = {
     "published_hz": "published, Hz",
@@ -79,15 +80,21 @@ def _finite(value: float) -> float | None:
 def render(throughput: Throughput, search: Search, model: str, bag: str) -> str:
     """The page's text."""
     numbers = throughput.numbers
-    tiles = [(f"{number(throughput.rate)} Hz", "highest sustained rate")]
+    tiles = [
+        Tile(
+            f"{number(throughput.rate)} Hz",
+            "highest sustained rate",
+            f"at most {search.loss:.0%} of the frames without an answer",
+        )
+    ]
     if numbers:
         tiles += [
-            (f"{numbers['p50_ms']:.0f} ms", "latency p50"),
-            (f"{numbers['p95_ms']:.0f} ms", "latency p95"),
-            (f"{numbers['p99_ms']:.0f} ms", "latency p99"),
-            (f"{percent(numbers['missed_share'])} %", "without an answer"),
-            (f"{numbers['cpu_cores']:.1f}", "cores busy"),
-            (f"{numbers['memory_mb']:.0f} MB", "memory"),
+            Tile(f"{numbers['p50_ms']:.0f} ms", "latency p50", "publication to tracks"),
+            Tile(f"{numbers['p95_ms']:.0f} ms", "latency p95", "publication to tracks"),
+            Tile(f"{numbers['p99_ms']:.0f} ms", "latency p99", "publication to tracks"),
+            Tile(percent(numbers["missed_share"]), "without an answer", "of the frames, percent"),
+            Tile(f"{numbers['cpu_cores']:.1f}", "cores busy", "all processes together"),
+            Tile(f"{numbers['memory_mb']:.0f} MB", "memory", "all processes together"),
         ]
     tables = [
         _table(
@@ -127,8 +134,8 @@ def render(throughput: Throughput, search: Search, model: str, bag: str) -> str:
     return page(
         title=f"{model}, live",
         subtitle=f"real nodes over DDS, fed from {bag}",
-        tiles=[{"value": value, "label": label} for value, label in tiles],
-        warnings=throughput.warnings,
+        tiles=tiles,
+        warnings=[(line, 1) for line in throughput.warnings],
         tables=[t for t in tables if t["rows"]],
         plots=[Markup(_rates(throughput))] if throughput.probes else [],
         plots_title="Answers by publishing rate",

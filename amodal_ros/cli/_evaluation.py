@@ -19,14 +19,14 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation import results
 from amodal_core.evaluation.formats import read_predictions
 from amodal_core.evaluation.protocols import Protocol
-from amodal_core.evaluation.report import number, percent
 from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import KINDS
 from amodal_core.evaluation.throughput import Throughput
 from amodal_core.evaluation.throughput_report import NUMBERS
 from amodal_core.evaluation.truth import read_truth, with_classes_of
 from amodal_core.progress import ProgressBar
-from amodal_ros.cli._progress import stderr, warn
+from amodal_core.views.report.tiles import number, percent
+from amodal_ros.cli._progress import note, stderr, warn
 
 console = Console(highlight=False)
 
@@ -85,7 +85,7 @@ def run(
     if is_bag(gt) and not class_agnostic:
         truth, absent = with_classes_of(truth, predictions)
         if absent:
-            warn([f"classes that the bag never shows, in no AP: {', '.join(absent)}"])
+            note([f"classes that the bag never shows, in no AP: {', '.join(absent)}"])
     with stderr.status("evaluating") as status:
         result = evaluate(
             truth.set,
@@ -104,6 +104,7 @@ def run(
         "map": rename or [],
     }
     warn(result.warnings)
+    note(result.notes)
     show(result)
     for path in results.write(result, out, inputs, truth, predictions):
         typer.echo(path)

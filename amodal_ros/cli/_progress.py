@@ -37,8 +37,22 @@ def bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int], None]
 
 
 def warn(warnings: Iterable[object]) -> None:
-    """Print warnings (texts, FrameWarnings, or a Counter of them), each once, with how often."""
+    """Print warnings (texts, FrameWarnings, or a Counter of them), each once, with how often.
+
+    FrameWarnings that tell what was decided (`NOTES`) are notes.
+    """
+    from amodal_core.frame import NOTES  # brings NumPy, which `amodal --help` need not wait for
+
     counts: Counter[object] = Counter(warnings)
     for line, count in counts.items():
+        if getattr(line, "kind", "") in NOTES:
+            note([line])
+            continue
         times = f" ({count} times)" if count > 1 else ""
         stderr.print(f"[yellow bold]warning[/] {escape(str(line))}{times}", soft_wrap=True)
+
+
+def note(lines: Iterable[object]) -> None:
+    """Print what was decided or left out, a line each."""
+    for line in lines:
+        stderr.print(f"[dim]note[/] {escape(str(line))}", soft_wrap=True)

@@ -157,15 +157,14 @@ def _print(record: Record) -> None:
     if record.camera:
         table.add_row("camera", record.camera)
     table.add_row("frames", f"{record.frames}, {record.duration:.1f} s of driving")
-    table.add_row("tracks", f"{len(record.track_ids)}, {sum(record.instances)} instances")
+    frames = max(record.frames, 1)
+    table.add_row("tracks", f"{len(record.track_ids)}, {len(record.rows) / frames:.1f} a frame")
     table.add_row("speed", f"{record.fps:.1f} frames a second")
     for stage in (*STAGES, TOTAL):
         p = record.percentiles().get(stage)
         if p:
             table.add_row(stage, f"p50 {p['p50_ms']:.1f} ms, p95 {p['p95_ms']:.1f} ms")
-    for name in ("amodal_AP", "visible_AP", "HOTA"):
-        if name in record.accuracy:
-            table.add_row(name.replace("_", " "), f"{record.accuracy[name]:.3f}")
-    if record.identities:
-        table.add_row("identities", " ".join(record.identities).removeprefix("- "))
+    for tile in record.headlines:
+        table.add_row(tile.label, f"{tile.value} %, {tile.says}" if tile.value != "-" else "-")
     stderr.print(table)
+    stderr.print(record.summary, soft_wrap=True)

@@ -12,18 +12,8 @@ from markupsafe import Markup
 from amodal_core import __version__
 from amodal_core.files import write_text
 from amodal_core.views.report import charts
-from amodal_core.views.report.record import TOTAL, Record
-
-# Shown large where the bag holds ground truth.
-_HEADLINES = (
-    ("amodal_AP", "amodal AP"),
-    ("amodal_AP50", "amodal AP at IoU 0.5"),
-    ("visible_AP", "visible AP"),
-    ("visible_AP50", "visible AP at IoU 0.5"),
-    ("HOTA", "HOTA"),
-    ("IDF1", "IDF1"),
-    ("AssA", "association (AssA)"),
-)
+from amodal_core.views.report.record import PARTLY_HIDDEN, TOTAL, Record
+from amodal_core.views.report.tiles import Tile, number, percent
 
 
 def write_report(
@@ -38,9 +28,7 @@ def render(records: Sequence[Record], videos: Sequence[str] | None = None) -> st
     shown = videos or [""] * len(records)
     parts = [_part(record, video) for record, video in zip(records, shown, strict=True)]
     template = environment().get_template("page.html")
-    return template.render(
-        parts=parts, headlines=_HEADLINES, budgets=charts.BUDGETS, version=__version__
-    )
+    return template.render(parts=parts, budgets=charts.BUDGETS, version=__version__)
 
 
 def _part(record: Record, video: str) -> dict[str, object]:
@@ -48,6 +36,12 @@ def _part(record: Record, video: str) -> dict[str, object]:
     return {
         "record": record,
         "tiles": _tiles(record),
+        "accuracy": _accuracy(record),
+        "notes": [(note, 1) for note in record.notes],
+        "numbers": {
+            name: number(value) if name in record.counts else percent(value)
+            for name, value in record.accuracy.items()
+        },
         "video": video,
         "key_frames": [
             {"data": base64.b64encode(k.jpeg).decode(), "caption": k.caption}
@@ -72,19 +66,40 @@ def environment() -> Environment:
     )
 
 
-def _tiles(record: Record) -> list[dict[str, str]]:
+def _accuracy(record: Record) -> list[Tile]:
+    """The large numbers against ground truth."""
+    kept = record.identities
+    return [*record.headlines, *([kept] if kept else [])]
+
+
+def _tiles(record: Record) -> list[Tile]:
     frames = max(record.frames, 1)
     visible = [row for row in record.rows if not row.coasted]
-    hidden = sum(row.occlusion_rate >= 0.1 for row in visible) / max(len(visible), 1)
+    hidden = sum(row.occlusion_rate >= PARTLY_HIDDEN for row in visible) / max(len(visible), 1)
     total = record.percentiles().get(TOTAL)
-    tiles = [
-        (f"{record.frames}", "frames"),
-        (f"{record.fps:.0f}", "frames a second"),
-        (f"{total['p95_ms']:.0f} ms" if total else "-", "p95 a frame"),
-        (f"{len(record.track_ids)}", "tracks"),
-        (f"{sum(record.instances) / frames:.1f}", "instances a frame"),
-        (f"{hidden:.0%}", "of what is seen is partly hidden"),
-        (f"{sum(row.coasted for row in record.rows)}", "times carried unseen"),
-        (f"{sum(record.faults.values())}", "warnings"),
+    return [
+        Tile(f"{record.frames}", "frames"),
+        Tile(
+            f"{record.fps:.0f}",
+            "frames a second",
+            "projection, model and tracking; without reading, drawing and writing",
+        ),
+        Tile(f"{total['p95_ms']:.0f} ms" if total else "-", "p95 a frame", "of the same stages"),
+        Tile(f"{len(record.track_ids)}", "tracks", "identities over the whole drive"),
+        Tile(
+            f"{len(record.rows) / frames:.1f}",
+            "tracks a frame",
+            "as shown: after tracking, those carried unseen included",
+        ),
+        Tile(
+            f"{hidden:.0%}",
+            "partly hidden",
+            f"of the seen tracks of all frames, at least {PARTLY_HIDDEN:.0%} of the amodal area",
+        ),
+        Tile(
+            f"{sum(row.coasted for row in record.rows)}",
+            "times carried unseen",
+            "a track in a frame without a detection of it",
+        ),
+        Tile(f"{sum(record.faults.values())}", "warnings"),
     ]
-    return [{"value": value, "label": label} for value, label in tiles]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from amodal_core.frame import NOTES, FrameWarning, Instances, Report, Tracks, counted
+from amodal_core.views.report.tiles import Tile, identities
 
 TOTAL = "total"
+# Hidden share from which an object counts as partly hidden.
+PARTLY_HIDDEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,14 @@ class Record:
         classes: class names.
         stamps: nanoseconds by frame.
         timings: milliseconds by frame, by stage.
-        instances: count by frame.
+        instances: detections by frame, before tracking.
         rows: all tracks of all frames.
         warnings: and how often each came.
         key_frames: for the report.
-        accuracy: numbers by name where the bag holds ground truth.
+        accuracy: numbers by name where the bag holds ground truth, all classes as one: shares
+            of 1 but for the counts.
+        counts: names of those that are no shares.
+        headlines: those that stand large, by class: the same as on the evaluation's own page.
         camera: its name among several, "" where it is the only one.
     """
 
@@ -78,6 +85,8 @@ class Record:
     warnings: Counter[FrameWarning] = field(default_factory=Counter)
     key_frames: list[KeyFrame] = field(default_factory=list)
     accuracy: dict[str, float] = field(default_factory=dict)
+    counts: Collection[str] = ()
+    headlines: Sequence[Tile] = ()
     camera: str = ""
 
     @property
@@ -111,25 +120,33 @@ class Record:
             )
 
     @property
-    def identities(self) -> tuple[str, str] | None:
-        """Identities through full occlusion: a count and what it counts; None without truth.
-
-        A share alone would hide of how few it is, and that an object that was never tracked before
-        could keep nothing.
-        """
+    def identities(self) -> Tile | None:
+        """Identities through full occlusion (`tiles.identities`); None without ground truth."""
         if "occlusions" not in self.accuracy:
             return None
-        total, tracked, survived = (
-            round(self.accuracy[name])
-            for name in ("occlusions", "occlusions_of_tracks", "occlusions_survived")
+        names = ("occlusions", "occlusions_of_tracks", "occlusions_survived")
+        return identities(*(round(self.accuracy[name]) for name in names))
+
+    @property
+    def summary(self) -> str:
+        """What became of the objects, in a sentence for people who know none of the measures."""
+        hidden, carried, returned = set(), set(), set()
+        for row in self.rows:
+            if row.coasted:
+                carried.add(row.id)
+            elif row.id in carried:
+                returned.add(row.id)
+            if not row.coasted and row.occlusion_rate >= PARTLY_HIDDEN:
+                hidden.add(row.id)
+        text = (
+            f"{_objects(len(self.track_ids))} tracked: {len(hidden)} partly hidden at times, "
+            f"{len(returned)} carried on out of sight and seen again."
         )
-        if not total:
-            return "-", "identities kept: no object was wholly hidden and came back"
-        untracked = f"{total - tracked} full occlusions were of objects not tracked before"
-        if not tracked:
-            return "-", f"identities kept: all {untracked}"
-        label = "identities kept through full occlusion"
-        return f"{survived} of {tracked}", f"{label}; {untracked}" if total > tracked else label
+        kept = self.identities
+        if kept is None:
+            return text
+        value = "" if kept.value == "-" else f"{kept.value} "
+        return f"{text} Against the ground truth: {value}{kept.label}."
 
     @property
     def frames(self) -> int:
@@ -180,3 +197,7 @@ class Record:
             "warnings": counted(self.warnings),
             "accuracy": self.accuracy or None,
         }
+
+
+def _objects(count: int) -> str:
+    return f"{count} object{'' if count == 1 else 's'}"
