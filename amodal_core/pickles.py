@@ -84,7 +84,12 @@ def _array(shape: Any, kind: Any, data: Any, order: str = "C") -> np.ndarray:
         raise _RefusedError("an array without bytes")
     if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(data):
         raise _RefusedError(f"{len(data)} bytes for an array of {shape} {dtype}")
-    return np.ndarray(shape, dtype, bytes(data), order="F" if order == "F" else "C").copy("K")
+    made = np.ndarray(shape, dtype, bytes(data), order="F" if order == "F" else "C").copy("K")
+    if dtype.kind == "U" and made.size:
+        letters = made.reshape(-1).view(dtype.str[0] + "u4")
+        if letters.max() > 0x10FFFF:
+            raise _RefusedError("letters that are none")
+    return made
 
 
 def _scalar(kind: Any, data: Any) -> Any:

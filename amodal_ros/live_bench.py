@@ -65,19 +65,22 @@ class LiveBench:
         bag: with a camera, its camera_info and a LiDAR.
         arguments: launch arguments of pipeline.launch.py, NAME:=VALUE.
         log: where the nodes' output goes.
+        patience: seconds until the nodes must be ready.
 
     Raises:
         InputError: no such bag, or the nodes do not come up.
     """
 
-    def __init__(self, bag: Path, arguments: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, bag: Path, arguments: Sequence[str], log: Path, patience: float = _START
+    ) -> None:
         with BagReader(bag) as reader:
             self._topics = find_topics(reader)
             self._types = {name: t.type for name, t in reader.topics.items()}
             self._frames, self._static = _load(reader, self._topics)
         if not self._frames:
             raise InputError("no image with a scan", str(bag), "check its topics")
-        self._arguments, self._log = list(arguments), log
+        self._arguments, self._log, self._patience = list(arguments), log, patience
         self._sent: dict[int, float] = {}
         self._answers: dict[int, float] = {}
         self._states: dict[str, NodeState] = {}
@@ -206,6 +209,14 @@ class LiveBench:
             memory_mb=memory,
         )
 
+    def memory(self) -> dict[str, float]:
+        """Bytes that each node's process has for itself now, by node."""
+        sizes: Counter[str] = Counter()
+        for process in self._nodes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                sizes[_name(process)] += process.memory_full_info().uss
+        return dict(sizes)
+
     def _publish(self, frame: _Frame) -> float:
         """Publish a frame with the present time as its stamp; when that was."""
         stamp, at = time.time_ns(), time.monotonic()
@@ -230,7 +241,7 @@ class LiveBench:
 
     def _wait(self) -> None:
         """Wait until the stages are active and what they subscribe to is connected."""
-        deadline = time.monotonic() + _START
+        deadline = time.monotonic() + self._patience
         while not self._connected():
             if self._process.poll() is not None:
                 raise InputError(
@@ -240,7 +251,9 @@ class LiveBench:
                 )
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"the nodes are not ready after {_START:g} s", str(self._log), "see there"
+                    f"the nodes are not ready after {self._patience:g} s",
+                    str(self._log),
+                    "see there",
                 )
             time.sleep(0.05)
 

@@ -118,7 +118,7 @@ class Cocoa(CocoaCls):
     def _mended(self, annotation: dict[str, Any], index: int) -> dict[str, Any]:
         regions = []
         for row in self._readable(index):
-            if row["id"] is None or row["id"] // _REGIONS != annotation["id"]:
+            if row["id"] is None or row["id"] // _REGIONS != annotation.get("id"):
                 continue
             mended = self.inspect(row, self.size(index))[1]
             if mended is not None:

@@ -85,10 +85,10 @@ def read_pixels(path: Path, flags: int) -> np.ndarray | None:
     """
     with suppress(OSError, ValueError, SyntaxError):  # OpenCV knows more formats
         _header(path)
-    try:
-        return cv2.imread(str(path), flags)
-    except cv2.error:
-        return None
+    # Not `imread`, which a name that is no UTF-8 crashes.
+    with suppress(OSError, cv2.error):
+        return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    return None
 
 
 def check_image(path: Path) -> Generator[Finding, None, tuple[int, int] | None]:
