@@ -65,7 +65,7 @@ class PointPillarsConfig(LearnedConfig):
             OpenPCDet).
         align_center: anchors stand in the middle of cells; else evenly from the first edge of the
             grid to the last.
-        anchor_range: x, y of the first and x, y of the last edge of anchors, metres; () for the
+        anchor_range: x, y of the first and x, y of the last edge of anchors, metres; none for the
             grid's. mmdetection3d 0.x spreads those of its three classes beyond the grid.
         dir_offset: angle from which the first half turn of the direction classifier counts.
         candidates: best anchors of a scan that are decoded.
@@ -83,7 +83,7 @@ class PointPillarsConfig(LearnedConfig):
     features: PointFeatures = field(default_factory=PointFeatures)
     heading: Heading = "rotation_y"
     align_center: bool = True
-    anchor_range: tuple[float, float, float, float] | tuple[()] = ()
+    anchor_range: tuple[float, float, float, float] | None = None
     dir_offset: float = 0.0
     candidates: Positive = 100
     nms: Share = 0.01

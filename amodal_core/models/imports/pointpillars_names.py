@@ -114,7 +114,7 @@ def _of_mmdet3d(tensors: Tensors, source: Source) -> dict[str, Any]:
     if not first:
         return {"features": features, "heading": "yaw", "dir_offset": -math.pi / 2}
     # The three classes' anchors are spread beyond the grid there, the car's own are not.
-    spread = (0.0, -39.68, 70.4, 39.68) if _count(source.file) == len(_KITTI) else ()
+    spread = (0.0, -39.68, 70.4, 39.68) if _count(source.file) == len(_KITTI) else None
     return {"features": features, "align_center": False, "anchor_range": spread}
 
 
