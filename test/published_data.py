@@ -183,8 +183,8 @@ def write_synth_drive(root: Path) -> None:
 
 
 def write_kitti_object(root: Path, real: Path) -> None:
-    """kitti/training with ImageSets/val.txt: two of KITTI's own frames."""
-    training = root / "kitti" / "training"
+    """KITTI/training with ImageSets/val.txt: two of KITTI's own frames."""
+    training = root / "KITTI" / "training"
     names = sorted(p.stem for p in (real / "training" / "image_2").glob("*.png"))[:2]
     endings = {"image_2": "png", "velodyne": "bin", "calib": "txt", "label_2": "txt"}
     for folder, ending in endings.items():
@@ -192,5 +192,5 @@ def write_kitti_object(root: Path, real: Path) -> None:
         for name in names:
             file = real / "training" / folder / f"{name}.{ending}"
             (training / folder / file.name).symlink_to(file.resolve())
-    (root / "kitti" / "ImageSets").mkdir()
-    (root / "kitti" / "ImageSets" / "val.txt").write_text("".join(f"{n}\n" for n in names))
+    (root / "KITTI" / "ImageSets").mkdir()
+    (root / "KITTI" / "ImageSets" / "val.txt").write_text("".join(f"{n}\n" for n in names))

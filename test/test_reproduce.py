@@ -20,7 +20,6 @@ import torch
 from test_eoras_parity import shapes_of
 from typer.testing import CliRunner
 
-from amodal_core.models import registry
 from amodal_core.models.checkpoint import read_info
 from amodal_ros.cli.main import app
 
@@ -107,8 +106,10 @@ def save_eoras(case: str) -> None:
 
 
 def save_pointpillars() -> None:
-    own = registry.learned("pointpillars").from_config({}).state_dict()
-    torch.save(seeded_weights.state_of(seeded_weights.shapes_of(own)), "epoch_160.pth")
+    state = seeded_weights.state_of(shapes("pointpillars_pcdet"))
+    torch.save(
+        {"model_state": state, "epoch": 80, "version": "pcdet+0.5.2"}, "pointpillar_7728.pth"
+    )
 
 
 def run(group: list[str], *more: str) -> None:
