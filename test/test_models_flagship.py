@@ -88,7 +88,7 @@ def settled(trained):
 # Training
 
 
-@pytest.mark.parametrize("variant", ["compact", "lite", "r50"])
+@pytest.mark.parametrize("variant", ["compact", "lite", "nanodet", "r50"])
 def test_every_weight_is_trained(variant):
     config = getattr(FlagshipConfig, variant)(CLASSES, mask_side=14)
     # Objects of all sizes, for all levels.

@@ -82,6 +82,23 @@ def test_a_batch_without_depth_feeds_unknown_to_a_model_with_lidar():
     assert batch.inputs(depth=False).shape[1] == 3
 
 
+@pytest.mark.parametrize(
+    ("size", "settings", "expected"),
+    [
+        ((60, 180), {}, (60, 180)),
+        # The same number of pixels whatever the shape, and nothing is enlarged.
+        ((60, 180), {"most_pixels": 2700}, (30, 90)),
+        ((180, 60), {"most_pixels": 2700}, (90, 30)),
+        ((30, 40), {"most_pixels": 2700}, (30, 40)),
+        ((60, 180), {"most_pixels": 2700, "short_side": 20}, (20, 60)),
+        ((60, 180), {"most_pixels": 2700, "long_side": 60}, (20, 60)),
+        ((6, 18), {"most_pixels": 2700, "short_side": 60}, (30, 90)),
+    ],
+)
+def test_an_image_has_so_many_pixels_at_most(size, settings, expected):
+    assert make_batch([frame(*size)], **settings).sizes == [expected]
+
+
 def test_boxes_and_masks_are_scaled_together():
     size = (40, 60)
     targets = targets_of(truth(size, [(10, 8, 30, 24), (2, 2, 3, 3)]))

@@ -76,6 +76,7 @@ def build_codebook(
                 short_side=model.config.short_side or None,
                 long_side=model.config.long_side or None,
                 resize=model.config.resize,
+                most_pixels=model.config.most_pixels or None,
             )
 
     def advanced() -> None:

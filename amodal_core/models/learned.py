@@ -101,6 +101,7 @@ class LearnedConfig:
         long_side: most pixels of the longer side; 0 for no limit.
         resize: how images come to that size: "torch" as floats, "pil" or "opencv" as bytes, which
             published weights need to the last digit; see `layers.resizing`.
+        most_pixels: of the image at the model's input, whatever its shape; 0 for no limit.
         min_score: detections below it are dropped.
         max_instances: of the best-scored in an image.
         runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
@@ -113,6 +114,7 @@ class LearnedConfig:
     short_side: Count = 0
     long_side: Count = 0
     resize: Resizing = "torch"
+    most_pixels: Count = 0
     min_score: Share = 0.05
     max_instances: Positive = 100
     runtime: Runtime = "auto"
@@ -260,6 +262,7 @@ class LearnedModel(nn.Module):
             short_side=self.config.short_side or None,
             long_side=self.config.long_side or None,
             resize=self.config.resize,
+            most_pixels=self.config.most_pixels or None,
             device=self.device,
         )
 

@@ -245,6 +245,7 @@ def make_batch(
     short_side: int | None = None,
     long_side: int | None = None,
     resize: Resizing = "torch",
+    most_pixels: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """Resize (keeping the ratio), normalise, pad and stack frames.
@@ -255,6 +256,7 @@ def make_batch(
         short_side: pixels of the shorter side; None keeps the frames' own size.
         long_side: most pixels of the longer side.
         resize: how images are; see `layers.resizing`.
+        most_pixels: of both sides' product.
         device: where the tensors go. Images travel as bytes and are normalised there.
 
     Raises:
@@ -262,7 +264,9 @@ def make_batch(
     """
     device = torch.device(device)
     sizes = [
-        input_size(_image(frame).shape[:2], short_side or 0, long_side or 0, resize)
+        input_size(
+            _image(frame).shape[:2], short_side or 0, long_side or 0, resize, most_pixels or 0
+        )
         for frame in frames
     ]
     with_depth = all(f.depth is not None for f in frames)

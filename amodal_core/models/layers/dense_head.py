@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from amodal_core.models.layers.assignment import pair_iou
 from amodal_core.models.layers.csp import ConvNorm
+from amodal_core.models.layers.nanodet import Prior
 
 _PRIOR = 0.01  # score of every location before training: most are background
 _FIRST_REACH = 4.0  # strides from a location to the sides of its box before training
@@ -50,9 +52,17 @@ class DenseHead(nn.Module):
         classes: how many.
         depth: convolutions of each tower.
         strides: of the levels.
+        prior: whether a trunk that detects already says what scores and boxes begin with.
     """
 
-    def __init__(self, channels: int, classes: int, depth: int, strides: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        depth: int,
+        strides: tuple[int, ...],
+        prior: bool = False,
+    ) -> None:
         super().__init__()
         self.strides = strides
 
@@ -70,17 +80,26 @@ class DenseHead(nn.Module):
         ):
             nn.init.normal_(layer.weight, std=0.01)
             assert layer.bias is not None
-            nn.init.constant_(layer.bias, bias)
+            nn.init.constant_(layer.bias, 0.0 if prior else bias)
 
-    def forward(self, levels: list[torch.Tensor]) -> Dense:
-        """Features (B, C, h, w) of each stride to what their locations say."""
+    def forward(self, levels: list[torch.Tensor], prior: Sequence[Prior] = ()) -> Dense:
+        """Features (B, C, h, w) of each stride to what their locations say.
+
+        Args:
+            levels: of each stride.
+            prior: of each stride likewise, added; none for a trunk that does not detect.
+        """
         logits, reaches, features, points, strides = [], [], [], [], []
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             a = b = level
             for first, second in zip(self.class_tower, self.box_tower, strict=True):
                 a, b = first(a, number), second(b, number)
-            logits.append(self.classes(a).flatten(2).transpose(1, 2))
-            reaches.append(self.boxes(b).flatten(2).transpose(1, 2))
+            said, reach = self.classes(a), self.boxes(b)
+            if prior:
+                said = said + prior[number].logits
+                reach = reach + prior[number].log_reach.repeat(1, 2, 1, 1)
+            logits.append(said.flatten(2).transpose(1, 2))
+            reaches.append(reach.flatten(2).transpose(1, 2))
             features.append(torch.cat([a, b], 1).flatten(2).transpose(1, 2))
             height, width = level.shape[-2:]
             x = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) * stride
@@ -91,8 +110,8 @@ class DenseHead(nn.Module):
             )
             strides.append(x.new_full((height * width,), float(stride)))
         centres, scale = torch.cat(points), torch.cat(strides)
-        reach = torch.cat(reaches, 1).float().clamp(max=_LARGEST).exp() * scale[:, None]
-        amodal, visible = reach[..., :4], reach[..., 4:]
+        lengths = torch.cat(reaches, 1).float().clamp(max=_LARGEST).exp() * scale[:, None]
+        amodal, visible = lengths[..., :4], lengths[..., 4:]
         return Dense(
             torch.cat(logits, 1).float(),
             torch.cat([centres - amodal[..., :2], centres + amodal[..., 2:]], -1),

@@ -17,7 +17,11 @@ Resizing = Literal["torch", "pil", "opencv"]
 
 
 def input_size(
-    size: tuple[int, int], short_side: int, long_side: int, how: Resizing = "torch"
+    size: tuple[int, int],
+    short_side: int,
+    long_side: int,
+    how: Resizing = "torch",
+    most_pixels: int = 0,
 ) -> tuple[int, int]:
     """(height, width) of an image in the network's input, its ratio kept.
 
@@ -26,6 +30,7 @@ def input_size(
         short_side: pixels of the shorter side; 0 keeps the image's own.
         long_side: most pixels of the longer side; 0 for no limit.
         how: which rounding.
+        most_pixels: of both sides' product, but with "pil"; 0 for no limit.
     """
     height, width = size
     ratio = short_side / min(size) if short_side else 1.0
@@ -36,6 +41,8 @@ def input_size(
         return height, width
     if long_side:
         ratio = min(ratio, long_side / max(size))
+    if most_pixels:
+        ratio = min(ratio, (most_pixels / (height * width)) ** 0.5)
     if how == "opencv":
         return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
     return max(1, round(height * ratio)), max(1, round(width * ratio))

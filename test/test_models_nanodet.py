@@ -1,0 +1,155 @@
+"""NanoDet-g under the flagship is the public network, and the heads begin with what it sees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amodal_core.errors import InputError
+from amodal_core.models.checkpoint import read_info
+from amodal_core.models.flagship import Flagship, FlagshipConfig
+from amodal_core.models.layers.nanodet import NanoDet, Sight, prior, published_weights
+
+FIXTURE = Path(__file__).parent / "fixtures/nanodet.npz"
+CLASSES = ("car", "van", "tram", "pedestrian", "cyclist", "misc")
+
+
+def graph(folder, kernels, dtype="float16"):
+    """A TF.js graph of nothing but convolutions, as the package stores it: graph and numbers."""
+    nodes, entries, data = [{"name": "input", "op": "Placeholder"}], [], b""
+    for k, (kernel, bias) in enumerate(kernels):
+        suffix = f"_{k}" if k else ""
+        for name, value in ((f"kernel{k}", kernel.permute(2, 3, 1, 0)), (f"bias{k}", bias)):
+            entries.append({"name": name, "shape": list(value.shape), "dtype": "float32"})
+            if dtype == "float16":
+                entries[-1]["quantization"] = {"dtype": dtype, "original_dtype": "float32"}
+            data += value.contiguous().numpy().astype(dtype).tobytes()
+            nodes.append({"name": name, "op": "Const"})
+        conv = f"Call/convolution{suffix}"
+        nodes.append({"name": conv, "op": "Conv2D", "input": ["input", f"kernel{k}"]})
+        nodes.append({"name": f"Call/Add{suffix}", "op": "Add", "input": [conv, f"bias{k}"]})
+    # The order of the nodes is not the order of the convolutions.
+    nodes = nodes[::-1]
+    manifest = [{"paths": ["nanodet.bin"], "weights": entries}]
+    (folder / "nanodet.bin").write_bytes(data)
+    (folder / "nanodet.json").write_text(
+        json.dumps({"modelTopology": {"node": nodes}, "weightsManifest": manifest})
+    )
+    return folder / "nanodet.json"
+
+
+def weights():
+    """A kernel and a bias for every convolution of the network, exact in half precision."""
+    torch.manual_seed(0)
+    return [
+        (
+            (torch.randn(c.weight.shape) * 0.05).half().float(),
+            torch.randn(len(c.weight)).half().float(),
+        )
+        for c in NanoDet().convolutions()
+    ]
+
+
+class TestWeights:
+    """The package's file, a graph of TensorFlow.js with numbers in half precision."""
+
+    def test_every_tensor_arrives_and_colours_change_places(self, tmp_path):
+        kernels = weights()
+        model = NanoDet(str(graph(tmp_path, kernels)))
+        for number, (conv, (kernel, bias)) in enumerate(
+            zip(model.convolutions(), kernels, strict=True)
+        ):
+            # The public network takes BGR.
+            torch.testing.assert_close(conv.weight, kernel if number else kernel.flip(1))
+            torch.testing.assert_close(conv.bias, bias)
+
+    def test_numbers_in_single_precision_are_read_as_well(self, tmp_path):
+        kernels = weights()[:2]
+        for ours, theirs in zip(
+            published_weights(graph(tmp_path, kernels, "float32")), kernels, strict=True
+        ):
+            torch.testing.assert_close(ours, theirs)
+
+    @pytest.mark.parametrize("fault", ["no file", "no numbers", "cut short", "not json", "another"])
+    def test_a_file_that_does_not_fit_is_one_error(self, tmp_path, fault):
+        path = graph(tmp_path, weights()[:-1] if fault == "another" else weights())
+        data = tmp_path / "nanodet.bin"
+        if fault == "no file":
+            path.unlink()
+        elif fault == "no numbers":
+            data.unlink()
+        elif fault == "cut short":
+            data.write_bytes(data.read_bytes()[:-2])
+        elif fault == "not json":
+            path.write_text("[")
+        with pytest.raises(InputError, match=r"nanodet\.json.*human-models"):
+            NanoDet(str(path))
+
+
+def image():
+    """(1, 3, 416, 416) BGR blocks of 32 pixels, the recorded run's input."""
+    blocks = np.random.default_rng(0).uniform(-2, 2, (1, 3, 13, 13)).astype(np.float32)
+    return torch.from_numpy(blocks.repeat(32, 2).repeat(32, 3))
+
+
+def test_the_trunk_that_ships_sees_what_the_public_network_sees():
+    """Scores of vehicles and people, and reaches, of its run in TensorFlow.js (record_nanodet.js)."""
+    trunk = Flagship.from_checkpoint(str(SHIPPED)).backbone
+    recorded = np.load(FIXTURE)
+    with torch.no_grad():
+        _, seen = trunk(image().flip(1))
+    for sight, count in zip(seen, (2704, 676, 169), strict=True):
+        every = max(count // 40, 1)
+        scores = sight.logits[0].flatten(1).T.sigmoid().numpy()[::every, [0, 1, 2, 3, 5, 6, 7]]
+        np.testing.assert_allclose(scores, recorded[f"scores_{count}"], atol=1e-6)
+        reach = sight.reach[0].flatten(1).T.numpy()[::every]
+        np.testing.assert_allclose(reach, recorded[f"reach_{count}"], atol=2e-5)
+
+
+class TestPrior:
+    """What the heads begin with."""
+
+    def test_a_class_begins_as_the_likeliest_of_what_coco_calls_it(self):
+        logits = torch.randn(2, 80, 3, 4)
+        (begin,) = prior([Sight(logits, torch.ones(2, 4, 3, 4))], CLASSES)
+        torch.testing.assert_close(begin.logits[:, 0], logits[:, 2])
+        torch.testing.assert_close(begin.logits[:, 1], logits[:, [2, 7]].amax(1))
+        torch.testing.assert_close(begin.logits[:, 2], logits[:, 6])
+        # COCO has no such class: rare, as in a head without a trunk that detects.
+        assert (begin.logits[:, 5].sigmoid() < 0.011).all()
+
+    @pytest.mark.parametrize(
+        ("score", "apart", "rides"),
+        [(0.05, 0, 0.0), (0.225, 0, 0.5), (0.225, 2, 0.5), (0.9, 2, 1.0), (0.9, 3, 0.0)],
+    )
+    def test_a_person_rides_a_cycle_that_is_two_cells_away_at_most(self, score, apart, rides):
+        scores = torch.full((1, 80, 4, 8), 1e-4)
+        scores[0, 0, 2, 2] = 0.8
+        scores[0, 3, 2, 2 + apart] = score
+        (begin,) = prior([Sight(torch.logit(scores), torch.ones(1, 4, 4, 8))], CLASSES)
+        walker, rider = torch.sigmoid(begin.logits[0, 3:5, 2, 2]).tolist()
+        assert walker == pytest.approx(max(0.8 * (1 - rides), 1e-4), abs=1e-5)
+        assert rider == pytest.approx(max(0.8 * rides, 1e-4), abs=1e-5)
+
+    def test_boxes_and_scores_of_an_untrained_head_are_the_trunks(self):
+        torch.manual_seed(1)
+        model = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False)).eval()
+        for layer in (model.head.classes, model.head.boxes):
+            torch.nn.init.zeros_(layer.weight)
+        x = torch.randn(1, 3, 64, 96)
+        with torch.no_grad():
+            dense, _ = model._see(x, None)
+            _, seen = model.backbone(x)
+        begin = prior(seen, CLASSES)
+        torch.testing.assert_close(
+            dense.logits, torch.cat([b.logits.flatten(2) for b in begin], 2).transpose(1, 2)
+        )
+        # The first location of stride 8 has its centre at 4, 4.
+        left, top, right, bottom = (8 * seen[0].reach[0, :, 0, 0].clamp(min=0.25)).tolist()
+        box = torch.tensor([4 - left, 4 - top, 4 + right, 4 + bottom])
+        torch.testing.assert_close(dense.boxes[0, 0], box)
+        torch.testing.assert_close(dense.visible_boxes[0, 0], box)
