@@ -101,7 +101,8 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, inner, H, W) to (B, 2 outer, H / stride, W / stride)."""
         past = x = self.into(x)
-        for first, second in self.steps:  # type: ignore[misc]
+        for step in self.steps:
+            first, second = step.children()
             y = first(x)
             x = torch.cat([second(y), y], 1)
         return torch.cat([self.out(x), past], 1)
