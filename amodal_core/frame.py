@@ -291,8 +291,10 @@ class Sample:
 
 
 TIME_JUMP = "time jump"
+# What a network runs in; that it cannot run in what was asked for.
+RUNTIME, RUNTIME_FAULT = "runtime", "runtime fault"
 # Kinds that tell what was decided, not that something is wrong.
-NOTES = frozenset({"rectification", "motion", "runtime"})
+NOTES = frozenset({"rectification", "motion", RUNTIME})
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.stream import COUNTS, StreamAccuracy
 from amodal_core.evaluation.truth import bag_images
 from amodal_core.files import write_text
-from amodal_core.frame import Frame, Report, Tracks
+from amodal_core.frame import RUNTIME, RUNTIME_FAULT, Frame, FrameWarning, Report, Tracks
 from amodal_core.pipeline import STAGES, Pipeline, Step
 from amodal_core.progress import Progress
 from amodal_core.views.overlay import draw_overlay, enlarge
@@ -157,8 +157,9 @@ def replay_cameras(
             if not ahead:
                 why = _why_no_frame(drive)
                 raise InputError(f"the bag gives no frame: {why}", str(bag), "check its topics")
-            _warm_up(pipeline, ahead[0].frame)
+            notes = _warm_up(pipeline, ahead[0].frame)
             runs.append(_Run(drive, name, pipeline, options, out, [item.frame for item in ahead]))
+            runs[-1].record.warnings.update(notes)
             streams.append(islice(chain(ahead, frames), options.max_frames))
         expected, done = sum(run.expected for run in runs), 0
         with BagWriter(out / TRACKS_BAG, compress=True, overwrite=True) as results:
@@ -259,12 +260,17 @@ def _why_no_frame(drive: BagDrive) -> str:
     return "; ".join(lines) or "no image has a stamp"
 
 
-def _warm_up(pipeline: Pipeline, frame: Frame) -> None:
-    """Compile and allocate before the clock runs; leaves no trace in the results."""
+def _warm_up(pipeline: Pipeline, frame: Frame) -> list[FrameWarning]:
+    """Compile and allocate before the clock runs; leaves no trace in the results.
+
+    Returns:
+        What was decided meanwhile, such as the network's runtime: later frames do not tell it.
+    """
     pipeline.reset()
-    pipeline.run(frame)
+    report = pipeline.run(frame).report
     warm_up_tracker(pipeline.tracker)
     pipeline.reset()
+    return [w for w in report.warnings if w.kind in (RUNTIME, RUNTIME_FAULT)]
 
 
 class _NoVideo:

@@ -30,7 +30,7 @@ from amodal_core.drive.outputs import Output
 from amodal_core.drive.shared import Shared
 from amodal_core.drive.topics import COMPRESSED, DIAGNOSTICS, IMAGE, POINTS, Topic
 from amodal_core.errors import InputError
-from amodal_core.frame import TIME_JUMP, FrameWarning
+from amodal_core.frame import NOTES, TIME_JUMP, FrameWarning
 from amodal_core.settings import checked
 from amodal_ros.conversions import message_class
 from amodal_ros.declarations import COMMON, Declaration, Parameter
@@ -197,9 +197,11 @@ class BaseNode(LifecycleNode):
             self.get_logger().warning(text)
 
     def warn_all(self, warnings: Sequence[FrameWarning]) -> None:
-        """Log the warnings of a frame; a jump back has been logged when it came in."""
+        """Log the warnings and notes of a frame; a jump back has been logged when it came in."""
         for warning in warnings:
-            if warning.kind != TIME_JUMP:
+            if warning.kind in NOTES:
+                self.get_logger().info(warning.text)
+            elif warning.kind != TIME_JUMP:
                 self.warn(warning.kind, warning.text)
 
     def error(self, key: str, text: str) -> None:

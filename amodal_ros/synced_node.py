@@ -15,7 +15,6 @@ from amodal_core.drive.assembler import (
 )
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import Topic
-from amodal_core.frame import NOTES
 from amodal_ros.base_node import BaseNode
 from amodal_ros.conversions import read_image
 from amodal_ros.declarations import Parameter, parameters_of
@@ -84,10 +83,7 @@ class SyncedNode(BaseNode):
             self.health.condition("calibration", str(error))
             raise
         self.health.condition("calibration", "")
-        for warning in made.warnings:
-            if warning.kind in NOTES:
-                self.get_logger().info(warning.text)
-        self.warn_all([w for w in made.warnings if w.kind not in NOTES])
+        self.warn_all(made.warnings)
         return made
 
     def _submit(self, intake: Intake) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.evaluation.stream import StreamAccuracy
-from amodal_core.frame import Tracks
+from amodal_core.frame import RUNTIME, RUNTIME_FAULT, TIME_JUMP, FrameWarning, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.registry import create
 from amodal_core.warm_up import warm_up_frame
+from amodal_ros.base_node import BaseNode
 from amodal_ros.health import ERROR, OK, WARN, Health, NodeState
 from amodal_ros.worker import Worker
 
@@ -235,3 +236,29 @@ def test_the_warm_up_frame_takes_the_model_through_its_classes() -> None:
     instances = model.infer([warm_up_frame()])[0]
     names = {model.classes[int(c)] for c in instances.class_ids}
     assert {"car", "truck"} <= names
+
+
+def test_notes_are_information_and_warnings_are_warnings() -> None:
+    class Node:
+        """What `warn_all` asks of a node."""
+
+        def __init__(self) -> None:
+            self.said: list[tuple[str, str]] = []
+
+        def get_logger(self) -> Node:
+            return self
+
+        def info(self, text: str) -> None:
+            self.said.append(("info", text))
+
+        def warn(self, kind: str, text: str) -> None:
+            self.said.append((kind, text))
+
+    node = Node()
+    warnings = [
+        FrameWarning(RUNTIME, "runs in torch"),
+        FrameWarning(RUNTIME_FAULT, "not in openvino"),
+        FrameWarning(TIME_JUMP, "back"),
+    ]
+    BaseNode.warn_all(node, warnings)  # type: ignore[arg-type]
+    assert node.said == [("info", "runs in torch"), (RUNTIME_FAULT, "not in openvino")]

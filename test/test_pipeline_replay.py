@@ -27,7 +27,8 @@ from amodal_core.datasets.kitti_to_bag import convert_raw
 from amodal_core.drive.cameras import camera_names
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.errors import InputError
-from amodal_core.frame import TIME_JUMP, Report, Tracks
+from amodal_core.frame import RUNTIME, TIME_JUMP, Report, Tracks
+from amodal_core.models.geometric import Geometric
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_core.replay import ReplayOptions, replay, replay_cameras
@@ -444,3 +445,20 @@ def test_what_was_decided_is_a_note_of_the_report_and_no_warning():
     record.warnings.update(report.warnings)
     assert [w.text for w in record.notes] == ["scans are moved"]
     assert [w.text for w in record.faults] == ["a frame was dropped"]
+
+
+class Decides(Geometric):
+    """Says on its first frame what it has decided, and never again."""
+
+    told = False
+
+    def infer(self, frames, report=None):
+        if not self.told and report is not None:
+            report.warn(RUNTIME, "the network runs in torch")
+        self.told = True
+        return super().infer(frames, report)
+
+
+def test_what_the_warm_up_decided_is_in_the_report(mini_bag, tmp_path):
+    record = replay(mini_bag, tmp_path / "out", Pipeline(Decides()), ReplayOptions(2, video=False))
+    assert [w.text for w in record.notes if w.kind == RUNTIME] == ["the network runs in torch"]

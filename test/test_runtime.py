@@ -16,7 +16,7 @@ from training_scenes import CLASSES, Tiny, TinyConfig
 
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
-from amodal_core.frame import NOTES, Report
+from amodal_core.frame import NOTES, RUNTIME, RUNTIME_FAULT, Report
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.pipeline import Pipeline
@@ -73,11 +73,11 @@ def test_auto_takes_the_first_runtime_that_gives_what_torch_gives(runtimes):
     assert network.calls == 1
     assert [kind for kind, _ in opened] == ["openvino", "onnxruntime"]
     notes = fast.notes()
-    assert [kind for kind, _ in notes] == [accelerator.NOTE] * 2
+    assert [kind for kind, _ in notes] == [RUNTIME] * 2
     assert "does not run in openvino: its results differ from torch's by 5.0e-01" in notes[0][1]
     assert "runs in onnxruntime" in notes[1][1]
     assert fast.notes() == []
-    assert accelerator.NOTE in NOTES
+    assert RUNTIME in NOTES
 
 
 def test_torch_goes_on_where_no_runtime_agrees_or_the_graph_cannot_be_written(runtimes):
@@ -107,7 +107,7 @@ def test_a_runtime_that_was_asked_for_and_differs_is_a_fault(runtimes):
     _, fast = made("onnxruntime")
     fast(torch.ones(1, 3))
     ((kind, _),) = fast.notes()
-    assert kind == accelerator.FAULT
+    assert kind == RUNTIME_FAULT
     assert kind not in NOTES
     with pytest.raises(InputError, match=r"amodal_ros\[openvino\]"):
         made("openvino")

@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from amodal_core.errors import InputError
+from amodal_core.frame import RUNTIME, RUNTIME_FAULT
 from amodal_core.progress import tell
 from amodal_core.runtime import graphs
 from amodal_core.runtime.engines import Engine, Runtime, candidates, open_engine
 from amodal_core.runtime.parity import Measures, Precision
 
-NOTE = "runtime"  # kind of what is told of the choice
-FAULT = "runtime fault"  # and of a runtime that was asked for and cannot be taken
 _SIZES = 8  # of inputs that have an engine; others run in torch
 
 
@@ -111,7 +110,7 @@ class Accelerator:
         """The outputs for inputs of new sizes in torch; from the next ones on in what agrees."""
         exact = tuple(self._network(*inputs))
         if len(self._engines) >= _SIZES:
-            self._note(NOTE, f"more than {_SIZES} sizes of images: the others run in torch")
+            self._note(RUNTIME, f"more than {_SIZES} sizes of images: the others run in torch")
             return exact
         expected = [v.float().cpu().numpy() for v in exact]
         written = graphs.path_of(self._key).is_file()
@@ -136,14 +135,14 @@ class Accelerator:
             if apart <= most:
                 self._engines[sizes] = engine
                 self._note(
-                    NOTE,
+                    RUNTIME,
                     f"the network runs in {kind} {_version(kind)} ({self.precision}, "
                     f"{torch.get_num_threads()} thread(s)), {apart:.0e} apart from torch",
                 )
                 return exact
             self._refused(kind, f"its results differ from torch's by {apart:.1e}")
         if self.runtime == "auto" and not kinds:
-            self._note(NOTE, "the network runs in torch: no faster runtime is installed")
+            self._note(RUNTIME, "the network runs in torch: no faster runtime is installed")
         return exact
 
     def _engine(
@@ -158,12 +157,12 @@ class Accelerator:
     def _in_compiled(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._compiled is None:
             self._compiled = torch.compile(self._network, dynamic=False)
-            self._note(NOTE, "the network is compiled by torch")
+            self._note(RUNTIME, "the network is compiled by torch")
         return tuple(self._compiled(*inputs))
 
     def _refused(self, kind: Runtime, why: str) -> None:
         self._note(
-            NOTE if self.runtime == "auto" else FAULT,
+            RUNTIME if self.runtime == "auto" else RUNTIME_FAULT,
             f"the network does not run in {kind}: {why}",
         )
 

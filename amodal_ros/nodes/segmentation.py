@@ -119,8 +119,10 @@ class Segmentation(SyncedNode):
         self._needs = tuple(needs)
         super().configure()
         # A model's first frame compiles and allocates: seconds, in which no real frame may wait.
-        self.model.infer([Pipeline.project(warm_up_frame(), Report())])
+        report = Report()
+        self.model.infer([Pipeline.project(warm_up_frame(), report)], report)
         self.model.reset()
+        self.warn_all(report.warnings)
         self.get_logger().info(
             f"model {self.model.name} on {self.value('device')}, "
             f"inputs: {', '.join(sorted(self._parts))}"
