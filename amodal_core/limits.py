@@ -28,6 +28,25 @@ def check_image(width: int, height: int, where: str) -> None:
         raise InputError(f"{width}x{height} pixels, at most {PIXELS} are read", where, _CURE)
 
 
+def check_png(data: bytes | memoryview, where: str) -> None:
+    """Refuse a PNG with a chunk that claims to be larger than the whole file.
+
+    OpenCV gives as much memory before it looks; files that are cut off are its own affair.
+
+    Raises:
+        InputError: it has such a chunk.
+    """
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n":
+        return
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length > len(data):
+            text = f"a part of {length} bytes in a PNG of {len(data)}"
+            raise InputError(text, where, "download or record it again")
+        at += 12 + length
+
+
 def check_points(count: int, where: str) -> None:
     """Refuse a scan of more than POINTS points.
 

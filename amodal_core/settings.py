@@ -99,10 +99,10 @@ def input_error(error: ValidationError, where: str, *kinds: type) -> InputError:
     message = first["msg"].removeprefix("Value error, ")
     message = f"{message[:1].lower()}{message[1:]}{more}"
     given = first["input"]
-    if not name:  # settings that do not fit together
+    if not name and isinstance(given, Mapping):  # settings that do not fit together
         got = ", ".join(f"{k}={v}" for k, v in given.items() if k in message)
         return InputError(message, where, f"got {got}" if got else "")
-    return InputError(f"{name}: {message}", where, f"got {given!r}")
+    return InputError(f"{name}: {message}" if name else message, where, f"got {given!r}")
 
 
 def _names(kinds: Iterable[Any]) -> Iterable[str]:

@@ -20,7 +20,7 @@ _WARM = 0.25  # share of the time after which caches and allocators have settled
 
 def slope(frames: list[float], values: list[float]) -> tuple[float, float]:
     """Median slope of all pairs (Theil and Sen), and half the spread of the middle half of them."""
-    x, y = np.array(frames), np.array(values)
+    x, y = np.array(frames)[np.isfinite(values)], np.array(values)[np.isfinite(values)]
     a, b = np.triu_indices(len(x), 1)
     slopes = (y[b] - y[a]) / (x[b] - x[a])
     low, middle, high = np.percentile(slopes, (25, 50, 75))

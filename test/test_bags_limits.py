@@ -17,6 +17,7 @@ from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.images import read_image
 from amodal_core.bags.messages import instances_message, read_instances, read_tracks
 from amodal_core.bags.reader import BagReader
+from amodal_core.datasets.image_files import read_image as read_file_image
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks
 from amodal_core.geometry.camera import read_camera
@@ -169,3 +170,15 @@ def test_a_definition_with_a_large_matrix_is_read(tmp_path):
     with BagReader(tmp_path / "bag") as reader:
         (message,) = reader.messages()
     assert len(message.message.numbers) == 90_000
+
+
+def test_a_png_whose_part_claims_more_than_the_file_has_is_refused(tmp_path):
+    coded = bytearray(cv2.imencode(".png", np.full((20, 30, 3), 7, np.uint8))[1].tobytes())
+    whole = SimpleNamespace(format="png", data=np.frombuffer(bytes(coded), np.uint8))
+    assert read_image(whole).shape == (20, 30, 3)
+    coded[33] = 0x20  # the length of what follows the header: 512 MB
+    with little_memory(), pytest.raises(InputError, match=r"a part of 5368\d+ bytes in a PNG"):
+        read_image(SimpleNamespace(format="png", data=np.frombuffer(bytes(coded), np.uint8)))
+    (tmp_path / "a.png").write_bytes(coded)
+    with little_memory(), pytest.raises(InputError, match=r"a\.png: a part of 5368"):
+        read_file_image(tmp_path / "a.png")

@@ -187,6 +187,7 @@ def _decompressed(message: Any, where: str) -> np.ndarray:
         # A camera's pixels, whatever way up a viewer would show them; its bit depth and channels.
         flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
         _check_header(data, where)
+        limits.check_png(np.ascontiguousarray(data).data, where)
         try:
             pixels = cv2.imdecode(np.ascontiguousarray(data), flags)
         except cv2.error:

@@ -87,7 +87,9 @@ def read_pixels(path: Path, flags: int) -> np.ndarray | None:
         _header(path)
     # Not `imread`, which a name that is no UTF-8 crashes.
     with suppress(OSError, cv2.error):
-        return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+        data = path.read_bytes()
+        limits.check_png(data, str(path))
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return None
 
 
