@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from amodal_core.datasets.kitti_labels import (
     boxes_in_lidar,
     read_object_labels,
     read_tracking_labels,
+    truth_of,
 )
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
 from amodal_core.errors import InputError
@@ -238,6 +240,9 @@ def test_labelled_frames_have_truth_in_the_lidar_frame(kitti_object_root):
     # Truck: visible, 33 px high; car and cyclist: occluded 0 and 3.
     assert [x.difficulty for x in data.labels(place)[:3]] == [1, -1, -1]
     assert data.hard(place).tolist() == [False, True, True]
+    levels = [replace(data.labels(place)[0], occluded=k) for k in range(4)]
+    levels = truth_of(levels, data.calibration(place), data.size(place), data.classes)
+    assert levels.occlusion_rates.tolist() == [0, 0.25, 0.75, 0]
 
 
 @pytest.mark.parametrize(
