@@ -13,7 +13,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from amodal_core import limits
 from amodal_core.bags.clouds import read_points
-from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.factory import RosbagsFactory, typestore
 from amodal_core.bags.images import read_image
 from amodal_core.bags.messages import instances_message, read_instances, read_tracks
 from amodal_core.bags.reader import BagReader
@@ -182,3 +182,28 @@ def test_a_png_whose_part_claims_more_than_the_file_has_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(coded)
     with little_memory(), pytest.raises(InputError, match=r"a\.png: a part of 5368"):
         read_file_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("uint32 step\n", ""), "no field step of sensor_msgs/msg/Image"),
+        (("uint8[] data", "string data"), "field data of sensor_msgs/msg/Image is of another type"),
+        (("string frame_id", "int32 frame_id"), "field frame_id of std_msgs/msg/Header is of"),
+        (("string frame_id", "string<=9 frame_id"), ""),
+        (("uint32 step\n", "uint32 step\nfloat64 exposure\n"), ""),
+    ],
+)
+def test_an_image_without_step_or_with_other_fields_is_one_error(tmp_path, change, says):
+    text, _ = typestore().generate_msgdef("sensor_msgs/msg/Image")
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        topic = bag.add_connection(
+            "/image", "sensor_msgs/msg/Image", msgdef=text.replace(*change), rihs01="RIHS01_0"
+        )
+        bag.write(topic, 1, bytes(4))
+    with BagReader(tmp_path / "bag") as reader:
+        if says:
+            with pytest.raises(InputError, match=f"/image: its sensor_msgs/msg/Image .*{says}"):
+                next(reader.messages())
+        else:
+            assert reader._misfit("sensor_msgs/msg/Image") == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -133,7 +134,7 @@ class BagReader:
         return store, set(store.fielddefs)
 
     def _no_definition(self, connection: Any, error: Exception) -> InputError:
-        self._reader.close()
+        self.close()
         return InputError(
             f"the definition of {connection.msgtype} is damaged: {_line(error)}",
             f"{self.path} {connection.topic}",
@@ -176,12 +177,41 @@ class BagReader:
                     f"{self.path} {c.topic}",
                     "record it as MCAP",
                 )
+            if (wanted is None or c.topic in wanted) and (lack := self._misfit(c.msgtype)):
+                raise InputError(
+                    f"its {c.msgtype} is another than ROS 2's: {lack}",
+                    f"{self.path} {c.topic}",
+                    "give the type another name",
+                )
         for done, raw in enumerate(self.raw_messages(wanted)):
             try:
                 message = self._store.deserialize_cdr(raw.data, raw.type)
             except Exception as error:
                 raise self._damaged(done, raw.topic, error) from error
             yield BagMessage(raw.topic, raw.stamp, message)
+
+    def _misfit(self, name: str) -> str:
+        """What a type that is known here lacks in the bag, "" where nothing that is read.
+
+        Fields that later versions of our own messages have may be missing.
+        """
+        own, theirs = self._factory.store.fielddefs, self._store.fielddefs
+        pending, checked = [name], set()
+        while pending:
+            kind = pending.pop()
+            if kind in checked or kind not in own or kind not in theirs:
+                continue
+            checked.add(kind)
+            fields = dict(theirs[kind][1])
+            for field, described in own[kind][1]:
+                if field not in fields:
+                    if kind.startswith("amodal_msgs/"):
+                        continue
+                    return f"no field {field} of {kind}"
+                if _plain(fields[field]) != _plain(described):
+                    return f"field {field} of {kind} is of another type"
+                pending += [part for part, _ in _parts(("", [(field, described)]))]
+        return ""
 
     def raw_messages(self, topics: Iterable[str] | None = None) -> Iterator[RawMessage]:
         """Like `messages`, not deserialised; their types need not be known.
@@ -247,7 +277,8 @@ class BagReader:
     def close(self) -> None:
         """Close the files."""
         if self._reader.is_open:
-            self._reader.close()
+            with suppress(AttributeError):  # of metadata whose lists are none
+                self._reader.close()
 
     def __enter__(self) -> BagReader:
         return self
@@ -259,6 +290,14 @@ class BagReader:
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _plain(described: Any) -> tuple[Any, ...]:
+    """A field's type without the bounds of strings and lists."""
+    node, detail = described
+    if node in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+        return node, detail[1] if node == Nodetype.ARRAY else 0, *_plain(detail[0])
+    return node, detail if node == Nodetype.NAME else detail[0]
 
 
 def _parts(fields: Any) -> Iterator[tuple[str, int]]:
