@@ -31,6 +31,7 @@ ELSEWHERE = {
     "points_weights=cotracker_stride_4_wind_8.pth": "points_weights=",
 }
 
+SMALL = ("aisformer", "vrsp_kins", "vrsp_cocoa", "vatrack")
 PROTOCOLS = {"aisformer": "aisformer", "vrsp": "vrsp", "vatrack": "vatrack", "s": "s-amodal",
              "eoras": "eoras"}  # fmt: skip
 
@@ -91,8 +92,7 @@ def save_vrsp_of_cocoa() -> None:
 
 
 def save_vatrack() -> None:
-    heads = ("bbox_head", "mask_head", "amodal_mask_head", "track_head")
-    state = seeded_weights.state_of(seeded_weights.mmdet_shapes(24, *heads))
+    state = seeded_weights.state_of(shapes("vatrack"))
     torch.save({"state_dict": state, "meta": {"epoch": 12}}, "mask_amo1.0+vis1.0.pth")
 
 
@@ -164,16 +164,19 @@ def quick(name: str) -> bool:
 @pytest.mark.parametrize(
     "name", [n if quick(n) else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
 )
+@pytest.mark.timeout(1800)
 def test_a_papers_commands_go_from_its_files_to_its_numbers(name, tmp_path, monkeypatch):
     words, write, save_weights = CASES[name]
     monkeypatch.chdir(tmp_path)
     write(tmp_path)
     save_weights()
     # Images of 60 pixels are not enlarged to 800 here: that is the network's time alone.
-    shrunk = ("--set", "short_side=96") if name in ("aisformer", "vrsp_kins", "vatrack") else ()
+    shrunk = ("--set", "short_side=96") if name in SMALL else ()
     run(group_of(*words), *shrunk)
     results = Path("r") / ("amodal_tracks.json" if name == "s_amodal" else "amodal.json")
-    assert json.loads(results.read_text())
+    found = json.loads(results.read_text())
+    # Seeded weights of many classes find none of the few that these data have.
+    assert found or name in ("vatrack", "vrsp_cocoa")
     numbers = json.loads((Path("e") / "metrics.json").read_text())
     assert numbers["protocol"]["name"] == (PROTOCOLS[name.split("_")[0]])
 
@@ -184,5 +187,5 @@ def test_pointpillars_commands_count_kittis_own_frames(kitti_object_root, tmp_pa
     published_data.write_kitti_object(tmp_path, kitti_object_root)
     save_pointpillars()
     run(group_of("--model pointpillars"))
-    assert read_info("pointpillars.safetensors").classes == ("pedestrian", "cyclist", "car")
+    assert set(read_info("pointpillars.safetensors").classes) == {"pedestrian", "cyclist", "car"}
     assert set(json.loads(Path("e/kitti.json").read_text())["objects"]) >= {"Car"}
