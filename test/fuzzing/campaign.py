@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import mmap
 import os
@@ -217,6 +218,7 @@ class Campaign:
 
     def _child(self, folder: Path, end: float, shared: mmap.mmap, into: int) -> int:
         """Try inputs; 0 where all were tried, 2 where a new process is to go on."""
+        faulthandler.disable()  # a crash is a finding, not a report
         # Smaller than what sensors send, so that what passes them is seen in little memory.
         limits.PIXELS, limits.POINTS = 2**22, 2**20
         with open("/proc/self/statm") as file:
