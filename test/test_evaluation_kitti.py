@@ -47,6 +47,12 @@ def test_a_perfect_detection_is_all_and_none_is_nothing():
     assert scores.objects["Car"] == (1, 1, 1)
 
 
+@pytest.mark.parametrize(("right", "expected"), [(170.0, 0.0), (171.0, 1 / 11)])
+def test_an_overlap_at_the_limit_is_none(right, expected):
+    found = car(score=0.9, box=(100.0, 100.0, right, 160.0))  # of 0.7 and of 0.71
+    assert evaluate([[car()]], [[found]]).r11["Car"]["2D"][1] == pytest.approx(expected)
+
+
 def test_orientation_that_nobody_tells_is_no_number():
     scores = evaluate([[car()]], [[car(score=0.9, alpha=-10.0)]])
     assert np.isnan(scores.r40["Car"]["orientation"]).all()
