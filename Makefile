@@ -11,7 +11,7 @@ WORKERS ?= 2
 # What failed once more and alone: processes that wait for each other need both cores of a small machine.
 AGAIN = { echo "== once more, what failed"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
-.PHONY: help setup demo ros test test-ros test-slow fuzz faults bench lint sample-drive clean
+.PHONY: help setup demo ros test test-ros test-slow fuzz faults bench docs lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -54,6 +54,11 @@ sample-drive: setup ## make data/sample_drive anew: the same bytes on the same m
 	rm -rf data/sample_drive
 	$(BIN)/amodal synth data/sample_drive --frames 40 --length 40 --seed 28 --street urban \
 	  --weather sun --size 540x163 --columns 1024 --fov 90 --grain 0.01 --noise 0.1
+
+docs: setup ## the site in build/site; warnings are errors
+	$(BIN)/python -c 'import mkdocs, material, mkdocstrings' 2>/dev/null || \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: setup ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -54,6 +54,7 @@ TOOLS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
     ],
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
     "dev": ["mypy>=1.10", "ruff>=0.6", "types-PyYAML", "types-psutil"],
 }
 

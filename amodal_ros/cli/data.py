@@ -52,6 +52,16 @@ def _steps(title: str, steps: Iterator[Any], total: int) -> Iterator[Any]:
                 yield step
 
 
+@app.command()
+def formats() -> None:
+    """List the formats that are read, and those that `convert` writes."""
+    for title, lines in (("read", registry.formats()), ("written", registry.TARGETS)):
+        table = Table(title=title, title_justify="left", show_header=False, box=None)
+        for name, line in lines.items():
+            table.add_row(name, escape(line))
+        stdout.print(table)
+
+
 @app.command(epilog="Example: amodal data check KINS/update_train_2020.json --fix build/kins_clean")
 def check(
     path: PathArgument,

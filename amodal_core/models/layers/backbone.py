@@ -122,6 +122,13 @@ def inflate(stem: nn.Conv2d, extra: int) -> nn.Conv2d:
     return wide
 
 
+# The first of torchvision's weights of each, as the published configurations begin with.
+_WHERE = (
+    "get torchvision's from https://download.pytorch.org/models/ (resnet18-f37072fd.pth, "
+    "resnet50-0676ba61.pth, resnet101-63fe2227.pth) and give its path as settings.weights"
+)
+
+
 def load_body(body: nn.Module, weights: str | Path) -> None:
     """Load torchvision's classification weights (.pth) into a ResNet, all but the classifier's.
 
@@ -129,7 +136,7 @@ def load_body(body: nn.Module, weights: str | Path) -> None:
         InputError: there is no such file, or it does not fit.
     """
     own = {k: v for k, v in body.state_dict().items() if not k.startswith("fc.")}
-    state = read_weights(weights, "download torchvision's .pth")
+    state = read_weights(weights, _WHERE)
     state = {k: v for k, v in state.items() if k in own}
     cure = "give the weights of this very backbone, with batch norm"
     body.load_state_dict(fitted(state, own, weights, cure), strict=False)
