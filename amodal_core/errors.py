@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pickle
 import struct
+import sys
 import tokenize
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
-
-import yaml
 
 # Letters of each part of an error; what a file put into it may be longer.
 _LONGEST = 1000
@@ -48,8 +47,14 @@ def _line(text: str) -> str:
 _FOREIGN = (
     ArithmeticError, AssertionError, AttributeError, BadZipFile, EOFError, LookupError, MemoryError,
     NotImplementedError, OSError, RecursionError, SyntaxError, TypeError, ValueError,
-    pickle.PickleError, struct.error, tokenize.TokenError, yaml.YAMLError, zlib.error,
+    pickle.PickleError, struct.error, tokenize.TokenError, zlib.error,
 )  # fmt: skip
+
+
+def _foreign_errors() -> tuple[type[Exception], ...]:
+    """With those of a library too heavy to import here: only a loaded one raises its own."""
+    yaml = sys.modules.get("yaml")
+    return _FOREIGN if yaml is None else (*_FOREIGN, yaml.YAMLError)
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def foreign(where: str | Path, what: str = "cannot be read", cure: str = "") -> 
         raise
     except OSError as error:
         raise InputError(f"{what}: {error.strerror or error}", str(where), cure) from None
-    except _FOREIGN as error:
+    except _foreign_errors() as error:
         reason = " ".join(str(error).split())[:200]
         if isinstance(error, KeyError):
             reason = f"no {reason}"

@@ -148,7 +148,8 @@ def assert_same(live: list[Any], expected: dict[int, Tracks]) -> None:
         assert tracks.visible.rle().counts == exact.visible.rle().counts
         assert np.array_equal(tracks.occluders, exact.occluders)
         for name in ("amodal_boxes", "visible_boxes", "scores", "occlusion_rates", "depths"):
-            np.testing.assert_array_equal(getattr(tracks, name), getattr(exact, name))
+            # A network's sums may end otherwise in the last digit.
+            np.testing.assert_allclose(getattr(tracks, name), getattr(exact, name), rtol=1e-6)
         for name in ("boxes3d", "velocities", "image_velocities"):
             live_rows, rows = getattr(tracks, name), getattr(exact, name)
             # A message without a number of that kind says that all are unknown.

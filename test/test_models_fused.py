@@ -130,7 +130,7 @@ def test_what_both_see_shows_where_nothing_hides_it():
         assert result.occlusion_rates[car] == pytest.approx(1 - expected.sum() / 800)
 
 
-@pytest.mark.parametrize(("said", "right"), [(0.95, 30), (0.3, 50)])
+@pytest.mark.parametrize(("said", "right"), [(0.95, 30), (0.05, 50)])
 def test_an_object_of_the_scan_hides_others_when_it_is_surely_there(said, right):
     """By its own score; that the scan's masks of others leave it out does not make it real."""
     seen = ("car", 0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
@@ -160,7 +160,7 @@ def test_what_one_sees_alone_counts_for_less(scanned):
     assert result.boxes3d[boxed][0].tolist() == pytest.approx(BOX3D)
     _, confirmed = fused([seen], [("car", 0.5, 20.0, *seen[3:])])
     assert confirmed.scores[0] > 0.9
-    assert result.scores.max() < 0.7
+    assert result.scores.max() < 0.9
 
 
 def test_each_object_is_confirmed_once_by_the_witness_that_fits_best():

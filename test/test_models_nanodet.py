@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from amodal_core.errors import InputError
+from amodal_core.models import registry
 from amodal_core.models.flagship import Flagship, FlagshipConfig
 from amodal_core.models.layers.nanodet import NanoDet, Sight, prior, published_weights
 
 FIXTURE = Path(__file__).parent / "fixtures/nanodet.npz"
+PLACES = (2704, 676, 169)  # of the three strides
+TRAFFIC = [0, 1, 2, 3, 5, 6, 7]  # COCO's numbers of persons, cycles and vehicles
 CLASSES = ("car", "van", "tram", "pedestrian", "cyclist", "misc")
 
 
@@ -93,6 +96,37 @@ def image():
     """(1, 3, 416, 416) BGR blocks of 32 pixels, the recorded run's input."""
     blocks = np.random.default_rng(0).uniform(-2, 2, (1, 3, 13, 13)).astype(np.float32)
     return torch.from_numpy(blocks.repeat(32, 2).repeat(32, 3))
+
+
+def selected(folder, count):
+    """Of the recorded run, at some places: scores of persons and vehicles, reach of boxes."""
+    every = max(count // 40, 1)
+    scores = np.fromfile(f"{folder}/1_{count}_80.bin", np.float32).reshape(count, 80)
+    share = np.fromfile(f"{folder}/1_{count}_44.bin", np.float32).reshape(count, 4, 11)
+    share = np.exp(share) / np.exp(share).sum(-1, keepdims=True)
+    reach = (share * np.arange(11)).sum(-1).astype(np.float32)
+    return scores[::every, TRAFFIC], reach[::every]
+
+
+def record(folder):
+    """Write the fixture from the outputs of `record_nanodet.js`."""
+    values = {}
+    for count in PLACES:
+        values[f"scores_{count}"], values[f"reach_{count}"] = selected(folder, count)
+    np.savez_compressed(FIXTURE, **values)
+
+
+def test_the_trunk_that_ships_sees_what_the_public_network_sees():
+    trunk = Flagship.from_checkpoint(registry.shipped("flagship")).backbone
+    recorded = np.load(FIXTURE)
+    with torch.no_grad():
+        _, seen = trunk(image().flip(1))
+    for sight, count in zip(seen, PLACES, strict=True):
+        every = max(count // 40, 1)
+        scores = sight.logits[0].flatten(1).T.sigmoid().numpy()[::every, TRAFFIC]
+        np.testing.assert_allclose(scores, recorded[f"scores_{count}"], atol=1e-6)
+        reach = sight.reach[0].flatten(1).T.numpy()[::every]
+        np.testing.assert_allclose(reach, recorded[f"reach_{count}"], atol=2e-5)
 
 
 class TestPrior:

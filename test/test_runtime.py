@@ -205,11 +205,12 @@ def test_boxes_scores_and_masks_are_torchs(drive, kind):
     narrow = replace(whole, image=image, depth=depth, calibration=None)
     exact = registry.create("flagship", runtime="torch")
     model = registry.create("flagship", runtime=kind)
+    report = Report()
     for frame in (whole, narrow):
-        report = Report()
         model.infer([frame], report)
-        (note,) = report.warnings
-        assert f"runs in {kind}" in note.text
+        # Said once where both sizes are as near to torch.
+        assert report.warnings
+        assert all(f"runs in {kind}" in note.text for note in report.warnings)
         ours, theirs = (m.infer([frame])[0].numpy() for m in (model, exact))
         sure = int((theirs.scores > 0.2).sum())
         assert sure >= 5

@@ -17,7 +17,7 @@ DEFAULT = "fused"
 FALLBACK = "geometric"  # needs no weights
 _WEIGHTS = Path(__file__).parent / "weights"
 # Checkpoints that come with the package, by model.
-_SHIPPED = dict.fromkeys(("flagship", "fused"), "flagship_lite.safetensors")
+_SHIPPED = dict.fromkeys(("flagship", "fused"), "flagship_nanodet.safetensors")
 
 # name -> ("module:class", one line for `amodal models`)
 _MODELS: dict[str, tuple[str, str]] = {
