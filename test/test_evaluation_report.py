@@ -395,7 +395,7 @@ def test_folders_that_are_no_evaluations_are_named(tmp_path):
     with pytest.raises(InputError, match="no metrics of `amodal eval`"):
         results.read(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="no evaluation: Expecting"):
         results.read(tmp_path)
 
 

@@ -124,11 +124,9 @@ def read(out: str | Path) -> StoredEvaluation:
     path = out / METRICS
     with foreign(path, "no evaluation", "give the --out of `amodal eval`"):
         metrics = json.loads(path.read_text())
-    texts = isinstance(metrics, dict) and [metrics.get(k) for k in ("level", "protocol")]
-    if (
-        not texts
-        or not isinstance(metrics.get("scores"), dict)
-        or not all(isinstance(text, str) for text in texts)
+    kinds = {"level": str, "protocol": dict, "scores": dict}
+    if not isinstance(metrics, dict) or not all(
+        isinstance(metrics.get(name), kind) for name, kind in kinds.items()
     ):
         raise InputError(
             "these are no metrics of `amodal eval`", str(path), "give the --out of `amodal eval`"
