@@ -35,15 +35,15 @@ def announce_compiling() -> None:
     from numba.core import event
 
     class Listener(event.Listener):
-        told = False
+        announced = False
 
         def on_start(self, event: Any) -> None:
-            if not self.told:
+            if not self.announced:
                 tell(
                     "compiling kernels for this machine, once: up to half a minute "
                     "(`amodal doctor --warm` does it beforehand)"
                 )
-            self.told = True
+            self.announced = True
 
         def on_end(self, event: Any) -> None:
             pass

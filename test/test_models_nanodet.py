@@ -12,7 +12,7 @@ import torch
 from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.flagship import Flagship, FlagshipConfig
-from amodal_core.models.layers.nanodet import NanoDet, Sight, prior, published_weights
+from amodal_core.models.layers.nanodet import NanoDet, TrunkOutput, prior, published_weights
 
 FIXTURE = Path(__file__).parent / "fixtures/nanodet.npz"
 PLACES = (2704, 676, 169)  # of the three strides
@@ -120,12 +120,12 @@ def test_the_trunk_that_ships_sees_what_the_public_network_sees():
     trunk = Flagship.from_checkpoint(registry.shipped("flagship")).backbone
     recorded = np.load(FIXTURE)
     with torch.no_grad():
-        _, seen = trunk(image().flip(1))
-    for sight, count in zip(seen, PLACES, strict=True):
+        _, outputs = trunk(image().flip(1))
+    for output, count in zip(outputs, PLACES, strict=True):
         every = max(count // 40, 1)
-        scores = sight.logits[0].flatten(1).T.sigmoid().numpy()[::every, TRAFFIC]
+        scores = output.logits[0].flatten(1).T.sigmoid().numpy()[::every, TRAFFIC]
         np.testing.assert_allclose(scores, recorded[f"scores_{count}"], atol=1e-6)
-        reach = sight.reach[0].flatten(1).T.numpy()[::every]
+        reach = output.reach[0].flatten(1).T.numpy()[::every]
         np.testing.assert_allclose(reach, recorded[f"reach_{count}"], atol=2e-5)
 
 
@@ -134,7 +134,7 @@ class TestPrior:
 
     def test_a_class_begins_as_the_likeliest_of_what_coco_calls_it(self):
         logits = torch.randn(2, 80, 3, 4)
-        (begin,) = prior([Sight(logits, torch.ones(2, 4, 3, 4))], CLASSES)
+        (begin,) = prior([TrunkOutput(logits, torch.ones(2, 4, 3, 4))], CLASSES)
         torch.testing.assert_close(begin.logits[:, 0], logits[:, 2])
         torch.testing.assert_close(begin.logits[:, 1], logits[:, [2, 7]].amax(1))
         torch.testing.assert_close(begin.logits[:, 2], logits[:, 6])
@@ -157,7 +157,7 @@ class TestPrior:
         scores = torch.full((1, 80, 8, 8), 1e-4)
         scores[0, 0, 3, 3] = 0.8
         scores[0, 3, 3 + below, 3 + right] = score
-        (begin,) = prior([Sight(torch.logit(scores), torch.ones(1, 4, 8, 8))], CLASSES)
+        (begin,) = prior([TrunkOutput(torch.logit(scores), torch.ones(1, 4, 8, 8))], CLASSES)
         walker, rider = torch.sigmoid(begin.logits[0, 3:5, 3, 3]).tolist()
         # The cycle may be parked: three tenths of the walker stay.
         assert walker == pytest.approx(0.8 * (1 - 0.7 * rides), abs=1e-5)
@@ -171,13 +171,13 @@ class TestPrior:
         x = torch.randn(1, 3, 64, 96)
         with torch.no_grad():
             dense, _ = model._see(x, None)
-            _, seen = model.backbone(x)
-        begin = prior(seen, CLASSES)
+            _, outputs = model.backbone(x)
+        begin = prior(outputs, CLASSES)
         torch.testing.assert_close(
             dense.logits, torch.cat([b.logits.flatten(2) for b in begin], 2).transpose(1, 2)
         )
         # The first location of stride 8 has its centre at 4, 4.
-        left, top, right, bottom = (8 * seen[0].reach[0, :, 0, 0].clamp(min=0.25)).tolist()
+        left, top, right, bottom = (8 * outputs[0].reach[0, :, 0, 0].clamp(min=0.25)).tolist()
         box = torch.tensor([4 - left, 4 - top, 4 + right, 4 + bottom])
         torch.testing.assert_close(dense.boxes[0, 0], box)
         torch.testing.assert_close(dense.visible_boxes[0, 0], box)

@@ -379,10 +379,10 @@ class Flagship(LearnedModel):
         """What all locations say, and the mask features (B, C, H / 4, W / 4)."""
         dtype = self.instances.shared.weight.dtype
         images = images.to(dtype, memory_format=torch.channels_last)
-        begin: list[Prior] = []
+        priors: list[Prior] = []
         if isinstance(self.backbone, NanoDet):
-            levels, seen = self.backbone(images)
-            begin = prior(seen, self.config.classes)
+            levels, outputs = self.backbone(images)
+            priors = prior(outputs, self.config.classes)
             levels[1:] = [f(x) for f, x in zip(self.narrow, levels[1:], strict=True)]
         else:
             levels = self.backbone(images)
@@ -396,7 +396,7 @@ class Flagship(LearnedModel):
         pyramid = [self.crossing(level) for level in self.pyramid(levels[1:])]
         fine = self.fine(self.crossing(levels[0]))
         fine = fine + F.interpolate(self.coarse(pyramid[0]), size=fine.shape[-2:], mode="nearest")
-        return self.head(pyramid, begin), self.mask_layers(fine)
+        return self.head(pyramid, priors), self.mask_layers(fine)
 
     def _mask_losses(self, masks: torch.Tensor, rois: PositiveRois) -> dict[str, torch.Tensor]:
         side, count = self.config.mask_side, max(len(masks), 1)

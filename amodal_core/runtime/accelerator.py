@@ -58,8 +58,8 @@ class Accelerator:
         self._notes: dict[tuple[str, str], bool] = {}  # whether they have been told
         if runtime not in ("auto", "torch", "compile"):
             device = next(network.parameters()).device
-            known = candidates(device, precision, written=graphs.path_of(key).is_file())
-            if runtime not in known:
+            kinds = candidates(device, precision, written=graphs.path_of(key).is_file())
+            if runtime not in kinds:
                 raise InputError(
                     f"{runtime} cannot run on {device.type} in {precision} here",
                     "runtime",

@@ -51,7 +51,7 @@ _PARKED = 0.3  # share of a person's score on foot that a cycle leaves: it may o
 _PLAUSIBLE = 1e-4  # least score of a person either way
 
 
-class Sight(NamedTuple):
+class TrunkOutput(NamedTuple):
     """What the trunk has to say of the locations of one stride.
 
     Attributes:
@@ -69,7 +69,7 @@ class Prior(NamedTuple):
 
     Attributes:
         logits: (B, classes, h, w).
-        log_reach: (B, 4, h, w) logarithm of `Sight.reach`.
+        log_reach: (B, 4, h, w) logarithm of `TrunkOutput.reach`.
     """
 
     logits: torch.Tensor
@@ -135,7 +135,7 @@ class NanoDet(nn.Module):
         if weights:
             self._load(weights)
 
-    def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[Sight]]:
+    def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[TrunkOutput]]:
         """What is in images.
 
         Args:
@@ -158,17 +158,17 @@ class NanoDet(nn.Module):
             )
         for k in (1, 2):
             levels[k] = levels[k] + F.avg_pool2d(levels[k - 1], 2)
-        features, seen = [stages[0]], []
-        for level, tower, output in zip(levels, self.towers, self.outputs, strict=True):
+        features, outputs = [stages[0]], []
+        for level, tower, layer in zip(levels, self.towers, self.outputs, strict=True):
             y = tower(level)
             features.append(torch.cat([level, y], 1))
-            seen.append(self._sight(output(y)))
-        return features, seen
+            outputs.append(self._decoded(layer(y)))
+        return features, outputs
 
-    def _sight(self, output: torch.Tensor) -> Sight:
-        b, _, h, w = output.shape
-        share = output[:, CLASSES:].view(b, 4, _BINS, h, w).float().softmax(2)
-        return Sight(output[:, :CLASSES], (share * self.bins[:, None, None]).sum(2))
+    def _decoded(self, numbers: torch.Tensor) -> TrunkOutput:
+        b, _, h, w = numbers.shape
+        share = numbers[:, CLASSES:].view(b, 4, _BINS, h, w).float().softmax(2)
+        return TrunkOutput(numbers[:, :CLASSES], (share * self.bins[:, None, None]).sum(2))
 
     def convolutions(self) -> list[nn.Conv2d]:
         """All of them, in the order in which the published graph numbers them."""
@@ -206,7 +206,7 @@ def published_weights(path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
         graph = json.loads(path.read_bytes())
         tensors = _tensors(graph, path.parent)
         nodes = {node["name"]: node for node in graph["modelTopology"]["node"]}
-        found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        convolutions: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for node in nodes.values():
             first = nodes.get(node["input"][0], {}) if node.get("input") else {}
             if node["op"] != "Add" or first.get("op") != "Conv2D":
@@ -214,10 +214,10 @@ def published_weights(path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
             _, _, number = first["name"].rpartition("convolution")
             kernel, bias = tensors[first["input"][1]], tensors[node["input"][1]]
             kernel = kernel.transpose(3, 2, 0, 1)
-            found[int(number[1:] or 0)] = (
+            convolutions[int(number[1:] or 0)] = (
                 torch.from_numpy(np.ascontiguousarray(kernel)), torch.from_numpy(bias)
             )  # fmt: skip
-        return [found[k] for k in sorted(found)]
+        return [convolutions[k] for k in sorted(convolutions)]
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"no weights of NanoDet-g ({error})", str(path), _DOWNLOAD) from error
 
@@ -236,30 +236,30 @@ def _tensors(graph: dict, folder: Path) -> dict[str, np.ndarray]:
     return result
 
 
-def prior(seen: Sequence[Sight], names: Sequence[str]) -> list[Prior]:
+def prior(outputs: Sequence[TrunkOutput], names: Sequence[str]) -> list[Prior]:
     """What the trunk says of each stride, in the classes of a head that stands on it.
 
     COCO knows persons and cycles apart; a person with a cycle is one object here, a cyclist.
 
     Args:
-        seen: of `NanoDet`.
+        outputs: of `NanoDet`.
         names: the head's classes; one that COCO does not know begins as rare.
     """
     result = []
-    for sight in seen:
-        cycle = torch.sigmoid(sight.logits[:, list(_CYCLES)].amax(1, keepdim=True))
+    for output in outputs:
+        cycle = torch.sigmoid(output.logits[:, list(_CYCLES)].amax(1, keepdim=True))
         nearby = F.max_pool2d(F.pad(cycle, _BELOW), 3, 1)[:, 0]
         rides = ((nearby - _RIDES[0]) / (_RIDES[1] - _RIDES[0])).clamp(0, 1)
-        person = torch.sigmoid(sight.logits[:, _PERSON])
+        person = torch.sigmoid(output.logits[:, _PERSON])
         logits = []
         for name in names:
             if name in _COCO:
-                logits.append(sight.logits[:, list(_COCO[name])].amax(1))
+                logits.append(output.logits[:, list(_COCO[name])].amax(1))
             elif name in _ON_FOOT:
                 logits.append(torch.logit(person * (1 - (1 - _PARKED) * rides), _PLAUSIBLE))
             elif name in _RIDING:
                 logits.append(torch.logit(person * rides, _PLAUSIBLE))
             else:
                 logits.append(torch.full_like(person, _RARE))
-        result.append(Prior(torch.stack(logits, 1), sight.reach.clamp(min=_LEAST_REACH).log()))
+        result.append(Prior(torch.stack(logits, 1), output.reach.clamp(min=_LEAST_REACH).log()))
     return result
