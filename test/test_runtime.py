@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
@@ -222,6 +224,41 @@ def test_boxes_scores_and_masks_are_torchs(drive, kind):
             a, b = (getattr(x, part).rle() for x in (ours, theirs))
             overlap = np.diag(a.iou(b))[:sure]
             assert (overlap > 0.999).all()
+
+
+SIGNALLED = """
+import faulthandler, gc, os, signal, sys, threading
+import numpy as np
+import openvino
+import openvino.opset13 as op
+import torch
+from pathlib import Path
+from amodal_core.runtime.engines import open_engine
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+place = Path(sys.argv[1])
+x = op.parameter([1, 3], np.float32, name="x")
+openvino.save_model(openvino.Model([op.add(x, x)], [x]), place)
+engines = [open_engine("openvino", place, {"x": (1, 3)}, torch.device("cpu"), "float32")]
+print(engines[0]({"x": np.ones((1, 3), np.float32)})[0].sum())
+
+def let_go():
+    engines.clear()
+    gc.collect()
+
+thread = threading.Thread(target=let_go)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_signals_are_handled_after_another_thread_let_the_network_go(tmp_path):
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "double.xml")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout.split()) == (0, ["6.0", "handled"]), run.stderr
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -98,10 +99,22 @@ def _onnxruntime(kind: Runtime, graph: Path, threads: int, device: torch.device)
     return lambda inputs: list(session.run(None, dict(inputs)))
 
 
+@cache
+def _openvino_core() -> Any:
+    """OpenVINO's core, which lives as long as the process.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and takes the stack's memory
+    away with the core, without a word to that thread if another one lets the core go: the next
+    signal that Python handles (Ctrl-C) then ends the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Precision) -> Engine:
     with extra("openvino", "runtime openvino"):
-        import openvino
-    core = openvino.Core()
+        core = _openvino_core()
     model = core.read_model(graph)
     model.reshape({name: list(shape) for name, shape in shapes.items()})
     compiled = core.compile_model(
