@@ -40,6 +40,9 @@ EXTRAS = {
     "train": ["scikit-learn>=1.4", "tensorboard>=2.14"],
 }
 EXTRAS["all"] = sorted({name for extra in EXTRAS.values() for name in extra})
+# Beside TensorBoard, for who has an account or a server; no part of `all`.
+EXTRAS["mlflow"] = ["mlflow-skinny>=2.14"]
+EXTRAS["wandb"] = ["wandb>=0.17"]
 # Takes the place of onnxruntime, so that it is no part of `all`.
 EXTRAS["tensorrt"] = ["onnx>=1.16", "onnxruntime-gpu>=1.18", "onnxscript>=0.2", "tensorrt>=10"]
 # colcon puts scripts beside the nodes, off the PATH, and only what lies in bin on it; pip all.

@@ -243,5 +243,5 @@ def test_a_stopped_run_of_clips_goes_on_to_the_very_same_weights(drives, tmp_pat
 
 
 def test_a_model_of_single_frames_is_given_clips_of_one():
-    batch = engine._batch_of(clips_of(Streets(1), None)[0, 0], 1, torch.device("cpu"))
+    batch = engine.batch_of(clips_of(Streets(1), None)[0, 0], 1, torch.device("cpu"))
     assert (batch.clip, len(batch), batch.sizes) == (1, 1, [SIZE])

@@ -336,6 +336,40 @@ def test_each_part_of_a_model_moves_at_its_own_rate_and_is_pulled_to_where_it_be
         make_optimizer(module, Optimiser(parts={"bady": PartConfig()}))
 
 
+def test_a_configuration_changes_its_base_key_by_key(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "first.yaml").write_text(
+        "model: tiny\nsteps: 7\ntrain: [{path: a}, {path: b}]\n"
+        "optimiser: {name: sgd, rate: 0.5}\nclass_map: {van: car, tram: null}\n"
+    )
+    (tmp_path / "shared" / "second.yaml").write_text("base: first.yaml\nsteps: 8\n")
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "base: shared/second.yaml\ntrain: [{path: c}]\noptimiser: {rate: 0.1}\nclip: null\n"
+    )
+    run = config.read(path, ["optimiser.clip=2", "train.0.stop=5", "class_map.tram=bus"])
+    assert (run.model, run.steps, run.clip) == ("tiny", 8, None)
+    assert run.train == (config.Source(path="c", stop=5),)  # lists are replaced
+    assert run.optimiser == config.Optimiser(name="sgd", rate=0.1, clip=2.0)
+    assert run.class_map == {"van": "car", "tram": "bus"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base: other.yaml\n", r"base of each other: run.yaml -> other.yaml -> run.yaml"),
+        ("base: none.yaml\n", r"base of .*run.yaml: there is no .*none.yaml"),
+        ("base: [a.yaml, b.yaml]\n", r"run.yaml: base: \['a.yaml', 'b.yaml'\] is no file"),
+    ],
+    ids=["a ring", "missing", "a list"],
+)
+def test_a_base_that_is_none_is_named(tmp_path, text, says):
+    (tmp_path / "other.yaml").write_text("base: run.yaml\n")
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        config.read(tmp_path / "run.yaml")
+
+
 CONFIGS = sorted((Path(__file__).parents[1] / "training/configs").rglob("*.yaml"))
 
 

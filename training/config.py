@@ -11,7 +11,7 @@ from pydantic import Field
 
 from amodal_core.errors import InputError
 from amodal_core.models.layers.resizing import Resizing
-from amodal_core.settings import checked, parse_rules, settings_type
+from amodal_core.settings import checked, merge, parse_rules, settings_type
 from amodal_core.yaml_texts import read_yaml
 
 _Count = Annotated[int, Field(ge=0)]
@@ -252,6 +252,11 @@ class Config:
         workers: reading processes of each training process.
         device: such as cpu or cuda; "" for a GPU where there is one.
         log_every: steps.
+        log_to: what shows the run beside metrics.jsonl and report.html: tensorboard, wandb, mlflow.
+        project: name of the project or experiment there.
+        samples_every: steps between pictures of held-out samples with their predictions, or of
+            training samples where nothing is held out; 0 for none. A run that long ends with some.
+        samples: how many are shown.
         save_every: steps.
         evaluate_every: steps; 0 for only at the end.
         metric: kind and column of the best checkpoint, as `amodal eval image` names them.
@@ -292,6 +297,10 @@ class Config:
     workers: _Count = 2
     device: str = ""
     log_every: _Positive = 20
+    log_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    project: Annotated[str, Field(min_length=1)] = "amodal"
+    samples_every: _Count = 500
+    samples: _Positive = 4
     save_every: _Positive = 500
     evaluate_every: _Count = 0
     metric: str = "amodal AP"
@@ -315,24 +324,44 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration.
 
     Args:
-        path: of the YAML file.
+        path: of the YAML file. Its `base: FILE`, beside it or by a path from it, is read first;
+            groups are then merged key by key, everything else, lists too, is replaced.
         overrides: "setting=value" each; "optimiser.rate=0.01" reaches into a group,
             "train.0.path=x" into a list; values are YAML.
 
     Raises:
-        InputError: the file is missing or no YAML, a key is unknown, or a value does not fit.
+        InputError: a file is missing or no YAML, files are the base of each other, a key is
+            unknown, or a value does not fit.
     """
     path = Path(path)
     if not path.is_file() and path.parts[:2] == ("training", "configs"):
         # Outside of a checkout those that were installed.
         path = Path(__file__).parent.joinpath(*path.parts[1:])
+    values = _inherited(path, [])
+    _override(values, parse_rules(overrides, "override"))
+    return parse(values, str(path))
+
+
+def _inherited(path: Path, derived: list[Path]) -> dict[str, Any]:
+    """The values of a file over those of its base; `derived` are the files that lead to it."""
+    where = f"base of {derived[-1]}" if derived else str(path)
+    if path.resolve() in [p.resolve() for p in derived]:
+        chain = " -> ".join(p.name for p in (*derived, path))
+        raise InputError(f"files that are the base of each other: {chain}", where, "break the ring")
     if not path.is_file():
-        raise InputError("there is no such configuration", str(path), "see training/configs")
+        what = f"there is no {path}" if derived else "there is no such configuration"
+        raise InputError(what, where, "see training/configs")
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError("not a table of keys and values", str(path), "see training/configs")
-    _override(values, parse_rules(overrides, "override"))
-    return parse(values, str(path))
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise InputError(f"base: {base!r} is no file", str(path), "give one path")
+    inherited = _inherited(path.parent / Path(base).expanduser(), [*derived, path])
+    merge(inherited, values)
+    return inherited
 
 
 def parse(values: dict[str, Any], where: str = "configuration") -> Config:

@@ -143,7 +143,7 @@ class Trainer:
                 then saved in the folder of the run.
         """
         done = self.state.progressed
-        batches = self._batches(done.step)
+        batches = self.batches(done.step)
         with _signals_set(self._asked):
             try:
                 for hook in self.hooks:
@@ -168,7 +168,8 @@ class Trainer:
         files = [p for n in (state.BEST, state.FINAL) if (p := self.out / n).exists()]
         return Outcome(done.step, finished, done.metrics, done.best, files)
 
-    def _batches(self, start: int) -> Iterator[list[list[Item] | InputError]]:
+    def batches(self, start: int) -> Iterator[list[list[Item] | InputError]]:
+        """The parts of all steps from one on, one after the other, read ahead by workers."""
         config, model = self.config, self.state.model
         sampler = StepSampler(
             len(self.data.training),
@@ -211,7 +212,7 @@ class Trainer:
         for turn in range(config.accumulate):
             clips = usable(next(batches))
             items = [item for clip in clips for item in clip]
-            batch = _batch_of(items, len(clips[0]), device)
+            batch = batch_of(items, len(clips[0]), device)
             last = turn == config.accumulate - 1
             half = config.precision != "fp32"
             with (
@@ -279,7 +280,8 @@ def _at_model_size(options: Augment, model: LearnedModel) -> Augment:
     )
 
 
-def _batch_of(items: list[Item], clip: int, device: torch.device) -> Batch:
+def batch_of(items: list[Item], clip: int, device: torch.device) -> Batch:
+    """Samples as a model learns from them; `clip` frames in a row belong together."""
     batch = make_batch([i.frame for i in items], [i.targets for i in items], device=device)
     batch.videos = [i.video for i in items]
     batch.indices = [i.index for i in items]

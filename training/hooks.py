@@ -1,17 +1,19 @@
-"""What happens beside the loop: averaging, logging, evaluating, checkpoints."""
+"""What happens beside the loop: averaging, logging, evaluating, pictures, checkpoints, report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 
+from amodal_core.datasets.image_files import write_image
 from amodal_core.errors import InputError
 from amodal_core.models.learned import LearnedModel
 from amodal_core.tracking import make_tracker
 
-from . import state
+from . import curves, pictures, state
 from .config import as_values
 from .distributed import Place
 from .engine import Hook, StepResult, Trainer
@@ -30,7 +32,7 @@ class Averaging(Hook):
 
 
 class Logging(Hook):
-    """Means of losses on the screen, in metrics.jsonl and TensorBoard's events."""
+    """Means of losses on the screen, in metrics.jsonl and where `log_to` says."""
 
     def __init__(self) -> None:
         self._log: Log | None = None
@@ -39,12 +41,17 @@ class Logging(Hook):
         """Go on with the log of the run."""
         self._mean = _Mean(run.place)
         if run.place.first:
-            self._log = Log(run.out, run.state.progressed.step)
+            self._log = Log(run.config, run.out, run.state.progressed.step)
 
     def add(self, step: int, group: str, values: dict[str, float]) -> None:
         """Write values of one step, in the first process."""
         if self._log is not None:
             self._log.add(step, group, values)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Show a picture, (H, W, 3) uint8 RGB, in the first process."""
+        if self._log is not None:
+            self._log.image(step, name, image)
 
     def after_step(self, run: Trainer, result: StepResult) -> None:
         """Every `log_every` steps, and after the last."""
@@ -109,6 +116,45 @@ class Evaluation(Hook):
         self._logging.add(done.step, "held_out", done.metrics)
         if better and run.place.first:
             keep(run, state.BEST, model)
+
+
+class Pictures(Hook):
+    """Samples with their truth and what the model now finds, side by side.
+
+    Args:
+        logging: where they are shown; they also lie in the folder `samples` of the run.
+    """
+
+    def __init__(self, logging: Logging) -> None:
+        self._logging = logging
+
+    def after_step(self, run: Trainer, result: StepResult) -> None:
+        """Every `samples_every` steps, and after the last of a run at least that long."""
+        step, every, last = run.state.progressed.step, run.config.samples_every, run.config.steps
+        if not every or (step % every and (step != last or last < every)):
+            return
+        model = run.state.ready()
+        if run.place.first:
+            picture = pictures.drawn(model, run.data, run.config.samples)
+            write_image(pictures.path_of(run.out, step), picture)
+            self._logging.image(step, pictures.NAME, picture)
+
+
+class Report(Hook):
+    """Learning curves, the held-out split and the pictures on one page, `report.html`."""
+
+    def after_step(self, run: Trainer, result: StepResult) -> None:
+        """Where the state is saved: a run can be looked at while it goes on."""
+        if run.stopping or run.state.progressed.step % run.config.save_every == 0:
+            self._write(run)
+
+    def finish(self, run: Trainer) -> None:
+        """The whole run."""
+        self._write(run)
+
+    def _write(self, run: Trainer) -> None:
+        if run.place.first:
+            curves.write(run.out, run.config, run.state.progressed)
 
 
 class Checkpoints(Hook):
@@ -180,4 +226,4 @@ class _Mean:
 def usual() -> Sequence[Hook]:
     """The hooks of every run, in the order in which the loop calls them."""
     logging = Logging()
-    return Averaging(), logging, Evaluation(logging), Checkpoints()
+    return Averaging(), logging, Evaluation(logging), Pictures(logging), Checkpoints(), Report()

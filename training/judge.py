@@ -75,11 +75,11 @@ def judge(
     rows: list[tuple[ImageRecord, Tracks, Tracks]] = []
     for done, chosen in enumerate(pieces, 1):
         if new_tracker is None or completes:
-            rows += _rows(model, samples, chosen)
+            rows += predicted(model, samples, chosen)
         else:
             tracker = new_tracker()
             for first in range(0, len(chosen), batch):
-                rows += _rows(model, samples, chosen[first : first + batch], tracker)
+                rows += predicted(model, samples, chosen[first : first + batch], tracker)
         display.preparing("evaluating", done, len(pieces))
     everything = [r for share in place.gathered(rows) for r in share]
     values: dict[str, float] = {}
@@ -98,12 +98,20 @@ def judge(
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def _rows(
+def predicted(
     model: LearnedModel,
     samples: Samples,
     chosen: Sequence[int],
     tracker: CoastingTracker | None = None,
 ) -> list[tuple[ImageRecord, Tracks, Tracks]]:
+    """Image, truth and predictions of the samples that are annotated.
+
+    Args:
+        model: on its device; one that completes given masks is told the true visible ones.
+        samples: of which some are asked.
+        chosen: their indices, of one video where the model or the tracker remembers.
+        tracker: what the detections pass through, None for the detections themselves.
+    """
     read = [(k, samples[k]) for k in chosen]
     annotated = [(k, s, s.truth) for k, s in read if s.truth is not None]
     if not annotated:

@@ -1,4 +1,4 @@
-"""What a run shows: bars with memory and time left; metrics as JSON lines and TensorBoard."""
+"""What a run shows: bars with memory and time left; metrics as JSON lines and to loggers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from rich.console import Console
@@ -21,6 +22,9 @@ from rich.progress import (
 )
 
 from amodal_core.files import write_text
+
+from .config import Config
+from .loggers import loggers
 
 console = Console(stderr=True, highlight=False)
 
@@ -81,35 +85,39 @@ def memory(device: torch.device) -> tuple[float, str]:
 
 
 class Log:
-    """metrics.jsonl, and TensorBoard's events where tensorboard is installed.
+    """metrics.jsonl, and whoever else is told (`loggers`).
 
     Args:
-        out: folder of the run.
-        step: first step; later lines of an interrupted run are cut off, they will come again.
+        config: of the run.
+        out: its folder.
+        step: steps done before; later lines of an interrupted run are cut off, they will come
+            again.
+
+    Raises:
+        InputError: what the configuration asks for is not installed.
     """
 
-    def __init__(self, out: Path, step: int) -> None:
-        self._path = out / "metrics.jsonl"
-        if self._path.exists():
-            lines = self._path.read_text().splitlines()
+    def __init__(self, config: Config, out: Path, step: int) -> None:
+        self.path = out / "metrics.jsonl"
+        self._loggers = loggers(config, out, step)
+        if self.path.exists():
+            lines = self.path.read_text().splitlines()
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-            write_text(self._path, "".join(f"{line}\n" for line in kept))
-        self.tensorboard: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self.tensorboard = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def add(self, step: int, group: str, values: dict[str, float]) -> None:
         """Write values of one step."""
-        with self._path.open("a") as file:
+        with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
-        if self.tensorboard is not None:
-            for name, value in values.items():
-                self.tensorboard.add_scalar(f"{group}/{name}", value, step)
+        for logger in self._loggers:
+            logger.add(step, group, values)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Show a picture, (H, W, 3) uint8 RGB."""
+        for logger in self._loggers:
+            logger.image(step, name, image)
 
     def close(self) -> None:
         """Write what is pending."""
-        if self.tensorboard is not None:
-            self.tensorboard.close()
+        for logger in self._loggers:
+            logger.close()

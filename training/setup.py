@@ -23,6 +23,7 @@ from .clips import clip_for
 from .config import Config, Source
 from .distributed import Place
 from .judge import check_metric
+from .loggers import check_loggers
 from .object_bank import ObjectBank, bank_of
 from .progress import Display
 from .schedules import make_optimizer
@@ -64,6 +65,7 @@ def open_data(config: Config, place: Place, display: Display) -> RunData:
     Raises:
         InputError: anything in the configuration that does not fit the data or the model.
     """
+    check_loggers(config.log_to)
     kind = registry.learned(config.model)
     check_metric(config.metric, completes=registry.completes(config.model))
     if config.tracker:

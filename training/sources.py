@@ -46,7 +46,7 @@ def open_sources(
     for source in sources:
         datasets: list[Dataset]
         if source.synthetic is not None:
-            datasets = [*_drives(source.synthetic, cache)]
+            datasets = [*drives_of(source.synthetic, cache)]
         else:
             datasets = [_open(source, p, cache, progress) for p in _paths(source.path)]
         total = sum(map(len, datasets))
@@ -112,7 +112,7 @@ class _Planned(Frames):
         self._places, self._sizes = listed, [size] * len(listed)
 
 
-def _drives(wanted: Synthetic, cache: Path) -> list[Frames]:
+def drives_of(wanted: Synthetic, cache: Path) -> list[Frames]:
     """Rendered drives, one a sequence."""
     base, options = _run_of(wanted, cache)
     rig = options.rig()

@@ -30,7 +30,8 @@ from .sharding import is_sharded, shared_out, shared_out_optimizer, unsharded
 LAST, BEST, FINAL = "last.pt", "best.safetensors", "final.safetensors"
 # What may differ between an interrupted run and its continuation.
 FREE = (
-    "steps", "workers", "device", "log_every", "save_every", "out", "cache", "sharding", "split",
+    "steps", "workers", "device", "log_every", "log_to", "project", "samples_every", "samples",
+    "save_every", "out", "cache", "sharding", "split",
 )  # fmt: skip
 
 

@@ -6,17 +6,32 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from amodal_core.errors import InputError
 
 from .config import Config, read
-from .distributed import joined
+from .distributed import Place, joined
 from .engine import Outcome, Trainer
 from .hooks import usual
-from .progress import console, display
+from .progress import Display, console, display
+
+
+@contextmanager
+def session(config: Config) -> Iterator[tuple[Place, Display]]:
+    """This process among those that torchrun started, and what it shows.
+
+    Raises:
+        InputError: a device is not there.
+    """
+    with joined(config.device, config.split) as place, display(place.first) as shown:
+        if place.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+        yield place, shown
 
 
 def train(config: Config) -> Outcome:
@@ -25,10 +40,7 @@ def train(config: Config) -> Outcome:
     Raises:
         InputError: whatever a user can mend.
     """
-    with joined(config.device, config.split) as place, display(place.first) as shown:
-        if place.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = True
-            torch.backends.cudnn.allow_tf32 = True
+    with session(config) as (place, shown):
         outcome = Trainer(config, place, shown, usual()).run()
     return outcome
 

@@ -251,11 +251,11 @@ def _curves(scores: Sequence[Scores]) -> list[Markup]:
         for one in scores:
             curve = one.curves.mean_curve(iou) if one.curves is not None else ()
             if len(curve):
-                points = " ".join(
-                    f"{_LEFT + _SIDE_X * r:.1f},{_TOP + _SIDE_Y * (1 - p):.1f}"
+                points = [
+                    (_LEFT + _SIDE_X * r, _TOP + _SIDE_Y * (1 - p))
                     for r, p in zip(RECALLS, curve, strict=True)
-                )
-                body.append(f'<polyline points="{points}" class="curve {one.kind}"/>')
+                ]
+                body.append(svg.polyline(points, f"curve {one.kind}"))
         body += svg.legend(_LEFT, [(s.kind, f"key-{s.kind}") for s in scores], _TOP + _SIDE_Y + 44)
         middle = svg.text(_LEFT + _SIDE_X, _TOP + _SIDE_Y + 44, f"at IoU {iou:g}", "end", "dim")
         title = f"Precision over recall at IoU {iou:g}"

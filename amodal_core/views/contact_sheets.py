@@ -12,7 +12,7 @@ from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.image_files import write_image
 from amodal_core.errors import InputError
 from amodal_core.frame import Sample
-from amodal_core.views.overlay import draw_boxes, draw_overlay, in_window
+from amodal_core.views.overlay import OverlayStyle, draw_boxes, draw_overlay, in_window
 from amodal_core.views.text import put_text
 
 _GAP, _CAPTION = 6, 22
@@ -23,6 +23,7 @@ def draw(
     classes: Sequence[str],
     width: int,
     boxes: Sequence[tuple[str, tuple[float, float, float, float]]] = (),
+    style: OverlayStyle | None = None,
 ) -> np.ndarray:
     """(h, width, 3) uint8 RGB: the image, its objects and a caption under it.
 
@@ -33,6 +34,7 @@ def draw(
         classes: names of the truth's class ids.
         width: of the picture in pixels.
         boxes: class and xyxy box of objects that have no masks; their truth is not drawn.
+        style: what to draw beside the masks.
     """
     image = sample.frame.image
     if image is None:
@@ -42,7 +44,7 @@ def draw(
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if sample.truth is not None and not boxes:
         window = 0, 0, image.shape[1], image.shape[0]
-        picture = draw_overlay(picture, in_window(sample.truth, window, size), classes)
+        picture = draw_overlay(picture, in_window(sample.truth, window, size), classes, style)
     draw_boxes(
         picture, [name for name, _ in boxes], np.array([b for _, b in boxes]).reshape(-1, 4) * scale
     )
@@ -93,15 +95,20 @@ def write_sheets(
 
 
 def _write(cells: list[np.ndarray], columns: int, path: Path) -> Path:
+    write_image(path, sheet(cells, columns))
+    return path
+
+
+def sheet(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: pictures of one width, row by row, with white between them."""
     width = cells[0].shape[1]
     lines = []
     for begin in range(0, len(cells), columns):
         line = cells[begin : begin + columns]
         height = max(c.shape[0] for c in line)
-        sheet = np.full((height + _GAP, columns * (width + _GAP), 3), 255, np.uint8)
+        row = np.full((height + _GAP, columns * (width + _GAP), 3), 255, np.uint8)
         for k, cell in enumerate(line):
             x = k * (width + _GAP)
-            sheet[: cell.shape[0], x : x + width] = cell
-        lines.append(sheet)
-    write_image(path, np.concatenate(lines))
-    return path
+            row[: cell.shape[0], x : x + width] = cell
+        lines.append(row)
+    return np.concatenate(lines)

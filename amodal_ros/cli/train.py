@@ -22,18 +22,32 @@ def command(
     processes: Annotated[
         int, typer.Option(min=1, help="On this machine: one a GPU, or several on the CPU.")
     ] = 1,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Measure a few steps: shapes, classes, memory, time. Keeps nothing."
+        ),
+    ] = False,
 ) -> None:
     """Train a model; started again, it goes on exactly where it was stopped.
 
     Leaves last.pt (the state), best.safetensors and final.safetensors (for `--checkpoint`),
-    metrics.jsonl and TensorBoard's events in the folder `out`. Ctrl-C ends after the current step.
+    report.html (learning curves, samples with predictions), metrics.jsonl and TensorBoard's events
+    in the folder `out`. Ctrl-C ends after the current step.
 
     [bold]Examples[/]
 
     amodal train training/configs/synthetic/flagship_compact.yaml out=runs/compact
 
     amodal train training/configs/kins/aisformer.yaml train.0.path=kins --processes 8
+
+    amodal train mine.yaml --dry-run
     """
+    if dry_run:
+        settings = module("config").read(config, overrides or [])
+        for name, text in module("dry_run").dry_run(settings, processes):
+            typer.echo(f"{name:<10} {text}")
+        return
     if processes > 1:
         # Several processes are torchrun's business; so are several machines.
         arguments = [str(config), *(overrides or [])]

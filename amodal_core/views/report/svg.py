@@ -27,6 +27,20 @@ def line(x0: float, y0: float, x1: float, y1: float, kind: str) -> str:
     return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" class="{kind}"/>'
 
 
+def polyline(
+    points: Sequence[tuple[float, float]], kind: str, colour: str = "", dots: bool = False
+) -> str:
+    """A line through points; `colour` in place of the style's own, `dots` at the points."""
+    paint = f' style="stroke:{colour}"' if colour else ""
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    marks = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{colour or "currentColor"}"/>'
+        for x, y in points
+        if dots
+    )
+    return f'<polyline points="{places}" class="{kind}"{paint}/>{marks}'
+
+
 def rect(
     x: float, y: float, w: float, h: float, kind: str = "", title: str = "", fill: str = ""
 ) -> str:
