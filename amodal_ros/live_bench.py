@@ -27,6 +27,7 @@ from amodal_core.drive.topics import (
     DIAGNOSTICS,
     TRACKS,
     DriveTopics,
+    Topic,
     find_topics,
 )
 from amodal_core.errors import InputError
@@ -209,13 +210,21 @@ class LiveBench:
             memory_mb=memory,
         )
 
-    def memory(self) -> dict[str, float]:
-        """Bytes that each node's process has for itself now, by node."""
-        sizes: Counter[str] = Counter()
+    def memory(self) -> dict[str, Counter[str]]:
+        """Kilobytes of each node's process now, by node: /proc/PID/smaps_rollup."""
+        sizes: dict[str, Counter[str]] = {}
         for process in self._nodes():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                sizes[_name(process)] += process.memory_full_info().uss
-        return dict(sizes)
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+                lines = (line.split() for line in text.splitlines()[1:])
+                own = sizes.setdefault(_name(process), Counter())
+                own.update({words[0].rstrip(":"): int(words[1]) for words in lines})
+        return sizes
+
+    def listen(self, topic: Topic) -> None:
+        """Subscribe to what is made only while somebody listens; the messages are dropped."""
+        kind = message_class(topic.type)
+        self._node.create_subscription(kind, topic.bag_name, lambda _: None, profile(topic.qos))
 
     def _publish(self, frame: _Frame) -> float:
         """Publish a frame with the present time as its stamp; when that was."""
