@@ -13,6 +13,7 @@ INSTANCES = 4096  # of an array
 CLASSES = 4096  # class ids are below
 EMBEDDING = 4096  # numbers of one
 FRAMES = 4096  # of a transform tree
+UNPACKED = 2**30  # bytes of what is packed: a chunk, a message, an array, a file of weights
 RANGE = 1e-3  # metres; what is nearer to the LiDAR is no return: a direction needs a length
 
 _CURE = "check who publishes it; a sensor that is so large: amodal_core.limits"

@@ -16,18 +16,21 @@ import pickle
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import numpy as np
 
+from amodal_core import limits
 from amodal_core.errors import foreign
 
 _CURE = "download it again; pickles that name other code are refused"
-_UNPACKED = 2**30  # bytes that a packed array may have
 # Kinds of numbers and texts; no objects, no records.
+_PARTS = 1000  # of a key that is a tuple
+_CROWD = 512  # keys that may share a hash
+_REPEATED = 16  # values that a byte of a file may stand for, through those that are named again
 _DTYPE = re.compile(r"[<>=|]?[?biufcSU]\d{0,9}")
 
 
@@ -96,6 +99,50 @@ def _scalar(kind: Any, data: Any) -> Any:
     return _array((), kind, data)[()]
 
 
+def _check_keys(keys: Sequence[Any]) -> None:
+    """Refuse keys that take for ever to hash, or that mostly share a hash.
+
+    A tuple that holds another twice, which holds another twice, is hashed along every path; and
+    to put n keys of one hash into a dictionary takes n * n comparisons.
+    """
+    for key in keys:
+        pending, parts = [key], 0
+        while pending:
+            value = pending.pop()
+            if type(value) is tuple or type(value) is frozenset:
+                parts += len(value)
+                if parts > _PARTS:
+                    raise _RefusedError(f"a key of more than {_PARTS} parts")
+                pending += value
+    if len(keys) > _CROWD and len({hash(key) for key in keys}) * 8 < len(keys):
+        raise _RefusedError("keys that are told apart by nothing but comparison")
+
+
+def _put(into: dict[Any, Any], keys: Sequence[Any], values: Sequence[Any]) -> None:
+    """Put items into a dictionary; what it then holds is looked at each time it has doubled."""
+    _check_keys(keys)
+    before = len(into)
+    into.update(zip(keys, values, strict=True))
+    if len(into) > _CROWD and len(into).bit_length() > before.bit_length():
+        _check_keys(list(into))
+
+
+def _ordered(items: list[Any]) -> OrderedDict[Any, Any]:
+    made: OrderedDict[Any, Any] = OrderedDict()
+    _put(made, [key for key, _ in items], [value for _, value in items])
+    return made
+
+
+def _set(items: list[Any]) -> set[Any]:
+    _check_keys(items)
+    return set(items)
+
+
+def _frozenset(items: list[Any]) -> frozenset[Any]:
+    _check_keys(items)
+    return frozenset(items)
+
+
 def _listed(make: Callable[[list[Any]], Any]) -> Callable[..., Any]:
     """A container of a list that lies in the file."""
 
@@ -121,12 +168,12 @@ def _complex(real: float, imaginary: float) -> complex:
 
 # What may be called, under old and new module names.
 _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _listed(OrderedDict)
+    ("collections", "OrderedDict"): _listed(_ordered)
 }
 _CALLS["_codecs", "encode"] = _bytes
 _CALLS["numpy", "dtype"] = _Type
 for _module in ("builtins", "__builtin__"):
-    _CALLS[_module, "set"], _CALLS[_module, "frozenset"] = _listed(set), _listed(frozenset)
+    _CALLS[_module, "set"], _CALLS[_module, "frozenset"] = _listed(_set), _listed(_frozenset)
     _CALLS[_module, "complex"] = _complex
     _CALLS[_module, "bytearray"] = lambda *given: bytearray(_bytes(*given) if given else b"")
 for _module in ("numpy.core", "numpy._core"):
@@ -178,7 +225,42 @@ class _Reader(_Machine):
             raise _RefusedError("a state of something else")
         value.build(state)
 
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._items([key], [value])
+
+    def _setitems(self) -> None:
+        items = self.pop_mark()
+        self._items(items[::2], items[1::2])
+
+    def _items(self, keys: list[Any], values: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise _RefusedError("items of something else than a dictionary")
+        _put(self.stack[-1], keys, values)
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._items(items[::2], items[1::2])
+
+    def _additems(self) -> None:
+        items = self.pop_mark()
+        into = self.stack[-1]
+        if not isinstance(into, set):
+            raise _RefusedError("items of something else than a set")
+        before = len(into)
+        into |= _set(items)
+        if len(into) > _CROWD and len(into).bit_length() > before.bit_length():
+            _check_keys(list(into))
+
+    def _frozen(self) -> None:
+        items = self.pop_mark()  # which puts another `append` in place
+        self.append(_frozenset(items))
+
     dispatch[pickle.REDUCE[0]], dispatch[pickle.BUILD[0]] = _reduce, _build
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _setitem, _setitems
+    dispatch[pickle.DICT[0]], dispatch[pickle.ADDITEMS[0]] = _dict, _additems
+    dispatch[pickle.FROZENSET[0]] = _frozen
     dispatch[pickle.BYTEARRAY8[0]] = _bytearray
 
     def __init__(self, data: bytes) -> None:
@@ -191,29 +273,59 @@ class _Reader(_Machine):
         return self.file.read()
 
 
-def _finished(value: Any, done: dict[int, Any]) -> Any:
-    """A value with arrays in the places of those on their way; containers stay the same ones."""
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise _RefusedError("an array without a state")
-        return _finished(value.value, done)
-    if isinstance(value, _Type):
-        return value.dtype()
-    if isinstance(value, np.ndarray) and value.dtype == object and id(value) not in done:
-        done[id(value)] = value
-        for k, item in enumerate(value.flat):
-            value.flat[k] = _finished(item, done)
-    if id(value) in done or not isinstance(value, dict | list | tuple):
-        return done.get(id(value), value)
-    done[id(value)] = value
-    if isinstance(value, dict):
-        for key in value:
-            value[key] = _finished(value[key], done)
-    elif isinstance(value, list):
-        value[:] = [_finished(v, done) for v in value]
-    else:
-        done[id(value)] = tuple(_finished(v, done) for v in value)
-    return done[id(value)]
+class _Finisher:
+    """Puts arrays in the places of those on their way; containers stay the same ones.
+
+    It counts what a value holds along every path: a list of twice a list of twice a list is a few
+    bytes of a file, and more numbers than there is memory once an array is made of it.
+
+    Args:
+        most: values that may be held.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: set[int] = set()
+        self._done: dict[int, tuple[Any, int]] = {}
+
+    def finish(self, value: Any) -> tuple[Any, int]:
+        """A value, and how many it holds, itself among them."""
+        if isinstance(value, _Array):
+            value = value.value
+            if value is None:
+                raise _RefusedError("an array without a state")
+        if isinstance(value, _Type):
+            return value.dtype(), 1
+        objects = isinstance(value, np.ndarray) and value.dtype == object
+        if not objects and not isinstance(value, dict | list | tuple):
+            return value, 1
+        if id(value) in self._done:
+            return self._done[id(value)]
+        if id(value) in self._open:
+            raise _RefusedError("a value that holds itself")
+        self._open.add(id(value))
+        made, count = self._filled(value)
+        if count > self._most:
+            raise _RefusedError(f"a value that repeats its parts more than {self._most} times")
+        self._done[id(value)] = made, count
+        return made, count
+
+    def _filled(self, value: Any) -> tuple[Any, int]:
+        """A container that has been filled with what is finished."""
+        if isinstance(value, dict):
+            inner = {key: self.finish(item) for key, item in value.items()}
+            value.update({key: item for key, (item, _) in inner.items()})
+            return value, 1 + sum(count for _, count in inner.values())
+        listed = [self.finish(v) for v in (value.flat if isinstance(value, np.ndarray) else value)]
+        items = [item for item, _ in listed]
+        if isinstance(value, np.ndarray):
+            for k, item in enumerate(items):
+                value.flat[k] = item
+        elif isinstance(value, list):
+            value[:] = items
+        else:
+            value = tuple(items)
+        return value, 1 + sum(count for _, count in listed)
 
 
 # Tensors that were pickled one by one: a file of `torch.save` in its old form for each.
@@ -270,7 +382,71 @@ _CALLS["torch._utils", "_rebuild_tensor_v2"] = _tensor
 
 def _loads(data: bytes) -> Any:
     value = _Reader(data).load()
-    return _finished(value, {})
+    return _Finisher(_REPEATED * len(data) + 10**5).finish(value)[0]
+
+
+class _Anything(dict[Any, Any]):
+    """In the place of what a call would make: takes items, and is told apart by itself alone."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def append(self, _: Any) -> None:
+        """Nothing of it is kept."""
+
+    extend = append
+
+
+class _Scan(_Reader):
+    """Walks through a pickle of any kind and calls nothing; only its keys are looked at."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Anything()
+
+    def _made(self, given: int) -> None:
+        del self.stack[len(self.stack) - given :]
+        self.append(_Anything())
+
+    def _named(self) -> None:
+        self.readline()
+        self.append(_Anything())
+
+    def _state(self) -> None:
+        self.stack.pop()
+
+    dispatch: ClassVar = _Reader.dispatch | {
+        pickle.REDUCE[0]: lambda self: self._made(2),
+        pickle.NEWOBJ[0]: lambda self: self._made(2),
+        pickle.NEWOBJ_EX[0]: lambda self: self._made(3),
+        pickle.BINPERSID[0]: lambda self: self._made(1),
+        pickle.PERSID[0]: _named,
+        pickle.BUILD[0]: _state,
+    }
+
+
+def check_torch(source: bytes | Path) -> None:
+    """Refuse a file of torch's that stands for endless work or memory, before torch reads it.
+
+    torch's own readers run no code of it, but hash any key and unpack any member.
+
+    Args:
+        source: the file, or what is in it.
+
+    Raises:
+        ValueError: it is such a file. What is none of torch's passes, or raises what parsers raise.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    if not is_zipfile(file):
+        reader = _Scan(source if isinstance(source, bytes) else source.read_bytes())
+        for _ in range(5):  # magic number, version, machine, what was saved, keys of the storages
+            reader.load()
+        return
+    with ZipFile(file) as archive:
+        packed = [m for m in archive.infolist() if m.compress_type != ZIP_STORED]
+        if sum(m.file_size for m in packed) > limits.UNPACKED:
+            raise _RefusedError("packed members that torch never writes")
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                _Scan(archive.read(name)).load()
 
 
 def load(path: str | Path) -> Any:
@@ -323,7 +499,7 @@ class Arrays(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         member = self._zip.getinfo(f"{name}.npy")
-        if member.compress_type != ZIP_STORED and member.file_size > _UNPACKED:
+        if member.compress_type != ZIP_STORED and member.file_size > limits.UNPACKED:
             raise _RefusedError(f"{name} would unpack to {member.file_size} bytes")
         return _npy(self._zip.read(member))
 

@@ -221,6 +221,24 @@ class LiveBench:
                 own.update({words[0].rstrip(":"): int(words[1]) for words in lines})
         return sizes
 
+    def processes(self) -> dict[str, psutil.Process]:
+        """The processes of the launch by their nodes' names; several nodes: by the executable."""
+        named: dict[str, psutil.Process] = {}
+        for process in self._nodes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                named[_name(process)] = process
+        return named
+
+    def states(self) -> dict[str, NodeState]:
+        """What the nodes last said of themselves, by their full names."""
+        with self._lock:
+            return dict(self._states)
+
+    def kill(self) -> None:
+        """End the launch as a full memory would; what becomes of its nodes is their affair."""
+        self._process.kill()
+        self._process.wait()
+
     def listen(self, topic: Topic) -> None:
         """Subscribe to what is made only while somebody listens; the messages are dropped."""
         kind = message_class(topic.type)

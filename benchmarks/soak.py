@@ -90,7 +90,11 @@ def play(bench: LiveBench, rate: float, minutes: float, samples: Path) -> None:
 
 
 def report(windows: Sequence[dict[str, Any]]) -> str:
-    """The lines of the judgement."""
+    """The lines of the judgement.
+
+    Anonymous memory is what the node has asked for; private and resident memory have pages of
+    files, too, which the kernel takes away and gives back as it likes.
+    """
     frames = np.cumsum([w["sent"] for w in windows])
     first = int(len(windows) * _WARM)
     judged, at = windows[first:], frames[first:]
@@ -102,6 +106,7 @@ def report(windows: Sequence[dict[str, Any]]) -> str:
     ]
     for name in sorted(set.intersection(*(set(w["kB"]) for w in judged))):
         for what, parts in (
+            ("anonymous", ("Anonymous",)),
             ("private", ("Private_Clean", "Private_Dirty")),
             ("resident", ("Rss",)),
         ):

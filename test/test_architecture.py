@@ -133,6 +133,7 @@ EVERYWHERE = {
     "yaml_texts",
     "progress",
     "settings",
+    "unpacking",
     "__version__",
 }
 

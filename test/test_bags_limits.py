@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from packed_bags import chunk, file_of, packed_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from amodal_core import limits
@@ -207,3 +208,45 @@ def test_an_image_without_step_or_with_other_fields_is_one_error(tmp_path, chang
                 next(reader.messages())
         else:
             assert reader._misfit("sensor_msgs/msg/Image") == ""
+
+
+@pytest.mark.parametrize("mode", ["file", "message", "zstd", "lz4", ""])
+def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch, mode):
+    """A packed bag is read up to the limit; one beyond takes neither memory nor disk."""
+    monkeypatch.setattr(limits, "UNPACKED", 2**23)
+    with BagReader(packed_bag(tmp_path / "small", mode, 2**22)) as bag:
+        assert [len(m.message.a) for m in bag.messages()] == [2**22]
+    if mode == "":  # is not packed: its size is that of the file
+        return
+    monkeypatch.setattr("amodal_core.bags.bounds._RATIO", 1)
+    large = packed_bag(tmp_path / "large", mode, 2**28)
+    refused = pytest.raises(InputError, match="unpack to more than")
+    with little_memory(), refused, BagReader(large) as bag:
+        list(bag.messages())
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4"])
+def test_a_chunk_is_unpacked_to_what_it_states_at_most(tmp_path, kind):
+    """A header that states nothing beside a chunk of a gigabyte's tenth."""
+    header = b"\x01" + (4 + 4 + 4).to_bytes(8, "little") + b"\x04\0\0\0ros2" + bytes(4)
+    path = tmp_path / "a.mcap"
+    path.write_bytes(file_of(header, chunk(bytes(2**27), kind, stated=100)))
+    with little_memory(), pytest.raises(InputError, match="unpack to more than 100 bytes"):
+        BagReader(path)
+
+
+def test_chunks_of_the_same_time_are_bounded_together(tmp_path, monkeypatch):
+    """A file that was cut off, whose chunks all claim to span the whole drive."""
+    whole = packed_bag(tmp_path / "small", "zstd", 2**22).read_bytes()
+    at = whole.index(b"\x06", 8 + 9 + 8)
+    header, record = (
+        whole[8:at],
+        whole[at : at + 9 + int.from_bytes(whole[at + 1 : at + 9], "little")],
+    )
+    path = tmp_path / "a.mcap"
+    path.write_bytes(file_of(header, record, record, record)[:-8])
+    with BagReader(path) as bag:
+        assert len(list(bag.messages())) == 3
+    monkeypatch.setattr(limits, "UNPACKED", 2**23)
+    with pytest.raises(InputError, match="chunks of the same time"):
+        BagReader(path)

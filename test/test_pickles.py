@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from amodal_core import pickles
+from amodal_core import limits, pickles
 from amodal_core.errors import InputError
 
 VALUE = {
@@ -154,6 +155,62 @@ def test_no_pickle_has_memory_of_its_choosing(tmp_path: Path, content: bytes, sa
         tracemalloc.stop()
 
 
+def doubled(kind: bytes, levels: int) -> bytes:
+    """A list or tuple of the one before twice, and so on; left on the stack."""
+    made = {b"]": b"0](h%ch%ceq%c", b")": b"0h%ch%c\x86q%c"}[kind]
+    return kind + b"q\0" + b"".join(made % (k, k, k + 1) for k in range(levels))
+
+
+def crowd(between: bytes = b"") -> bytes:
+    """Integers that all have the hash of 0, each followed by `between`."""
+    numbers = (k * (2**61 - 1) for k in range(1, 20_000))
+    return b"".join(b"\x8a\x0a" + n.to_bytes(10, "little") + between for n in numbers)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"}" + doubled(b")", 60) + b"Ns", "a key of more than"),
+        (b"}(" + doubled(b")", 60) + b"Nu", "a key of more than"),
+        (b"(" + doubled(b")", 60) + b"Nd", "a key of more than"),
+        (b"\x8f(" + doubled(b")", 60) + b"\x90", "a key of more than"),
+        (b"(" + doubled(b")", 60) + b"\x91", "a key of more than"),
+        (b"cbuiltins\nset\n](" + doubled(b")", 60) + b"e\x85R", "a key of more than"),
+        (b"ccollections\nOrderedDict\n](" + doubled(b")", 60) + b"N\x86e\x85R", "a key of more"),
+        (b"}(" + crowd(b"N") + b"u", "told apart by nothing"),
+        (b"}" + crowd(b"Ns"), "told apart by nothing"),
+        (b"(" + crowd(b"N") + b"d", "told apart by nothing"),
+        (b"\x8f(" + crowd() + b"\x90", "told apart by nothing"),
+        (b"\x8f" + crowd(b"\x90").replace(b"\x8a\x0a", b"(\x8a\x0a"), "told apart by nothing"),
+        (b"(" + crowd() + b"\x91", "told apart by nothing"),
+        (doubled(b"]", 40), "repeats its parts"),
+        (doubled(b")", 40), "repeats its parts"),
+        (b"]q\0h\0a", "holds itself"),
+        (b"}q\0K\1h\0s", "holds itself"),
+    ],
+    ids=range(17),
+)
+def test_a_small_pickle_does_not_stand_for_endless_work(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\4" + content + b".")
+    begin = time.process_time()
+    with pytest.raises(InputError, match=says):
+        pickles.load(path)
+    assert time.process_time() - begin < 2
+
+
+def test_parts_that_are_named_again_stay_one(tmp_path: Path) -> None:
+    size = [3, 4]
+    value = {"a": size, "b": [size, size], (1, (2, "x")): {5, (6, 7)}, "c": frozenset([1])}
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(value))
+    read = pickles.load(path)
+    assert read == value
+    assert read["a"] is read["b"][0] is read["b"][1]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -219,6 +276,6 @@ def test_a_packed_array_that_would_unpack_to_gigabytes_is_refused(
 ) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, zeros=np.zeros(10_000))
-    monkeypatch.setattr(pickles, "_UNPACKED", 10_000)
+    monkeypatch.setattr(limits, "UNPACKED", 10_000)
     with pickles.Arrays(path) as arrays, pytest.raises(ValueError, match="would unpack to 80128"):
         arrays["zeros"]

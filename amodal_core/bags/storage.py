@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
 from struct import unpack
 from types import MappingProxyType
@@ -25,6 +26,8 @@ from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from amodal_core import limits
+from amodal_core.bags.bounds import bound_rosbags
 from amodal_core.bags.factory import typestore
 
 Raw = tuple[Connection, int, Any]
@@ -35,6 +38,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _SPAN = ("start_time", "end_time", "message_count")
 _ROS1_NAMES = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 
+bound_rosbags()
+
 
 class Mcap(McapReader):
     """An .mcap file; without footer, or with one that is damaged, up to its last whole record."""
@@ -42,6 +47,17 @@ class Mcap(McapReader):
     cut_off = False
 
     def _open(self) -> None:
+        self._open_whole_or_cut_off()
+        if self._largest_at_once() > limits.UNPACKED:
+            raise ValueError(f"chunks of the same time have over {limits.UNPACKED} bytes")
+
+    def _largest_at_once(self) -> int:
+        """Bytes of the chunks that are unpacked at the same time: those whose times overlap."""
+        steps = [(c.message_start_time, c.uncompressed_size) for c in self.chunks]
+        steps += [(c.message_end_time + 1, -c.uncompressed_size) for c in self.chunks]
+        return max(accumulate(size for _, size in sorted(steps)), default=0)
+
+    def _open_whole_or_cut_off(self) -> None:
         assert self.bio
         try:
             super()._open()

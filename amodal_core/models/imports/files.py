@@ -6,7 +6,6 @@ its own classes. Tensors and plain values are read, any other object is an empty
 
 from __future__ import annotations
 
-import gzip
 import io
 import pickle
 import warnings
@@ -23,9 +22,12 @@ from safetensors.torch import load as load_safetensors
 
 from amodal_core import pickles
 from amodal_core.errors import InputError, foreign
+from amodal_core.models.layers.weights import check_extent
+from amodal_core.unpacking import unpack
 
 # Where files keep their weights beside other things, in the order in which they are looked for.
 _INNER = ("state_dict", "model_state_dict", "model_state", "model", "blobs", "ema", "net", "module")
+_DEEPEST = 4  # tables inside tables
 _WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _CURE = "copy it again, or name a file of weights"
 
@@ -58,7 +60,7 @@ def read_file(path: str | Path) -> WeightFile:
         content = path.read_bytes()
         suffixes = [s.lower() for s in path.suffixes]
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = unpack(content, "gzip")
             suffixes = [s for s in suffixes if s != ".gz"]
     suffix = suffixes[-1] if suffixes else ""
     try:
@@ -78,25 +80,27 @@ def read_file(path: str | Path) -> WeightFile:
         raise InputError(f"not a file of weights: {line[:200]}", str(path), _CURE) from None
     if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
         value = value.reshape(-1)[0]  # a dictionary that NumPy saved
-    tensors = _tensors(value)
+    with foreign(path, "not a file of weights", _CURE):
+        tensors = _tensors(value)
     if not tensors:
         raise InputError("no table of tensors by name in it", str(path), _CURE)
     meta = {k: v for k, v in value.items() if not isinstance(v, torch.Tensor | np.ndarray)}
     return WeightFile(path, _unwrapped(tensors), meta)
 
 
-def _tensors(value: Any) -> dict[str, torch.Tensor]:
+def _tensors(value: Any, deep: int = 0) -> dict[str, torch.Tensor]:
     """The table of tensors in a value, whichever way it is wrapped; empty where there is none."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or deep > _DEEPEST:
         return {}
     own = {str(k): t for k, v in value.items() if (t := _tensor(v)) is not None}
-    inner = next((table for name in _INNER if (table := _tensors(value.get(name)))), {})
+    inner = next((i for name in _INNER if (i := _tensors(value.get(name), deep + 1))), {})
     # A file may hold single numbers (an epoch, a loss) beside the network.
     return inner if len(inner) > len(own) else own
 
 
 def _tensor(value: Any) -> torch.Tensor | None:
     if isinstance(value, torch.Tensor):
+        check_extent(value)
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.from_numpy(np.ascontiguousarray(value))
@@ -162,6 +166,7 @@ _RESTRICTED = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="restri
 
 def _of_torch(content: bytes) -> Any:
     """What `torch.save` wrote; its own safe reader first, which refuses files with objects."""
+    pickles.check_torch(content)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from amodal_core import limits, pickles
 from amodal_core.errors import InputError
 
 _SHOWN = 4  # names of each kind in a message
@@ -31,7 +33,10 @@ def read_weights(path: str | Path, cure: str = "check the path") -> dict[str, to
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        pickles.check_torch(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        for tensor in state.values() if isinstance(state, dict) else ():
+            check_extent(tensor)
     except Exception as error:
         # torch raises pickle, zip and runtime errors alike for files that are no weights.
         line = str(error).splitlines()[0]
@@ -39,6 +44,19 @@ def read_weights(path: str | Path, cure: str = "check the path") -> dict[str, to
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise InputError("not a table of tensors by name", str(path), cure)
     return state
+
+
+def check_extent(tensor: Any) -> None:
+    """Refuse a tensor of which a few numbers of a file are repeated without end.
+
+    Raises:
+        ValueError: it would have more bytes than limits.UNPACKED, and more than its storage.
+    """
+    if not torch.is_tensor(tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+        return
+    size = tensor.numel() * tensor.element_size()
+    if size > max(limits.UNPACKED, tensor.untyped_storage().nbytes()):
+        raise ValueError(f"a tensor of {size} bytes that are not in it")
 
 
 @dataclass(frozen=True)
