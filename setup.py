@@ -32,6 +32,7 @@ REQUIRES = [
 ]
 # What only a part of the product needs (amodal_core/extras.py asks for it by these names).
 EXTRAS = {
+    "arrow": ["pyarrow>=15"],
     "onnxruntime": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
     "openvino": ["onnx>=1.16", "onnxscript>=0.2", "openvino>=2024.4"],
     "plots": ["matplotlib>=3.8"],

@@ -9,7 +9,7 @@ import pytest
 
 OPTIONAL = (
     *("matplotlib", "sklearn", "tensorboard", "moderngl", "transformers"),
-    *("onnx", "onnxruntime", "onnxscript", "openvino"),
+    *("onnx", "onnxruntime", "onnxscript", "openvino", "pyarrow"),
 )
 
 
@@ -34,6 +34,12 @@ def test_nodes_replay_and_training_need_no_extra():
     ("extra", "use"),
     [
         ("synth", "import amodal_core.synthetic.render"),
+        (
+            "arrow",
+            "from pathlib import Path\n"
+            "from amodal_core.datasets.arrow_files import read_columns\n"
+            "read_columns(Path('poses.feather'), ())",
+        ),
         (
             "plots",
             "from amodal_core.datasets import statistics\n"

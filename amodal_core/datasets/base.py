@@ -45,6 +45,29 @@ class Place:
     index: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """Where camera and LiDAR stood when each of them measured its part of a sample.
+
+    Attributes:
+        base_from_camera: (4, 4) float64, the camera's optical frame in the vehicle's.
+        base_from_lidar: (4, 4) float64, the LiDAR's frame in the vehicle's.
+        world_from_base: (4, 4) float64, the vehicle at the image's stamp.
+        world_from_base_at_scan: (4, 4) float64, the vehicle at the scan's stamp.
+    """
+
+    base_from_camera: np.ndarray
+    base_from_lidar: np.ndarray
+    world_from_base: np.ndarray
+    world_from_base_at_scan: np.ndarray
+
+    @property
+    def camera_from_lidar(self) -> np.ndarray:
+        """(4, 4) from the LiDAR at the scan's time to the camera at the image's time."""
+        camera_from_world = np.linalg.inv(self.world_from_base @ self.base_from_camera)
+        return camera_from_world @ self.world_from_base_at_scan @ self.base_from_lidar
+
+
 class Dataset(ABC, Sequence[Sample]):
     """Frames with their truth, read when they are asked for; nothing of a frame is kept.
 
@@ -54,12 +77,14 @@ class Dataset(ABC, Sequence[Sample]):
         classes: names that the truth's class ids index into.
         has_masks: whether the truth has masks; without, it has boxes in the image and in 3D, and
             its masks are empty.
+        derived: the masks were made here from 3D boxes and scans, nobody drew them.
     """
 
     name: str
     path: Path
     classes: tuple[str, ...]
     has_masks: bool = True
+    derived: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -95,6 +120,14 @@ class Dataset(ABC, Sequence[Sample]):
             InputError: an annotation cannot be read.
         """
         return []
+
+    def rig(self, index: int) -> Rig | None:
+        """How the vehicle stood at a sample's image and scan, of sets that know its motion.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return None
 
     def hard(self, index: int) -> np.ndarray | None:
         """(N,) bool, objects of the truth that are too hard to be judged; None where none is known.

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
-from io import BufferedReader, FileIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 
 import cv2
@@ -65,15 +65,20 @@ def _header(path: Path) -> tuple[int, int, str]:
         InputError: it would.
         OSError: it is missing, or Pillow knows no such image.
     """
+    with _Short(path) as file:
+        return _header_of(file, str(path))
+
+
+def _header_of(file: BufferedReader | BytesIO, where: str) -> tuple[int, int, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with _Short(path) as file, Image.open(file, formats=_FORMATS) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 width, height = image.size
                 kind = image.format or ""
     except Image.DecompressionBombError:
         width, height, kind = limits.PIXELS, 2, ""
-    limits.check_image(width, height, str(path))
+    limits.check_image(width, height, where)
     return width, height, kind
 
 
@@ -86,11 +91,30 @@ def read_pixels(path: Path, flags: int) -> np.ndarray | None:
     with suppress(OSError, ValueError, SyntaxError):  # OpenCV knows more formats
         _header(path)
     # Not `imread`, which a name that is no UTF-8 crashes.
-    with suppress(OSError, cv2.error):
-        data = path.read_bytes()
-        limits.check_png(data, str(path))
+    with suppress(OSError):
+        return _decode(path.read_bytes(), flags, str(path))
+    return None
+
+
+def _decode(data: bytes, flags: int, where: str) -> np.ndarray | None:
+    limits.check_png(data, where)
+    with suppress(cv2.error):
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return None
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a file's bytes.
+
+    Raises:
+        InputError: they are no image, or one of more pixels than `limits.PIXELS`.
+    """
+    with suppress(OSError, ValueError, SyntaxError):
+        _header_of(BytesIO(data), where)
+    pixels = _decode(data, cv2.IMREAD_COLOR, where)
+    if pixels is None:
+        raise InputError("cannot read the image", where, "download the file again")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def check_image(path: Path) -> Generator[Finding, None, tuple[int, int] | None]:

@@ -21,6 +21,7 @@ from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking, read_stamps
 from amodal_core.datasets.kitti_labels import KittiLabel, boxes_in_lidar
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
+from amodal_core.datasets.to_bag import LABELS, labels_message
 from amodal_core.drive.topics import (
     BASE_FRAME,
     CAMERA_FRAME,
@@ -35,7 +36,6 @@ from amodal_core.frame import Frame, Report
 from amodal_core.geometry.calibration import KittiCalibration
 from amodal_core.progress import Progress
 
-LABELS = "/kitti/labels"
 IMU = "/kitti/oxts/imu"
 FIX = "/kitti/oxts/gps/fix"
 VELOCITY = "/kitti/oxts/gps/vel"
@@ -184,40 +184,13 @@ def _boxes(
     factory: RosbagsFactory, labels: Sequence[KittiLabel], calibration: KittiCalibration, stamp: int
 ) -> Any:
     """KITTI's 3D boxes as a Detection3DArray in the LiDAR frame; DontCare regions have none."""
-    items = []
-    for label, row in zip(labels, boxes_in_lidar(labels, calibration), strict=True):
-        if not np.isfinite(row).all():
-            continue
-        x, y, z, length, width, height, yaw = (float(v) for v in row)
-        turn = factory.create(
-            "geometry_msgs/msg/Quaternion", z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))
-        )
-        centre = factory.create(
-            "geometry_msgs/msg/Pose",
-            position=factory.create("geometry_msgs/msg/Point", x=x, y=y, z=z),
-            orientation=turn,
-        )
-        hypothesis = factory.create(
-            "vision_msgs/msg/ObjectHypothesisWithPose",
-            hypothesis=factory.create(
-                "vision_msgs/msg/ObjectHypothesis", class_id=label.type, score=label.score
-            ),
-            pose=factory.create("geometry_msgs/msg/PoseWithCovariance", pose=centre),
-        )
-        size = factory.create("geometry_msgs/msg/Vector3", x=length, y=width, z=height)
-        items.append(
-            factory.create(
-                "vision_msgs/msg/Detection3D",
-                header=header_message(factory, stamp, LIDAR_FRAME),
-                results=[hypothesis],
-                bbox=factory.create("vision_msgs/msg/BoundingBox3D", center=centre, size=size),
-                id=str(label.track_id) if label.track_id >= 0 else "",
-            )
-        )
-    return factory.create(
-        "vision_msgs/msg/Detection3DArray",
-        header=header_message(factory, stamp, LIDAR_FRAME),
-        detections=items,
+    return labels_message(
+        factory,
+        [label.type for label in labels],
+        [label.score for label in labels],
+        [label.track_id for label in labels],
+        boxes_in_lidar(labels, calibration),
+        stamp,
     )
 
 

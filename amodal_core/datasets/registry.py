@@ -21,6 +21,9 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "kitti_raw": ("kitti:KittiRaw", "a KITTI raw drive"),
     "kitti_object": ("kitti:KittiObject", "KITTI's object benchmark"),
     "kitti_tracking": ("kitti:KittiTracking", "KITTI's tracking benchmark"),
+    "nuscenes": ("nuscenes:NuScenes", "nuScenes: a camera, the LiDAR, 3D boxes"),
+    "av2": ("argoverse:Argoverse2", "Argoverse 2's sensor data set, likewise (extra arrow)"),
+    "waymo": ("waymo:Waymo", "Waymo's Open Dataset version 2, likewise (extra arrow)"),
     "amodal_synth_drive": (
         "amodal_synth_drive:AmodalSynthDrive",
         "AmodalSynthDrive in either layout",
@@ -168,9 +171,12 @@ def _benchmarks(path: Path) -> Iterator[tuple[str, Path]]:
 
 def _folder_format(path: Path) -> str:
     from amodal_core.bags.reader import is_bag
+    from amodal_core.datasets.argoverse import logs_in
     from amodal_core.datasets.bag import bags_in
     from amodal_core.datasets.frames import is_frames
     from amodal_core.datasets.kitti import is_drive
+    from amodal_core.datasets.nuscenes import versions_in
+    from amodal_core.datasets.waymo import is_version_1, segments_in
 
     if is_frames(path):
         return "frames"
@@ -180,6 +186,12 @@ def _folder_format(path: Path) -> str:
         return "bags"
     if is_drive(path):
         return "kitti_raw"
+    if next(logs_in(path), None) is not None:
+        return "av2"
+    if segments_in(path) or is_version_1(path):
+        return "waymo"
+    if (path / "sample_data.json").is_file() or versions_in(path):
+        return "nuscenes"
     if (path / "metadata.json").exists() or (path / "instance_list.npy").exists():
         return "movi"
     bases = [path, *(p for p in path.iterdir() if p.is_dir())]
@@ -191,6 +203,8 @@ def _folder_format(path: Path) -> str:
 def _file_format(path: Path) -> str:
     if path.suffix == ".mcap":
         return "bag"
+    if path.suffix == ".tfrecord":
+        return "waymo"  # which says what to give instead
     if path.suffix == ".pkl":
         return "kins_video" if path.name.endswith("_data.pkl") else ""
     if path.suffix != ".json":

@@ -127,3 +127,105 @@ def kitti_tracking(
         compress=compress,
         max_frames=max_frames,
     )
+
+
+CameraOption = Annotated[str, typer.Option(help="The camera; the front one unless named.")]
+Derived = Annotated[
+    bool,
+    typer.Option("--derived-masks", help="Masks from the 3D boxes and the scan; nobody drew them."),
+]
+Sweeps = Annotated[
+    bool, typer.Option("--sweeps", help="Every image, not those of annotated moments alone.")
+]
+
+
+def _recorded(src: Path, out: Path, format: str, derived: bool, **options: Any) -> None:
+    from amodal_core.datasets.to_bag import convert_recorded
+
+    if derived:
+        options["masks"] = "derived"
+    options = {name: value for name, value in options.items() if value or name == "max_frames"}
+    _run(convert_recorded, src, out, format=format, **options)
+
+
+@app.command(
+    epilog="Example: amodal convert nuscenes NUSCENES build/scene --scene scene-0061 --sweeps"
+)
+def nuscenes(
+    src: Annotated[Path, typer.Argument(help="The folder that holds samples, sweeps, v1.0-*.")],
+    out: Out,
+    scene: Annotated[str, typer.Option(help="Such as scene-0061.")] = "",
+    version: Annotated[str, typer.Option(help="Such as v1.0-mini, where there are several.")] = "",
+    camera: CameraOption = "",
+    sweeps: Sweeps = False,
+    derived_masks: Derived = False,
+    storage: StorageOption = Storage.mcap,
+    max_frames: MaxFrames = None,
+    compress: Compress = False,
+) -> None:
+    """A scene of nuScenes: one camera, the LiDAR, the vehicle's poses, and 3D boxes."""
+    _recorded(
+        src,
+        out,
+        "nuscenes",
+        derived_masks,
+        scene=scene,
+        version=version,
+        camera=camera,
+        sweeps=sweeps,
+        storage=storage.value,
+        compress=compress,
+        max_frames=max_frames,
+    )
+
+
+@app.command(epilog="Example: amodal convert av2 av2/val/0b86f508-5df9-4a46 build/log")
+def av2(
+    src: Annotated[Path, typer.Argument(help="A log's folder, or one of logs.")],
+    out: Out,
+    log: Annotated[str, typer.Option(help="The log's name, where there are several.")] = "",
+    camera: CameraOption = "",
+    sweeps: Sweeps = False,
+    derived_masks: Derived = False,
+    storage: StorageOption = Storage.mcap,
+    max_frames: MaxFrames = None,
+    compress: Compress = False,
+) -> None:
+    """A log of Argoverse 2: one ring camera, the LiDARs, the vehicle's poses, and 3D boxes."""
+    _recorded(
+        src,
+        out,
+        "av2",
+        derived_masks,
+        log=log,
+        camera=camera,
+        sweeps=sweeps,
+        storage=storage.value,
+        compress=compress,
+        max_frames=max_frames,
+    )
+
+
+@app.command(epilog="Example: amodal convert waymo waymo/validation build/segment --segment NAME")
+def waymo(
+    src: Annotated[Path, typer.Argument(help="A split's folder, which holds camera_image.")],
+    out: Out,
+    segment: Annotated[str, typer.Option(help="Its name, where there are several.")] = "",
+    camera: CameraOption = "",
+    derived_masks: Derived = False,
+    storage: StorageOption = Storage.mcap,
+    max_frames: MaxFrames = None,
+    compress: Compress = False,
+) -> None:
+    """A segment of Waymo's version 2: one camera, the top LiDAR, poses, and 3D boxes."""
+    _recorded(
+        src,
+        out,
+        "waymo",
+        derived_masks,
+        segment=segment,
+        camera=camera,
+        storage=storage.value,
+        compress=compress,
+        max_frames=max_frames,
+    )

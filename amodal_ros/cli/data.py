@@ -34,10 +34,34 @@ ImagesOption = Annotated[
     Path | None,
     typer.Option(help="The folder of its images, or for KINS one that holds KITTI's layout."),
 ]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="NAME=VALUE for the format's reader, such as camera=CAM_BACK."),
+]
 
 
-def _open(path: Path, format: str, images: Path | None) -> Dataset:
-    return registry.open_dataset(path, format, images or "")
+def _open(path: Path, format: str, images: Path | None, options: list[str] | None) -> Dataset:
+    given = parse_options(options or [])
+    return registry.open_dataset(path, format, images or "", **given)
+
+
+def parse_options(rules: list[str]) -> dict[str, Any]:
+    """A reader's options from NAME=VALUE: true and false, short whole numbers, else texts.
+
+    Not as YAML, to which the name of a segment of Waymo (digits and underscores) is a number.
+
+    Raises:
+        InputError: one is no NAME=VALUE, or would be the path.
+    """
+    options: dict[str, Any] = {}
+    for rule in rules:
+        name, equals, value = rule.partition("=")
+        if not name.isidentifier() or not equals or name in ("path", "format", "images"):
+            cure = "such as --option camera=CAM_BACK"
+            raise InputError(f"'{rule}' is not NAME=VALUE", "--option", cure)
+        number = value.isascii() and value.isdigit() and len(value) < 10
+        options[name] = int(value) if number else {"true": True, "false": False}.get(value, value)
+    return options
 
 
 def _steps(title: str, steps: Iterator[Any], total: int) -> Iterator[Any]:
@@ -71,9 +95,10 @@ def check(
     limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 for all.")] = 200,
     format: FormatOption = "",
     images: ImagesOption = None,
+    option: OptionsOption = None,
 ) -> None:
     """Validate every rule; prints what was found. Exit code 1 where anything was."""
-    data = _open(path, format, images)
+    data = _open(path, format, images, option)
     findings: list[Finding] = []
     rules: Counter[str] = Counter()
     for finding in _steps("checking", data.check(), len(data)):
@@ -107,11 +132,12 @@ def stats(
     out: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
     format: FormatOption = "",
     images: ImagesOption = None,
+    option: OptionsOption = None,
 ) -> None:
     """Count images, objects, classes, sizes and occlusion; images are not read."""
     from amodal_core.datasets.statistics import Statistics, count, plot
 
-    data = _open(path, format, images)
+    data = _open(path, format, images, option)
     counted = Statistics()
     for _ in _steps("counting", count(data, counted), len(data)):
         pass
@@ -172,11 +198,12 @@ def show(
     width: Annotated[int, typer.Option(min=64, help="Of a picture in pixels.")] = 800,
     format: FormatOption = "",
     images: ImagesOption = None,
+    option: OptionsOption = None,
 ) -> None:
     """Contact sheets with masks drawn: what is seen filled, what is hidden hatched."""
     from amodal_core.views import contact_sheets
 
-    data = _open(path, format, images)
+    data = _open(path, format, images, option)
     spread = contact_sheets.spread(data, samples)
     indices = list(range(len(spread))) if first else spread
     broken: list[str] = []
@@ -211,11 +238,12 @@ def convert(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many samples.")] = None,
     format: FormatOption = "",
     images: ImagesOption = None,
+    option: OptionsOption = None,
 ) -> None:
     """Write a data set in another format; what cannot be read is listed at the end."""
     from amodal_core.datasets.convert import convert as convert_dataset
 
-    data = _open(src, format, images)
+    data = _open(src, format, images, option)
     broken: dict[str, str] = {}
     steps = convert_dataset(
         data,
