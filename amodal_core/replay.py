@@ -15,9 +15,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.sensors import cloud_message
 from amodal_core.bags.writer import BagWriter
@@ -52,12 +49,10 @@ from amodal_core.files import write_text
 from amodal_core.frame import RUNTIME, RUNTIME_FAULT, Frame, FrameWarning, Report, Tracks
 from amodal_core.pipeline import STAGES, Pipeline, Step
 from amodal_core.progress import Progress
-from amodal_core.views.overlay import draw_overlay, enlarge
-from amodal_core.views.panel import draw_panel, panel_height
+from amodal_core.views.film import Film
 from amodal_core.views.report.page import write_report
-from amodal_core.views.report.record import TOTAL, KeyFrame, Record
+from amodal_core.views.report.record import TOTAL, Record
 from amodal_core.views.track_cloud import track_cloud
-from amodal_core.views.video import VideoWriter
 from amodal_core.warm_up import warm_up_tracker
 
 TRACKS_BAG = "tracks.mcap"
@@ -65,7 +60,6 @@ METRICS = "metrics.json"
 VIDEO = "overlay.mp4"
 REPORT = "report.html"
 EVALUATION = "evaluation"
-_KEY_FRAMES = 6
 
 
 @dataclass
@@ -165,9 +159,9 @@ def replay_cameras(
         with BagWriter(out / TRACKS_BAG, compress=True, overwrite=True) as results:
             for run in runs:
                 run.announce(results)
-            with ExitStack() as videos:
+            with ExitStack() as films:
                 for run in runs:
-                    videos.enter_context(run.video)
+                    films.enter_context(run.film)
                 for batch in together(streams):
                     _advance([(runs[n], item) for n, item in batch], results)
                     done += len(batch)
@@ -273,19 +267,6 @@ def _warm_up(pipeline: Pipeline, frame: Frame) -> list[FrameWarning]:
     return [w for w in report.warnings if w.kind in (RUNTIME, RUNTIME_FAULT)]
 
 
-class _NoVideo:
-    """Stands in for the writer where no video is wanted."""
-
-    def write(self, image: np.ndarray) -> None:
-        """Nothing."""
-
-    def __enter__(self) -> _NoVideo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 class _Run:
     """A replay on its way."""
 
@@ -312,20 +293,8 @@ class _Run:
         self.stream = StreamAccuracy(name)
         self.truth_classes: dict[int, str] = {}
         self.video_name, self.folder = _files(camera)
-        self.video = self._video(ahead)
-        self._best = -1.0
-        self._segment = -1
-
-    def _video(self, ahead: Sequence[Frame]) -> VideoWriter | _NoVideo:
-        """The video's writer, at the rate of the drive's first two frames."""
-        if not self.options.video:
-            return _NoVideo()
-        period = (ahead[-1].stamp - ahead[0].stamp) * 1e-9
-        rate = min(max(1 / period, 1.0), 60.0) if period > 0 else 10.0
-        factor = _enlargement(ahead[0].size[1])
-        height, width = (n * factor for n in ahead[0].size)
-        size = height + panel_height(width), width
-        return VideoWriter(self.out / self.video_name, round(rate, 1), size)
+        video = out / self.video_name if options.video else None
+        self.film = Film(video, ahead, self.classes, self.expected)
 
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
@@ -342,12 +311,14 @@ class _Run:
         with report.time("messages"):
             self._write(bag, step, item)
         tracks = step.tracks.numpy()
-        self._show(step.frame, tracks, self.video, report)
+        self.film.show(step.frame, tracks)
         self._compare(item, tracks)
         self.record.add(item.frame.stamp, step.instances, tracks, report)
 
     def end(self) -> list[str]:
         """Compare with the bag's ground truth, where it has one; what is left in the folder."""
+        self.record.key_frames = self.film.key_frames
+        self.record.timings |= self.film.timings
         self.record.accuracy = self.accuracy()
         shutil.rmtree(self.out / self.folder, ignore_errors=True)
         self.record.counts = COUNTS
@@ -370,40 +341,6 @@ class _Run:
             outputs.append((TRACK_POINTS, cloud_message(make, cloud, stamp, lidar)))
         for topic, message in outputs:
             bag.write(bag_name(topic, self.camera), message, stamp)
-
-    def _show(
-        self, frame: Frame, tracks: Tracks, video: VideoWriter | _NoVideo, report: Report
-    ) -> None:
-        """The overlay for the video, and the frame with most to see of each sixth of the drive."""
-        segment = self.record.frames * _KEY_FRAMES // self.expected
-        interest = float(np.minimum(tracks.occlusion_rates, 1.0 - tracks.occlusion_rates).sum())
-        interest += 0.01 * len(tracks)
-        chosen = segment != self._segment or interest > self._best
-        if frame.image is None or not (self.options.video or chosen):
-            return
-        large, shown = frame.image, tracks
-        factor = _enlargement(frame.image.shape[1])
-        if factor > 1:
-            large, shown = enlarge(frame.image, tracks, factor)
-        with report.time("overlay"):
-            picture = draw_overlay(large, shown, self.classes)
-        if self.options.video:
-            with report.time("panel"):
-                panel = draw_panel(frame, tracks, picture.shape[1])
-            video.write(np.vstack([picture, panel]))
-        if not chosen:
-            return
-        if segment == self._segment:
-            self.record.key_frames.pop()
-        self._segment, self._best = segment, interest
-        coded = cv2.imencode(".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 88))[1]
-        hidden = int((tracks.occlusion_rates >= 0.1).sum())
-        since = (frame.stamp - (self.record.stamps or [frame.stamp])[0]) * 1e-9
-        caption = (
-            f"frame {self.record.frames}, {since:.1f} s: {len(tracks)} tracks, "
-            f"{hidden} partly hidden, {int(tracks.coasted.sum())} carried on unseen"
-        )
-        self.record.key_frames.append(KeyFrame(self.record.frames, coded.tobytes(), caption))
 
     def _compare(self, item: DriveFrame, tracks: Tracks) -> None:
         """Keep what accuracy is made of."""
@@ -429,11 +366,6 @@ class _Run:
         inputs = {"gt": str(self.bag), "dt": str(self.out / TRACKS_BAG)}
         evaluation.write(result, folder, inputs, truth, predictions)
         return result
-
-
-def _enlargement(width: int) -> int:
-    """How many times larger images of this width are drawn: about as wide as KITTI's."""
-    return max(1, min(4, round(1100 / width)))
 
 
 def _device(pipeline: Pipeline) -> str:

@@ -1,0 +1,97 @@
+"""The film of a replay: drawn in a thread of its own, bounded, in order, whole or not there."""
+
+from __future__ import annotations
+
+import errno
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+from test_overlay import _tracks
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame
+from amodal_core.views import film
+
+SIZE = (60, 400)
+CLASSES = ("car",)
+# Of each sixth of twelve frames, the one with more objects is shown.
+COUNTS = (1, 3, 2, 1, 0, 4, 2, 2, 5, 1, 0, 1)
+SHOWN = [1, 2, 5, 6, 8, 11]
+
+
+def _drive() -> list[tuple[Frame, object]]:
+    frames = []
+    for k, count in enumerate(COUNTS):
+        image = np.full((*SIZE, 3), 10 * k, np.uint8)
+        boxes = [(10 + 50 * n, 5, 40 + 50 * n, 35) for n in range(count)]
+        frames.append((Frame(k * 10**8, image), _tracks(boxes, [5.0 + n for n in range(count)])))
+    return frames
+
+
+def _film(path, drive) -> film.Film:
+    return film.Film(path, [frame for frame, _ in drive[:2]], CLASSES, len(drive))
+
+
+def test_key_frames_are_the_same_with_a_video_and_without_which_draws_only_them(tmp_path):
+    drive = _drive()
+    made = []
+    for path in (tmp_path / "a.mp4", None):
+        with _film(path, drive) as running:
+            for frame, tracks in drive:
+                running.show(frame, tracks)
+        made.append(running)
+    with_video, without = made
+    assert [k.frame for k in without.key_frames] == SHOWN
+    assert without.key_frames == with_video.key_frames
+    assert "0.8 s: 5 tracks" in without.key_frames[4].caption
+    assert len(with_video.timings["overlay"]) == len(with_video.timings["panel"]) == len(drive)
+    assert len(without.timings["overlay"]) == len(SHOWN)
+
+
+def test_frames_that_wait_are_bounded_and_the_pipeline_waits(monkeypatch):
+    drive, go = _drive() * 2, Event()
+    draw = film.Film._draw
+    monkeypatch.setattr(film.Film, "_draw", lambda self, *a: (go.wait(10), draw(self, *a)))
+    taken: list[int] = []
+
+    def feed(running: film.Film) -> None:
+        for n, (frame, tracks) in enumerate(drive):
+            running.show(frame, tracks)
+            taken.append(n)
+
+    with _film(None, drive) as running:
+        feeder = Thread(target=feed, args=(running,))
+        feeder.start()
+        feeder.join(0.5)
+        assert film._WAITING <= len(taken) <= film._WAITING + 1
+        go.set()
+        feeder.join(10)
+        assert len(taken) == len(drive)
+
+
+@pytest.mark.parametrize("at", [3, len(COUNTS) - 1])
+def test_a_failure_of_drawing_ends_the_replay_and_leaves_no_video(tmp_path, monkeypatch, at):
+    draw = film.draw_panel
+
+    def fails(frame: Frame, *rest):
+        if frame.stamp == at * 10**8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return draw(frame, *rest)
+
+    monkeypatch.setattr(film, "draw_panel", fails)
+    drive = _drive()
+    with pytest.raises(InputError, match="No space left"), _film(tmp_path / "a.mp4", drive) as run:
+        for frame, tracks in drive * 3:
+            run.show(frame, tracks)
+    assert not list(tmp_path.iterdir())
+    assert not run._thread.is_alive()
+
+
+def test_a_failure_of_the_pipeline_ends_the_thread_and_leaves_no_video(tmp_path):
+    drive = _drive()
+    with pytest.raises(ZeroDivisionError), _film(tmp_path / "a.mp4", drive) as running:
+        running.show(*drive[0])
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+    assert not running._thread.is_alive()
