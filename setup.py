@@ -44,6 +44,8 @@ EXTRAS["all"] = sorted({name for extra in EXTRAS.values() for name in extra})
 # Beside TensorBoard, for who has an account or a server; no part of `all`.
 EXTRAS["mlflow"] = ["mlflow-skinny>=2.14"]
 EXTRAS["wandb"] = ["wandb>=0.17"]
+# A cluster's machines need the same version: who has a cluster chooses it.
+EXTRAS["ray"] = ["ray>=2.9"]
 # Takes the place of onnxruntime, so that it is no part of `all`.
 EXTRAS["tensorrt"] = ["onnx>=1.16", "onnxruntime-gpu>=1.18", "onnxscript>=0.2", "tensorrt>=10"]
 # colcon puts scripts beside the nodes, off the PATH, and only what lies in bin on it; pip all.

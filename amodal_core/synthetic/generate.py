@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +16,7 @@ from amodal_core.datasets.frames import frame_file, is_frames, write_index
 from amodal_core.errors import InputError
 from amodal_core.files import write_json, write_text
 from amodal_core.frame import Tracks
+from amodal_core.parallel import end, process
 from amodal_core.progress import Progress
 from amodal_core.synthetic.camera import CameraOptions
 from amodal_core.synthetic.export import FORMATS, write_bag, write_layout
@@ -174,10 +171,7 @@ def render(
         return
     before = {k: os.environ.get(k) for k in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(workers, len(left)), mp_context=context, initializer=_die_with, initargs=(os.getpid(),)
-    )
+    pool = process(("amodal_core.synthetic.generate", "moderngl"), min(workers, len(left)))
     try:
         jobs = {pool.submit(render_sequence, work, options, k) for k in left}
         while jobs:
@@ -193,9 +187,7 @@ def render(
         cure = "give it fewer --workers if memory ran out; the same command continues"
         raise InputError("a rendering process was killed", str(work), cure) from None
     except BaseException:
-        # Nobody waits for the rest of their sequences; the frames that are whole stay.
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        end(pool)  # the frames that are whole stay
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -206,15 +198,6 @@ def render(
                 os.environ[key] = value
 
 
-def _die_with(parent: int) -> None:
-    """A worker ends with the process that has asked for it, however that was killed; on Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:  # it has died already
-            os._exit(1)
-
-
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _ONE_THREAD = {
     "LP_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -228,6 +211,7 @@ def render_sequence(work: Path, options: RunOptions, sequence: int) -> tuple[str
     import cv2
 
     cv2.setNumThreads(1)
+    os.environ.update(_ONE_THREAD)  # for what is loaded from here on, such as the renderer
     folder, rig = sequence_folder(work, sequence), options.rig()
     folder.mkdir(parents=True, exist_ok=True)
     annotator = Annotator()

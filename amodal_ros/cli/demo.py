@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,13 +58,15 @@ def command(
     amodal demo my_drive.mcap --out build/my_drive
     """
     from amodal_core.models.registry import DEFAULT
-    from amodal_core.replay import REPORT, VIDEO, ReplayOptions
+    from amodal_core.replay import REPORT, VIDEO
+    from amodal_core.replays import ReplayPlan
+    from amodal_core.tracking import Tracker
     from amodal_ros.cli._models import make_model
     from amodal_ros.cli.replay import run, summarise
 
     bag = bag or sample_drive() or make_drive(out.parent / f"{_SAMPLE}.mcap")
     stderr.print(f"replaying [bold]{bag}[/] with the model '{DEFAULT}'")
-    records = run(bag, out, make_model(DEFAULT, "cpu", None), ReplayOptions(), {"": None})
+    records = run(bag, out, ReplayPlan(partial(make_model, DEFAULT, "cpu", None), Tracker))
     summarise(records, out)
     stderr.print(
         f"\nThe video is [bold]{out / VIDEO}[/], the report [bold]{out / REPORT}[/]: "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +17,7 @@ from amodal_ros.cli._options import with_options
 from amodal_ros.cli._progress import bar, stderr, warn
 
 if TYPE_CHECKING:
-    from amodal_core.models.base import Model
-    from amodal_core.replay import ReplayOptions
-    from amodal_core.tracking import CoastingTracker
+    from amodal_core.replays import ReplayPlan
     from amodal_core.views.report.record import Record
 
 
@@ -36,7 +35,14 @@ if TYPE_CHECKING:
     "fixed_frame",
 )
 def command(
-    bag: Annotated[Path, typer.Argument(help="A rosbag2 folder, or one .mcap or .db3 file.")],
+    bags: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BAG...",
+            help="A rosbag2 folder, or one .mcap or .db3 file; several, or a folder of bags, each "
+            "into its own folder in OUT.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the results; old results are replaced.")],
     model: Annotated[str, typer.Option(help="See `amodal models`.")] = DEFAULT,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
@@ -46,7 +52,13 @@ def command(
         typer.Option(help="motion, quasi_dense, quasi_dense_sailvos or quasi_dense_published."),
     ] = "motion",
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
-    video: Annotated[bool, typer.Option(help="Draw and encode overlay.mp4.")] = True,
+    video: Annotated[
+        bool | None,
+        typer.Option(
+            "--video/--no-video",
+            help="Draw and encode overlay.mp4; when not given, of one bag alone.",
+        ),
+    ] = None,
     depth: Annotated[
         bool, typer.Option("--depth", help="Write depth images to tracks.mcap, too (large).")
     ] = False,
@@ -69,12 +81,25 @@ def command(
     odom_topic: Annotated[str, typer.Option(help="Where it has several odometries.")] = "",
     settings: Settings = None,
     tracker_settings: TrackerSettings = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Bags at once; one a core when not given.")
+    ] = None,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Over a Ray cluster (extra `ray`): auto, ray://HOST:10001, or local, a Ray that "
+            "is started here.",
+        ),
+    ] = "",
     *,
     drive: DriveSettings,
 ) -> None:
     """Replay a bag offline: tracks.mcap, metrics.json, overlay.mp4 and report.html.
 
-    Nothing is dropped, and the same bag gives the same tracks every time.
+    Nothing is dropped, and the same bag gives the same tracks every time. Of several bags those
+    that fail are reported and stop no other, all have one report, and the same command goes on
+    where it was stopped.
 
     [bold]Examples[/]
 
@@ -85,56 +110,69 @@ def command(
     amodal replay build/drive --out build/out --tracker-set coast_seconds=5
 
     amodal replay drive --out out --image /front/image_raw --image /left/image_raw
+
+    amodal replay drives/*.mcap --out build/all --workers 8
     """
+    from amodal_core.bags.reader import is_bag
+    from amodal_core.parallel import cores
     from amodal_core.replay import ReplayOptions
+    from amodal_core.replays import ReplayPlan
     from amodal_core.settings import parse_rules
     from amodal_core.tracking import make_tracker
 
-    topics = _cameras(bag, image_topic or [])
     rules = parse_rules(tracker_settings or [], "--tracker-set")
-    records = run(
-        bag,
-        out,
-        make_model(model, device, checkpoint, settings or []),
-        ReplayOptions(max_frames, video, depth, track_points, "", points_topic, odom_topic, drive),
-        {topic: make_tracker(tracker, rules, "--tracker-set") for topic in topics},
+    several = len(bags) > 1 or bool(ray) or (bags[0].is_dir() and not is_bag(bags[0]))
+    drawn = not several if video is None else video
+    options = ReplayOptions(
+        max_frames, drawn, depth, track_points, "", points_topic, odom_topic, drive
     )
-    summarise(records, out)
-
-
-def _cameras(bag: Path, given: Sequence[str]) -> list[str]:
-    """The image topics that are named; "" finds the only one."""
-    from amodal_core.bags.reader import BagReader
-    from amodal_core.drive.cameras import camera_names
-    from amodal_core.drive.topics import cameras_in
-
-    topics = [topic.strip() for text in given for topic in text.split(",") if topic.strip()]
-    if topics != ["all"]:
-        camera_names(topics or [""])  # refuses a camera that is named twice
-        return topics or [""]
-    with BagReader(bag) as opened:
-        return cameras_in(opened) or [""]
-
-
-def run(
-    bag: Path,
-    out: Path,
-    model: Model,
-    options: ReplayOptions,
-    trackers: Mapping[str, CoastingTracker | None],
-) -> list[Record]:
-    """Replay with a progress bar; `trackers` are of the cameras, by image topic."""
-    from amodal_core.models.completing import stream_of
-    from amodal_core.pipeline import Pipeline
-    from amodal_core.replay import replay_cameras
-
-    models = [model, *(stream_of(model) for _ in list(trackers)[1:])]
-    pipelines = {
-        topic: Pipeline(one, tracker)
-        for one, (topic, tracker) in zip(models, trackers.items(), strict=True)
+    topics = [topic.strip() for text in image_topic or [] for topic in text.split(",")]
+    cameras = tuple(topic for topic in topics if topic) or ("",)
+    stamp = checkpoint.stat().st_mtime_ns if checkpoint and checkpoint.exists() else None
+    decides = {
+        "model": [model, device, str(checkpoint), stamp],
+        "settings": sorted(settings or []),
+        "tracker": [tracker, sorted(tracker_settings or [])],
+        "cameras": cameras,
+        "options": str(options),
     }
+    workers = workers or cores()
+    plan = ReplayPlan(
+        partial(make_model, model, device, checkpoint, tuple(settings or [])),
+        partial(make_tracker, tracker, rules, "--tracker-set"),
+        cameras,
+        options,
+        decides,
+        threads=max(1, cores() // workers) if several and not ray else 0,
+    )
+    if several:
+        _run_all(bags, out, plan, workers, ray)
+    else:
+        summarise(run(bags[0], out, plan), out)
+
+
+def run(bag: Path, out: Path, plan: ReplayPlan) -> list[Record]:
+    """Replay with a progress bar."""
+    from amodal_core.replays import replay_bag
+
     with bar("replaying") as progress:
-        return replay_cameras(bag, out, pipelines, options, progress)
+        return replay_bag(plan, bag, out, progress)
+
+
+def _run_all(bags: Sequence[Path], out: Path, plan: ReplayPlan, workers: int, ray: str) -> None:
+    """Replay many bags; exit code 1 where one failed."""
+    from amodal_core.replay import METRICS, REPORT
+    from amodal_core.replays import replay_bags
+
+    with bar("replaying", "bags") as progress:
+        result = replay_bags(bags, out, plan, workers, ray, progress)
+    warn(f"{name} failed: {text}" for name, text in result.failed.items())
+    count = len(result.metrics)
+    stderr.print(f"{count} of {count + len(result.failed)} bags replayed")
+    for name in (REPORT, METRICS):
+        typer.echo(out / name)
+    if result.failed:
+        raise typer.Exit(1)
 
 
 def summarise(records: Sequence[Record], out: Path) -> None:
