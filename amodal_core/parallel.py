@@ -125,6 +125,7 @@ class _Ray(Executor):
             import ray
         self._ray = ray
         place: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+        ours = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 **({"address": address} if address != "local" else {"address": "local", **place}),
@@ -132,10 +133,10 @@ class _Ray(Executor):
                 logging_level="error",
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            line = str(error).splitlines()[0]
-            raise InputError(
-                f"no Ray cluster: {line}", address, "start one: ray start --head"
-            ) from error
+            what = f"no Ray cluster: {str(error).splitlines()[0]}"
+            raise InputError(what, address, "start one: ray start --head") from error
+        finally:
+            signal.signal(signal.SIGTERM, ours)  # Ray puts its own in its place
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run there; a machine that is lost is another's work, an exception is the caller's."""
