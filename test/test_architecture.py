@@ -119,6 +119,7 @@ ROOMS = {
     "evaluation": "bags datasets drive geometry masks views",
     "pipeline": "geometry models tracking",
     "replay": "bags drive evaluation pipeline views warm_up",
+    "replays": "bags drive evaluation models pipeline replay tracking views",
     "inference": "datasets evaluation geometry journal models pipeline tracking",
     "track_inference": "datasets evaluation journal masks models",
 }
@@ -131,6 +132,7 @@ EVERYWHERE = {
     "limits",
     "pickles",
     "yaml_texts",
+    "parallel",
     "progress",
     "settings",
     "unpacking",
