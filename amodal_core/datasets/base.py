@@ -129,6 +129,17 @@ class Dataset(ABC, Sequence[Sample]):
         """
         return None
 
+    def verified(self, index: int) -> tuple[frozenset[int], frozenset[int]] | None:
+        """Which classes a sample is annotated with, of sets where that differs; None: with all.
+
+        Returns:
+            Class ids of objects or said to be absent, and those of which not every object is there.
+
+        Raises:
+            InputError: an annotation cannot be read.
+        """
+        return None
+
     def hard(self, index: int) -> np.ndarray | None:
         """(N,) bool, objects of the truth that are too hard to be judged; None where none is known.
 

@@ -31,6 +31,7 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "sailvos": ("sailvos:SailVos", "SAIL-VOS and SAIL-VOS-cut CocoVID JSON, all variants"),
     "cocoa": ("cocoa:Cocoa", "COCOA JSON"),
     "cocoa_cls": ("cocoa:CocoaCls", "COCOA-cls JSON"),
+    "tao_amodal": ("tao_amodal:TaoAmodal", "TAO-Amodal JSON: amodal boxes in videos, no masks"),
     "d2sa": ("d2sa:D2sa", "D2SA JSON"),
     "movi": ("movi:Movi", "MOVi-B and MOVi-D as released with EoRaS"),
     "kins_video": ("kins_video:KinsVideo", "KINS_Video_Car pickles, with EoRaSMissing"),
@@ -43,7 +44,7 @@ _FORMATS: dict[str, tuple[str, str]] = {
 
 
 # Formats that are one JSON file; a folder stands for the only one in it.
-_ONE_FILE = ("kins", "sailvos", "cocoa", "cocoa_cls", "d2sa", "coco")
+_ONE_FILE = ("kins", "sailvos", "cocoa", "cocoa_cls", "d2sa", "coco", "tao_amodal")
 # What `convert` writes, with one line for users.
 TARGETS: dict[str, str] = {
     "kins": "KINS 2020 with KITTI's folders; masks exact, identities over time lost",
@@ -142,7 +143,8 @@ def recognise(path: Path) -> Iterator[tuple[str, Path]]:
     if name:
         yield name, path
         return
-    files = [p for sub in (path, path / "annotations", path / "car_data") for p in _files(sub)]
+    folders = (path, *(path / n for n in ("annotations", "amodal_annotations", "car_data")))
+    files = [p for folder in folders for p in _files(folder)]
     recognised = [(name, p) for p in files if (name := _file_format(p))]
     if recognised and all(name == "labelme" for name, _ in recognised):
         yield "labelme", path
@@ -233,6 +235,8 @@ def _coco_format(path: Path, index: JsonIndex) -> str:
         return "kins"
     if "regions" in first:
         return "cocoa"
+    if "amodal_bbox" in first or ("tracks" in index.top and "visibility" in first):
+        return "tao_amodal"
     if "videos" in index.top or {"segm_amodal", "segm_visible", "amodal_mask"} & first.keys():
         return "sailvos"
     if "D2S" in path.stem or str(image.get("file_name", "")).startswith("D2S_"):

@@ -104,6 +104,16 @@ def _field(names: tuple[str, ...], bins: tuple[Bin, ...], iou: float) -> tuple[C
     return tuple(Column(name, b, iou=iou) for name, b in zip(names, bins, strict=True))
 
 
+# Shares are kept in single precision: ends of bins belong to both.
+_EDGE = 1e-6
+_VISIBILITY = {
+    "": _ALL,
+    **{
+        name: Bin(occlusion=(1 - high - _EDGE, 1 - low + _EDGE))
+        for name, low, high in (("HO", 0, 0.1), ("PO", 0.1, 0.8), ("HP", 0, 0.8), ("HV", 0.8, 1))
+    },
+}
+
 IMAGE_PROTOCOLS = {
     p.name: p
     for p in (
@@ -189,6 +199,19 @@ IMAGE_PROTOCOLS = {
                 Column("AR@100", Bin(occlusion=(0.0, 0.75)), recall=True),
             ),
             kinds=("visible", "amodal"),
+        ),
+        Protocol(
+            "tao-amodal",
+            "TAO-Amodal: AP of amodal boxes over IoU .50:.05:.95, 100 detections of a class and "
+            "image (the original: 300 of an image); by the truth's visibility HO = [0,.1], PO = "
+            "[.1,.8], HP = [0,.8], HV = [.8,1]. Results of classes that an image is not annotated "
+            "with do not count (LVIS).",
+            tuple(
+                Column(f"AP{iou or ''}{name and f' {name}'}", hidden, iou=iou and iou / 100)
+                for name, hidden in _VISIBILITY.items()
+                for iou in (None, 50, 75)
+            ),
+            kinds=("box",),
         ),
         *_HIDDEN,
     )

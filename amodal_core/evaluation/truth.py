@@ -18,6 +18,7 @@ from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import ARRAY_TYPE, NO_LIDAR
 from amodal_core.errors import InputError
+from amodal_core.evaluation.federated import Verified, with_ignored_regions
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, empty_set, from_tracks
 from amodal_core.frame import Tracks
 from amodal_core.progress import ProgressBar, no_bar
@@ -33,6 +34,8 @@ class Truth:
         videos: video name by video id of the result files.
         path: where it was read from.
         images: the images of some image ids, RGB uint8, those that can be read.
+        verified: classes that results are judged in, by image id, of sets where not every image is
+            annotated with every class; see `evaluation.federated`.
     """
 
     set: AnnotationSet
@@ -40,6 +43,7 @@ class Truth:
     videos: dict[int, str] = field(default_factory=dict)
     path: Path = field(default_factory=Path)
     images: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
+    verified: dict[int, Verified] = field(default_factory=dict)
 
     def frames(self, video: str) -> list[ImageRecord]:
         """A video's images in order: result lists count frames by place, not by number."""
@@ -67,10 +71,11 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
             path,
             lambda wanted: bag_images(path, {s: i for s, i in stamps.items() if i in wanted}),
         )
+    from amodal_core.datasets.kitti import Kitti
     from amodal_core.datasets.registry import open_dataset
 
     dataset = open_dataset(path)
-    if not dataset.has_masks:
+    if isinstance(dataset, Kitti):
         raise InputError(
             f"{dataset.name} annotates boxes, no masks",
             str(path),
@@ -97,7 +102,12 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
         return images
 
     annotations = from_tracks(annotated(), dataset.classes)
-    return replace(index, set=annotations, path=path, images=read_images)
+    if not dataset.has_masks:
+        none: list[bytes | None] = [None] * len(annotations)
+        annotations = replace(annotations, amodal=none, visible=list(none), occluders=None)
+    verified = {i: v for k, i in enumerate(ids) if (v := dataset.verified(k)) is not None}
+    annotations = with_ignored_regions(annotations, verified)
+    return replace(index, set=annotations, path=path, images=read_images, verified=verified)
 
 
 def index_of(dataset: Dataset) -> Truth:

@@ -17,6 +17,7 @@ from rich.table import Table
 from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results
+from amodal_core.evaluation.federated import judged
 from amodal_core.evaluation.formats import read_predictions
 from amodal_core.evaluation.protocols import Protocol
 from amodal_core.evaluation.run import Evaluation, evaluate
@@ -82,6 +83,8 @@ def run(
         truth = read_truth(gt, progress)
         predictions = read_predictions(dt, truth, masks[0] if masks else "amodal", progress)
     predictions = results.renamed(predictions, rename or ())
+    if truth.verified:
+        predictions = judged(predictions, truth.verified)
     if is_bag(gt) and not class_agnostic:
         truth, absent = with_classes_of(truth, predictions)
         if absent:
