@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+# What the demo runs, and no more; whoever has all has that.
+SMALL_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/.set-up-small)
 
 WS ?= $(HOME)/ros2_ws
 # Processes that run tests.
@@ -16,13 +18,17 @@ AGAIN = { echo "== once more, what failed"; $(BIN)/python -m pytest --last-faile
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## virtual environment and system packages; quick when already done
+setup: $(STAMP) ## virtual environment with all extras, system packages; quick when already done
 
 $(STAMP): scripts/setup.sh pyproject.toml setup.py constraints.txt
-	PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh all
 	touch $@
 
-demo: setup ## the main job on the sample drive: masks, tracks, overlay video, report
+$(VENV)/.set-up-small: scripts/setup.sh setup.py constraints.txt
+	PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh small
+	touch $@
+
+demo: $(SMALL_STAMP) ## the main job on the sample drive: masks, tracks, overlay video, report
 	$(BIN)/amodal demo --out build/demo
 
 test: setup ## lint, types and the quick tests

@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 
 PACKAGE = "amodal_ros"
 
-# Ranges for users; constraints.txt holds the versions that were tested together.
+# Ranges for users; constraints.txt holds the versions that were tested together. This is what the
+# default model, the nodes, replay, evaluation and data sets need; its network runs in OpenVINO.
 REQUIRES = [
     "av>=12",
     # Of embedded_ros; aarch64 has no wheel of it and needs ROS 2 itself.
@@ -17,6 +18,7 @@ REQUIRES = [
     "numba>=0.60",
     "numpy>=1.26",
     "opencv-python-headless>=4.9",
+    "openvino>=2024.4",
     "pillow>=10",
     "psutil>=5.9",
     "pycocotools>=2.0.7",
@@ -26,19 +28,19 @@ REQUIRES = [
     "rosbags>=0.10.4",
     "safetensors>=0.4.3",
     "scipy>=1.11",
-    "torch>=2.4",
-    "torchvision>=0.19",
     "typer>=0.12",
 ]
 # What only a part of the product needs (amodal_core/extras.py asks for it by these names).
+TORCH = ["torch>=2.4", "torchvision>=0.19"]  # gigabytes, where pip takes the build for GPUs
 EXTRAS = {
     "arrow": ["pyarrow>=15"],
-    "onnxruntime": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
-    "openvino": ["onnx>=1.16", "onnxscript>=0.2", "openvino>=2024.4"],
+    "export": [*TORCH, "onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+    "onnxruntime": ["onnxruntime>=1.18"],
     "plots": ["matplotlib>=3.8"],
-    "sam": ["transformers>=5.0"],
+    "sam": [*TORCH, "transformers>=5.0"],
     "synth": ["moderngl>=5.10"],
-    "train": ["scikit-learn>=1.4", "tensorboard>=2.14"],
+    "torch": TORCH,  # every other model, and GPUs
+    "train": [*TORCH, "scikit-learn>=1.4", "tensorboard>=2.14"],
 }
 EXTRAS["all"] = sorted({name for extra in EXTRAS.values() for name in extra})
 # Beside TensorBoard, for who has an account or a server; no part of `all`.
@@ -47,7 +49,10 @@ EXTRAS["wandb"] = ["wandb>=0.17"]
 # A cluster's machines need the same version: who has a cluster chooses it.
 EXTRAS["ray"] = ["ray>=2.9"]
 # Takes the place of onnxruntime, so that it is no part of `all`.
-EXTRAS["tensorrt"] = ["onnx>=1.16", "onnxruntime-gpu>=1.18", "onnxscript>=0.2", "tensorrt>=10"]
+EXTRAS["tensorrt"] = [
+    *TORCH,
+    *("onnx>=1.16", "onnxruntime-gpu>=1.18", "onnxscript>=0.2", "tensorrt>=10"),
+]
 # colcon puts scripts beside the nodes, off the PATH, and only what lies in bin on it; pip all.
 BY_PIP = {"bdist_wheel", "dist_info", "editable_wheel"} & set(sys.argv)
 COMMAND = [] if BY_PIP else [("bin", ["scripts/amodal"])]
@@ -84,7 +89,7 @@ setup(
     package_data={
         "": ["*.html", "*.yaml", "*.ttf", "*.glsl", "py.typed"],
         "amodal_core.views": ["fonts/LICENSE_DEJAVU", "fonts/*.ttf"],
-        "amodal_core.models": ["weights/*.safetensors"],
+        "amodal_core.models": ["weights/*.safetensors", "weights/*.onnx"],
         "amodal_training": ["configs/*/*.yaml", "slurm.sh"],
     },
     data_files=[

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from amodal_core.errors import InputError
 
+# The extra that brings a library, for imports that name none themselves.
+_BRINGS = {"torch": "torch", "torchvision": "torch"}
+
 
 @contextmanager
 def extra(name: str, where: str) -> Iterator[None]:
@@ -22,5 +25,20 @@ def extra(name: str, where: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        cure = f"pip install 'amodal_ros[{name}]'"
-        raise InputError(f"{error.name} is not installed", where, cure) from error
+        raise _refused(error, name, where) from error
+
+
+def missing_extra(error: ModuleNotFoundError, where: str) -> InputError | None:
+    """The one line for a library that an extra brings; None where no extra would help.
+
+    Args:
+        error: of an import somewhere.
+        where: what was being done.
+    """
+    name = _BRINGS.get((error.name or "").partition(".")[0])
+    return None if name is None else _refused(error, name, where)
+
+
+def _refused(error: ModuleNotFoundError, name: str, where: str) -> InputError:
+    cure = f"pip install 'amodal_ros[{name}]'"
+    return InputError(f"{error.name} is not installed", where, cure)

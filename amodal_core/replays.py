@@ -20,8 +20,7 @@ from amodal_core.drive.topics import cameras_in
 from amodal_core.errors import InputError
 from amodal_core.evaluation.stream import COUNTS
 from amodal_core.files import write_json, write_text
-from amodal_core.models.base import Model
-from amodal_core.models.completing import stream_of
+from amodal_core.models.base import Model, stream_of
 from amodal_core.parallel import outcomes
 from amodal_core.pipeline import Pipeline
 from amodal_core.progress import Progress

@@ -66,11 +66,12 @@ if [ $system = no ]; then
   python=$workspace/.venv/bin/python
   pip=("$python" -m pip install)
 fi
-# The libraries of setup.py; the DDS of embedded_ros is not needed where there is a ROS 2.
+# The libraries of setup.py, with PyTorch for a vehicle's GPU and for every model; the DDS of
+# embedded_ros is not needed where there is a ROS 2.
 # colcon's own limit is that of setuptools.
 requirements=$(cd "$repository" && "$python" -c '
 import runpy, setuptools
-setuptools.setup = lambda **values: print(*values["install_requires"], sep="\n")
+setuptools.setup = lambda **v: print(*v["install_requires"], *v["extras_require"]["torch"], sep="\n")
 runpy.run_path("setup.py")' | grep -v '^cyclonedds')
 printf '%s\n' "$requirements" "$numpy" 'setuptools<80' >"$workspace/.amodal_requirements"
 "${pip[@]}" -q --disable-pip-version-check -r "$workspace/.amodal_requirements" ||

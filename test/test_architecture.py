@@ -124,6 +124,7 @@ ROOMS = {
     "track_inference": "datasets evaluation journal masks models",
 }
 EVERYWHERE = {
+    "arrays",
     "classes",
     "errors",
     "extras",

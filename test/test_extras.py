@@ -7,23 +7,31 @@ import sys
 
 import pytest
 
-OPTIONAL = (
-    *("matplotlib", "sklearn", "tensorboard", "moderngl", "transformers"),
-    *("onnx", "onnxruntime", "onnxscript", "openvino", "pyarrow"),
-)
+HIDE = """
+from importlib.machinery import PathFinder
+
+# As where pip installed no extra.
+real = PathFinder.find_spec
+hidden = {
+    "matplotlib", "moderngl", "onnx", "onnxruntime", "onnxscript", "pyarrow", "sklearn",
+    "tensorboard", "torch", "torchvision", "transformers",
+}
+PathFinder.find_spec = classmethod(
+    lambda c, name, path=None, target=None:
+        None if name in hidden and path is None else real(name, path, target))
+"""
 
 
 def run_without(code: str) -> subprocess.CompletedProcess:
     """Run code where no extra is installed."""
-    block = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
-    return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", HIDE + code], capture_output=True, text=True)
 
 
-def test_nodes_replay_and_training_need_no_extra():
+def test_nodes_replay_and_evaluation_need_no_extra():
     done = run_without(
-        "import amodal_core.replay, amodal_core.models.flagship, amodal_ros.cli.eval\n"
+        "import amodal_core.replay, amodal_core.models.fused, amodal_ros.cli.eval\n"
         "import amodal_ros.nodes.segmentation, amodal_ros.nodes.tracking\n"
-        "import amodal_ros.nodes.overlay, training.train\n"
+        "import amodal_ros.nodes.overlay\n"
         "from amodal_core.views.text import text_size\n"
         "assert text_size('car 7', 12, bold=True) > (0, 0)\n"
     )
@@ -45,6 +53,11 @@ def test_nodes_replay_and_training_need_no_extra():
             "from amodal_core.datasets import statistics\n"
             "statistics.plot(statistics.Statistics(), '', None)",
         ),
+        (
+            "torch",
+            "from amodal_core.models.registry import create\ncreate('orcnn', checkpoint='x')",
+        ),
+        ("train", "from amodal_ros.cli._training import module\nmodule('train')"),
     ],
 )
 def test_a_missing_extra_is_one_line_with_the_command(extra, use):
@@ -54,3 +67,13 @@ def test_a_missing_extra_is_one_line_with_the_command(extra, use):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"(pip install 'amodal_ros[{extra}]')\n")
+
+
+def test_a_command_that_needs_torch_says_how_to_get_it():
+    done = run_without(
+        "import sys\nfrom amodal_ros.cli.main import main\n"
+        "sys.argv = ['amodal', 'export', 'x.safetensors', '--out', 'x.onnx']\nmain()"
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith("(pip install 'amodal_ros[torch]')\n")

@@ -12,12 +12,12 @@ import torch
 from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Frame, Report
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.models.detections import Detections, instances_of
 from amodal_core.models.eoras import Eoras
 from amodal_core.models.layers.batch import MEAN, STD, make_batch
 from amodal_core.models.layers.crop_windows import rescaled
 from amodal_core.models.layers.resizing import input_size, resized_bytes
 from amodal_core.models.layers.sam_adapter import in_image, in_square, inside, resized
-from amodal_core.models.learned import Detections, instances_of
 
 RECORDED = np.load(cases.FIXTURE)
 

@@ -16,7 +16,7 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry.projection import depth_image
 from amodal_core.models import registry
-from amodal_core.models.completing import stream_of
+from amodal_core.models.base import stream_of
 from amodal_core.models.layers.batch import make_batch
 from amodal_core.pipeline import Pipeline
 from amodal_core.warm_up import warm_up_frame

@@ -18,8 +18,8 @@ from amodal_core.models.checkpoint import (
     read_info,
     save_checkpoint,
 )
+from amodal_core.models.detections import Detections, instances_of
 from amodal_core.models.layers.batch import STRIDE, make_batch, targets_of
-from amodal_core.models.learned import Detections, instances_of
 
 
 def frame(height=48, width=70, depth=True, seed=0):

@@ -16,6 +16,7 @@ from torchvision.ops import box_iou
 from amodal_core.errors import InputError
 from amodal_core.models.aisformer import AisFormer, AisFormerConfig
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.instance_depth import (
@@ -24,7 +25,6 @@ from amodal_core.models.layers.instance_depth import (
     spread_returns,
 )
 from amodal_core.models.layers.roi_features import RoiFeatures
-from amodal_core.models.learned import Detections
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, MaskRcnnConfig, Orcnn
 from amodal_core.models.two_stage import PositiveRois
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox

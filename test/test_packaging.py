@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import runpy
 import subprocess
 import sys
@@ -54,6 +56,75 @@ def test_all_else_is_required_everywhere(metadata):
     rest = [Requirement(r) for r in metadata["install_requires"] if "cyclonedds" not in r]
     assert len(rest) > 10
     assert all(r.marker is None for r in rest)
+
+
+def test_gigabytes_come_only_with_the_extras_that_need_them(metadata):
+    def names(requirements):
+        return {Requirement(r).name for r in requirements}
+
+    heavy = {"torch", "torchvision"}
+    extras = metadata["extras_require"]
+    assert not heavy & names(metadata["install_requires"])
+    assert "openvino" in names(metadata["install_requires"])  # runs the default model's network
+    for extra in ("torch", "train", "sam", "export", "tensorrt", "all", "test"):
+        assert heavy <= names(extras[extra]), extra
+    for extra in ("onnxruntime", "plots", "synth"):
+        assert not heavy & names(extras[extra]), extra
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """Runs scripts/setup.sh on an environment that only notes what it was asked for."""
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has an NVIDIA GPU")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    python = folder / "python"
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '  "-c import torch") exit 1 ;;\n'
+        "  -c*urllib*) exit $UNREACHED ;;\n"
+        f'  *"pip install"*) echo "$*" >> {tmp_path}/asked ;;\n'
+        "esac\n"
+    )
+    (folder / "amodal").write_text("#!/bin/sh\n")
+    for file in folder.iterdir():
+        file.chmod(0o755)
+
+    def run(size: str, reached: bool) -> tuple[list[str], str]:
+        environment = os.environ | {
+            "VENV": str(tmp_path),
+            "PYTHON": sys.executable,
+            "UNREACHED": str(int(not reached)),
+        }
+        command = ["bash", str(ROOT / "scripts/setup.sh"), size]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return (tmp_path / "asked").read_text().splitlines(), done.stdout + done.stderr
+
+    return run
+
+
+def test_the_demo_installs_the_package_alone(set_up):
+    asked, _ = set_up("small", True)
+    assert [line.split()[-2:] for line in asked] == [["-e", "."]]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere PyPI has CPU builds")
+def test_without_a_gpu_torch_is_a_cpu_build_where_its_index_answers(set_up):
+    asked, said = set_up("all", True)
+    assert asked[0].endswith(
+        "--extra-index-url https://download.pytorch.org/whl/cpu torch torchvision"
+    )
+    assert all("extra-index-url" not in line for line in asked[1:])
+    assert "5.5 GB" not in said
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere PyPI has CPU builds")
+def test_where_it_does_not_one_line_says_what_that_costs_before(set_up):
+    asked, said = set_up("all", False)
+    assert not any("extra-index-url" in line for line in asked)
+    (line,) = [line for line in said.splitlines() if "5.5 GB" in line]
+    assert "no NVIDIA GPU" in line
 
 
 WITHOUT_CYCLONE = """

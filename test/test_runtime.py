@@ -111,7 +111,7 @@ def test_a_runtime_that_was_asked_for_and_differs_is_a_fault(runtimes):
     ((kind, _),) = fast.notes()
     assert kind == RUNTIME_FAULT
     assert kind not in NOTES
-    with pytest.raises(InputError, match=r"amodal_ros\[openvino\]"):
+    with pytest.raises(InputError, match=r"pip install openvino .amodal_ros\[export\]"):
         made("openvino")
 
 

@@ -20,7 +20,9 @@ from amodal_core.frame import Calibration, Frame, Sample
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models import registry
-from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.detections import Detections
+from amodal_core.models.learned import LearnedModel
+from amodal_core.models.learned_config import LearnedConfig
 from amodal_core.settings import settings_type
 from training import config
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
 from amodal_core.masks import rle
+from amodal_core.masks.paste import paste_runs
 from amodal_core.masks.runs import Runs
-
-if TYPE_CHECKING:
-    import torch  # only tensors need it, and importing it takes seconds
 
 
 class Masks(ABC):
@@ -247,7 +245,7 @@ class RleMasks(Masks):
 
 
 class BoxMasks(Masks):
-    """N masks as logits on a grid inside each one's box, on the model's device.
+    """N masks as logits on a grid inside each one's box: tensors, or arrays of NumPy.
 
     Args:
         size: (height, width) of the image in pixels.
@@ -255,7 +253,7 @@ class BoxMasks(Masks):
         boxes: (N, 4) float xyxy in pixels, same device.
     """
 
-    def __init__(self, size: tuple[int, int], logits: torch.Tensor, boxes: torch.Tensor) -> None:
+    def __init__(self, size: tuple[int, int], logits: Any, boxes: Any) -> None:
         self.size = (int(size[0]), int(size[1]))
         self.logits = logits
         self.boxes = boxes
@@ -268,7 +266,4 @@ class BoxMasks(Masks):
 
     def rle(self) -> RleMasks:
         """Resize each grid into its box, threshold at 0 and encode."""
-        # Here, since a process that handles arrays alone never imports torch.
-        from amodal_core.masks.paste import paste_runs
-
         return RleMasks._from_runs(self.size, *paste_runs(self.logits, self.boxes, self.size))

@@ -8,12 +8,16 @@ of one half). This is torch's grid_sample with align_corners=False and padding_m
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numba import njit
 
+from amodal_core.arrays import floats, host
 from amodal_core.masks.rle import append_run, finite_box
+
+if TYPE_CHECKING:
+    import torch
 
 
 @njit(cache=True, nogil=True)
@@ -81,15 +85,13 @@ def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
     return runs[:last].copy(), first
 
 
-def paste_runs(
-    logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def paste_runs(logits: Any, boxes: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Encode mask heads' grids without making a pixel: the runs follow from the grid's columns.
 
     The grids are small, so they come to the host whatever device they are on.
 
     Args:
-        logits: (N, S, S) float.
+        logits: (N, S, S) float, a tensor or an array of NumPy, as the boxes.
         boxes: (N, 4) float xyxy in pixels; may reach out of the image; without an area or not
             finite, the mask is empty.
         size: (height, width) of the image.
@@ -99,8 +101,8 @@ def paste_runs(
     """
     if logits.ndim != 3 or logits.shape[1] != logits.shape[2] or boxes.shape != (len(logits), 4):
         raise ValueError(f"logits {tuple(logits.shape)} and boxes {tuple(boxes.shape)} do not fit")
-    grids = np.ascontiguousarray(logits.detach().float().cpu().numpy())
-    corners = np.ascontiguousarray(boxes.detach().cpu().double().numpy())
+    grids = np.ascontiguousarray(host(floats(logits)))
+    corners = np.ascontiguousarray(host(boxes), np.float64)
     runs, first = _paste_runs(grids, corners, int(size[0]), int(size[1]))
     return runs, first
 
@@ -120,6 +122,9 @@ def of_probabilities(
     Returns:
         (N, S + 2, S + 2) probabilities less one half, and the boxes around these cells.
     """
+    import torch
+    import torch.nn.functional as F
+
     rim = (boxes[:, 2:] - boxes[:, :2]) / max(logits.shape[-1], 1)
     around = torch.cat([boxes[:, :2] - rim, boxes[:, 2:] + rim], 1)
     return F.pad(logits.float().sigmoid() - 0.5, (1, 1, 1, 1), value=-0.5), around
@@ -131,6 +136,9 @@ def paste_dense(logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]
     Arguments as `paste_rle`. Pixels whose interpolated logit is zero to within float32 rounding may
     differ between the two.
     """
+    import torch
+    import torch.nn.functional as F
+
     height, width = size
     n = len(logits)
     if n == 0:

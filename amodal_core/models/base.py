@@ -13,7 +13,8 @@ class Model(Protocol):
     """A model that turns frames into instances.
 
     A model may also have `optional`, a frozenset of the parts that it uses where they are there,
-    and `remembers`, True where it keeps a state of the stream: then each stream needs its own.
+    and `remembers`, True where it keeps a state of the stream: then each stream needs its own, and
+    `twin` makes one.
 
     Attributes:
         name: its name in the registry.
@@ -61,3 +62,10 @@ class Completer(Model, Protocol):
             clip, `coasted`.
         """
         ...
+
+
+def stream_of(model: Model) -> Model:
+    """A model for another stream: the same one where it remembers nothing, else its twin."""
+    twin = getattr(model, "twin", None)
+    other: Model = model if twin is None else twin()
+    return other

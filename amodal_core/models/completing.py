@@ -15,9 +15,11 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import hiding, occlusion_rates
 from amodal_core.models import registry
-from amodal_core.models.base import Model
+from amodal_core.models.base import Model, stream_of
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.batch import Batch
-from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.learned import LearnedModel
+from amodal_core.models.learned_config import LearnedConfig
 from amodal_core.settings import settings_type
 
 _T = TypeVar("_T", bound=Instances)
@@ -152,12 +154,6 @@ class CompletingModel(LearnedModel):
         """Forget the stream, here and in the detector."""
         for detector in self._detector:
             detector.reset()
-
-
-def stream_of(model: Model) -> Model:
-    """A model for another stream: the same one where it remembers nothing, else its twin."""
-    twin: Model = model.twin() if isinstance(model, CompletingModel) else model  # type: ignore[assignment]
-    return twin
 
 
 def completed(instances: _T, amodal: RleMasks) -> _T:

@@ -22,6 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.batch import MEAN, STD, Batch
 from amodal_core.models.layers.bev import BirdsEyeView, Published
 from amodal_core.models.layers.clip_tracks import (
@@ -41,7 +42,7 @@ from amodal_core.models.layers.crop_windows import (
     whole_pixels,
 )
 from amodal_core.models.layers.object_slots import MaskDecoder, ObjectSlots, Positions
-from amodal_core.models.learned import Clip, Detections
+from amodal_core.models.learned import Clip
 from amodal_core.models.object_stream import ObjectStream
 from amodal_core.settings import Amount, Positive, settings_type
 

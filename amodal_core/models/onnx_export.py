@@ -14,7 +14,8 @@ from torch import nn
 
 from amodal_core.errors import InputError
 from amodal_core.files import atomic
-from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD, STRIDE
+from amodal_core.models.checkpoint_tensors import refer
+from amodal_core.models.layers.inputs import DEPTH_CHANNELS, MEAN, STD, STRIDE
 
 OPSET = 18
 INPUTS = ("images", "depth", "limits")
@@ -60,7 +61,12 @@ class _Named(nn.Module):
 
 
 def export_onnx(
-    model: Exportable, path: str | Path, size: tuple[int, int] | None = None, batch: int = 1
+    model: Exportable,
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    *,
+    weights: Path | None = None,
 ) -> Path:
     """Write a model as ONNX; inputs and outputs are those of its `forward`.
 
@@ -75,6 +81,8 @@ def export_onnx(
         path: of the .onnx file, written under another name first.
         size: (height, width) of the inputs, multiples of 32; None for any such size.
         batch: images at a time.
+        weights: the model's checkpoint; the graph then reads its weights there, as they are, and
+            must lie in the same folder.
 
     Raises:
         InputError: a size that is no multiple of 32, or the packages for it are missing.
@@ -90,9 +98,11 @@ def export_onnx(
         import onnxscript  # noqa: F401  torch.onnx needs it and says so late
     except ImportError:
         raise InputError(
-            "ONNX is not installed", "export", "pip install 'amodal_ros[onnxruntime]'"
+            "ONNX is not installed", "export", "pip install 'amodal_ros[export]'"
         ) from None
-    ready = copy.deepcopy(model).fuse().cpu().float()
+    # Folded norms are no weights of the checkpoint; runtimes fold them, too.
+    ready: Any = copy.deepcopy(model) if weights else copy.deepcopy(model).fuse()
+    ready = ready.cpu().float()
     names = input_names(model)
     example = {
         "images": torch.zeros(batch, 3, height, width),
@@ -111,6 +121,7 @@ def export_onnx(
             input_names=names,
             output_names=model.outputs,
             dynamic_shapes=free,
+            optimize=weights is None,
             verbose=False,
         )
     assert program is not None
@@ -125,7 +136,10 @@ def export_onnx(
             "std": json.dumps(STD),
         },
     )
-    onnx.checker.check_model(graph)
+    if weights is not None:
+        refer(graph, weights, "model.")
+    else:
+        onnx.checker.check_model(graph)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part:
         onnx.save(graph, part)

@@ -23,6 +23,7 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration
 from amodal_core.geometry.projection import in_view
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.anchor_boxes import (
     ANCHORS,
     ROTATIONS,
@@ -46,7 +47,8 @@ from amodal_core.models.layers.pillars import (
 )
 from amodal_core.models.layers.rotated import rotated_nms
 from amodal_core.models.layers.weights import fitted, read_weights
-from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.learned import LearnedModel
+from amodal_core.models.learned_config import LearnedConfig
 from amodal_core.settings import Positive, Share, settings_type
 
 _SIDE = 28

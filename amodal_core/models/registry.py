@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amodal_core.errors import InputError
+from amodal_core.extras import extra
 
 if TYPE_CHECKING:
     # Importing numba and torch takes seconds; names and help texts need neither.
@@ -79,6 +81,9 @@ _MODELS: dict[str, tuple[str, str]] = {
     ),
 }
 
+# What stands for a model where PyTorch is not installed.
+_WITHOUT_TORCH = {"flagship": "amodal_core.models.flagship_graph:FlagshipGraph"}
+
 
 def available() -> dict[str, str]:
     """Names of all models with one line of description each."""
@@ -107,7 +112,7 @@ def create(
         InputError: no model of that name, no such device, no such setting, a trained model without
             a checkpoint, or one that does not fit.
     """
-    kind = _class(name)
+    kind = class_of(name)
     trained = hasattr(kind, "from_checkpoint")
     if trained and not (checkpoint := checkpoint or shipped(name)):
         raise InputError(
@@ -136,7 +141,7 @@ def settings_of(name: str) -> type[Any]:
     Raises:
         InputError: no model of that name.
     """
-    kind: type[Any] = _class(name).Config
+    kind: type[Any] = class_of(name).Config
     return kind
 
 
@@ -146,7 +151,7 @@ def completes(name: str) -> bool:
     Raises:
         InputError: no model of that name.
     """
-    return hasattr(_class(name), "complete")
+    return hasattr(class_of(name), "complete")
 
 
 def learned(name: str) -> type[LearnedModel]:
@@ -159,12 +164,21 @@ def learned(name: str) -> type[LearnedModel]:
     if name not in trainable:
         what = "has nothing to train" if name in _MODELS else "is no model"
         raise InputError(f"'{name}' {what}", "model", f"choose {', '.join(trainable)}")
-    kind: type[LearnedModel] = _class(name)
+    kind: type[LearnedModel] = class_of(name)
     return kind
 
 
-def _class(name: str) -> Any:
+def class_of(name: str) -> Any:
+    """The class of a model, or what stands for it where PyTorch is not installed.
+
+    Raises:
+        InputError: no model of that name, or it needs PyTorch.
+    """
     if name not in _MODELS:
         raise InputError(f"there is no model '{name}'", "model", f"there are: {', '.join(_MODELS)}")
-    module, _, attribute = _MODELS[name][0].partition(":")
-    return getattr(import_module(module), attribute)
+    place = _MODELS[name][0]
+    if name in _WITHOUT_TORCH and find_spec("torch") is None:
+        place = _WITHOUT_TORCH[name]
+    module, _, attribute = place.partition(":")
+    with extra("torch", f"model {name}"):
+        return getattr(import_module(module), attribute)

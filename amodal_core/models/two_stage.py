@@ -26,11 +26,13 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import box_iou, roi_align
 
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.anchor_matcher import AnchorMatcher
 from amodal_core.models.layers.backbone import CHANNELS, Backbone, Norm, resnet_fpn
 from amodal_core.models.layers.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.roi_features import RoiAlign, RoiFeatures
-from amodal_core.models.learned import Detections, LearnedConfig, LearnedModel
+from amodal_core.models.learned import LearnedModel
+from amodal_core.models.learned_config import LearnedConfig
 from amodal_core.models.lidar_objects import (
     BOTH,
     IMAGE,

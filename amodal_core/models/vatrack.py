@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torchvision.ops import clip_boxes_to_image
 
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
-from amodal_core.models.learned import Clip, Detections
+from amodal_core.models.learned import Clip
 from amodal_core.models.lidar_objects import LIDAR
 from amodal_core.models.mask_rcnn import TwoMasks
 from amodal_core.models.two_stage import (

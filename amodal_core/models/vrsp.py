@@ -24,6 +24,7 @@ from torchvision.ops import batched_nms, box_iou
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 
 from amodal_core.errors import InputError
+from amodal_core.models.detections import Detections
 from amodal_core.models.layers.attended_masks import (
     Look,
     MaskHead,
@@ -35,7 +36,6 @@ from amodal_core.models.layers.attended_masks import (
 )
 from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import mask_loss
-from amodal_core.models.learned import Detections
 from amodal_core.models.lidar_objects import LIDAR
 from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
 from amodal_core.models.two_stage import (

@@ -17,6 +17,12 @@ from amodal_core.runtime import graphs
 from amodal_core.runtime.engines import Engine, Runtime, candidates, open_engine
 from amodal_core.runtime.parity import Measures, Precision
 
+# What pip installs for a runtime beside PyTorch, the writers of graphs with it.
+_PACKAGES = {
+    "onnxruntime": "'amodal_ros[export]'",
+    "openvino": "openvino 'amodal_ros[export]'",
+    "tensorrt": "'amodal_ros[tensorrt]'",
+}
 _SIZES = 8  # of inputs that have an engine; others run in torch
 
 
@@ -35,6 +41,7 @@ class Accelerator:
         key: of its graph, see `graphs.key_of`.
         write: writes the graph, for inputs of any size, to a path.
         measures: how outputs are compared.
+        beside: where a graph lies already, if it does.
 
     Raises:
         InputError: a runtime is asked for that is not installed.
@@ -49,21 +56,23 @@ class Accelerator:
         key: str,
         write: Callable[[Path], object],
         measures: Measures,
+        beside: Path | None = None,
     ) -> None:
         self.runtime, self.precision = runtime, precision
         self._network, self._names, self._measure = network, tuple(names), measures[precision]
         self._key, self._write = key, write
+        self._beside = beside if beside is not None and beside.is_file() else None
         self._engines: dict[tuple[tuple[int, ...], ...], Engine | None] = {}
         self._compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
         self._notes: dict[tuple[str, str], bool] = {}  # whether they have been told
         if runtime not in ("auto", "torch", "compile"):
             device = next(network.parameters()).device
-            kinds = candidates(device, precision, written=graphs.path_of(key).is_file())
+            kinds = candidates(device, precision, written=self._written())
             if runtime not in kinds:
                 raise InputError(
                     f"{runtime} cannot run on {device.type} in {precision} here",
                     "runtime",
-                    f"pip install 'amodal_ros[{runtime}]', or take auto",
+                    f"pip install {_PACKAGES[runtime]}, or take auto",
                 )
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
@@ -113,9 +122,8 @@ class Accelerator:
             self._note(RUNTIME, f"more than {_SIZES} sizes of images: the others run in torch")
             return exact
         expected = [v.float().cpu().numpy() for v in exact]
-        written = graphs.path_of(self._key).is_file()
         device = inputs[0].device
-        kinds = candidates(device, self.precision, written=written)
+        kinds = candidates(device, self.precision, written=self._written())
         if next(self._network.parameters()).dtype != torch.float32:
             kinds = []
         if self.runtime != "auto":
@@ -142,15 +150,22 @@ class Accelerator:
                 return exact
             self._refused(kind, f"its results differ from torch's by {apart:.1e}")
         if self.runtime == "auto" and not kinds:
-            self._note(RUNTIME, "the network runs in torch: no faster runtime is installed")
+            self._note(
+                RUNTIME,
+                "the network runs in torch: no faster runtime is installed, or what writes its "
+                "graph is not (pip install 'amodal_ros[export]')",
+            )
         return exact
+
+    def _written(self) -> bool:
+        return self._beside is not None or graphs.path_of(self._key).is_file()
 
     def _engine(
         self, kind: Runtime, sizes: tuple[tuple[int, ...], ...], device: torch.device
     ) -> Engine:
-        if not graphs.path_of(self._key).is_file():
+        if not self._written():
             tell(f"writing the network's graph for {kind}, once: about 15 s")
-        path = graphs.graph(self._key, self._write)
+        path = self._beside or graphs.graph(self._key, self._write)
         shapes = dict(zip(self._names, sizes, strict=True))
         return open_engine(kind, path, shapes, device, self.precision)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 
 from amodal_core.extras import extra
 from amodal_core.runtime.parity import Precision
@@ -26,7 +28,30 @@ _MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "o
 _WRITERS = ("onnx", "onnxscript")  # of graphs
 
 
-def candidates(device: torch.device, precision: Precision, *, written: bool) -> list[Runtime]:
+class Device(Protocol):
+    """Where a network runs; torch's devices are such."""
+
+    @property
+    def type(self) -> str:
+        """Such as cpu or cuda."""
+        ...
+
+    @property
+    def index(self) -> int | None:
+        """Of several."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Cpu:
+    type: str = "cpu"
+    index: int | None = None
+
+
+CPU: Device = _Cpu()
+
+
+def candidates(device: Device, precision: Precision, *, written: bool) -> list[Runtime]:
     """The runtimes that are installed for a device, the fastest first.
 
     Args:
@@ -42,7 +67,7 @@ def candidates(device: torch.device, precision: Precision, *, written: bool) -> 
     return [kind for kind in kinds if find_spec(_MODULES[kind]) and _runs(kind, device)]
 
 
-def _runs(kind: Runtime, device: torch.device) -> bool:
+def _runs(kind: Runtime, device: Device) -> bool:
     """Whether this build of onnxruntime knows the device."""
     if kind == "openvino" or device.type == "cpu":
         return True
@@ -51,16 +76,16 @@ def _runs(kind: Runtime, device: torch.device) -> bool:
     return _provider(kind, device) in onnxruntime.get_available_providers()
 
 
-def _provider(kind: Runtime, device: torch.device) -> str:
+def _provider(kind: Runtime, device: Device) -> str:
     if kind == "tensorrt":
         return "TensorrtExecutionProvider"
     return "CPUExecutionProvider" if device.type == "cpu" else "CUDAExecutionProvider"
 
 
 def open_engine(
-    kind: Runtime, graph: Path, shapes: Shapes, device: torch.device, precision: Precision
+    kind: Runtime, graph: Path, shapes: Shapes, device: Device, precision: Precision
 ) -> Engine:
-    """Load a graph for inputs of fixed sizes, on as many threads as torch has.
+    """Load a graph for inputs of fixed sizes, on as many threads as `threads` tells.
 
     Args:
         kind: onnxruntime, openvino or tensorrt.
@@ -72,13 +97,20 @@ def open_engine(
     Raises:
         InputError: the runtime is not installed.
     """
-    threads = torch.get_num_threads()
     if kind == "openvino":
-        return _openvino(graph, shapes, threads, precision)
-    return _onnxruntime(kind, graph, threads, device)
+        return _openvino(graph, shapes, threads(), precision)
+    return _onnxruntime(kind, graph, threads(), device)
 
 
-def _onnxruntime(kind: Runtime, graph: Path, threads: int, device: torch.device) -> Engine:
+def threads() -> int:
+    """Of a network: torch's number where it is loaded, else OMP_NUM_THREADS, else the cores."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return int(torch.get_num_threads())
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))
+
+
+def _onnxruntime(kind: Runtime, graph: Path, threads: int, device: Device) -> Engine:
     with extra(kind, f"runtime {kind}"):
         import onnxruntime
     options = onnxruntime.SessionOptions()

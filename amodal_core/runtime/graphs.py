@@ -6,13 +6,16 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from amodal_core.files import atomic
 
+if TYPE_CHECKING:
+    from torch import nn
+
+DIGITS = 12  # that tell a graph beside its checkpoint from another
 _KEPT = 12  # graphs; the oldest go
 
 
@@ -35,7 +38,8 @@ def key_of(checkpoint: str | Path, network: nn.Module, *more: str) -> str:
     digest = hashlib.sha256(Path(checkpoint).read_bytes())
     files = {inspect.getsourcefile(type(module)) for module in network.modules()}
     own = sorted(f for f in files if f and f"{os.sep}torch" not in f)
-    for text in (*(Path(f).read_text(encoding="utf-8") for f in own), torch.__version__, *more):
+    code = [Path(f).read_text(encoding="utf-8") for f in own]
+    for text in (*code, metadata.version("torch"), *more):
         digest.update(text.encode())
     return digest.hexdigest()[:24]
 
@@ -62,6 +66,21 @@ def graph(key: str, write: Callable[[Path], object]) -> Path:
 def path_of(key: str) -> Path:
     """Where the graph of a key lies, once it is written."""
     return folder() / f"{key}.onnx"
+
+
+def beside(checkpoint: str | Path, settings: str) -> Path:
+    """Where the graph lies that reads its weights from a checkpoint in the same folder.
+
+    `models.onnx_export.export_beside` writes it. Its name changes with the weights and with the
+    settings, so that no other's is taken for it.
+
+    Args:
+        checkpoint: a file.
+        settings: that the graph was made with.
+    """
+    path = Path(checkpoint)
+    digest = hashlib.sha256(path.read_bytes() + settings.encode()).hexdigest()[:DIGITS]
+    return path.with_name(f"{path.stem}.{digest}.onnx")
 
 
 def _forget(others: Iterable[Path]) -> None:

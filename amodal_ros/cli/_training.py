@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from amodal_core.extras import extra
+
 INSTALLED = "amodal_training"
 
 
@@ -25,5 +27,10 @@ def package() -> str:
 
 
 def module(name: str) -> Any:
-    """A module of the room, such as "train"."""
-    return import_module(f"{package()}.{name}")
+    """A module of the room, such as "train".
+
+    Raises:
+        InputError: what training needs is not installed.
+    """
+    with extra("train", "training"):
+        return import_module(f"{package()}.{name}")

@@ -238,8 +238,10 @@ def check_torch() -> Finding:
     """PyTorch."""
     try:
         torch = import_module("torch")
-    except ImportError as error:
-        return Finding("PyTorch", "missing", str(error), "pip install torch torchvision")
+    except ImportError:
+        text = "not installed: the default model runs without it, on the CPU"
+        cure = "for other models, training and GPUs: pip install 'amodal_ros[torch]'"
+        return Finding("PyTorch", "optional", text, cure)
     return Finding("PyTorch", "ok", torch.__version__)
 
 

@@ -15,7 +15,15 @@ _CLOSE = 1e-3
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="Weights (.safetensors) of a model.")],
-    out: Annotated[Path, typer.Option(help="The .onnx file.")],
+    out: Annotated[Path | None, typer.Option(help="The .onnx file.")] = None,
+    beside: Annotated[
+        bool,
+        typer.Option(
+            "--beside",
+            help="Write the graph beside the checkpoint, in which it reads its weights, for images "
+            "of any size: machines without PyTorch run it, the others need not write it.",
+        ),
+    ] = False,
     size: Annotated[
         str, typer.Option(help="WxH of the input in pixels, multiples of 32; fixed in the file.")
     ] = "640x192",
@@ -30,19 +38,26 @@ def command(
     [bold]Example[/]
 
     amodal export runs/compact/best.safetensors --out compact.onnx --size 1248x384
+
+    amodal export runs/compact/best.safetensors --beside
     """
+    if (out is None) != beside:
+        raise InputError("one of them is needed", "--out, --beside", "name the .onnx file")
     from amodal_core.models import registry
     from amodal_core.models.checkpoint import read_info
-    from amodal_core.models.export import export
+    from amodal_core.models.export import export, export_beside
 
     try:
         width, height = (int(v) for v in size.lower().split("x"))
     except ValueError:
         raise InputError(f"'{size}' is no size", "--size", "write it like 640x192") from None
-    kind = registry.learned(read_info(checkpoint).model)
-    model = kind.from_checkpoint(str(checkpoint))
-    with stderr.status(f"exporting {model.name}"):
-        done = export(model, out, (width, height), batch)
+    info = read_info(checkpoint)
+    with stderr.status(f"exporting {info.model}"):
+        if out is None:
+            done = export_beside(checkpoint)
+        else:
+            model = registry.learned(info.model).from_checkpoint(str(checkpoint))
+            done = export(model, out, (width, height), batch)
     shapes = ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in done.inputs.items())
     stderr.print(f"inputs: {shapes}; outputs: {', '.join(done.outputs)}", soft_wrap=True)
     stderr.print(f"largest relative difference of onnxruntime from torch: {done.error:.1e}")

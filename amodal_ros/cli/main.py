@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from amodal_core import __version__
 from amodal_core.errors import InputError
+from amodal_core.extras import missing_extra
 from amodal_core.files import full_disk
 
 # Modules of amodal_ros.cli, in the order of `amodal --help`, and how the help of each begins: one
@@ -115,8 +116,11 @@ def main() -> None:
         line = full_disk(error, Path()) if isinstance(error, OSError) else None
         if line is not None:
             _refuse(line)
-        if isinstance(error, ModuleNotFoundError) and error.name == "cyclonedds":
-            _refuse(error)
+        if isinstance(error, ModuleNotFoundError):
+            wanted = " ".join(["amodal", *sys.argv[1:2]])
+            missing = error if error.name == "cyclonedds" else missing_extra(error, wanted)
+            if missing is not None:
+                _refuse(missing)
         # Input cannot do this: every reader turns what is wrong in it into an InputError.
         traceback.print_exc()
         text = "this is a mistake of amodal_ros, not yours: report it with the lines above"

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, Tracks
+from amodal_core.models.layers.inputs import (
+    DEPTH_CHANNELS,
+    LOG_FAR,
+    MEAN,
+    STD,
+    STRIDE,
+    checked_depth,
+    image_of,
+)
 from amodal_core.models.layers.resizing import Resizing, input_size, resized_bytes
-
-# ImageNet's statistics: the public backbones were trained with them.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-# Depth enters as two channels: log depth scaled to about 0-1 at 1-80 m, and whether it is known.
-DEPTH_CHANNELS = 2
-_LOG_FAR = float(np.log(80.0))
-STRIDE = 32  # padded sizes are multiples of the coarsest feature's stride
 
 
 @dataclass
@@ -176,7 +176,7 @@ def bytes_of(image: torch.Tensor) -> np.ndarray:
 def depth_channels(depth: torch.Tensor) -> torch.Tensor:
     """(2, H, W) log depth / log 80 m and validity from (H, W) metres with 0 for unknown."""
     valid = depth > 0
-    log = torch.log(depth.clamp(min=0.1)) / _LOG_FAR
+    log = torch.log(depth.clamp(min=0.1)) / LOG_FAR
     return torch.stack([torch.where(valid, log, 0.0), valid.to(depth.dtype)])
 
 
@@ -265,7 +265,7 @@ def make_batch(
     device = torch.device(device)
     sizes = [
         input_size(
-            _image(frame).shape[:2], short_side or 0, long_side or 0, resize, most_pixels or 0
+            image_of(frame).shape[:2], short_side or 0, long_side or 0, resize, most_pixels or 0
         )
         for frame in frames
     ]
@@ -310,17 +310,11 @@ def make_batch(
     return batch.to(device)
 
 
-def _image(frame: Frame) -> np.ndarray:
-    if frame.image is None:
-        raise InputError("a frame has no image", f"stamp {frame.stamp}", "check the image topic")
-    return frame.image
-
-
 def _resized_image(
     frame: Frame, size: tuple[int, int], resize: Resizing, device: torch.device
 ) -> torch.Tensor:
     """(3, h, w) float32 of 0-255; smoothed where it shrinks, if not as OpenCV does it."""
-    pixels = _image(frame)
+    pixels = image_of(frame)
     if resize != "torch":
         pixels = resized_bytes(pixels, size, resize)
     height, width = pixels.shape[:2]
@@ -332,16 +326,7 @@ def _resized_image(
 
 
 def _resized_depth(frame: Frame, size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    assert frame.image is not None
-    assert frame.depth is not None
-    if frame.depth.shape != frame.image.shape[:2]:
-        (high, wide), (height, width) = frame.depth.shape, frame.image.shape[:2]
-        raise InputError(
-            f"depth of {wide}x{high}, image of {width}x{height}",
-            f"stamp {frame.stamp}",
-            "project the LiDAR into the image's own size",
-        )
-    return _nearest_depth(_tensor(frame.depth).to(device), size)
+    return _nearest_depth(_tensor(checked_depth(frame)).to(device), size)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

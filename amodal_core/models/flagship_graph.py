@@ -1,0 +1,138 @@
+"""The flagship where PyTorch is not installed: its graph in OpenVINO or onnxruntime, NumPy around.
+
+It gives what `flagship.Flagship` gives, but for rounding. The graph lies beside the checkpoint and
+reads its weights there; `amodal export CHECKPOINT --beside` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from amodal_core.errors import InputError
+from amodal_core.frame import RUNTIME, Frame, Instances, Report
+from amodal_core.models.checkpoint_info import read_info
+from amodal_core.models.detections import instances_of
+from amodal_core.models.flagship_config import (
+    FlagshipConfig,
+    Outputs,
+    detections_of,
+    graph_settings,
+)
+from amodal_core.models.layers.inputs import DEPTH_CHANNELS, network_inputs
+from amodal_core.runtime import graphs
+from amodal_core.runtime.engines import CPU, Engine, Runtime, candidates, open_engine, threads
+from amodal_core.settings import checked
+
+_SIZES = 8  # of inputs that have an engine at a time
+_TORCH = "pip install 'amodal_ros[torch]'"
+
+
+class FlagshipGraph:
+    """The flagship's network as a graph; fits `amodal_core.models.base.Model`.
+
+    Args:
+        config: settings.
+        graph: the ONNX file.
+
+    Raises:
+        InputError: no runtime that could run it is installed.
+    """
+
+    name: ClassVar[str] = "flagship"
+    Config = FlagshipConfig
+    inputs = frozenset({"image"})
+
+    def __init__(self, config: FlagshipConfig, graph: Path) -> None:
+        self.config, self.graph = config, graph
+        self.classes = config.classes
+        self.optional = frozenset({"depth"}) if config.lidar else frozenset()
+        kinds = candidates(CPU, config.precision, written=True)
+        if config.runtime != "auto":
+            kinds = [kind for kind in kinds if kind == config.runtime]
+        if not kinds:
+            cures = {"onnxruntime": "pip install onnxruntime", "compile": _TORCH, "torch": _TORCH}
+            raise InputError(
+                "neither PyTorch is installed, nor what runs the network in its place",
+                f"runtime {config.runtime}",
+                cures.get(config.runtime, "pip install openvino"),
+            )
+        self.runtime: Runtime = kinds[0]
+        self._engines: dict[tuple[int, ...], Engine] = {}
+
+    @classmethod
+    def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> FlagshipGraph:
+        """A model with a checkpoint's configuration and weights.
+
+        Args:
+            path: of the checkpoint.
+            device: "cpu"; others need PyTorch.
+            **settings: replace values of the configuration that the graph does not depend on.
+
+        Raises:
+            InputError: the checkpoint is missing, of another model, or without the graph of these
+                settings; or another device.
+        """
+        info = read_info(path)
+        if info.model != cls.name:
+            raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
+        if device != "cpu":
+            raise InputError("PyTorch is not installed", f"device {device}", _TORCH)
+        values = info.config | {"weights": ""} | settings
+        config = checked(FlagshipConfig, values, f"settings of {cls.name}" if settings else path)
+        graph = graphs.beside(path, graph_settings(config))
+        if not graph.is_file():
+            what = "PyTorch is not installed, and no graph of these weights and settings is there"
+            raise InputError(
+                what, path, f"{_TORCH}, or where it is: amodal export {Path(path).name} --beside"
+            )
+        return cls(config, graph)
+
+    def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
+        """The instances of each frame, on the host; masks as logits in boxes.
+
+        Where there is depth, an object that the LiDAR looks through loses that share of its score.
+        """
+        report = report if report is not None else Report()
+        return [self._instances(frame, report) for frame in frames]
+
+    def reset(self) -> None:
+        """Nothing to forget: every frame stands alone."""
+
+    def _instances(self, frame: Frame, report: Report) -> Instances:
+        config = self.config
+        with report.time(f"{self.name}.prepare"):
+            given = network_inputs(
+                frame, config.short_side, config.long_side, config.resize, config.most_pixels
+            )
+            height, width = given.size
+            inputs = {"images": given.image, "limits": np.array([[width, height]], np.float32)}
+            depth = given.depth if config.lidar else None
+            if config.lidar:
+                unknown = (1, DEPTH_CHANNELS, *given.image.shape[2:])
+                inputs["depth"] = np.zeros(unknown, np.float32) if depth is None else depth
+        with report.time(f"{self.name}.network"):
+            out = Outputs(*self._engine(given.image.shape[2:], inputs, report)(inputs))
+            detections = detections_of(out, 0, None if depth is None else depth[0], config)
+            if depth is not None:
+                detections = detections.borne_out(depth[0])
+        with report.time(f"{self.name}.instances"):
+            return instances_of(detections, given.original_size, given.scale)
+
+    def _engine(
+        self, size: tuple[int, ...], inputs: dict[str, np.ndarray], report: Report
+    ) -> Engine:
+        if size not in self._engines:
+            if len(self._engines) >= _SIZES:
+                del self._engines[next(iter(self._engines))]
+            shapes = {name: value.shape for name, value in inputs.items()}
+            if not self._engines:
+                text = f"the network runs in {self.runtime} ({self.config.precision}, "
+                report.warn(RUNTIME, f"{text}{threads()} thread(s)), without PyTorch")
+            self._engines[size] = open_engine(
+                self.runtime, self.graph, shapes, CPU, self.config.precision
+            )
+        return self._engines[size]

@@ -1,0 +1,144 @@
+"""What networks see of a frame, and how it comes to that without PyTorch.
+
+`batch.make_batch` does the same for several frames as tensors, on any device; what `network_inputs`
+gives differs from its by rounding alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from amodal_core.errors import InputError
+from amodal_core.frame import Frame
+from amodal_core.models.layers.resizing import Resizing, input_size, resized_bytes
+
+# ImageNet's statistics: the public backbones were trained with them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# Depth enters as two channels: log depth scaled to about 0-1 at 1-80 m, and whether it is known.
+DEPTH_CHANNELS = 2
+LOG_FAR = float(np.log(80.0))
+STRIDE = 32  # padded sizes are multiples of the coarsest feature's stride
+
+
+class NetworkInputs(NamedTuple):
+    """One frame, padded at the right and bottom.
+
+    Attributes:
+        image: (1, 3, H, W) float32, as `Batch.images`.
+        depth: (1, 2, H, W) float32, as `Batch.depth`, or None.
+        size: (height, width) at this scale, without padding.
+        original_size: (height, width) of the frame.
+        scale: (2,) float32, y and x scale from frame to input.
+    """
+
+    image: np.ndarray
+    depth: np.ndarray | None
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    scale: np.ndarray
+
+
+def network_inputs(
+    frame: Frame, short_side: int, long_side: int, resize: Resizing, most_pixels: int
+) -> NetworkInputs:
+    """Resize (keeping the ratio), normalise and pad a frame; see `batch.make_batch`.
+
+    Args:
+        frame: with an image; depth is taken along where it is there.
+        short_side: pixels of the shorter side; 0 keeps the frame's own size.
+        long_side: most pixels of the longer side; 0 for no limit.
+        resize: how the image is; see `layers.resizing`.
+        most_pixels: of both sides' product; 0 for no limit.
+
+    Raises:
+        InputError: no image, or a depth image of another size.
+    """
+    own = image_of(frame).shape[0], image_of(frame).shape[1]
+    height, width = size = input_size(own, short_side, long_side, resize, most_pixels)
+    high, wide = (-(-length // STRIDE) * STRIDE for length in size)
+    mean, deviation = (np.array(v, np.float32) * np.float32(255) for v in (MEAN, STD))
+    image = np.zeros((1, 3, high, wide), np.float32)
+    values = (_resized(image_of(frame), size, resize) - mean) / deviation
+    image[0, :, :height, :width] = values.transpose(2, 0, 1)
+    channels = None
+    if frame.depth is not None:
+        channels = np.zeros((1, DEPTH_CHANNELS, high, wide), np.float32)
+        depth = _nearest_depth(checked_depth(frame), size)
+        valid = depth > 0
+        logarithm = np.log(np.maximum(depth, 0.1)) / np.float32(LOG_FAR)
+        channels[0, 0, :height, :width] = np.where(valid, logarithm, 0.0)
+        channels[0, 1, :height, :width] = valid
+    scale = np.array([height / own[0], width / own[1]], np.float32)
+    return NetworkInputs(image, channels, size, own, scale)
+
+
+def image_of(frame: Frame) -> np.ndarray:
+    """A frame's image.
+
+    Raises:
+        InputError: it has none.
+    """
+    if frame.image is None:
+        raise InputError("a frame has no image", f"stamp {frame.stamp}", "check the image topic")
+    return frame.image
+
+
+def checked_depth(frame: Frame) -> np.ndarray:
+    """A frame's depth image.
+
+    Raises:
+        InputError: it is not of the image's size.
+    """
+    assert frame.image is not None
+    assert frame.depth is not None
+    if frame.depth.shape != frame.image.shape[:2]:
+        (high, wide), (height, width) = frame.depth.shape, frame.image.shape[:2]
+        raise InputError(
+            f"depth of {wide}x{high}, image of {width}x{height}",
+            f"stamp {frame.stamp}",
+            "project the LiDAR into the image's own size",
+        )
+    return frame.depth
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], resize: Resizing) -> np.ndarray:
+    """(h, w, 3) float32 of 0-255; smoothed where it shrinks, if not as OpenCV does it."""
+    if resize != "torch":
+        image = resized_bytes(image, size, resize)
+    values = image.astype(np.float32)
+    if values.shape[:2] == size:
+        return values
+    if size[0] < image.shape[0] or size[1] < image.shape[1]:
+        # Pillow's filter is torch's with antialias, here on floats.
+        planes = [Image.fromarray(np.ascontiguousarray(values[..., k])) for k in range(3)]
+        shrunk = [p.resize(size[::-1], Image.Resampling.BILINEAR) for p in planes]
+        return np.stack([np.asarray(p) for p in shrunk], axis=-1)
+    return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def _nearest_depth(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) float32: the nearest return of each cell, so that none is lost; 0 without one."""
+    depth = np.asarray(depth, np.float32)
+    if depth.shape == size:
+        return depth
+    if size[0] > depth.shape[0]:
+        rows, columns = (
+            np.minimum(((np.arange(n) + 0.5) * (side / n)).astype(np.int64), side - 1)
+            for n, side in zip(size, depth.shape, strict=True)
+        )
+        return depth[rows[:, None], columns]
+    near = np.where(depth > 0, depth, np.float32(np.inf))
+    for axis, count in enumerate(size):
+        side = near.shape[axis]
+        first = np.arange(count) * side // count
+        last = -(-(np.arange(1, count + 1) * side) // count) - 1  # the windows may overlap
+        least = near.take(first, axis)
+        for step in range(1, int((last - first).max()) + 1):
+            least = np.minimum(least, near.take(np.minimum(first + step, last), axis))
+        near = least
+    return np.where(np.isinf(near), np.float32(0), near)
