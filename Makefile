@@ -13,7 +13,7 @@ WORKERS ?= 2
 # What failed once more and alone: processes that wait for each other need both cores of a small machine.
 AGAIN = { echo "== once more, what failed"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
-.PHONY: help setup demo ros test test-ros test-slow fuzz faults bench docs lint sample-drive clean
+.PHONY: help setup demo ros test coverage test-ros test-slow fuzz faults bench docs lint sample-drive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ test: setup ## lint, types and the quick tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" || $(AGAIN)
+
+coverage: setup ## lines of amodal_core and amodal_ros that the quick tests run; fails under 90 %
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --cov --cov-config=pyproject.toml --cov-report=term
 
 test-ros: setup ## the node, launch, fault and peer tests on a real ROS 2 (wheels of PyPI)
 	VENV=$(VENV) WORKERS=$(WORKERS) bash scripts/test_ros.sh
@@ -70,4 +73,4 @@ lint: setup ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean: ## what the build made; the virtual environment stays
-	rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build install log dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -62,6 +62,7 @@ TOOLS = {
         "hypothesis>=6.100",
         "pytest>=8",
         "pytest-benchmark>=4",
+        "pytest-cov>=7",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
     ],
