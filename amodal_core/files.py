@@ -96,6 +96,8 @@ def inside(folder: str | Path, name: str, at: str | Path = "") -> Path:
     Raises:
         InputError: the name is absolute, leads out of the folder or to itself, or is no name.
     """
+    if not isinstance(name, str):
+        raise InputError(f"{str(name)[:60]} is no name", str(folder), "mend the name")
     steps = os.path.normpath(os.path.join(at, name))
     try:
         lengths = [len(os.fsencode(step)) for step in steps.split(os.sep)]

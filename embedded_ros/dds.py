@@ -28,6 +28,7 @@ from cyclonedds.topic import Topic
 from rosbags.interfaces import Nodetype
 
 from embedded_ros import interfaces
+from embedded_ros.loopback import bound_to_loopback
 
 # Fragments near the largest UDP datagram: with Cyclone's defaults, best-effort images and clouds
 # lose a third of their samples on the loopback interface.
@@ -114,6 +115,7 @@ class Participant(DomainParticipant):
         super().__init__(domain, qos=Qos(Policy.Userdata(b"enclave=/;")))
         self.topics: dict[tuple[str, str], Topic] = {}
         self.topics_lock = threading.Lock()
+        self.open_ports: list[int] = []  # which other machines can send to, though none should
 
 
 def create_participant(domain: int) -> Participant:
@@ -121,7 +123,13 @@ def create_participant(domain: int) -> Participant:
     if not os.environ.get("CYCLONEDDS_URI"):
         subnet = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "SUBNET"
         os.environ["CYCLONEDDS_URI"] = _CONFIGURATION.format(interfaces="" if subnet else _LOOPBACK)
-    return Participant(domain)
+    if _LOOPBACK not in os.environ["CYCLONEDDS_URI"]:
+        return Participant(domain)
+    ports: list[int] = []
+    with bound_to_loopback(ports):
+        participant = Participant(domain)
+    participant.open_ports = ports
+    return participant
 
 
 def delete(ref: int) -> None:

@@ -18,6 +18,7 @@ from amodal_core.bags.sensors import (
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti import KittiRaw
 from amodal_core.datasets.registry import open_dataset
+from amodal_core.drive import bag_drive
 from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.transforms import TransformTree
@@ -682,3 +683,32 @@ def test_a_camera_info_without_a_stamp_holds(bag):
     (made,), _ = _read(bag)
     assert made.frame.calibration is not None
     assert made.warnings == []
+
+
+@pytest.mark.parametrize("ends", ["truth", "camera_info", "points"])
+def test_what_ends_early_in_a_bag_is_not_waited_for_with_all_images_in_memory(
+    bag, monkeypatch, ends
+):
+    monkeypatch.setattr(bag_drive, "_WAITING", 8)
+    bag.tf()
+    for k in range(60):
+        if k < 5 or ends != "points":
+            bag.points(100 * k)
+        if k < 5 or ends != "camera_info":
+            bag.info(100 * k)
+        bag.image(100 * k)
+        if k < 5 or ends != "truth":
+            stamp = START + 100 * k * MS
+            empty = Tracks.empty((48, 96))
+            truth = instances_message(F, empty, stamp=stamp, frame_id="cam", classes=["car"])
+            bag.put("/ground_truth", truth)
+    bag.writer.close()
+    read = []
+    with BagDrive(bag.writer.path) as drive:
+        messages = drive.bag.messages
+        drive.bag.messages = lambda topics: (read.append(m.topic) or m for m in messages(topics))
+        ahead = [
+            read.count("/cam/image") - (item.frame.stamp - START) // (100 * MS) for item in drive
+        ]
+    assert len(ahead) == (5 if ends == "points" else 60)
+    assert max(ahead) <= 8 + 2

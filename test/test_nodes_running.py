@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import node_bench as drive
 import numpy as np
@@ -22,9 +25,11 @@ from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from tracking_scenes import Thing, view
 
 from amodal_core.bags.messages import instances_message
+from amodal_core.drive.topics import TRACKS
 from amodal_core.frame import Tracks
 from amodal_ros.conversions import FACTORY
 from amodal_ros.declarations import COMMON
+from amodal_ros.nodes import evaluation
 from amodal_ros.nodes.depth_projection import DepthProjection
 from amodal_ros.nodes.evaluation import Evaluation
 from amodal_ros.nodes.overlay import Overlay
@@ -292,6 +297,18 @@ def test_truth_that_nobody_publishes_is_asked_for_now_and_then_and_not_with_ever
     until(lambda: bench.node.health.frames == 27, "its tracks")
     assert len(bench.node._waiting) == 20
     assert asked == ["/ground_truth"]
+
+
+def test_a_day_of_new_ids_is_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_REMEMBERED", 10)
+    monkeypatch.setattr(evaluation, "read_tracks", lambda message, where: message)
+    node: Any = SimpleNamespace(_instances=0, _coasted=0, _tracks=0, _truth_expected=False)
+    node._ids, node.topic_name = OrderedDict(), str
+    for frame in range(500):
+        tracks = MagicMock(ids=np.array([1, 2, frame // 5 + 3]), coasted=np.zeros(3, bool))
+        Evaluation.process(node, frame, (TRACKS.name, tracks))
+    assert node._tracks == 2 + 100
+    assert len(node._ids) == 10
 
 
 def test_the_graph_is_asked_by_timers_and_while_starting_alone(project_root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _HEADLINES = {"amodal_AP": "amodal AP", "visible_AP": "visible AP", "HOTA": "HOT
 _PERCENTILES = ("p50", "p95", "p99")
 _RUNNING = 1.0  # seconds since the last frame for which the stream counts as running
 _WAITING = 256  # frames of which truth or tracks may be outstanding
+_REMEMBERED = 4096  # ids that are known again, and nodes that are listened to
 
 
 class Evaluation(BaseNode):
@@ -56,7 +57,8 @@ class Evaluation(BaseNode):
         self._heard = -_RUNNING
         self._nodes: dict[str, NodeState] = {}
         self._instances = 0
-        self._ids: set[int] = set()
+        self._ids: OrderedDict[int, None] = OrderedDict()  # those seen last
+        self._tracks = 0
         self._coasted = 0
         self._waiting: dict[int, dict[str, Tracks]] = {}
         self._truth_expected = True  # until nobody publishes it
@@ -93,7 +95,12 @@ class Evaluation(BaseNode):
         tracks = read_tracks(message, self.topic_name(name))
         if name == TRACKS.name:
             self._instances += len(tracks)
-            self._ids.update(int(i) for i in tracks.ids)
+            for track in map(int, tracks.ids):
+                self._tracks += track not in self._ids
+                self._ids[track] = None
+                self._ids.move_to_end(track)
+            while len(self._ids) > _REMEMBERED:
+                self._ids.popitem(last=False)
             self._coasted += int(tracks.coasted.sum())
         if not self._truth_expected:
             return
@@ -151,7 +158,7 @@ class Evaluation(BaseNode):
                 if state.milliseconds
             },
             "instances": self._instances,
-            "tracks": len(self._ids),
+            "tracks": self._tracks,
             "coasted": self._coasted,
             "drops": {node: state.drops for node, state in self._nodes.items() if state.drops},
         }
@@ -168,6 +175,8 @@ class Evaluation(BaseNode):
             # Of several cameras each has an evaluation of its own.
             if state is None or status.name == own or status.name.rpartition("/")[0] != namespace:
                 continue
+            if status.name not in self._nodes and len(self._nodes) >= _REMEMBERED:
+                continue  # of strangers; there are no more nodes than that
             self._nodes[status.name] = state
             # Before the first frame and after the last one, silence is no fault.
             if time.monotonic() - self._heard < _RUNNING:

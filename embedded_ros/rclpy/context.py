@@ -68,6 +68,12 @@ class Context(Partial):
             self._delete.atexit = False
             warn = partial(get_logger("rclpy").warning, throttle_duration_sec=30.0)
             self._graph = Graph(self._participant, warn)
+            if ports := self._participant.open_ports:
+                get_logger("rclpy").warning(
+                    f"UDP {', '.join(map(str, ports))} are open to other machines, since the "
+                    "kernel binds no socket to the loopback device here: close them by a firewall",
+                    once=True,
+                )
             self._ok = True
             running.add(self)
 
