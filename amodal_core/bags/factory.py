@@ -72,7 +72,8 @@ class RosbagsFactory:
 
     def __init__(self, store: Typestore | None = None) -> None:
         self.store = store or typestore()
-        self._defaults: dict[str, dict[str, Callable[[], Any]]] = {}
+        # By type and field: a maker of its default, and the type of numbers where it is an array.
+        self._defaults: dict[str, dict[str, tuple[Callable[[], Any], np.dtype[Any] | None]]] = {}
 
     def create(self, type_name: str, /, **values: Any) -> Any:
         """See MessageFactory."""
@@ -80,22 +81,22 @@ class RosbagsFactory:
         defaults = self._defaults.get(type_name)
         if defaults is None:
             fields = self.store.fielddefs[type_name][1]
-            defaults = {name: self._default(desc) for name, desc in fields}
+            defaults = {}
+            for name, desc in fields:
+                make = self._default(desc)
+                made = make()
+                dtype = made.dtype if isinstance(made, np.ndarray) else None
+                defaults[name] = make, dtype
             self._defaults[type_name] = defaults
         if not values.keys() <= defaults.keys():
             unknown = ", ".join(sorted(values.keys() - defaults.keys()))
             raise AttributeError(f"{type_name} has no field {unknown}")
-        filled: dict[str, Any] = {}
-        for name, make in defaults.items():
-            default = make()
+        for name, (make, dtype) in defaults.items():
             if name not in values:
-                filled[name] = default
-            elif isinstance(default, np.ndarray):
-                flat = np.ascontiguousarray(values[name], dtype=default.dtype).reshape(-1)
-                filled[name] = flat
-            else:
-                filled[name] = values[name]
-        return cls(**filled)
+                values[name] = make()
+            elif dtype is not None:
+                values[name] = np.ascontiguousarray(values[name], dtype=dtype).reshape(-1)
+        return cls(**values)
 
     def image(self, pixels: np.ndarray, encoding: str, header: Any) -> Any:
         """See MessageFactory."""

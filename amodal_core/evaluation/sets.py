@@ -99,7 +99,19 @@ class AnnotationSet:
 
     def rle(self, kind: str) -> list[dict[str, Any]]:
         """The masks of one kind as pycocotools' dictionaries."""
+        return [
+            {"size": size, "counts": c}
+            for size, c in zip(self._sizes().tolist(), self._counts(kind), strict=True)
+        ]
+
+    def _sizes(self) -> np.ndarray:
+        """(N, 2) int64 height, width of each entry's image."""
+        ids, places = np.unique(self.image_ids, return_inverse=True)
         sizes = self.sizes()
+        table = np.array([sizes[i] for i in ids.tolist()], np.int64).reshape(-1, 2)
+        return table[places]
+
+    def _counts(self, kind: str) -> list[bytes]:
         counts = self.amodal if kind == "amodal" else self.visible
         missing = [n for n, c in enumerate(counts) if c is None]
         if missing:
@@ -108,10 +120,7 @@ class AnnotationSet:
                 f"entry {missing[0]}",
                 f"give a file with {kind} masks, or evaluate another kind",
             )
-        return [
-            {"size": list(sizes[int(i)]), "counts": c}
-            for i, c in zip(self.image_ids, counts, strict=True)
-        ]
+        return [c for c in counts if c is not None]
 
     def areas(self, kind: str) -> np.ndarray:
         """(N,) float64 areas in pixels: of the masks, or of the boxes."""
@@ -127,10 +136,10 @@ class AnnotationSet:
         """
         if kind in self._parsed:
             return self._parsed[kind]
-        masks = self.rle(kind)
-        size = np.array([m["size"] for m in masks], np.int64).reshape(-1, 2)
+        heights, widths = self._sizes().T
+        counts = self._counts(kind)
         try:
-            parsed = Runs.parse([m["counts"] for m in masks], size[:, 0], size[:, 1])
+            parsed = Runs.parse(counts, heights, widths)
         except ValueError as error:
             raise InputError(
                 f"a broken {kind} mask: {error}", "", "write the file again"

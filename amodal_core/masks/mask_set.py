@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 
 from amodal_core.masks import rle
 from amodal_core.masks.paste import paste_runs
@@ -55,10 +54,17 @@ class RleMasks(Masks):
 
     @classmethod
     def from_dense(cls, masks: np.ndarray) -> RleMasks:
-        """Encode (N, H, W) bool or uint8 masks."""
-        n, height, width = masks.shape
-        stack = np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))
-        return cls((height, width), [r["counts"] for r in coco.encode(stack)] if n else [])
+        """Encode (N, H, W) bool or uint8 masks; only the box of each is looked at closely."""
+        crops, offsets = [], np.zeros((len(masks), 2), np.int64)
+        for n, mask in enumerate(masks.astype(bool, copy=False)):
+            rows = np.flatnonzero(mask.any(1))
+            crop = mask[rows[0] : rows[-1] + 1] if len(rows) else mask[:0]
+            columns = np.flatnonzero(crop.any(0))
+            if len(columns):
+                crop = crop[:, columns[0] : columns[-1] + 1]
+                offsets[n] = columns[0], rows[0]
+            crops.append(crop)
+        return cls.from_crops(crops, offsets, masks.shape[1:])
 
     @classmethod
     def from_crops(
@@ -147,9 +153,10 @@ class RleMasks(Masks):
 
     def dense(self) -> np.ndarray:
         """(N, H, W) bool."""
-        if len(self) == 0:
-            return np.zeros((0, *self.size), bool)
-        return coco.decode(self.coco()).transpose(2, 0, 1).astype(bool)
+        out = np.zeros((len(self), *self.size), bool)
+        for mask, crop, (x, y) in zip(out, *self.crops(), strict=True):
+            mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+        return out
 
     def crops(self) -> tuple[list[np.ndarray], np.ndarray]:
         """The inverse of `from_crops`: N bool crops of the masks' boxes, offsets (N, 2) x, y."""
