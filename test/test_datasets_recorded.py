@@ -276,13 +276,32 @@ def test_the_masks_of_a_bag_are_derived_only_where_they_are_asked_for(roots, tmp
     arguments = ["convert", "av2", str(roots["av2"]), str(out), "--derived-masks"]
     result = CliRunner().invoke(app, [*arguments, "--max-frames", "2"])
     assert result.exit_code == 0, result.output
-    assert "derived from 3D boxes" in result.output
+    assert "nobody drew them" in " ".join(result.output.split())
+    assert "nobody drew them" in (out / "metadata.yaml").read_text()
     read, data = BagSet(out)[1], open_dataset(roots["av2"], masks="derived")
     truth = data.truth(1)
     np.testing.assert_array_equal(read.truth.amodal.dense(), truth.amodal.dense())
     # Boxes, too, are moved to the image's time.
     own = to_camera(read.truth.boxes3d, read.frame.calibration)
     np.testing.assert_allclose(own, to_camera(truth.boxes3d, data.frame(1).calibration), atol=3e-3)
+
+
+def test_converted_sets_say_that_masks_are_derived_or_that_there_are_none(roots, tmp_path):
+    def run(out: Path, *words: str) -> str:
+        arguments = ["data", "convert", str(roots["av2"]), str(out), "--to", "kins", *words]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert "nobody drew them" in run(tmp_path / "a", "--option", "masks=derived")
+    assert "nobody drew them" in (tmp_path / "a" / "DERIVED.txt").read_text()
+    read, data = open_dataset(tmp_path / "a"), open_dataset(roots["av2"], masks="derived")
+    truth, derived = read.truth(0), data.truth(0)
+    np.testing.assert_array_equal(truth.amodal.dense(), derived.amodal.dense())
+    np.testing.assert_array_equal(truth.visible.dense(), derived.visible.dense())
+    np.testing.assert_array_equal(truth.ignore, derived.ignore)
+    assert "unannotated; --option masks=derived" in run(tmp_path / "b")
+    assert not len(open_dataset(tmp_path / "b").truth(0))
 
 
 def test_options_of_readers_come_from_the_command_line(roots):

@@ -113,6 +113,10 @@ class BagWriter:
             offered_qos_profiles=[_LATCHED if latched else _STREAM],
         )
 
+    def remark(self, name: str, text: str) -> None:
+        """Say something of the whole bag, in `custom_data` of its metadata."""
+        self._writer.set_custom_data(name, text)
+
     def write(self, topic: str, message: Any, stamp: int) -> None:
         """Append a rosbags message of `add_topic`'s type; `stamp` in nanoseconds."""
         connection = self._connections[topic]

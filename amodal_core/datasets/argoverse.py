@@ -208,9 +208,10 @@ class Argoverse2(Recorded):
         with foreign(path, "malformed points", "download the log again"):
             points = np.column_stack([np.asarray(columns[n], np.float32) for n in "xyz"])
             intensity = np.asarray(columns["intensity"], np.float32) / 255
-        points -= log.base_from_lidar[:3, 3].astype(np.float32)
         points = np.column_stack([points, intensity])
-        return points[np.isfinite(points).all(axis=1)]
+        points = points[np.isfinite(points).all(axis=1)]
+        points[:, :3] -= log.base_from_lidar[:3, 3].astype(np.float32)
+        return points
 
     def rig(self, index: int) -> Rig:
         """With the log's poses at the stamps of image and sweep."""

@@ -28,12 +28,15 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     with foreign(path, "cannot read the table", _CURE):
         if not path.is_file():
             raise InputError("there is no such file", str(path), _CURE)
+        # Not mapped: a file that is cut while it is mapped ends the process.
         if path.suffix == ".parquet":
-            table = parquet.read_table(path, columns=list(names), memory_map=True)
+            table = parquet.read_table(path, columns=list(names))
         else:
-            table = feather.read_table(path, columns=list(names), memory_map=True)
+            table = feather.read_table(path, columns=list(names), memory_map=False)
         if table.nbytes > _LARGEST:
             raise ValueError(f"{table.nbytes} bytes, at most {_LARGEST} are read")
+        # Offsets and lengths that lead out of the file are else followed.
+        table.validate(full=True)
         missing = [name for name in names if name not in table.column_names]
         if missing:
             raise ValueError(f"no column {missing[0]}")
@@ -98,6 +101,7 @@ class ParquetRows:
                     raise IndexError(f"no row {index}")
                 self._next += 1
                 if self._next > index:
+                    row.validate(full=True)
                     return {name: _value(row.column(name)[0]) for name in self._names}
 
     def _rows(self, group: int) -> Iterator[Any]:

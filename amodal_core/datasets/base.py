@@ -68,6 +68,10 @@ class Rig:
         return camera_from_world @ self.world_from_base_at_scan @ self.base_from_lidar
 
 
+# What is written beside masks that nobody drew.
+DERIVED = "masks derived from annotated 3D boxes and scans by amodal_ros; nobody drew them"
+
+
 class Dataset(ABC, Sequence[Sample]):
     """Frames with their truth, read when they are asked for; nothing of a frame is kept.
 

@@ -16,11 +16,11 @@ from amodal_core.datasets import (
     sailvos_cut,
     to_bag,
 )
-from amodal_core.datasets.base import Dataset
+from amodal_core.datasets.base import DERIVED, Dataset
 from amodal_core.datasets.registry import TARGETS
 from amodal_core.datasets.sailvos import SailVos
 from amodal_core.errors import InputError
-from amodal_core.files import filled, inside
+from amodal_core.files import filled, inside, write_text
 from amodal_core.frame import Sample
 
 
@@ -87,6 +87,8 @@ def convert(
         raise InputError(f"no format '{to}' to write", str(out), f"there are: {', '.join(TARGETS)}")
     with filled(out) as folder:
         yield from writers[to](folder)
+        if data.derived:
+            write_text(folder / "DERIVED.txt", f"{data.name}: {DERIVED}\n")
 
 
 def readable(data: Dataset, broken: dict[str, str], limit: int | None = None) -> Iterator[Sample]:

@@ -12,7 +12,7 @@ import numpy as np
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.sensors import header_message
 from amodal_core.bags.writer import BagWriter
-from amodal_core.datasets.base import Dataset, Rig
+from amodal_core.datasets.base import DERIVED, Dataset, Rig
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.drive.topics import (
     BASE_FRAME,
@@ -76,6 +76,8 @@ def write_video(
             GROUND_TRUTH: rig is None or data.has_masks,
         }
         writer = DriveWriter(bag, [topic for topic, present in topics.items() if present])
+        if data.derived:
+            bag.remark("ground_truth", DERIVED)
         labels = rig is not None and not data.has_masks
         if labels:
             bag.add_topic(LABELS, "vision_msgs/msg/Detection3DArray")
@@ -148,7 +150,7 @@ def convert_recorded(
         if progress is not None:
             progress(done, count)
     if data.derived:
-        report.warn("derived", f"the masks of {GROUND_TRUTH.bag_name} are derived from 3D boxes")
+        report.warn("derived", f"{GROUND_TRUTH.bag_name}: {DERIVED}")
     return report
 
 

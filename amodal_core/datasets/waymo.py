@@ -174,9 +174,10 @@ class _Segment:
             where = str(self.file("lidar_calibration"))
             raise InputError(f"{len(beams)} beams, a scan of {height} rows", where, _AGAIN)
         base_from_world = np.linalg.inv(self.pose(micros))
-        points = scan_points(ranges, poses, base_from_sensor, beams[::-1], base_from_world)
-        points[:, :3] -= self.base_from_lidar[:3, 3]
-        points = points.astype(np.float32)
+        with np.errstate(all="ignore"):  # what is not finite is dropped
+            points = scan_points(ranges, poses, base_from_sensor, beams[::-1], base_from_world)
+            points[:, :3] -= self.base_from_lidar[:3, 3]
+            points = points.astype(np.float32)
         return points[np.isfinite(points).all(axis=1)]
 
     @cached_property

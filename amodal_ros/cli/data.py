@@ -241,7 +241,9 @@ def convert(
     option: OptionsOption = None,
 ) -> None:
     """Write a data set in another format; what cannot be read is listed at the end."""
+    from amodal_core.datasets.base import DERIVED
     from amodal_core.datasets.convert import convert as convert_dataset
+    from amodal_core.datasets.recorded import Recorded
 
     data = _open(src, format, images, option)
     broken: dict[str, str] = {}
@@ -255,6 +257,12 @@ def convert(
         structure=structure,
         limit=limit,
     )
+    if data.derived:
+        warn([f"{data.name}: {DERIVED}"])
+    elif not data.has_masks and to not in ("kitti", "bag"):
+        what = f"{data.name} annotates boxes, no masks: its images are written unannotated"
+        recorded = isinstance(data, Recorded)
+        warn([what + ("; --option masks=derived makes some of the boxes" if recorded else "")])
     done = 0
     with bar("converting", "written") as progress:
         for done, _ in enumerate(steps, 1):

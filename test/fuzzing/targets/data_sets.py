@@ -13,6 +13,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import recorded_scenes as recorded
+import tao_scenes
 from datasets_scenes import CLASSES, SIZE, calibration
 
 from amodal_core.datasets import amodal_synth_drive_write, coco, kins, kitti_write, labelme, sailvos
@@ -216,3 +218,28 @@ def _frames(root: Path) -> None:
 
 _data_set("frames_index", "frames", _frames, "frames.json", spoil.of_json)
 _data_set("frames_file", "frames", _frames, "000000.npz", spoil.of_zip(spoil.of_npy))
+_data_set(
+    "tao_amodal", "tao_amodal", tao_scenes.write, _first_json(tao_scenes.write), spoil.of_json
+)
+
+
+def _nuscenes(root: Path) -> None:
+    recorded.write_nuscenes(root, keys=1)
+
+
+def _argoverse(root: Path) -> None:
+    recorded.write_argoverse(root, scans=1)
+
+
+def _waymo(root: Path) -> None:
+    recorded.write_waymo(root, frames=1)
+
+
+for _name in ("sample_data", "calibrated_sensor", "ego_pose", "sample_annotation"):
+    _file = f"v1.0-mini/{_name}.json"
+    _data_set(f"nuscenes_{_name}", "nuscenes", _nuscenes, _file, spoil.of_json)
+for _name, _part in (("boxes", "*/annotations.feather"), ("sweep", "*/sensors/lidar/*.feather")):
+    _data_set(f"av2_{_name}", "av2", _argoverse, _find(_argoverse, _part), spoil.of_bytes)
+for _name in ("lidar", "camera_image", "lidar_box"):
+    _file = f"{_name}/{recorded.SEGMENT}.parquet"
+    _data_set(f"waymo_{_name}", "waymo", _waymo, _file, spoil.of_bytes)
