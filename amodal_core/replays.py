@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,11 +197,15 @@ def _mark(path: Path) -> object:
 def _job(job: tuple[ReplayPlan, Path, Path]) -> str | None:
     """Replay a bag in a process of its own; what was wrong with it, None where nothing was."""
     import cv2
-    import torch
 
     plan, bag, out = job
     if plan.threads:
-        torch.set_num_threads(plan.threads)
+        # The network's where torch is not installed; torch reads it too late.
+        os.environ["OMP_NUM_THREADS"] = str(plan.threads)
+        with suppress(ModuleNotFoundError):
+            import torch
+
+            torch.set_num_threads(plan.threads)
         cv2.setNumThreads(plan.threads)
     (out / DONE).unlink(missing_ok=True)
     (out / ERROR).unlink(missing_ok=True)

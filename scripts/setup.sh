@@ -59,18 +59,17 @@ torch_index() {
 # Installs the packages with constraints from a file.
 packages() {
   local pip=("$VENV/bin/python" -m pip install -q --disable-pip-version-check -c "$1") index
+  # TrackEval asks for opencv-python, which would overwrite the headless build that needs no display.
+  local trackeval=("${pip[@]}" --no-deps trackeval tabulate)
   if [ "$size" = small ]; then
     # Python compiles what the demo imports, and not the rest.
-    "${pip[@]}" --no-compile -e .
+    "${pip[@]}" --no-compile -e . && "${trackeval[@]}"
     return
   fi
   index=$(torch_index)
   # Alone, so that nothing else comes from that index.
   # shellcheck disable=SC2086
-  { [ -z "$index" ] || "${pip[@]}" $index torch torchvision; } &&
-    "${pip[@]}" -e '.[test,dev]' &&
-    # TrackEval asks for opencv-python, which would overwrite the headless build that needs no display.
-    "${pip[@]}" --no-deps trackeval tabulate
+  { [ -z "$index" ] || "${pip[@]}" $index torch torchvision; } && "${pip[@]}" -e '.[test,dev]' && "${trackeval[@]}"
 }
 
 say "Python packages (the first time takes $([ "$size" = small ] && echo "half a minute" || echo "some minutes"))"

@@ -106,7 +106,7 @@ def set_up(tmp_path):
 
 def test_the_demo_installs_the_package_alone(set_up):
     asked, _ = set_up("small", True)
-    assert [line.split()[-2:] for line in asked] == [["-e", "."]]
+    assert [line.split()[-2:] for line in asked] == [["-e", "."], ["trackeval", "tabulate"]]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere PyPI has CPU builds")

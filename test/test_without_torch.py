@@ -176,8 +176,9 @@ def test_weights_are_read_in_the_checkpoint(tmp_path):
         np.testing.assert_array_equal(engine({"x": x})[0], x * half + single)
 
 
-def test_a_replay_runs_where_torch_is_not_installed(tmp_path):
-    code = HIDE + (
+def test_a_replay_runs_where_neither_torch_nor_trackeval_is_installed(tmp_path):
+    """As after `pip install amodal_ros`; what lacks for want of TrackEval is said."""
+    code = HIDE.replace('"torch",', '"torch", "trackeval",') + (
         "import sys\n"
         "from amodal_ros.cli.main import main\n"
         "sys.argv = ['amodal', 'replay', *sys.argv[1:], '--max-frames', '3', '--no-video']\n"
@@ -189,6 +190,9 @@ def test_a_replay_runs_where_torch_is_not_installed(tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["frames"] == 3
     assert "without PyTorch" in json.dumps(metrics)
+    assert "TrackEval" in json.dumps(metrics["warnings"])
+    assert metrics["accuracy"]["amodal_AP"] >= 0
+    assert "HOTA" not in metrics["accuracy"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.errors import InputError
 from amodal_core.evaluation import (
     assignment,
     failures,
@@ -306,7 +307,11 @@ def _identities(
         step(f"HOTA and IDF1, {kind}")
         shown = truth.select(truth.areas(kind) > 0)
         predicted = predictions.select(predictions.areas(kind) > 0)
-        values = tracking.evaluate(shown, predicted, kind, result.protocol.class_agnostic)
+        try:
+            values = tracking.evaluate(shown, predicted, kind, result.protocol.class_agnostic)
+        except InputError as error:  # what was computed before it is worth keeping
+            result.notes.append(str(error))
+            continue
         result.tables[f"tracking {kind}"] = Table(
             f"Identities, {kind} masks",
             "TrackEval: HOTA, DetA, AssA and LocA are means over IoU .05:.05:.95; MOTA, IDF1, "
