@@ -91,4 +91,9 @@ if ! packages constraints.txt 2>&1 | tee "$scratch/said" >&2; then
 fi
 
 say "kernels, so that the first run does not wait for them"
-"$VENV/bin/amodal" doctor --warm || say "WARNING: the first run will do what failed above"
+if [ "$size" = small ]; then
+  # The demo compiles the little that these leave.
+  "$VENV/bin/python" -m amodal_ros.cli._warm geometry tracking network
+else
+  "$VENV/bin/amodal" doctor --warm || say "WARNING: the first run will do what failed above"
+fi

@@ -39,12 +39,12 @@ def _tracking() -> None:
 
 def _network() -> None:
     from amodal_core.frame import Report
-    from amodal_core.models.registry import DEFAULT, create
+    from amodal_core.models.registry import create
     from amodal_core.pipeline import Pipeline
     from amodal_core.warm_up import warm_up_frame
 
-    model = create(DEFAULT)
-    model.infer([Pipeline.project(warm_up_frame(), Report())])
+    # The default's other half is another job.
+    create("flagship").infer([Pipeline.project(warm_up_frame(), Report())])
 
 
 def _replay() -> None:
@@ -90,7 +90,7 @@ def _run(names: list[str], workers: int) -> Iterator[tuple[str, float, str]]:
         while waiting or running:
             while waiting and len(running) < workers:
                 name = waiting.pop(0)
-                command = [sys.executable, "-m", __name__, name]
+                command = [sys.executable, "-m", "amodal_ros.cli._warm", name]
                 running[name] = (
                     time.monotonic(),
                     subprocess.Popen(
@@ -111,5 +111,15 @@ def _run(names: list[str], workers: int) -> Iterator[tuple[str, float, str]]:
             process.wait()
 
 
+def _main(names: list[str]) -> None:
+    """One job here, or several in processes of their own."""
+    if len(names) == 1:
+        JOBS[names[0]]()
+        return
+    for name, _, error in _run(names, len(os.sched_getaffinity(0))):
+        if error:
+            print(f"{name}: {error}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    JOBS[sys.argv[1]]()
+    _main(sys.argv[1:])
