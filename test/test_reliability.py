@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,21 @@ from node_bench import together
 from reliability.faults import FAULTS, Fault
 from reliability.page import _ELSEWHERE, PAGE, expected
 from reliability.play import Outcome, Player, judge
+from reliability.processes import (
+    ARGUMENTS,
+    LAUNCH_KILLED,
+    PROCESS_FAULTS,
+    ProcessFault,
+    Seen,
+    kill_launch,
+)
+from reliability.processes import judge as judge_process
+from reliability.processes import play as play_process
+
+from amodal_ros.live_bench import LiveBench
 
 pytestmark = pytest.mark.dds
+DRIVE = Path(__file__).parents[1] / "data" / "sample_drive"
 __all__ = ["together"]
 
 
@@ -40,11 +54,41 @@ def test_a_promise_that_is_not_kept_is_said(outcome: Outcome, says: str) -> None
     assert judge(fault, outcome).partition(";")[0] == says
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_launch_goes_on_through_every_fault_of_its_processes(tmp_path: Path) -> None:
+    with LiveBench(DRIVE, ARGUMENTS, tmp_path / "nodes.log", 240) as bench:
+        wrong = {}
+        for fault in PROCESS_FAULTS:
+            if line := judge_process(fault, play_process(bench, fault)):
+                wrong[fault.name] = line
+        assert wrong == {}
+        assert kill_launch(bench)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (Seen(8, 0, 1.0), ""),
+        (Seen(8, 1, 1.0), "1 of 8 frames lost"),
+        (Seen(8, 0, None), "frames were not answered any more"),
+        (Seen(8, 0, 1.0, said=False), "not said: two nodes"),
+    ],
+)
+def test_a_promise_of_processes_that_is_not_kept_is_said(seen: Seen, says: str) -> None:
+    fault = ProcessFault("a double", "said", lambda bench: None, False, "two nodes")
+    assert judge_process(fault, seen) == says
+
+
 def test_the_page_has_every_fault_with_what_it_may_cost() -> None:
     """`make faults` writes it."""
 
+    processes = {"| " + name for name in (*(f.name for f in PROCESS_FAULTS), LAUNCH_KILLED[0])}
+
     def cells(text: str) -> list[list[str]]:
-        return [line.split(" | ")[:4] for line in text.splitlines() if line.startswith("|")]
+        rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|")]
+        # What a killed process costs is the machine's affair.
+        return [row[: 2 if row[0] in processes else 4] for row in rows]
 
     assert cells(PAGE.read_text()) == cells(expected())
     for *_, file in _ELSEWHERE:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .faults import FAULTS
 from .play import Outcome
+from .processes import LAUNCH_KILLED, PROCESS_FAULTS, Seen
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEFORE, DURING = 5, 10  # frames before and after a fault, and with it
@@ -19,17 +20,19 @@ Written by `make faults`. One drive goes on through all rows: live nodes (projec
 |---|---|---|---|---|
 """  # noqa: E501
 
+_PROCESSES = """
+The sample drive at 1 Hz through a launch whose nodes are processes of their own (`single_process:=false`), with both viewers and the evaluation. "Lost" is of the frames of the six seconds in which the fault falls, without those that a loaded machine gives up for newer ones; "back" is when all are answered again: starting a process takes its time.
+
+| fault | promise | frames | lost | back after |
+|---|---|---|---|---|
+"""  # noqa: E501
+
 _ELSEWHERE = (
     ("a bag loops; time jumps back", "all forgotten once, ids go on", "test_faults.py"),
     ("no transform", "never identity: no frame, an ERROR that names both frames", "test_faults.py"),
     ("more frames than the machine can do", "newest wins, every drop counted", "test_faults.py"),
-    ("a viewer fails or is killed", "started again, with a limit; perception goes on",
-     "test_live_supervision.py"),
-    ("a stage is killed", "started again, with a limit; then the launch ends with an error",
-     "test_live_supervision.py"),
-    ("the launch is killed", "its nodes end themselves", "test_live_supervision.py"),
-    ("two graphs on the same names", "named once, with process and host",
-     "test_live_supervision.py"),
+    ("a process fails again and again", "given up after 5 restarts in 5 minutes: a viewer alone, "
+     "a stage with its launch, with an error", "test_live_supervision.py"),
     ("participants with names that are no text, metrics that are none", "passed over",
      "test_live_strangers.py"),
     ("ids, sizes and vectors of instances beyond bounds", "refused before memory is given",
@@ -48,8 +51,14 @@ Faults of processes, machines and files have tests of their own:
 """
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The text of docs/reliability.md."""
+def page(outcomes: Sequence[Outcome], seen: Sequence[Seen], ended: tuple[float, list[str]]) -> str:
+    """The text of docs/reliability.md.
+
+    Args:
+        outcomes: of FAULTS.
+        seen: of PROCESS_FAULTS.
+        ended: seconds until the nodes of the killed launch had ended, and those that had not.
+    """
     rows = []
     for fault, outcome in zip(FAULTS, outcomes, strict=True):
         counted = ", ".join(sorted(f"`{reason}`" for reason in outcome.counted))
@@ -57,8 +66,15 @@ def page(outcomes: Sequence[Outcome]) -> str:
             counted = f"{counted}, exceptions".removeprefix(", ")
         cells = (fault.name, fault.promise, outcome.injected, outcome.lost, counted or "-")
         rows.append("| " + " | ".join(map(str, cells)) + " |\n")
+    processes = []
+    for row, what in zip(PROCESS_FAULTS, seen, strict=True):
+        back = "never" if what.back is None else f"{what.back:.0f} s"
+        cells = (row.name, row.promise, what.sent, what.lost, back)
+        processes.append("| " + " | ".join(map(str, cells)) + " |\n")
+    left = f"still there: {', '.join(ended[1])}" if ended[1] else f"all after {ended[0]:.0f} s"
+    processes.append("| " + " | ".join((*LAUNCH_KILLED, "-", "-", left)) + " |\n")
     others = ["| " + " | ".join((*row[:2], f"`test/{row[2]}`")) + " |\n" for row in _ELSEWHERE]
-    return _HEAD + "".join(rows) + _TAIL + "".join(others)
+    return "".join((_HEAD, *rows, _PROCESSES, *processes, _TAIL, *others))
 
 
 def expected() -> str:
@@ -67,5 +83,7 @@ def expected() -> str:
         [
             Outcome(0, 1 if f.once else DURING, round(f.lost * (1 if f.once else DURING)), 0)
             for f in FAULTS
-        ]
+        ],
+        [Seen(6, 0, 0.0) for _ in PROCESS_FAULTS],
+        (0.0, []),
     )
