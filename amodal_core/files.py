@@ -15,6 +15,9 @@ from typing import Any
 
 from amodal_core.errors import InputError
 
+SHARED_MEMORY = Path("/dev/shm")
+_LITTLE = 2**20  # bytes of room that are none
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -113,16 +116,37 @@ def inside(folder: str | Path, name: str, at: str | Path = "") -> Path:
 
 
 def full_disk(error: OSError, path: Path) -> InputError | None:
-    """The line for a disk that is full or cannot be written, None for other errors."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-        return None
+    """The line for a disk that is full or cannot be written, None for other errors.
+
+    What processes share lies in /dev/shm, in files without names: where it is missing, full or
+    read-only (a container's has 64 MB), the line says so.
+    """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    missing = error.errno in (errno.ENOSYS, errno.ENOENT, errno.EACCES)
     place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if error.filename is None and (full or missing) and _shared_memory_is_short(place):
+        return InputError(
+            f"processes cannot share memory: {error.strerror}",
+            str(SHARED_MEMORY),
+            "make room there, mount it (docker run --shm-size 1g), or use no workers",
+        )
+    if not full:
+        return None
     free = shutil.disk_usage(place).free
     return InputError(
         f"cannot be written: {error.strerror}, {free / 1e6:.0f} MB free there",
         str(error.filename or path),
         "make room, or name a place elsewhere",
     )
+
+
+def _shared_memory_is_short(place: Path) -> bool:
+    """Whether it is /dev/shm that is missing, full or read-only, and not the disk of a place."""
+    if not os.access(place, os.W_OK) or shutil.disk_usage(place).free < _LITTLE:
+        return False
+    if not SHARED_MEMORY.is_dir() or not os.access(SHARED_MEMORY, os.W_OK):
+        return True
+    return shutil.disk_usage(SHARED_MEMORY).free < _LITTLE
 
 
 @contextmanager

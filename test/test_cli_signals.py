@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from amodal_core import files
 from amodal_core.errors import InputError
-from amodal_core.files import atomic, filled, folder_beside
+from amodal_core.files import atomic, filled, folder_beside, full_disk
 
 DRIVE = Path(__file__).parents[1] / "data" / "sample_drive"
 AMODAL = [sys.executable, "-m", "amodal_ros.cli.main"]
@@ -109,6 +110,58 @@ def test_a_full_disk_is_one_line_with_the_file_and_the_room(code, place, tmp_pat
     ):
         write()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "shared"),
+    [
+        (errno.ENOSYS, "missing"),
+        (errno.ENOENT, "missing"),
+        (errno.EROFS, "missing"),
+        (errno.ENOSPC, "full"),
+    ],
+)
+def test_shared_memory_that_is_missing_or_full_is_named(code, shared, tmp_path, monkeypatch):
+    """Semaphores and blocks of workers: their errors name no file."""
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files, "SHARED_MEMORY", tmp_path / "shm")
+    if shared == "full":
+        (tmp_path / "shm").mkdir()
+        usage = {tmp_path / "shm": room._replace(free=4096)}
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage.get(Path(path), room))
+    error = OSError(code, os.strerror(code))
+    line = str(full_disk(error, tmp_path))
+    assert line.startswith(f"{tmp_path / 'shm'}: processes cannot share memory: ")
+    assert "--shm-size" in line
+    # An error that names its file is of that file.
+    named = full_disk(OSError(code, os.strerror(code), str(tmp_path / "a")), tmp_path)
+    assert named is None or "shm:" not in str(named)
+
+
+def test_other_errors_without_a_file_are_no_full_disk(tmp_path):
+    assert full_disk(OSError(errno.ENOENT, "x"), tmp_path) is None
+    assert full_disk(OSError(errno.EPIPE, "x"), tmp_path) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has mounts of its own")
+@pytest.mark.parametrize("options", ["ro,size=1m", "size=4k"])
+def test_workers_without_shared_memory_end_with_that_line(options, tmp_path):
+    """In a mount namespace of its own, /dev/shm is read-only, or has a page."""
+    code = (
+        "import multiprocessing; from amodal_ros.cli import main as m\n"
+        "def fail(): multiprocessing.Semaphore()\n"
+        "m.app = fail; m.main()"
+    )
+    mounts = f"mount -t tmpfs -o {options} none /dev/shm && "
+    mounts += "{ head -c 4096 /dev/zero > /dev/shm/x; true; } 2> /dev/null"
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*apart, "sh", "-c", mounts], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts in this container")
+    run = [*apart, "sh", "-c", f'{mounts}; exec "$@"', "sh", sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "/dev/shm: processes cannot share memory" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_command_on_a_full_device_ends_with_that_line(tmp_path):

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-_KEPT = 10_000  # frames that may be unanswered before the oldest count as lost
+_KEPT = 1000  # frames that may be unanswered before the oldest count as lost
 
 
 class LatencyMeter:

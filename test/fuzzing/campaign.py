@@ -89,6 +89,15 @@ def _place(error: BaseException) -> str:
     return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(own[-2:]))
 
 
+def _state(process: int) -> tuple[str, float]:
+    """A process's state, R where it runs or waits for a core, and the seconds of CPU it has had."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "", 0.0
+    return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _memory(error: BaseException | None) -> bool:
     """Whether memory ran out beneath what a reader then said."""
     while error is not None:
@@ -185,7 +194,7 @@ class Campaign:
 
     def _watch(self, child: int, out: int, shared: mmap.mmap) -> int:
         """Take the findings in until the process has ended; its status."""
-        text, heard, before = b"", time.monotonic(), b""
+        text, heard, before, spent = b"", time.monotonic(), b"", 0.0
         while True:
             ready = select.select([out], [], [], 1.0)[0]
             if ready:
@@ -194,9 +203,11 @@ class Campaign:
                     break
                 text += part
             if bytes(shared[:8]) != before:
-                before, heard = bytes(shared[:8]), time.monotonic()
+                before, heard, spent = bytes(shared[:8]), time.monotonic(), _state(child)[1]
             elif time.monotonic() - heard > _SILENT:
-                os.kill(child, signal.SIGKILL)
+                state, now = _state(child)
+                if state != "R" or now - spent > _SILENT:  # else the machine gives it no time
+                    os.kill(child, signal.SIGKILL)
         os.close(out)
         while len(text) >= 12:
             lengths = struct.unpack("<III", text[:12])

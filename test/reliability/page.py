@@ -39,7 +39,12 @@ _ELSEWHERE = (
      "test_bags_limits.py"),
     ("SIGTERM, SIGINT, kill -9 of a command", "nothing half done; the next run clears up",
      "test_cli_signals.py"),
-    ("a full or read-only disk", "one line with file and room", "test_cli_signals.py"),
+    ("a full or read-only disk: recordings, reports, metrics", "one line with file and room; "
+     "nothing half written", "test_cli_signals.py"),
+    ("/dev/shm is missing, full or read-only", "nodes without ROS 2 do not use it; commands with "
+     "workers end with one line that names it", "test_cli_signals.py"),
+    ("other machines send to the nodes' ports", "dropped by the kernel, without ROS 2",
+     "test_loopback.py"),
     ("a broken file of any kind", "one line with file, place and cure", "test_fuzz.py"),
 )  # fmt: skip
 
