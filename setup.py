@@ -48,6 +48,8 @@ EXTRAS["mlflow"] = ["mlflow-skinny>=2.14"]
 EXTRAS["wandb"] = ["wandb>=0.17"]
 # A cluster's machines need the same version: who has a cluster chooses it.
 EXTRAS["ray"] = ["ray>=2.9"]
+# 700 MB, for looking alone.
+EXTRAS["views"] = ["rerun-sdk>=0.24"]
 # Takes the place of onnxruntime, so that it is no part of `all`.
 EXTRAS["tensorrt"] = [
     *TORCH,
@@ -97,7 +99,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
-        (f"share/{PACKAGE}/config", glob("config/*.yaml") + glob("config/*.xml")),
+        (f"share/{PACKAGE}/config", glob("config/*.*")),
         (f"share/{PACKAGE}/rviz", glob("rviz/*.rviz")),
         # The message definitions also travel with the wheel, for machines without ROS 2.
         (f"share/{PACKAGE}/msg", glob("amodal_msgs/msg/*.msg")),

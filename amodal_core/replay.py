@@ -16,11 +16,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.foxglove_types import register
 from amodal_core.bags.sensors import cloud_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.drive.assembler import DriveFrame
 from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.cameras import bag_name, camera_names, together
+from amodal_core.drive.copies import TransformCopy, sensor_outputs
 from amodal_core.drive.outputs import (
     depth_output,
     instances_output,
@@ -29,11 +31,16 @@ from amodal_core.drive.outputs import (
 )
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import (
+    ANNOTATIONS,
+    COPIED_IMAGE,
+    COPIED_INFO,
+    COPIED_POINTS,
     DEPTH,
     DETECTIONS,
     DETECTIONS_3D,
     INSTANCES,
     LABEL_INFO,
+    SCENE,
     TRACK_POINTS,
     TRACKS,
     VISIBLE_LABELS,
@@ -50,8 +57,10 @@ from amodal_core.frame import RUNTIME, RUNTIME_FAULT, Frame, FrameWarning, Repor
 from amodal_core.pipeline import STAGES, Pipeline, Step
 from amodal_core.progress import Progress
 from amodal_core.views.film import Film
+from amodal_core.views.foxglove import annotations_message, scene_message
 from amodal_core.views.report.page import write_report
 from amodal_core.views.report.record import TOTAL, Record
+from amodal_core.views.rerun_file import RerunRecording, recording
 from amodal_core.views.track_cloud import track_cloud
 from amodal_core.warm_up import warm_up_tracker
 
@@ -75,6 +84,9 @@ class ReplayOptions:
         points_topic: where it has several LiDARs; "none" for the camera alone.
         odom_topic: where it has several odometries.
         drive: what belongs to one frame, and where the LiDAR stands.
+        rerun: a recording of Rerun to write (.rrd); needs the extra `views`.
+        copy: write what viewers need beside the results to tracks.mcap, too: image, camera_info,
+            scan, transforms, the tracks' points, Foxglove's annotations and scene.
     """
 
     max_frames: int | None = None
@@ -85,6 +97,8 @@ class ReplayOptions:
     points_topic: str = ""
     odom_topic: str = ""
     drive: DriveSettings = field(default_factory=DriveSettings)
+    rerun: Path | None = None
+    copy: bool = False
 
 
 def replay(
@@ -155,21 +169,28 @@ def replay_cameras(
             runs.append(_Run(drive, name, pipeline, options, out, [item.frame for item in ahead]))
             runs[-1].record.warnings.update(notes)
             streams.append(islice(chain(ahead, frames), options.max_frames))
+        scene = _scene(stack, runs, options)
         expected, done = sum(run.expected for run in runs), 0
         with BagWriter(out / TRACKS_BAG, compress=True, overwrite=True) as results:
             for run in runs:
                 run.announce(results)
             with ExitStack() as films:
+                if options.copy:
+                    transforms = films.enter_context(TransformCopy(bag, results))
                 for run in runs:
                     films.enter_context(run.film)
                 for batch in together(streams):
-                    _advance([(runs[n], item) for n, item in batch], results)
+                    for _, item in batch if options.copy else ():
+                        transforms.frame(item)
+                    _advance([(runs[n], item) for n, item in batch], results, scene)
                     done += len(batch)
                     if progress is not None:
                         progress(done, expected)
         for run, drive in zip(runs, drives, strict=True):
             run.record.warnings.update(drive.warnings)
-    kept = [name for run in runs for name in run.end()]
+        kept = [name for run in runs for name in run.end()]
+        if scene is not None:
+            scene.summary("\n\n".join(run.record.markdown for run in runs))
     _remove_old(out, kept)
     records = [run.record for run in runs]
     metrics = [record.metrics() for record in records]
@@ -190,7 +211,18 @@ def _drive(bag: str | Path, topic: str, pipeline: Pipeline, options: ReplayOptio
     )
 
 
-def _advance(batch: Sequence[tuple[_Run, DriveFrame]], results: BagWriter) -> None:
+def _scene(stack: ExitStack, runs: Sequence[_Run], options: ReplayOptions) -> RerunRecording | None:
+    """The recording of Rerun, where one is wanted; it ends with the stack."""
+    if options.rerun is None:
+        return None
+    names, classes = [run.camera for run in runs], [run.classes for run in runs]
+    truth = any(run.has_truth for run in runs)
+    return stack.enter_context(recording(options.rerun, names, classes, accuracy=truth))
+
+
+def _advance(
+    batch: Sequence[tuple[_Run, DriveFrame]], results: BagWriter, scene: RerunRecording | None
+) -> None:
     """Frames of one time through their cameras' pipelines; those that fit each other at once."""
     groups: dict[object, list[tuple[_Run, DriveFrame, Frame, Report]]] = {}
     for run, item in batch:
@@ -205,7 +237,7 @@ def _advance(batch: Sequence[tuple[_Run, DriveFrame]], results: BagWriter) -> No
         instances = group[0][0].pipeline.segment_all(frames, reports)
         for (run, item, frame, report), detections in zip(group, instances, strict=True):
             tracks = run.pipeline.track(detections, frame, report)
-            run.frame(item, Step(frame, detections, tracks, report), results)
+            run.frame(item, Step(frame, detections, tracks, report), results, scene)
 
 
 def _files(camera: str) -> tuple[str, str]:
@@ -280,6 +312,7 @@ class _Run:
         ahead: Sequence[Frame],
     ) -> None:
         self.bag, self.topic, self.camera = drive.bag.path, drive.topics.image, camera
+        self.has_truth = bool(drive.topics.ground_truth)
         self.pipeline = pipeline
         self.options = options
         self.out = out
@@ -299,11 +332,17 @@ class _Run:
     def announce(self, bag: BagWriter) -> None:
         """The topics of the nodes."""
         topics = [LABEL_INFO, INSTANCES, TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS]
-        topics += [DEPTH] * self.options.depth + [TRACK_POINTS] * self.options.track_points
+        topics += [DEPTH] * self.options.depth
+        topics += [TRACK_POINTS] * (self.options.track_points or self.options.copy)
+        if self.options.copy:
+            topics += [COPIED_IMAGE, COPIED_INFO, COPIED_POINTS, ANNOTATIONS, SCENE]
+            register()
         named = [replace(t, bag_name=bag_name(t, self.camera)) for t in topics]
         DriveWriter(bag, named)
 
-    def frame(self, item: DriveFrame, step: Step, bag: BagWriter) -> None:
+    def frame(
+        self, item: DriveFrame, step: Step, bag: BagWriter, scene: RerunRecording | None
+    ) -> None:
         """Write what came out of a frame."""
         report = step.report
         report.warnings[:0] = item.warnings
@@ -313,6 +352,9 @@ class _Run:
         tracks = step.tracks.numpy()
         self.film.show(step.frame, tracks)
         self._compare(item, tracks)
+        if scene is not None:
+            with report.time("rerun"):
+                scene.frame(self.camera, item, step.frame, tracks, report)
         self.record.add(item.frame.stamp, step.instances, tracks, report)
 
     def end(self) -> list[str]:
@@ -336,7 +378,14 @@ class _Run:
         if self.options.depth and step.frame.depth is not None:
             outputs.append(depth_output(make, step.frame, frame_id))
         has_scan = step.frame.points is not None and step.frame.calibration is not None
-        if self.options.track_points and has_scan:
+        if self.options.copy:
+            outputs += sensor_outputs(make, item)
+            drawn = annotations_message(make, step.tracks, classes, stamp)
+            outputs.append((ANNOTATIONS, drawn))
+            if lidar:
+                scene = scene_message(make, step.tracks, classes, stamp, lidar)
+                outputs.append((SCENE, scene))
+        if (self.options.track_points or self.options.copy) and has_scan:
             cloud = track_cloud(step.tracks, step.frame)
             outputs.append((TRACK_POINTS, cloud_message(make, cloud, stamp, lidar)))
         for topic, message in outputs:

@@ -13,8 +13,8 @@ from importlib.machinery import PathFinder
 # As where pip installed no extra.
 real = PathFinder.find_spec
 hidden = {
-    "matplotlib", "moderngl", "onnx", "onnxruntime", "onnxscript", "pyarrow", "sklearn",
-    "tensorboard", "torch", "torchvision", "transformers",
+    "matplotlib", "moderngl", "onnx", "onnxruntime", "onnxscript", "pyarrow", "rerun",
+    "sklearn", "supervision", "tensorboard", "torch", "torchvision", "transformers",
 }
 PathFinder.find_spec = classmethod(
     lambda c, name, path=None, target=None:
@@ -58,6 +58,11 @@ def test_nodes_replay_and_evaluation_need_no_extra():
             "from amodal_core.models.registry import create\ncreate('orcnn', checkpoint='x')",
         ),
         ("train", "from amodal_ros.cli._training import module\nmodule('train')"),
+        (
+            "views",
+            "from amodal_core.views.rerun_file import recording\n"
+            "with recording('x.rrd', [''], [()]): pass",
+        ),
     ],
 )
 def test_a_missing_extra_is_one_line_with_the_command(extra, use):

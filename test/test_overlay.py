@@ -175,6 +175,28 @@ def test_from_above_a_track_stands_at_its_box_or_else_where_its_depth_says():
     assert (np.abs(rim - track_colour(0)).max(1) < 60).any()
 
 
+@pytest.mark.parametrize("degrees", [90, 180, -60])
+def test_from_above_every_camera_looks_to_the_right(degrees):
+    turned = np.eye(4)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turned[:2, :2] = [[c, -s], [s, c]]
+    T = CALIBRATION.camera_from_lidar @ np.linalg.inv(turned)
+    frame = Frame(0, calibration=Calibration(CALIBRATION.K, T, 400, 200))
+    tracks = _tracks([(190, 90, 210, 110)], [20])
+    assert draw_panel(frame, tracks, 720)[from_above(21, 0)].tolist() == list(track_colour(0))
+
+
+def test_without_a_place_the_tracks_are_listed_in_words_and_colours():
+    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    panel = draw_panel(Frame(0), tracks, 720, ("car",))
+    for track in range(2):
+        assert (panel == track_colour(track)).all(axis=2).sum() >= 3 * 8
+    bare = draw_panel(Frame(0), Tracks.empty(SIZE), 720, ("car",))
+    assert (bare != bare[-1, -1]).any(), "it says why there is nothing"
+    many = _tracks([(10, 10, 20, 20)] * 200, np.arange(1.0, 201.0))
+    draw_panel(Frame(0), many, 720, ("car",))
+
+
 def test_the_depth_scale_has_the_colours_of_the_returns():
     depth = np.zeros(SIZE, np.float32)
     depth[50:150, 100:300] = 10.0

@@ -108,6 +108,8 @@ class DriveFrame:
         truth_classes: names of the class ids in `truth`.
         reset: time jumped back before this frame; whoever keeps a state of the stream clears it.
         warnings: what was refused or dropped since the frame before, and of the frame's messages.
+        world_from_lidar: (4, 4) float64, the LiDAR's pose in the fixed frame at the frame's stamp;
+            None where nothing tells it. Frames of bags alone have it.
     """
 
     frame: Frame
@@ -119,6 +121,7 @@ class DriveFrame:
     truth_classes: dict[int, str] = field(default_factory=dict)
     reset: bool = False
     warnings: list[FrameWarning] = field(default_factory=list)
+    world_from_lidar: np.ndarray | None = None
 
 
 class Assembler:
@@ -375,6 +378,12 @@ class Assembler:
         made.frame_id = frame_id or frame_of(messages[next(iter(messages))])
         self._add_truth(made)
         return made
+
+    def world_from_lidar(self, stamp: int) -> np.ndarray | None:
+        """(4, 4) float64 pose of the newest scan's frame at a stamp; None where it is not known."""
+        if self._scans is None or not self._lidar_frame:
+            return None
+        return self._scans.pose(self._lidar_frame, stamp)
 
     def _read_part(self, role: str, moment: Moment, made: DriveFrame) -> None:
         """Read what a depth image, instances or tracks add to a frame."""

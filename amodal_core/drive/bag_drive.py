@@ -202,6 +202,7 @@ class BagDrive:
         self._with_scan += POINTS.name in moment.messages
         made.reset, self._reset = self._reset, False
         made.warnings, self.warnings = self.warnings + made.warnings, []
+        made.world_from_lidar = assembler.world_from_lidar(moment.stamp)
         yield made
 
     def close(self) -> None:

@@ -151,6 +151,13 @@ class Scans:
                 self._say(self._motion, source, lidar, scan.times is not None, report)
         return (scan.points, stamp) if points is None else (points, target)
 
+    def pose(self, lidar: str, stamp: int) -> np.ndarray | None:
+        """(4, 4) float64 of a LiDAR's frame in the fixed one, None where it is not known."""
+        if self._motion is None:
+            return None
+        poses = self._motion.world_from_lidar(lidar, np.array([stamp], np.int64))
+        return None if poses is None else poses[0]
+
     def motion_here(self, cloud: Any, target: int, lag: int) -> bool:
         """Whether a scan's motion to a moment has come, or is not to be expected.
 

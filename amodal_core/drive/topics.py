@@ -149,6 +149,32 @@ GROUND_TRUTH = Topic(
     bag_name="/ground_truth",
 )
 
+# What a recording of results holds beside them for viewers (`amodal replay --copy`).
+COPIED_IMAGE = Topic(
+    "image/compressed",
+    "sensor_msgs/msg/CompressedImage",
+    "reliable",
+    "The image as the model had it: rectified, as JPEG",
+)
+COPIED_INFO = Topic(
+    "camera_info", "sensor_msgs/msg/CameraInfo", "reliable", "Of that image, without distortion"
+)
+COPIED_POINTS = Topic(
+    "points",
+    "sensor_msgs/msg/PointCloud2",
+    "reliable",
+    "The scan as the model had it: at the image's time where the motion is known",
+)
+ANNOTATIONS = Topic(
+    "annotations",
+    "foxglove_msgs/msg/ImageAnnotations",
+    "reliable",
+    "Foxglove: masks' outlines and labels on the image",
+)
+SCENE = Topic(
+    "scene", "foxglove_msgs/msg/SceneUpdate", "reliable", "Foxglove: 3D boxes with labels"
+)
+
 # What runs beside the pipeline.
 DIAGNOSTICS = Topic(
     "/diagnostics",

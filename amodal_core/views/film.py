@@ -109,7 +109,7 @@ class Film:
             picture = self._overlay(frame, tracks)
             report = Report()
             with report.time("panel"):
-                panel = draw_panel(frame, tracks, picture.shape[1])
+                panel = draw_panel(frame, tracks, picture.shape[1], self._classes)
             self._note(report)
             self._video.write(np.vstack([picture, panel]))
         if segment != self._segment:

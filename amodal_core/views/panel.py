@@ -1,13 +1,18 @@
-"""What the LiDAR sees, for below the overlay: the tracks from above, and the depth image."""
+"""What the LiDAR sees, for below the overlay: the tracks from above, and the depth image.
+
+The camera looks to the right, wherever on the vehicle it is. Where nothing tells a place (a camera
+alone) the tracks are listed instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Tracks
+from amodal_core.views.labels import track_labels
 from amodal_core.views.palette import track_colour
 from amodal_core.views.text import put_text, text_size
 
@@ -28,13 +33,14 @@ def panel_height(width: int) -> int:
     return round(_SHARE * width)
 
 
-def draw_panel(frame: Frame, tracks: Tracks, width: int) -> np.ndarray:
+def draw_panel(frame: Frame, tracks: Tracks, width: int, classes: Sequence[str] = ()) -> np.ndarray:
     """Draw the panel of a frame.
 
     Args:
         frame: with points, depth and calibration, whatever is there.
         tracks: on the host; from above with their 3D boxes, without one where their depth says.
         width: pixels.
+        classes: names that class ids index into, for the list.
 
     Returns:
         (panel_height(width), width, 3) uint8 RGB.
@@ -43,20 +49,55 @@ def draw_panel(frame: Frame, tracks: Tracks, width: int) -> np.ndarray:
     split = round(_ABOVE * width)
     out = np.empty((height, width, 3), np.uint8)
     out[:] = _BACKGROUND
-    _from_above(out[:, :split], frame, tracks)
+    boxes = np.full((len(tracks), 7), np.nan, np.float32)
+    if tracks.boxes3d is not None:
+        boxes = np.asarray(tracks.boxes3d)
+    boxed = np.isfinite(boxes).all(axis=1)
+    placed = boxed | (frame.calibration is not None and np.asarray(tracks.depths) > 0)
+    if frame.points is None and not placed.any():
+        # With a depth image beside it, in the place of the view from above.
+        part = out if frame.depth is None else out[:, :split]
+        _list(part, tracks, classes, "no scan, and no place of a track")
+    else:
+        _from_above(out[:, :split], frame, tracks, boxes, boxed)
+        if frame.depth is None:
+            _list(out[:, split:], tracks, classes, "no depth image")
     if frame.depth is not None:
         _depth(out[:, split:], frame.depth)
     return out
 
 
-def _from_above(out: np.ndarray, frame: Frame, tracks: Tracks) -> None:
-    """LiDAR frame seen from above, ahead to the right."""
+def _list(out: np.ndarray, tracks: Tracks, classes: Sequence[str], title: str) -> None:
+    """The tracks in words, in as many columns as there is room for; what is too much is counted."""
+    canvas = np.ascontiguousarray(out)
+    height, width = canvas.shape[:2]
+    put_text(canvas, title, 4, 2, _TEXT, _DIM)
+    line = text_size("0", _TEXT)[1] + 4
+    rows = max(1, (height - line - 4) // line)
+    labels = track_labels(tracks, classes)
+    wide = max((text_size(text, _TEXT)[0] for text in labels), default=0) + 22
+    room = rows * max(1, width // wide)
+    if len(labels) > room:
+        labels[room - 1 :] = [f"and {len(labels) - room + 1} more"]
+    for k, text in enumerate(labels):
+        x, y = 4 + k // rows * wide, line + 2 + k % rows * line
+        canvas[y + 2 : y + line - 2, x : x + 3] = track_colour(int(tracks.ids[k]))
+        put_text(canvas, text, x + 8, y, _TEXT, _PAPER)
+    out[:] = canvas
+
+
+def _from_above(
+    out: np.ndarray, frame: Frame, tracks: Tracks, boxes: np.ndarray, boxed: np.ndarray
+) -> None:
+    """The LiDAR's surroundings from above, to where the camera looks to the right."""
     height, width = out.shape[:2]
     scale = width / (_BEHIND + _AHEAD)
     canvas = np.ascontiguousarray(out)
+    turn = _turn(frame.calibration)
 
     def place(xy: np.ndarray) -> np.ndarray:
-        return np.stack([(xy[..., 0] + _BEHIND) * scale, height / 2 - xy[..., 1] * scale], axis=-1)
+        ahead, left = np.moveaxis(np.asarray(xy) @ turn.T, -1, 0)
+        return np.stack([(ahead + _BEHIND) * scale, height / 2 - left * scale], axis=-1)
 
     origin = tuple(int(v) for v in place(np.zeros(2)))
     for metres in range(10, int(_AHEAD) + 1, 10):
@@ -78,19 +119,23 @@ def _from_above(out: np.ndarray, frame: Frame, tracks: Tracks) -> None:
         for band in (shade < 0.4, shade >= 0.4):
             light = (shade[band, None] * (195, 210, 230)).astype(np.uint8)
             canvas[v[band], u[band]] = light
-    boxes = np.full((len(tracks), 7), np.nan, np.float32)
-    if tracks.boxes3d is not None:
-        boxes = np.asarray(tracks.boxes3d)
-    boxed = np.isfinite(boxes).all(axis=1)
     _boxes(canvas, tracks[np.flatnonzero(boxed)], boxes[boxed], place)
     if frame.calibration is not None:
         rest = tracks[np.flatnonzero(~boxed & (np.asarray(tracks.depths) > 0))]
         _points(canvas, rest, place(_positions(rest, frame.calibration)))
-    length = max(2, round(4.2 * scale / 2))
-    half = max(1, round(1.8 * scale / 2))
-    x, y = origin
-    cv2.rectangle(canvas, (x - length, y - half), (x + length, y + half), _PAPER, -1, cv2.LINE_AA)
+    # The vehicle's outline, as far as is known: long along the LiDAR's x axis.
+    corners = np.array([(2.1, 0.9), (2.1, -0.9), (-2.1, -0.9), (-2.1, 0.9)])
+    cv2.fillPoly(canvas, [np.round(place(corners)).astype(np.int32)], _PAPER, cv2.LINE_AA)
     out[:] = canvas
+
+
+def _turn(calibration: Calibration | None) -> np.ndarray:
+    """(2, 2) from the LiDAR's x, y to the camera's direction and its left."""
+    if calibration is None:
+        return np.eye(2)
+    x, y = calibration.camera_from_lidar[2, :2]
+    length = np.hypot(x, y)
+    return np.array([[x, y], [-y, x]]) / length if length > 1e-6 else np.eye(2)
 
 
 def _boxes(

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from amodal_core.drive.settings import DriveSettings
+from amodal_core.errors import InputError
 from amodal_core.models.registry import DEFAULT
 from amodal_ros.cli._models import Settings, TrackerSettings, make_model
 from amodal_ros.cli._options import with_options
@@ -66,6 +67,14 @@ def command(
         bool,
         typer.Option("--track-points", help="Write the scans' points on the tracks, coloured."),
     ] = False,
+    copy: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            help="Complete tracks.mcap for Foxglove and Rerun: image, camera_info, scan, "
+            "transforms, annotations, scene (config/foxglove.json is a layout).",
+        ),
+    ] = False,
     image_topic: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +88,13 @@ def command(
         str, typer.Option(help="Where it has several LiDARs; none: the camera alone.")
     ] = "",
     odom_topic: Annotated[str, typer.Option(help="Where it has several odometries.")] = "",
+    rerun: Annotated[
+        Path | None,
+        typer.Option(help="Write a recording for Rerun, too (.rrd; the extra `views`)."),
+    ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Open it in Rerun when it is done; OUT/replay.rrd.")
+    ] = False,
     settings: Settings = None,
     tracker_settings: TrackerSettings = None,
     workers: Annotated[
@@ -112,6 +128,8 @@ def command(
     amodal replay drive --out out --image /front/image_raw --image /left/image_raw
 
     amodal replay drives/*.mcap --out build/all --workers 8
+
+    amodal replay build/drive --out build/out --rerun build/drive.rrd
     """
     from amodal_core.bags.reader import is_bag
     from amodal_core.parallel import cores
@@ -119,12 +137,27 @@ def command(
     from amodal_core.replays import ReplayPlan
     from amodal_core.settings import parse_rules
     from amodal_core.tracking import make_tracker
+    from amodal_core.views import rerun_file
 
     rules = parse_rules(tracker_settings or [], "--tracker-set")
     several = len(bags) > 1 or bool(ray) or (bags[0].is_dir() and not is_bag(bags[0]))
+    if several and (view or rerun is not None):
+        option = "--view" if view else "--rerun"
+        raise InputError("a recording is of one bag", option, "replay it alone")
+    if view:
+        rerun_file.check_viewer()
+        rerun = rerun or out / rerun_file.RECORDING
     drawn = not several if video is None else video
     options = ReplayOptions(
-        max_frames, drawn, depth, track_points, "", points_topic, odom_topic, drive
+        max_frames,
+        drawn,
+        depth,
+        track_points,
+        points_topic=points_topic,
+        odom_topic=odom_topic,
+        drive=drive,
+        rerun=rerun,
+        copy=copy,
     )
     topics = [topic.strip() for text in image_topic or [] for topic in text.split(",")]
     cameras = tuple(topic for topic in topics if topic) or ("",)
@@ -149,6 +182,10 @@ def command(
         _run_all(bags, out, plan, workers, ray)
     else:
         summarise(run(bags[0], out, plan), out)
+    if rerun is not None:
+        typer.echo(rerun)
+    if view:
+        rerun_file.view(str(rerun))
 
 
 def run(bag: Path, out: Path, plan: ReplayPlan) -> list[Record]:

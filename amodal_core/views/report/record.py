@@ -149,6 +149,16 @@ class Record:
         return f"{text} Against the ground truth: {value}{kept.label}."
 
     @property
+    def markdown(self) -> str:
+        """The replay in a few lines, for viewers: what ran, what became of it, what it costs."""
+        title = f"{self.bag}, {self.camera}" if self.camera else self.bag
+        ran = f"model {self.model}, {self.frames} frames, {self.duration:.1f} s of driving, "
+        lines = [f"## {title}", f"{ran}{self.fps:.1f} frames a second", self.summary]
+        lines += [f"- **{t.value}** {t.label} ({t.says})" for t in self.headlines]
+        lines += [f"- {count} x {fault}" for fault, count in self.faults.most_common(10)]
+        return "\n\n".join(lines)
+
+    @property
     def frames(self) -> int:
         """Number of frames."""
         return len(self.stamps)
