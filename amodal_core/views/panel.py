@@ -52,7 +52,7 @@ def draw_panel(frame: Frame, tracks: Tracks, width: int, classes: Sequence[str] 
     boxes = np.full((len(tracks), 7), np.nan, np.float32)
     if tracks.boxes3d is not None:
         boxes = np.asarray(tracks.boxes3d)
-    boxed = np.isfinite(boxes).all(axis=1)
+    boxed = np.asarray(np.isfinite(boxes).all(axis=1))
     placed = boxed | (frame.calibration is not None and np.asarray(tracks.depths) > 0)
     if frame.points is None and not placed.any():
         # With a depth image beside it, in the place of the view from above.
