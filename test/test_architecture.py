@@ -113,7 +113,7 @@ ROOMS = {
     "models.layers": "geometry",
     "runtime": "",
     "models": "geometry masks models.layers runtime tracking",
-    "views": "datasets geometry masks",
+    "views": "bags datasets drive geometry masks",
     "journal": "",
     "warm_up": "masks tracking",
     "evaluation": "bags datasets drive geometry masks views",

@@ -31,10 +31,9 @@ from amodal_core.extras import extra
 from amodal_core.files import atomic
 from amodal_core.frame import Frame, Report, Tracks
 from amodal_core.geometry.object_points import points_of_objects
-from amodal_core.pipeline import STAGES
 from amodal_core.views.labels import name_of, track_labels
 from amodal_core.views.palette import track_colour
-from amodal_core.views.report.record import PARTLY_HIDDEN, TOTAL
+from amodal_core.views.report.record import PARTLY_HIDDEN
 
 RECORDING = "replay.rrd"
 _SCAN_POINTS = 30_000  # of a scan that are kept, evenly; those on tracks are all kept
@@ -242,9 +241,9 @@ class _Camera:
         self._log(f"{at}/objects/tracks", rr.Scalars(len(tracks)))
         self._log(f"{at}/objects/hidden", rr.Scalars(hidden))
         self._log(f"{at}/objects/unseen", rr.Scalars(int((~seen).sum())))
-        for stage in (*STAGES, TOTAL):
-            if stage in report.timings:
-                self._log(f"{at}/milliseconds/{stage}", rr.Scalars(report.timings[stage]))
+        for stage, spent in report.timings.items():
+            if "." not in stage:  # parts of a model are left out
+                self._log(f"{at}/milliseconds/{stage}", rr.Scalars(spent))
         if item.truth is not None:
             for kind, value in overlaps(item.truth, tracks).items():
                 self._log(f"{at}/accuracy/{kind}", rr.Scalars(value))
