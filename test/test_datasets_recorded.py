@@ -13,8 +13,10 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from amodal_core.bags.reader import BagReader
+from amodal_core.datasets.arrow_files import read_columns
 from amodal_core.datasets.bag import BagSet
 from amodal_core.datasets.base import BEGIN
+from amodal_core.datasets.ipc_sizes import unpacked_size
 from amodal_core.datasets.nuscenes import json_rows
 from amodal_core.datasets.recorded import CLASSES
 from amodal_core.datasets.registry import open_dataset
@@ -414,3 +416,27 @@ def test_readers_travel_to_the_workers_of_a_loader(roots):
         again = pickle.loads(pickle.dumps(data))[0]
         np.testing.assert_array_equal(again.frame.points, first.frame.points)
     assert BEGIN  # stamps of these sets are their own, not nominal
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4", None])
+def test_the_size_of_packed_columns_is_known_before_they_are_unpacked(tmp_path, compression):
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    columns = {"a": np.zeros(100_000), "b": pa.array(["x", "y"] * 50_000).dictionary_encode()}
+    table, path = pa.table(columns), tmp_path / "a.feather"
+    options = ipc.IpcWriteOptions(compression=compression)
+    with ipc.new_file(str(path), table.schema, options=options) as file:
+        file.write_table(table)
+    data = path.read_bytes()
+    said = unpacked_size(memoryview(data)[8:])
+    if compression is None:
+        assert said == 0  # the file itself is as long
+        return
+    assert 1_200_000 <= said <= 1_200_100  # 8 bytes a number, 4 an index, 2 texts
+    np.testing.assert_array_equal(read_columns(path, ["a"])["a"], columns["a"])
+    # The longest buffer claims to be of 2^40 bytes.
+    place = data.index((800_000).to_bytes(8, "little"))
+    path.write_bytes(data[:place] + (1 << 40).to_bytes(8, "little") + data[place + 8 :])
+    with pytest.raises(InputError, match="unpack to over"):
+        read_columns(path, ["a"])

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.datasets.ipc_sizes import unpacked_size
 from amodal_core.errors import InputError, foreign
 from amodal_core.extras import extra
 
 _CURE = "download the file again"
-_LARGEST = 2**31  # bytes that a whole table may have in memory
+_LARGEST = 2**28  # bytes that a whole table may have in memory
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -24,7 +25,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         InputError: the file is missing or broken, or lacks a column; pyarrow is not installed.
     """
     with extra("arrow", str(path)):
-        from pyarrow import feather, parquet
+        from pyarrow import ipc, parquet
     with foreign(path, "cannot read the table", _CURE):
         if not path.is_file():
             raise InputError("there is no such file", str(path), _CURE)
@@ -32,7 +33,15 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         if path.suffix == ".parquet":
             table = parquet.read_table(path, columns=list(names))
         else:
-            table = feather.read_table(path, columns=list(names), memory_map=False)
+            data = memoryview(path.read_bytes())
+            if bytes(data[:8]) != b"ARROW1\0\0":
+                raise ValueError("no Feather file of version 2")
+            if bytes(data[-6:]) != b"ARROW1":
+                raise ValueError("it is cut off")
+            if unpacked_size(data[8:]) > _LARGEST:
+                raise ValueError(f"its columns unpack to over {_LARGEST} bytes")
+            # As a stream: read from where the sizes were read, not where the file's end points.
+            table = ipc.open_stream(data[8:]).read_all()
         if table.nbytes > _LARGEST:
             raise ValueError(f"{table.nbytes} bytes, at most {_LARGEST} are read")
         # Offsets and lengths that lead out of the file are else followed.
