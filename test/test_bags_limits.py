@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 
 import cv2
@@ -250,3 +251,25 @@ def test_chunks_of_the_same_time_are_bounded_together(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "UNPACKED", 2**23)
     with pytest.raises(InputError, match="chunks of the same time"):
         BagReader(path)
+
+
+def test_a_record_that_claims_more_than_the_file_has_is_refused(tmp_path):
+    data = bytearray(packed_bag(tmp_path / "small", "zstd", 100).read_bytes())
+    data[9:17] = (2**40).to_bytes(8, "little")
+    path = tmp_path / "a.mcap"
+    path.write_bytes(data)
+    with little_memory(), pytest.raises(InputError, match=f"a record of {2**40} bytes where"):
+        BagReader(path)
+
+
+@pytest.mark.parametrize("value", [2**40, "text", 0.5])
+def test_a_message_of_sqlite_that_has_no_bytes_is_refused(tmp_path, value):
+    """A number in the place of bytes is not taken for how many there are."""
+    plain = tmp_path / "plain"
+    with Writer(plain, version=9, storage_plugin=StoragePlugin.SQLITE3) as bag:
+        topic = bag.add_connection("/a", "made_msgs/msg/Made", msgdef="uint8 a", rihs01="RIHS01_0")
+        bag.write(topic, 1, b"\0\1\0\0\1")
+    with closing(sqlite3.connect(plain / "plain.db3")) as base, base:
+        base.execute("update messages set data = ?", [value])
+    with little_memory(), pytest.raises(InputError, match="plain /a"), BagReader(plain) as bag:
+        list(map(bag.current, bag.raw_messages()))

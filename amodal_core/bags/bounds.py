@@ -1,4 +1,4 @@
-"""Bounds for what rosbags unpacks: chunks, messages and whole files.
+"""Bounds for what rosbags reads and unpacks: records, chunks, messages and whole files.
 
 Its own functions know no end, and a hundred kilobytes of zstd are gigabytes of zeros.
 """
@@ -22,6 +22,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+_LARGE = 2**20  # bytes of a record that are looked for before they are read
 _RATIO = 1000  # times its packed size that a whole file may have
 
 
@@ -53,10 +54,25 @@ class _BoundedFile:
         self._file.close()
 
 
+def _read_exact(file: BinaryIO, size: int) -> bytes:
+    """So many bytes, which are there before memory is given for them."""
+    at = file.tell()
+    if size > _LARGE:
+        end = file.seek(0, 2)
+        file.seek(at)
+        if size > end - at:
+            raise ValueError(f"a record of {size} bytes where {end - at} are left")
+    data = file.read(size)
+    if len(data) != size:
+        raise ValueError(f"a record of {size} bytes where {len(data)} are left")
+    return data
+
+
 def bound_rosbags() -> None:
-    """Let rosbags unpack with the limits of this module."""
+    """Let rosbags read and unpack with the limits of this module."""
     bounded: Any = SimpleNamespace(open=_BoundedFile, decompress=partial(unpack, kind="zstd"))
     setattr(rosbag2_reader, "zstd", bounded)  # noqa: B010 - the module's own name, to mypy unknown
+    setattr(storage_mcap, "read_exact", _read_exact)  # noqa: B010
     for kind in ("zstd", "lz4"):
         storage_mcap.DECOMPRESSORS[kind] = partial(_chunk, kind)
     for kind in ("bz2", "lz4"):

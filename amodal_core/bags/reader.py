@@ -233,6 +233,8 @@ class BagReader:
             if item is None:
                 break
             connection, stamp, data = item
+            if not isinstance(data, bytes | memoryview):  # SQLite's columns hold any value
+                raise self._damaged(done, connection.topic, TypeError("a message without bytes"))
             yield RawMessage(connection.topic, connection.msgtype, stamp, data)
             done += 1
         expected = sum(c.msgcount for c in chosen)

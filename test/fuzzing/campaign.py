@@ -231,7 +231,7 @@ class Campaign:
         """Try inputs; 0 where all were tried, 2 where a new process is to go on."""
         faulthandler.disable()  # a crash is a finding, not a report
         # Smaller than what sensors send, so that what passes them is seen in little memory.
-        limits.PIXELS, limits.POINTS = 2**22, 2**20
+        limits.PIXELS, limits.POINTS, limits.UNPACKED = 2**22, 2**20, 2**25
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from datasets_scenes import CLASSES, SIZE
+from packed_bags import PACK, repacked
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -27,15 +30,16 @@ from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.base import BEGIN, PERIOD
 from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.evaluation.truth import read_truth
+from amodal_core.unpacking import unpack
 from fuzzing import mutations as spoil
 
 from .base import add, file_of, made
 from .messages import CALIBRATION, FACTORY, POINTS, tracks
 
 
-def _bag(root: Path, storage: str = "mcap") -> None:
+def _bag(root: Path, storage: str = "mcap", compress: bool = False) -> None:
     """A bag of two frames with truth."""
-    with BagWriter(root / "bag", storage) as bag:
+    with BagWriter(root / "bag", storage, compress=compress) as bag:
         bag.add_topic("/camera/camera_info", "sensor_msgs/msg/CameraInfo")
         bag.add_topic("/camera/image_rect", "sensor_msgs/msg/Image")
         bag.add_topic("/points", "sensor_msgs/msg/PointCloud2")
@@ -68,10 +72,10 @@ def read_bag(path: Path) -> None:
     read_truth(path)
 
 
-def _in_folder(name: str, storage: str) -> Callable[[bytes, Path], None]:
+def _in_folder(name: str, make: Callable[[Path], Any]) -> Callable[[bytes, Path], None]:
     def read(data: bytes, folder: Path) -> None:
         if not (folder / "bag").exists():
-            _bag(folder, storage)
+            make(folder)
         (folder / "bag" / name).write_bytes(data)
         read_bag(folder / "bag")
 
@@ -104,9 +108,54 @@ def _of_database(rng: Any, data: bytes) -> bytes:
 _MCAP, _YAML = made(_bag, "bag/bag.mcap", "bag/metadata.yaml")
 _DB3, _YAML3 = made(lambda r: _bag(r, "sqlite3"), "bag/bag.db3", "bag/metadata.yaml")
 add("mcap", [_MCAP], spoil.of_bytes, file_of("a.mcap", read_bag))
-add("db3", [_DB3], _of_database, _in_folder("bag.db3", "sqlite3"))
-add("metadata", [_YAML], spoil.of_yaml, _in_folder("metadata.yaml", "mcap"))
-add("metadata_db3", [_YAML3], spoil.of_yaml, _in_folder("metadata.yaml", "sqlite3"))
+_sqlite = partial(_bag, storage="sqlite3")
+add("db3", [_DB3], _of_database, _in_folder("bag.db3", _sqlite))
+add("metadata", [_YAML], spoil.of_yaml, _in_folder("metadata.yaml", _bag))
+add(
+    "metadata_db3",
+    [_YAML3],
+    spoil.of_yaml,
+    _in_folder("metadata.yaml", partial(_bag, storage="sqlite3")),
+)
+
+
+def _of_packed(rng: Any, data: bytes) -> bytes:
+    """What is packed, or the bytes that it is packed in."""
+    if rng.random() < 0.5:
+        return spoil.of_bytes(rng, data)
+    return repacked(spoil.of_bytes(rng, _MCAP), rng.choice(("zstd", "lz4")))
+
+
+def _packed_file(root: Path) -> None:
+    """The bag of `_bag` in SQLite, its file packed."""
+    _bag(root, "sqlite3")
+    (file,) = (root / "bag").glob("*.db3")
+    file.with_suffix(".db3.zstd").write_bytes(PACK["zstd"](file.read_bytes()))
+    file.unlink()
+    meta = root / "bag" / "metadata.yaml"
+    text = meta.read_text().replace(file.name, f"{file.name}.zstd")
+    text = re.sub(r"compression_format: *'?'?", "compression_format: zstd", text)
+    meta.write_text(re.sub(r"compression_mode: *'?'?", "compression_mode: FILE", text))
+
+
+def _of_zstd(inner: Any) -> Any:
+    """Of a packed file: what is in it, or its own bytes."""
+
+    def mutate(rng: Any, data: bytes) -> bytes:
+        if rng.random() < 0.5:
+            return spoil.of_bytes(rng, data)
+        return PACK["zstd"](inner(rng, unpack(data, "zstd")))
+
+    return mutate
+
+
+_CHUNKS = [repacked(_MCAP, kind) for kind in ("zstd", "lz4", "")]
+add("packed_mcap", _CHUNKS, _of_packed, file_of("a.mcap", read_bag))
+_ZSTD, _ = made(_packed_file, "bag/bag.db3.zstd", "bag/metadata.yaml")
+add("packed_file", [_ZSTD], _of_zstd(_of_database), _in_folder("bag.db3.zstd", _packed_file))
+_messages = partial(_bag, storage="sqlite3", compress=True)
+_PACKED, _ = made(_messages, "bag/bag.db3", "bag/metadata.yaml")
+add("packed_messages", [_PACKED], _of_database, _in_folder("bag.db3", _messages))
 
 _DEFINITION = (
     b"builtin_interfaces/Time stamp\nfloat64[9] k\nint32[3] name\nint32 ONE=1\n"
