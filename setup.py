@@ -38,6 +38,7 @@ EXTRAS = {
     "onnxruntime": ["onnxruntime>=1.18"],
     "plots": ["matplotlib>=3.8"],
     "sam": [*TORCH, "transformers>=5.0"],
+    "supervision": ["supervision>=0.31"],
     "synth": ["moderngl>=5.10"],
     "torch": TORCH,  # every other model, and GPUs
     "train": [*TORCH, "scikit-learn>=1.4", "tensorboard>=2.14"],
@@ -62,6 +63,7 @@ TOOLS = {
     "test": [
         *EXTRAS["all"],
         "hypothesis>=6.100",
+        "mcap-ros2-support>=0.5",
         "pytest>=8",
         "pytest-benchmark>=4",
         "pytest-cov>=7",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from amodal_core.errors import InputError
+from amodal_core.extras import extra
 from amodal_core.masks.mask_set import Masks, RleMasks
 
 if TYPE_CHECKING:
@@ -238,6 +240,47 @@ class Tracks(Instances):
     coasted: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     velocities: np.ndarray | None = None
     image_velocities: np.ndarray | None = None
+
+    def to_supervision(self, classes: Sequence[str] = (), masks: str = "amodal") -> Any:
+        """These tracks as `supervision.Detections`; needs the extra `supervision`.
+
+        Args:
+            classes: names that class ids index into, for `data["class_name"]`; () leaves it out.
+            masks: "amodal" or "visible", whose masks and boxes are meant.
+
+        Returns:
+            Detections with xyxy (N, 4) float32, mask (N, H, W) bool, confidence, class_id,
+            tracker_id, and in `data` arrays of N: occlusion_rate, depth, coasted, age,
+            occluder_ids (a tuple of track ids each), and class_name.
+
+        Raises:
+            InputError: supervision is not installed, or there are no such masks.
+        """
+        if masks not in ("amodal", "visible"):
+            raise InputError(f"no masks '{masks}'", "to_supervision", "choose amodal or visible")
+        with extra("supervision", "to_supervision"):
+            from supervision import Detections
+        host = self.numpy()
+        hiders = np.empty(len(host), object)
+        for i, row in enumerate(np.asarray(host.occluders)):
+            hiders[i] = tuple(int(track) for track in host.ids[row])
+        data = {
+            "occlusion_rate": np.asarray(host.occlusion_rates, np.float32),
+            "depth": np.asarray(host.depths, np.float32),
+            "coasted": np.asarray(host.coasted, bool),
+            "age": np.asarray(host.ages, np.int64),
+            "occluder_ids": hiders,
+        }
+        if classes:
+            data["class_name"] = np.array([classes[int(k)] for k in host.class_ids], str)
+        return Detections(
+            xyxy=np.asarray(getattr(host, f"{masks}_boxes"), np.float32),
+            mask=getattr(host, masks).rle().dense(),
+            confidence=np.asarray(host.scores, np.float32),
+            class_id=np.asarray(host.class_ids, np.int64),
+            tracker_id=np.asarray(host.ids, np.int64),
+            data=data,
+        )
 
 
 @cache

@@ -59,6 +59,10 @@ def test_nodes_replay_and_evaluation_need_no_extra():
         ),
         ("train", "from amodal_ros.cli._training import module\nmodule('train')"),
         (
+            "supervision",
+            "from amodal_core.frame import Tracks\nTracks.empty((4, 4)).to_supervision()",
+        ),
+        (
             "views",
             "from amodal_core.views.rerun_file import recording\n"
             "with recording('x.rrd', [''], [()]): pass",
