@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import recorded_scenes as scenes
@@ -16,6 +17,7 @@ from amodal_core.bags.reader import BagReader
 from amodal_core.datasets.arrow_files import read_columns
 from amodal_core.datasets.bag import BagSet
 from amodal_core.datasets.base import BEGIN
+from amodal_core.datasets.box_masks import box_masks
 from amodal_core.datasets.ipc_sizes import unpacked_size
 from amodal_core.datasets.nuscenes import json_rows
 from amodal_core.datasets.recorded import CLASSES
@@ -23,6 +25,7 @@ from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.projection import to_camera
+from amodal_core.masks.mask_set import RleMasks
 from amodal_ros.cli.main import app
 
 WRITERS = {
@@ -249,6 +252,28 @@ def test_a_nearer_object_hides_and_not_the_other_way_round(roots):
     assert truth.occlusion_rates[truck] > 0.02
     assert truth.occluders[truck, car]
     assert not truth.occluders[car, truck]
+
+
+def test_derived_masks_of_kittis_boxes_are_like_those_drawn_by_hand(kitti_object_root):
+    """Five objects of real frames, whose whole outlines were drawn for a benchmark."""
+    file = Path(__file__).parents[1] / "benchmarks" / "real_frames" / "kitti.json"
+    data = open_dataset(kitti_object_root)
+    classes = [c.lower() for c in data.classes]
+    overlaps = []
+    for k in range(3):
+        sample = data[k]
+        content = json.loads(file.read_text())[f"kitti_object/{sample.name}.png"]
+        ids = sample.truth.class_ids.tolist()
+        boxes = sample.truth.boxes3d.astype(np.float64)
+        amodal, visible, _ = box_masks(boxes, [classes[i] for i in ids], sample.frame)
+        assert not (visible - amodal).areas().any()
+        for drawn in content["objects"]:
+            mask = np.zeros(sample.frame.size, np.uint8)
+            cv2.fillPoly(mask, [np.array(drawn["amodal"], np.int32)], 1)
+            overlaps.append(amodal.iou(RleMasks.from_dense(mask[None] > 0)).max())
+    assert len(overlaps) == 5
+    assert min(overlaps) > 0.6
+    assert np.mean(overlaps) > 0.78
 
 
 # To bags -----------------------------------------------------------------------------------------

@@ -123,7 +123,8 @@ def _check_learnable(config: Config, kind: type[LearnedModel], sets: Sequence[Da
         raise InputError(
             f"it annotates boxes, no masks, and '{config.model}' learns masks",
             where,
-            "for KITTI's images: KINS' annotations (format kins), or `model: pointpillars`",
+            "for KITTI's images: KINS' annotations (format kins), or `model: pointpillars`; for "
+            "nuScenes, Argoverse and Waymo: `options: {masks: derived}`",
         )
     if config.smallest or config.least_visible or config.augment.crop:
         raise InputError(

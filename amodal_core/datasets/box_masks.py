@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from amodal_core.frame import Frame
+from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry import silhouette
 from amodal_core.geometry.boxes3d import points_in_boxes
 from amodal_core.geometry.config import DEFAULTS
@@ -22,6 +22,8 @@ from amodal_core.masks.mask_set import RleMasks
 
 # The silhouette of a class; all others have one of their own, or that of "other".
 _SHAPES = {"van": "truck", "bus": "truck", "tram": "truck"}
+# People are of no usual shape: their returns tell it, where they reach over most of the box.
+_PEOPLE, _WHOLE = ("pedestrian", "cyclist"), 0.7
 _MARGIN = 0.1  # metres by which returns of an object may lie outside its box
 
 
@@ -50,8 +52,9 @@ def box_masks(
     for box, name, own in zip(boxes, names, inside, strict=True):
         kind = _SHAPES.get(name, name)
         shape = getattr(config.shapes, kind, config.shapes.other)
-        polygons = silhouette.outlines(np.asarray(box, np.float64), shape, calibration)
         pixels = _shown(scan, own)
+        polygons = _envelope(scan, own, box, calibration) if kind in _PEOPLE else []
+        polygons = polygons or silhouette.outlines(np.asarray(box, float), shape, calibration)
         if kind != "pedestrian" and polygons and len(pixels) >= config.masks.hull:
             polygons.append(cv2.convexHull(pixels).reshape(-1, 2).astype(np.float64))
         drawn = silhouette.draw(polygons, calibration)
@@ -76,6 +79,26 @@ def _inside(scan: Scan | None, box: np.ndarray) -> np.ndarray:
     reach = np.hypot(box[3], box[4]) / 2 + _MARGIN
     near = np.flatnonzero(np.abs(scan.points[:, :2] - box[:2]).max(axis=1) <= reach)
     return near[points_in_boxes(scan.points[near], box[None], _MARGIN)[0]]
+
+
+def _envelope(
+    scan: Scan | None, index: np.ndarray, box: np.ndarray, calibration: Calibration
+) -> list[np.ndarray]:
+    """The outline of the returns at `index`; none where they show a part of the box alone."""
+    if scan is None or not len(index):
+        return []
+    reach = scan.points[index, 2].max() - (box[2] - box[5] / 2)
+    index = index[scan.projection.pixels[index, 0] >= 0]
+    if reach < _WHOLE * box[5] or not len(index):
+        return []
+    columns = scan.image.index.shape[1]
+    foot = to_camera(np.array([[box[0], box[1], box[2] - box[5] / 2]]), calibration)[0]
+    bottom = calibration.K[1, 2] + calibration.K[1, 1] * foot[1] / max(foot[2], 0.1)
+    step = calibration.K[0, 0] * 2 * np.pi / columns
+    rows = scan.image.cells[index] // columns
+    pixels = np.asarray(scan.projection.pixels[index])
+    least = DEFAULTS.masks.envelope_lasers
+    return silhouette.envelope(pixels, rows, step, float(bottom), least)
 
 
 def _shown(scan: Scan | None, index: np.ndarray) -> np.ndarray:
