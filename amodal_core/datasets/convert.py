@@ -9,6 +9,8 @@ from pathlib import Path
 from amodal_core.datasets import (
     amodal_synth_drive_write,
     coco,
+    cvat,
+    fiftyone,
     kins,
     kitti_write,
     labelme,
@@ -82,6 +84,8 @@ def convert(
             folder, samples, data.classes, class_map=class_map
         ),
         "labelme": lambda folder: labelme.write(folder, samples, data.classes),
+        "cvat": lambda folder: cvat.write(folder, samples, data.classes),
+        "fiftyone": lambda folder: fiftyone.write(folder, samples, data.classes),
     }
     if to not in writers:
         raise InputError(f"no format '{to}' to write", str(out), f"there are: {', '.join(TARGETS)}")

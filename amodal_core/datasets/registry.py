@@ -54,6 +54,8 @@ TARGETS: dict[str, str] = {
     "asd": "AmodalSynthDrive; masks exact, images as JPEG",
     "kitti": "KITTI object; boxes, no masks",
     "labelme": "labelme files; masks exact",
+    "cvat": "CVAT for images 1.1; masks exact, visible ones under labels of their own",
+    "fiftyone": "what FiftyOne imports as COCODetectionDataset, one file a kind of mask",
     "bag": "one rosbag2 bag a video, with ground truth",
     "sailvos-cut": "SAIL-VOS cut into clips (--structure), all variants",
     "video-truth": "one JSON of per-video ground truth (--kind amodal or visible)",
