@@ -347,18 +347,20 @@ class FrameWarning:
     Attributes:
         kind: what sort of thing, the same words each time: programs decide by it.
         text: one line for people.
+        cure: what they can do about it, "" where that is part of the text.
     """
 
     kind: str
     text: str
+    cure: str = ""
 
     def __str__(self) -> str:
-        return self.text
+        return f"{self.text} ({self.cure})" if self.cure else self.text
 
 
 def counted(warnings: Counter[FrameWarning]) -> list[dict[str, Any]]:
     """Warnings and how often each came, as metrics.json holds them."""
-    return [{"kind": w.kind, "text": w.text, "count": n} for w, n in warnings.items()]
+    return [{"kind": w.kind, "text": str(w), "count": n} for w, n in warnings.items()]
 
 
 @dataclass

@@ -163,8 +163,7 @@ def replay_cameras(
             frames = iter(drive)
             ahead = list(islice(frames, 2))
             if not ahead:
-                why = _why_no_frame(drive)
-                raise InputError(f"the bag gives no frame: {why}", str(bag), "check its topics")
+                raise _no_frame(drive, bag)
             notes = _warm_up(pipeline, ahead[0].frame)
             runs.append(_Run(drive, name, pipeline, options, out, [item.frame for item in ahead]))
             runs[-1].record.warnings.update(notes)
@@ -274,16 +273,18 @@ def _folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def _why_no_frame(drive: BagDrive) -> str:
-    """What was refused most, and why most images were dropped."""
+def _no_frame(drive: BagDrive, bag: str | Path) -> InputError:
+    """What was refused most, else why most images were dropped; with the cure of that."""
     images = f"{drive.topics.image}: dropped"
-    refused = Counter(w.text for w in drive.warnings if w.kind == "refused")
-    dropped = Counter(w.text for w in drive.warnings if w.text.startswith(images))
-    reasons = [*refused.most_common(1), *dropped.most_common(1)]
-    lines = [f"{n} x {text}" for text, n in reasons]
+    refused = Counter(w for w in drive.warnings if w.kind == "refused")
+    dropped = Counter(w for w in drive.warnings if w.text.startswith(images))
+    reasons = (refused or dropped).most_common(1)
+    lines = [f"{n} x {warning.text}" for warning, n in reasons]
     clocks = [w.text for w in drive.warnings if w.kind == "clocks"]
     lines += [text.removeprefix("no image has a scan: ") for text in clocks]
-    return "; ".join(lines) or "no image has a stamp"
+    cures = [w.cure for w, _ in reasons if w.cure] or ["" if clocks else "check its topics"]
+    why = "; ".join(lines) or "it has no image"
+    return InputError(f"the bag gives no frame: {why}", str(bag), cures[0])
 
 
 def _warm_up(pipeline: Pipeline, frame: Frame) -> list[FrameWarning]:

@@ -200,9 +200,9 @@ class BaseNode(LifecycleNode):
         """Log the warnings and notes of a frame; a jump back has been logged when it came in."""
         for warning in warnings:
             if warning.kind in NOTES:
-                self.get_logger().info(warning.text)
+                self.get_logger().info(str(warning))
             elif warning.kind != TIME_JUMP:
-                self.warn(warning.kind, warning.text)
+                self.warn(warning.kind, str(warning))
 
     def error(self, key: str, text: str) -> None:
         """Log an error, at most once in five seconds for a key."""

@@ -121,6 +121,28 @@ def test_best_and_worst_of_the_five_runs_are_dropped_from_every_number():
     assert trimmed_mean([1, 2, 3, 4, 1000]) == 3
 
 
+def tiring(limit: float, most_seconds: float = 5.0):
+    """Keeps up with anything for a few seconds, for longer with `limit` frames a second alone."""
+    quick, slow = pipeline(1000.0), pipeline(limit)
+    return lambda rate, seconds: (quick if seconds < most_seconds else slow)(rate, seconds)
+
+
+def test_a_rate_that_five_runs_do_not_bear_out_is_not_reported():
+    search = Search(highest=12.0)
+    found = measure(tiring(8.0), search)
+    assert found.rate <= 8.0 / (1 - search.lag)
+    assert len(found.runs) == 5
+    assert sum(not search.sustained(r) for r in found.runs) <= 1
+    assert found.numbers["missed_share"] <= search.loss
+    assert any("was sustained in a probe of 4 s, in 5 runs of 8 s" in w for w in found.warnings)
+    # Those that failed are told, and ended with the second failure.
+    failed = [r for r, good in found.probes if not good and r.sent >= 8 * 8]
+    assert len(failed) == 2 * len({r.rate for r in failed})
+    hopeless = measure(tiring(0.1), Search(highest=4.0))
+    assert math.isnan(hopeless.rate)
+    assert "not even 1 Hz is sustained in 5 runs" in hopeless.warnings[-1]
+
+
 def test_a_pipeline_too_slow_for_the_lowest_rate_gets_no_rate():
     found = measure(pipeline(0.2))
     assert math.isnan(found.rate)

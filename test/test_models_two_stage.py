@@ -216,8 +216,10 @@ def test_backbone_weights_load_and_the_stem_is_inflated_from_them(tmp_path):
 
 
 def test_weights_that_are_missing_foreign_or_broken_are_named(tmp_path):
-    with pytest.raises(InputError, match="no such weights"):
+    with pytest.raises(InputError, match="no such weights") as missing:
         resnet_fpn("resnet18", lidar=False, weights=tmp_path / "none.pth")
+    address = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert missing.value.cure == f"curl --create-dirs -o {tmp_path / 'none.pth'} {address}"
     torch.save(resnet.resnet50(weights=None).state_dict(), tmp_path / "resnet50.pth")
     with pytest.raises(InputError, match="of another shape"):
         resnet_fpn("resnet18", lidar=False, weights=tmp_path / "resnet50.pth")

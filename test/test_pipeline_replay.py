@@ -194,6 +194,22 @@ def test_a_bag_that_breaks_on_the_way_leaves_nothing_half_written(mini_kitti_raw
     assert not out.exists()
 
 
+def test_a_bag_whose_driver_does_not_stamp_says_what_the_nodes_say_and_one_cure(tmp_path, out):
+    image = image_message(RosbagsFactory(), np.zeros((40, 60, 3), np.uint8), 0, "cam")
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/cam/image", "sensor_msgs/msg/Image")
+        for k in range(3):
+            bag.write("/cam/image", image, 1_000_000_000 + k)
+    model = StubModel()
+    model.inputs = frozenset({"image"})
+    with pytest.raises(InputError) as refused:
+        replay(tmp_path / "bag", out, Pipeline(model))
+    assert str(refused.value) == (
+        f"{tmp_path / 'bag'}: the bag gives no frame: 3 x /cam/image: the stamp is zero "
+        "(fill in header.stamp in the driver)"
+    )
+
+
 def test_a_bag_without_a_frame_says_why(mini_kitti_raw, tmp_path, out):
     with pytest.raises(InputError, match="no such bag"):
         replay(tmp_path / "nowhere", out, Pipeline(StubModel()))

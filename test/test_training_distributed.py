@@ -62,7 +62,7 @@ def together(config, world=2):
     return [told[r] for r in range(world)]
 
 
-def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, monkeypatch):
+def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     register_tiny()
     held_out = [{"path": str(data), "stop": 3}]
@@ -70,6 +70,7 @@ def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, mo
     outcome = train(alone)
     both = run_config(tmp_path / "both", data, held_out=held_out, accumulate=2, **SETTINGS)
     assert together(both) == ["", ""]
+    assert "find_unused_parameters" not in capfd.readouterr().err
     a, b = (
         torch.load(c / state.LAST, weights_only=True)
         for c in (tmp_path / "alone", tmp_path / "both")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 from training_scenes import (
+    CLASSES,
     SAM_SETTINGS,
     SETTINGS,
     VIDEO_SETTINGS,
+    Drives,
     Streets,
     run_config,
     street,
@@ -22,8 +25,14 @@ from amodal_core.frame import Report
 from amodal_core.inference import tracks_of
 from amodal_core.models import registry
 from amodal_core.models.layers import pillars
+from amodal_core.models.layers.batch import Targets
 from training import state
+from training.clips import clip_for
 from training.codebook import build_codebook
+from training.config import Augment, ClipConfig
+from training.data import Augmented
+from training.engine import batch_of
+from training.sources import Samples
 from training.train import train
 
 ALL = SETTINGS | VIDEO_SETTINGS | {"s_amodal": SAM_SETTINGS}
@@ -57,6 +66,33 @@ def test_a_few_steps_reach_the_weights_and_leave_a_checkpoint(name, streets, tmp
     loaded = registry.create(name, "cpu", checkpoint=str(outcome.checkpoints[-1]), min_score=0.0)
     (found,) = tracks_of(loaded, [Streets(1).samples[0].frame], Report())
     assert found.amodal.size == (64, 96)
+
+
+QUICK = ("mask_rcnn", "flagship")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ALL]
+)
+def test_every_weight_that_is_learnt_is_reached_where_nothing_is(name, tmp_path):
+    """Processes that train together need not look for weights without gradients then."""
+    model = registry.learned(name).from_config({**ALL[name], "classes": CLASSES}).train()
+    if not model.reaches_all:
+        pytest.skip("processes look for weights without gradients")
+    clip = clip_for(type(model), ClipConfig(reach=1) if model.clip else None)
+    drives = Drives((2,))
+    samples = Samples([(drives, range(2))], CLASSES, {})
+    items = Augmented(
+        samples, Augment(), 0, depth=model.config.lidar, points="points" in model.inputs, clip=clip
+    )[0, 0]
+    for item in items:
+        none = {f.name: getattr(item.targets, f.name)[:0] for f in fields(item.targets)}
+        none["occluders"] = item.targets.occluders[:0, :0]
+        item.targets = Targets(**none)
+    losses = model.losses(batch_of(items, len(items), torch.device("cpu")))
+    sum(v.float() for v in losses.values()).backward()
+    missed = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missed == []
 
 
 # Steps and learning rate that suffice for the frames below; the rate falls to 0 over them.

@@ -130,9 +130,9 @@ class Trainer:
         self._wrapped: nn.Module = _Losses(self.state.model)
         if place.world > 1 and not is_sharded(self.state.model):
             devices = [place.device] if place.device.type == "cuda" and not config.split else None
-            # Heads without an object in a batch may get no gradient in one process.
+            looks = not self.state.model.reaches_all
             self._wrapped = DistributedDataParallel(
-                self._wrapped, devices, find_unused_parameters=True
+                self._wrapped, devices, find_unused_parameters=looks
             )
 
     def run(self) -> Outcome:

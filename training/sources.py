@@ -150,9 +150,8 @@ def class_table(data: Dataset, classes: Sequence[str], class_map: Renames) -> np
     if missing:
         raise InputError(
             f"the model has no class for {', '.join(missing)}",
-            f"{data.name} ({data.path})",
-            f"add `class_map: {{{missing[0]}: {classes[0]}}}` (or null to ignore it); "
-            f"the model's: {', '.join(classes)}",
+            str(data.path),
+            f"class_map: {{{missing[0]}: {classes[0]}}}, or null to leave it out",
         )
     return matched.table
 

@@ -86,7 +86,7 @@ class BagSet(Dataset):
     def check(self) -> Iterator[Finding | None]:
         """What was refused or dropped, stamps, and masks."""
         for warning in self._warnings:
-            yield Finding("dropped-message", str(self.path), "", warning.text)
+            yield Finding("dropped-message", str(self.path), "", str(warning))
         for index in range(len(self)):
             if index and self._stamps[index] <= self._stamps[index - 1]:
                 what = "the stamp is not after the one before"

@@ -182,7 +182,7 @@ class BagDrive:
         return intake.moments
 
     def _refused(self, error: InputError) -> None:
-        self.warnings.append(FrameWarning("refused", str(error)))
+        self.warnings.append(FrameWarning("refused", f"{error.where}: {error.what}", error.cure))
 
     def _read(self, assembler: Assembler, moment: Moment) -> Iterator[DriveFrame]:
         self._reset |= moment.reset

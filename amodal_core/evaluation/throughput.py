@@ -4,8 +4,9 @@ The search follows ros2_benchmark (NVIDIA Isaac ROS): a trial run to warm up; a 
 publishing rate with short probes; a linear scan upwards from where it ends, because a single short
 probe may mislead; then five runs at the rate found, the best and the worst of which are dropped
 from every number. A probe is sustained when the answers come as fast as the frames went out and
-few are missing. Its rate steps (5 Hz) are coarse for a LiDAR pipeline and are finer here; the
-allowed lag is a share of the rate for the same reason.
+few are missing. The five runs must be that, too, but for the one that is dropped: a rate that they
+do not bear out is not reported, the next lower one is tried. Its rate steps (5 Hz) are coarse for a
+LiDAR pipeline and are finer here; the allowed lag is a share of the rate for the same reason.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Throughput:
         cpu: share of one core by process, mean of the middle runs.
         memory_mb: by process, mean of the middle runs.
         probes: every probe in order, with whether it was sustained.
-        runs: the five runs.
+        runs: the five runs at that rate.
         warnings: one line each.
     """
 
@@ -182,10 +183,18 @@ def measure(
         throughput.warnings.append(
             f"from {slowest:.3g} Hz on, the player itself could not publish fast enough"
         )
-    throughput.rate = low
-    for k in range(RUNS):
-        step(f"run {k + 1} of {RUNS} at {low:.3g} Hz")
-        throughput.runs.append(run(low, search.run_seconds))
+    probed = low
+    while not (runs := _borne_out(run, search, low, step, throughput)):
+        if low <= search.lowest:
+            throughput.warnings.append(f"not even {low:g} Hz is sustained in {RUNS} runs")
+            return throughput
+        low = max(low - search.step, search.lowest)
+    if low < probed:
+        throughput.warnings.append(
+            f"{probed:.3g} Hz was sustained in a probe of {search.probe_seconds:g} s, "
+            f"in {RUNS} runs of {search.run_seconds:g} s {low:.3g} Hz"
+        )
+    throughput.rate, throughput.runs = low, runs
     rows = [r.numbers() for r in throughput.runs]
     throughput.numbers = {k: trimmed_mean([row[k] for row in rows]) for k in rows[0]}
     for result in throughput.runs:
@@ -194,6 +203,24 @@ def measure(
     throughput.cpu = _by_process([r.cpu for r in throughput.runs])
     throughput.memory_mb = _by_process([r.memory_mb for r in throughput.runs])
     return throughput
+
+
+def _borne_out(
+    run: Callable[[float, float], RunResult],
+    search: Search,
+    rate: float,
+    step: Callable[[str], None],
+    throughput: Throughput,
+) -> list[RunResult]:
+    """Five runs at a rate; none where more of them break the rule than the numbers leave out."""
+    runs: list[RunResult] = []
+    for k in range(RUNS):
+        step(f"run {k + 1} of {RUNS} at {rate:.3g} Hz")
+        runs.append(run(rate, search.run_seconds))
+        if sum(not search.sustained(r) for r in runs) > TRIMMED:
+            throughput.probes += [(r, search.sustained(r)) for r in runs]
+            return []
+    return runs
 
 
 def trimmed_mean(values: Sequence[float]) -> float:

@@ -60,6 +60,11 @@ class CompletingModel(LearnedModel):
         # In a tuple, so that its weights are none of this module's.
         self._detector: tuple[Model, ...] = ()
 
+    @property
+    def reaches_all(self) -> bool:
+        """Not where no mask of a clip is given."""
+        return False
+
     @classmethod
     def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
         """As `LearnedModel.from_checkpoint`, with the detector that the settings name.

@@ -78,6 +78,14 @@ class LearnedModel(nn.Module):
         return bool(getattr(self.config, "camera_view", True))
 
     @property
+    def reaches_all(self) -> bool:
+        """Whether any batch, without objects too, gives each weight that is learnt a gradient.
+
+        Where it may not, processes that train together have to look for those that got none.
+        """
+        return True
+
+    @property
     def pastes_probabilities(self) -> bool:
         """Whether masks come into images by `masks.paste.of_probabilities`."""
         return False

@@ -181,6 +181,11 @@ class Vrsp(TwoStage):
             )
 
     @property
+    def reaches_all(self) -> bool:
+        """Not the shapes' encoder, where no object is refined."""
+        return False
+
+    @property
     def _has_prior(self) -> bool:
         return self.config.prior_refinement or self.config.prior_rescoring
 

@@ -10,6 +10,7 @@ import typer
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
+from amodal_ros.cli._progress import stderr
 
 if TYPE_CHECKING:
     from amodal_core.models.base import Model
@@ -58,4 +59,5 @@ def make_model(
         if "detector" in settings:
             raise InputError("a detector has nothing to find", given_by, "leave it out")
         settings["detector"] = ""
-    return registry.create(name, device, checkpoint, **settings)
+    with stderr.status("loading model"):  # torch and weights, seconds on a cold disk
+        return registry.create(name, device, checkpoint, **settings)

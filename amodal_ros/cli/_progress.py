@@ -12,28 +12,43 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 stderr = Console(stderr=True, highlight=False)
 
 
+class _Counted(MofNCompleteColumn):
+    """Nothing, as long as nobody knows of how many."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
 @contextmanager
-def bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int], None]]:
-    """A bar that is moved by calls with (done, in all)."""
+def bar(
+    title: str, unit: str = "frames", first: str = "preparing"
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is moved by calls with (done, in all); until then it says what comes first."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
+        _Counted(),
+        TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task(first, total=None, unit="")
+
+        def move(done: int, total: int) -> None:
+            progress.update(task, description=title, completed=done, total=total, unit=unit)
+
+        yield move
 
 
 def warn(warnings: Iterable[object]) -> None:

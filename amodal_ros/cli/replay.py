@@ -192,7 +192,7 @@ def run(bag: Path, out: Path, plan: ReplayPlan) -> list[Record]:
     """Replay with a progress bar."""
     from amodal_core.replays import replay_bag
 
-    with bar("replaying") as progress:
+    with bar("replaying", first="preparing the model") as progress:
         return replay_bag(plan, bag, out, progress)
 
 

@@ -80,7 +80,7 @@ def resnet_fpn(
     if stride_in_1x1:
         move_strides(body)
     if weights is not None:
-        load_body(body, weights)
+        load_body(body, name, weights)
     if lidar:
         body.conv1 = inflate(body.conv1, DEPTH_CHANNELS)
     stages = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
@@ -123,20 +123,35 @@ def inflate(stem: nn.Conv2d, extra: int) -> nn.Conv2d:
 
 
 # The first of torchvision's weights of each, as the published configurations begin with.
-_WHERE = (
-    "get torchvision's from https://download.pytorch.org/models/ (resnet18-f37072fd.pth, "
-    "resnet50-0676ba61.pth, resnet101-63fe2227.pth) and give its path as settings.weights"
-)
+_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+}
 
 
-def load_body(body: nn.Module, weights: str | Path) -> None:
+def _download(name: str, weights: str | Path) -> str:
+    """How torchvision's weights of a ResNet come to where they are looked for."""
+    if name not in _FILES:
+        return "give the path of others as settings.weights"
+    address = f"https://download.pytorch.org/models/{_FILES[name]}"
+    return f"curl --create-dirs -o {weights} {address}"
+
+
+def load_body(body: nn.Module, name: str, weights: str | Path) -> None:
     """Load torchvision's classification weights (.pth) into a ResNet, all but the classifier's.
+
+    Args:
+        body: the ResNet.
+        name: torchvision's, such as "resnet50".
+        weights: the file.
 
     Raises:
         InputError: there is no such file, or it does not fit.
     """
     own = {k: v for k, v in body.state_dict().items() if not k.startswith("fc.")}
-    state = read_weights(weights, _WHERE)
+    state = read_weights(weights, _download(name, weights))
     state = {k: v for k, v in state.items() if k in own}
     cure = "give the weights of this very backbone, with batch norm"
     body.load_state_dict(fitted(state, own, weights, cure), strict=False)

@@ -32,7 +32,7 @@ class CropEncoder(ResNetLevels):
         super().__init__(name, lambda width: nn.GroupNorm(_GROUPS, width))
         self.body.bn1 = nn.BatchNorm2d(self.body.conv1.out_channels)
         if weights:
-            load_body(self.body, weights)
+            load_body(self.body, name, weights)
         self.lateral = nn.ModuleList(nn.Conv2d(w, channels, 1) for w in self.widths[1:])
         self.middle = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)

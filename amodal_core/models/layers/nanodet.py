@@ -219,7 +219,7 @@ def published_weights(path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
             )  # fmt: skip
         return [convolutions[k] for k in sorted(convolutions)]
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(f"no weights of NanoDet-g ({error})", str(path), _DOWNLOAD) from error
+        raise InputError(f"no weights of NanoDet-g: {error}", str(path), _DOWNLOAD) from error
 
 
 def _tensors(graph: dict, folder: Path) -> dict[str, np.ndarray]:

@@ -33,7 +33,7 @@ class ResNetLevels(nn.Module):
         layer = norm if callable(norm) else NORMS[norm]
         body = getattr(resnet, name)(weights=None, norm_layer=layer)
         if weights:
-            load_body(body, weights)
+            load_body(body, name, weights)
         self.widths = tuple(body.inplanes // 2**k for k in (3, 2, 1, 0))
         del body.fc, body.avgpool
         self.body = body
