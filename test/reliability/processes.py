@@ -25,6 +25,8 @@ from amodal_ros.qos import profile
 ARGUMENTS = ["single_process:=false", "model:=geometric", "overlay:=true", "evaluation:=true"]
 RATE = 1.0  # frames a second: what is lost is to be the fault's, not the machine's
 STOPPED = 2.0  # seconds that a node stands still
+OVERLOAD = "overload"  # a reason of drops
+_LATE = 5.0  # seconds by which diagnostics may be late
 _BACK = 300.0  # seconds until every frame is answered again; a loaded machine starts slowly
 _ENDED = 60.0  # seconds that the nodes of a killed launch may take to end, loaded as it may be
 
@@ -186,21 +188,31 @@ LAUNCH_KILLED = "the launch is killed (kill -9)", "its nodes end themselves"
 def play(bench: LiveBench, fault: ProcessFault, seconds: float = 6.0) -> Seen:
     """Frames while the fault lasts; then more, until all of a second are answered."""
     with fault.during(bench):
-        run = bench.run(RATE, seconds)
-        lost = _lost(run)
+        run, lost = _run(bench, seconds)
         said = not fault.condition or _says(bench, fault.condition)
     begin, back = time.monotonic(), None
     while back is None and time.monotonic() - begin < _BACK:
         at = time.monotonic()
-        if not _lost(bench.run(RATE, 1.0)):
+        if not _run(bench, 1.0)[1]:
             back = at - begin
     return Seen(run.sent, lost, back, said)
 
 
-def _lost(run: RunResult) -> int:
-    """Frames without an answer, but for those that a loaded machine gave up for newer ones."""
-    given_up = sum(n for reason, n in run.drops.items() if reason.endswith(": overload"))
-    return max(0, run.sent - run.answered - given_up)
+def _run(bench: LiveBench, seconds: float) -> tuple[RunResult, int]:
+    """A run, and its frames without an answer but for those that were given up for newer ones.
+
+    A loaded machine gives up frames, and says so late.
+    """
+    before = {name: state.drops.get(OVERLOAD, 0) for name, state in bench.states().items()}
+    run = bench.run(RATE, seconds)
+    end = time.monotonic() + _LATE
+    while True:
+        drops = {name: state.drops.get(OVERLOAD, 0) for name, state in bench.states().items()}
+        given_up = sum(max(0, n - before.get(name, 0)) for name, n in drops.items())
+        lost = max(0, run.sent - run.answered - given_up)
+        if not lost or time.monotonic() > end:
+            return run, lost
+        time.sleep(0.2)
 
 
 def judge(fault: ProcessFault, seen: Seen) -> str:
