@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from amodal_core.models.registry import create
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import BaseNode
 from amodal_ros.health import ERROR, OK, WARN, Health, NodeState
+from amodal_ros.nodes.overlay import markers_message
 from amodal_ros.worker import Worker
 
 
@@ -229,6 +231,14 @@ class TestStreamAccuracy:
         accuracy = StreamAccuracy()
         accuracy.add(0, Tracks.empty((40, 60)), self.tracks(0, 1))
         assert accuracy.values() == {}
+
+
+def test_markers_of_ids_beyond_what_a_marker_holds_are_made_all_the_same() -> None:
+    box = np.array([[10.0, 0, 0, 4, 2, 1.5, 0]], np.float32)
+    tracks = replace(TestStreamAccuracy().tracks(0, 2**40 + 5), boxes3d=box)
+    message = markers_message(tracks, ["car"], 0, "lidar")
+    assert [marker.id for marker in message.markers] == [0, 5, 5]
+    assert message.markers[2].text == f"{2**40 + 5} car"
 
 
 def test_the_warm_up_frame_takes_the_model_through_its_classes() -> None:
