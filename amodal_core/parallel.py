@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from threading import Thread
 from typing import Any, TypeVar
 
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
 
 _Job = TypeVar("_Job")
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 class ProcessEndedError(Exception):
@@ -106,15 +104,20 @@ def end(*pools: Executor) -> None:
 
 
 def _die_with_parent() -> None:
-    """A worker ends with the server that forked it, which ends with the process it serves; Linux.
+    """A worker ends with the process whose jobs it does, however that ends.
 
-    What is left of a Ctrl-C is that process' to decide.
+    The server that forked it stays while a worker is left, so that its end says nothing. What is
+    left of a Ctrl-C is the parent's to decide.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() == 1:  # it has died already
-            os._exit(1)
+    Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Ray(Executor):
