@@ -219,7 +219,7 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch, m
         assert [len(m.message.a) for m in bag.messages()] == [2**22]
     if mode == "":  # is not packed: its size is that of the file
         return
-    monkeypatch.setattr("amodal_core.bags.bounds._RATIO", 1)
+    monkeypatch.setattr("amodal_core.bags.bounds.RATIO", 1)
     large = packed_bag(tmp_path / "large", mode, 2**28)
     refused = pytest.raises(InputError, match="unpack to more than")
     with little_memory(), refused, BagReader(large) as bag:
@@ -249,7 +249,24 @@ def test_chunks_of_the_same_time_are_bounded_together(tmp_path, monkeypatch):
     with BagReader(path) as bag:
         assert len(list(bag.messages())) == 3
     monkeypatch.setattr(limits, "UNPACKED", 2**23)
+    monkeypatch.setattr("amodal_core.bags.bounds.RATIO", 10**6)
     with pytest.raises(InputError, match="chunks of the same time"):
+        BagReader(path)
+
+
+def test_a_small_file_of_many_chunks_does_not_take_hours(tmp_path, monkeypatch):
+    """Each chunk is within its limit, and so are those of the same time."""
+    whole = packed_bag(tmp_path / "small", "zstd", 2**20).read_bytes()
+    at = whole.index(b"\x06", 8 + 9 + 8)
+    length = int.from_bytes(whole[at + 1 : at + 9], "little")
+    header, record = whole[8:at], whole[at : at + 9 + length]
+    path = tmp_path / "a.mcap"
+    path.write_bytes(file_of(header, *[record] * 6))
+    with BagReader(path) as bag:
+        assert len(list(bag.messages())) == 6
+    monkeypatch.setattr(limits, "UNPACKED", 2**22)
+    monkeypatch.setattr("amodal_core.bags.bounds.RATIO", 1)
+    with pytest.raises(InputError, match="its chunks would unpack to more than 4194304 bytes"):
         BagReader(path)
 
 

@@ -23,7 +23,12 @@ else:
     from backports import zstd
 
 _LARGE = 2**20  # bytes of a record that are looked for before they are read
-_RATIO = 1000  # times its packed size that a whole file may have
+RATIO = 1000  # times its packed size that a whole file may have
+
+
+def most_of(size: int) -> int:
+    """Bytes that a file of a size may unpack to, all in all."""
+    return max(limits.UNPACKED, RATIO * size)
 
 
 class _BoundedFile:
@@ -33,7 +38,7 @@ class _BoundedFile:
         size = packed.seek(0, 2)
         packed.seek(0)
         self._file = zstd.open(packed, "rb")
-        self._most = self._room = max(limits.UNPACKED, _RATIO * size)
+        self._most = self._room = most_of(size)
 
     def read(self, count: int) -> bytes:
         """The next bytes.

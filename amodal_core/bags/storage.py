@@ -27,7 +27,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from amodal_core import limits
-from amodal_core.bags.bounds import bound_rosbags
+from amodal_core.bags.bounds import bound_rosbags, most_of
 from amodal_core.bags.factory import typestore
 
 Raw = tuple[Connection, int, Any]
@@ -48,8 +48,28 @@ class Mcap(McapReader):
 
     def _open(self) -> None:
         self._open_whole_or_cut_off()
+        self._check_work(sum(c.uncompressed_size for c in self.chunks))
         if self._largest_at_once() > limits.UNPACKED:
             raise ValueError(f"chunks of the same time have over {limits.UNPACKED} bytes")
+
+    def _check_work(self, unpacked: int) -> None:
+        """Refuse a small file that takes hours: no chunk has more bytes than it states."""
+        most = most_of(self.path.stat().st_size)
+        if unpacked > most:
+            raise ValueError(f"its chunks would unpack to more than {most} bytes")
+
+    def meta_scan(self) -> None:
+        """Find what a file without an index holds, in chunks that are unpacked one by one."""
+        assert self.bio
+        at, stated = self.data_start, 0
+        while at < self.data_end:
+            self.bio.seek(at)
+            head = self.bio.read(33)
+            if head[:1] == bytes([_CHUNK]) and len(head) == 33:
+                stated += unpack("<Q", head[25:])[0]
+            at += 9 + int.from_bytes(head[1:9], "little")
+        self._check_work(stated)
+        super().meta_scan()
 
     def _largest_at_once(self) -> int:
         """Bytes of the chunks that are unpacked at the same time: those whose times overlap."""
