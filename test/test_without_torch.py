@@ -135,6 +135,7 @@ def test_nothing_found_is_no_error(frame):
         ({"nms": 0.3}, r"no graph of these weights and settings.*amodal_ros\[torch\]"),
         ({"device": "cuda:0"}, r"PyTorch is not installed.*amodal_ros\[torch\]"),
         ({"runtime": "compile"}, r"neither PyTorch.*amodal_ros\[torch\]"),
+        ({"runtime": "tensorrt"}, r"neither PyTorch.*amodal_ros\[tensorrt\]"),
         ({"nms": 7}, "nms"),
     ],
 )

@@ -54,11 +54,12 @@ class FlagshipGraph:
         if config.runtime != "auto":
             kinds = [kind for kind in kinds if kind == config.runtime]
         if not kinds:
-            cures = {"onnxruntime": "pip install onnxruntime", "compile": _TORCH, "torch": _TORCH}
+            runtime, openvino = config.runtime, "pip install openvino"
+            cures = {"auto": openvino, "openvino": openvino, "compile": _TORCH}
             raise InputError(
                 "neither PyTorch is installed, nor what runs the network in its place",
-                f"runtime {config.runtime}",
-                cures.get(config.runtime, "pip install openvino"),
+                f"runtime {runtime}",
+                cures.get(runtime, f"pip install 'amodal_ros[{runtime}]'"),
             )
         self.runtime: Runtime = kinds[0]
         self._engines: dict[tuple[int, ...], Engine] = {}
