@@ -147,16 +147,16 @@ class Flagship(LearnedModel):
         model = super().from_checkpoint(path, device, **settings)
         assert isinstance(model, Flagship)
         model.fuse()
-        config, settings_in = model.config, graph_settings(model.config)
+        config, inside = model.config, graph_settings(model.config)
         model.accelerator = Accelerator(
             model,
             input_names(model),
             config.runtime,
             config.precision,
-            graphs.key_of(path, model, settings_in),
+            graphs.key_of(path, model, inside),
             lambda part: export_onnx(model, part),
             OF_INSTANCES,
-            graphs.beside(path, settings_in),
+            graphs.beside(path, inside),
         )
         return model
 
