@@ -43,7 +43,7 @@ def write(root: Path, *, amodal_key: bool = True) -> tuple[Path, list[dict[str, 
                            "video": video, "neg_category_ids": [37] if n % 2 else [],
                            "not_exhaustive_category_ids": [17] if n % 3 == 0 else []})  # fmt: skip
             for track in tracks:
-                if track["video_id"] != v + 1 or rng.random() < 0.2:
+                if track["video_id"] != v + 1 or rng.random() < 0.6:
                     continue
                 box = [*rng.uniform(-15, 60, 2).round(1), *rng.uniform(8, 40, 2).round(1)]
                 x2, y2 = box[0] + box[2], box[1] + box[3]
@@ -62,13 +62,21 @@ def write(root: Path, *, amodal_key: bool = True) -> tuple[Path, list[dict[str, 
                 annotations.append(annotation)
                 for _ in range(int(rng.integers(0, 3))):
                     moved = (np.array(box) + rng.normal(0, 2.5, 4)).round(2)
-                    wrong = rng.random() < 0.2
+                    wrong = rng.random() < 0.4
                     category = int(rng.choice([7, 17, 27, 37])) if wrong else track["category_id"]
                     moved[2:] = np.maximum(moved[2:], 2)
                     results.append({"image_id": number, "category_id": category,
                                     "bbox": moved.tolist(),
                                     "score": round(float(rng.uniform(0.05, 1)), 4),
                                     "track_id": track["id"], "video_id": v + 1})  # fmt: skip
+            # What is not there, of classes that the image may not be annotated with.
+            results += [
+                {"image_id": number, "category_id": int(rng.choice([7, 17, 27])),
+                 "bbox": [float(x) for x in rng.uniform(5, 40, 4).round(1)],
+                 "score": round(float(rng.uniform(0.3, 1)), 4), "track_id": 900 + k,
+                 "video_id": v + 1}
+                for k in range(3)
+            ]  # fmt: skip
     file = root / "amodal_annotations" / "validation_lvis_v1.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {"info": {}, "licenses": [], "categories": categories, "videos": videos,
