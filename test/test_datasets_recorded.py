@@ -23,6 +23,7 @@ from amodal_core.datasets.nuscenes import json_rows
 from amodal_core.datasets.recorded import CLASSES
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
+from amodal_core.evaluation.truth import read_truth
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.projection import to_camera
 from amodal_core.masks.mask_set import RleMasks
@@ -53,7 +54,7 @@ def kits() -> dict:
     return json.loads((Path(__file__).parent / "fixtures" / "recorded_drives.json").read_text())
 
 
-def seen(frame) -> np.ndarray:
+def projected(frame) -> np.ndarray:
     """(N, 3) pixels and depth of a frame's points."""
     cam = to_camera(frame.points, frame.calibration)
     uv = cam @ frame.calibration.K.T
@@ -69,7 +70,7 @@ def test_points_and_boxes_of_nuscenes_are_where_its_kit_puts_them(roots, kits):
     for sample, kit in zip(data, kits["nuscenes"], strict=True):
         stamps = [sample.frame.stamp, sample.frame.points_stamp]
         assert stamps == [1000 * s for s in kit["stamps"]]
-        uvd = seen(sample.frame)
+        uvd = projected(sample.frame)
         u, v, depth = uvd.T
         inside = (depth > 0.5) & (u > 1) & (u < width - 1) & (v > 1) & (v < height - 1)
         # The kit moves points through the world in single precision.
@@ -88,7 +89,7 @@ def test_points_and_boxes_of_argoverse_are_where_its_kit_puts_them(roots, kits):
     for index, kit in enumerate(kits["av2"]):
         sample = data[index]
         assert [sample.frame.stamp, sample.frame.points_stamp] == kit["stamps"]
-        uvd = seen(sample.frame)
+        uvd = projected(sample.frame)
         u, v, depth = uvd.T
         height, width = scenes.SIZE
         valid = (depth > 0) & (u >= 0) & (u < width - 1) & (v >= 0) & (v < height - 1)
@@ -292,7 +293,7 @@ def test_a_bag_gives_back_scan_and_camera_with_the_motion_between_them(roots, na
         assert read.frame.stamp == sample.frame.stamp
         np.testing.assert_array_equal(read.frame.image, sample.frame.image)
         # The bag's reader moves the points to the image's time: they fall where they fell.
-        ahead = seen(sample.frame)[:, 2] > 1
+        ahead = projected(sample.frame)[:, 2] > 1
         moved = to_camera(read.frame.points, read.frame.calibration)[ahead]
         wanted = to_camera(sample.frame.points, sample.frame.calibration)[ahead]
         np.testing.assert_allclose(moved, wanted, atol=3e-3)
@@ -308,6 +309,7 @@ def test_the_masks_of_a_bag_are_derived_only_where_they_are_asked_for(roots, tmp
     read, data = BagSet(out)[1], open_dataset(roots["av2"], masks="derived")
     truth = data.truth(1)
     np.testing.assert_array_equal(read.truth.amodal.dense(), truth.amodal.dense())
+    assert "nobody drew them" in read_truth(out).remark
     # Boxes, too, are moved to the image's time.
     own = to_camera(read.truth.boxes3d, read.frame.calibration)
     np.testing.assert_allclose(own, to_camera(truth.boxes3d, data.frame(1).calibration), atol=3e-3)
@@ -327,8 +329,10 @@ def test_converted_sets_say_that_masks_are_derived_or_that_there_are_none(roots,
     np.testing.assert_array_equal(truth.amodal.dense(), derived.amodal.dense())
     np.testing.assert_array_equal(truth.visible.dense(), derived.visible.dense())
     np.testing.assert_array_equal(truth.ignore, derived.ignore)
+    assert "nobody drew them" in read_truth(tmp_path / "a").remark
     assert "unannotated; --option masks=derived" in run(tmp_path / "b")
     assert not len(open_dataset(tmp_path / "b").truth(0))
+    assert not read_truth(tmp_path / "b").remark
 
 
 def test_options_of_readers_come_from_the_command_line(roots):

@@ -69,6 +69,7 @@ class Rig:
 
 
 # What is written beside masks that nobody drew.
+DERIVED_NOTE = "DERIVED.txt"  # the file's name
 DERIVED = "masks derived from annotated 3D boxes and scans by amodal_ros; nobody drew them"
 
 

@@ -23,7 +23,7 @@ from amodal_core.masks.mask_set import RleMasks
 # The silhouette of a class; all others have one of their own, or that of "other".
 _SHAPES = {"van": "truck", "bus": "truck", "tram": "truck"}
 # People are of no usual shape: their returns tell it, where they reach over most of the box.
-_PEOPLE, _WHOLE = ("pedestrian", "cyclist"), 0.7
+_PEOPLE, _MOST = ("pedestrian", "cyclist"), 0.7
 _MARGIN = 0.1  # metres by which returns of an object may lie outside its box
 
 
@@ -89,7 +89,7 @@ def _envelope(
         return []
     reach = scan.points[index, 2].max() - (box[2] - box[5] / 2)
     index = index[scan.projection.pixels[index, 0] >= 0]
-    if reach < _WHOLE * box[5] or not len(index):
+    if reach < _MOST * box[5] or not len(index):
         return []
     columns = scan.image.index.shape[1]
     foot = to_camera(np.array([[box[0], box[1], box[2] - box[5] / 2]]), calibration)[0]

@@ -18,7 +18,7 @@ from amodal_core.datasets import (
     sailvos_cut,
     to_bag,
 )
-from amodal_core.datasets.base import DERIVED, Dataset
+from amodal_core.datasets.base import DERIVED, DERIVED_NOTE, Dataset
 from amodal_core.datasets.registry import TARGETS
 from amodal_core.datasets.sailvos import SailVos
 from amodal_core.errors import InputError
@@ -92,7 +92,7 @@ def convert(
     with filled(out) as folder:
         yield from writers[to](folder)
         if data.derived:
-            write_text(folder / "DERIVED.txt", f"{data.name}: {DERIVED}\n")
+            write_text(folder / DERIVED_NOTE, f"{data.name}: {DERIVED}\n")
 
 
 def readable(data: Dataset, broken: dict[str, str], limit: int | None = None) -> Iterator[Sample]:

@@ -13,15 +13,16 @@ import numpy as np
 from amodal_core.bags.messages import class_names, read_tracks
 from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.bags.sensors import stamp_of
-from amodal_core.datasets.base import Dataset
+from amodal_core.datasets.base import DERIVED_NOTE, Dataset
 from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import ARRAY_TYPE, NO_LIDAR
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.evaluation.federated import Verified, with_ignored_regions
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, empty_set, from_tracks
 from amodal_core.frame import Tracks
 from amodal_core.progress import ProgressBar, no_bar
+from amodal_core.yaml_texts import read_yaml
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Truth:
         images: the images of some image ids, RGB uint8, those that can be read.
         verified: classes that results are judged in, by image id, of sets where not every image is
             annotated with every class; see `evaluation.federated`.
+        remark: what whoever wrote it says of it, such as that nobody drew its masks.
     """
 
     set: AnnotationSet
@@ -44,6 +46,7 @@ class Truth:
     path: Path = field(default_factory=Path)
     images: Callable[[Sequence[int]], dict[int, np.ndarray]] = field(default=lambda _: {})
     verified: dict[int, Verified] = field(default_factory=dict)
+    remark: str = ""
 
     def frames(self, video: str) -> list[ImageRecord]:
         """A video's images in order: result lists count frames by place, not by number."""
@@ -70,6 +73,7 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
             {1: path.stem},
             path,
             lambda wanted: bag_images(path, {s: i for s, i in stamps.items() if i in wanted}),
+            remark=remark_of(path),
         )
     from amodal_core.datasets.kitti import Kitti
     from amodal_core.datasets.registry import open_dataset
@@ -107,7 +111,27 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
         annotations = replace(annotations, amodal=none, visible=list(none), occluders=None)
     verified = {i: v for k, i in enumerate(ids) if (v := dataset.verified(k)) is not None}
     annotations = with_ignored_regions(annotations, verified)
-    return replace(index, set=annotations, path=path, images=read_images, verified=verified)
+    return replace(
+        index,
+        set=annotations,
+        path=path,
+        images=read_images,
+        verified=verified,
+        remark=remark_of(dataset.path),
+    )
+
+
+def remark_of(path: Path) -> str:
+    """What a bag's metadata, or a note beside a converted set, says of its ground truth."""
+    with suppress(InputError):
+        if is_bag(path):
+            metadata = read_yaml(path / "metadata.yaml")
+            with foreign(path):
+                return str(metadata["rosbag2_bagfile_information"]["custom_data"]["ground_truth"])
+        folder = path if path.is_dir() else path.parent
+        with foreign(path):
+            return (folder / DERIVED_NOTE).read_text("utf-8").strip()
+    return ""
 
 
 def index_of(dataset: Dataset) -> Truth:

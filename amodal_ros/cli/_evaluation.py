@@ -83,6 +83,8 @@ def run(
         truth = read_truth(gt, progress)
         predictions = read_predictions(dt, truth, masks[0] if masks else "amodal", progress)
     predictions = results.renamed(predictions, rename or ())
+    if truth.remark:
+        warn([f"{gt}: {truth.remark}"])
     if truth.verified:
         predictions = judged(predictions, truth.verified)
     if is_bag(gt) and not class_agnostic:
