@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ Written by `make faults`. One drive goes on through all rows: live nodes (projec
 """  # noqa: E501
 
 _PROCESSES = """
-The sample drive at 1 Hz through a launch whose nodes are processes of their own (`single_process:=false`), with both viewers and the evaluation. "Lost" is of the frames of the six seconds in which the fault falls, without those that a loaded machine gives up for newer ones; "back" is when all are answered again: starting a process takes its time.
+The sample drive at 1 Hz through a launch whose nodes are processes of their own (`single_process:=false`), with both viewers and the evaluation. "Lost" is of the frames of the six seconds in which the fault falls, without those that a loaded machine gives up for newer ones; "back" is when all are answered again: starting a process takes its time, most of all on a loaded machine. These were played on {cores} cores under a load of {load:.0f}.
 
 | fault | promise | frames | lost | back after |
 |---|---|---|---|---|
@@ -79,7 +80,8 @@ def page(outcomes: Sequence[Outcome], seen: Sequence[Seen], ended: tuple[float, 
     left = f"still there: {', '.join(ended[1])}" if ended[1] else f"all after {ended[0]:.0f} s"
     processes.append("| " + " | ".join((*LAUNCH_KILLED, "-", "-", left)) + " |\n")
     others = ["| " + " | ".join((*row[:2], f"`test/{row[2]}`")) + " |\n" for row in _ELSEWHERE]
-    return "".join((_HEAD, *rows, _PROCESSES, *processes, _TAIL, *others))
+    machine = _PROCESSES.format(cores=os.cpu_count(), load=os.getloadavg()[2])
+    return "".join((_HEAD, *rows, machine, *processes, _TAIL, *others))
 
 
 def expected() -> str:
