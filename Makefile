@@ -56,7 +56,7 @@ fuzz: setup ## every parser on spoilt inputs: make fuzz MINUTES=30; findings in 
 faults: setup ## a live drive while each fault is injected; writes docs/reliability.md
 	PYTHONPATH=test $(BIN)/python -m reliability
 
-bench: setup ## the budgets, with the naive version beside each
+bench: setup ## the budgets; what users take instead: benchmarks/peers.py
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
 
 sample-drive: setup ## make data/sample_drive anew: the same bytes on the same machine

@@ -1,6 +1,6 @@
 """Data sets: opening a KINS-size JSON, its memory, and frames a second for training.
 
-Budget: 95,000 annotations indexed in under 10 s in bounded memory; the naive version parses the
+Budget: 95,000 annotations indexed in under 10 s in bounded memory; the other way parses the
 file whole, as pycocotools does.
 """
 
@@ -98,7 +98,7 @@ def test_index_of_kins_size(benchmark: Any, kins_file: Path) -> None:
     )
 
 
-def test_index_of_kins_size_naive(benchmark: Any, kins_file: Path) -> None:
+def test_index_of_kins_size_parsed_whole(benchmark: Any, kins_file: Path) -> None:
     """Parse it whole and group the annotations by image."""
 
     def whole() -> int:

@@ -1,4 +1,4 @@
-"""Projection and the geometric model against their budgets, the naive version beside ours.
+"""Projection and the geometric model against their budgets, what is usually written beside ours.
 
 Run: `pytest benchmarks/test_bench_geometry.py --benchmark-group-by=group`.
 """
@@ -50,7 +50,7 @@ def street() -> Frame:
     return Frame(0, points=points, calibration=CAMERA)
 
 
-def naive_depth_image(points: np.ndarray) -> np.ndarray:
+def numpy_depth_image(points: np.ndarray) -> np.ndarray:
     """What is usually written: homogeneous product, mask, sort by depth, assign."""
     cam = (CAMERA.camera_from_lidar @ np.c_[points[:, :3], np.ones(len(points))].T).T[:, :3]
     cam = cam[np.isfinite(points).all(axis=1) & (cam[:, 2] > 0.1)]
@@ -67,7 +67,7 @@ def naive_depth_image(points: np.ndarray) -> np.ndarray:
 @pytest.mark.benchmark(group="projection of 120k points, budget 3 ms")
 def test_projection(benchmark, cloud):
     image = benchmark(depth_image, cloud, CAMERA)
-    assert np.allclose(image, naive_depth_image(cloud))
+    assert np.allclose(image, numpy_depth_image(cloud))
 
 
 @pytest.mark.benchmark(group="projection of 120k points, budget 3 ms")
@@ -90,11 +90,6 @@ def test_projection_torch_gpu(benchmark, cloud):
         torch.cuda.synchronize()
 
     benchmark(run)
-
-
-@pytest.mark.benchmark(group="projection of 120k points, budget 3 ms")
-def test_projection_naive(benchmark, cloud):
-    benchmark(naive_depth_image, cloud)
 
 
 @pytest.mark.benchmark(group="geometric model, a frame, budget 50 ms")

@@ -1,10 +1,9 @@
-"""Messages, overlay, and everything but the model, each beside the way it is usually written."""
+"""Messages, overlay, and everything but the model."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco
 
 from amodal_core.bags.clouds import read_points
 from amodal_core.bags.factory import RosbagsFactory, typestore
@@ -20,7 +19,6 @@ from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_rates, visible_from_order
 from amodal_core.pipeline import Pipeline
 from amodal_core.views.overlay import draw_overlay
-from amodal_core.views.palette import track_colour
 
 SIZE = (375, 1242)
 CLASSES = ("car", "truck")
@@ -78,26 +76,6 @@ def test_messages_of_30_tracks(benchmark, tracks):
     benchmark(publish)
 
 
-@pytest.mark.benchmark(group="30 tracks to messages (budget 5 ms)")
-def test_messages_of_30_tracks_naive(benchmark, tracks):
-    """The masks through full images: decoded, coded anew one by one, painted one by one."""
-    factory, store = RosbagsFactory(), typestore()
-
-    def publish():
-        labels = np.zeros(SIZE, np.uint16)
-        amodal, visible = tracks.amodal.dense(), tracks.visible.dense()
-        for i in reversed(range(len(tracks))):
-            for mask in (amodal[i], visible[i]):
-                coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-            labels[visible[i]] = tracks.class_ids[i] + 1
-        named = {"stamp": STAMP, "frame_id": "camera", "classes": CLASSES}
-        whole = instances_message(factory, tracks, **named)
-        store.serialize_cdr(whole, whole.__msgtype__)
-        return labels
-
-    benchmark(publish)
-
-
 @pytest.mark.benchmark(group="30 tracks from messages")
 def test_reading_30_tracks(benchmark, tracks):
     factory, store = RosbagsFactory(), typestore()
@@ -111,21 +89,6 @@ def test_overlay_of_30_tracks(benchmark, image, tracks):
     benchmark(draw_overlay, image, tracks, CLASSES)
 
 
-@pytest.mark.benchmark(group="overlay of 30 tracks")
-def test_overlay_of_30_tracks_naive(benchmark, image, tracks):
-    """Tint each mask over the whole image in floats; no outlines, hatching or labels."""
-
-    def draw():
-        out = image.astype(np.float64)
-        masks = tracks.visible.dense()
-        for i in range(len(tracks)):
-            colour = np.array(track_colour(i))
-            out = np.where(masks[i][..., None], 0.6 * out + 0.4 * colour, out)
-        return out.astype(np.uint8)
-
-    benchmark(draw)
-
-
 @pytest.fixture(scope="module")
 def points() -> np.ndarray:
     rng = np.random.default_rng(2)
@@ -137,23 +100,6 @@ def points() -> np.ndarray:
 def test_reading_a_scan_of_120k_points(benchmark, points):
     message = points_message(RosbagsFactory(), points, STAMP, "velo_link")
     benchmark(read_points, message)
-
-
-@pytest.mark.benchmark(group="PointCloud2 of 120k points")
-def test_reading_a_scan_of_120k_points_naive(benchmark, points):
-    """Through a structured array whose fields are stacked and filtered one after the other."""
-    message = points_message(RosbagsFactory(), points, STAMP, "velo_link")
-    names = [f.name for f in message.fields]
-    dtype = np.dtype({"names": names, "formats": ["<f4"] * 4, "offsets": [0, 4, 8, 12]})
-
-    def read():
-        rows = np.frombuffer(message.data.tobytes(), dtype)
-        cloud = np.stack([rows[n] for n in names], axis=-1)
-        for k in range(4):
-            cloud = cloud[~np.isnan(cloud[:, k])]
-        return cloud
-
-    benchmark(read)
 
 
 @pytest.mark.benchmark(group="a frame, everything but the model (budget 10 ms)")

@@ -1,4 +1,4 @@
-"""Frames of a synthetic drive a second on one core, and its parts beside naive ones."""
+"""Frames of a synthetic drive a second on one core, and its parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ os.environ.setdefault("LP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-from synthetic_drives import cast_pixels
 
 from amodal_core.synthetic.camera import CameraOptions
 from amodal_core.synthetic.frames import Drive
@@ -42,12 +41,3 @@ def test_lidar_two_levels(benchmark: Any) -> None:
 def test_colour_labels_and_amodal_masks_rasterised(benchmark: Any) -> None:
     made = drive(621, 188)
     benchmark(lambda: made._renderer.frame(3))
-
-
-def test_labels_naively_ray_cast(benchmark: Any) -> None:
-    """What one id and depth image costs without a rasteriser; amodal masks would need one each."""
-    made = drive(621, 188)
-    v, u = np.mgrid[:188, :621]
-    pixels = np.stack([u.ravel(), v.ravel()], axis=1).astype(float)
-    rig = made._rig
-    benchmark(lambda: cast_pixels(made._caster, 3, rig.K, rig.camera_from_lidar, pixels))

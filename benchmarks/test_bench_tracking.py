@@ -1,4 +1,4 @@
-"""Trackers take 100 detections into 100 tracks within 2 ms; beside them, dense-mask matching."""
+"""Trackers take 100 detections into 100 tracks within 2 ms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import linear_sum_assignment
 
 from amodal_core.frame import Instances
 from amodal_core.masks.mask_set import RleMasks
@@ -87,16 +86,3 @@ def steps(benchmark: Any, name: str, n: int) -> None:
     # What shows in no frame is nothing to follow.
     shown = np.any([f.visible.rle().areas() > 0 for f in frames], axis=0)
     assert len(tracks) >= 0.97 * shown.sum()
-
-
-@pytest.mark.benchmark(group="tracker, 100 detections x 100 tracks (budget 2 ms)")
-def test_matching_naive(benchmark: Any) -> None:
-    """Only the matching, by the IoU of full-image masks, eight times smaller for pity's sake."""
-    a, b = (crowd(k).amodal.rle().dense()[:, ::8, ::8].reshape(100, -1) for k in (0, 1))
-
-    def naive() -> None:
-        shared = np.array([[(p & q).sum() for q in b] for p in a])
-        union = a.sum(1)[:, None] + b.sum(1)[None] - shared
-        linear_sum_assignment(-shared / np.maximum(union, 1))
-
-    benchmark.pedantic(naive, rounds=2)
