@@ -5,9 +5,11 @@ Each video is kept as soon as it is done, so that a killed run continues with th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from amodal_core.models.base import Completer
 from amodal_core.progress import Progress
 
 RESULTS = "amodal_tracks.json"
+_HELD = 64  # frames of a video that stay in memory: a model reads some of them again
 _COLUMNS = ("image_ids", "ids", "class_ids", "scores", "boxes", "coasted", "amodal")
 
 
@@ -65,7 +68,7 @@ def complete_tracks(
             images = [index.set.images[k].id for k in frames]
             sizes = [data.size(k) for k in frames]
             visible = [_tracks(given, i, s) for i, s in zip(images, sizes, strict=True)]
-            clip = [_frame(data, k, model.name) for k in frames]
+            clip = _Clip(data, frames, model.name)
             piece: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
             for image, tracks in zip(images, model.complete(clip, visible, report), strict=True):
                 _add(piece, image, tracks)
@@ -80,11 +83,32 @@ def complete_tracks(
     return written, report
 
 
-def _frame(data: Dataset, index: int, model: str) -> Frame:
-    frame = data.frame(index)
-    if frame.image is None:
-        raise InputError(f"{model} needs image", data.place(index).name)
-    return frame
+class _Clip(Sequence[Frame]):
+    """The frames of a video, read when they are asked for; the last ones stay in memory."""
+
+    def __init__(self, data: Dataset, indices: Sequence[int], model: str) -> None:
+        self._data, self._indices, self._model = data, indices, model
+        self._read = lru_cache(_HELD)(self._frame)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Frame]: ...
+
+    def __getitem__(self, place: int | slice) -> Frame | list[Frame]:
+        if isinstance(place, slice):
+            return [self._read(k) for k in self._indices[place]]
+        return self._read(self._indices[place])
+
+    def _frame(self, index: int) -> Frame:
+        frame = self._data.frame(index)
+        if frame.image is None:
+            raise InputError(f"{self._model} needs image", self._data.place(index).name)
+        return frame
 
 
 def _tracks(given: AnnotationSet, image: int, size: tuple[int, int]) -> Tracks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from moving_scenes import CLASSES, Scene
 from pycocotools import mask as coco
 from typer.testing import CliRunner
 
+from amodal_core import track_inference
 from amodal_core.datasets import amodal_synth_drive_write
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
@@ -103,6 +105,24 @@ def test_whole_masks_go_on_through_the_occlusion(drive, tmp_path):
         return evaluate(truth.set, found, protocol, "video", ["amodal"]).scores["amodal"].values
 
     assert scored(path)["vAP"] > 0.99 > scored(drive[1])["vAP"]
+
+
+def test_few_frames_of_a_video_are_in_memory_at_once(drive, tmp_path, monkeypatch):
+    alive = weakref.WeakSet()
+    most = [0]
+    model = Oracle(drive[0])
+    read = type(drive[0]).frame
+
+    def counted(self, index):
+        frame = read(self, index)
+        alive.add(frame)
+        most[0] = max(most[0], len(alive))
+        return frame
+
+    monkeypatch.setattr(type(drive[0]), "frame", counted)
+    monkeypatch.setattr(track_inference, "_HELD", 4)
+    done(model, drive, tmp_path)
+    assert 4 <= most[0] <= 7  # those held, the one being completed and what points are followed in
 
 
 def test_a_killed_run_goes_on_with_the_next_video_and_another_runs_parts_are_refused(

@@ -352,14 +352,14 @@ class Eoras(CompletingModel):
     ) -> tuple[Crops, torch.Tensor, torch.Tensor]:
         """Some objects of a clip: their crops, windows in the frames' own pixels, and logits."""
         crops = Crops.of(clip_tracks, self.device)
-        if any(f.calibration is None for f in frames):
-            frames = [replace(f, calibration=None) for f in frames]
+        flat = any(f.calibration is None for f in frames)  # the clip may read them when asked
         order = np.argsort(crops.frames, kind="stable")  # so that images are prepared few times
         windows, front, above = [], [], []
         for begin in range(0, len(order), _ENCODED):
             index = order[begin : begin + _ENCODED]
             used, where = np.unique(crops.frames[index], return_inverse=True)
-            batch = self._batch([frames[f] for f in used.tolist()])
+            few = [frames[f] for f in used.tolist()]
+            batch = self._batch([replace(f, calibration=None) for f in few] if flat else few)
             scale = _four(batch, where)
             window = self._windows(crops.boxes[torch.from_numpy(index)] * scale, batch, where)
             tokens = self.tokens(batch, torch.from_numpy(where).to(self.device), window)
