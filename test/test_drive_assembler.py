@@ -260,6 +260,10 @@ def test_headers_must_be_filled_in() -> None:
     scan.header.stamp.sec = scan.header.stamp.nanosec = 0
     with pytest.raises(InputError, match="points: the stamp is zero"):
         made.take(POINTS.name, scan)
+    scan = drive.cloud(0)
+    scan.header.frame_id = b"\xff\xfe".decode("utf-8", "replace") + "lidar"
+    with pytest.raises(InputError, match=r"points: header.frame_id is no UTF-8"):
+        made.take(POINTS.name, scan)
     send(made, 0, (CAMERA_INFO.name, IMAGE.name))
     scan = drive.cloud(0)
     scan.header.frame_id = "/"

@@ -59,6 +59,8 @@ _KITTI2BAG = re.compile(r"^/kitti/camera_(?:gray|color)_(?:left|right)/image")
 _KEPT = 64
 # A clock that is farther ahead than this is not the stream's.
 _OTHER_CLOCK_NS = 60_000_000_000
+# What stands for bytes that are no UTF-8 where a middleware passes them on.
+_NO_LETTER = "\N{REPLACEMENT CHARACTER}"
 
 
 class UncalibratedError(InputError):
@@ -209,6 +211,9 @@ class Assembler:
         if stamp <= 0 and (role != CAMERA_INFO.name or topic in self._parts):
             cure = "fill in header.stamp in the driver"
             raise InputError("the stamp is zero", self._label(topic), cure)
+        if _NO_LETTER in message.header.frame_id:
+            cure = "name the frame in ASCII in the driver"
+            raise InputError("header.frame_id is no UTF-8", self._label(topic), cure)
         with self._changed:
             if role == CAMERA_INFO.name:
                 _keep(self._infos, stamp, message)

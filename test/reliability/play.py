@@ -48,6 +48,7 @@ class Fault:
         lost: of the frames that it is injected into, the share that is not answered.
         counted: reasons that the nodes must count.
         once: it is injected into one frame alone.
+        also: reasons that another middleware leaves the nodes to count.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Fault:
     lost: float = 0
     counted: tuple[str, ...] = ()
     once: bool = False
+    also: tuple[str, ...] = ()
 
 
 @dataclass
@@ -162,7 +164,7 @@ def judge(fault: Fault, outcome: Outcome) -> str:
     missing = [r for r in fault.counted if not any(r in c for c in outcome.counted)]
     if missing:
         wrong.append(f"not counted: {', '.join(missing)}; counted were {dict(outcome.counted)}")
-    unexpected = [c for c in outcome.counted if not any(r in c for r in fault.counted)]
+    unexpected = [c for c in outcome.counted if not any(r in c for r in fault.counted + fault.also)]
     if unexpected:
         wrong.append(f"counted too: {', '.join(unexpected)}")
     return "; ".join(wrong)
