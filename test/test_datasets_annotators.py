@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from test_views_recordings import PAIR
+from test_views_recordings import PAIR, BoxedModel
 
+from amodal_core.bags.messages import read_tracks
+from amodal_core.bags.reader import BagReader
 from amodal_core.datasets import cvat, fiftyone
+from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample, Tracks
 from amodal_core.masks.mask_set import RleMasks
+from amodal_core.pipeline import Pipeline
+from amodal_core.replay import ReplayOptions, replay
 
 CLASSES = ("car", 'van "<big>"')
 
@@ -97,3 +102,24 @@ def test_frames_without_objects_are_written_and_without_images_refused(writer, t
     assert list(writer.write(tmp_path / "a", [empty, sample(None)], CLASSES))
     with pytest.raises(InputError, match="a frame without an image"):
         list(writer.write(tmp_path / "b", [Sample(Frame(0), PAIR, "f")], CLASSES))
+
+
+def test_tracks_of_a_replay_are_a_data_set_that_can_be_exported(mini_bag, tmp_path):
+    replay(mini_bag, tmp_path, Pipeline(BoxedModel()), ReplayOptions(video=False, copy=True))
+    with BagReader(tmp_path / "tracks.mcap") as bag:
+        expected = [read_tracks(m.message) for m in bag.messages(["/amodal/tracks"])]
+    data = open_dataset(tmp_path / "tracks.mcap", "tracks")
+    assert (len(data), data.classes) == (5, ("car",))
+    for read, tracks in zip(data, expected, strict=True):
+        assert read.frame.image is not None
+        assert read.truth.ids.tolist() == tracks.ids.tolist()
+        assert read.truth.amodal.rle().counts == tracks.amodal.rle().counts
+        assert read.truth.visible.rle().counts == tracks.visible.rle().counts
+    list(fiftyone.write(tmp_path / "exported", data, data.classes))
+    assert len(COCO(tmp_path / "exported" / "labels.json").anns) == 10
+
+
+def test_tracks_without_their_images_say_how_to_get_them(mini_bag, tmp_path):
+    replay(mini_bag, tmp_path, Pipeline(BoxedModel()), ReplayOptions(video=False))
+    with pytest.raises(InputError, match=r"no /amodal/image/compressed in it.*with --copy"):
+        open_dataset(tmp_path / "tracks.mcap", "tracks")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from amodal_core.bags.reader import is_bag
+from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.datasets.base import Dataset, Finding, Place
 from amodal_core.drive.assembler import DriveFrame
 from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.settings import DriveSettings
+from amodal_core.drive.topics import COPIED_IMAGE, COPIED_POINTS, NO_LIDAR, TRACKS
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, FrameWarning, Tracks
 
@@ -35,7 +36,7 @@ class BagSet(Dataset):
         names: dict[int, str] = {}
         self._warnings: list[FrameWarning] = []
         self._stamps: list[int] = []
-        with BagDrive(self.path, settings=drive) as opened:
+        with self._open() as opened:
             for made in opened:
                 names |= made.truth_classes
                 self._warnings += made.warnings
@@ -48,12 +49,15 @@ class BagSet(Dataset):
         self._frames: Iterator[DriveFrame] = iter(())
         self._last: DriveFrame | None = None
 
+    def _open(self) -> BagDrive:
+        return BagDrive(self.path, settings=self._settings)
+
     def __len__(self) -> int:
         return len(self._stamps)
 
     def _at(self, index: int) -> DriveFrame:
         if index < self._turn or self._last is None:
-            self._frames, self._turn = iter(BagDrive(self.path, settings=self._settings)), -1
+            self._frames, self._turn = iter(self._open()), -1
         while self._turn < index:
             self._last = next(self._frames)
             self._turn += 1
@@ -109,6 +113,30 @@ class BagSet(Dataset):
             if pixels:
                 what = f"{pixels} visible pixels lie outside the amodal mask"
                 yield Finding("visible-outside-amodal", where, str(truth.ids[k]), what)
+
+
+class TrackedBag(BagSet):
+    """The tracks.mcap of a replay of one camera with `--copy`; its tracks are the annotations.
+
+    So that others' tools can show and correct what a model gave.
+
+    Raises:
+        InputError: no bag, or none of a replay with `--copy`.
+    """
+
+    def _open(self) -> BagDrive:
+        with BagReader(self.path) as bag:
+            held = {name for name, topic in bag.topics.items() if topic.count}
+        for topic in (TRACKS, COPIED_IMAGE):
+            if topic.bag_name not in held:
+                cure = "replay one camera with --copy"
+                raise InputError(f"no {topic.bag_name} in it", str(self.path), cure)
+        points = COPIED_POINTS.bag_name if COPIED_POINTS.bag_name in held else NO_LIDAR
+        drive = BagDrive(
+            self.path, COPIED_IMAGE.bag_name, points, self._settings, lidar_optional=True
+        )
+        drive.topics = replace(drive.topics, ground_truth=TRACKS.bag_name)
+        return drive
 
 
 def bags_in(folder: Path) -> list[Path]:

@@ -38,6 +38,7 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "labelme": ("labelme:Labelme", "labelme files"),
     "coco": ("coco:Coco", "COCO JSON, with visible_mask where it is there"),
     "bag": ("bag:BagSet", "a rosbag2 bag with camera, LiDAR and maybe ground truth"),
+    "tracks": ("bag:TrackedBag", "tracks.mcap of a replay with --copy: tracks as annotations"),
     "bags": ("bag:BagFolder", "a folder of such bags, one video each"),
     "frames": ("frames:Frames", "a folder of rendered or unpacked frames, as training keeps them"),
 }

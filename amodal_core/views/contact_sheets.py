@@ -50,7 +50,8 @@ def draw(
     )
     caption = np.full((_CAPTION, width, 3), 255, np.uint8)
     count = len(boxes) if boxes or sample.truth is None else len(sample.truth)
-    put_text(caption, f"{sample.name}   {count} objects", 4, 3, 13, (0, 0, 0))
+    words = f"{sample.name}   {count} object{'' if count == 1 else 's'}"
+    put_text(caption, words, 4, 3, 13, (0, 0, 0))
     return np.concatenate([picture, caption])
 
 

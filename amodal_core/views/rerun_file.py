@@ -19,6 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -334,8 +335,10 @@ def layout(blueprint: Any, cameras: Sequence[str], *, accuracy: bool) -> Any:
         tabs += [blueprint.TimeSeriesView(name=t + suffix, origin=at) for t, at in series]
         tabs.append(blueprint.TextLogView(name="events" + suffix, origin=f"events/{name}"))
     scene: dict[str, Any] = {"name": "scene", "origin": "world/lidar", "contents": "world/**"}
-    if hasattr(blueprint, "EyeControls3D"):  # newer ones begin behind the vehicle
-        scene["eye_controls"] = blueprint.EyeControls3D(
+    eye = getattr(blueprint, "EyeControls3D", None)
+    if eye is not None and "position" in signature(eye).parameters:
+        # Newer viewers begin behind the vehicle, older ones where they like.
+        scene["eye_controls"] = eye(
             position=(-12.0, 0.0, 9.0), look_target=(14.0, 0.0, 0.0), eye_up=(0.0, 0.0, 1.0)
         )
     return blueprint.Blueprint(
