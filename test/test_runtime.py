@@ -20,7 +20,7 @@ from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
 from amodal_core.frame import NOTES, RUNTIME, RUNTIME_FAULT, Report
 from amodal_core.models import registry
-from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from amodal_core.pipeline import Pipeline
 from amodal_core.runtime import accelerator, engines, graphs
 from amodal_core.runtime.accelerator import Accelerator
@@ -55,7 +55,9 @@ def runtimes(monkeypatch, tmp_path):
         return lambda inputs: [inputs["x"] * np.float32(factors[kind])]
 
     monkeypatch.setattr(accelerator, "open_engine", open_engine)
-    monkeypatch.setattr(accelerator, "candidates", lambda *a, **k: list(factors))
+    monkeypatch.setattr(
+        accelerator, "candidates", lambda *a, **k: [(f, "float32") for f in factors]
+    )
     return factors, opened
 
 
@@ -69,14 +71,17 @@ def test_auto_takes_the_first_runtime_that_gives_what_torch_gives(runtimes):
     factors |= {"openvino": 2.5, "onnxruntime": 2.01}
     network, fast = made()
     ones = torch.ones(1, 3)
-    # The first frame is torch's.
-    torch.testing.assert_close(fast(ones)[0], 2 * ones)
+    # From the first frame on: a stream's results are the same wherever it begins.
+    torch.testing.assert_close(fast(ones)[0], 2.01 * ones)
     torch.testing.assert_close(fast(ones)[0], 2.01 * ones)
     assert network.calls == 1
     assert [kind for kind, _ in opened] == ["openvino", "onnxruntime"]
     notes = fast.notes()
     assert [kind for kind, _ in notes] == [RUNTIME] * 2
-    assert "does not run in openvino: its results differ from torch's by 5.0e-01" in notes[0][1]
+    assert (
+        "does not run in openvino: its results (float32) differ from torch's by 5.0e-01"
+        in notes[0][1]
+    )
     assert "runs in onnxruntime" in notes[1][1]
     assert fast.notes() == []
     assert RUNTIME in NOTES
@@ -182,11 +187,33 @@ def test_a_graph_is_known_by_weights_settings_and_code(tmp_path):
 def test_bfloat16_is_openvinos_and_without_writers_only_written_graphs_run(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(engines, "find_spec", lambda name: name not in ("onnx", "onnxscript"))
-    assert engines.candidates(cpu, "float32", written=True) == ["openvino", "onnxruntime"]
-    assert engines.candidates(cpu, "bfloat16", written=True) == ["openvino"]
+    exact = [("openvino", "float32"), ("onnxruntime", "float32")]
+    assert engines.candidates(cpu, "float32", written=True) == exact
+    assert engines.candidates(cpu, "bfloat16", written=True) == [("openvino", "bfloat16")]
     assert engines.candidates(cpu, "float32", written=False) == []
     monkeypatch.setattr(engines, "find_spec", lambda name: name != "openvino")
-    assert engines.candidates(cpu, "float32", written=False) == ["onnxruntime"]
+    assert engines.candidates(cpu, "float32", written=False) == exact[1:]
+
+
+@pytest.mark.parametrize(
+    ("flags", "half"), [("avx512f avx512_bf16", True), ("amx_bf16", True), ("avx512f avx2", False)]
+)
+def test_auto_takes_bfloat16_first_where_the_processor_has_it(monkeypatch, flags, half):
+    monkeypatch.setattr(engines, "find_spec", lambda name: True)
+    monkeypatch.setattr(engines.Path, "read_text", lambda *a, **k: f"flags : fpu {flags}\n")
+    engines.computes_bfloat16.cache_clear()
+    try:
+        choices = engines.candidates(torch.device("cpu"), "auto", written=True)
+    finally:
+        engines.computes_bfloat16.cache_clear()
+    rounded = [("openvino", "bfloat16")] if half else []
+    assert choices == [*rounded, ("openvino", "float32"), ("onnxruntime", "float32")]
+
+
+def test_what_runs_a_checkpoint_is_this_machines_to_say():
+    # The file names what its own machine had.
+    assert read_info(registry.shipped("flagship")).config["precision"] == "float32"
+    assert registry.create("flagship").config.precision == "auto"
 
 
 # The network that ships
@@ -206,7 +233,7 @@ def test_boxes_scores_and_masks_are_torchs(drive, kind):
     image, depth = (np.ascontiguousarray(v[:, :400]) for v in (whole.image, whole.depth))
     narrow = replace(whole, image=image, depth=depth, calibration=None)
     exact = registry.create("flagship", runtime="torch")
-    model = registry.create("flagship", runtime=kind)
+    model = registry.create("flagship", runtime=kind, precision="float32")
     report = Report()
     for frame in (whole, narrow):
         model.infer([frame], report)

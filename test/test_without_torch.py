@@ -47,7 +47,9 @@ def test_the_weights_that_ship_have_their_graph():
 @pytest.mark.parametrize("settings", [{}, {"most_pixels": 40_000}], ids=["as it is", "shrunk"])
 def test_the_graph_finds_what_torch_finds(frame, settings):
     exact = registry.create("flagship", runtime="torch", min_score=0.2, **settings)
-    ours = FlagshipGraph.from_checkpoint(str(WEIGHTS), min_score=0.2, **settings)
+    ours = FlagshipGraph.from_checkpoint(
+        str(WEIGHTS), min_score=0.2, precision="float32", **settings
+    )
     (expected,), (actual,) = (m.infer([frame]) for m in (exact, ours))
     expected, actual = expected.numpy(), actual.numpy()
     assert len(expected) == len(actual) > 5

@@ -27,9 +27,14 @@ def returns_of_objects(
     """
     u, v = pixels.T
     crops, offsets = instances.visible.rle().crops()
+    # Column by column: those of an object's columns stand in a row.
+    by_column = np.argsort(u, kind="stable")
+    first = np.searchsorted(u[by_column], np.arange(instances.size[1] + 1)).tolist()
     for crop, (x, y) in zip(crops, offsets.tolist(), strict=True):
         height, width = crop.shape
-        near = np.flatnonzero((u >= x) & (u < x + width) & (v >= y) & (v < y + height))
+        beside = by_column[first[x] : first[x + width]]
+        rows = v[beside]
+        near = np.sort(beside[(rows >= y) & (rows < y + height)])
         index = near[crop[v[near] - y, u[near] - x] > 0]
         yield index[_group(z[index])]
 

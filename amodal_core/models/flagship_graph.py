@@ -23,8 +23,9 @@ from amodal_core.models.flagship_config import (
     graph_settings,
 )
 from amodal_core.models.layers.inputs import DEPTH_CHANNELS, network_inputs
+from amodal_core.models.learned_config import OF_THE_MACHINE
 from amodal_core.runtime import graphs
-from amodal_core.runtime.engines import CPU, Engine, Runtime, candidates, open_engine, threads
+from amodal_core.runtime.engines import CPU, Engine, candidates, open_engine, threads
 from amodal_core.settings import checked
 
 _SIZES = 8  # of inputs that have an engine at a time
@@ -50,10 +51,9 @@ class FlagshipGraph:
         self.config, self.graph = config, graph
         self.classes = config.classes
         self.optional = frozenset({"depth"}) if config.lidar else frozenset()
-        kinds = candidates(CPU, config.precision, written=True)
-        if config.runtime != "auto":
-            kinds = [kind for kind in kinds if kind == config.runtime]
-        if not kinds:
+        every = candidates(CPU, config.precision, written=True)
+        choices = [choice for choice in every if config.runtime in ("auto", choice[0])]
+        if not choices:
             runtime, openvino = config.runtime, "pip install openvino"
             cures = {"auto": openvino, "openvino": openvino, "compile": _TORCH}
             raise InputError(
@@ -61,7 +61,7 @@ class FlagshipGraph:
                 f"runtime {runtime}",
                 cures.get(runtime, f"pip install 'amodal_ros[{runtime}]'"),
             )
-        self.runtime: Runtime = kinds[0]
+        self.runtime, self.precision = choices[0]
         self._engines: dict[tuple[int, ...], Engine] = {}
 
     @classmethod
@@ -82,7 +82,8 @@ class FlagshipGraph:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
         if device != "cpu":
             raise InputError("PyTorch is not installed", f"device {device}", _TORCH)
-        values = info.config | {"weights": ""} | settings
+        trained = {k: v for k, v in info.config.items() if k not in OF_THE_MACHINE}
+        values = trained | {"weights": ""} | settings
         config = checked(FlagshipConfig, values, f"settings of {cls.name}" if settings else path)
         graph = graphs.beside(path, graph_settings(config))
         if not graph.is_file():
@@ -131,9 +132,7 @@ class FlagshipGraph:
                 del self._engines[next(iter(self._engines))]
             shapes = {name: value.shape for name, value in inputs.items()}
             if not self._engines:
-                text = f"the network runs in {self.runtime} ({self.config.precision}, "
+                text = f"the network runs in {self.runtime} ({self.precision}, "
                 report.warn(RUNTIME, f"{text}{threads()} thread(s)), without PyTorch")
-            self._engines[size] = open_engine(
-                self.runtime, self.graph, shapes, CPU, self.config.precision
-            )
+            self._engines[size] = open_engine(self.runtime, self.graph, shapes, CPU, self.precision)
         return self._engines[size]

@@ -245,10 +245,12 @@ def _layered(objects: Instances, chosen: np.ndarray) -> Instances:
     nearer = depths[None] < depths[:, None] - _APART
     nearer &= np.asarray(objects.scores)[None] >= _SURE
     rows = np.flatnonzero(chosen & nearer.any(axis=1))
-    cut = [visible[[i]] - visible[np.flatnonzero(nearer[i])].union() for i in rows]
-    order = np.arange(len(objects))
-    order[rows] = len(objects) + np.arange(len(rows))
-    visible = RleMasks.concatenated([visible, *cut])[order]
+    if len(rows):
+        before = [visible[np.flatnonzero(nearer[i])].union() for i in rows]
+        cut = visible[rows] - RleMasks.concatenated(before)
+        order = np.arange(len(objects))
+        order[rows] = len(objects) + np.arange(len(rows))
+        visible = RleMasks.concatenated([visible, cut])[order]
     return replace(
         objects,
         visible=visible,

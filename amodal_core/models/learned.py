@@ -18,7 +18,7 @@ from amodal_core.models.checkpoint import CheckpointInfo, load_weights, read_inf
 from amodal_core.models.detections import Detections, instances_of
 from amodal_core.models.layers.batch import Batch, Targets, make_batch
 from amodal_core.models.layers.crossing import Crossing
-from amodal_core.models.learned_config import LearnedConfig
+from amodal_core.models.learned_config import OF_THE_MACHINE, LearnedConfig
 from amodal_core.runtime.accelerator import Accelerator
 from amodal_core.settings import checked
 
@@ -259,7 +259,8 @@ class LearnedModel(nn.Module):
         if info.model != cls.name:
             raise InputError(f"a checkpoint of '{info.model}'", str(path), f"wanted: '{cls.name}'")
         empty = dict.fromkeys(cls.files & info.config.keys(), "")
-        values = cls.earlier | info.config | empty | settings
+        trained = {k: v for k, v in info.config.items() if k not in OF_THE_MACHINE}
+        values = cls.earlier | trained | empty | settings
         model = cls.from_config(values, "" if settings else str(path))
         if not cls.runtimes and model.config.runtime not in ("auto", "torch"):
             given = model.config.runtime

@@ -14,6 +14,10 @@ from amodal_core.settings import Count, Positive, Share, settings_type
 ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+# What runs a network is for this machine to say, not for the one that wrote its checkpoint.
+OF_THE_MACHINE = frozenset({"runtime", "precision"})
+
+
 @settings_type
 class LearnedConfig:
     """What every trainable model can be told; models extend it.
@@ -30,7 +34,8 @@ class LearnedConfig:
         max_instances: of the best-scored in an image.
         runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
             that gives what torch gives, as seen on the first frame.
-        precision: of a network's arithmetic outside of torch; "bfloat16" is OpenVINO's alone.
+        precision: of a network's arithmetic outside of torch; "bfloat16" is OpenVINO's alone, and
+            "auto" takes it where the processor computes in it.
     """
 
     classes: ClassNames
@@ -42,4 +47,4 @@ class LearnedConfig:
     min_score: Share = 0.05
     max_instances: Positive = 100
     runtime: Runtime = "auto"
-    precision: Precision = "float32"
+    precision: Precision = "auto"

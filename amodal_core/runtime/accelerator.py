@@ -15,7 +15,7 @@ from amodal_core.frame import RUNTIME, RUNTIME_FAULT
 from amodal_core.progress import tell
 from amodal_core.runtime import graphs
 from amodal_core.runtime.engines import Engine, Runtime, candidates, open_engine
-from amodal_core.runtime.parity import Measures, Precision
+from amodal_core.runtime.parity import Arithmetic, Measures, Precision
 
 # What pip installs for a runtime beside PyTorch, the writers of graphs with it.
 _PACKAGES = {
@@ -30,14 +30,14 @@ class Accelerator:
     """Calls a network of tensors in, tensors out: in torch, or in what is faster.
 
     `auto` takes the fastest runtime that is installed and that gives, for the first frame of a
-    size, what torch gives; torch where there is none. Graphs take one image at a
-    time. A copy, in another process or by `deepcopy`, is None: it runs in torch.
+    size, what torch gives; torch where there is none. Graphs take one image at a time. A copy, in
+    another process or by `deepcopy`, is None: it runs in torch.
 
     Args:
         network: gives a tuple of tensors, the same sizes for the same sizes of inputs.
         names: of its inputs.
         runtime: which one to take.
-        precision: of the arithmetic outside of torch.
+        precision: of the arithmetic outside of torch; "auto" is the processor's fastest.
         key: of its graph, see `graphs.key_of`.
         write: writes the graph, for inputs of any size, to a path.
         measures: how outputs are compared.
@@ -59,7 +59,7 @@ class Accelerator:
         beside: Path | None = None,
     ) -> None:
         self.runtime, self.precision = runtime, precision
-        self._network, self._names, self._measure = network, tuple(names), measures[precision]
+        self._network, self._names, self._measures = network, tuple(names), measures
         self._key, self._write = key, write
         self._beside = beside if beside is not None and beside.is_file() else None
         self._engines: dict[tuple[tuple[int, ...], ...], Engine | None] = {}
@@ -67,8 +67,7 @@ class Accelerator:
         self._notes: dict[tuple[str, str], bool] = {}  # whether they have been told
         if runtime not in ("auto", "torch", "compile"):
             device = next(network.parameters()).device
-            kinds = candidates(device, precision, written=self._written())
-            if runtime not in kinds:
+            if not self._candidates(device):
                 raise InputError(
                     f"{runtime} cannot run on {device.type} in {precision} here",
                     "runtime",
@@ -116,40 +115,39 @@ class Accelerator:
     def _first(
         self, inputs: Sequence[torch.Tensor], sizes: tuple[tuple[int, ...], ...]
     ) -> tuple[torch.Tensor, ...]:
-        """The outputs for inputs of new sizes in torch; from the next ones on in what agrees."""
+        """The outputs for inputs of new sizes, and from now on, in what agrees with torch."""
         exact = tuple(self._network(*inputs))
         if len(self._engines) >= _SIZES:
             self._note(RUNTIME, f"more than {_SIZES} sizes of images: the others run in torch")
             return exact
         expected = [v.float().cpu().numpy() for v in exact]
         device = inputs[0].device
-        kinds = candidates(device, self.precision, written=self._written())
-        if next(self._network.parameters()).dtype != torch.float32:
-            kinds = []
-        if self.runtime != "auto":
-            kinds = [self.runtime]
+        choices = self._candidates(device)
+        if self.runtime == "auto" and next(self._network.parameters()).dtype != torch.float32:
+            choices = []
         self._engines[sizes] = None
-        for kind in kinds:
+        for kind, precision in choices:
             try:
-                engine = self._engine(kind, sizes, device)
+                engine = self._engine(kind, precision, sizes, device)
                 result = engine(self._arrays(inputs))
             except Exception as error:
                 # Whatever an exporter or a runtime stumbles over, torch runs.
                 line = (str(error).strip() or type(error).__name__).splitlines()[0]
                 self._refused(kind, line)
                 continue
-            measure, most = self._measure
+            measure, most = self._measures[precision]
             apart = measure(expected, result)
             if apart <= most:
                 self._engines[sizes] = engine
                 self._note(
                     RUNTIME,
-                    f"the network runs in {kind} {_version(kind)} ({self.precision}, "
+                    f"the network runs in {kind} {_version(kind)} ({precision}, "
                     f"{torch.get_num_threads()} thread(s)), {apart:.0e} apart from torch",
                 )
-                return exact
-            self._refused(kind, f"its results differ from torch's by {apart:.1e}")
-        if self.runtime == "auto" and not kinds:
+                # As all frames after it, whichever frame a stream begins with.
+                return tuple(torch.from_numpy(v).to(device) for v in result)
+            self._refused(kind, f"its results ({precision}) differ from torch's by {apart:.1e}")
+        if self.runtime == "auto" and not choices:
             self._note(
                 RUNTIME,
                 "the network runs in torch: no faster runtime is installed, or what writes its "
@@ -157,17 +155,26 @@ class Accelerator:
             )
         return exact
 
+    def _candidates(self, device: torch.device) -> list[tuple[Runtime, Arithmetic]]:
+        """What may run the network on a device, the fastest first."""
+        every = candidates(device, self.precision, written=self._written())
+        return [c for c in every if self.runtime in ("auto", c[0])]
+
     def _written(self) -> bool:
         return self._beside is not None or graphs.path_of(self._key).is_file()
 
     def _engine(
-        self, kind: Runtime, sizes: tuple[tuple[int, ...], ...], device: torch.device
+        self,
+        kind: Runtime,
+        precision: Arithmetic,
+        sizes: tuple[tuple[int, ...], ...],
+        device: torch.device,
     ) -> Engine:
         if not self._written():
             tell(f"writing the network's graph for {kind}, once: about 15 s")
         path = self._beside or graphs.graph(self._key, self._write)
         shapes = dict(zip(self._names, sizes, strict=True))
-        return open_engine(kind, path, shapes, device, self.precision)
+        return open_engine(kind, path, shapes, device, precision)
 
     def _in_compiled(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._compiled is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from amodal_core.extras import extra
-from amodal_core.runtime.parity import Precision
+from amodal_core.runtime.parity import Arithmetic, Precision
 
 Runtime = Literal["auto", "torch", "compile", "onnxruntime", "openvino", "tensorrt"]
 # Inputs by name to outputs in the graph's order; all are on the host.
@@ -51,20 +51,39 @@ class _Cpu:
 CPU: Device = _Cpu()
 
 
-def candidates(device: Device, precision: Precision, *, written: bool) -> list[Runtime]:
-    """The runtimes that are installed for a device, the fastest first.
+def candidates(
+    device: Device, precision: Precision, *, written: bool
+) -> list[tuple[Runtime, Arithmetic]]:
+    """The runtimes that are installed for a device and the arithmetic of each, the fastest first.
 
     Args:
         device: where the network is.
-        precision: of its arithmetic; bfloat16 is OpenVINO's alone.
+        precision: of its arithmetic; bfloat16 is OpenVINO's alone, and "auto" takes it where the
+            processor has it.
         written: whether the graph is there; writing it needs packages of its own.
     """
     if not written and not all(find_spec(name) for name in _WRITERS):
         return []
-    if precision == "bfloat16":
-        return ["openvino"] if device.type == "cpu" and find_spec("openvino") else []
-    kinds = _ON_CPU if device.type == "cpu" else _ON_GPU
-    return [kind for kind in kinds if find_spec(_MODULES[kind]) and _runs(kind, device)]
+    half = precision == "bfloat16" or (precision == "auto" and computes_bfloat16())
+    result: list[tuple[Runtime, Arithmetic]] = []
+    for kind in _ON_CPU if device.type == "cpu" else _ON_GPU:
+        if not find_spec(_MODULES[kind]) or not _runs(kind, device):
+            continue
+        if kind == "openvino" and half:
+            result.append((kind, "bfloat16"))
+        if precision != "bfloat16":
+            result.append((kind, "float32"))
+    return result
+
+
+@cache
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; others would only convert it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def _runs(kind: Runtime, device: Device) -> bool:
@@ -83,7 +102,7 @@ def _provider(kind: Runtime, device: Device) -> str:
 
 
 def open_engine(
-    kind: Runtime, graph: Path, shapes: Shapes, device: Device, precision: Precision
+    kind: Runtime, graph: Path, shapes: Shapes, device: Device, precision: Arithmetic
 ) -> Engine:
     """Load a graph for inputs of fixed sizes, on as many threads as `threads` tells.
 
@@ -144,7 +163,7 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Precision) -> Engine:
+def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Arithmetic) -> Engine:
     with extra("openvino", "runtime openvino"):
         core = _openvino_core()
     model = core.read_model(graph)

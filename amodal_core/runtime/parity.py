@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Arithmetic = Literal["float32", "bfloat16"]
 # How far outputs of torch and of another runtime are apart, and how far they may be.
 Measures = Mapping[
-    Precision, tuple[Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float], float]
+    Arithmetic, tuple[Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float], float]
 ]
 
 # Of objects that count in any use.
