@@ -273,7 +273,7 @@ def test_a_recording_holds_what_was_handed_to_it(mini_bag, tmp_path):
             held.setdefault(str(chunk.entity_path), {}).setdefault(name, []).extend(values)
     boxes = held["/world/lidar/tracks/camera/boxes"]
     assert len(boxes["frame"]) == 5
-    assert boxes["Boxes3D:labels"][0][0] == "0 car 10 m"
+    assert boxes["Boxes3D:labels"][0][0] == "0 car"
     np.testing.assert_allclose(boxes["Boxes3D:half_sizes"][0][0], np.array(BOX[3:6]) / 2)
     with BagDrive(mini_bag) as drive:
         frame = next(iter(drive)).frame

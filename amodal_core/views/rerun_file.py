@@ -107,12 +107,16 @@ class _Camera:
         if item.reset:
             self._unseen, self._trails = {}, {}
         labels = track_labels(tracks, self._classes)
+        names = [
+            f"{i} {name_of(self._classes, k)}"
+            for i, k in zip(tracks.ids.tolist(), np.asarray(tracks.class_ids).tolist(), strict=True)
+        ]
         colours = np.array([track_colour(int(i)) for i in tracks.ids], np.uint8).reshape(-1, 3)
         self._sensors(item, frame)
-        self._masks(tracks, labels, colours)
+        self._masks(tracks, labels, names, colours)
         self._cloud(frame, tracks, colours)
-        self._boxes(item, tracks, labels, colours)
-        self._over_time(tracks, labels, colours)
+        self._boxes(item, tracks, names, colours)
+        self._over_time(tracks, labels, names, colours)
         self._numbers(item, tracks, report)
 
     def _sensors(self, item: DriveFrame, frame: Frame) -> None:
@@ -141,7 +145,10 @@ class _Camera:
             image = rr.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
             self._log(f"{self._place}/image", image)
 
-    def _masks(self, tracks: Tracks, labels: list[str], colours: np.ndarray) -> None:
+    def _masks(
+        self, tracks: Tracks, labels: list[str], names: list[str], colours: np.ndarray
+    ) -> None:
+        """Masks, whose pixels say all when they are pointed at, and boxes with short names."""
         rr = self._rr
         context = [
             rr.AnnotationInfo(id=label_of(i), label=label, color=tuple(colour.tolist()))
@@ -155,7 +162,7 @@ class _Camera:
         boxes = rr.Boxes2D(
             array=np.asarray(tracks.amodal_boxes, np.float32),
             array_format=rr.Box2DFormat.XYXY,
-            labels=labels,
+            labels=names,
             colors=colours,
         )
         self._log(f"{self._place}/boxes", boxes)
@@ -170,13 +177,11 @@ class _Camera:
         if frame.calibration is None:
             return
         points, owners = points_of_objects(tracks, frame)
-        on_tracks = rr.Points3D(
-            points[:, :3], colors=colours[owners], radii=rr.Radius.ui_points(2.5)
-        )
+        on_tracks = rr.Points3D(points[:, :3], colors=colours[owners], radii=rr.Radius.ui_points(2))
         self._log(f"world/lidar/tracks/{self._name}/points", on_tracks)
 
     def _boxes(
-        self, item: DriveFrame, tracks: Tracks, labels: list[str], colours: np.ndarray
+        self, item: DriveFrame, tracks: Tracks, names: list[str], colours: np.ndarray
     ) -> None:
         rr = self._rr
         boxes = np.full((len(tracks), 7), np.nan)
@@ -191,7 +196,7 @@ class _Camera:
             half_sizes=boxes[boxed, 3:6] / 2,
             quaternions=half,
             colors=np.hstack([colours[boxed], opacity]),
-            labels=[labels[i] for i in boxed],
+            labels=[names[i] for i in boxed],
         )
         self._log(f"world/lidar/tracks/{self._name}/boxes", shown)
         pose = np.eye(4) if item.world_from_lidar is None else item.world_from_lidar
@@ -206,15 +211,16 @@ class _Camera:
         )
         self._log(f"world/trails/{self._name}", strips)
 
-    def _over_time(self, tracks: Tracks, labels: list[str], colours: np.ndarray) -> None:
+    def _over_time(
+        self, tracks: Tracks, labels: list[str], names: list[str], colours: np.ndarray
+    ) -> None:
         rr, at = self._rr, f"tracks/{self._name}"
         now: dict[int, bool] = {}
         for i, label in enumerate(labels):
             track, unseen = int(tracks.ids[i]), bool(tracks.coasted[i])
             if track not in self._styled:
                 self._styled.add(track)
-                name = f"{track} {name_of(self._classes, int(tracks.class_ids[i]))}"
-                style = rr.SeriesLines(colors=colours[i], names=name)
+                style = rr.SeriesLines(colors=colours[i], names=names[i])
                 for path in ("hidden", "distance"):
                     self._log(f"{at}/{path}/{track}", style, static=True)
             hidden = 100.0 if unseen else 100.0 * float(tracks.occlusion_rates[i])
