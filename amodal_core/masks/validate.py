@@ -64,10 +64,14 @@ def polygon_problem(polygon: Any, size: tuple[int, int]) -> tuple[str, str] | No
         return "empty-polygon", "an empty polygon"
     if len(polygon) % 2 or len(polygon) < 6:
         return "short-polygon", f"a polygon of {len(polygon)} numbers; 3 points need 6"
-    if not all(isinstance(v, (int, float)) for v in polygon):
+    if not all(issubclass(kind, (int, float)) for kind in set(map(type, polygon))):
         return "segmentation-unreadable", "a polygon that is not made of numbers"
-    # Compared as Python's numbers: an integer of a thousand digits is no float.
-    if not all(abs(v) <= _FAR * size[1 - k % 2] for k, v in enumerate(polygon)):
+    try:
+        reach = np.abs(np.array(polygon, np.float64)).reshape(-1, 2)
+        near = bool((reach <= np.multiply(_FAR, size[::-1])).all())
+    except OverflowError:  # an integer of a thousand digits is no float
+        near = False
+    if not near:
         return "outside-image", "a polygon's vertex far outside the image"
     return None
 

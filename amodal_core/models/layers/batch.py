@@ -212,7 +212,14 @@ def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
     rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
 
     def masks(value: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(value.numpy().take(rows, 1).take(columns, 2))
+        resized = np.zeros((len(value), *size), bool)
+        for before, after in zip(value.numpy(), resized, strict=True):
+            # Most of a mask's image is empty: only its box is looked up.
+            down = _range(rows, before.any(1))
+            part = before[rows[down]]
+            across = _range(columns, part.any(0))
+            after[down, across] = part[:, columns[across]]
+        return torch.from_numpy(resized)
 
     scale = torch.tensor([size[1] / width, size[0] / height] * 2)
     amodal = masks(targets.amodal)
@@ -229,6 +236,15 @@ def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
 def _nearest(before: int, after: int) -> np.ndarray:
     """(after,) for each pixel of a line the one of `before` that its centre falls into."""
     return np.asarray((2 * np.arange(after) + 1) * before // (2 * after))
+
+
+def _range(sources: np.ndarray, used: np.ndarray) -> slice:
+    """Where in ascending `sources` the first to the last place of `used` (bool) are looked up."""
+    places = np.flatnonzero(used)
+    if not len(places):
+        return slice(0, 0)
+    first, end = np.searchsorted(sources, (places[0], places[-1] + 1)).tolist()
+    return slice(first, end)
 
 
 def pixels(masks: torch.Tensor) -> torch.Tensor:
