@@ -103,3 +103,22 @@ def test_any_value_in_an_annotation_is_a_finding_or_left_out(field, junk, tmp_pa
         assert len(list(data.check())) >= len(data)
     except InputError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "junk"),
+    [
+        ("categories", "merged", [{"id": float("inf")}]),
+        ("categories", "merged", 5),
+        ("categories", "merged", [{"id": {}}]),
+        ("videos", "id", {}),
+        ("videos", "id", None),
+    ],
+)
+def test_malformed_categories_and_videos_are_one_error(part, field, junk, tmp_path):
+    file, _ = tao_scenes.write(tmp_path)
+    content = json.loads(file.read_text())
+    content[part][0][field] = junk
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="malformed categories or videos"):
+        open_dataset(file)

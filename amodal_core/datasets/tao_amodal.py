@@ -20,7 +20,7 @@ import numpy as np
 from amodal_core.datasets.base import BEGIN, Finding, Place
 from amodal_core.datasets.coco_like import CocoLike
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError
+from amodal_core.errors import InputError, foreign
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 
@@ -41,15 +41,15 @@ class TaoAmodal(CocoLike):
 
     def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
         super().__init__(path, images)
-        # Categories that the release merged into others.
-        for category in self.json.elements("categories"):
-            for merged in category.get("merged") or ():
-                with suppress(KeyError, TypeError, ValueError):
-                    number = int(merged["id"])
-                    self.category_ids.setdefault(number, self.category_ids[int(category["id"])])
-        self._videos_of = {
-            v.get("id"): str(v.get("name", "")) for v in self.json.elements("videos")
-        }
+        with foreign(self.path, "malformed categories or videos", "download the file again"):
+            # Categories that the release merged into others.
+            for category in self.json.elements("categories"):
+                for merged in category.get("merged") or ():
+                    kind = self.category_ids[int(category["id"])]
+                    self.category_ids.setdefault(int(merged["id"]), kind)
+            self._videos_of: dict[Any, str] = {
+                int(v["id"]): str(v.get("name", "")) for v in self.json.elements("videos")
+            }
 
     def _folders(self) -> Iterator[Path]:
         for base in (self.path.parent.parent, self.path.parent):
