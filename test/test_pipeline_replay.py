@@ -33,7 +33,7 @@ from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_core.replay import ReplayOptions, replay, replay_cameras
 from amodal_core.views.report.page import render
-from amodal_core.views.report.record import Record
+from amodal_core.views.report.record import Record, TrackRow
 
 STILL = DriveSettings(motion="off")  # the fourth image has no scan
 OUTPUTS = ["metrics.json", "overlay.mp4", "report.html", "tracks.mcap"]
@@ -192,6 +192,22 @@ def test_a_bag_that_breaks_on_the_way_leaves_nothing_half_written(mini_kitti_raw
     with pytest.raises(InputError, match="damaged after"):
         replay(tmp_path / "broken", out, Pipeline(StubModel()))
     assert not out.exists()
+
+
+def test_a_replay_ends_with_what_became_of_the_objects():
+    record = Record("drive", "fused", "cpu", ("car",))
+    #    id, coasted, hidden share: in view; half hidden; carried and back; carried and lost
+    for frame, rows in enumerate(
+        [
+            [(1, False, 0.0), (2, False, 0.5), (3, False, 0.0), (4, False, 0.0)],
+            [(1, False, 0.0), (2, True, 1.0), (3, True, 0.0), (4, True, 0.0)],
+            [(1, False, 0.0), (3, False, 0.0), (4, True, 0.0)],
+        ]
+    ):
+        record.rows += [TrackRow(frame, i, 0, coasted, share, 9.0) for i, coasted, share in rows]
+    assert record.summary == (
+        "4 objects, 1 of them partly hidden, 1 carried on out of sight and seen again."
+    )
 
 
 def test_a_bag_whose_driver_does_not_stamp_says_what_the_nodes_say_and_one_cure(tmp_path, out):

@@ -22,6 +22,7 @@ from amodal_core.evaluation.throughput import RunResult, Search, Throughput
 from amodal_core.evaluation.throughput_report import render as render_throughput
 from amodal_core.evaluation.truth import Truth
 from amodal_core.frame import FrameWarning
+from amodal_core.views.report import learning
 from amodal_core.views.report.page import render as render_replay
 from amodal_core.views.report.record import TOTAL, Record, TrackRow
 
@@ -120,6 +121,21 @@ def a_throughput() -> Throughput:
     )
 
 
+def a_training() -> str:
+    """Three parts of a loss over decades, and a held-out split."""
+    rows: list[dict] = []
+    for step in range(10, 3001, 10):
+        parts = {"class_of_the_object": 30 / step, "box": 3 / step, "amodal": 1 / step**0.5}
+        rates = {"rate": 1e-3 / step, "gradient_norm": 2.0, "images_per_second": 9.0}
+        loss = {"loss": sum(parts.values())}
+        rows.append({"step": step, "group": "train", **loss, **parts, **rates, "memory_gb": 2.0})
+        if step % 1000 == 0:
+            held_out = {f"{k} {c}": step / 1e4 for k in learning._KINDS for c in ("AP", "AP50")}
+            rows.append({"step": step, "group": "held_out", **held_out})
+    long = "train: /a/very/long/path/" + "that/has/no/space/" * 12
+    return learning.render("a_run", "flagship", rows, (3000, 3000), "amodal AP", [], long)
+
+
 def pages(folder: Path) -> dict[str, str]:
     """One of each design."""
     result, truth = an_evaluation()
@@ -135,6 +151,7 @@ def pages(folder: Path) -> dict[str, str]:
         "replay": render_replay([record]),
         "evaluation": report.render(result, [], "truth", "predictions"),
         "comparison": (folder / "both" / "report.html").read_text(),
+        "training": a_training(),
         "throughput": render_throughput(a_throughput(), Search(), "fused", "drive"),
     }
 

@@ -104,9 +104,9 @@ def _tiles(
         first, last = train[0], train[-1]
         tiles.append(Tile(f"{last['loss']:.3g}", "loss", f"{first['loss']:.3g} at the beginning"))
     if best is not None:
-        says = f"held out, at step {best['step']}: the weights of best.safetensors"
+        last_one = percent(judged[-1].get(metric))
+        says = f"held out, at step {best['step']} (best.safetensors); {last_one} at the last"
         tiles.append(Tile(percent(best.get(metric)), f"{metric}, at its best", says))
-        tiles.append(Tile(percent(judged[-1].get(metric)), f"{metric}, last", "percent"))
     if train:
         speeds = sorted(row["images_per_second"] for row in train)
         tiles.append(Tile(f"{speeds[len(speeds) // 2]:.3g}", "images a second", "median"))

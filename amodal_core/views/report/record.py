@@ -139,7 +139,7 @@ class Record:
             if not row.coasted and row.occlusion_rate >= PARTLY_HIDDEN:
                 hidden.add(row.id)
         text = (
-            f"{_objects(len(self.track_ids))} tracked: {len(hidden)} partly hidden at times, "
+            f"{_objects(len(self.track_ids))}, {len(hidden)} of them partly hidden, "
             f"{len(returned)} carried on out of sight and seen again."
         )
         kept = self.identities
