@@ -235,7 +235,7 @@ FAULTS = [
     Fault("NaN, infinity, 1e-40, 3e38 in a scan", "those returns are dropped", _points(_some_wild)),
     Fault("a scan without points", "an empty scan: tracks coast", _empty_scan),
     Fault("names that are no UTF-8", "dropped where they are taken in", _no_text,
-          also=("refused /image", "refused /points")),
+          also=("refused image", "refused points")),
     Fault("another calibration", "taken over with its frame", _other_camera),
     Fault("another resolution", "taken over with its frame", _half_size),
     Fault("a transform that is none", "refused; the one before holds",
