@@ -13,7 +13,7 @@ from training_scenes import street
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.projection import depth_image, in_view
-from amodal_core.models.layers.batch import targets_of
+from amodal_core.models.layers.batch import resize_targets, targets_of
 from training.augment import augmented, cropped, flipped, resized
 from training.config import Augment
 
@@ -186,3 +186,16 @@ def test_an_image_alone_and_no_objects_are_changed_too(scene):
     assert frame.image.shape == (20, 30, 3)
     assert frame.points is None
     assert targets.amodal.shape == (0, 20, 30)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (37, 11), (188, 621), (301, 999)])
+def test_masks_are_resized_to_the_pixel_that_each_centre_falls_into(scene, size):
+    _, targets = scene
+    targets.amodal[0] = False  # nothing of it is there
+    height, width = targets.amodal.shape[1:]
+    made = resize_targets(targets, size)
+    rows = np.floor((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
+    columns = np.floor((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
+    for before, after in ((targets.amodal, made.amodal), (targets.visible, made.visible)):
+        assert np.array_equal(after.numpy(), before.numpy()[:, rows][:, :, columns])
+    assert made.ignore[0]
