@@ -20,6 +20,7 @@ from amodal_core.models.checkpoint import (
 )
 from amodal_core.models.detections import Detections, instances_of
 from amodal_core.models.layers.batch import STRIDE, make_batch, targets_of
+from amodal_core.models.layers.inputs import MEAN, STD
 
 
 def frame(height=48, width=70, depth=True, seed=0):
@@ -61,6 +62,16 @@ def test_images_have_the_statistics_that_public_weights_were_trained_with():
     expected = (pixel / 255 - mean) / deviation
     np.testing.assert_allclose(images[0, :, 39, 59], expected, atol=1e-5)
     assert not images[0, :, 40:].any()
+
+
+def test_an_image_of_the_inputs_size_is_normalised_to_the_last_bit():
+    one = frame(40, 70)
+    mean, std = (torch.tensor(v).view(3, 1, 1) * 255 for v in (MEAN, STD))
+    expected = (torch.from_numpy(one.image).permute(2, 0, 1).float() - mean) / std
+    images = make_batch([one]).images
+    assert torch.equal(images[0, :, :40, :70], expected)
+    assert not images[0, :, 40:].any()
+    assert not images[0, :, :, 70:].any()
 
 
 def test_no_return_is_lost_and_the_nearest_wins_when_depth_shrinks():

@@ -19,6 +19,7 @@ from amodal_core.models.layers.inputs import (
     STRIDE,
     checked_depth,
     image_of,
+    normalise,
 )
 from amodal_core.models.layers.resizing import Resizing, input_size, resized_bytes
 
@@ -293,7 +294,10 @@ def make_batch(
     images = torch.zeros((len(frames), 3, high, wide), device=device)
     channels = torch.zeros((len(frames), DEPTH_CHANNELS, high, wide), device=device)
     for n, (frame, (h, w)) in enumerate(zip(frames, sizes, strict=True)):
-        images[n, :, :h, :w] = (_resized_image(frame, (h, w), resize, device) - mean) / std
+        if device.type == "cpu" and image_of(frame).shape[:2] == (h, w):
+            normalise(image_of(frame), images[n, :, :h, :w].numpy())
+        else:
+            images[n, :, :h, :w] = (_resized_image(frame, (h, w), resize, device) - mean) / std
         if with_depth:
             channels[n, :, :h, :w] = depth_channels(_resized_depth(frame, (h, w), device))
     # Targets shrink with their images and are padded like them.

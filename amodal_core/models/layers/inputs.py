@@ -6,6 +6,7 @@ gives differs from its by rounding alone.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -61,10 +62,13 @@ def network_inputs(
     own = image_of(frame).shape[0], image_of(frame).shape[1]
     height, width = size = input_size(own, short_side, long_side, resize, most_pixels)
     high, wide = (-(-length // STRIDE) * STRIDE for length in size)
-    mean, deviation = (np.array(v, np.float32) * np.float32(255) for v in (MEAN, STD))
     image = np.zeros((1, 3, high, wide), np.float32)
-    values = (_resized(image_of(frame), size, resize) - mean) / deviation
-    image[0, :, :height, :width] = values.transpose(2, 0, 1)
+    if own == size:
+        normalise(image_of(frame), image[0, :, :height, :width])
+    else:
+        mean, deviation = _statistics()
+        values = (_resized(image_of(frame), size, resize) - mean) / deviation
+        image[0, :, :height, :width] = values.transpose(2, 0, 1)
     channels = None
     if frame.depth is not None:
         channels = np.zeros((1, DEPTH_CHANNELS, high, wide), np.float32)
@@ -75,6 +79,26 @@ def network_inputs(
         channels[0, 1, :height, :width] = valid
     scale = np.array([height / own[0], width / own[1]], np.float32)
     return NetworkInputs(image, channels, size, own, scale)
+
+
+def normalise(image: np.ndarray, out: np.ndarray) -> None:
+    """Write a (h, w, 3) uint8 image to (3, h, w) float32, less the mean and over the deviation."""
+    planes = cv2.split(np.ascontiguousarray(image))
+    for colour, table, plane in zip(planes, _of_bytes(), out, strict=True):
+        plane[:] = cv2.LUT(colour, table)
+
+
+@cache
+def _of_bytes() -> np.ndarray:
+    """(3, 256) float32: what each byte of each colour becomes."""
+    mean, deviation = _statistics()
+    return np.ascontiguousarray(((np.arange(256, dtype=np.float32)[:, None] - mean) / deviation).T)
+
+
+def _statistics() -> tuple[np.ndarray, np.ndarray]:
+    """(3,) float32 each: mean and deviation of bytes."""
+    mean, deviation = (np.array(v, np.float32) * np.float32(255) for v in (MEAN, STD))
+    return mean, deviation
 
 
 def image_of(frame: Frame) -> np.ndarray:
