@@ -57,7 +57,7 @@ def draw_panel(frame: Frame, tracks: Tracks, width: int, classes: Sequence[str] 
     if frame.points is None and not placed.any():
         # With a depth image beside it, in the place of the view from above.
         part = out if frame.depth is None else out[:, :split]
-        _list(part, tracks, classes, "no scan, and no place of a track")
+        _list(part, tracks, classes, "no scan and no calibration: the tracks in words")
     else:
         _from_above(out[:, :split], frame, tracks, boxes, boxed)
         if frame.depth is None:

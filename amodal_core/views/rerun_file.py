@@ -46,7 +46,7 @@ _LABELS = 65_535
 
 
 class RerunRecording:
-    """Writes frames into a recording; what it keeps of a drive does not grow with its length.
+    """Writes frames into a recording; keeps of a drive what the next frame needs.
 
     Args:
         rerun: the module.
