@@ -105,6 +105,13 @@ def test_replay_refuses_models_and_checkpoints_that_are_not_there(mini_bag, tmp_
         _run("replay", mini_bag, "--out", tmp_path / "out", *words)
 
 
+@pytest.mark.parametrize("option", [("--rerun", "all.rrd"), ("--view",)])
+def test_a_recording_for_rerun_is_of_one_bag(option, mini_bag, tmp_path):
+    with pytest.raises(InputError, match="a recording is of one bag"):
+        _run("replay", mini_bag, mini_bag, "--out", tmp_path / "out", *option)
+    assert not (tmp_path / "out").exists()
+
+
 def test_replay_refuses_trackers_that_are_not_there(mini_bag, tmp_path):
     with pytest.raises(InputError, match="there are: motion, quasi_dense, quasi_dense_sailvos"):
         _run("replay", mini_bag, "--out", tmp_path / "out", "--tracker", "looks")
