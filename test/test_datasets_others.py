@@ -394,7 +394,7 @@ def test_what_is_not_known_says_what_is(tmp_path: Path) -> None:
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no format 'x'"):
         open_dataset(tmp_path, "x")
-    assert len(formats()) == 16
+    assert len(formats()) == 21
 
 
 def test_visible_masks_are_cut_to_amodal_ones_whatever_a_reader_hands_over(
