@@ -26,7 +26,9 @@ def write(out: Path, config: Config, progressed: Progressed) -> None:
         config: of the run.
         progressed: how far it is.
     """
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = out / "metrics.jsonl"  # not there before the first `log_every` steps
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    rows = [json.loads(line) for line in lines]
     steps = sorted(int(p.stem.removeprefix("step_")) for p in (out / NAME).glob("step_*.jpg"))
     steps = [step for step in steps if step <= progressed.step]
     shown = [steps[0], steps[len(steps) // 2], steps[-1]] if steps else []
