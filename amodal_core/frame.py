@@ -264,7 +264,7 @@ class Tracks(Instances):
         hiders = np.empty(len(host), object)
         for i, row in enumerate(np.asarray(host.occluders)):
             hiders[i] = tuple(int(track) for track in host.ids[row])
-        data = {
+        data: dict[str, Any] = {
             "occlusion_rate": np.asarray(host.occlusion_rates, np.float32),
             "depth": np.asarray(host.depths, np.float32),
             "coasted": np.asarray(host.coasted, bool),
