@@ -187,7 +187,7 @@ def test_a_checkpoint_gives_the_model_back(model, tmp_path):
     settle(model)
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, model, CheckpointInfo(model.name, model.config_json(), CLASSES))
-    again = registry.create(model.name, checkpoint=str(path))
+    again = registry.create(model.name, checkpoint=str(path), runtime="torch")
     frame = seen(0)[0]
     ours, theirs = model.infer([frame])[0].numpy(), again.infer([frame])[0].numpy()
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
