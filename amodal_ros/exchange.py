@@ -101,7 +101,10 @@ class Exchange:
                 self._sources[key] = _Source(kind, qos, shared, [receiver])
 
     def unsubscribe(self, node: Any) -> None:
-        """A node receives nothing any more; others go on with what only it had subscribed to."""
+        """A node receives nothing any more; others go on with what only it had subscribed to.
+
+        After a shutdown nothing comes for them, and rclpy takes no new subscription.
+        """
         with self._lock:
             for local in self._local.values():
                 local[:] = [r for r in local if r.node is not node]
@@ -112,6 +115,6 @@ class Exchange:
                     continue
                 source.receivers = []
                 del self._sources[key]
-                if others:
+                if others and node.context.ok():
                     self._sources[key] = _Source(source.kind, source.qos, source.shared, others)
                 source.close()

@@ -10,7 +10,10 @@ from typing import Any
 import node_bench as drive
 import numpy as np
 import pytest
+import rclpy
 from node_bench import Together, stamp, together, until
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 
 from amodal_core.bags.clouds import read_points
 from amodal_core.bags.images import read_depth, read_image
@@ -30,6 +33,7 @@ from amodal_core.frame import Frame, Tracks
 from amodal_core.models.registry import create
 from amodal_core.pipeline import Pipeline
 from amodal_ros import synced_node
+from amodal_ros.exchange import Exchange
 from amodal_ros.nodes import perception, segmentation
 from amodal_ros.restarts import REFUSED
 
@@ -168,6 +172,22 @@ def test_a_node_that_is_deactivated_leaves_the_others_what_it_had_subscribed_to(
     nodes.nodes["depth_projection"].trigger_deactivate()
     send_frame(nodes, 2)
     until(lambda: nodes.nodes["segmentation"].health.frames == 2, "segmentation to go on")
+
+
+def test_nodes_that_share_a_topic_end_one_after_the_other_after_a_shutdown(
+    domain: int,
+) -> None:
+    context = rclpy.context.Context()
+    rclpy.init(context=context, domain_id=domain)
+    nodes = [rclpy.create_node(name, context=context) for name in ("first", "second")]
+    exchange = Exchange()
+    for node in nodes:
+        exchange.subscribe(node, Image, "image", QoSProfile(depth=1), print, shared=False)
+    context.shutdown()
+    for node in nodes:
+        exchange.unsubscribe(node)
+    for node in nodes:
+        node.destroy_node()
 
 
 def test_parameters_of_a_file_reach_the_node_that_they_name(
