@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,8 @@ addEventListener('load', () => {
     window: innerWidth, page: document.documentElement.scrollWidth, errors,
     missed: columns('missed'), amodal: columns('amodal'),
     tiles: [...document.querySelectorAll('.tile')].map(right),
+    charts: [...document.querySelectorAll('.fit svg')].map(right),
+    rows: [...document.querySelectorAll('.tile')].map(e => e.getBoundingClientRect().top),
   }, '*');
 });
 </script></body>"""
@@ -164,8 +167,10 @@ def test_reports_fit_a_screen_and_a_phone(tmp_path):
             assert got["errors"] == [], where
             assert got["window"] == width, where
             assert got["page"] <= width, where
-            for kind in ("missed", "amodal", "tiles"):
+            for kind in ("missed", "amodal", "tiles", "charts"):
                 assert all(right <= width for right in got[kind]), where
+            in_rows = Counter(got["rows"]).values()
+            assert width == 390 or len(in_rows) <= 1 or 1 not in in_rows, where
         if name == "evaluation":
             assert got["missed"], where
             assert got["amodal"], where

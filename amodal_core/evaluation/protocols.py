@@ -120,7 +120,7 @@ IMAGE_PROTOCOLS = {
         Protocol(
             "default",
             "COCO AP (IoU .50:.05:.95, 101 recalls, 100 detections an image) by class; sizes "
-            "32^2 and 96^2 pixels of the mask (or box) compared; occlusion is the truth's hidden "
+            "32² and 96² pixels of the mask (or box) compared; occlusion is the truth's hidden "
             "share of its amodal area: partial [0,.25], medium [.25,.5], heavy [.5,1], occluded "
             ">= .15. Truth outside a bin is ignored with what matches it; unmatched detections "
             "count in every occlusion bin.",
@@ -159,7 +159,7 @@ IMAGE_PROTOCOLS = {
         Protocol(
             "s-amodal",
             "S-AModal: class-agnostic AP50; all = occlusion [0,.75] (more is ignored), P [0,.25], "
-            "M [.25,.5], H [.25,.75]; sizes 32^2 and 96^2. Unmatched detections are ignored by "
+            "M [.25,.5], H [.25,.75]; sizes 32² and 96². Unmatched detections are ignored by "
             "area only.",
             (
                 Column("AP", Bin(occlusion=(0.0, 0.75))),
@@ -182,7 +182,7 @@ IMAGE_PROTOCOLS = {
         Protocol(
             "vatrack",
             "VATrack on SAIL-VOS: AP over IoU .50:.05:.95 with occlusion [0,.75]; every other "
-            "column is AP50: P = [0,.25], H = [.25,.75], sizes 32^2 and 96^2. Unmatched "
+            "column is AP50: P = [0,.25], H = [.25,.75], sizes 32² and 96². Unmatched "
             "detections are ignored by area only.",
             (
                 Column("AP", Bin(occlusion=(0.0, 0.75))),
@@ -265,21 +265,21 @@ VIDEO_PROTOCOLS = {
         _video(
             "default",
             _VIDEO_SAYS + "All occlusions count; partial [0,.25], medium [.25,.5], heavy [.5,1]; "
-            "sizes 32^2 and 96^2 pixels.",
+            "sizes 32² and 96² pixels.",
             occlusions=_OURS,
             most=None,
         ),
         _video(
             "vatrack",
             _VIDEO_SAYS + "VATrack: occlusion above .75 is ignored; P = [0,.25], M = [.25,.5], "
-            "H = [.25,.75]; sizes 32^2 and 96^2 pixels.",
+            "H = [.25,.75]; sizes 32² and 96² pixels.",
         ),
         replace(
             _video(
                 "s-amodal",
                 _VIDEO_SAYS
                 + "S-AModal: class-agnostic, occlusion above .75 is ignored; P = [0,.25], "
-                "M = [.25,.5], H = [.25,.75]; sizes 32^2 and 96^2 pixels.",
+                "M = [.25,.5], H = [.25,.75]; sizes 32² and 96² pixels.",
             ),
             class_agnostic=True,
         ),

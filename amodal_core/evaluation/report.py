@@ -56,8 +56,9 @@ def render(
     kinds = list(result.scores)
     return page(
         title=dt or "Evaluation",
-        subtitle=f"against {gt}, {result.level} by {result.level}, protocol {protocol.name}",
-        tiles=[*headlines(result), *_kept(result), *_counts(result)],
+        subtitle=f"against {gt}, {result.level} by {result.level}, protocol {protocol.name}; "
+        f"{_counts(result)}",
+        tiles=[*headlines(result), *_kept(result)],
         warnings=[(line, 1) for line in result.warnings],
         notes=[(line, 1) for line in result.notes],
         tables=_score_tables(result, kinds),
@@ -200,12 +201,9 @@ def _kept(result: Evaluation) -> list[Tile]:
     return [identities(*(round(values[name]) for name in names))]
 
 
-def _counts(result: Evaluation) -> list[Tile]:
-    return [
-        Tile(f"{n:,}".replace(",", " "), f"{what} compared")
-        for what, n in result.counts.items()
-        if n
-    ]
+def _counts(result: Evaluation) -> str:
+    """What was compared: "24 images, 82 annotations, 59 predictions"."""
+    return ", ".join(f"{n:,} {what}".replace(",", " ") for what, n in result.counts.items() if n)
 
 
 def _score_tables(result: Evaluation, kinds: list[str]) -> list[dict[str, Any]]:
@@ -246,8 +244,8 @@ def _curves(scores: Sequence[Scores]) -> list[Markup]:
             x, y = _LEFT + _SIDE_X * k / 5, _TOP + _SIDE_Y * k / 5
             body.append(svg.line(x, _TOP, x, _TOP + _SIDE_Y, "grid"))
             body.append(svg.line(_LEFT, y, _LEFT + _SIDE_X, y, "grid"))
-            body.append(svg.text(x, _TOP + _SIDE_Y + 17, f"{k / 5:g}", "middle", "dim"))
-            body.append(svg.text(_LEFT - 8, y + 4, f"{1 - k / 5:g}", "end", "dim"))
+            body.append(svg.text(x, _TOP + _SIDE_Y + 17, f"{20 * k}", "middle", "dim"))
+            body.append(svg.text(_LEFT - 8, y + 4, f"{100 - 20 * k}", "end", "dim"))
         for one in scores:
             curve = one.curves.mean_curve(iou) if one.curves is not None else ()
             if len(curve):
@@ -257,7 +255,8 @@ def _curves(scores: Sequence[Scores]) -> list[Markup]:
                 ]
                 body.append(svg.polyline(points, f"curve {one.kind}"))
         body += svg.legend(_LEFT, [(s.kind, f"key-{s.kind}") for s in scores], _TOP + _SIDE_Y + 44)
-        middle = svg.text(_LEFT + _SIDE_X, _TOP + _SIDE_Y + 44, f"at IoU {iou:g}", "end", "dim")
+        words = f"precision over recall, at IoU {iou:g}"
+        middle = svg.text(_LEFT + _SIDE_X, _TOP + _SIDE_Y + 44, words, "end", "dim")
         title = f"Precision over recall at IoU {iou:g}"
         width, height = _LEFT + _SIDE_X + 12, _TOP + _SIDE_Y + 54
         charts.append(Markup(svg.chart(width, height, [*body, middle], title)))
@@ -312,7 +311,7 @@ def _intervals(
     ]
     finite = [x for _, d in lines for x in (d.low, d.high) if not math.isnan(x)]
     reach = max([abs(x) for x in finite] + [0.005]) * 1.15
-    left, width, pitch, top = 190, 640, 28, 6
+    left, width, pitch, top = 150, 340, 28, 6
     bottom = top + pitch * len(lines)
 
     def x_of(value: float) -> float:
@@ -337,4 +336,4 @@ def _intervals(
         )
         words = f"{change:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
         body.append(svg.text(left + width + 14, y + 4, words))
-    return svg.chart(1000, bottom + 26, body, "Differences with 95 % intervals")
+    return svg.chart(680, bottom + 26, body, "Differences with 95 % intervals")

@@ -18,7 +18,7 @@ from amodal_core.views.report.tiles import Tile, number, percent
 NUMBERS = {
     "published_hz": "published, Hz",
     "answered_hz": "answered, Hz",
-    "missed_share": "frames without an answer",
+    "missed_share": "frames without an answer, %",
     "p50_ms": "latency p50, ms",
     "p95_ms": "latency p95, ms",
     "p99_ms": "latency p99, ms",
@@ -84,7 +84,7 @@ def render(throughput: Throughput, search: Search, model: str, bag: str) -> str:
         Tile(
             f"{number(throughput.rate)} Hz",
             "highest sustained rate",
-            f"at most {search.loss:.0%} of the frames without an answer",
+            f"at most {100 * search.loss:.0f} % of the frames without an answer",
         )
     ]
     if numbers:
@@ -92,7 +92,7 @@ def render(throughput: Throughput, search: Search, model: str, bag: str) -> str:
             Tile(f"{numbers['p50_ms']:.0f} ms", "latency p50", "publication to tracks"),
             Tile(f"{numbers['p95_ms']:.0f} ms", "latency p95", "publication to tracks"),
             Tile(f"{numbers['p99_ms']:.0f} ms", "latency p99", "publication to tracks"),
-            Tile(percent(numbers["missed_share"]), "without an answer", "of the frames, percent"),
+            Tile(f"{percent(numbers['missed_share'])} %", "without an answer", "of the frames"),
             Tile(f"{numbers['cpu_cores']:.1f}", "cores busy", "all processes together"),
             Tile(f"{numbers['memory_mb']:.0f} MB", "memory", "all processes together"),
         ]
@@ -104,7 +104,7 @@ def render(throughput: Throughput, search: Search, model: str, bag: str) -> str:
                 [NUMBERS[k], percent(v) if k.endswith("share") else number(v)]
                 for k, v in numbers.items()
             ],
-            _SAYS.format(lag=f"{search.lag:.0%}", loss=f"{search.loss:.0%}"),
+            _SAYS.format(lag=f"{100 * search.lag:.0f} %", loss=f"{100 * search.loss:.0f} %"),
         ),
         _table(
             "Processes",
@@ -164,7 +164,7 @@ def _rates(throughput: Throughput) -> str:
     """Rate of answers over the publishing rate, a dot a run."""
     runs = [*throughput.probes, *((r, True) for r in throughput.runs)]
     reach = max(max(r.rate, r.answered_hz) for r, _ in runs) * 1.08
-    left, top, width, height = 60, 12, 900, 300
+    left, top, width, height = 50, 12, 620, 260
     body = []
     for tick in svg.ticks(reach, 8):
         x, y = left + width * tick / reach, top + height * (1 - tick / reach)
