@@ -175,14 +175,57 @@ def test_each_object_is_confirmed_once_by_the_witness_that_fits_best():
 
 def test_what_shows_where_something_nearer_stands_is_a_piece_of_that():
     scanned = ("truck", 0.5, 20.0, (10, 5, 60, 50), (10, 5, 60, 50))
-    behind = ("car", 0.6, 25.0, (15, 30, 40, 45), (15, 30, 40, 45))
-    (piece, unweighed) = (fused([behind], [scanned], piece=p)[1] for p in (0.3, 1.0))
+    behind = ("car", 0.4, 25.0, (15, 30, 40, 45), (15, 30, 40, 45))
+    (piece, unweighed) = (fused([behind], [scanned], outweighed=p)[1] for p in (0.3, 1.0))
     (car,) = np.flatnonzero(np.isnan(piece.boxes3d[:, 0]))
     (other,) = np.flatnonzero(np.isnan(unweighed.boxes3d[:, 0]))
     assert piece.scores[car] == pytest.approx(0.3 * unweighed.scores[other])
-    before = ("car", 0.6, 8.0, (15, 30, 40, 45), (15, 30, 40, 45))
-    (weighed, as_it_is) = (fused([before], [scanned], piece=p)[1] for p in (0.3, 1.0))
+    before = ("car", 0.4, 8.0, (15, 30, 40, 45), (15, 30, 40, 45))
+    (weighed, as_it_is) = (fused([before], [scanned], outweighed=p)[1] for p in (0.3, 1.0))
     assert weighed.scores.tolist() == as_it_is.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("car", "outweighs"),
+    [
+        (("car", 0.6, 20.5, (15, 30, 40, 50), (15, 30, 40, 50)), "the scan's"),
+        (("car", 0.4, 20.5, (15, 30, 40, 50), (15, 30, 40, 50)), "the network's"),
+        (("car", 0.6, 20.5, (15, 40, 40, 50), (15, 40, 40, 50)), "the network's"),
+        (("car", 0.6, 24.0, (15, 30, 40, 47), (15, 30, 40, 47)), "none"),
+        (("car", 0.6, 20.5, (70, 30, 95, 50), (70, 30, 95, 50)), "none"),
+    ],
+    ids=["as high as a car", "doubtful", "half as high", "farther away", "elsewhere"],
+)
+def test_a_car_that_convinces_outweighs_the_cluster_of_it_and_the_tree_over_it(car, outweighs):
+    cluster = ("truck", 0.5, 20.0, (10, 5, 60, 50), (10, 5, 60, 50))
+    (weighed, plain) = (fused([car], [cluster], outweighed=p)[1] for p in (0.3, 1.0))
+    factors = {}
+    for who, boxed in (("the scan's", True), ("the network's", False)):
+        of = [np.isfinite(r.boxes3d[:, 0]) == boxed for r in (weighed, plain)]
+        factors[who] = float(weighed.scores[of[0]][0] / plain.scores[of[1]][0])
+    assert factors == {w: pytest.approx(0.3 if w == outweighs else 1.0) for w in factors}
+
+
+def test_a_scan_without_a_depth_image_is_projected_for_the_network():
+    received = []
+    model = Fused(
+        FusedConfig(),
+        SimpleNamespace(
+            classes=CLASSES,
+            infer=lambda frames, report: (
+                received.extend(frames) or [objects(classes=CLASSES, boxed=False) for _ in frames]
+            ),
+        ),
+        SimpleNamespace(
+            classes=FOUND_BY_SCANS,
+            infer=lambda frames, report: [objects(classes=FOUND_BY_SCANS, boxed=True)],
+        ),
+    )
+    scan = np.array([[0.75, 0.0, 20.0, 0.5]], np.float32)  # 10 columns right of the middle
+    model.infer([Frame(0, np.zeros((*SIZE, 3), np.uint8), points=scan, calibration=CAMERA)])
+    expected = np.zeros(SIZE, np.float32)
+    expected[20, 60] = 20.0
+    np.testing.assert_array_equal(received[0].depth, expected)
 
 
 def test_what_the_network_has_no_class_for_is_left_out_and_nothing_is_no_error():
@@ -257,9 +300,9 @@ def test_without_a_scan_it_is_the_network():
 
 
 def test_settings_reach_the_model_that_has_them():
-    model = registry.create("fused", piece=0.5, min_score=0.2)
-    assert (model.config.piece, model.learned.config.min_score) == (0.5, 0.2)
-    with pytest.raises(InputError, match="piec"):
-        registry.create("fused", piec=0.5)
+    model = registry.create("fused", outweighed=0.5, min_score=0.2)
+    assert (model.config.outweighed, model.learned.config.min_score) == (0.5, 0.2)
+    with pytest.raises(InputError, match="outweigh"):
+        registry.create("fused", outweigh=0.5)
     with pytest.raises(InputError, match="has nothing to train"):
         registry.learned("fused")

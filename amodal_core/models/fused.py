@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.frame import Frame, Instances, Report
+from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry.projection import depth_image as projected_depth
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
@@ -26,6 +26,7 @@ from amodal_core.models.witnesses import (
     NETWORK,
     SCAN,
     Evidence,
+    height_off,
     log_odds,
     measured_evidence,
 )
@@ -34,6 +35,8 @@ from amodal_core.settings import Amount, Share, settings_type
 # Kinds of vehicle are not told apart where the witnesses are matched.
 _APART = 0.5  # metres by which what hides another is nearer at least
 _SURE = 0.3  # score from which on it is there to hide anything
+_HEIGHT_OFF = 0.3  # as a log, of what is as high as its class
+_LEVEL, _LEVEL_SHARE = 1.0, 0.03  # metres, or share of the depth, apart at the same depth
 _KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car"}
 
 
@@ -46,15 +49,18 @@ class FusedConfig:
         depth: metres that they may differ in depth,
         depth_share: or share of the depth, whichever is more.
         covered: share of what shows of an object of the network alone, from which on it is taken
-            for a piece of one of the geometry's that covers so much of it and is no farther away.
-        piece: factor on the score of such a piece.
+            for a piece of one of the geometry's that covers so much of it and is no farther away,
+        convincing: unless its score is at least this and its height its class's: then it is one,
+            and the geometry's, at the same depth, is it and what stands around it.
+        outweighed: factor on the score of such a piece, or of such an object of the geometry's.
     """
 
     overlap: Share = 0.4
     depth: Amount = 2.0
     depth_share: Share = 0.15
     covered: Share = 0.7
-    piece: Share = 0.3
+    convincing: Share = 0.45
+    outweighed: Share = 0.3
 
 
 class Fused:
@@ -102,6 +108,7 @@ class Fused:
     def infer(self, frames: Sequence[Frame], report: Report | None = None) -> list[Instances]:
         """The instances of each frame, best first; on the host where there is a scan."""
         report = report if report is not None else Report()
+        frames = [_with_depth(frame) for frame in frames]
         results = self.learned.infer(frames, report)
         for n, frame in enumerate(frames):
             if frame.points is None or frame.calibration is None:
@@ -109,7 +116,8 @@ class Fused:
             (geometric,) = self.geometric.infer([frame], report)
             with report.time("fused.match"):
                 objects, evidence = self.heard(results[n].numpy(), geometric.numpy(), frame)
-                scores = evidence.scores() * np.where(evidence.pieces, self.config.piece, 1.0)
+                outweighed = np.where(evidence.outweighed, self.config.outweighed, 1.0)
+                scores = evidence.scores() * outweighed
                 scored = replace(objects, scores=scores.astype(np.float32))
                 scored = _layered(scored, evidence.kinds == BOTH)
                 results[n] = scored[np.argsort(-scores, kind="stable")]
@@ -123,14 +131,15 @@ class Fused:
         Args:
             learned: the network's, on the host.
             geometric: the geometry's, on the host.
-            frame: with points and calibration.
+            frame: with points, their depth image and calibration.
         """
-        assert frame.points is not None
+        assert frame.depth is not None
         assert frame.calibration is not None
         names = self.geometric.classes
         table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
-        pieces = self._pieces(geometric, learned)
-        geometric = geometric[table[geometric.class_ids] >= 0]
+        pieces, merged = self._outweighed(geometric, learned, frame.calibration)
+        with_class = table[geometric.class_ids] >= 0
+        geometric, merged = geometric[with_class], merged[with_class]
         as_learned = table[geometric.class_ids]
         amodal, theirs = geometric.amodal.rle(), learned.amodal.rle()
         visible, theirs_visible = geometric.visible.rle(), learned.visible.rle()
@@ -186,25 +195,35 @@ class Fused:
             "support": np.concatenate([lent[g], lent[rest_g], none_l]),
             "overlap": np.concatenate([alike[g, n], none_g, overlap.max(0, initial=0)[rest_l]]),
         }
-        depth_image = frame.depth
-        if depth_image is None:
-            depth_image = projected_depth(frame.points, frame.calibration)
-        columns |= measured_evidence(objects, self.classes, depth_image, frame.calibration)
+        columns |= measured_evidence(objects, self.classes, frame.depth, frame.calibration)
         values = np.stack([columns[name] for name in FEATURES], axis=1)
-        only = np.concatenate([np.zeros(len(g) + len(rest_g), bool), pieces[rest_l]])
-        return objects, Evidence(kinds, values, only)
+        outweighed = np.concatenate([np.zeros(len(g), bool), merged[rest_g], pieces[rest_l]])
+        return objects, Evidence(kinds, values, outweighed)
 
     def _tolerance(self, geometric: Instances) -> np.ndarray:
         """(N, 1) metres that the depths of one object may differ by."""
         share = self.config.depth_share * geometric.depths[:, None]
         return np.asarray(np.maximum(self.config.depth, share))
 
-    def _pieces(self, geometric: Instances, learned: Instances) -> np.ndarray:
-        """(M,) bool, what would lie behind an object of the geometry where it is said to show."""
+    def _outweighed(
+        self, geometric: Instances, learned: Instances, calibration: Calibration
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What lies within an object of the other witness: which of the two is the object?
+
+        Returns:
+            (M,) bool, objects of the network that are pieces of the geometry's: they would lie
+            behind it where they are said to show. (N,) bool, objects of the geometry's that are
+            one of the network's and what stands around it, a car and the tree over it.
+        """
         shown = learned.visible.rle()
         inside = geometric.amodal.rle().intersections(shown) / np.maximum(shown.areas(), 1)[None]
-        behind = learned.depths[None] >= geometric.depths[:, None] - self._tolerance(geometric)
-        return np.asarray(((inside >= self.config.covered) & behind).any(0))
+        farther = learned.depths[None] - geometric.depths[:, None]
+        contested = (inside >= self.config.covered) & (farther >= -self._tolerance(geometric))
+        convincing = np.asarray(learned.scores) >= self.config.convincing
+        convincing &= height_off(learned, self.classes, calibration) <= _HEIGHT_OFF
+        level = np.abs(farther) <= np.maximum(_LEVEL, _LEVEL_SHARE * geometric.depths[:, None])
+        pieces = (contested & ~convincing).any(0)
+        return np.asarray(pieces), np.asarray((contested & convincing & level).any(1))
 
     def _matches(
         self,
@@ -231,6 +250,13 @@ class Fused:
             overlap[i], overlap[:, j] = 0, 0
         pairs = np.array(matches, np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
+
+
+def _with_depth(frame: Frame) -> Frame:
+    """The same; a scan without a depth image gets one, which the network would lack."""
+    if frame.depth is not None or frame.points is None or frame.calibration is None:
+        return frame
+    return replace(frame, depth=projected_depth(frame.points, frame.calibration))
 
 
 def _layered(objects: Instances, chosen: np.ndarray) -> Instances:

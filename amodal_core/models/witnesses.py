@@ -63,12 +63,13 @@ class Evidence:
     Attributes:
         kinds: (N,) int64, BOTH, SCAN or NETWORK.
         values: (N, F) float64, in the order of `FEATURES`.
-        pieces: (N,) bool, what the network takes for an object and the scan for a piece of one.
+        outweighed: (N,) bool, what the other witness explains better: a piece of its object, or
+            its object and what stands around it in one.
     """
 
     kinds: np.ndarray
     values: np.ndarray
-    pieces: np.ndarray
+    outweighed: np.ndarray
 
     def scores(self) -> np.ndarray:
         """(N,) float64, 0-1."""
@@ -86,6 +87,25 @@ def log_odds(scores: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(bounded / (1 - bounded)))
 
 
+def height_off(objects: Instances, classes: Sequence[str], calibration: Calibration) -> np.ndarray:
+    """(N,) times by which each object's height is off its class's, either way, as a log.
+
+    0 where the image cuts it off, and for classes whose height nobody knows.
+
+    Args:
+        objects: N, on the host.
+        classes: names of their classes.
+        calibration: of the camera.
+    """
+    depths = np.maximum(np.asarray(objects.depths, np.float64), 0.1)
+    boxes = np.asarray(objects.amodal_boxes, np.float64)
+    usual = np.array([_HEIGHTS.get(classes[c], np.nan) for c in objects.class_ids], np.float64)
+    metres = (boxes[:, 3] - boxes[:, 1]) * depths / calibration.K[1, 1]
+    off = np.abs(np.log(np.maximum(metres, 0.05) / usual))
+    cut = (boxes[:, 3] >= objects.size[0] - _BORDER) | (boxes[:, 1] <= _BORDER)
+    return np.where(cut, 0.0, np.nan_to_num(off))
+
+
 def measured_evidence(
     objects: Instances, classes: Sequence[str], depth: np.ndarray, calibration: Calibration
 ) -> dict[str, np.ndarray]:
@@ -101,10 +121,7 @@ def measured_evidence(
     depths = np.maximum(np.asarray(objects.depths, np.float64), 0.1)
     names = [classes[c] for c in objects.class_ids]
     usual = np.array([_HEIGHTS.get(name, np.nan) for name in names], np.float64)
-    boxes, areas = np.asarray(objects.amodal_boxes, np.float64), amodal.areas()
-    metres = (boxes[:, 3] - boxes[:, 1]) * depths / calibration.K[1, 1]
-    off = np.abs(np.log(np.maximum(metres, 0.05) / usual))
-    cut = (boxes[:, 3] >= objects.size[0] - _BORDER) | (boxes[:, 1] <= _BORDER)
+    areas = amodal.areas()
     tolerances = np.maximum(_NEAR, _NEAR_SHARE * depths) + np.where(usual > _TALL, _LONG, 0.0)
     returns = np.zeros((len(objects), 3))
     crops, offsets = visible.crops()
@@ -119,7 +136,7 @@ def measured_evidence(
         "returns": np.log1p(count),
         "near": np.where(count > 0, returns[:, 1] / np.maximum(count, 1), 0.5),
         "beyond": returns[:, 2] / np.maximum(count, 1),
-        "height": np.where(cut, 0.0, np.nan_to_num(off)),
+        "height": height_off(objects, classes, calibration),
         "hidden": 1 - visible.areas() / np.maximum(areas, 1),
         "person": np.array([name in _PEOPLE for name in names], np.float64),
     }
