@@ -113,6 +113,17 @@ def test_what_both_see_is_one_object_of_what_both_draw_and_the_networks_class():
     assert result.occlusion_rates.tolist() == pytest.approx([1 - 28 / 38])
 
 
+@pytest.mark.parametrize(
+    ("named", "height", "expected"),
+    [("van", 3.3, "truck"), ("car", 3.3, "truck"), ("van", 2.7, "van"), ("truck", 2.0, "truck")],
+)
+def test_no_car_or_van_is_as_high_as_a_truck(named, height, expected, monkeypatch):
+    monkeypatch.setitem(globals(), "BOX3D", [20.0, 1.0, -1.0, 8.0, 2.4, height, 0.1])
+    thing = (0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    _, result = fused([(named, *thing)], [("truck", *thing)])
+    assert [CLASSES[c] for c in result.class_ids] == [expected]
+
+
 def test_what_both_see_shows_where_nothing_hides_it():
     # The network leaves a window open; to the right a tree hides it from the scan, which the
     # network has not noticed at its edge; on the left a nearer van stands, a pillar beside it is

@@ -36,6 +36,7 @@ from amodal_core.settings import Amount, Share, settings_type
 _APART = 0.5  # metres by which what hides another is nearer at least
 _SURE = 0.3  # score from which on it is there to hide anything
 _HEIGHT_OFF = 0.3  # as a log, of what is as high as its class
+_NO_VAN = 2.9  # metres, from which height on
 _LEVEL, _LEVEL_SHARE = 1.0, 0.03  # metres, or share of the depth, apart at the same depth
 _KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car"}
 
@@ -68,8 +69,9 @@ class Fused:
 
     Of an object that both find, the whole is what both draw; it shows where neither anything that
     is no object hides it from the scan, unless the network sees it there all the same, nor a nearer
-    object shows; depth and 3D box are the geometry's, the class is the network's. The score weighs
-    both scores, how well they agree, the object's own returns and its size (`witnesses.py`).
+    object shows; depth and 3D box are the geometry's, the class is the network's, but for what it
+    calls a car or a van and is too high for one. The score weighs both scores, how well they agree,
+    the object's own returns and its size (`witnesses.py`).
 
     Args:
         config: how they are heard.
@@ -157,7 +159,11 @@ class Fused:
         amodal = RleMasks.concatenated([amodal[g] & theirs[n], amodal[rest_g], theirs[rest_l]])
         shown = [theirs_visible[n] | unhidden, visible[rest_g], theirs_visible[rest_l]]
         visible = RleMasks.concatenated(shown) & amodal
-        class_ids = [learned.class_ids[n], as_learned[rest_g], learned.class_ids[rest_l]]
+        class_ids = [
+            self._high(np.asarray(learned.class_ids)[n], geometric[g]),
+            as_learned[rest_g],
+            learned.class_ids[rest_l],
+        ]
         depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
         boxes3d = np.full((len(amodal), 7), np.nan, np.float32)
         if geometric.boxes3d is not None:
@@ -224,6 +230,14 @@ class Fused:
         level = np.abs(farther) <= np.maximum(_LEVEL, _LEVEL_SHARE * geometric.depths[:, None])
         pieces = (contested & ~convincing).any(0)
         return np.asarray(pieces), np.asarray((contested & convincing & level).any(1))
+
+    def _high(self, class_ids: np.ndarray, geometric: Instances) -> np.ndarray:
+        """(P,) the network's classes; cars and vans that the geometry finds too high are trucks."""
+        if geometric.boxes3d is None or "truck" not in self.classes:
+            return class_ids
+        low = np.array([name in ("car", "van") for name in self.classes])[class_ids]
+        high = np.asarray(geometric.boxes3d)[:, 5] >= _NO_VAN
+        return np.where(low & high, self.classes.index("truck"), class_ids)
 
     def _matches(
         self,
