@@ -48,7 +48,7 @@ def cyclist(x, y, yaw):
 def box_mask(box) -> RleMasks:
     """The box's exact projection as a mask."""
     full = np.zeros((1, CAMERA.height, CAMERA.width), np.uint8)
-    crop, x, y = draw([project_convex(corners(box)[0], CAMERA)], CAMERA)
+    ((crop, x, y),) = draw([[project_convex(corners(box)[0], CAMERA)]], CAMERA)
     full[0, y : y + crop.shape[0], x : x + crop.shape[1]] = crop
     return RleMasks.from_dense(full)
 
@@ -317,7 +317,7 @@ def test_the_image_tells_the_height_of_what_is_taller_than_the_scan(model):
     tall = body.copy()
     tall[5] = 2.6
     image = np.full((375, 1242, 3), 200, np.uint8)
-    crop, x, y = draw([project_convex(corners(tall)[0], CAMERA)], CAMERA)
+    ((crop, x, y),) = draw([[project_convex(corners(tall)[0], CAMERA)]], CAMERA)
     image[y : y + crop.shape[0], x : x + crop.shape[1]][crop > 0] = (140, 20, 20)
     with_image = model.infer([Frame(0, image=image, points=points, calibration=CAMERA)])[0]
     top = tall[2] + tall[5] / 2

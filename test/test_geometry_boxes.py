@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from time import process_time
 
+import cv2
 import numpy as np
 import pytest
 from geometry_scenes import camera, standing
@@ -18,7 +19,7 @@ from amodal_core.geometry.boxes3d import (
     project_convex,
 )
 from amodal_core.geometry.config import DEFAULTS
-from amodal_core.geometry.lshape import dominant_edge, fit_rectangle, rectangle_at
+from amodal_core.geometry.lshape import headings, rectangles
 from amodal_core.geometry.silhouette import draw, outlines
 from amodal_core.geometry.visibility import SightLines
 
@@ -126,6 +127,14 @@ def test_a_kitti_label_becomes_a_box_in_the_lidar_frame():
     assert np.allclose(np.cos(box[6]), 1)
 
 
+def fitted(xy, yaw=None):
+    """The rectangle of one footprint, of the heading that it has or of a given one."""
+    xy, first, chosen = np.asarray(xy, np.float32), np.array([0, len(xy)]), np.array([0])
+    config = DEFAULTS.rectangle
+    yaws = headings(xy, first, chosen, config) if yaw is None else np.array([yaw])
+    return rectangles(xy, first, chosen, yaws, config)[0]
+
+
 @pytest.mark.parametrize("degrees", [0, 10, 33, 45, 80])
 def test_the_rectangle_of_an_l_shape_is_found_at_any_heading(degrees, rng):
     yaw = np.radians(degrees)
@@ -133,42 +142,73 @@ def test_the_rectangle_of_an_l_shape_is_found_at_any_heading(degrees, rng):
     shape = np.concatenate([np.c_[long, 0 * long], np.c_[0 * short, short]])
     c, s = np.cos(yaw), np.sin(yaw)
     xy = shape @ np.array([[c, s], [-s, c]]) + (8, 3) + rng.normal(0, 0.01, shape.shape)
-    result = fit_rectangle(xy)
+    result = fitted(xy)
     off = (result.yaw - yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
     assert abs(off) < np.radians(1.6)
-    assert sorted(result.high - result.low) == pytest.approx([1.8, 4.0], abs=0.15)
+    assert (result.width, result.length) == pytest.approx((1.8, 4.0), abs=0.15)
     assert result.error < 0.1
 
 
 def test_a_rounded_bumper_does_not_turn_the_heading(rng):
     y = np.linspace(-0.9, 0.9, 60)
     bumper = np.c_[10 + 0.3 * np.clip(np.abs(y) - 0.6, 0, None) ** 2 / 0.09, y + 0.2]
-    yaw, share = dominant_edge((bumper + rng.normal(0, 0.01, bumper.shape)).astype(np.float32))
+    yaw = fitted(bumper + rng.normal(0, 0.01, bumper.shape)).yaw
     off = (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
     assert abs(off) < np.radians(2)
-    assert share > 0.6
 
 
 def test_degenerate_footprints_have_rectangles_too():
-    one = rectangle_at(np.array([[3.0, 4.0]], np.float32), 0.3)
-    assert (one.high == one.low).all()
-    assert one.error == 0
-    fit_rectangle(np.array([[3.0, 4.0]]))
-    fit_rectangle(np.repeat([[3.0, 4.0]], 7, axis=0))
-    assert dominant_edge(np.array([[3.0, 4.0], [3.1, 4.0]], np.float32)) is None
+    one = fitted([[3.0, 4.0]], 0.3)
+    assert one.high == one.low
+    assert one.error == one.length == one.width == 0
+    for few in ([[3, 4]], [[3, 4]] * 7, [[3, 4], [3.1, 4]]):
+        assert 0 <= fitted(few).yaw < np.pi / 2
+
+
+def test_lines_of_sight_enter_and_leave_footprints_where_slabs_say(rng):
+    boxes = rng.uniform((4, -12, 0, 1, 0.5, 1, -3), (40, 12, 0, 8, 3, 1, 3), (8, 7))
+    lines = SightLines(boxes, camera(), 64)
+    c, s = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
+    ends = []
+    for axis, turned in enumerate((np.stack([c, s], axis=1), np.stack([-s, c], axis=1))):
+        start = (turned * (lines._origin - boxes[:, :2])).sum(axis=1, keepdims=True)
+        way, half = turned @ lines._rays.T, boxes[:, 3 + axis, None] / 2
+        ends.append(np.sort([(-half - start) / way, (half - start) / way], axis=0))
+    near, far = np.max(ends, axis=0)[0], np.min(ends, axis=0)[1]
+    hit = (far > 0) & (near <= far)
+    assert 20 < hit.sum() < 400
+    np.testing.assert_array_equal(np.isfinite(lines.near), hit)
+    np.testing.assert_allclose(lines.near[hit], near[hit], rtol=1e-9)
+    np.testing.assert_allclose(lines.far[hit], far[hit], rtol=1e-9)
+
+
+def test_enough_returns_before_an_object_cover_what_is_behind_them():
+    config = DEFAULTS.masks
+    lines = SightLines(np.array([standing(20, 0, 4, 2, 1.5)]), camera(), 64)
+    pixels = np.array([[620, 190], [640, 190], [600, 200], [2, 2], [630, 195]], np.int32)
+    crop = np.zeros((60, 120), np.uint8)
+    points = np.array([[9, 0, 0], [17.4, 0, 0], [9, 0, 0], [9, 0, 0], [17.6, 0, 0]], float)
+    (few,) = lines.covers(points[:2], pixels[:2], [crop], [(560, 170)], config)
+    (some,) = lines.covers(points, pixels, [crop], [(560, 170)], config)
+    assert not few.any()
+    # Not the one outside of the crop, nor the one that is nearer by less.
+    expected = crop.copy()
+    expected[[20, 20, 30], [60, 80, 40]] = 1
+    splat = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, config.splat)
+    np.testing.assert_array_equal(some, cv2.dilate(expected, splat))
 
 
 @pytest.mark.parametrize("name", ["car", "truck", "pedestrian", "cyclist", "other"])
 def test_a_silhouette_lies_inside_its_box_and_fills_most_of_it(name):
     c = camera()
     box = standing(14, 2, 4, 1.8, 1.6, 0.5)
-    mask, x, y = draw(outlines(box, getattr(DEFAULTS.shapes, name), c), c)
+    ((mask, x, y),) = draw(outlines(box[None], [getattr(DEFAULTS.shapes, name)], c), c)
     left, top, right, bottom = image_boxes(box[None], c)[0]
     assert x >= left - 1.5
     assert y >= top - 1.5
     assert x + mask.shape[1] <= right + 1.5
     assert y + mask.shape[0] <= bottom + 1.5
-    full, _, _ = draw([project_convex(corners(box)[0], c)], c)
+    ((full, _, _),) = draw([[project_convex(corners(box)[0], c)]], c)
     share = mask.sum() / full.sum()
     least = {"car": 0.7, "truck": 0.9, "pedestrian": 0.5, "cyclist": 0.4, "other": 0.9}[name]
     assert least < share < 1.02
@@ -176,8 +216,8 @@ def test_a_silhouette_lies_inside_its_box_and_fills_most_of_it(name):
 
 def test_nothing_is_drawn_of_an_object_outside_the_image():
     c = camera()
-    assert draw(outlines(standing(-10, 0, 4, 2, 2), DEFAULTS.shapes.car, c), c) is None
-    assert draw(outlines(standing(5, 50, 4, 2, 2), DEFAULTS.shapes.car, c), c) is None
+    boxes = np.array([standing(-10, 0, 4, 2, 2), standing(5, 50, 4, 2, 2)])
+    assert draw(outlines(boxes, [DEFAULTS.shapes.car] * 2, c), c) == [None, None]
 
 
 def test_a_far_nearer_end_does_not_put_a_long_trailer_before_the_car_beside_it():

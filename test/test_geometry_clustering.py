@@ -5,9 +5,10 @@ import pytest
 from geometry_scenes import SENSOR_HEIGHT, scan, standing
 
 from amodal_core.geometry.clustering import connected_components
+from amodal_core.geometry.config import DEFAULTS, kernel_values
 from amodal_core.geometry.context import ClusterContext, context_shares
-from amodal_core.geometry.ground import remove_ground
-from amodal_core.geometry.range_image import range_image
+from amodal_core.geometry.ground import _fill_heights, remove_ground
+from amodal_core.geometry.range_image import columns_in_view, range_image
 
 
 def contexts_of(points, image, labels):
@@ -105,6 +106,67 @@ def test_a_car_across_the_seam_behind_the_sensor_is_one_component():
     assert (points[face, 1] > 0.5).any()
     assert (points[face, 1] < -0.5).any()
     assert len(np.unique(labels[face])) == 1
+
+
+def test_what_has_no_return_near_the_view_is_left_out_and_changes_no_other():
+    # Around the car ahead, whose neighbour at the left reaches into the view by a corner.
+    points, owner, image, _, heights, every = clustered(CARS)
+    keep = (heights > 0.25) & (heights < 4.2)
+    pixels = np.full((len(points), 2), -1, np.int32)
+    pixels[(owner == 0) | ((owner == 1) & (points[:, 1] < 2.3))] = 5
+    columns = columns_in_view(image, pixels, 0.0)
+    labels = connected_components(points, image, keep, columns=columns)
+    asked = np.unique(every[(owner >= 0) & (owner < 2) & (every >= 0)])
+    assert (labels[~keep] == -1).all()
+    np.testing.assert_array_equal(labels >= 0, np.isin(every, asked))
+    assert (labels[(owner == 2) & keep] == -2).all()
+    np.testing.assert_array_equal(asked[labels[labels >= 0]], every[labels >= 0])
+    # What is left out still touches its neighbours: here the right half of the car.
+    halves = np.where((owner == 0) & keep, (points[:, 1] < 0).astype(np.int32), -1)
+    (left, _), (same,) = (
+        contexts_of(points, image, halves),
+        contexts_of(points, image, np.where(halves == 1, -2, halves)),
+    )
+    assert same == left
+    assert left.touching > 0.4
+
+
+@pytest.mark.parametrize("margin", [0.0, 3.0, 180.0])
+def test_columns_in_view_are_those_of_points_in_it_and_beside_them(margin, rng):
+    points, _ = scan(CARS)
+    image = range_image(points)
+    shown = rng.random(len(points)) < 1e-4
+    shown[np.abs(np.arctan2(points[:, 1], -points[:, 0])) < 0.01] = True  # across the seam
+    pixels = np.where(shown[:, None], 7, -1).astype(np.int32)
+    count = image.index.shape[1]
+    hit = np.isin(np.arange(count), image.cells[shown] % count)
+    reach = int(np.ceil(margin / 360 * count))
+    expected = np.any([np.roll(hit, k) for k in range(-reach, reach + 1)], axis=0)
+    np.testing.assert_array_equal(columns_in_view(image, pixels, margin), expected)
+
+
+def test_empty_cells_of_the_ground_are_filled_from_the_nearest_rings(rng):
+    """As a plain form says: ring by ring, until there are enough returns."""
+    side, plane = 24, (-1.7, 0.01, -0.02)
+    counts = (rng.integers(0, 40, (side, side)) * (rng.random((side, side)) < 0.1)).astype(np.int32)
+    sums = (counts * rng.normal(-1.7, 0.1, (side, side))).astype(np.float32)
+    v = kernel_values(DEFAULTS.ground)
+    at = (np.arange(side) + 0.5) * v.cell - v.reach
+    level = plane[0] + plane[1] * at[:, None] + plane[2] * at[None]
+    weights = np.where(counts >= v.cell_returns, np.minimum(counts, v.cell_weight), 0)
+    off = weights * (sums / np.maximum(counts, 1) - level)
+    expected = level.copy()
+    apart = np.abs(np.arange(side)[:, None] - np.arange(side)[None])
+    for k in range(side):
+        for m in range(side):
+            distance = np.maximum(apart[k][:, None], apart[m][None])
+            for ring in range(v.rings):
+                near = distance <= ring
+                if weights[near].sum() >= v.ring_weight or ring == v.rings - 1:
+                    expected[k, m] += off[near].sum() / max(weights[near].sum(), 1)
+                    break
+    assert 0 < (expected == level).mean() < 0.9
+    np.testing.assert_allclose(_fill_heights(sums, counts, plane, v), expected, atol=1e-6)
 
 
 def test_a_post_in_front_does_not_split_a_car():

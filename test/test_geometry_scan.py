@@ -13,7 +13,7 @@ from amodal_core.geometry import assembly, scan
 from amodal_core.geometry.boxes3d import points_in_boxes
 from amodal_core.geometry.config import DEFAULTS
 from amodal_core.geometry.lifting import lift
-from amodal_core.geometry.scalars import median, quantile, within
+from amodal_core.geometry.scalars import median, middle, nth, quantile, within
 from amodal_core.geometry.scan import scan_of, usable
 from amodal_core.models.geometric import Geometric
 from amodal_core.warm_up import warm_up_frame
@@ -78,20 +78,30 @@ def test_points_that_are_not_finite_or_too_near_are_left_out():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_median_and_quantile_are_numpys_to_the_bit(rng, count, dtype):
     values = rng.normal(0, 30, count).astype(dtype)
-    assert median(values) == float(np.median(values))
+    assert median(values) == middle(values.copy()) == float(np.median(values))
+    ties = np.rint(values / 20)
+    for n in range(0, count, 1 + count // 10):
+        assert nth(values.copy(), n) == np.sort(values)[n]
+        assert nth(ties.copy(), n) == np.sort(ties)[n]
+    assert middle(ties.copy()) == np.median(ties)
     for share in (0.0, 0.02, 0.5, 0.73, 0.98, 1.0):
         wide = values.astype(np.float64)
         assert quantile(wide, share) == float(np.quantile(wide, share))
     assert [within(v, 0, 1) for v in (-1, 0.5, 2)] == [0, 0.5, 1]
 
 
-def test_one_box_holds_what_points_in_boxes_says(rng):
-    points = rng.uniform(-4, 4, (500, 4)).astype(np.float32)
+def test_clusters_are_inside_a_box_when_most_of_them_is_by_points_in_boxes(rng):
+    centres = rng.uniform(-2, 2, (60, 3))
+    points = (centres[:, None] + rng.normal(0, 0.4, (60, 20, 3))).reshape(-1, 3).astype(np.float32)
     box = np.array([1.0, -0.5, 0.2, 4.0, 2.0, 1.5, 0.7])
-    expected = points_in_boxes(points, box[None], 0.3)[0]
-    assert 10 < expected.sum() < 490
-    actual = assembly._within(points, box, np.cos(box[6]), np.sin(box[6]), 0.3)
-    np.testing.assert_array_equal(actual, expected)
+    share = points_in_boxes(points, box[None], 0.3)[0].reshape(60, 20).mean(axis=1)
+    taken = rng.random(60) < 0.3
+    expected = (share > 0.6) & ~taken & points_in_boxes(centres, box[None], 0.6)[0]
+    assert 3 < expected.sum() < (share > 0.6).sum()
+    size, turn = np.full(60, 20), (np.cos(box[6]), np.sin(box[6]))
+    order, last = np.arange(1200), np.cumsum(size)
+    inside = assembly._inside(points, order, last, size, taken, centres, box, turn, (0.3, 0.6))
+    assert inside.tolist() == np.flatnonzero(expected).tolist()
 
 
 def test_the_census_counts_members_and_centres_by_cluster(rng):

@@ -48,19 +48,20 @@ def box_masks(
         return RleMasks.empty(size), RleMasks.empty(size), np.zeros((0, 0), bool)
     scan = None if frame.points is None else scan_of(frame, config, last=True)
     inside = [_inside(scan, box) for box in boxes]
-    crops, offsets = [], []
-    for box, name, own in zip(boxes, names, inside, strict=True):
-        kind = _SHAPES.get(name, name)
-        shape = getattr(config.shapes, kind, config.shapes.other)
+    kinds = [_SHAPES.get(name, name) for name in names]
+    shapes = [getattr(config.shapes, kind, config.shapes.other) for kind in kinds]
+    usual = silhouette.outlines(np.asarray(boxes, float), shapes, calibration)
+    objects = []
+    for box, kind, own, polygons in zip(boxes, kinds, inside, usual, strict=True):
+        envelope = _envelope(scan, own, box, calibration) if kind in _PEOPLE else []
         pixels = _shown(scan, own)
-        polygons = _envelope(scan, own, box, calibration) if kind in _PEOPLE else []
-        polygons = polygons or silhouette.outlines(np.asarray(box, float), shape, calibration)
-        if kind != "pedestrian" and polygons and len(pixels) >= config.masks.hull:
-            polygons.append(cv2.convexHull(pixels).reshape(-1, 2).astype(np.float64))
-        drawn = silhouette.draw(polygons, calibration)
-        crop, x, y = (np.zeros((0, 0), np.uint8), 0, 0) if drawn is None else drawn
-        crops.append(crop)
-        offsets.append((x, y))
+        every = [*(envelope or polygons)]
+        if kind != "pedestrian" and every and len(pixels) >= config.masks.hull:
+            every.append(cv2.convexHull(pixels).reshape(-1, 2))
+        objects.append(every)
+    nothing = np.zeros((0, 0), np.uint8), 0, 0
+    drawn = [one or nothing for one in silhouette.draw(objects, calibration)]
+    crops, offsets = [one[0] for one in drawn], [one[1:] for one in drawn]
     amodal = RleMasks.from_crops(crops, np.array(offsets), size)
     # What stands before each, objects first, then returns of things that are none.
     lines = SightLines(boxes, calibration, config.masks.directions)
@@ -68,7 +69,12 @@ def box_masks(
     covers = [amodal[front[i]].union() for i in range(n)]
     visible = amodal - RleMasks.concatenated(covers)
     if scan is not None:
-        visible = visible - _clutter(scan, inside, crops, offsets, lines, size)
+        free = scan.heights > config.cluster.lowest
+        free[np.concatenate(inside)] = False
+        index = np.flatnonzero(free & (scan.projection.pixels[:, 0] >= 0))
+        pixels = np.asarray(scan.projection.pixels[index])
+        clutter = lines.covers(scan.points[index], pixels, crops, offsets, config.masks)
+        visible = visible - RleMasks.from_crops(clutter, np.array(offsets), size)
     return amodal, visible, front
 
 
@@ -107,34 +113,3 @@ def _shown(scan: Scan | None, index: np.ndarray) -> np.ndarray:
         return np.zeros((0, 2), np.int32)
     pixels = np.asarray(scan.projection.pixels[index])
     return pixels[pixels[:, 0] >= 0]
-
-
-def _clutter(
-    scan: Scan,
-    inside: Sequence[np.ndarray],
-    crops: Sequence[np.ndarray],
-    offsets: Sequence[tuple[int, int]],
-    lines: SightLines,
-    size: tuple[int, int],
-) -> RleMasks:
-    """What returns of nearer things, that are in no box, cover of each object."""
-    masks = DEFAULTS.masks
-    free = scan.heights > DEFAULTS.cluster.lowest
-    free[np.concatenate(inside)] = False
-    index = np.flatnonzero(free & (scan.projection.pixels[:, 0] >= 0))
-    pixels = np.asarray(scan.projection.pixels[index])
-    distance = lines.distance(scan.points[index])
-    direction = lines.direction(pixels[:, 0])
-    splat = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, masks.splat)
-    covers: list[np.ndarray] = []
-    for k, (crop, (left, top)) in enumerate(zip(crops, offsets, strict=True)):
-        height, width = crop.shape
-        x, y = pixels[:, 0] - left, pixels[:, 1] - top
-        near = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        entry = lines.near[k, direction]
-        near &= np.isfinite(entry) & (distance < entry - masks.before)
-        returns = np.zeros((height, width), np.uint8)
-        if near.sum() >= masks.clutter:
-            returns[y[near], x[near]] = 1
-        covers.append(cv2.dilate(returns, splat) if returns.size else returns)
-    return RleMasks.from_crops(covers, np.array(offsets), size)

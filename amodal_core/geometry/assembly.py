@@ -15,8 +15,9 @@ from scipy.spatial.distance import cdist
 from amodal_core.geometry.boxes3d import iou_bev
 from amodal_core.geometry.classification import VEHICLES
 from amodal_core.geometry.completion import Candidate, complete
-from amodal_core.geometry.config import DEFAULTS, AssemblyConfig, GeometricConfig
+from amodal_core.geometry.config import DEFAULTS, GeometricConfig
 from amodal_core.geometry.context import ClusterContext, context_shares
+from amodal_core.geometry.footprints import measured
 from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.range_image import RangeImage
 
@@ -59,29 +60,39 @@ def assemble(
     count = int(labels.max(initial=-1)) + 1
     order, size, visible, centres = _census(points, labels, in_view, count)
     last = np.cumsum(size)
-    members = [order[end - n : end] for end, n in zip(last.tolist(), size.tolist(), strict=True)]
     shares = context_shares(points, image, labels, count, config.context)
+    # What could be an object is measured, the cluster with the most returns first.
+    many = np.flatnonzero(
+        (size >= config.cluster.min_points) & (visible >= config.cluster.min_inside)
+    )
+    many = many[np.argsort(-size[many], kind="stable")]
+    members = [order[end - n : end] for end, n in zip(last[many], size[many], strict=True)]
+    contexts = [ClusterContext._make(row) for row in shares[many].tolist()]
+    footprints = measured(points, heights, members, contexts, config)
     # Vehicles take what is inside them; the one with the most returns first, as the best known.
     taken = np.zeros(count, bool)
     vehicles: list[Detection] = []
     others: list[Detection] = []
-    many = (size >= config.cluster.min_points) & (visible >= config.cluster.min_inside)
-    for k in np.flatnonzero(many)[np.argsort(-size[many], kind="stable")].tolist():
-        if taken[k]:
+    for k, index, context, footprint in zip(
+        many.tolist(), members, contexts, footprints, strict=True
+    ):
+        if taken[k] or footprint is None:
             continue
-        index = members[k]
-        context = ClusterContext._make(shares[k].tolist())
-        candidate = complete(points[index], heights[index], context, ground, config)
+        candidate = complete(footprint, ground)
         if candidate is None:
             continue
         if candidate.name not in VEHICLES:
             others.append(Detection(candidate, index, context))
             continue
         taken[k] = True
-        inner = _clusters_inside(candidate.box, points, members, taken, centres, config.assembly)
-        if inner:
-            union = np.concatenate([index, *(members[p] for p in inner)])
-            joined = complete(points[union], heights[union], context, ground, config)
+        column = candidate.box.copy()
+        column[5] = config.assembly.column
+        turn = np.cos(column[6]), np.sin(column[6])
+        inside = config.assembly.margin, config.assembly.inside
+        inner = _inside(points, order, last, size, taken, centres, column, turn, inside)
+        if len(inner):
+            union = np.concatenate([index, *(order[last[p] - size[p] : last[p]] for p in inner)])
+            joined = _completed(points, heights, union, context, ground, config)
             if joined is not None and joined.name in VEHICLES:
                 candidate, index = joined, union
                 taken[inner] = True
@@ -123,36 +134,52 @@ def _census(points, labels, in_view, count):  # type: ignore[no-untyped-def]
     return order, size, visible, centres
 
 
-def _clusters_inside(
-    box: np.ndarray,
-    points: np.ndarray,
-    members: list[np.ndarray],
-    taken: np.ndarray,
-    centres: np.ndarray,
-    config: AssemblyConfig,
-) -> list[int]:
-    """The clusters, not yet taken, that stand inside a box of any height."""
-    column = box.copy()
-    column[5] = config.column
-    turn = np.cos(box[6]), np.sin(box[6])
-    close = _within(centres, column, *turn, 2 * config.margin) & ~taken
-    return [
-        int(k)
-        for k in np.flatnonzero(close)
-        if _within(points[members[k]], column, *turn, config.margin).mean() > config.inside
-    ]
+@njit(cache=True)
+def _inside(  # type: ignore[no-untyped-def]
+    points, order, last, size, taken, centres, box, turn, limits
+):
+    """The clusters, not yet taken, of which more than a share stands inside a box."""
+    margin, share = limits
+    chosen = np.zeros(len(size), np.bool_)
+    total = 0
+    for k in range(len(size)):
+        if taken[k] or not _within(centres[k], box, turn, 2 * margin):
+            continue
+        count = 0
+        for m in range(last[k] - size[k], last[k]):
+            count += _within(points[order[m]], box, turn, margin)
+        chosen[k] = count / size[k] > share
+        total += chosen[k]
+    result = np.empty(total, np.int64)
+    total = 0
+    for k in range(len(size)):
+        if chosen[k]:
+            result[total] = k
+            total += 1
+    return result
 
 
 @njit(cache=True)
-def _within(points, box, c, s, margin):  # type: ignore[no-untyped-def]
-    """As `points_in_boxes`, for one box."""
-    out = np.zeros(len(points), np.bool_)
-    for i in range(len(points)):
-        dx, dy, dz = points[i, 0] - box[0], points[i, 1] - box[1], points[i, 2] - box[2]
-        inside = abs(c * dx + s * dy) <= box[3] / 2 + margin
-        inside &= abs(-s * dx + c * dy) <= box[4] / 2 + margin
-        out[i] = inside & (abs(dz) <= box[5] / 2 + margin)
-    return out
+def _within(point, box, turn, margin):  # type: ignore[no-untyped-def]
+    """As `points_in_boxes`, for one of each."""
+    c, s = turn
+    dx, dy, dz = point[0] - box[0], point[1] - box[1], point[2] - box[2]
+    inside = abs(c * dx + s * dy) <= box[3] / 2 + margin
+    inside &= abs(-s * dx + c * dy) <= box[4] / 2 + margin
+    return inside & (abs(dz) <= box[5] / 2 + margin)
+
+
+def _completed(
+    points: np.ndarray,
+    heights: np.ndarray,
+    index: np.ndarray,
+    context: ClusterContext,
+    ground: Ground,
+    config: GeometricConfig,
+) -> Candidate | None:
+    """The object that the returns at an index are part of, if they are one's."""
+    (footprint,) = measured(points, heights, [index], [context], config)
+    return None if footprint is None else complete(footprint, ground)
 
 
 def _coupled(
@@ -212,7 +239,7 @@ def _join(
         cut_above=max(a.context.cut_above, b.context.cut_above),
         smooth=float(np.average((a.context.smooth, b.context.smooth), weights=weights)),
     )
-    joined = complete(points[index], heights[index], context, ground, config)
+    joined = _completed(points, heights, index, context, ground, config)
     narrower = min(a.candidate.box[4], b.candidate.box[4])
     widest = config.assembly.coupled_width * max(config.assembly.coupled_least, narrower)
     if joined is None or joined.name != "truck" or joined.box[4] > widest:
@@ -249,8 +276,9 @@ def _without_overlap(detections: list[Detection], most: float) -> list[Detection
     overlap = iou_bev(boxes, boxes)
     area = boxes[:, 3] * boxes[:, 4]
     shared = overlap * (area[:, None] + area[None]) / (1 + overlap)
+    same = shared >= most * np.minimum(area[:, None], area[None])
     keep: list[int] = []
     for i in range(len(detections)):
-        if all(shared[i, j] < most * min(area[i], area[j]) for j in keep):
+        if not same[i, keep].any():
             keep.append(i)
     return [detections[i] for i in keep]

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from amodal_core.geometry.config import RangeImageConfig
 
 
-def rows_by_beam(points: np.ndarray, config: RangeImageConfig) -> np.ndarray:
+def rows_by_beam(elevation: np.ndarray, config: RangeImageConfig) -> np.ndarray:
     """The laser of each return, whatever order the scan is in.
 
     Lasers of a scanner keep their elevations, and nothing is measured between them: the returns'
@@ -18,16 +18,15 @@ def rows_by_beam(points: np.ndarray, config: RangeImageConfig) -> np.ndarray:
     points moved after the measurement) the rows are equal steps of elevation.
 
     Args:
-        points: (N, 3+) float, LiDAR frame; others than finite ones get row 0.
+        elevation: (N,) float32 radians of each return; others than finite ones get row 0.
         config: `elevation_bin` and what follows it.
 
     Returns:
         (N,) int32, 0 looks highest.
     """
-    elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
     finite = np.isfinite(elevation)
     if not finite.any():
-        return np.zeros(len(points), np.int32)
+        return np.zeros(len(elevation), np.int32)
     known = elevation if finite.all() else elevation[finite]
     low, high = float(known.min()), float(known.max())
     below = high - (elevation if known is elevation else np.where(finite, elevation, high))

@@ -2,80 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
-from numba import njit
 
-from amodal_core.geometry.config import GeometricConfig, ShapeConfig
+from amodal_core.geometry.config import ShapeConfig
 from amodal_core.geometry.context import ClusterContext
+from amodal_core.geometry.footprints import Footprint
 from amodal_core.geometry.lshape import Rectangle
 from amodal_core.geometry.scalars import within
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist", "other")
 VEHICLES = ("car", "truck")
-
-
-@dataclass(frozen=True, eq=False)
-class Footprint:
-    """What is measured of a cluster before it has a class.
-
-    Attributes:
-        rectangle: around its returns.
-        xy: (N, 2) float32 metres, the returns.
-        heights: (N,) float32 metres above the ground.
-        top: metres above the ground, of the object's highest returns.
-        cut: the scan ends below the object's top.
-        context: its ends and surface.
-        config: what is decided by.
-    """
-
-    rectangle: Rectangle
-    xy: np.ndarray
-    heights: np.ndarray
-    top: float
-    cut: bool
-    context: ClusterContext
-    config: GeometricConfig
-
-    @property
-    def length(self) -> float:
-        """Metres, the longer side."""
-        return self.rectangle.length
-
-    @property
-    def width(self) -> float:
-        """Metres, the shorter side."""
-        return self.rectangle.width
-
-    @property
-    def lowest(self) -> float:
-        """Metres above the ground."""
-        return float(self.heights.min())
-
-    @property
-    def foliage(self) -> bool:
-        """Its surface is no bodywork."""
-        return self.context.smooth < self.config.shape.foliage
-
-    @property
-    def hemmed_in(self) -> bool:
-        """It shows only between nearer things, on both sides: a wall, a window."""
-        return min(self.context.hidden_left, self.context.hidden_right) > (
-            self.config.shape.hemmed_in
-        )
-
-    @property
-    def hidden(self) -> float:
-        """Share of rows that something nearer ends, of the side with more of them."""
-        return max(self.context.hidden_left, self.context.hidden_right)
-
-    @cached_property
-    def grounded(self) -> float:
-        """Share of the directions in which the lowest return is at the ground."""
-        rectangle, shape = self.config.rectangle, self.config.shape
-        return _grounded(self.xy, self.heights, rectangle.directions, shape.grounded)
 
 
 def classify(f: Footprint) -> str | None:
@@ -194,17 +130,3 @@ def _is_car(f: Footprint) -> bool:
     beyond = f.hemmed_in and f.width < car.beyond_flat * flat and large
     aloft = f.lowest > car.aloft and f.hidden < car.aloft_hidden
     return not (board or beyond or aloft)
-
-
-@njit(cache=True)
-def _grounded(xy, heights, directions, level):  # type: ignore[no-untyped-def]
-    lowest = np.full(directions, np.inf, np.float32)
-    for i in range(len(xy)):
-        k = int((np.arctan2(xy[i, 1], xy[i, 0]) + np.pi) * (directions / (2 * np.pi)))
-        k = min(k, directions - 1)
-        lowest[k] = min(lowest[k], heights[i])
-    count = below = 0
-    for k in range(directions):
-        count += np.isfinite(lowest[k])
-        below += lowest[k] < level
-    return below / max(count, 1)

@@ -19,6 +19,7 @@ def connected_components(
     image: RangeImage,
     keep: np.ndarray,
     config: ClusterConfig = DEFAULTS.cluster,
+    columns: np.ndarray | None = None,
 ) -> np.ndarray:
     """Join neighbouring returns to objects.
 
@@ -31,16 +32,21 @@ def connected_components(
         image: its range image.
         keep: (N,) bool, the points to cluster (not ground, not overhead).
         config: what belongs together.
+        columns: (C,) bool, of the range image; components without a point in any of them are left
+            out. None for all columns.
 
     Returns:
-        (N,) int32, component of each point, -1 for points not kept. Numbered from 0.
+        (N,) int32, component of each point, numbered from 0; -1 for points not kept, -2 for those
+        of components left out.
     """
     pts = np.ascontiguousarray(points, np.float32)
     values = kernel_values(config)
     sine = np.float32(np.sin(np.radians(config.angle)))
     # Look past a few empty cells: dark paint and glass return nothing.
     across = max(2, int(np.radians(config.glance) / (2 * np.pi / image.index.shape[1]) + 0.5))
-    labels = _label_cells(pts, image.index, image.ranges, keep, (sine, across), values)
+    if columns is None:
+        columns = np.ones(image.index.shape[1], bool)
+    labels = _label_cells(pts, image.index, image.ranges, keep, columns, (sine, across), values)
     return _label_points(pts, image.index, image.cells, keep, labels, values)
 
 
@@ -66,36 +72,41 @@ def _cell_points(points, index, keep):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _links(cells, state, rows, columns, sine, v):  # type: ignore[no-untyped-def]
-    """Of each cell whether it belongs with the next one right (1) and below (2)."""
-    links = np.zeros(rows * columns, np.uint8)
-    for row in range(rows):
-        begin = row * columns
-        for column in range(columns):
-            cell = begin + column
-            if state[cell] < 1:
-                continue
-            other = cell + 1 if column + 1 < columns else begin
-            if state[other] == 1 and _joined(cells, cell, other, v.beside * sine, v):
-                links[cell] |= 1
-            other = cell + columns
-            if row + 1 < rows and state[other] == 1 and _joined(cells, cell, other, sine, v):
-                links[cell] |= 2
-    return links
+def _link(cells, state, cell, end, columns, sine, v):  # type: ignore[no-untyped-def]
+    """Whether a cell belongs with the next one right (1) and below (2); 4: it was looked at.
+
+    Its row of the flat cells ends at `end`.
+    """
+    link = 4
+    if state[cell] == 1:
+        other = cell + 1 if cell + 1 < end else end - columns
+        if state[other] == 1 and _joined(cells, cell, other, v.beside * sine, v):
+            link |= 1
+        other = cell + columns
+        if other < len(state) and state[other] == 1 and _joined(cells, cell, other, sine, v):
+            link |= 2
+    return np.uint8(link)
 
 
 @njit(cache=True)
-def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-untyped-def]
-    """(R * C,) int32, component of each cell, -1 where it holds no kept point."""
+def _label_cells(  # type: ignore[no-untyped-def]
+    points, index, ranges, keep, chosen, limits, v
+):
+    """(R * C,) int32, component of each cell, -1 where it holds no kept point.
+
+    -2 where no cell of its component is in the chosen columns.
+    """
     rows, columns = index.shape
     cells, state = _cell_points(points, index, keep)
-    links = _links(cells, state, rows, columns, limits[0], v)
-    labels = np.full(rows * columns, -1, np.int32)
+    links = np.zeros(rows * columns, np.uint8)
+    labels = np.empty(rows * columns, np.int32)
+    for cell in range(rows * columns):
+        labels[cell] = -2 if state[cell] == 1 else -1
     queue = np.empty(rows * columns, np.int32)
     ranges = ranges.ravel()
     label = 0
     for seed in range(rows * columns):
-        if state[seed] < 1 or labels[seed] >= 0:
+        if labels[seed] != -2 or not chosen[seed % columns]:
             continue
         # Flood from the first cell that is in no component yet.
         labels[seed] = label
@@ -108,6 +119,13 @@ def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-unt
             begin, end = row * columns, row * columns + columns
             right = cell + 1 if cell + 1 < end else begin
             left = cell - 1 if cell > begin else end - 1
+            above = cell - columns
+            if links[cell] == 0:
+                links[cell] = _link(cells, state, cell, end, columns, limits[0], v)
+            if links[left] == 0:
+                links[left] = _link(cells, state, left, end, columns, limits[0], v)
+            if row > 0 and links[above] == 0:
+                links[above] = _link(cells, state, above, begin, columns, limits[0], v)
             for way in range(4):
                 # Mostly it belongs with the next cell, else perhaps with one behind that.
                 other = -1
@@ -118,7 +136,7 @@ def _label_cells(points, index, ranges, keep, limits, v):  # type: ignore[no-unt
                 elif way == 2:
                     other = cell + columns if links[cell] & 2 else -1
                 elif row > 0:
-                    other = cell - columns if links[cell - columns] & 2 else -1
+                    other = above if links[above] & 2 else -1
                 if other < 0:
                     other = _look_past(cells, state, ranges, cell, way, begin, end, limits, v)
                 if other >= 0 and labels[other] < 0:
@@ -177,7 +195,7 @@ def _look_past(cells, state, ranges, cell, way, begin, end, limits, v):  # type:
 
 @njit(cache=True)
 def _label_points(points, index, cells, keep, labels, v):  # type: ignore[no-untyped-def]
-    """(N,) int32, component of each point: its cell's, where it is near the cell's point."""
+    """(N,) int32, component of each kept point: its cell's, where it is near the cell's point."""
     flat = index.ravel()
     out = np.full(len(points), -1, np.int32)
     for i in range(len(points)):

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amodal_core.geometry.classification import VEHICLES, Footprint, allowed_error, classify
-from amodal_core.geometry.config import DEFAULTS, GeometricConfig, Size
+from amodal_core.geometry.classification import VEHICLES, allowed_error, classify
+from amodal_core.geometry.config import Size
 from amodal_core.geometry.context import ClusterContext
+from amodal_core.geometry.footprints import Footprint
 from amodal_core.geometry.ground import Ground
-from amodal_core.geometry.lshape import heading, longest_side, rectangle_at
+from amodal_core.geometry.lshape import Pair
 from amodal_core.geometry.scalars import quantile, within
 
 
@@ -35,53 +36,21 @@ class Candidate:
     cut_above: bool
 
 
-def complete(
-    points: np.ndarray,
-    heights: np.ndarray,
-    context: ClusterContext,
-    ground: Ground,
-    config: GeometricConfig = DEFAULTS,
-) -> Candidate | None:
+def complete(footprint: Footprint, ground: Ground) -> Candidate | None:
     """The object that a cluster's returns are part of.
 
     Args:
-        points: (N, 3+) float32, LiDAR frame.
-        heights: (N,) float32, metres above the ground.
-        context: where the cluster's ends are its own.
+        footprint: of the returns.
         ground: the ground's shape.
-        config: sizes, and what tells the classes.
 
     Returns:
-        None where the cluster is no object: too large, too flat, pole, wall or foliage.
+        None where the cluster is no object: pole, wall or foliage.
     """
-    footprint = measured(points, heights, context, config)
-    if footprint is None:
-        return None
     name = classify(footprint)
     if name is None:
         return None
     box = completed(name, footprint, ground)
-    return Candidate(name, box, _score(name, len(points), footprint), footprint.cut)
-
-
-def measured(
-    points: np.ndarray,
-    heights: np.ndarray,
-    context: ClusterContext,
-    config: GeometricConfig = DEFAULTS,
-) -> Footprint | None:
-    """What the returns of one thing measure, as `complete`; None where it is flat or too large."""
-    shape, longest = config.shape, config.sizes.truck.length[2]
-    step = -(-len(points) // shape.enough)
-    xy = np.ascontiguousarray(points[::step, :2], np.float32)
-    heights = np.ascontiguousarray(heights[::step], np.float32)
-    at = int(shape.top_quantile * (len(heights) - 1))
-    top = float(np.partition(heights, at)[at])
-    if top < shape.lowest_top or longest_side(xy) > longest:
-        return None
-    rectangle = rectangle_at(xy, heading(xy, config.rectangle), config.rectangle)
-    cut = context.cut_above > shape.cut
-    return Footprint(rectangle, xy, heights, top, cut, context, config)
+    return Candidate(name, box, _score(name, footprint), footprint.cut)
 
 
 def completed(name: str, footprint: Footprint, ground: Ground) -> np.ndarray:
@@ -93,52 +62,47 @@ def completed(name: str, footprint: Footprint, ground: Ground) -> np.ndarray:
         ground: the ground's shape.
     """
     yaw, low, high = _grow(name, footprint)
-    size = high - low
-    centre = (low + high) / 2
-    c, s = np.cos(yaw), np.sin(yaw)
-    x, y = c * centre[0] - s * centre[1], s * centre[0] + c * centre[1]
+    length, width = high[0] - low[0], high[1] - low[1]
+    along, across = (low[0] + high[0]) / 2, (low[1] + high[1]) / 2
+    c, s = float(np.cos(yaw)), float(np.sin(yaw))
+    x, y = c * along - s * across, s * along + c * across
     height = footprint.top
     if name != "other":
-        usual, least, most = _usual(name, size[1], footprint).height
+        usual, least, most = _usual(name, width, footprint).height
         height = within(max(height, usual) if footprint.cut else height, least, most)
-    z = float(ground.at(np.array([[x, y]], np.float32))[0])
-    return np.array([x, y, z + height / 2, size[0], size[1], height, yaw])
+    return np.array([x, y, ground.under(x, y) + height / 2, length, width, height, yaw])
 
 
-def _grow(name: str, f: Footprint) -> tuple[float, np.ndarray, np.ndarray]:
+def _grow(name: str, f: Footprint) -> tuple[float, Pair, Pair]:
     """Heading and extent along it: the first axis is the length's."""
     growth, sizes = f.config.growth, f.config.sizes
-    yaw, low, high = f.rectangle.yaw, f.rectangle.low.copy(), f.rectangle.high.copy()
+    yaw, low, high = f.rectangle.yaw, f.rectangle.low, f.rectangle.high
     # Which side is the length.
-    extent = high - low
-    long_first = extent[0] >= extent[1]
+    long_first = high[0] - low[0] >= high[1] - low[1]
     vehicle = name == "van" or name in VEHICLES
-    if vehicle and extent.max() < growth.end_width * getattr(sizes, name).width[2]:
+    if vehicle and f.length < growth.end_width * getattr(sizes, name).width[2]:
         # The longer visible side is too short to be the length: it is the front or rear. Of two
         # sides alike, traffic's usual direction decides.
-        alike = extent.min() > growth.alike * extent.max()
+        alike = f.width > growth.alike * f.length
         long_first = yaw < np.pi / 4 if alike else not long_first
     if not long_first:
-        yaw, low, high = _quarter_turn(yaw, low, high)
+        # The same rectangle with its axes turned by 90 degrees.
+        yaw, low, high = yaw - np.pi / 2, (-high[1], low[0]), (-low[1], high[0])
     if vehicle:
         usual = getattr(sizes, name).width[0]
-        low[1], high[1] = _without_mirrors(f.xy, yaw, low[1], high[1], usual, growth.mirrors)
+        left, right = _without_mirrors(f.xy, yaw, low[1], high[1], usual, growth.mirrors)
+        low, high = (low[0], left), (high[0], right)
     # How much of it is not seen.
-    extent = high - low
+    length, width = high[0] - low[0], high[1] - low[1]
     if name == "other":
-        wanted = np.maximum(extent, f.config.shape.other_least)
-    else:
-        size = _usual(name, extent[1], f)
-        hidden = f.hidden > growth.hidden
-        # From straight behind, only returns through the glass tell of the length.
-        ahead = (low + high) / 2
-        end_on = abs(ahead[1]) < np.tan(np.radians(growth.end_on)) * abs(ahead[0])
-        wanted = np.array(
-            [
-                _wanted(extent[0], size.length, hidden or end_on),
-                _wanted(extent[1], size.width, hidden),
-            ]
-        )
+        least = f.config.shape.other_least
+        return yaw, *_extend(yaw, low, high, (max(length, least), max(width, least)), f)
+    size = _usual(name, width, f)
+    hidden = f.hidden > growth.hidden
+    # From straight behind, only returns through the glass tell of the length.
+    ahead, aside = (low[0] + high[0]) / 2, (low[1] + high[1]) / 2
+    end_on = abs(aside) < np.tan(np.radians(growth.end_on)) * abs(ahead)
+    wanted = _wanted(length, size.length, hidden or end_on), _wanted(width, size.width, hidden)
     return yaw, *_extend(yaw, low, high, wanted, f)
 
 
@@ -170,58 +134,51 @@ def _wanted(visible: float, size: tuple[float, float, float], hidden: bool) -> f
     return max(visible, usual)
 
 
-def _extend(
-    yaw: float, low: np.ndarray, high: np.ndarray, wanted: np.ndarray, f: Footprint
-) -> tuple[np.ndarray, np.ndarray]:
+def _extend(yaw: float, low: Pair, high: Pair, wanted: Pair, f: Footprint) -> tuple[Pair, Pair]:
     """Grow [low, high] to the wanted sizes.
 
     Away from the sensor, which stands at 0, or over the end of the scan's field of view.
     """
     beyond = _beyond(yaw, low, high, f.context, f.config.growth.beyond)
-    low, high = low.copy(), high.copy()
+    lows, highs = list(low), list(high)
     for k in range(2):
         missing = max(wanted[k] - (high[k] - low[k]), 0.0)
         if beyond == (k, 0):
-            low[k] -= missing
+            lows[k] -= missing
         elif beyond == (k, 1) or low[k] > 0:
-            high[k] += missing
+            highs[k] += missing
         elif high[k] < 0:
-            low[k] -= missing
+            lows[k] -= missing
         else:
-            low[k] -= missing / 2
-            high[k] += missing / 2
-    return low, high
+            lows[k] -= missing / 2
+            highs[k] += missing / 2
+    return (lows[0], lows[1]), (highs[0], highs[1])
 
 
 def _beyond(
-    yaw: float, low: np.ndarray, high: np.ndarray, context: ClusterContext, least: float
+    yaw: float, low: Pair, high: Pair, context: ClusterContext, least: float
 ) -> tuple[int, int] | None:
     """Axis, and end of it (0 low, 1 high), that the scan's field of view cuts off."""
     if max(context.beyond_left, context.beyond_right) < least:
         return None
     # The face towards which the cut rows' ends lie: leftmost or rightmost as seen from the sensor.
-    c, s = np.cos(yaw), np.sin(yaw)
-    centre = (low + high) / 2
-    middle = np.array([c * centre[0] - s * centre[1], s * centre[0] + c * centre[1]])
-    left = np.array([-middle[1], middle[0]]) / max(float(np.hypot(*middle)), 1e-6)
+    c, s = float(np.cos(yaw)), float(np.sin(yaw))
+    ahead, aside = (low[0] + high[0]) / 2, (low[1] + high[1]) / 2
+    x, y = c * ahead - s * aside, s * ahead + c * aside
+    way = max(float(np.hypot(x, y)), 1e-6)
+    left = -y / way, x / way
     if context.beyond_right > context.beyond_left:
-        left = -left
-    along = np.array([c * left[0] + s * left[1], c * left[1] - s * left[0]])
+        left = -left[0], -left[1]
+    along = c * left[0] + s * left[1], c * left[1] - s * left[0]
     # The longer side counts for more: what is cut is cut along its length.
-    axis = int(np.argmax(np.abs(along) * (high - low)))
+    cut = [abs(along[k]) * (high[k] - low[k]) for k in range(2)]
+    axis = int(cut[1] > cut[0])
     return axis, int(along[axis] > 0)
 
 
-def _quarter_turn(
-    yaw: float, low: np.ndarray, high: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """The same rectangle with its axes turned by 90 degrees."""
-    return yaw - np.pi / 2, np.array([-high[1], low[0]]), np.array([-low[1], high[0]])
-
-
-def _score(name: str, count: int, f: Footprint) -> float:
+def _score(name: str, f: Footprint) -> float:
     score = f.config.score
-    returns = 1.0 - np.exp(-count / score.returns)
+    returns = 1.0 - np.exp(-f.count / score.returns)
     allowed = allowed_error(f.rectangle, f.context, f.config.shape)
     fit = float(np.exp(-score.error * f.rectangle.error / allowed))
     if name not in ("pedestrian", "cyclist"):

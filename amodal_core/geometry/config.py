@@ -102,6 +102,7 @@ class ClusterConfig:
     highest: float = _number(4.2, 0.5, 20, "metres above the ground, up to here objects are")
     min_points: int = _number(12, 1, 10**6, "clusters of fewer returns make no object")
     min_inside: int = _number(3, 0, 10**6, "nor do those with fewer in the image")
+    margin: float = _number(10.0, 0, 180, "degrees beside the image, in which things are joined")
     angle: float = _number(10.0, 0, 90, "degrees to the beam above which a line is one surface's")
     beside: float = _number(0.5, 0, 1, "share of its sine that does for the next cell in a row")
     glance: float = _number(0.8, 0, 30, "degrees of dark paint and glass, which return nothing")

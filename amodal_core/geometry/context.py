@@ -45,7 +45,7 @@ def context_shares(
     Args:
         points: (N, 3+) float32, LiDAR frame.
         image: its range image.
-        labels: (N,) int32, clusters, -1 for other points.
+        labels: (N,) int32, clusters; -1 for other points, less for clusters that nobody asks about.
         count: of clusters.
         config: what is an end, and what is smooth.
     """
@@ -96,27 +96,35 @@ def _shares(points, index, ranges, labels, count, limits, v):  # type: ignore[no
     total = np.zeros((count, 7), np.float32)
     hits = np.zeros((count, 7), np.float32)
     covered = np.zeros(columns, np.bool_)
+    owner = np.full((rows, columns), -1, np.int32)
     for row in range(rows):
         for column in range(columns):
-            covered[column] |= index[row, column] >= 0
+            i = index[row, column]
+            if i < 0:
+                continue
+            k = owner[row, column] = labels[i]
+            if k >= 0 and not covered[column]:
+                # Which clusters the scan's upper end cuts.
+                total[k, 3] += 1
+                # Scanners look above the horizon: a first row below is the scene's, not theirs.
+                hits[k, 3] += row == 0 and points[i, 2] > horizon * ranges[row, column]
+            covered[column] = True
     last_row = np.full(count, -1, np.int32)
     ends = np.zeros((count, 2), np.int32)
     for row in range(rows):
         # Where each cluster begins and ends in this row: a gap within is no end of it.
         for column in range(columns):
-            i = index[row, column]
-            if i >= 0 and labels[i] >= 0:
-                k = labels[i]
+            k = owner[row, column]
+            if k >= 0:
                 if last_row[k] != row:
                     last_row[k] = row
                     ends[k, 0] = column
                 ends[k, 1] = column
         # What stands beside its ends, and how straight its returns lie.
         for column in range(columns):
-            i = index[row, column]
-            if i < 0 or labels[i] < 0:
+            k = owner[row, column]
+            if k < 0:
                 continue
-            k = labels[i]
             d = ranges[row, column]
             beside = np.zeros(2, np.float32)
             same = 0
@@ -127,19 +135,18 @@ def _shares(points, index, ranges, labels, count, limits, v):  # type: ignore[no
                 for s in range(1, v.look + 1):
                     at = column + step * s
                     at = at + columns if at < 0 else at - columns if at >= columns else at
-                    j = index[row, at]
-                    if j < 0:
+                    if index[row, at] < 0:
                         bare += not covered[at]
                         continue
                     other = ranges[row, at]
-                    if labels[j] == k:
+                    if owner[row, at] == k:
                         beside[side] = other
                         same += s == 1
                     elif end:
                         total[k, side] += 1
                         hits[k, side] += other < v.nearer * d
                         total[k, 2] += 1
-                        hits[k, 2] += labels[j] >= 0 and abs(other - d) < v.touching
+                        hits[k, 2] += owner[row, at] != -1 and abs(other - d) < v.touching
                     break
                 if end:
                     total[k, 5 + side] += 1
@@ -154,17 +161,6 @@ def _shares(points, index, ranges, labels, count, limits, v):  # type: ignore[no
                     bend
                     < straight + v.slant * min(1.0, (v.slant_range / max(d, 1e-6)) ** 2) * slope
                 )
-    # Which clusters the scan's upper end cuts.
-    for column in range(columns):
-        for row in range(rows):
-            i = index[row, column]
-            if i >= 0:
-                if labels[i] >= 0:
-                    total[labels[i], 3] += 1
-                    r = ranges[row, column]
-                    # Scanners look above the horizon: a first row below is the scene's, not theirs.
-                    hits[labels[i], 3] += row == 0 and points[i, 2] > horizon * r
-                break
     for k in range(count):
         # A few returns prove nothing about smoothness: some of bodywork are assumed beforehand.
         hits[k, 4] = (hits[k, 4] + v.assumed_smooth) / (total[k, 4] + v.assumed)

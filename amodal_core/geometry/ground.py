@@ -37,6 +37,10 @@ class Ground:
             self.heights, np.ascontiguousarray(xy, np.float32), self.cell, self.reach
         )
 
+    def under(self, x: float, y: float) -> float:
+        """`at` one place."""
+        return _between(self.heights, np.float32(x), np.float32(y), self.cell, self.reach)
+
 
 def remove_ground(
     points: np.ndarray, image: RangeImage, config: GroundConfig = DEFAULTS.ground
@@ -71,12 +75,18 @@ def _ground_plane(points, v):  # type: ignore[no-untyped-def]
     # The level at which most near returns lie.
     count = int((v.highest - v.lowest) / v.bin + 0.5)
     bins = np.zeros(max(count, 1), np.int64)
+    near = np.empty((3, len(points)), np.float32)
+    total = 0
     for i in range(len(points)):
-        r2 = points[i, 0] ** 2 + points[i, 1] ** 2
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        r2 = x * x + y * y
         if v.nearest**2 < r2 < v.farthest**2:
-            k = int((points[i, 2] - v.lowest) / v.bin)
+            k = int((z - v.lowest) / v.bin)
             if 0 <= k < count:
                 bins[k] += 1
+        if r2 < v.plane_range**2:
+            near[0, total], near[1, total], near[2, total] = x, y, z
+            total += 1
     k = int(np.argmax(bins))
     z0, a, b = v.lowest + v.bin * k + v.bin / 2, 0.0, 0.0
     if bins[k] == 0:
@@ -84,9 +94,9 @@ def _ground_plane(points, v):  # type: ignore[no-untyped-def]
     # Normal equations of the plane through the returns near the last one.
     for reach in v.plane_reaches:
         n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
-        for i in range(len(points)):
-            x, y, z = points[i, 0], points[i, 1], points[i, 2]
-            if x * x + y * y < v.plane_range**2 and abs(z - z0 - a * x - b * y) < reach:
+        for i in range(total):
+            x, y, z = near[0, i], near[1, i], near[2, i]
+            if abs(z - z0 - a * x - b * y) < reach:
                 n += 1.0
                 sx += x
                 sy += y
@@ -144,22 +154,28 @@ def _fill_heights(sums, counts, plane, v):  # type: ignore[no-untyped-def]
     """Mean height of each cell; cells without returns get that of the nearest ones around."""
     side = len(sums)
     z0, a, b = plane
+    # The deviation from the plane carries over, so that a slope is not flattened.
+    weights, shares = np.zeros((side, side), np.int64), np.zeros((side, side))
+    for k in range(side):
+        for m in range(side):
+            if counts[k, m] >= v.cell_returns:
+                x, y = (k + 0.5) * v.cell - v.reach, (m + 0.5) * v.cell - v.reach
+                weights[k, m] = min(counts[k, m], v.cell_weight)
+                off = sums[k, m] / counts[k, m] - z0 - a * x - b * y
+                shares[k, m] = weights[k, m] * off
     heights = np.empty((side, side), np.float32)
     for k in range(side):
         for m in range(side):
             x, y = (k + 0.5) * v.cell - v.reach, (m + 0.5) * v.cell - v.reach
-            # The deviation from the plane carries over, so that a slope is not flattened.
             total, weight = 0.0, 0.0
             for ring in range(v.rings):
                 for i in range(max(k - ring, 0), min(k + ring + 1, side)):
-                    for j in range(max(m - ring, 0), min(m + ring + 1, side)):
-                        if max(abs(i - k), abs(j - m)) != ring or counts[i, j] < v.cell_returns:
-                            continue
-                        xi = (i + 0.5) * v.cell - v.reach
-                        yi = (j + 0.5) * v.cell - v.reach
-                        w = min(counts[i, j], v.cell_weight)
-                        total += w * (sums[i, j] / counts[i, j] - z0 - a * xi - b * yi)
-                        weight += w
+                    # Of the rows between the first and the last only both ends.
+                    step = 1 if abs(i - k) == ring else 2 * ring
+                    for j in range(m - ring, m + ring + 1, step):
+                        if 0 <= j < side and weights[i, j] > 0:
+                            total += shares[i, j]
+                            weight += weights[i, j]
                 if weight >= v.ring_weight:
                     break
             heights[k, m] = z0 + a * x + b * y + (total / weight if weight > 0 else 0.0)
@@ -167,17 +183,22 @@ def _fill_heights(sums, counts, plane, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _between(heights, x, y, cell, reach):  # type: ignore[no-untyped-def]
+    side = len(heights)
+    gx = min(max((x + reach) / cell - 0.5, 0.0), side - 1.001)
+    gy = min(max((y + reach) / cell - 0.5, 0.0), side - 1.001)
+    k, m = int(gx), int(gy)
+    fx, fy = gx - k, gy - m
+    low = heights[k, m] * (1 - fy) + heights[k, m + 1] * fy
+    high = heights[k + 1, m] * (1 - fy) + heights[k + 1, m + 1] * fy
+    return np.float32(low * (1 - fx) + high * fx)
+
+
+@njit(cache=True)
 def _interpolate(heights, xy, cell, reach):  # type: ignore[no-untyped-def]
     out = np.empty(len(xy), np.float32)
-    side = len(heights)
     for i in range(len(xy)):
-        gx = min(max((xy[i, 0] + reach) / cell - 0.5, 0.0), side - 1.001)
-        gy = min(max((xy[i, 1] + reach) / cell - 0.5, 0.0), side - 1.001)
-        k, m = int(gx), int(gy)
-        fx, fy = gx - k, gy - m
-        low = heights[k, m] * (1 - fy) + heights[k, m + 1] * fy
-        high = heights[k + 1, m] * (1 - fy) + heights[k + 1, m + 1] * fy
-        out[i] = low * (1 - fx) + high * fx
+        out[i] = _between(heights, xy[i, 0], xy[i, 1], cell, reach)
     return out
 
 

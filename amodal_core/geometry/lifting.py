@@ -15,9 +15,10 @@ import numpy as np
 from numba import njit
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
-from amodal_core.geometry.completion import completed, measured
+from amodal_core.geometry.completion import completed
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig, Size
 from amodal_core.geometry.context import ClusterContext
+from amodal_core.geometry.footprints import measured
 from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.lshape import Rectangle
 from amodal_core.geometry.object_points import returns_of_objects
@@ -101,15 +102,14 @@ def _boxes(
     inside = np.flatnonzero((pixels[:, 0] >= 0) & (heights > _ABOVE))
     amodal, visible = np.asarray(instances.amodal_boxes), np.asarray(instances.visible_boxes)
     rays = np.linalg.inv(calibration.K)
-    for k, returns in enumerate(returns_of_objects(instances, pixels[inside], z[inside])):
-        index = inside[returns]
-        if len(index) < _LEAST:
-            continue
-        context = _context(amodal[k], visible[k], instances.size)
-        footprint = measured(points[index], heights[index], context, config)
+    returns = [inside[i] for i in returns_of_objects(instances, pixels[inside], z[inside])]
+    chosen = [k for k, index in enumerate(returns) if len(index) >= _LEAST]
+    contexts = [_context(amodal[k], visible[k], instances.size) for k in chosen]
+    footprints = measured(points, heights, [returns[k] for k in chosen], contexts, config)
+    for k, context, footprint in zip(chosen, contexts, footprints, strict=True):
         if footprint is None:
             continue
-        top = _top(amodal[k], median(z[index]), rays, calibration, ground)
+        top = _top(amodal[k], median(z[returns[k]]), rays, calibration, ground)
         if top is not None:
             footprint = replace(footprint, top=max(footprint.top, top), cut=False)
         box = completed(names[k], footprint, ground)
@@ -144,7 +144,7 @@ def _top(
     pixel = np.array([(amodal[0] + amodal[2]) / 2, amodal[1], 1.0])
     T = calibration.camera_from_lidar
     top = T[:3, :3].T @ (rays @ pixel * depth - T[:3, 3])
-    return float(top[2] - ground.at(top[None, :2].astype(np.float32))[0])
+    return float(top[2] - ground.under(top[0], top[1]))
 
 
 def _fitted(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
-from amodal_core.geometry.config import DEFAULTS, RectangleConfig, kernel_values
-from amodal_core.geometry.scalars import median
+from amodal_core.geometry.config import RectangleConfig, kernel_values
+from amodal_core.geometry.scalars import middle
+
+Pair: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -24,45 +26,53 @@ class Rectangle:
 
     Attributes:
         yaw: radians in [0, pi/2), direction of the first axis.
-        low: (2,) metres, least coordinates along the two axes.
-        high: (2,) metres, greatest coordinates along the two axes.
+        low: metres, least coordinates along the two axes.
+        high: metres, greatest coordinates along the two axes.
         error: metres, median distance of the points from the nearest edge.
+        length: metres, the longer side.
+        width: metres, the shorter side.
     """
 
     yaw: float
-    low: np.ndarray
-    high: np.ndarray
+    low: Pair
+    high: Pair
     error: float
-
-    @property
-    def length(self) -> float:
-        """Metres, the longer side."""
-        return float(max(self.high[0] - self.low[0], self.high[1] - self.low[1]))
-
-    @property
-    def width(self) -> float:
-        """Metres, the shorter side."""
-        return float(min(self.high[0] - self.low[0], self.high[1] - self.low[1]))
+    length: float
+    width: float
 
 
-def heading(xy: np.ndarray, config: RectangleConfig) -> float:
-    """Radians in [0, pi/2): of the face that shows, or of the best rectangle if none is flat.
+def headings(
+    xy: np.ndarray, first: np.ndarray, chosen: np.ndarray, config: RectangleConfig
+) -> np.ndarray:
+    """(C,) radians in [0, pi/2): of the face that shows, or of the best rectangle if none is flat.
 
     Args:
-        xy: (N, 2) float32 metres, N >= 1.
+        xy: (N, 2) float32 metres, the footprints one after the other.
+        first: (K + 1,) int64, footprint k is [first[k], first[k + 1]) of them, one or more.
+        chosen: (C,) int64, the footprints that are asked for.
         config: how it is looked for.
     """
-    yaw: float = _heading(np.ascontiguousarray(xy, np.float32), *_headings(config))
-    return yaw
+    yaws: np.ndarray = _headings(xy, first, chosen, *_tried(config))
+    return yaws
 
 
-def longest_side(xy: np.ndarray) -> float:
-    """Metres that (N, 2) float32 points, N >= 1, extend along x or along y, whichever is more."""
-    return float(_extent(np.ascontiguousarray(xy, np.float32)))
+def rectangles(
+    xy: np.ndarray,
+    first: np.ndarray,
+    chosen: np.ndarray,
+    yaws: np.ndarray,
+    config: RectangleConfig,
+) -> list[Rectangle]:
+    """Rectangles of the headings (C,) around the chosen footprints, as `headings`."""
+    values = _bounds_of(xy, first, chosen, np.cos(yaws), np.sin(yaws), config.error_returns)
+    return [
+        Rectangle(yaw, (a, b), (c, d), error, max(c - a, d - b), min(c - a, d - b))
+        for yaw, (a, b, c, d, error) in zip(yaws.tolist(), values.tolist(), strict=True)
+    ]
 
 
 @lru_cache(maxsize=8)
-def _headings(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray, Any]:
+def _tried(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray, Any]:
     """The headings that are tried, radians in [0, pi/2); 0-1 how nearly each is forward; values."""
     count = max(round(np.pi / 2 / np.radians(config.step)), 1)
     angles = np.arange(count) * (np.pi / 2 / count)
@@ -70,30 +80,26 @@ def _headings(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray, Any]:
     return angles, np.exp(-0.5 * strayed**2), kernel_values(config)
 
 
-def fit_rectangle(
-    xy: np.ndarray, forward_bias: float = 0.0, config: RectangleConfig = DEFAULTS.rectangle
-) -> Rectangle:
-    """Fit a rectangle to a footprint.
-
-    Args:
-        xy: (N, 2) metres, N >= 1.
-        forward_bias: share by which headings within a few degrees of x or y are preferred, for
-            footprints too sparse or round to tell: traffic mostly runs along the sensor's x axis.
-        config: the headings that are tried.
-    """
-    angles, forward, _ = _headings(config)
-    xy = np.ascontiguousarray(xy, np.float32)
-    scores = _closeness(xy, angles, config.on_edge) * (1.0 + forward_bias * forward)
-    return rectangle_at(xy, float(angles[int(np.argmax(scores))]), config)
+@njit(cache=True)
+def _headings(xy, first, chosen, angles, forward, v):  # type: ignore[no-untyped-def]
+    yaws = np.empty(len(chosen))
+    for n in range(len(chosen)):
+        k = chosen[n]
+        yaws[n] = _heading(xy[first[k] : first[k + 1]], angles, forward, v)
+    return yaws
 
 
-def rectangle_at(
-    xy: np.ndarray, yaw: float, config: RectangleConfig = DEFAULTS.rectangle
-) -> Rectangle:
-    """The rectangle of a known heading around (N, 2) points in metres."""
-    step = -(-len(xy) // config.error_returns)
-    low, high, edge = _bounds(np.ascontiguousarray(xy), np.cos(yaw), np.sin(yaw), step)
-    return Rectangle(yaw, low, high, median(edge))
+@njit(cache=True)
+def _bounds_of(xy, first, chosen, c, s, most):  # type: ignore[no-untyped-def]
+    """(C, 5) least coordinates along both axes, greatest ones, median distance from the edges."""
+    out = np.empty((len(chosen), 5))
+    for n in range(len(chosen)):
+        begin, end = first[chosen[n]], first[chosen[n] + 1]
+        step = -(-(end - begin) // most)
+        low, high, edge = _bounds(xy[begin:end], c[n], s[n], step)
+        out[n, 0], out[n, 1], out[n, 2], out[n, 3] = low[0], low[1], high[0], high[1]
+        out[n, 4] = middle(edge)
+    return out
 
 
 @njit(cache=True)
@@ -111,41 +117,6 @@ def _bounds(xy, c, s, step):  # type: ignore[no-untyped-def]
         a, b = xy[i, 0] * c + xy[i, 1] * s, xy[i, 1] * c - xy[i, 0] * s
         edge[k] = min(min(a - low[0], high[0] - a), min(b - low[1], high[1] - b))
     return low, high, edge
-
-
-def dominant_edge(
-    xy: np.ndarray, config: RectangleConfig = DEFAULTS.rectangle
-) -> tuple[float, float] | None:
-    """The straight edge that most of a footprint's facing points lie on.
-
-    Bumpers are rounded, and a rectangle that only has to touch them may tilt either way; the line
-    through the flat part of a face does not.
-
-    Args:
-        xy: (N, 2) float32 metres, one point a direction.
-        config: what makes an edge.
-
-    Returns:
-        Its direction in radians in [0, pi/2), modulo a quarter turn, and the share of points on
-        it; None where it is shorter than `config.edge_length`.
-    """
-    yaw, share, length = _longest_line(
-        np.ascontiguousarray(xy, np.float32),
-        config.on_edge,
-        config.edge_starts,
-        config.edge_shortest,
-        config.edge_returns,
-    )
-    return (yaw % (np.pi / 2), share) if length > config.edge_length else None
-
-
-@njit(cache=True)
-def _extent(xy):  # type: ignore[no-untyped-def]
-    low0, high0, low1, high1 = xy[0, 0], xy[0, 0], xy[0, 1], xy[0, 1]
-    for i in range(1, len(xy)):
-        low0, high0 = min(low0, xy[i, 0]), max(high0, xy[i, 0])
-        low1, high1 = min(low1, xy[i, 1]), max(high1, xy[i, 1])
-    return max(high0 - low0, high1 - low1)
 
 
 @njit(cache=True)

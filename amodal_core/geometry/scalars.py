@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 
 def within(value: float, low: float, high: float) -> float:
@@ -30,3 +31,42 @@ def quantile(values: np.ndarray, share: float) -> float:
     if part < 0.5:
         return before + (after - before) * part
     return after - (after - before) * (1 - part)
+
+
+@njit(cache=True)
+def nth(values, n):  # type: ignore[no-untyped-def]
+    """Of (N,) values, none of them NaN, the one that is n-th in order; they change places."""
+    low, high = 0, len(values) - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        # Up to j none is above the pivot, from i on none below; what is between is equal to it.
+        if n <= j:
+            high = j
+        elif n >= i:
+            low = i
+        else:
+            break
+    return values[n]
+
+
+@njit(cache=True)
+def middle(values):  # type: ignore[no-untyped-def]
+    """`median` within compiled code; the values change places."""
+    half = len(values) // 2
+    upper = nth(values, half)
+    if len(values) % 2:
+        return upper
+    lower = values[0]
+    for i in range(1, half):
+        lower = max(lower, values[i])
+    return (lower + upper) / 2

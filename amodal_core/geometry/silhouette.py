@@ -7,7 +7,8 @@ silhouette with wheels, bonnet and roof, or with legs, shoulders and a head.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import cv2
@@ -19,37 +20,56 @@ from amodal_core.geometry.config import Shape
 from amodal_core.geometry.projection import NEAR, to_camera
 
 
-def slices(box: np.ndarray, shape: Shape) -> np.ndarray:
-    """(S, 8, 3) corners in metres, LiDAR frame, of a shape's slices from the bottom up.
+def outlines(
+    boxes: np.ndarray, shapes: Sequence[Shape], calibration: Calibration
+) -> list[list[np.ndarray]]:
+    """Convex polygons of each object, (K, 2) float pixels each, whose union is its silhouette.
 
     Args:
-        box: (7,), see `amodal_core.geometry.boxes3d`.
-        shape: the class's slices.
+        boxes: (N, 7), see `amodal_core.geometry.boxes3d`.
+        shapes: N times the class's slices.
+        calibration: camera and pose.
     """
-    # A rounded rectangle: the octagon of a slice, whose corners are cut.
+    if not len(boxes):
+        return []
+    # Octagons of all slices of all objects, in space and in the image.
+    units = [_octagons(shape) for shape in shapes]
+    along, across, up = (np.concatenate(values) for values in zip(*units, strict=True))
+    ends = np.cumsum([len(unit[2]) for unit in units])
+    row = np.repeat(np.asarray(boxes, np.float64), np.diff(ends, prepend=0), axis=0)
+    along, across = along * row[:, 3:4], across * row[:, 4:5]
+    c, s = np.cos(row[:, 6:7]), np.sin(row[:, 6:7])
+    x, y = row[:, 0:1] + c * along - s * across, row[:, 1:2] + s * along + c * across
+    z = np.broadcast_to(up * row[:, 5:6] + row[:, 2:3], along.shape)
+    stack = np.stack([x, y, z], axis=2)
+    camera = to_camera(stack.reshape(-1, 3), calibration).reshape(stack.shape)
+    pixels = camera @ calibration.K.T
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        pixels = (pixels[..., :2] / pixels[..., 2:]).astype(np.float32)
+    before = camera[..., 2].min(axis=1) >= NEAR
+    result = []
+    for begin, end in pairwise([0, *ends.tolist()]):
+        steps = range(begin, end - 1)
+        if before[begin:end].all():
+            hulls = [cv2.convexHull(pixels[k : k + 2].reshape(-1, 2))[:, 0] for k in steps]
+        else:
+            solids = (stack[k : k + 2].reshape(-1, 3) for k in steps)
+            hulls = [project_convex(solid, calibration) for solid in solids]
+        result.append([hull for hull in hulls if len(hull) >= 3])
+    return result
+
+
+@lru_cache(maxsize=64)
+def _octagons(shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(S, 8) along and across, (S, 1) up: slices' corners in sizes of a box, from its centre.
+
+    A slice is a rounded rectangle: an octagon, whose corners are cut.
+    """
     stack = np.asarray(shape.slices)
     inner = 1.0 - 2.0 * shape.corner
     x = np.array([1, inner, -inner, -1, -1, -inner, inner, 1])
     y = np.array([inner, 1, 1, inner, -inner, -1, -1, -inner])
-    along = stack[:, 1:2] * x * box[3]
-    across = stack[:, 2:3] * y * box[4]
-    c, s = np.cos(box[6]), np.sin(box[6])
-    z = np.broadcast_to((stack[:, 0:1] - 0.5) * box[5] + box[2], along.shape)
-    return np.stack([box[0] + c * along - s * across, box[1] + s * along + c * across, z], axis=2)
-
-
-def outlines(box: np.ndarray, shape: Shape, calibration: Calibration) -> list[np.ndarray]:
-    """Convex polygons, (K, 2) float64 pixels each, whose union is the silhouette."""
-    stack = slices(box, shape)
-    camera = to_camera(stack.reshape(-1, 3), calibration).reshape(stack.shape)
-    if (camera[..., 2] >= NEAR).all():
-        pixels = camera @ calibration.K.T
-        pixels = (pixels[..., :2] / pixels[..., 2:]).astype(np.float32)
-        solids = (pixels[k : k + 2].reshape(-1, 2) for k in range(len(pixels) - 1))
-        hulls = [cv2.convexHull(solid).reshape(-1, 2).astype(np.float64) for solid in solids]
-    else:
-        hulls = [project_convex(np.concatenate(pair), calibration) for pair in pairwise(stack)]
-    return [hull for hull in hulls if len(hull) >= 3]
+    return stack[:, 1:2] * x, stack[:, 2:3] * y, stack[:, 0:1] - 0.5
 
 
 def envelope(
@@ -87,36 +107,41 @@ def envelope(
 
 
 def draw(
-    polygons: list[np.ndarray], calibration: Calibration, margin: int = 0
-) -> tuple[np.ndarray, int, int] | None:
-    """Fill convex polygons.
+    objects: Sequence[Sequence[np.ndarray]], calibration: Calibration
+) -> list[tuple[np.ndarray, int, int] | None]:
+    """Fill convex polygons, each object's in a crop of its own.
 
     Args:
-        polygons: each (K, 2) float pixels; integer coordinates are pixel centres.
+        objects: N times polygons, (K, 2) float pixels each; integer coordinates are pixel centres.
         calibration: gives the image's size.
-        margin: empty pixels to leave around them inside the image.
 
     Returns:
-        (h, w) uint8 crop (1 inside) and the column and row of its first pixel; None where nothing
-        of them lies in the image.
+        N times the (h, w) uint8 crop (1 inside) and the column and row of its first pixel; None
+        where nothing of an object lies in the image.
     """
-    if not polygons:
-        return None
-    every = np.concatenate(polygons)
-    low, high = every.min(axis=0), every.max(axis=0)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        return None
-    x0 = min(max(math.floor(low[0]) - margin, 0), calibration.width)
-    y0 = min(max(math.floor(low[1]) - margin, 0), calibration.height)
-    x1 = min(max(math.ceil(high[0]) + 1 + margin, 0), calibration.width)
-    y1 = min(max(math.ceil(high[1]) + 1 + margin, 0), calibration.height)
-    if x1 <= x0 or y1 <= y0:
-        return None
-    crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    # Far outside the image only the direction matters; OpenCV's integers must not overflow.
-    moved = np.rint(np.clip(every - (x0, y0), -1e5, 1e5) * 16).astype(np.int32)
-    begin = 0
-    for polygon in polygons:
-        cv2.fillConvexPoly(crop, moved[begin : begin + len(polygon)], 1, shift=4)
-        begin += len(polygon)
-    return crop, x0, y0
+    result: list[tuple[np.ndarray, int, int] | None] = [None] * len(objects)
+    drawn = [n for n, polygons in enumerate(objects) if len(polygons)]
+    if not drawn:
+        return result
+    every = np.concatenate([p for n in drawn for p in objects[n]]).astype(np.float64)
+    counts = np.array([sum(len(p) for p in objects[n]) for n in drawn])
+    first = np.cumsum(counts) - counts
+    low, high = np.minimum.reduceat(every, first), np.maximum.reduceat(every, first)
+    size = calibration.width, calibration.height
+    finite = np.isfinite(low).all(axis=1) & np.isfinite(high).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        low = np.clip(np.floor(low), 0, size).astype(np.int64)
+        high = np.clip(np.ceil(high) + 1, 0, size).astype(np.int64)
+        # Far outside the image only the direction matters; OpenCV's integers must not overflow.
+        moved = np.clip(every - np.repeat(low, counts, axis=0), -1e5, 1e5)
+        moved = np.rint(moved * 16).astype(np.int32)
+    some = finite & (high > low).all(axis=1)
+    for k in np.flatnonzero(some).tolist():
+        (x0, y0), (x1, y1) = low[k].tolist(), high[k].tolist()
+        crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        begin = first[k]
+        for polygon in objects[drawn[k]]:
+            cv2.fillConvexPoly(crop, moved[begin : begin + len(polygon)], 1, shift=4)
+            begin += len(polygon)
+        result[drawn[k]] = crop, x0, y0
+    return result

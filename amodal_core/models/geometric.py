@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,8 +17,8 @@ from amodal_core.geometry.clustering import connected_components
 from amodal_core.geometry.completion import Candidate
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig
 from amodal_core.geometry.projection import Projection, to_camera
-from amodal_core.geometry.range_image import RangeImage
-from amodal_core.geometry.scalars import median
+from amodal_core.geometry.range_image import RangeImage, columns_in_view
+from amodal_core.geometry.scalars import middle
 from amodal_core.geometry.scan import scan_of
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
@@ -61,7 +62,6 @@ class Geometric:
     def __init__(self, config: GeometricConfig = DEFAULTS, device: str = "cpu") -> None:
         self.config = config
         self.device = device
-        self._splat = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, config.masks.splat)
 
     def reset(self) -> None:
         """Nothing to forget: every frame stands alone."""
@@ -83,7 +83,8 @@ class Geometric:
         points, heights, image, projection = scan.points, scan.heights, scan.image, scan.projection
         with report.time("geometric.cluster"):
             keep = (heights > config.cluster.lowest) & (heights < config.cluster.highest)
-            labels = connected_components(points, image, keep, config.cluster)
+            near = columns_in_view(image, projection.pixels, config.cluster.margin)
+            labels = connected_components(points, image, keep, config.cluster, near)
         with report.time("geometric.fit"):
             in_view = projection.pixels[:, 0] >= 0
             detections, owner = assemble(
@@ -106,18 +107,7 @@ class Geometric:
         calibration: Calibration,
     ) -> Instances:
         size, config = (calibration.height, calibration.width), self.config
-        # Amodal masks.
-        objects = []
-        for d in detections:
-            candidate = d.candidate
-            if candidate.score < config.min_score:
-                continue
-            level = candidate.cut_above and candidate.box[3] < config.top_edge.longest
-            if level and image is not None:
-                candidate = self._with_top(d, heights, image, projection, calibration)
-            drawn = self._draw(candidate, d, ranges, projection, calibration)
-            if drawn is not None:
-                objects.append(drawn)
+        objects = self._drawn(detections, heights, ranges, image, projection, calibration)
         n = len(objects)
         if not n:
             return Instances.empty(size)
@@ -129,12 +119,18 @@ class Geometric:
         occluders = np.zeros((n, n), bool)
         for i, o in enumerate(objects):
             least = least_shared(o.amodal.sum())
-            for j in np.flatnonzero(front[i]):
+            for j in np.flatnonzero(front[i]).tolist():
                 occluders[i, j] = _cut(o, objects[j]) >= least
-        self._cut_clutter(objects, owner, points, heights, lines, projection)
-        offsets = np.array([(o.x, o.y) for o in objects])
-        amodal = RleMasks.from_crops([o.amodal for o in objects], offsets, size)
-        visible = RleMasks.from_crops([o.visible for o in objects], offsets, size)
+        # Returns of nearer things, that are no objects, cover what is behind them.
+        clutter = (owner < 0) & (heights > config.cluster.lowest)
+        index = np.flatnonzero(clutter & (projection.pixels[:, 0] >= 0))
+        offsets = [(o.x, o.y) for o in objects]
+        pixels, crops = projection.pixels[index], [o.visible for o in objects]
+        covers = lines.covers(points[index], pixels, crops, offsets, config.masks)
+        for o, cover in zip(objects, covers, strict=True):
+            o.visible &= 1 - cover
+        amodal = RleMasks.from_crops([o.amodal for o in objects], np.array(offsets), size)
+        visible = RleMasks.from_crops(crops, np.array(offsets), size)
         return Instances(
             size=size,
             amodal_boxes=amodal.boxes(),
@@ -149,22 +145,81 @@ class Geometric:
             boxes3d=boxes.astype(np.float32),
         )
 
+    def _drawn(
+        self,
+        detections: list[Detection],
+        heights: np.ndarray,
+        ranges: RangeImage,
+        image: np.ndarray | None,
+        projection: Projection,
+        calibration: Calibration,
+    ) -> list[_Object]:
+        """The detections that score enough and show in the image, with their whole masks."""
+        config, masks = self.config, self.config.masks
+        selected = [d for d in detections if d.candidate.score >= config.min_score]
+        if not selected:
+            return []
+        # The returns of each that fall into the image.
+        index = np.concatenate([d.index for d in selected])
+        owner = np.repeat(np.arange(len(selected)), [len(d.index) for d in selected])
+        inside = projection.pixels[index, 0] >= 0
+        index = index[inside]
+        pixels, z = projection.pixels[index], projection.z[index]
+        last = np.cumsum(np.bincount(owner[inside], minlength=len(selected))).tolist()
+        candidates, depths, hulls, polygons, spans = [], [], [], [], []
+        for d, (begin, end) in zip(selected, pairwise([0, *last]), strict=True):
+            if begin == end:
+                continue
+            candidate, own = d.candidate, slice(begin, end)
+            level = candidate.cut_above and candidate.box[3] < config.top_edge.longest
+            if level and image is not None:
+                measured = pixels[own], z[own], heights[index[own]]
+                candidate = self._with_top(candidate, image, *measured, calibration)
+            outline: list[np.ndarray] = []
+            hidden = max(d.context.hidden_left, d.context.hidden_right)
+            if candidate.name in _PEOPLE and hidden < masks.unhidden:
+                columns = ranges.index.shape[1]
+                step = calibration.K[0, 0] * 2 * np.pi / columns
+                foot = _foot(candidate.box, calibration)
+                bottom = calibration.K[1, 2] + calibration.K[1, 1] * foot
+                lasers = ranges.cells[index[own]] // columns
+                least = masks.envelope_lasers
+                outline = silhouette.envelope(pixels[own], lasers, step, bottom, least)
+            candidates.append(candidate)
+            polygons.append(outline)
+            hulls.append(candidate.name != "pedestrian" and end - begin >= masks.hull)
+            depths.append(float(middle(z[own].copy())))
+            spans.append(own)
+        usual = [k for k, outline in enumerate(polygons) if not outline]
+        boxes = np.array([candidates[k].box for k in usual])
+        shapes = [getattr(config.shapes, candidates[k].name) for k in usual]
+        for k, outline in zip(usual, silhouette.outlines(boxes, shapes, calibration), strict=True):
+            if hulls[k]:
+                outline.append(cv2.convexHull(pixels[spans[k]])[:, 0])
+            polygons[k] = outline
+        objects = []
+        drawn = silhouette.draw(polygons, calibration)
+        for candidate, depth, one in zip(candidates, depths, drawn, strict=True):
+            if one is not None and np.count_nonzero(one[0]) >= masks.min_pixels:
+                mask, x, y = one
+                objects.append(_Object(candidate, mask, mask.copy(), x, y, depth))
+        return objects
+
     def _with_top(
         self,
-        detection: Detection,
-        heights: np.ndarray,
+        candidate: Candidate,
         image: np.ndarray,
-        projection: Projection,
+        pixels: np.ndarray,
+        z: np.ndarray,
+        heights: np.ndarray,
         calibration: Calibration,
     ) -> Candidate:
         """The candidate with the height that the image shows where the scan ends below its top."""
-        candidate, config = detection.candidate, self.config
-        index = detection.index[projection.pixels[detection.index, 0] >= 0]
+        config = self.config
         highest = config.top_edge.other_highest
         if candidate.name != "other":
             highest = getattr(config.sizes, candidate.name).height[2]
-        pixels, z = np.asarray(projection.pixels[index]), np.asarray(projection.z[index])
-        top = top_edge(image, pixels, z, heights[index], calibration, highest, config.top_edge)
+        top = top_edge(image, pixels, z, heights, calibration, highest, config.top_edge)
         if top is None:
             return candidate
         box = candidate.box.copy()
@@ -172,67 +227,6 @@ class Geometric:
         box[5] = top
         box[2] = bottom + top / 2
         return replace(candidate, box=box)
-
-    def _draw(
-        self,
-        candidate: Candidate,
-        detection: Detection,
-        ranges: RangeImage,
-        projection: Projection,
-        calibration: Calibration,
-    ) -> _Object | None:
-        masks = self.config.masks
-        inside = projection.pixels[detection.index, 0] >= 0
-        if not inside.any():
-            return None
-        index = detection.index[inside]
-        own = np.asarray(projection.pixels[index])
-        depth = median(projection.z[index])
-        polygons: list[np.ndarray] = []
-        hidden = max(detection.context.hidden_left, detection.context.hidden_right)
-        if candidate.name in _PEOPLE and hidden < masks.unhidden:
-            rows = ranges.cells[index] // ranges.index.shape[1]
-            bottom = calibration.K[1, 2] + calibration.K[1, 1] * _foot(candidate.box, calibration)
-            step = calibration.K[0, 0] * 2 * np.pi / ranges.index.shape[1]
-            polygons = silhouette.envelope(own, rows, step, bottom, masks.envelope_lasers)
-        if not polygons:
-            shape = getattr(self.config.shapes, candidate.name)
-            polygons = silhouette.outlines(candidate.box, shape, calibration)
-            if candidate.name != "pedestrian" and len(own) >= masks.hull:
-                polygons.append(cv2.convexHull(own).reshape(-1, 2).astype(np.float64))
-        drawn = silhouette.draw(polygons, calibration)
-        if drawn is None or drawn[0].sum() < masks.min_pixels:
-            return None
-        mask, x, y = drawn
-        return _Object(candidate, mask, mask.copy(), x, y, depth)
-
-    def _cut_clutter(
-        self,
-        objects: list[_Object],
-        owner: np.ndarray,
-        points: np.ndarray,
-        heights: np.ndarray,
-        lines: SightLines,
-        projection: Projection,
-    ) -> None:
-        """Take off the visible masks what returns of nearer things, that are no objects, cover."""
-        masks = self.config.masks
-        clutter = (owner < 0) & (heights > self.config.cluster.lowest)
-        index = np.flatnonzero(clutter & (projection.pixels[:, 0] >= 0))
-        pixels = projection.pixels[index]
-        distance = lines.distance(points[index])
-        direction = lines.direction(pixels[:, 0])
-        for k, o in enumerate(objects):
-            h, w = o.visible.shape
-            x, y = pixels[:, 0] - o.x, pixels[:, 1] - o.y
-            near = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-            near &= distance < lines.near[k, direction] - masks.before
-            near &= np.isfinite(lines.near[k, direction])
-            if near.sum() < masks.clutter:
-                continue
-            cover = np.zeros((h, w), np.uint8)
-            cover[y[near], x[near]] = 1
-            o.visible &= 1 - cv2.dilate(cover, self._splat)
 
 
 def _foot(box: np.ndarray, calibration: Calibration) -> float:
@@ -252,4 +246,4 @@ def _cut(o: _Object, front: _Object) -> int:
     cover = front.amodal[y0 - front.y : y1 - front.y, x0 - front.x : x1 - front.x]
     amodal = o.amodal[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x]
     o.visible[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x] &= 1 - cover
-    return int((amodal & cover).sum())
+    return int(np.count_nonzero(amodal & cover))
