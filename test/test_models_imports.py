@@ -91,7 +91,7 @@ def assert_finds_what_torchvision_finds(network, tmp_path) -> None:
     done = import_weights([tmp_path / "coco.pth"], "mask_rcnn", tmp_path / "x.safetensors")
     assert (len(done.classes), done.classes[2], done.rest) == (80, "car", ())
     assert done.taken == done.tensors
-    few = {"min_score": 0.1, "proposals": 100, "max_instances": 30}
+    few = {"min_score": 0.1, "proposals": 100, "max_instances": 30, "runtime": "torch"}
     model = registry.create("mask_rcnn", checkpoint=tmp_path / "x.safetensors", **few)
     batch = batch_of()
     network.roi_heads.score_thresh = 0.1
@@ -314,7 +314,7 @@ def imported(name: str, model: str, tmp_path, beside=(), about=None, gains=None,
     settings = own | options.pop("settings", {})
     done = import_weights([path, *beside], model, out, settings=settings, **options)
     assert done.taken == done.tensors
-    return registry.create(model, checkpoint=out), outputs
+    return registry.create(model, checkpoint=out, runtime="torch"), outputs
 
 
 def cells(masks: torch.Tensor) -> torch.Tensor:

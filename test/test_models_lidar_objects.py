@@ -379,12 +379,12 @@ def test_a_few_steps_train_and_the_checkpoint_holds_the_detector(weights, tmp_pa
     gone.unlink()
     path = str(outcome.checkpoints[-1])
     assert read_info(path).config["lidar_weights"] == ""
-    model = registry.create("aisformer", "cpu", checkpoint=path)
+    model = registry.create("aisformer", "cpu", checkpoint=path, runtime="torch")
     assert model.config.lidar_detector == DETECTOR
     detector = PointPillars.from_checkpoint(weights)
     theirs = model.lidar_objects.network.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in detector.state_dict().items())
-    again = registry.create("aisformer", "cpu", checkpoint=path)
+    again = registry.create("aisformer", "cpu", checkpoint=path, runtime="torch")
     one, two = (m.infer([frame()])[0].numpy() for m in (model, again))
     assert len(one) > 0
     assert np.array_equal(one.scores, two.scores)

@@ -388,7 +388,7 @@ def test_a_codebook_built_from_frames_travels_in_the_checkpoint(tmp_path):
     assert model.codebook.built
     path = tmp_path / "vrsp.safetensors"
     save_checkpoint(path, model, CheckpointInfo("vrsp", model.config_json(), model.classes))
-    again = registry.create("vrsp", checkpoint=str(path))
+    again = registry.create("vrsp", checkpoint=str(path), runtime="torch")
     assert torch.equal(again.codebook.centres, model.codebook.centres)
     assert torch.equal(again.codebook.counts, model.codebook.counts)
     one = frame(*SIZE)

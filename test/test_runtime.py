@@ -160,14 +160,14 @@ def test_graphs_are_written_once_whole_and_the_oldest_go(monkeypatch, tmp_path):
         calls.append(path)
         path.write_text("graph")
 
-    for k in range(14):
+    for k in range(26):
         path = graphs.graph(f"key{k}", write)
         os.utime(path, (time.time() + k, time.time() + k))
-    assert graphs.graph("key13", write) == path
-    assert len(calls) == 14
+    assert graphs.graph("key25", write) == path
+    assert len(calls) == 26
     assert all(part.name != path.name for part in calls)
     left = sorted(int(p.stem.removeprefix("key")) for p in path.parent.iterdir())
-    assert left == list(range(2, 14))
+    assert left == list(range(2, 26))
     with pytest.raises(ZeroDivisionError):
         graphs.graph("broken", lambda part: part.write_text("half") and 1 / 0)
     assert not graphs.path_of("broken").exists()

@@ -63,7 +63,8 @@ def test_a_few_steps_reach_the_weights_and_leave_a_checkpoint(name, streets, tmp
     # In so small a picture no object is as large as the flagship's coarsest level looks for.
     assert sum(moved) > (0.9 if name == "flagship" else 0.999) * len(moved)
     assert len(moved) == sum(len(g["params"]) for g in saved["optimizer"]["param_groups"])
-    loaded = registry.create(name, "cpu", checkpoint=str(outcome.checkpoints[-1]), min_score=0.0)
+    own = {"checkpoint": str(outcome.checkpoints[-1]), "runtime": "torch"}
+    loaded = registry.create(name, "cpu", **own, min_score=0.0)
     (found,) = tracks_of(loaded, [Streets(1).samples[0].frame], Report())
     assert found.amodal.size == (64, 96)
 

@@ -168,15 +168,11 @@ class AisFormer(TwoStage):
         without = ~occluded & (torch.cumsum(~occluded, 0) <= occluded.sum().clamp(min=1))
         return occluder, occluded | without
 
-    def masks(
-        self,
-        features: Features,
-        boxes: list[torch.Tensor],
-        labels: list[torch.Tensor],
-        batch: Batch,
+    def mask_logits(
+        self, pooled: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Amodal and visible logits."""
-        logits = self.head(self.roi_features(features, boxes, batch))
+        """Amodal and visible logits, whatever the class."""
+        logits = self.head(pooled)
         return logits[:, AMODAL], logits[:, VISIBLE]
 
 

@@ -148,7 +148,7 @@ class Flagship(LearnedModel):
         assert isinstance(model, Flagship)
         model.fuse()
         config, inside = model.config, graph_settings(model.config)
-        model.accelerator = Accelerator(
+        accelerator = Accelerator(
             model,
             input_names(model),
             config.runtime,
@@ -158,6 +158,7 @@ class Flagship(LearnedModel):
             OF_INSTANCES,
             graphs.beside(path, inside),
         )
+        model.accelerators = [accelerator]
         return model
 
     def fuse(self) -> Flagship:
@@ -237,8 +238,8 @@ class Flagship(LearnedModel):
                 b, _, height, width = batch.images.shape
                 depth = batch.images.new_zeros((b, DEPTH_CHANNELS, height, width))
             inputs.insert(1, depth)
-        if self.accelerator is not None:
-            return Outputs(*self.accelerator(*inputs))
+        if self.accelerators and self.accelerators[0] is not None:
+            return Outputs(*self.accelerators[0](*inputs))
         out: Outputs = self(**dict(zip(input_names(self), inputs, strict=True)))
         return out
 

@@ -69,8 +69,9 @@ class LearnedModel(nn.Module):
         super().__init__()
         self.config = config
         self.crossing = Crossing()
-        # Of a checkpoint's network, where it may run elsewhere than in torch.
-        self.accelerator: Accelerator | None = None
+        # Of a checkpoint's network or its parts, where they may run elsewhere than in torch; of a
+        # copy None.
+        self.accelerators: list[Accelerator] = []
 
     @property
     def camera_view(self) -> bool:
@@ -203,8 +204,9 @@ class LearnedModel(nn.Module):
                     )
                     for n, one in enumerate(detections)
                 ]
-        for kind, text in self.accelerator.notes() if self.accelerator is not None else ():
-            report.warn(kind, text)
+        for accelerator in filter(None, self.accelerators):
+            for kind, text in accelerator.notes():
+                report.warn(kind, text)
         return results
 
     def reset(self) -> None:

@@ -50,16 +50,11 @@ class TwoMasks(TwoStage):
             "visible": mask_loss(visible, rois.visible(SIDE)),
         }
 
-    def masks(
-        self,
-        features: Features,
-        boxes: list[torch.Tensor],
-        labels: list[torch.Tensor],
-        batch: Batch,
+    def mask_logits(
+        self, pooled: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits in the channel of the predicted class."""
-        pooled, kinds = self.roi_features(features, boxes, batch), torch.cat(labels)
-        return self.amodal_branch(pooled, kinds), self.visible_branch(pooled, kinds)
+        return self.amodal_branch(pooled, labels), self.visible_branch(pooled, labels)
 
 
 class MaskRcnnAmodal(TwoMasks):

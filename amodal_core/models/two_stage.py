@@ -23,13 +23,19 @@ from torchvision.models.detection.faster_rcnn import (
 )
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
 from torchvision.ops import box_iou, roi_align
 
+from amodal_core.models import two_stage_parts as parts
 from amodal_core.models.detections import Detections
 from amodal_core.models.layers.anchor_matcher import AnchorMatcher
-from amodal_core.models.layers.backbone import CHANNELS, Backbone, Norm, resnet_fpn
+from amodal_core.models.layers.backbone import CHANNELS, LEVELS, Backbone, Norm, resnet_fpn
 from amodal_core.models.layers.batch import Batch, LidarBoxes, Targets
+from amodal_core.models.layers.parts import InParts, Part, Tensors
 from amodal_core.models.layers.roi_features import RoiAlign, RoiFeatures
 from amodal_core.models.learned import LearnedModel
 from amodal_core.models.learned_config import LearnedConfig
@@ -218,6 +224,27 @@ class ProposalNetwork(RegionProposalNetwork):
         super().__init__(*parts, **settings)
         self.beta = beta
 
+    def selected(
+        self,
+        logits: list[torch.Tensor],
+        deltas: list[torch.Tensor],
+        images: ImageList,
+    ) -> list[torch.Tensor]:
+        """Proposals (P, 4) of each image from what the head gives for each level.
+
+        Args:
+            logits: (B, A, H, W) each.
+            deltas: (B, 4 A, H, W) each.
+            images: the batch.
+        """
+        anchors = self.anchor_generator(images, logits)
+        counts = [level[0].numel() for level in logits]
+        objectness, every = concat_box_prediction_layers(logits, deltas)
+        boxes = self.box_coder.decode(every, anchors).view(len(anchors), -1, 4)
+        result: list[torch.Tensor]
+        result, _ = self.filter_proposals(boxes, objectness, images.image_sizes, counts)
+        return result
+
     def compute_loss(
         self,
         objectness: torch.Tensor,
@@ -241,7 +268,7 @@ class ProposalNetwork(RegionProposalNetwork):
         return objects, boxes / sampled.numel()
 
 
-class BoxHeads(RoIHeads):
+class BoxHeads(InParts, RoIHeads):
     """torchvision's second stage; RoIs on ignored objects are neither object nor background.
 
     Args:
@@ -269,6 +296,7 @@ class BoxHeads(RoIHeads):
             nms_thresh=config.nms,
             detections_per_img=config.max_instances,
         )
+        self.elsewhere = {}
         weights = [config.class_weights.get(c, 1.0) for c in (BACKGROUND, *config.classes)]
         self.register_buffer("class_weights", torch.tensor(weights), persistent=False)
 
@@ -276,8 +304,12 @@ class BoxHeads(RoIHeads):
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, C + 1) class logits, background first, and (N, 4 (C + 1)) deltas of N boxes."""
-        pooled = self.box_head(self.box_roi_pool(features, boxes, batch.sizes))
-        logits, deltas = self.box_predictor(pooled)
+        logits, deltas = self.ran("outputs", self.box_roi_pool(features, boxes, batch.sizes))
+        return logits, deltas
+
+    def outputs(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same from the features (N, channels, 7, 7) in the boxes."""
+        logits, deltas = self.box_predictor(self.box_head(pooled))
         return logits.float(), deltas.float()
 
     def assign_targets_to_proposals(
@@ -292,10 +324,10 @@ class BoxHeads(RoIHeads):
         return matched, labels
 
 
-class TwoStage(LearnedModel):
+class TwoStage(InParts, LearnedModel):
     """Backbone, proposals, boxes and classes.
 
-    A subclass implements `mask_losses` and `masks`.
+    A subclass implements `mask_losses` and `mask_logits`.
     """
 
     Config = TwoStageConfig
@@ -303,9 +335,11 @@ class TwoStage(LearnedModel):
     files = LearnedModel.files | {"lidar_weights"}
     tied = frozenset({"anchor_scale", "depth", "roi_align", "rounded_anchors", "stride_in_1x1"})
     earlier: ClassVar[dict[str, Any]] = {"roi_align": "torchvision"}
+    runtimes = True
 
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
+        self.elsewhere = {}
         self.backbone = resnet_fpn(
             config.backbone,
             lidar=config.lidar,
@@ -355,6 +389,14 @@ class TwoStage(LearnedModel):
         self.rpn.proposal_matcher = AnchorMatcher(0.7, 0.3, allow_low_quality_matches=True)
         self.heads = BoxHeads(config)
 
+    @classmethod
+    def from_checkpoint(cls, path: str, device: str = "cpu", **settings: Any) -> LearnedModel:
+        """As `LearnedModel.from_checkpoint`; its parts run in the runtime of the settings."""
+        model = super().from_checkpoint(path, device, **settings)
+        assert isinstance(model, TwoStage)
+        model.accelerators = parts.accelerated(model, model.parts(), path)
+        return model
+
     @property
     def inputs(self) -> frozenset[str]:
         """The image; points and calibration, too, where objects are found in the LiDAR."""
@@ -390,6 +432,16 @@ class TwoStage(LearnedModel):
         """Losses of the mask heads over the positive RoIs, of which there may be none."""
 
     @abstractmethod
+    def mask_logits(
+        self, pooled: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, S, S) amodal and visible logits from the features (N, channels, 14, 14) in boxes.
+
+        Args:
+            pooled: see `roi_features`.
+            labels: (N,) class ids from 0.
+        """
+
     def masks(
         self,
         features: Features,
@@ -398,11 +450,43 @@ class TwoStage(LearnedModel):
         batch: Batch,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, S, S) amodal and visible logits in the boxes of all images in a row."""
+        pooled = self.roi_features(features, boxes, batch)
+        amodal, visible = self.ran("mask_logits", pooled, torch.cat(labels))
+        return amodal, visible
 
     def features(self, batch: Batch) -> Features:
         """The pyramid's levels of a batch, where the heads are."""
-        levels = self.backbone(batch.inputs(self.config.lidar))
+        x = batch.inputs(self.config.lidar)
+        if self.elsewhere.get("seen") is not None and not torch.is_grad_enabled():
+            # With what the head of proposals gives for each level, in place of P6.
+            values = self.ran("seen", *([x[:, :3], x[:, 3:]] if self.config.lidar else [x]))
+            levels = [level.permute(0, 3, 1, 2) for level in values[: len(LEVELS)]]
+            values = (*levels, *values[len(LEVELS) :])
+            names = parts.trunk_outputs(self.config.proposals_from != LIDAR)
+            return OrderedDict(zip(names, values, strict=True))
+        levels = self.backbone(x)
         return OrderedDict((name, self.crossing(x)) for name, x in levels.items())
+
+    def seen(self, images: torch.Tensor, depth: torch.Tensor | None = None) -> Tensors:
+        """P2 to P5, channels last, then the logits and the deltas that propose, of each level.
+
+        Args:
+            images: (B, 3, H, W).
+            depth: (B, 2, H, W), where the model takes it.
+        """
+        levels = self.backbone(images if depth is None else torch.cat([images, depth], 1))
+        shown = [levels[name].permute(0, 2, 3, 1) for name in LEVELS]
+        if self.config.proposals_from == LIDAR:
+            return tuple(shown)
+        logits, deltas = self.rpn.head(list(levels.values()))
+        return (*shown, *logits, *deltas)
+
+    def parts(self) -> list[Part]:
+        """What runs in other runtimes: trunk, heads of boxes and masks."""
+        proposes, channels = self.config.proposals_from != LIDAR, self.config.channels
+        heads = [parts.boxes(self.heads, channels)] if proposes else []
+        trunk = parts.trunk(self, self.config.lidar, proposes)
+        return [trunk, *heads, parts.masks(self, channels)]
 
     def roi_features(
         self, features: Features, boxes: list[torch.Tensor], batch: Batch
@@ -448,7 +532,14 @@ class TwoStage(LearnedModel):
     def proposals(self, features: Features, batch: Batch) -> list[torch.Tensor]:
         """Proposals (P, 4) of each image for inference."""
         result: list[torch.Tensor]
-        result, _ = self.rpn(ImageList(batch.images, batch.sizes), _float(features))
+        images = ImageList(batch.images, batch.sizes)
+        if parts.LOGITS[0] in features:
+            logits, deltas = (
+                [features[name] for name in names] for names in (parts.LOGITS, parts.DELTAS)
+            )
+            result = self.rpn.selected(logits, deltas, images)
+        else:
+            result, _ = self.rpn(images, _float(features))
         return self._joined(result, batch)
 
     def _joined(self, proposals: list[torch.Tensor], batch: Batch) -> list[torch.Tensor]:

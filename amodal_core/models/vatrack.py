@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torchvision.ops import clip_boxes_to_image
 
+from amodal_core.models import two_stage_parts as parts
 from amodal_core.models.detections import Detections
 from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
+from amodal_core.models.layers.parts import Part, Tensors
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
 from amodal_core.models.learned import Clip
 from amodal_core.models.lidar_objects import LIDAR
@@ -123,6 +125,10 @@ class VaTrackBase(TwoStage):
         track, auxiliary = (torch.stack(parts).mean() for parts in zip(*pairs, strict=True))
         return losses | {"track": _TRACK * track, "track_auxiliary": _AUXILIARY * auxiliary}
 
+    def parts(self) -> list[Part]:
+        """The trunk's, and the head of embeddings."""
+        return [*super().parts(), parts.embeddings(self.embedding_head, self.config.channels)]
+
     def weighed(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The masks' losses times their weights."""
         weights = {"amodal": self.config.amodal_weight, "visible": self.config.visible_weight}
@@ -173,16 +179,11 @@ class _OneMask(VaTrackBase):
         truth = rois.amodal(SIDE) if self.kind == "amodal" else rois.visible(SIDE)
         return self.weighed({self.kind: mask_loss(logits, truth)})
 
-    def masks(
-        self,
-        features: Features,
-        boxes: list[torch.Tensor],
-        labels: list[torch.Tensor],
-        batch: Batch,
+    def mask_logits(
+        self, pooled: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same logits twice."""
-        pooled = self.roi_features(features, boxes, batch)
-        logits = self.mask_branch(pooled, torch.cat(labels))
+        logits = self.mask_branch(pooled, labels)
         return logits, logits
 
 
@@ -232,6 +233,26 @@ class VaTrackTwoBox(VaTrack):
         super().__init__(config)
         self.visible_heads = BoxHeads(config)
 
+    def parts(self) -> list[Part]:
+        """As VATrack's, with each mask by itself, and the head of visible boxes."""
+        channels = self.config.channels
+        masks = [
+            parts.masks(self, channels, f"{kind}_masks", f"{kind}_logits", (kind,))
+            for kind in ("amodal", "visible")
+        ]
+        others = [part for part in super().parts() if part.name != "masks"]
+        rows = parts.DETECTIONS
+        visible_boxes = parts.boxes(self.visible_heads, channels, "visible_boxes", rows)
+        return [*others, visible_boxes, *masks]
+
+    def amodal_logits(self, pooled: torch.Tensor, labels: torch.Tensor) -> Tensors:
+        """The amodal one of `mask_logits`, by itself."""
+        return (self.amodal_branch(pooled, labels),)
+
+    def visible_logits(self, pooled: torch.Tensor, labels: torch.Tensor) -> Tensors:
+        """The visible one of `mask_logits`, by itself."""
+        return (self.visible_branch(pooled, labels),)
+
     def second_stage_losses(
         self,
         features: Features,
@@ -262,10 +283,10 @@ class VaTrackTwoBox(VaTrack):
         boxes, scores, labels = self.find(features, batch)
         kinds = torch.cat(labels)
         visible_boxes = self._visible_boxes(features, boxes, batch)
-        amodal_logits = self.amodal_branch(self.roi_features(features, boxes, batch), kinds)
-        visible_logits = self.visible_branch(
-            self.roi_features(features, visible_boxes, batch), kinds
-        )
+        pooled = self.roi_features(features, boxes, batch)
+        (amodal_logits,) = self.ran("amodal_logits", pooled, kinds)
+        pooled = self.roi_features(features, visible_boxes, batch)
+        (visible_logits,) = self.ran("visible_logits", pooled, kinds)
         every = torch.cat(boxes)
         fine = 2 * SIDE
         amodal_logits = regrid(amodal_logits, every, every, fine)

@@ -24,6 +24,7 @@ from torchvision.ops import batched_nms, box_iou
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 
 from amodal_core.errors import InputError
+from amodal_core.models import two_stage_parts as parts
 from amodal_core.models.detections import Detections
 from amodal_core.models.layers.attended_masks import (
     Look,
@@ -36,6 +37,7 @@ from amodal_core.models.layers.attended_masks import (
 )
 from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import mask_loss
+from amodal_core.models.layers.parts import Part, Tensors
 from amodal_core.models.lidar_objects import LIDAR
 from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
 from amodal_core.models.two_stage import (
@@ -197,7 +199,68 @@ class Vrsp(TwoStage):
     def _rescores(self) -> bool:
         return self._rescores_by_class or self.config.prior_rescoring
 
+    def parts(self) -> list[Part]:
+        """The trunk's; the looks before and after the search for shapes, and the second class."""
+        trunk = [part for part in super().parts() if part.name != "masks"]
+        channels, rows = self.config.channels, parts.PROPOSALS
+        coarse = ("coarse_amodal", "coarse_visible")
+        outputs = coarse if self.config.refinement == COARSE else (*coarse, "visible")
+        result = [*trunk, parts.masks(self, channels, "first_looks", "first_looks", outputs)]
+        if self.config.refinement == CROSS:
+            last = parts.masks(self, channels, "last_look", "last_look", ("amodal",))
+            last.inputs["visible"] = torch.zeros(last.rows, SIDE, SIDE)
+            if self.config.prior_refinement:
+                last.inputs["priors"] = torch.zeros(last.rows, self.config.priors, *[_POOLED] * 2)
+            result.append(last)
+        if self._rescores_by_class:
+            pooled = torch.zeros(rows, channels, _POOLED, _POOLED)
+            inputs = {"pooled": pooled, "visible": torch.zeros(rows, SIDE, SIDE)}
+            result.append(Part("classes", self, "second_class", inputs, ("classes",), rows))
+        return result
+
+    def first_looks(self, pooled: torch.Tensor, labels: torch.Tensor) -> Tensors:
+        """(N, 28, 28) logits of coarse amodal, coarse visible and, unless coarse, visible masks."""
+        coarse_amodal = self.amodal_head(pooled, labels)
+        coarse_visible = self.visible_head(pooled, labels)
+        coarse = coarse_amodal.logits, coarse_visible.logits
+        if self.config.refinement == COARSE:
+            return coarse
+        look = self.visible_head(attended(pooled, coarse_amodal.logits), labels)
+        return (*coarse, look.logits)
+
+    def last_look(
+        self,
+        pooled: torch.Tensor,
+        labels: torch.Tensor,
+        visible: torch.Tensor,
+        priors: torch.Tensor | None = None,
+    ) -> Tensors:
+        """(N, 28, 28) logits of the amodal mask, that attends to the visible one."""
+        return (self._amodal_look(attended(pooled, visible), labels, priors).logits,)
+
+    def _look_elsewhere(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
+        """As `_look`, without the features of the looks, its parts in other runtimes."""
+
+        def look(logits: torch.Tensor) -> Look:
+            return Look(x[:0], x[:0], logits)
+
+        coarse_amodal, coarse_visible, *refined = self.ran("first_looks", x, labels)
+        if not refined:
+            coarse = look(coarse_amodal), look(coarse_visible)
+            return _Masks(*coarse, *coarse, None)
+        priors = self._priors(coarse_amodal, labels) if self.config.prior_refinement else None
+        amodal = coarse_amodal
+        if self.config.refinement == CROSS:
+            more = [] if priors is None else [priors]
+            (amodal,) = self.ran("last_look", x, labels, refined[0], *more)
+        elif priors is not None:
+            amodal = self._amodal_look(x, labels, priors).logits
+        coarse = look(coarse_amodal), look(coarse_visible)
+        return _Masks(*coarse, look(amodal), look(refined[0]), priors)
+
     def _look(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
+        if self.elsewhere.get("first_looks") is not None and not torch.is_grad_enabled():
+            return self._look_elsewhere(x, labels)
         coarse_amodal, coarse_visible = self.amodal_head(x, labels), self.visible_head(x, labels)
         if self.config.refinement == COARSE:
             return _Masks(coarse_amodal, coarse_visible, coarse_amodal, coarse_visible, None)
@@ -311,20 +374,19 @@ class Vrsp(TwoStage):
         unless its weight is 0, one under attention to the true visible mask.
         """
         guided_weight = self.config.reclassification_guided_weight
-        classes = self._second_class(x, logits).float()
+        classes = self.second_class(x, logits)[0].float()
         weight = mask_ious(logits > 0, true_visible > 0)
         rows = weight * F.cross_entropy(classes, labels, reduction="none")
         if guided_weight:
-            guided = self._second_class(x, true_visible).float()
+            guided = self.second_class(x, true_visible)[0].float()
             guided_rows = F.cross_entropy(guided, labels, reduction="none")
             rows = torch.cat([rows, guided_weight * guided_rows])
         return self.config.reclassification_weight * rows.sum() / max(len(rows), 1)
 
-    def _second_class(self, x: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    def second_class(self, pooled: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor]:
         """(N, C) logits of what shows in the visible masks, (N, 28, 28) logits or truth."""
         attention = F.avg_pool2d(visible.detach()[:, None], 2)
-        classes: torch.Tensor = self.reclassifier(x * attention)
-        return classes
+        return (self.reclassifier(pooled * attention),)
 
     def _shapes(
         self, rois: PositiveRois, masks: torch.Tensor, truth: torch.Tensor
@@ -435,7 +497,8 @@ class Vrsp(TwoStage):
         """(N,) geometric mean of the scores and of what the rescorers say."""
         factors = []
         if self._rescores_by_class:
-            likely = self._second_class(x, look.visible.logits).float().softmax(-1)
+            (classes,) = self.ran("second_class", x, look.visible.logits)
+            likely = classes.float().softmax(-1)
             own = likely[torch.arange(len(labels), device=labels.device), labels]
             factors.append(_KEPT_SHARE + (1 - _KEPT_SHARE) * own)
         if self.config.prior_rescoring and self.codebook.built:

@@ -15,7 +15,7 @@ from amodal_core.frame import RUNTIME, RUNTIME_FAULT
 from amodal_core.progress import tell
 from amodal_core.runtime import graphs
 from amodal_core.runtime.engines import Engine, Runtime, candidates, open_engine
-from amodal_core.runtime.parity import Arithmetic, Measures, Precision
+from amodal_core.runtime.parity import Arithmetic, Measures, Precision, disagreement
 
 # What pip installs for a runtime beside PyTorch, the writers of graphs with it.
 _PACKAGES = {
@@ -30,8 +30,8 @@ class Accelerator:
     """Calls a network of tensors in, tensors out: in torch, or in what is faster.
 
     `auto` takes the fastest runtime that is installed and that gives, for the first frame of a
-    size, what torch gives; torch where there is none. Graphs take one image at a time. A copy, in
-    another process or by `deepcopy`, is None: it runs in torch.
+    size, what torch gives; torch where there is none. Graphs take one image or a few RoIs at a
+    time. A copy, in another process or by `deepcopy`, is None: it runs in torch.
 
     Args:
         network: gives a tuple of tensors, the same sizes for the same sizes of inputs.
@@ -42,6 +42,9 @@ class Accelerator:
         write: writes the graph, for inputs of any size, to a path.
         measures: how outputs are compared.
         beside: where a graph lies already, if it does.
+        what: runs, for notes.
+        rows: of the inputs that the graph takes at a time, which the last ones are filled up to; 0
+            for images, one at a time.
 
     Raises:
         InputError: a runtime is asked for that is not installed.
@@ -57,10 +60,13 @@ class Accelerator:
         write: Callable[[Path], object],
         measures: Measures,
         beside: Path | None = None,
+        what: str = "the network",
+        rows: int = 0,
     ) -> None:
         self.runtime, self.precision = runtime, precision
         self._network, self._names, self._measures = network, tuple(names), measures
         self._key, self._write = key, write
+        self._what, self._rows = what, rows
         self._beside = beside if beside is not None and beside.is_file() else None
         self._engines: dict[tuple[tuple[int, ...], ...], Engine | None] = {}
         self._compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
@@ -89,24 +95,34 @@ class Accelerator:
         Args:
             *inputs: (B, ...) each.
         """
-        if self.runtime == "torch":
+        if self.runtime == "torch" or not len(inputs[0]):
             return tuple(self._network(*inputs))
         if self.runtime == "compile":
             return self._in_compiled(inputs)
-        device = inputs[0].device
-        count = len(inputs[0])
-        if count > 1:
-            if device.type != "cpu":
-                return tuple(self._network(*inputs))
-            # A batch brings a CPU nothing, and so a frame's results are those of it alone.
-            each = [self(*(x[n : n + 1] for x in inputs)) for n in range(count)]
-            return tuple(torch.cat(values) for values in zip(*each, strict=True))
-        sizes = tuple(tuple(x.shape) for x in inputs)
+        count, rows = len(inputs[0]), self._rows or 1
+        if inputs[0].device.type != "cpu" and count > rows:
+            return tuple(self._network(*inputs))
+        sizes = tuple((rows, *x.shape[1:]) for x in inputs)
+        if self._rows and sizes in self._engines and self._engines[sizes] is None:
+            return tuple(self._network(*inputs))
+        if count == rows:
+            return self._at_once(inputs, sizes)
+        # A batch brings a CPU nothing, and so a frame's results are those of it alone.
+        if short := -count % rows:
+            inputs = tuple(torch.cat([x, x.new_zeros((short, *x.shape[1:]))]) for x in inputs)
+        parts = zip(*(x.split(rows) for x in inputs), strict=True)
+        each = [self._at_once(part, sizes) for part in parts]
+        return tuple(torch.cat(values)[:count] for values in zip(*each, strict=True))
+
+    def _at_once(
+        self, inputs: Sequence[torch.Tensor], sizes: tuple[tuple[int, ...], ...]
+    ) -> tuple[torch.Tensor, ...]:
         if sizes not in self._engines:
             return self._first(inputs, sizes)
         engine = self._engines[sizes]
         if engine is None:
             return tuple(self._network(*inputs))
+        device = inputs[0].device
         return tuple(torch.from_numpy(v).to(device) for v in engine(self._arrays(inputs)))
 
     def _arrays(self, inputs: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
@@ -137,17 +153,16 @@ class Accelerator:
                 continue
             measure, most = self._measures[precision]
             apart = measure(expected, result)
-            # In bfloat16 it is objects that are compared, and no numbers.
             said = (
-                f"{apart:.0e} apart from torch"
-                if precision == "float32"
-                else f"{apart:.0%} of the first frame's objects are not torch's"
+                f"{apart:.0%} of the first frame's objects are not torch's"
+                if measure is disagreement
+                else f"{apart:.0e} apart from torch"
             )
             if apart <= most:
                 self._engines[sizes] = engine
                 self._note(
                     RUNTIME,
-                    f"the network runs in {kind} {_version(kind)} ({precision}, "
+                    f"{self._what} runs in {kind} {_version(kind)} ({precision}, "
                     f"{torch.get_num_threads()} thread(s)), {said}",
                 )
                 # As all frames after it, whichever frame a stream begins with.
@@ -156,7 +171,7 @@ class Accelerator:
         if self.runtime == "auto" and not choices:
             self._note(
                 RUNTIME,
-                "the network runs in torch: no faster runtime is installed, or what writes its "
+                f"{self._what} runs in torch: no faster runtime is installed, or what writes its "
                 "graph is not (pip install 'amodal_ros[export]')",
             )
         return exact
@@ -177,7 +192,7 @@ class Accelerator:
         device: torch.device,
     ) -> Engine:
         if not self._written():
-            tell(f"writing the network's graph for {kind}, once: about 15 s")
+            tell(f"writing the graph of {self._what} for {kind}, once: about 15 s")
         path = self._beside or graphs.graph(self._key, self._write)
         shapes = dict(zip(self._names, sizes, strict=True))
         return open_engine(kind, path, shapes, device, precision)
@@ -185,13 +200,13 @@ class Accelerator:
     def _in_compiled(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._compiled is None:
             self._compiled = torch.compile(self._network, dynamic=False)
-            self._note(RUNTIME, "the network is compiled by torch")
+            self._note(RUNTIME, f"{self._what} is compiled by torch")
         return tuple(self._compiled(*inputs))
 
     def _refused(self, kind: Runtime, why: str) -> None:
         self._note(
             RUNTIME if self.runtime == "auto" else RUNTIME_FAULT,
-            f"the network does not run in {kind}: {why}",
+            f"{self._what} does not run in {kind}: {why}",
         )
 
     def _note(self, kind: str, text: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 DIGITS = 12  # that tell a graph beside its checkpoint from another
-_KEPT = 12  # graphs; the oldest go
+_KEPT = 24  # graphs; the oldest go
 
 
 def folder() -> Path:

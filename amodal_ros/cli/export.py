@@ -15,7 +15,10 @@ _CLOSE = 1e-3
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="Weights (.safetensors) of a model.")],
-    out: Annotated[Path | None, typer.Option(help="The .onnx file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .onnx file; NAME.PART.onnx of a model in several parts."),
+    ] = None,
     beside: Annotated[
         bool,
         typer.Option(
@@ -31,9 +34,13 @@ def command(
 ) -> None:
     """Export a trained model as ONNX and compare it with onnxruntime.
 
-    The file takes `images` (B, 3, H, W), RGB less mean over deviation of ImageNet, and `depth`
-    (B, 2, H, W), log depth over log 80 m and its validity, where the model takes a LiDAR; `limits`
-    (B, 2) is the images' width and height without padding.
+    The file of `flagship` takes `images` (B, 3, H, W), RGB less mean over deviation of ImageNet,
+    and `depth` (B, 2, H, W), log depth over log 80 m and its validity, where the model takes a
+    LiDAR; `limits` (B, 2) is the images' width and height without padding.
+
+    Two-stage models are several graphs: `trunk`, the pyramid and what proposes; `boxes`, `masks`
+    and what else a model has, of the features of some RoIs at a time. The choice of proposals,
+    RoIAlign and suppression lie between them.
 
     [bold]Example[/]
 
@@ -45,7 +52,8 @@ def command(
         raise InputError("one of them is needed", "--out, --beside", "name the .onnx file")
     from amodal_core.models import registry
     from amodal_core.models.checkpoint import read_info
-    from amodal_core.models.export import export, export_beside
+    from amodal_core.models.export import export, export_beside, export_parts
+    from amodal_core.models.two_stage import TwoStage
 
     try:
         width, height = (int(v) for v in size.lower().split("x"))
@@ -54,13 +62,19 @@ def command(
     info = read_info(checkpoint)
     with stderr.status(f"exporting {info.model}"):
         if out is None:
-            done = export_beside(checkpoint)
+            results = [export_beside(checkpoint)]
         else:
-            model = registry.learned(info.model).from_checkpoint(str(checkpoint))
-            done = export(model, out, (width, height), batch)
-    shapes = ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in done.inputs.items())
-    stderr.print(f"inputs: {shapes}; outputs: {', '.join(done.outputs)}", soft_wrap=True)
-    stderr.print(f"largest relative difference of onnxruntime from torch: {done.error:.1e}")
-    if done.error > _CLOSE:
-        warn(["onnxruntime gives other results than torch; see the difference above"])
-    typer.echo(done.path)
+            model = registry.learned(info.model).from_checkpoint(str(checkpoint), runtime="torch")
+            in_parts = isinstance(model, TwoStage) and batch == 1
+            results = (
+                export_parts(model, out, (width, height))
+                if in_parts
+                else [export(model, out, (width, height), batch)]
+            )
+    for done in results:
+        shapes = ", ".join(f"{k} {'x'.join(map(str, v))}" for k, v in done.inputs.items())
+        stderr.print(f"inputs: {shapes}; outputs: {', '.join(done.outputs)}", soft_wrap=True)
+        stderr.print(f"largest relative difference of onnxruntime from torch: {done.error:.1e}")
+        if done.error > _CLOSE:
+            warn(["onnxruntime gives other results than torch; see the difference above"])
+        typer.echo(done.path)

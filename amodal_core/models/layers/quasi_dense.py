@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from amodal_core.models.layers.batch import Batch, Targets
+from amodal_core.models.layers.parts import InParts
 from amodal_core.models.layers.roi_features import RoiAlign, RoiFeatures
 
 EMBEDDING = 256
@@ -24,7 +25,7 @@ _MARGIN = 0.3  # cosine that two different objects may have
 _NEVER = -1e9
 
 
-class EmbeddingHead(nn.Module):
+class EmbeddingHead(InParts, nn.Module):
     """What an object looks like, as a vector: four convolutions and two layers over its RoI.
 
     Args:
@@ -34,6 +35,7 @@ class EmbeddingHead(nn.Module):
 
     def __init__(self, channels: int, kind: RoiAlign) -> None:
         super().__init__()
+        self.elsewhere = {}
         width = _HIDDEN * channels
         self.pool = RoiFeatures(7, kind)
         convolutions: list[nn.Module] = []
@@ -58,9 +60,13 @@ class EmbeddingHead(nn.Module):
         self, features: dict[str, torch.Tensor], boxes: list[torch.Tensor], batch: Batch
     ) -> torch.Tensor:
         """(N, 256) float32 embeddings, of any length, of the boxes of all images in a row."""
-        x = self.convolutions(self.pool(features, boxes, batch.sizes))
-        embedded: torch.Tensor = self.embedding(F.relu(self.hidden(x.flatten(1)))).float()
+        (embedded,) = self.ran("embedded", self.pool(features, boxes, batch.sizes))
         return embedded
+
+    def embedded(self, pooled: torch.Tensor) -> tuple[torch.Tensor]:
+        """The same from the features (N, channels, 7, 7) in the boxes."""
+        x = self.convolutions(pooled).flatten(1)
+        return (self.embedding(F.relu(self.hidden(x))).float(),)
 
 
 @dataclass
