@@ -204,8 +204,9 @@ def test_what_shows_where_something_nearer_stands_is_a_piece_of_that():
         (("car", 0.6, 20.5, (15, 40, 40, 50), (15, 40, 40, 50)), "the network's"),
         (("car", 0.6, 24.0, (15, 30, 40, 47), (15, 30, 40, 47)), "none"),
         (("car", 0.6, 20.5, (70, 30, 95, 50), (70, 30, 95, 50)), "none"),
+        (("pedestrian", 0.9, 20.5, (15, 28, 24, 50), (15, 28, 24, 50)), "the network's"),
     ],
-    ids=["as high as a car", "doubtful", "half as high", "farther away", "elsewhere"],
+    ids=["as high as a car", "doubtful", "half as high", "farther away", "elsewhere", "person"],
 )
 def test_a_car_that_convinces_outweighs_the_cluster_of_it_and_the_tree_over_it(car, outweighs):
     cluster = ("truck", 0.5, 20.0, (10, 5, 60, 50), (10, 5, 60, 50))

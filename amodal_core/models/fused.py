@@ -24,6 +24,7 @@ from amodal_core.models.witnesses import (
     BOTH,
     FEATURES,
     NETWORK,
+    PEOPLE,
     SCAN,
     Evidence,
     height_off,
@@ -51,8 +52,8 @@ class FusedConfig:
         depth_share: or share of the depth, whichever is more.
         covered: share of what shows of an object of the network alone, from which on it is taken
             for a piece of one of the geometry's that covers so much of it and is no farther away,
-        convincing: unless its score is at least this and its height its class's: then it is one,
-            and the geometry's, at the same depth, is it and what stands around it.
+        convincing: unless it is a vehicle, its score at least this and its height its class's: then
+            it is one, and the geometry's, at the same depth, is it and what stands around it.
         outweighed: factor on the score of such a piece, or of such an object of the geometry's.
     """
 
@@ -226,6 +227,8 @@ class Fused:
         farther = learned.depths[None] - geometric.depths[:, None]
         contested = (inside >= self.config.covered) & (farther >= -self._tolerance(geometric))
         convincing = np.asarray(learned.scores) >= self.config.convincing
+        vehicles = np.array([name not in PEOPLE for name in self.classes])
+        convincing &= vehicles[learned.class_ids]  # of people on real streets it invents some
         convincing &= height_off(learned, self.classes, calibration) <= _HEIGHT_OFF
         level = np.abs(farther) <= np.maximum(_LEVEL, _LEVEL_SHARE * geometric.depths[:, None])
         pieces = (contested & ~convincing).any(0)

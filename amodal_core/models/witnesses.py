@@ -50,7 +50,7 @@ _HEIGHTS = {
     "pedestrian": 1.7,
     "cyclist": 1.75,
 }
-_PEOPLE = ("pedestrian", "cyclist")
+PEOPLE = ("pedestrian", "cyclist")
 _TALL, _LONG = 2.5, 2.0  # metres; what is so tall is long, too, and returns lie along it
 _NEAR, _NEAR_SHARE = 1.0, 0.06  # metres, or share of the depth, around an object's own
 _BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
@@ -138,5 +138,5 @@ def measured_evidence(
         "beyond": returns[:, 2] / np.maximum(count, 1),
         "height": height_off(objects, classes, calibration),
         "hidden": 1 - visible.areas() / np.maximum(areas, 1),
-        "person": np.array([name in _PEOPLE for name in names], np.float64),
+        "person": np.array([name in PEOPLE for name in names], np.float64),
     }
