@@ -5,6 +5,8 @@ Whoever has a larger one sets these once, before the first message: `limits.PIXE
 
 from __future__ import annotations
 
+from typing import Any
+
 from amodal_core.errors import InputError
 
 PIXELS = 2**27  # of an image or a mask, 134 million
@@ -58,7 +60,7 @@ def check_points(count: int, where: str) -> None:
         raise InputError(f"{count} points, at most {POINTS} are read", where, _CURE)
 
 
-def check_instances(message: object, where: str) -> None:
+def check_instances(message: Any, where: str) -> None:
     """Refuse an AmodalInstanceArray whose numbers would cost memory or time for ever.
 
     Args:
@@ -69,8 +71,8 @@ def check_instances(message: object, where: str) -> None:
         InputError: its size, the number of its instances, a class id or the length of an embedding
             is beyond the limits.
     """
-    items = message.instances  # type: ignore[attr-defined]
-    check_image(int(message.width), int(message.height), where)  # type: ignore[attr-defined]
+    items = message.instances
+    check_image(int(message.width), int(message.height), where)
     if len(items) > INSTANCES:
         raise InputError(f"{len(items)} instances, at most {INSTANCES} are read", where, _CURE)
     for item in items:

@@ -66,9 +66,9 @@ def outcomes(
         running: dict[Future[Any], tuple[int, int]] = {}
 
         def next_in(slot: int) -> None:
-            number, job = next(left, (-1, None))
-            if number >= 0:
-                running[slots[slot].submit(function, job)] = number, slot  # type: ignore[arg-type]
+            if (following := next(left, None)) is not None:
+                number, job = following
+                running[slots[slot].submit(function, job)] = number, slot
 
         for slot in range(workers):
             next_in(slot)

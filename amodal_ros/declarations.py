@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -52,7 +53,7 @@ class Parameter:
         elif self.low is not None and self.high is not None:
             valid = isinstance(value, (int, float)) and self.low <= value <= self.high
         elif self.lengths:
-            valid = len(value) in self.lengths  # type: ignore[arg-type]
+            valid = isinstance(value, Sized) and len(value) in self.lengths
         else:
             valid = True
         return "" if valid else f"{self.name} is {value!r} where {self.constraint} is valid"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -336,13 +336,13 @@ class _Usage:
         self._done.set()
         self._thread.join()
         took = time.monotonic() - self._begin
-        cpu: Counter[str] = Counter()
-        memory: Counter[str] = Counter()
+        cpu: dict[str, float] = defaultdict(float)
+        memory: dict[str, float] = defaultdict(float)
         for process, before in self._cpu.items():
             with contextlib.suppress(psutil.NoSuchProcess):
                 name = _name(process)
-                cpu[name] += (sum(process.cpu_times()[:2]) - before) / took  # type: ignore[assignment]
-                memory[name] += self._peak.get(process, 0.0)  # type: ignore[assignment]
+                cpu[name] += (sum(process.cpu_times()[:2]) - before) / took
+                memory[name] += self._peak.get(process, 0.0)
         return dict(cpu), dict(memory)
 
     def _watch(self) -> None:

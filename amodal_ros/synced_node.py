@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from amodal_core.drive.assembler import (
     Assembler,
@@ -25,7 +25,7 @@ SENSORS: tuple[Parameter, ...] = parameters_of(DriveSettings)
 class SyncedNode(BaseNode):
     """A node that works on frames; a subclass names the topics that make one."""
 
-    calibrated: ClassVar[bool] = False  # whether its frames have a calibration
+    calibrated: bool = False  # whether its frames have a calibration
 
     def __init__(self, **kwargs: Any) -> None:
         self._arrived = 0.0

@@ -5,9 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Waiting(Generic[T]):
+    item: T
 
 
 class Worker(Generic[T]):
@@ -16,8 +22,8 @@ class Worker(Generic[T]):
     Args:
         process: called in the worker's thread.
         on_drop: called with each item that was dropped for a newer one, in the caller's thread.
-        on_error: called with the item and the exception that `process` raised; the next item
-            follows.
+        on_error: called with the item (None where it is a call's) and the exception that `process`
+            raised; the next item follows.
         size: items that may wait; 0 for any number.
     """
 
@@ -25,12 +31,12 @@ class Worker(Generic[T]):
         self,
         process: Callable[[T], None],
         on_drop: Callable[[T], None],
-        on_error: Callable[[T, Exception], None],
+        on_error: Callable[[T | None, Exception], None],
         size: int = 1,
     ) -> None:
         self._process, self._on_drop, self._on_error = process, on_drop, on_error
         self._size = size
-        self._items: deque[tuple[T | None, Callable[[], None] | None]] = deque()
+        self._items: deque[_Waiting[T] | Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -40,11 +46,11 @@ class Worker(Generic[T]):
         """Queue an item; never waits."""
         dropped: list[T] = []
         with self._changed:
-            self._items.append((item, None))
-            waiting = [k for k, (i, call) in enumerate(self._items) if call is None]
+            self._items.append(_Waiting(item))
+            waiting = [(k, e.item) for k, e in enumerate(self._items) if isinstance(e, _Waiting)]
             surplus = waiting[: max(len(waiting) - self._size, 0)] if self._size else []
-            for k in reversed(surplus):
-                dropped.append(self._items[k][0])  # type: ignore[arg-type]
+            for k, old in reversed(surplus):
+                dropped.append(old)
                 del self._items[k]
             self._changed.notify()
         for old in dropped:
@@ -53,7 +59,7 @@ class Worker(Generic[T]):
     def call(self, function: Callable[[], None]) -> None:
         """Run a function in the thread, after the items before it; it is never dropped."""
         with self._changed:
-            self._items.append((None, function))
+            self._items.append(function)
             self._changed.notify()
 
     def stop(self, *, finish: bool = False, timeout: float = 10.0) -> bool:
@@ -82,11 +88,11 @@ class Worker(Generic[T]):
                     self._changed.wait()
                 if not self._items:
                     return
-                item, call = self._items.popleft()
+                entry = self._items.popleft()
             try:
-                if call is not None:
-                    call()
+                if isinstance(entry, _Waiting):
+                    self._process(entry.item)
                 else:
-                    self._process(item)  # type: ignore[arg-type]
+                    entry()
             except Exception as error:
-                self._on_error(item, error)  # type: ignore[arg-type]
+                self._on_error(entry.item if isinstance(entry, _Waiting) else None, error)

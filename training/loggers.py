@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,20 +17,20 @@ from amodal_core.extras import extra
 from .config import Config, as_values
 
 
-class Logger:
+class Logger(ABC):
     """Values and pictures of a run, step by step."""
 
+    @abstractmethod
     def add(self, step: int, group: str, values: dict[str, float]) -> None:
         """Values of one step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A picture, (H, W, 3) uint8 RGB."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is pending."""
-        raise NotImplementedError
 
 
 class TensorBoard(Logger):

@@ -14,10 +14,9 @@ import numpy as np
 
 from amodal_core.datasets.base import BEGIN, PERIOD, Place, new_folder
 from amodal_core.datasets.coco_like import CocoLike, xywh
-from amodal_core.datasets.image_files import write_image
+from amodal_core.datasets.image_files import write_images
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.segmentation import to_dictionary
-from amodal_core.errors import InputError
 from amodal_core.frame import Sample
 from amodal_core.masks.mask_set import RleMasks
 
@@ -83,19 +82,14 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
     with JsonWriter(root / NAME) as writer:
         writer.extend("images", [])
         writer.categories(dict(enumerate(classes, 1)))
-        for number, sample in enumerate(samples):
-            if sample.frame.image is None:
-                raise InputError("a frame without an image", sample.name)
-            height, width = sample.frame.size
-            image: dict[str, Any] = {"id": number, "file_name": f"{number:06d}.png"}
-            image |= {"height": height, "width": width, "stamp": sample.frame.stamp}
+        for sample, image in write_images(root / "images", samples):
+            image["stamp"] = sample.frame.stamp
             if sample.video:
                 image |= {"video": sample.video, "frame_id": sample.index}
-            write_image(root / "images" / image["file_name"], sample.frame.image)
             writer.add("images", image)
             for annotation in _annotations(sample):
                 last += 1
-                writer.annotation({"id": last, "image_id": number, **annotation})
+                writer.annotation({"id": last, "image_id": image["id"], **annotation})
             yield image["file_name"]
 
 

@@ -14,8 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from amodal_core.datasets.base import new_folder
-from amodal_core.datasets.image_files import write_image
-from amodal_core.errors import InputError
+from amodal_core.datasets.image_files import write_images
 from amodal_core.files import atomic
 from amodal_core.frame import Sample
 
@@ -44,17 +43,12 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
         for name in classes:
             file.writelines(_label(label) for label in (name, name + VISIBLE))
         file.write("</labels></task></meta>\n")
-        for number, sample in enumerate(samples):
-            image = sample.frame.image
-            if image is None:
-                raise InputError("a frame without an image", sample.name)
-            name = f"{number:06d}.png"
-            write_image(root / "images" / name, image)
-            height, width = image.shape[:2]
-            file.write(f'<image id="{number}" name="{name}" width="{width}" height="{height}">\n')
+        for sample, image in write_images(root / "images", samples):
+            size = f'width="{image["width"]}" height="{image["height"]}"'
+            file.write(f'<image id="{image["id"]}" name="{image["file_name"]}" {size}>\n')
             file.writelines(_masks(sample, classes))
             file.write("</image>\n")
-            yield name
+            yield image["file_name"]
         file.write("</annotations>\n")
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from amodal_core.datasets.base import new_folder
 from amodal_core.datasets.coco_like import xywh
-from amodal_core.datasets.image_files import write_image
+from amodal_core.datasets.image_files import write_images
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.segmentation import to_dictionary
-from amodal_core.errors import InputError
 from amodal_core.frame import Sample
 
 FILES = {"amodal": "labels.json", "visible": "visible.json"}
@@ -43,20 +42,14 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
         for writer in writers.values():
             writer.extend("images", [])
             writer.categories(dict(enumerate(classes, 1)))
-        for number, sample in enumerate(samples):
-            if sample.frame.image is None:
-                raise InputError("a frame without an image", sample.name)
-            height, width = sample.frame.size
-            name = f"{number:06d}.png"
-            write_image(root / "data" / name, sample.frame.image)
-            image = {"id": number, "file_name": name, "height": height, "width": width}
+        for sample, image in write_images(root / "data", samples):
             for writer in writers.values():
                 writer.add("images", image)
             for annotations in _annotations(sample):
                 last += 1
                 for kind, annotation in annotations.items():
-                    writers[kind].annotation({"id": last, "image_id": number, **annotation})
-            yield name
+                    writers[kind].annotation({"id": last, "image_id": image["id"], **annotation})
+            yield image["file_name"]
 
 
 def _annotations(sample: Sample) -> Iterator[dict[str, dict[str, Any]]]:

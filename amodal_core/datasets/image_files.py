@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from amodal_core import limits
 from amodal_core.datasets.base import Finding
 from amodal_core.errors import InputError
 from amodal_core.files import atomic, inside
+from amodal_core.frame import Sample
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 # The last bytes of a whole file, and how far before the end they may stand.
@@ -158,6 +160,35 @@ def read_labels(path: Path) -> np.ndarray:
     if labels is None or labels.ndim != 2:
         raise InputError("not one channel of labels", str(path), "download it again")
     return labels
+
+
+def image_of(sample: Sample) -> np.ndarray:
+    """The image of a sample that is to be written, (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: it has none.
+    """
+    if sample.frame.image is None:
+        raise InputError("a frame without an image", sample.name)
+    return sample.frame.image
+
+
+def write_images(
+    folder: Path, samples: Iterable[Sample]
+) -> Iterator[tuple[Sample, dict[str, Any]]]:
+    """Write each frame's image as `000000.png` and so on.
+
+    Yields:
+        the sample, and COCO's entry of its image: `id`, `file_name`, `height`, `width`.
+
+    Raises:
+        InputError: a frame lacks its image.
+    """
+    for number, sample in enumerate(samples):
+        name, image = f"{number:06d}.png", image_of(sample)
+        write_image(folder / name, image)
+        height, width = image.shape[:2]
+        yield sample, {"id": number, "file_name": name, "height": height, "width": width}
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

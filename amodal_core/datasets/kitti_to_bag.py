@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.sensors import header_message
 from amodal_core.bags.writer import BagWriter
+from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking, read_stamps
 from amodal_core.datasets.kitti_labels import KittiLabel, boxes_in_lidar
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
@@ -71,8 +72,7 @@ def convert_raw(
         InputError: the drive cannot be read or the bag not written; no bag is left then.
     """
     data = KittiRaw(drive)
-    count = len(data) if max_frames is None else min(max_frames, len(data))
-    report = Report()
+    count, report = _count(data, max_frames), Report()
     imu = _velo_from_imu(data.drive.resolve().parent / "calib_imu_to_velo.txt")
     if imu is None:
         report.warn(
@@ -104,11 +104,7 @@ def convert_object(
     Arguments, result and errors are those of `convert_raw`; `root` holds `training` and `testing`.
     """
     data = KittiObject(Path(root) / split)
-    count = len(data) if max_frames is None else min(max_frames, len(data))
-    report = Report()
-    with BagWriter(out, storage, compress=compress) as bag:
-        _write(bag, data, count, None, progress, report, labels=split == "training")
-    return report
+    return _convert(data, out, storage, compress, max_frames, progress, split == "training")
 
 
 def convert_tracking(
@@ -127,11 +123,26 @@ def convert_tracking(
     Arguments, result and errors are those of `convert_raw`; `root` holds `training` and `testing`.
     """
     data = KittiTracking(Path(root) / split, sequence)
-    count = len(data) if max_frames is None else min(max_frames, len(data))
-    report = Report()
+    return _convert(data, out, storage, compress, max_frames, progress, split == "training")
+
+
+def _convert(
+    data: KittiObject | KittiTracking,
+    out: str | Path,
+    storage: str,
+    compress: bool,
+    max_frames: int | None,
+    progress: Progress | None,
+    labels: bool,
+) -> Report:
+    count, report = _count(data, max_frames), Report()
     with BagWriter(out, storage, compress=compress) as bag:
-        _write(bag, data, count, None, progress, report, labels=split == "training")
+        _write(bag, data, count, None, progress, report, labels)
     return report
+
+
+def _count(data: Dataset, max_frames: int | None) -> int:
+    return len(data) if max_frames is None else min(max_frames, len(data))
 
 
 def _write(

@@ -17,7 +17,13 @@ import numpy as np
 
 from amodal_core import limits
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
-from amodal_core.datasets.image_files import check_image, read_image, write_bytes, write_image
+from amodal_core.datasets.image_files import (
+    check_image,
+    image_of,
+    read_image,
+    write_bytes,
+    write_image,
+)
 from amodal_core.datasets.json_write import dumps
 from amodal_core.datasets.segmentation import to_polygons
 from amodal_core.datasets.truth import make_truth
@@ -172,10 +178,8 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
     """
     root = new_folder(Path(root))
     for number, sample in enumerate(samples):
-        if sample.frame.image is None:
-            raise InputError("a frame without an image", sample.name)
         stem = f"{number:06d}"
-        write_image(root / f"{stem}.png", sample.frame.image)
+        write_image(root / f"{stem}.png", image_of(sample))
         height, width = sample.frame.size
         content: dict[str, Any] = {
             "version": "5.0.1",

@@ -21,7 +21,7 @@ import numpy as np
 
 from amodal_core.datasets.base import BEGIN, PERIOD, Finding, Place, new_folder
 from amodal_core.datasets.coco_like import CocoLike, Fields, xywh
-from amodal_core.datasets.image_files import write_image
+from amodal_core.datasets.image_files import image_of, write_image
 from amodal_core.datasets.json_write import JsonWriter
 from amodal_core.datasets.segmentation import to_dictionary
 from amodal_core.errors import InputError
@@ -224,14 +224,12 @@ def write(
         writer.extend("images", [])
         writer.categories(dict(enumerate(classes, 1)))
         for sample in samples:
-            if sample.frame.image is None:
-                raise InputError("a frame without an image", sample.name)
             name = (sample.video or "images").replace("/", "_")
             height, width = sample.frame.size
             entry = {"id": len(videos) + 1, "name": name, "width": width, "height": height}
             video = videos.setdefault(name, {**entry, "num_frames": 0})
             file = f"{name}/images/{video['num_frames']:06d}.png"
-            write_image(inside(root, file), sample.frame.image)
+            write_image(inside(root, file), image_of(sample))
             image = {"file_name": file, "height": height, "width": width}
             order = {"id": image_id, "video_id": video["id"], "frame_id": video["num_frames"]}
             writer.add("images", {**order, **image})

@@ -41,9 +41,9 @@ def with_options(
         kept = [p for p in signature.parameters.values() if p.name != argument]
         for p in parameters:
             listed = p.name in lists
-            limits = {} if p.low is None else {"min": p.low, "max": p.high}
+            limits: dict[str, Any] = {} if p.low is None else {"min": p.low, "max": p.high}
             shown = False if listed else str(p.default)
-            option = typer.Option(help=p.description, show_default=shown, **limits)  # type: ignore[arg-type]
+            option = typer.Option(help=p.description, show_default=shown, **limits)
             value: Any = str if listed else type(p.default)
             annotation = Annotated[value | None, option]
             kept.append(

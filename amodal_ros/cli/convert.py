@@ -43,15 +43,34 @@ Root = Annotated[Path, typer.Argument(help="The folder that holds training/ and 
 
 
 def _run(convert: Callable[..., Report], src: Path, out: Path, **options: Any) -> None:
+    """Convert with a command's own options, and say what the bag holds."""
     from amodal_core.bags.reader import BagReader
 
+    plain = {k: v.value if isinstance(v, Enum) else v for k, v in options.items()}
     with bar("converting", "images") as progress:
-        report = convert(src, out, progress=progress, **options)
+        report = convert(src, out, progress=progress, **plain)
     warn(report.warnings)
     with BagReader(out) as bag:
         for topic in sorted(bag.topics.values(), key=lambda t: t.name):
             typer.echo(f"{topic.count:7d}  {topic.name}  {topic.type}")
     stderr.print(f"wrote {out}; next: [bold]amodal replay {out} --out {out}_out[/]", soft_wrap=True)
+
+
+def _kitti(name: str, options: dict[str, Any]) -> None:
+    """Convert with `kitti_to_bag.convert_NAME`."""
+    from amodal_core.datasets import kitti_to_bag
+
+    _run(getattr(kitti_to_bag, f"convert_{name}"), **options)
+
+
+def _recorded(format: str, options: dict[str, Any]) -> None:
+    """Convert a drive of that format; options that are not given are the reader's own."""
+    from amodal_core.datasets.to_bag import convert_recorded
+
+    if options.pop("derived_masks"):
+        options["masks"] = "derived"
+    given = {k: v for k, v in options.items() if v or k == "max_frames"}
+    _run(convert_recorded, format=format, **given)
 
 
 @app.command(
@@ -68,11 +87,7 @@ def kitti_raw(
     compress: Compress = False,
 ) -> None:
     """A raw drive: left colour camera, LiDAR, and GPS/IMU where it is there."""
-    from amodal_core.datasets import kitti_to_bag as kitti
-
-    _run(
-        kitti.convert_raw, src, out, storage=storage.value, compress=compress, max_frames=max_frames
-    )
+    _kitti("raw", locals())
 
 
 @app.command(
@@ -88,17 +103,7 @@ def kitti_object(
     compress: Compress = False,
 ) -> None:
     """Images of the object benchmark; they are unrelated, so they stand 10 s apart in the bag."""
-    from amodal_core.datasets import kitti_to_bag as kitti
-
-    _run(
-        kitti.convert_object,
-        src,
-        out,
-        split=split.value,
-        storage=storage.value,
-        compress=compress,
-        max_frames=max_frames,
-    )
+    _kitti("object", locals())
 
 
 @app.command(
@@ -115,18 +120,7 @@ def kitti_tracking(
     compress: Compress = False,
 ) -> None:
     """A sequence of the tracking benchmark, at its nominal 10 Hz."""
-    from amodal_core.datasets import kitti_to_bag as kitti
-
-    _run(
-        kitti.convert_tracking,
-        src,
-        out,
-        sequence=sequence,
-        split=split.value,
-        storage=storage.value,
-        compress=compress,
-        max_frames=max_frames,
-    )
+    _kitti("tracking", locals())
 
 
 CameraOption = Annotated[str, typer.Option(help="The camera; the front one unless named.")]
@@ -137,15 +131,6 @@ Derived = Annotated[
 Sweeps = Annotated[
     bool, typer.Option("--sweeps", help="Every image, not those of annotated moments alone.")
 ]
-
-
-def _recorded(src: Path, out: Path, format: str, derived: bool, **options: Any) -> None:
-    from amodal_core.datasets.to_bag import convert_recorded
-
-    if derived:
-        options["masks"] = "derived"
-    options = {name: value for name, value in options.items() if value or name == "max_frames"}
-    _run(convert_recorded, src, out, format=format, **options)
 
 
 @app.command(
@@ -164,19 +149,7 @@ def nuscenes(
     compress: Compress = False,
 ) -> None:
     """A scene of nuScenes: one camera, the LiDAR, the vehicle's poses, and 3D boxes."""
-    _recorded(
-        src,
-        out,
-        "nuscenes",
-        derived_masks,
-        scene=scene,
-        version=version,
-        camera=camera,
-        sweeps=sweeps,
-        storage=storage.value,
-        compress=compress,
-        max_frames=max_frames,
-    )
+    _recorded("nuscenes", locals())
 
 
 @app.command(epilog="Example: amodal convert av2 av2/val/0b86f508-5df9-4a46 build/log")
@@ -192,18 +165,7 @@ def av2(
     compress: Compress = False,
 ) -> None:
     """A log of Argoverse 2: one ring camera, the LiDARs, the vehicle's poses, and 3D boxes."""
-    _recorded(
-        src,
-        out,
-        "av2",
-        derived_masks,
-        log=log,
-        camera=camera,
-        sweeps=sweeps,
-        storage=storage.value,
-        compress=compress,
-        max_frames=max_frames,
-    )
+    _recorded("av2", locals())
 
 
 @app.command(epilog="Example: amodal convert waymo waymo/validation build/segment --segment NAME")
@@ -218,14 +180,4 @@ def waymo(
     compress: Compress = False,
 ) -> None:
     """A segment of Waymo's version 2: one camera, the top LiDAR, poses, and 3D boxes."""
-    _recorded(
-        src,
-        out,
-        "waymo",
-        derived_masks,
-        segment=segment,
-        camera=camera,
-        storage=storage.value,
-        compress=compress,
-        max_frames=max_frames,
-    )
+    _recorded("waymo", locals())

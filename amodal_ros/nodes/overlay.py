@@ -79,8 +79,7 @@ def markers_message(tracks: Tracks, classes: list[str], stamp: int, frame_id: st
 
     markers = [marker(action=_DELETE_ALL)]
     boxes = tracks.boxes3d
-    for k in range(len(tracks) if boxes is not None else 0):
-        box = np.asarray(boxes[k], np.float64)  # type: ignore[index]
+    for k, box in enumerate(() if boxes is None else np.asarray(boxes, np.float64)):
         if not np.isfinite(box).all():
             continue
         track = int(tracks.ids[k])

@@ -107,7 +107,7 @@ class Segmentation(SyncedNode):
         if self.value("optional_inputs"):
             # Whatever the model needs, a scan gives its objects boxes in space.
             self._parts = self._parts | getattr(self.model, "optional", frozenset()) | PARTS
-        self.calibrated = "calibration" in self._parts  # type: ignore[misc]
+        self.calibrated = "calibration" in self._parts
         # A camera_info tells also whether the image has to be rectified.
         required = self.calibrated or "image" not in self._parts
         needs = [replace(CAMERA_INFO, required=required)]
