@@ -17,6 +17,7 @@ import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
@@ -83,11 +84,11 @@ def _array(shape: Any, kind: Any, data: Any, order: str = "C") -> np.ndarray:
     if isinstance(data, str):
         data = data.encode("latin-1")  # Python 2 wrote bytes as text
     dtype = kind.dtype()
-    if not isinstance(data, bytes | bytearray):
+    if not isinstance(data, bytes | bytearray | memoryview):
         raise _RefusedError("an array without bytes")
     if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(data):
         raise _RefusedError(f"{len(data)} bytes for an array of {shape} {dtype}")
-    made = np.ndarray(shape, dtype, bytes(data), order="F" if order == "F" else "C").copy("K")
+    made = np.ndarray(shape, dtype, data, order="F" if order == "F" else "C").copy("K")
     if dtype.kind == "U" and made.size:
         letters = made.reshape(-1).view(dtype.str[0] + "u4")
         if letters.max() > 0x10FFFF:
@@ -471,18 +472,24 @@ def load_npy(path: str | Path) -> np.ndarray:
 
 def _npy(data: bytes) -> np.ndarray:
     """The array of an .npy file's bytes."""
-    file = io.BytesIO(data)
-    if file.read(6) != b"\x93NUMPY":
+    if data[:6] != b"\x93NUMPY":
         raise _RefusedError("not NumPy's format")
-    form = "<H" if file.read(2)[0] == 1 else "<I"
-    (length,) = struct.unpack(form, file.read(struct.calcsize(form)))
-    # Python 2 wrote long integers as 10L.
-    text = re.sub(r"(\d)L", r"\1", file.read(min(length, 10_000)).decode("latin-1"))
-    header = ast.literal_eval(text.strip())
-    shape, kind = header["shape"], _Type(header["descr"])
+    form = "<H" if data[6] == 1 else "<I"
+    (length,) = struct.unpack_from(form, data, 8)
+    begin = 8 + struct.calcsize(form)
+    end = begin + min(length, 10_000)
+    shape, kind, order = _npy_header(data[begin:end])
     if kind.text in ("|O", "O"):
-        return np.asarray(_loads(file.read()), object).reshape(shape)
-    return _array(shape, kind, file.read(), "F" if header["fortran_order"] else "C")
+        return np.asarray(_loads(data[end:]), object).reshape(shape)
+    return _array(shape, kind, memoryview(data)[end:], order)
+
+
+@lru_cache(maxsize=256)
+def _npy_header(data: bytes) -> tuple[Any, _Type, str]:
+    """Shape, type and order; a data set's files have the same few, of which each is parsed once."""
+    # Python 2 wrote long integers as 10L.
+    header = ast.literal_eval(re.sub(r"(\d)L", r"\1", data.decode("latin-1")).strip())
+    return header["shape"], _Type(header["descr"]), "F" if header["fortran_order"] else "C"
 
 
 class Arrays(Mapping[str, np.ndarray]):

@@ -36,8 +36,7 @@ train() {
     trained "$1" && return
     case $1 in
         mask_rcnn | orcnn) heads "$1" ;;
-        # Without dropout attention needs no matrix of weights in memory: six times as fast on CPUs.
-        aisformer) heads aisformer settings.hidden=256 settings.dropout=0.0 ;;
+        aisformer) heads aisformer settings.hidden=256 ;;
         vrsp)
             heads vrsp "${vrsp[@]}"
             ;;

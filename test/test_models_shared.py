@@ -19,6 +19,8 @@ from amodal_core.models.checkpoint import (
     save_checkpoint,
 )
 from amodal_core.models.detections import Detections, instances_of
+from amodal_core.models.layers import attention as attention_layers
+from amodal_core.models.layers.attention import Attention, Dropout, _DroppedAttention
 from amodal_core.models.layers.batch import STRIDE, make_batch, targets_of
 from amodal_core.models.layers.inputs import MEAN, STD
 
@@ -254,3 +256,57 @@ def test_nothing_found_gives_empty_instances():
     result = instances_of(none, (10, 10), torch.tensor([1.0, 1.0])).numpy()
     assert len(result) == 0
     assert result.occluders.shape == (0, 0)
+
+
+def _dropping(width: int, share: float) -> tuple[Attention, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(3)
+    queries, memory = torch.randn(3, 40, width), torch.randn(3, 50, width)
+    return Attention(width, 2, share), queries, memory
+
+
+def test_attention_drops_weights_and_keeps_their_mean():
+    layer, queries, memory = _dropping(8, 0.25)
+    inputs = layer.attention, queries, memory, memory
+    expected, _ = layer.attention.eval()(*inputs[1:], need_weights=False)
+    made = torch.stack([layer._dropped(*inputs[1:]) for _ in range(400)])
+    error = made.std(0) / len(made) ** 0.5
+    assert ((made.mean(0) - expected).abs() < 5.5 * error).all()
+    # The share that is dropped: of weights on values that show each by itself.
+    eye = torch.eye(50).expand(3, -1, -1)
+    q, k = torch.randn(3, 40, 8), torch.randn(3, 50, 8)
+    dropped = _DroppedAttention.apply(q, k, eye, 0.25)
+    weights = (q @ k.transpose(1, 2) / 8**0.5).softmax(-1)
+    kept = dropped != 0
+    assert kept.float().mean() == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / kept.numel()) ** 0.5)
+    assert torch.allclose(dropped, torch.where(kept, weights / 0.75, 0.0), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("cached", [1, 5000, 2**20])
+def test_gradients_of_dropped_attention_are_those_of_its_formula(monkeypatch, cached):
+    monkeypatch.setattr(attention_layers, "_CACHED", cached)
+    q, k, v = (torch.randn(5, n, 8).requires_grad_() for n in (12, 20, 20))
+
+    def drop(values):
+        torch.manual_seed(7)
+        return _DroppedAttention.apply(q, k, values, 0.5)
+
+    kept = drop(torch.eye(20).expand(5, -1, -1)).detach() != 0
+    expected = ((q @ k.transpose(1, 2) / 8**0.5).softmax(-1) * kept / 0.5) @ v
+    upstream = torch.randn_like(expected)
+    for one, two in zip(
+        torch.autograd.grad(drop(v), (q, k, v), upstream),
+        torch.autograd.grad(expected, (q, k, v), upstream),
+        strict=True,
+    ):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    x = torch.ones(400, 250, requires_grad=True)
+    for share in (0.1, 0.7):
+        y = Dropout(share)(x)
+        dropped = (y == 0).float().mean()
+        assert dropped == pytest.approx(share, abs=4 * (share * (1 - share) / x.numel()) ** 0.5)
+        assert torch.allclose(y[y != 0], torch.tensor(1 / (1 - share)), rtol=1e-4)
+        assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y.detach())
+        assert torch.equal(Dropout(share).eval()(x), x)

@@ -8,20 +8,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as colour
 from training_scenes import street
 
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners
 from amodal_core.geometry.projection import depth_image, in_view
+from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.layers.batch import resize_targets, targets_of
 from training.augment import augmented, cropped, flipped, resized
+from training.colours import recoloured
 from training.config import Augment
+from training.mask_crops import CroppedTargets, MaskCrops
 
 
 @pytest.fixture
 def scene():
     sample = street(3)
-    return sample.frame, targets_of(sample.truth)
+    return sample.frame, CroppedTargets.of(sample.truth)
 
 
 def pixels_of(frame, points):
@@ -37,14 +41,14 @@ def on_their_objects(frame, targets):
     points = frame.points[in_view(frame.points, frame.calibration), :3].astype(float)
     u, v = pixels_of(frame, points).round().astype(int).T
     anywhere = torch.nn.functional.max_pool2d(
-        targets.amodal.any(0)[None].float(), 3, stride=1, padding=1
+        targets.amodal.dense().any(0)[None].float(), 3, stride=1, padding=1
     )[0].numpy()
     height, width = anywhere.shape
     return anywhere[v.clip(0, height - 1), u.clip(0, width - 1)].mean()
 
 
 def boxes_fit_masks(targets, tolerance):
-    for box, mask in zip(targets.boxes, targets.amodal, strict=True):
+    for box, mask in zip(targets.boxes, targets.amodal.dense(), strict=True):
         rows, columns = torch.nonzero(mask, as_tuple=True)
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert np.allclose(box, found, atol=tolerance), (box, found)
@@ -61,7 +65,8 @@ def test_twice_mirrored_is_the_same(scene):
     assert np.allclose(frame.calibration.K, scene[0].calibration.K)
     assert np.allclose(frame.calibration.camera_from_lidar, scene[0].calibration.camera_from_lidar)
     for name in ("boxes", "visible_boxes", "amodal", "visible", "boxes3d"):
-        assert torch.allclose(getattr(targets, name).float(), getattr(scene[1], name).float()), name
+        pair = (getattr(t.targets(), name).float() for t in (targets, scene[1]))
+        assert torch.allclose(*pair), name
 
 
 def test_a_mirrored_street_projects_as_the_mirrored_picture(scene):
@@ -98,7 +103,7 @@ def test_mirrored_boxes_in_3d_are_the_mirrored_corners(scene):
 @pytest.mark.parametrize("size", [(96, 144), (40, 60)])
 def test_a_resized_street_projects_onto_its_masks(scene, size):
     frame, targets = resized(*scene, size)
-    assert frame.image.shape[:2] == tuple(targets.amodal.shape[1:]) == size
+    assert frame.image.shape[:2] == targets.amodal.size == size
     assert (frame.calibration.height, frame.calibration.width) == size
     scale = size[0] / scene[0].image.shape[0]
     # The outer corner of the first pixel, (-0.5, -0.5), is what stays in place.
@@ -116,8 +121,8 @@ def test_a_crop_shows_its_part_and_nothing_else(scene):
     after = pixels_of(frame, frame.points[:, :3].astype(float))
     assert np.allclose(after, before - (20, 10))
     boxes_fit_masks(targets, 1e-4)
-    part = scene[1].amodal[:, 10:60, 20:80]
-    assert torch.equal(targets.amodal, part[part.flatten(1).any(1)])
+    part = scene[1].amodal.dense()[:, 10:60, 20:80]
+    assert torch.equal(targets.amodal.dense(), part[part.flatten(1).any(1)])
 
 
 def test_what_a_crop_leaves_little_of_is_ignored_and_what_it_leaves_nothing_of_goes(scene):
@@ -127,7 +132,8 @@ def test_what_a_crop_leaves_little_of_is_ignored_and_what_it_leaves_nothing_of_g
     masks[1, 10:20, 30:50] = True
     masks[2, 10:20, 0:10] = True
     targets = targets.select(torch.arange(3))
-    targets = replace(targets, amodal=masks, visible=masks, ignore=torch.zeros(3, dtype=torch.bool))
+    crops = MaskCrops.of(RleMasks.from_dense(masks.numpy()))
+    targets = replace(targets, amodal=crops, visible=crops, ignore=torch.zeros(3, dtype=torch.bool))
     _, part = cropped(frame, targets, (20, 0, 96, 64))
     assert part.ignore.tolist() == [True, False]
 
@@ -147,7 +153,7 @@ def test_other_cameras_change_tone_and_noise_and_blur_alone(scene, options, mean
     for channel in np.moveaxis(changed.image, 2, 0):
         assert mean[0] <= channel.mean() <= mean[1]
         assert deviation[0] <= channel.std() <= deviation[1]
-    assert torch.equal(after.amodal, targets.amodal)
+    assert torch.equal(after.amodal.dense(), targets.amodal.dense())
     edges = replace(frame, image=(np.indices(frame.size).sum(0) % 2 * 255)[..., None].repeat(3, 2))
     edges = replace(edges, image=edges.image.astype(np.uint8))
     sharp = augmented(edges, targets, options, np.random.default_rng(3))[0].image.std()
@@ -166,7 +172,7 @@ def test_the_same_draws_make_the_same_sample_and_others_another(scene):
     (a, b), c = (made(1), made(1)), made(2)
     assert np.array_equal(a[0].image, b[0].image)
     assert np.array_equal(a[0].points, b[0].points)
-    assert torch.equal(a[1].amodal, b[1].amodal)
+    assert torch.equal(a[1].amodal.dense(), b[1].amodal.dense())
     assert not np.array_equal(a[0].image, c[0].image)
 
 
@@ -185,12 +191,12 @@ def test_an_image_alone_and_no_objects_are_changed_too(scene):
     frame, targets = augmented(frame, targets, options, np.random.default_rng(0))
     assert frame.image.shape == (20, 30, 3)
     assert frame.points is None
-    assert targets.amodal.shape == (0, 20, 30)
+    assert targets.amodal.dense().shape == (0, 20, 30)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (37, 11), (188, 621), (301, 999)])
 def test_masks_are_resized_to_the_pixel_that_each_centre_falls_into(scene, size):
-    _, targets = scene
+    targets = scene[1].targets()
     targets.amodal[0] = False  # nothing of it is there
     height, width = targets.amodal.shape[1:]
     made = resize_targets(targets, size)
@@ -199,3 +205,42 @@ def test_masks_are_resized_to_the_pixel_that_each_centre_falls_into(scene, size)
     for before, after in ((targets.amodal, made.amodal), (targets.visible, made.visible)):
         assert np.array_equal(after.numpy(), before.numpy()[:, rows][:, :, columns])
     assert made.ignore[0]
+
+
+@pytest.mark.parametrize("window", [(0, 0, 60, 40), (7, 9, 33, 31), (55, 3, 60, 5)])
+def test_crops_of_masks_are_changed_as_the_whole_masks_are(window):
+    sample = street(3)
+    x0, y0, x1, y1 = window
+    whole = targets_of(sample.truth).select(torch.tensor([2, 0, 1]))
+    crops = CroppedTargets.of(sample.truth).select(torch.tensor([2, 0, 1]))
+    small = resize_targets(replace(whole, amodal=whole.amodal.flip(2)), (40, 60)).amodal
+    expected = small[:, y0:y1, x0:x1]
+    made = crops.amodal.mirrored().resized((40, 60)).cut(window)
+    assert torch.equal(made.dense(), expected)
+    assert torch.equal(made.areas(), expected.flatten(1).sum(1))
+    assert all(torch.equal(getattr(crops.targets(), k), v) for k, v in vars(whole).items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Augment(brightness=0.9),
+        Augment(contrast=0.9),
+        Augment(saturation=0.9),
+        Augment(hue=0.5),
+        Augment(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+    ],
+)
+def test_colours_change_to_the_byte_as_torchvisions(options, rng):
+    image = rng.integers(0, 256, (37, 83, 3), dtype=np.uint8)
+    image[:12] = image[:12, :, :1]  # greys
+    for seed in range(4):
+        made = recoloured(image, options, np.random.default_rng(seed))
+        draw, expected = np.random.default_rng(seed), torch.from_numpy(image).permute(2, 0, 1)
+        for name in ("brightness", "contrast", "saturation"):
+            if amount := getattr(options, name):
+                change = getattr(colour, f"adjust_{name}")
+                expected = change(expected, draw.uniform(1 - amount, 1 + amount))
+        if options.hue:
+            expected = colour.adjust_hue(expected, draw.uniform(-options.hue, options.hue))
+        assert np.array_equal(made, expected.permute(1, 2, 0).numpy())

@@ -170,12 +170,12 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(data, tmp_path, monk
 def test_the_average_trails_the_weights_and_catches_up_in_the_beginning():
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    average = state.moving_average(model, 0.99)
-    average.update_parameters(model)
+    average = state.MovingAverage(model, 0.99)
+    average.update()
     torch.nn.init.ones_(model.weight)
     expected, seen = 0.0, []
     for n in range(1, 6):
-        average.update_parameters(model)
+        average.update()
         decay = min(0.99, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay)
         seen.append(float(average.module.weight.detach()))

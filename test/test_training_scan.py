@@ -22,6 +22,7 @@ from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.pointpillars import PointPillars
 from training import config
 from training.config import ScanAugment
+from training.mask_crops import CroppedTargets
 from training.object_bank import ObjectBank, bank_of, collect
 from training.scan_augment import augmented_scan, moved_street
 from training.sources import Samples
@@ -34,7 +35,7 @@ GRID = {"low": [0, -10.24, -3], "high": [25.6, 10.24, 1]}
 @pytest.fixture
 def scene():
     sample = street(3)
-    return sample.frame, targets_of(sample.truth)
+    return sample.frame, CroppedTargets.of(sample.truth)
 
 
 def held(frame, targets):

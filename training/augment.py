@@ -11,13 +11,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as colour
 
 from amodal_core.frame import Calibration, Frame
-from amodal_core.models.layers.batch import Targets, pixels, resize_targets
 from amodal_core.models.layers.resizing import Resizing, resized_bytes
 
+from .colours import recoloured
 from .config import Augment
+from .mask_crops import CroppedTargets
 
 # An object of which a crop leaves less is neither learnt nor background.
 _LEAST_SHARE, _LEAST_PIXELS = 0.1, 4
@@ -27,8 +27,8 @@ _MIRROR_LIDAR = np.diag([1.0, -1.0, 1.0, 1.0])  # of the LiDAR's y
 
 
 def augmented(
-    frame: Frame, targets: Targets, options: Augment, draw: np.random.Generator
-) -> tuple[Frame, Targets]:
+    frame: Frame, targets: CroppedTargets, options: Augment, draw: np.random.Generator
+) -> tuple[Frame, CroppedTargets]:
     """A changed copy of a sample with an image.
 
     Args:
@@ -56,15 +56,15 @@ def augmented(
             frame, targets, (x, y, min(x + across, size[1]), min(y + down, size[0]))
         )
     assert frame.image is not None
-    image = _degraded(_recoloured(frame.image, options, draw), options, draw)
+    image = _degraded(recoloured(frame.image, options, draw), options, draw)
     frame = replace(frame, image=image)
     if frame.points is not None and options.point_dropout:
         kept = draw.random(len(frame.points)) >= draw.uniform(0, options.point_dropout)
-        frame = replace(frame, points=frame.points[kept])
+        frame = replace(frame, points=np.compress(kept, frame.points, axis=0))
     return frame, targets
 
 
-def flipped(frame: Frame, targets: Targets) -> tuple[Frame, Targets]:
+def flipped(frame: Frame, targets: CroppedTargets) -> tuple[Frame, CroppedTargets]:
     """A mirrored street: the camera's x and the LiDAR's y change their signs."""
     assert frame.image is not None
     width = frame.image.shape[1]
@@ -77,10 +77,11 @@ def flipped(frame: Frame, targets: Targets) -> tuple[Frame, Targets]:
         calibration = Calibration(K, moved, calibration.width, calibration.height)
     points = frame.points
     if points is not None:
-        points = points * np.array([1, -1, 1, 1], np.float32)
+        points = points.copy()
+        points[:, 1] *= -1
     turned = replace(
         frame,
-        image=np.ascontiguousarray(frame.image[:, ::-1]),
+        image=cv2.flip(frame.image, 1),
         points=points,
         depth=None if frame.depth is None else np.ascontiguousarray(frame.depth[:, ::-1]),
         calibration=calibration,
@@ -94,8 +95,8 @@ def flipped(frame: Frame, targets: Targets) -> tuple[Frame, Targets]:
             _mirrored(targets.visible_boxes, width),
             0.0,
         ),
-        amodal=targets.amodal.flip(2),
-        visible=targets.visible.flip(2),
+        amodal=targets.amodal.mirrored(),
+        visible=targets.visible.mirrored(),
         boxes3d=targets.boxes3d * sign,
     )
 
@@ -110,9 +111,11 @@ def _half_up(length: float) -> int:
 
 
 def resized(
-    frame: Frame, targets: Targets, size: tuple[int, int], resize: Resizing = "torch"
-) -> tuple[Frame, Targets]:
+    frame: Frame, targets: CroppedTargets, size: tuple[int, int], resize: Resizing = "torch"
+) -> tuple[Frame, CroppedTargets]:
     """Another (height, width): image by area or bilinear, masks and depth by nearest pixel.
+
+    Objects whose amodal mask vanishes are ignored.
 
     Args:
         frame: with an image.
@@ -142,15 +145,21 @@ def resized(
         image = cv2.resize(frame.image, size[::-1], interpolation=how)
     else:
         image = resized_bytes(frame.image, size, resize)
-    return (
-        replace(frame, image=image, depth=depth, calibration=calibration),
-        resize_targets(targets, size),
+    scale = torch.tensor([size[1] / width, size[0] / height] * 2)
+    amodal = targets.amodal.resized(size)
+    return replace(frame, image=image, depth=depth, calibration=calibration), replace(
+        targets,
+        boxes=targets.boxes * scale,
+        visible_boxes=targets.visible_boxes * scale,
+        amodal=amodal,
+        visible=targets.visible.resized(size),
+        ignore=targets.ignore | (amodal.areas() == 0),
     )
 
 
 def cropped(
-    frame: Frame, targets: Targets, window: tuple[int, int, int, int]
-) -> tuple[Frame, Targets]:
+    frame: Frame, targets: CroppedTargets, window: tuple[int, int, int, int]
+) -> tuple[Frame, CroppedTargets]:
     """The part of a sample in a window x0, y0, x1, y1; masks end at its border.
 
     Objects that are wholly outside go; those of which little is left are ignored.
@@ -170,10 +179,8 @@ def cropped(
         depth=None if frame.depth is None else np.ascontiguousarray(frame.depth[rows, columns]),
         calibration=calibration,
     )
-    amodal = targets.amodal[:, rows, columns]
-    before = pixels(targets.amodal)
-    left = pixels(amodal)
-    visible = targets.visible[:, rows, columns]
+    amodal, visible = targets.amodal.cut(window), targets.visible.cut(window)
+    before, left = targets.amodal.areas(), amodal.areas()
     shift = torch.tensor([x0, y0, x0, y0], dtype=torch.float32)
     limit = torch.tensor([x1 - x0, y1 - y0] * 2, dtype=torch.float32)
 
@@ -184,31 +191,13 @@ def cropped(
         targets,
         boxes=moved(targets.boxes),
         visible_boxes=torch.where(
-            (pixels(visible) > 0)[:, None], moved(targets.visible_boxes), 0.0
+            (visible.areas() > 0)[:, None], moved(targets.visible_boxes), 0.0
         ),
         amodal=amodal,
         visible=visible,
         ignore=targets.ignore | (left < _LEAST_SHARE * before) | (left < _LEAST_PIXELS),
     )
     return part, inside.select(left > 0)
-
-
-def _recoloured(image: np.ndarray, options: Augment, draw: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast, saturation and hue, in this order."""
-    changes = (
-        (options.brightness, colour.adjust_brightness),
-        (options.contrast, colour.adjust_contrast),
-        (options.saturation, colour.adjust_saturation),
-    )
-    if not any(amount for amount, _ in changes) and not options.hue:
-        return image
-    pixels = torch.from_numpy(image).permute(2, 0, 1)
-    for amount, change in changes:
-        if amount:
-            pixels = change(pixels, float(draw.uniform(1 - amount, 1 + amount)))
-    if options.hue:
-        pixels = colour.adjust_hue(pixels, float(draw.uniform(-options.hue, options.hue)))
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _degraded(image: np.ndarray, options: Augment, draw: np.random.Generator) -> np.ndarray:

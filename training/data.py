@@ -15,12 +15,13 @@ from torch.utils.data import Dataset as TorchDataset
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.projection import depth_image, in_view
-from amodal_core.models.layers.batch import Targets, pixels, targets_of
+from amodal_core.models.layers.batch import Targets
 from amodal_core.models.learned import Clip
 
 from .augment import augmented
 from .clips import chooser
 from .config import Augment
+from .mask_crops import CroppedTargets
 from .object_bank import ObjectBank
 from .scan_augment import augmented_scan
 from .sources import Samples
@@ -116,10 +117,11 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         blind = draw.random() < self._options.depth_dropout
         scan = self._options.scan
         options = self._options if scan is None else replace(self._options, flip=0.0)
-        frame, targets = augmented(sample.frame, targets_of(sample.truth), options, draw)
+        whole = CroppedTargets.of(sample.truth)
+        frame, targets = augmented(sample.frame, whole, options, draw)
         if least := self._samples.least_visible:
             # Where nothing is seen of an object, what is seen there is background.
-            targets = targets.select(pixels(targets.visible) >= least)
+            targets = targets.select(targets.visible.areas() >= least)
         if self._depth:
             frame = with_depth(frame)
             if blind:
@@ -133,7 +135,7 @@ class Augmented(TorchDataset["list[Item] | InputError"]):
         if scan is not None and frame.points is not None:
             flip = self._options.flip
             frame, targets = augmented_scan(frame, targets, scan, flip, self._bank, draw)
-        return Item(frame, targets, sample.name, sample.video, sample.index)
+        return Item(frame, targets.targets(), sample.name, sample.video, sample.index)
 
 
 def with_depth(frame: Frame) -> Frame:

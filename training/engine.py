@@ -204,7 +204,8 @@ class Trainer:
         rate = config.optimiser.rate * factor(config.schedule, step, config.steps)
         set_rate(run.optimizer, rate)
         state.seed_step(config.seed, step, self.place.rank)
-        self._wrapped.train()
+        if not self._wrapped.training or not run.model.training:
+            self._wrapped.train()
         if is_sharded(run.model) and device.type != "cuda":
             share_buffers(run.model)  # on GPUs norms are synchronised anyway
         run.optimizer.zero_grad(set_to_none=True)

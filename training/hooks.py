@@ -28,7 +28,7 @@ class Averaging(Hook):
     def after_step(self, run: Trainer, result: StepResult) -> None:
         """Take the step's weights in."""
         if run.state.ema is not None:
-            run.state.ema.update_parameters(run.state.model)
+            run.state.ema.update()
 
 
 class Logging(Hook):

@@ -8,28 +8,29 @@ they were in the image.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import iou_bev, points_in_boxes
-from amodal_core.models.layers.batch import Targets
 
 from .augment import flipped
 from .config import ScanAugment
+from .mask_crops import CroppedTargets, MaskCrops
 from .object_bank import ObjectBank
 
 
 def augmented_scan(
     frame: Frame,
-    targets: Targets,
+    targets: CroppedTargets,
     options: ScanAugment,
     flip: float,
     bank: ObjectBank | None,
     draw: np.random.Generator,
-) -> tuple[Frame, Targets]:
+) -> tuple[Frame, CroppedTargets]:
     """A changed copy of a sample with points and 3D boxes.
 
     Args:
@@ -60,7 +61,7 @@ def augmented_scan(
     return replace(frame, points=draw.permutation(frame.points)), targets
 
 
-def _solid(targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+def _solid(targets: CroppedTargets) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the objects with a 3D box, and these (N, 7) float64."""
     boxes = targets.boxes3d.numpy().astype(np.float64)
     rows = np.flatnonzero(np.isfinite(boxes).all(axis=1))
@@ -69,11 +70,11 @@ def _solid(targets: Targets) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_objects(
     points: np.ndarray,
-    targets: Targets,
+    targets: CroppedTargets,
     options: ScanAugment,
     bank: ObjectBank,
     draw: np.random.Generator,
-) -> tuple[np.ndarray, Targets]:
+) -> tuple[np.ndarray, CroppedTargets]:
     """Objects of other scans where they stood there, if nothing stands there here."""
     _, boxes = _solid(targets)
     own = targets.labels[~targets.ignore].tolist()
@@ -93,25 +94,27 @@ def _with_objects(
     return points, _joined(targets, bank.boxes[chosen], bank.labels[chosen])
 
 
-def _joined(targets: Targets, boxes3d: np.ndarray, labels: np.ndarray) -> Targets:
+def _joined(targets: CroppedTargets, boxes3d: np.ndarray, labels: np.ndarray) -> CroppedTargets:
     """The targets and further objects, of which nothing is known in the image."""
     n, before = len(labels), len(targets)
-    parts = {}
-    for f in fields(targets):
-        value = getattr(targets, f.name)
-        parts[f.name] = torch.cat([value, value.new_zeros((n, *value.shape[1:]))])
+    parts: dict[str, Any] = {
+        name: value.with_empty(n)
+        if isinstance(value, MaskCrops)
+        else torch.cat([value, value.new_zeros((n, *value.shape[1:]))])
+        for name, value in vars(targets).items()
+    }
     parts["occluders"] = torch.zeros((before + n, before + n), dtype=torch.bool)
     parts["occluders"][:before, :before] = targets.occluders
     parts["labels"][before:] = torch.from_numpy(labels)
     parts["boxes3d"][before:] = torch.from_numpy(boxes3d)
     most = int(targets.ids.max()) if before else -1
     parts["ids"][before:] = torch.arange(most + 1, most + 1 + n)
-    return Targets(**parts)
+    return CroppedTargets(**parts)
 
 
 def _with_noise(
-    points: np.ndarray, targets: Targets, options: ScanAugment, draw: np.random.Generator
-) -> tuple[np.ndarray, Targets]:
+    points: np.ndarray, targets: CroppedTargets, options: ScanAugment, draw: np.random.Generator
+) -> tuple[np.ndarray, CroppedTargets]:
     """Each object with its points moved and turned, to the first drawn place that is free."""
     rows, boxes = _solid(targets)
     if not len(rows):
@@ -138,8 +141,8 @@ def _with_noise(
 
 
 def moved_street(
-    frame: Frame, targets: Targets, turn: float, scale: float, shift: np.ndarray
-) -> tuple[Frame, Targets]:
+    frame: Frame, targets: CroppedTargets, turn: float, scale: float, shift: np.ndarray
+) -> tuple[Frame, CroppedTargets]:
     """The scan turned about +z, scaled and shifted (3,), in this order.
 
     What is scaled about the camera projects to where it was, so that the calibration can follow.

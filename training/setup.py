@@ -164,7 +164,7 @@ def make_state(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.split:
         model.split(place.device, place.second or place.device)
-    average = state.moving_average(model, config.ema) if config.ema else None
+    average = state.MovingAverage(model, config.ema) if config.ema else None
     if config.sharding == "fsdp" and place.world > 1:
         shard(model, place)
         if average is not None:

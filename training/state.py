@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -43,26 +44,62 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(mixed)
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+_Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class MovingAverage(AveragedModel):
     """An exponential moving average of weights and buffers.
 
     The decay grows with the steps, (1 + n) / (10 + n) at most, so that the random weights of the
     beginning do not linger.
+
+    Args:
+        model: what is averaged; after the first update its tensors stay the same ones.
+        decay: at its most.
     """
 
-    @torch.no_grad()
-    def update(
-        averaged: Iterable[torch.Tensor], current: Iterable[torch.Tensor], count: Any
-    ) -> None:
-        n = float(count)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        for old, new in zip(averaged, current, strict=True):
-            if old.is_floating_point():
-                old.lerp_(new, share)
-            else:
-                old.copy_(new)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay, self._count = decay, 0
+        self._source = (model,)  # no part of this one
+        self._pairs: list[_Pair] = []
+        self._copied: list[_Pair] = []
+        self._averaged: list[tuple[tuple[torch.Tensor, ...], ...]] = []
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the model's weights in."""
+        if not self._pairs:
+            self._look_up()
+        share = 1 - min(self._decay, (1 + self._count) / (10 + self._count))
+        for averaged, current in self._averaged if self._count else ():
+            torch._foreach_lerp_(averaged, current, share)
+        for old, new in self._copied if self._count else self._pairs:
+            old.copy_(new)
+        self._count += 1
+        self.n_averaged += 1
+
+    def _look_up(self) -> None:
+        """All tensors, once: walking over a model costs as much as the averaging."""
+        tensors = _tensors(self.module), _tensors(self._source[0])
+        self._pairs = list(zip(*tensors, strict=True))
+        self._copied = [pair for pair in self._pairs if not pair[0].is_floating_point()]
+        groups: dict[bool, list[_Pair]] = {}
+        for pair in self._pairs:
+            if pair[0].is_floating_point():
+                groups.setdefault(isinstance(pair[0], DTensor), []).append(pair)
+        self._averaged = [tuple(zip(*group, strict=True)) for group in groups.values()]
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Go on from a saved average."""
+        result = super().load_state_dict(*args, **options)
+        self._count = int(self.n_averaged)
+        return result
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 @dataclass
@@ -97,7 +134,7 @@ class RunState:
     model: LearnedModel
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
-    ema: AveragedModel | None
+    ema: MovingAverage | None
     progressed: Progressed
 
     @property

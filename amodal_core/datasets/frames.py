@@ -1,7 +1,8 @@
 """A folder of frames, one file each, for reading at random: rendered drives and unpacked bags.
 
-`000000.npz` holds what a sample holds, the image as PNG and masks as COCO RLE; `frames.json` names
-the classes and the samples' places. Rendered frames hold more columns, which are not read here.
+`000000.npz` holds what a sample holds, the image's bytes beside the scan's, which are five times as
+many, and masks as COCO RLE (files of before 0.2 have the image as PNG); `frames.json` names the
+classes and the samples' places. Rendered frames hold more columns, which are not read here.
 """
 
 from __future__ import annotations
@@ -120,8 +121,11 @@ def open_frame(path: Path) -> Iterator[Any]:
 
 def read_sample(columns: Any, place: Place) -> Sample:
     """A sample from a file's columns."""
-    image = cv2.imdecode(columns["image"], cv2.IMREAD_COLOR_RGB)
-    assert image is not None
+    image = columns["image"]
+    if image.ndim == 1:
+        image = cv2.imdecode(image, cv2.IMREAD_COLOR_RGB)
+    if image is None or image.ndim != 3 or image.dtype != np.uint8:
+        raise ValueError("no image")
     height, width = image.shape[:2]
     calibration = None
     if "K" in columns:
@@ -161,7 +165,7 @@ def save_sample(path: Path, sample: Sample, **more: np.ndarray) -> None:
     """Write a sample to one file, and `more` columns beside its own."""
     frame = sample.frame
     assert frame.image is not None
-    columns: dict[str, Any] = {"image": png(frame.image[..., ::-1]), "stamp": np.int64(frame.stamp)}
+    columns: dict[str, Any] = {"image": frame.image, "stamp": np.int64(frame.stamp)}
     if frame.points is not None:
         columns["points"] = frame.points
     if frame.calibration is not None:
@@ -179,11 +183,6 @@ def save_sample(path: Path, sample: Sample, **more: np.ndarray) -> None:
                 columns[name] = np.asarray(getattr(truth, name))
     with atomic(path) as part, part.open("wb") as file:
         np.savez(file, **(columns | more))
-
-
-def png(image: np.ndarray) -> np.ndarray:
-    """An image of one or three (BGR) channels, quickly compressed."""
-    return np.asarray(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
 
 
 def write_index(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from amodal_core.datasets.base import Place
-from amodal_core.datasets.frames import open_frame, png, read_sample, save_sample
+from amodal_core.datasets.frames import open_frame, read_sample, save_sample
 from amodal_core.frame import Calibration, Frame, Sample, Tracks
 from amodal_core.synthetic.camera import CameraOptions, CameraResponse, pixel_motion
 from amodal_core.synthetic.lidar import Caster, LidarOptions, scan
@@ -137,7 +136,7 @@ def save_frame(path: Path, made: SyntheticFrame) -> None:
     save_sample(
         path,
         Sample(made.frame, made.truth),
-        depth_png=png(made.depth),
+        depth=made.depth,
         point_ids=made.point_ids,
         world_from_lidar=made.world_from_lidar,
         kinds=np.array([made.light, made.street]),
@@ -150,12 +149,10 @@ def load_frame(path: Path) -> SyntheticFrame:
         sample = read_sample(columns, Place(path.stem))
         assert sample.truth is not None
         sample.frame.points_stamp = sample.frame.stamp
-        depth = cv2.imdecode(columns["depth_png"], cv2.IMREAD_UNCHANGED)
-        assert depth is not None
         light, street = (str(k) for k in columns["kinds"])
         return SyntheticFrame(
             sample.frame,
-            depth,
+            columns["depth"],
             columns["point_ids"],
             sample.truth,
             columns["world_from_lidar"],

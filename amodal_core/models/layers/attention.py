@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+_CACHED = 2**20  # weights of an attention that a processor's cache holds
+_NUMBERS, _LEAST_INT64 = 2**16, -(2**63)
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` with random numbers that cost CPUs a tenth."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape."""
+        if not self.training or not self.p or x.device.type != "cpu":
+            return super().forward(x)
+        kept, grown = _kept(x.shape, self.p)
+        return x * kept.to(x.dtype).mul_(grown)
+
+
+def _kept(shape: Sequence[int], share: float) -> tuple[torch.Tensor, float]:
+    """Bool of a shape, False for a share of them, and what keeps the mean where they are dropped.
+
+    Each is dropped where one of 2**16 equally likely numbers is small enough: four of them in one
+    random number of 64 bits.
+    """
+    least = min(round(share * _NUMBERS), _NUMBERS - 1)
+    count = math.prod(shape)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(_LEAST_INT64, None)
+    kept = bits.view(torch.int16)[:count] >= least - _NUMBERS // 2
+    return kept.view(*shape), _NUMBERS / (_NUMBERS - least)
 
 
 class FeedForward(nn.Module):
@@ -22,9 +53,9 @@ class FeedForward(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(width, hidden),
             nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, width),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self.norm = nn.LayerNorm(width)
 
@@ -46,7 +77,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -63,9 +94,79 @@ class Attention(nn.Module):
         else:
             keys = memory if memory_position is None else memory + memory_position
             values = memory
-        attended, _ = self.attention(queries, keys, values, need_weights=False)
+        if self.training and self.attention.dropout and queries.device.type == "cpu":
+            attended = self._dropped(queries, keys, values)
+        else:
+            attended, _ = self.attention(queries, keys, values, need_weights=False)
         y: torch.Tensor = self.norm(x + self.dropout(attended))
         return y
+
+    def _dropped(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """What `self.attention` gives with dropout; PyTorch's own would fill memory on CPUs."""
+        attention = self.attention
+        heads, (b, t, c) = attention.num_heads, inputs[0].shape
+        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        split = [
+            F.linear(one, weight, bias).unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+            for one, weight, bias in zip(inputs, weights, biases, strict=True)
+        ]
+        read: torch.Tensor = _DroppedAttention.apply(*split, attention.dropout)
+        read = read.unflatten(0, (b, heads)).transpose(1, 2).reshape(b, t, c)
+        y: torch.Tensor = attention.out_proj(read)
+        return y
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """Softmax attention (N, T, C), (N, M, C), (N, M, C) whose weights are dropped, for CPUs.
+
+    A few of the N at a time, so that weights stay in the cache; of all that is kept for the way
+    back only which were dropped.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(  # type: ignore[override]
+        ctx: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, share: float
+    ) -> torch.Tensor:
+        (n, t, _), m = queries.shape, keys.shape[1]
+        kept, grown = _kept((n, t, m), share)
+        scale = queries.shape[-1] ** -0.5
+        queries = queries * scale
+        out = queries.new_empty((n, t, values.shape[-1]))
+        for a in _few(n, t * m):
+            weights = _weights(queries[a], keys[a]).mul_(kept[a])
+            torch.bmm(weights, values[a], out=out[a])
+        out *= grown
+        ctx.save_for_backward(queries, keys, values, out, kept)
+        ctx.scale, ctx.grown = scale, grown
+        return out
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        queries, keys, values, out, kept = ctx.saved_tensors
+        sums = (gradient * out).sum(-1, keepdim=True)
+        gradient = gradient * ctx.grown
+        of_queries, of_keys, of_values = map(torch.empty_like, (queries, keys, values))
+        for a in _few(len(queries), kept[0].numel()):
+            weights = _weights(queries[a], keys[a])
+            changes = torch.bmm(gradient[a], values[a].transpose(1, 2)).mul_(kept[a])
+            changes.sub_(sums[a]).mul_(weights)
+            dropped = weights.mul_(kept[a]).transpose(1, 2)
+            torch.bmm(dropped, gradient[a], out=of_values[a])
+            torch.bmm(changes, keys[a], out=of_queries[a])
+            torch.bmm(changes.transpose(1, 2), queries[a], out=of_keys[a])
+        return of_queries.mul_(ctx.scale), of_keys, of_values, None
+
+
+def _weights(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(queries, keys.transpose(1, 2)).softmax(-1)
+
+
+def _few(count: int, size: int) -> Iterator[slice]:
+    """Slices of so many, each of this size, as a cache holds."""
+    step = max(1, _CACHED // max(size, 1))
+    return (slice(k, k + step) for k in range(0, count, step))
 
 
 class EncoderLayer(nn.Module):

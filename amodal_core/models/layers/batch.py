@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,17 +23,17 @@ from amodal_core.models.layers.inputs import (
 )
 from amodal_core.models.layers.resizing import Resizing, input_size, resized_bytes
 
+_Objects = TypeVar("_Objects", bound="Objects")
+
 
 @dataclass
-class Targets:
-    """The truth of one image, at the batch's scale.
+class Objects:
+    """The truth of one image without its masks.
 
     Attributes:
         boxes: (N, 4) float32 amodal xyxy in pixels.
         visible_boxes: (N, 4) float32, zeros where nothing is visible.
         labels: (N,) int64 class ids from 0.
-        amodal: (N, H, W) bool.
-        visible: (N, H, W) bool.
         depths: (N,) float32 metres, 0 where unknown.
         occluders: (N, N) bool, `occluders[i, j]` where j hides part of i.
         ids: (N,) int64 identities within the video.
@@ -44,8 +44,6 @@ class Targets:
     boxes: torch.Tensor
     visible_boxes: torch.Tensor
     labels: torch.Tensor
-    amodal: torch.Tensor
-    visible: torch.Tensor
     depths: torch.Tensor
     occluders: torch.Tensor
     ids: torch.Tensor
@@ -55,16 +53,29 @@ class Targets:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self: _Objects, index: torch.Tensor) -> _Objects:
+        """The objects at `index` (positions or a mask)."""
+        parts = {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        parts["occluders"] = parts["occluders"][:, index]
+        return type(self)(**parts)
+
+
+@dataclass
+class Targets(Objects):
+    """The truth of one image, at the batch's scale.
+
+    Attributes:
+        amodal: (N, H, W) bool.
+        visible: (N, H, W) bool.
+    """
+
+    amodal: torch.Tensor
+    visible: torch.Tensor
+
     def to(self, device: torch.device | str) -> Targets:
         """The same on another device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return Targets(**moved)
-
-    def select(self, index: torch.Tensor) -> Targets:
-        """The objects at `index` (positions or a mask)."""
-        parts = {f.name: getattr(self, f.name)[index] for f in fields(self)}
-        parts["occluders"] = parts["occluders"][:, index]
-        return Targets(**parts)
 
 
 @dataclass
@@ -184,21 +195,26 @@ def depth_channels(depth: torch.Tensor) -> torch.Tensor:
 def targets_of(truth: Tracks) -> Targets:
     """Tensors of a frame's truth at its own size."""
     host = truth.numpy()
+    masks = [torch.as_tensor(m.rle().dense()) for m in (host.amodal, host.visible)]
+    return Targets(**objects_of(host), amodal=masks[0], visible=masks[1])
+
+
+def objects_of(truth: Tracks) -> dict[str, torch.Tensor]:
+    """The fields of `Objects` of a frame's truth at its own size."""
+    host = truth.numpy()
     n = len(host)
     ignore = host.ignore if host.ignore is not None else np.zeros(n, bool)
     boxes3d = host.boxes3d if host.boxes3d is not None else np.full((n, 7), np.nan)
-    return Targets(
-        boxes=torch.as_tensor(np.asarray(host.amodal_boxes, np.float32)).reshape(n, 4),
-        visible_boxes=torch.as_tensor(np.asarray(host.visible_boxes, np.float32)).reshape(n, 4),
-        labels=torch.as_tensor(np.asarray(host.class_ids, np.int64)),
-        amodal=torch.as_tensor(host.amodal.rle().dense()),
-        visible=torch.as_tensor(host.visible.rle().dense()),
-        depths=torch.as_tensor(np.asarray(host.depths, np.float32)),
-        occluders=torch.as_tensor(np.asarray(host.occluders, bool)).reshape(n, n),
-        ids=torch.as_tensor(np.asarray(host.ids, np.int64)),
-        ignore=torch.as_tensor(np.asarray(ignore, bool)),
-        boxes3d=torch.as_tensor(np.asarray(boxes3d, np.float32)).reshape(n, 7),
-    )
+    return {
+        "boxes": torch.as_tensor(np.asarray(host.amodal_boxes, np.float32)).reshape(n, 4),
+        "visible_boxes": torch.as_tensor(np.asarray(host.visible_boxes, np.float32)).reshape(n, 4),
+        "labels": torch.as_tensor(np.asarray(host.class_ids, np.int64)),
+        "depths": torch.as_tensor(np.asarray(host.depths, np.float32)),
+        "occluders": torch.as_tensor(np.asarray(host.occluders, bool)).reshape(n, n),
+        "ids": torch.as_tensor(np.asarray(host.ids, np.int64)),
+        "ignore": torch.as_tensor(np.asarray(ignore, bool)),
+        "boxes3d": torch.as_tensor(np.asarray(boxes3d, np.float32)).reshape(n, 7),
+    }
 
 
 def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
@@ -210,7 +226,7 @@ def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
         return targets
 
     height, width = targets.amodal.shape[1:]
-    rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
+    rows, columns = nearest_centres(height, size[0]), nearest_centres(width, size[1])
 
     def masks(value: torch.Tensor) -> torch.Tensor:
         resized = np.zeros((len(value), *size), bool)
@@ -234,8 +250,8 @@ def resize_targets(targets: Targets, size: tuple[int, int]) -> Targets:
     )
 
 
-def _nearest(before: int, after: int) -> np.ndarray:
-    """(after,) for each pixel of a line the one of `before` that its centre falls into."""
+def nearest_centres(before: int, after: int) -> np.ndarray:
+    """(after,) int64, for each pixel of a line the one of `before` that its centre falls into."""
     return np.asarray((2 * np.arange(after) + 1) * before // (2 * after))
 
 
