@@ -124,8 +124,8 @@ class _DroppedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
-    def forward(  # type: ignore[override]
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
         ctx: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, share: float
     ) -> torch.Tensor:
         (n, t, _), m = queries.shape, keys.shape[1]
@@ -142,8 +142,8 @@ class _DroppedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         queries, keys, values, out, kept = ctx.saved_tensors
         sums = (gradient * out).sum(-1, keepdim=True)
         gradient = gradient * ctx.grown
