@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every trainable model at a size that CPUs train, for the tables of docs/results.md: about three
+# Every trainable model at a size that CPUs train, for the tables of docs/results.md: about four
 # hours of one core. Stopped and started again, it goes on where it was.
 #   bash benchmarks/small_models.sh [MODEL ...]
 #   bash benchmarks/small_models.sh table DRIVES   # of `amodal synth`, with all that are trained
@@ -50,7 +50,7 @@ train() {
         qdtrack | amodal_track | vatrack | vatrack_two_box)
             heads "$1" batch_size=4 'clip={frames: 2, reach: 3}'
             ;;
-        pointpillars) other pointpillars settings.grid.cell=0.32 steps=120 batch_size=4 ;;
+        pointpillars) other pointpillars settings.grid.cell=0.32 steps=900 batch_size=4 ;;
         eoras)
             other eoras 'settings={backbone: resnet18, crop: 64, features: 64, cells: 32, width: 128,
                 slots: 4, layers: 1, heads: 4, hidden: 256, objects: 6}' steps=250 batch_size=1 \
