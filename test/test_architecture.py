@@ -122,6 +122,7 @@ ROOMS = {
     "replays": "bags drive evaluation models pipeline replay tracking views",
     "inference": "datasets evaluation geometry journal models pipeline tracking",
     "track_inference": "datasets evaluation journal masks models",
+    "quantising": "datasets evaluation inference models pipeline runtime",
 }
 EVERYWHERE = {
     "arrays",

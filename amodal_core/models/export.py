@@ -114,11 +114,7 @@ def export_beside(checkpoint: str | Path) -> Exported:
     Raises:
         InputError: see `export`.
     """
-    path = Path(checkpoint)
-    info = read_info(path)
-    config = info.config | ({"weights": ""} if "weights" in info.config else {})
-    model = _one_graph(learned(info.model).from_config(config, str(path)))
-    load_weights(path, model, info.model)
+    path, model = Path(checkpoint), beside_model(checkpoint)
     graph = graphs.beside(path, graph_settings(model.config))
     export_onnx(model, graph, weights=path)
     for other in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * graphs.DIGITS}.onnx"):
@@ -126,6 +122,19 @@ def export_beside(checkpoint: str | Path) -> Exported:
             other.unlink()
     inputs = _frames(model, (640, 192), 1)
     return _compared(model.eval(), model.outputs, difference, graph, inputs)
+
+
+def beside_model(checkpoint: str | Path) -> Flagship:
+    """The model of a checkpoint as it was trained, whose graph may lie beside it.
+
+    Raises:
+        InputError: a model that is no single graph.
+    """
+    path, info = Path(checkpoint), read_info(checkpoint)
+    config = info.config | ({"weights": ""} if "weights" in info.config else {})
+    model = _one_graph(learned(info.model).from_config(config, str(path)))
+    load_weights(path, model, info.model)
+    return model
 
 
 def _one_graph(model: LearnedModel) -> Flagship:

@@ -148,6 +148,7 @@ class Flagship(LearnedModel):
         assert isinstance(model, Flagship)
         model.fuse()
         config, inside = model.config, graph_settings(model.config)
+        int8 = config.precision == "int8" and config.runtime not in ("torch", "compile")
         accelerator = Accelerator(
             model,
             input_names(model),
@@ -156,7 +157,7 @@ class Flagship(LearnedModel):
             graphs.key_of(path, model, inside),
             lambda part: export_onnx(model, part),
             OF_INSTANCES,
-            graphs.beside(path, inside),
+            graphs.int8_beside(path, inside) if int8 else graphs.beside(path, inside),
         )
         model.accelerators = [accelerator]
         return model

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from amodal_core.models.flagship_config import (
     detections_of,
     graph_settings,
 )
-from amodal_core.models.layers.inputs import DEPTH_CHANNELS, network_inputs
+from amodal_core.models.layers.inputs import DEPTH_CHANNELS, NetworkInputs, network_inputs
 from amodal_core.models.learned_config import OF_THE_MACHINE
 from amodal_core.runtime import graphs
 from amodal_core.runtime.engines import CPU, Engine, candidates, open_engine, threads
@@ -43,7 +43,7 @@ class FlagshipGraph:
         InputError: no runtime that could run it is installed.
     """
 
-    name: ClassVar[str] = "flagship"
+    name = "flagship"
     Config = FlagshipConfig
     inputs = frozenset({"image"})
 
@@ -85,7 +85,10 @@ class FlagshipGraph:
         trained = {k: v for k, v in info.config.items() if k not in OF_THE_MACHINE}
         values = trained | {"weights": ""} | settings
         config = checked(FlagshipConfig, values, f"settings of {cls.name}" if settings else path)
-        graph = graphs.beside(path, graph_settings(config))
+        inside = graph_settings(config)
+        if config.precision == "int8":
+            return cls(config, graphs.int8_beside(path, inside))
+        graph = graphs.beside(path, inside)
         if not graph.is_file():
             what = "PyTorch is not installed, and no graph of these weights and settings is there"
             raise InputError(
@@ -104,18 +107,25 @@ class FlagshipGraph:
     def reset(self) -> None:
         """Nothing to forget: every frame stands alone."""
 
+    def prepared(self, frame: Frame) -> tuple[dict[str, np.ndarray], NetworkInputs]:
+        """The graph's inputs by name for a frame, and what they are made of."""
+        config = self.config
+        given = network_inputs(
+            frame, config.short_side, config.long_side, config.resize, config.most_pixels
+        )
+        height, width = given.size
+        inputs = {"images": given.image, "limits": np.array([[width, height]], np.float32)}
+        if config.lidar:
+            unknown = (1, DEPTH_CHANNELS, *given.image.shape[2:])
+            depth = given.depth
+            inputs["depth"] = np.zeros(unknown, np.float32) if depth is None else depth
+        return inputs, given
+
     def _instances(self, frame: Frame, report: Report) -> Instances:
         config = self.config
         with report.time(f"{self.name}.prepare"):
-            given = network_inputs(
-                frame, config.short_side, config.long_side, config.resize, config.most_pixels
-            )
-            height, width = given.size
-            inputs = {"images": given.image, "limits": np.array([[width, height]], np.float32)}
+            inputs, given = self.prepared(frame)
             depth = given.depth if config.lidar else None
-            if config.lidar:
-                unknown = (1, DEPTH_CHANNELS, *given.image.shape[2:])
-                inputs["depth"] = np.zeros(unknown, np.float32) if depth is None else depth
         with report.time(f"{self.name}.network"):
             out = Outputs(*self._engine(given.image.shape[2:], inputs, report)(inputs))
             detections = detections_of(out, 0, None if depth is None else depth[0], config)
@@ -133,6 +143,8 @@ class FlagshipGraph:
             shapes = {name: value.shape for name, value in inputs.items()}
             if not self._engines:
                 text = f"the network runs in {self.runtime} ({self.precision}, "
-                report.warn(RUNTIME, f"{text}{threads()} thread(s)), without PyTorch")
+                stated = graphs.properties(self.graph).get("int8", "")
+                stated = stated and f"; {stated}"
+                report.warn(RUNTIME, f"{text}{threads()} thread(s)), without PyTorch{stated}")
             self._engines[size] = open_engine(self.runtime, self.graph, shapes, CPU, self.precision)
         return self._engines[size]

@@ -98,6 +98,8 @@ def accelerated(model: LearnedModel, parts: Sequence[Part], path: str | Path) ->
             f"runtime {config.runtime}",
             "take one of them, or auto",
         )
+    if config.precision == "int8":
+        raise InputError(f"{model.name} has no graph in int8", "precision int8", "leave it out")
     inside = {k: v for k, v in asdict(config).items() if k not in _AROUND}
     key = graphs.key_of(path, model, json.dumps(inside, sort_keys=True))
     # What rounding costs in accuracy was measured for the flagship alone.

@@ -163,7 +163,7 @@ class Accelerator:
                 self._note(
                     RUNTIME,
                     f"{self._what} runs in {kind} {_version(kind)} ({precision}, "
-                    f"{torch.get_num_threads()} thread(s)), {said}",
+                    f"{torch.get_num_threads()} thread(s)), {said}{self._stated()}",
                 )
                 # As all frames after it, whichever frame a stream begins with.
                 return tuple(torch.from_numpy(v).to(device) for v in result)
@@ -196,6 +196,12 @@ class Accelerator:
         path = self._beside or graphs.graph(self._key, self._write)
         shapes = dict(zip(self._names, sizes, strict=True))
         return open_engine(kind, path, shapes, device, precision)
+
+    def _stated(self) -> str:
+        """What a graph in int8 says of its cost."""
+        if self.precision != "int8" or self._beside is None:
+            return ""
+        return f"; {graphs.properties(self._beside).get('int8', '')}"
 
     def _in_compiled(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._compiled is None:

@@ -59,7 +59,7 @@ def candidates(
     Args:
         device: where the network is.
         precision: of its arithmetic; bfloat16 is OpenVINO's alone, and "auto" takes it where the
-            processor has it.
+            processor has it. int8 is for CPUs, and never taken by "auto".
         written: whether the graph is there; writing it needs packages of its own.
     """
     if not written and not all(find_spec(name) for name in _WRITERS):
@@ -68,6 +68,9 @@ def candidates(
     result: list[tuple[Runtime, Arithmetic]] = []
     for kind in _ON_CPU if device.type == "cpu" else _ON_GPU:
         if not find_spec(_MODULES[kind]) or not _runs(kind, device):
+            continue
+        if precision == "int8":
+            result += [(kind, "int8")] if device.type == "cpu" else []
             continue
         if kind == "openvino" and half:
             result.append((kind, "bfloat16"))

@@ -10,12 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amodal_core.errors import InputError
 from amodal_core.files import atomic
 
 if TYPE_CHECKING:
     from torch import nn
 
 DIGITS = 12  # that tell a graph beside its checkpoint from another
+_PROPERTY = 14  # the field of a property in ONNX's ModelProto
 _KEPT = 24  # graphs; the oldest go
 
 
@@ -68,7 +70,7 @@ def path_of(key: str) -> Path:
     return folder() / f"{key}.onnx"
 
 
-def beside(checkpoint: str | Path, settings: str) -> Path:
+def beside(checkpoint: str | Path, settings: str, *kinds: str) -> Path:
     """Where the graph lies that reads its weights from a checkpoint in the same folder.
 
     `models.onnx_export.export_beside` writes it. Its name changes with the weights and with the
@@ -77,10 +79,62 @@ def beside(checkpoint: str | Path, settings: str) -> Path:
     Args:
         checkpoint: a file.
         settings: that the graph was made with.
+        *kinds: of the graph, such as "int8".
     """
     path = Path(checkpoint)
     digest = hashlib.sha256(path.read_bytes() + settings.encode()).hexdigest()[:DIGITS]
-    return path.with_name(f"{path.stem}.{digest}.onnx")
+    return path.with_name(".".join([path.stem, digest, *kinds, "onnx"]))
+
+
+def int8_beside(checkpoint: str | Path, settings: str) -> Path:
+    """The graph in int8 that lies beside a checkpoint, see `models.int8_export`.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = beside(checkpoint, settings, "int8")
+    if not path.is_file():
+        raise InputError(
+            "there is no int8 graph of these weights and settings",
+            str(checkpoint),
+            f"amodal export {checkpoint} --int8 --calibration DRIVE",
+        )
+    return path
+
+
+def properties(path: Path) -> dict[str, str]:
+    """The properties in the metadata of an ONNX file, read without a package for it."""
+    data, at = path.read_bytes(), 0
+    result = {}
+    while at < len(data):
+        field, value, at = _field(data, at)
+        if field == _PROPERTY and isinstance(value, bytes):
+            (_, key, middle), end = _field(value, 0), len(value)
+            text = _field(value, middle)[1] if middle < end else b""
+            assert isinstance(key, bytes)
+            assert isinstance(text, bytes)
+            result[key.decode()] = text.decode()
+    return result
+
+
+def _field(data: bytes, at: int) -> tuple[int, bytes | int, int]:
+    """Number, value and end of a field of a protocol buffer: one of bytes, or a whole number."""
+    tag, at = _number(data, at)
+    value, at = _number(data, at)
+    if tag & 7 == 0:
+        return tag >> 3, value, at
+    return tag >> 3, data[at : at + value], at + value
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and its end."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
 
 
 def _forget(others: Iterable[Path]) -> None:

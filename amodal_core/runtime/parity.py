@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-Precision = Literal["auto", "float32", "bfloat16"]
-Arithmetic = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+Arithmetic = Literal["float32", "bfloat16", "int8"]
 # How far outputs of torch and of another runtime are apart, and how far they may be.
 Measures = Mapping[
     Arithmetic, tuple[Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float], float]
@@ -87,4 +87,8 @@ def distance(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> fl
 # Of parts of a network whose results are numbers; measured with seeded weights: 1e-5 and 0.02.
 OF_TENSORS: Measures = {"float32": (distance, 1e-4), "bfloat16": (distance, 0.1)}
 # Measured on the sample drive: 3e-5 and 0.05.
-OF_INSTANCES: Measures = {"float32": (difference, 1e-3), "bfloat16": (disagreement, 0.25)}
+OF_INSTANCES: Measures = {
+    "float32": (difference, 1e-3),
+    "bfloat16": (disagreement, 0.25),
+    "int8": (disagreement, 0.5),  # its graph says what it costs
+}

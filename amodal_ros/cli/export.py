@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from amodal_core.errors import InputError
-from amodal_ros.cli._progress import stderr, warn
+from amodal_ros.cli._progress import bar, stderr, warn
 
 _CLOSE = 1e-3
 
@@ -31,6 +31,25 @@ def command(
         str, typer.Option(help="WxH of the input in pixels, multiples of 32; fixed in the file.")
     ] = "640x192",
     batch: Annotated[int, typer.Option(min=1, help="Images at once; fixed in the file.")] = 1,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Write a graph in int8 beside the checkpoint, for --set precision=int8, and say "
+            "what it costs.",
+        ),
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A bag or data set, whose frames tell int8 its ranges.")
+    ] = None,
+    measure: Annotated[
+        Path | None,
+        typer.Option(
+            help="A bag or data set on which int8 is measured: AP where it has truth; else the "
+            "other frames of the calibration."
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="For calibration, and to measure.")] = 100,
 ) -> None:
     """Export a trained model as ONNX and compare it with onnxruntime.
 
@@ -47,9 +66,16 @@ def command(
     amodal export runs/compact/best.safetensors --out compact.onnx --size 1248x384
 
     amodal export runs/compact/best.safetensors --beside
+
+    amodal export runs/compact/best.safetensors --int8 --calibration drives --measure other_drive
     """
-    if (out is None) != beside:
-        raise InputError("one of them is needed", "--out, --beside", "name the .onnx file")
+    if (out is not None) + beside + int8 != 1:
+        raise InputError("one of them is needed", "--out, --beside, --int8", "name the .onnx file")
+    if int8:
+        _int8(checkpoint, calibration, measure, frames)
+        return
+    if calibration is not None or measure is not None:
+        raise InputError("they are for int8", "--calibration, --measure", "add --int8")
     from amodal_core.models import registry
     from amodal_core.models.checkpoint import read_info
     from amodal_core.models.export import export, export_beside, export_parts
@@ -78,3 +104,17 @@ def command(
         if done.error > _CLOSE:
             warn(["onnxruntime gives other results than torch; see the difference above"])
         typer.echo(done.path)
+
+
+def _int8(checkpoint: Path, calibration: Path | None, measure: Path | None, frames: int) -> None:
+    """Write the graph in int8 and say what it costs."""
+    if calibration is None:
+        raise InputError("int8 needs frames", "--calibration", "give a drive as it will see them")
+    from amodal_core.datasets.registry import open_dataset
+    from amodal_core.quantising import export_int8
+
+    drives = open_dataset(calibration), None if measure is None else open_dataset(measure)
+    with bar("int8") as progress:
+        done = export_int8(checkpoint, drives[0], frames, drives[1], progress)
+    stderr.print(f"in int8 {done.cost}", soft_wrap=True)
+    typer.echo(done.path)
