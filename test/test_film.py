@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from threading import Event, Thread
 
+import av
+import cv2
 import numpy as np
 import pytest
 from test_overlay import _tracks
@@ -12,6 +14,7 @@ from test_overlay import _tracks
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame
 from amodal_core.views import film
+from amodal_core.views.video import VideoWriter
 
 SIZE = (60, 400)
 CLASSES = ("car",)
@@ -99,3 +102,16 @@ def test_a_failure_of_the_pipeline_ends_the_thread_and_leaves_no_video(tmp_path)
         _play(running, [*drive[:2], (None, None)])
     assert not list(tmp_path.iterdir())
     assert not running._thread.is_alive()
+
+
+def test_a_video_shows_images_one_below_the_other_padded_to_even_sizes(tmp_path):
+    smooth = cv2.resize(np.random.default_rng(2).integers(0, 256, (4, 5, 3), np.uint8), (63, 41))
+    with VideoWriter(tmp_path / "v.mp4", 10, (41 + 10, 63)) as video:
+        for _ in range(3):
+            video.write(smooth, smooth[:10])
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert [f.shape for f in frames] == [(52, 64, 3)] * 3
+    expected = np.vstack([smooth, smooth[:10]]).astype(int)
+    assert np.abs(frames[1][:51, :63] - expected).mean() < 10
+    assert frames[1][:, 63:].mean() < 60  # a black column, as far as colours of 2 x 2 pixels go

@@ -9,7 +9,7 @@ from test_pipeline import boxes_as_instances
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.views.overlay import OverlayStyle, draw_boxes, draw_overlay, enlarge, in_window
 from amodal_core.views.palette import hex_colour, track_colour
-from amodal_core.views.panel import draw_panel
+from amodal_core.views.panel import _returns, draw_panel
 from amodal_core.views.text import put_text
 
 SIZE = (200, 400)
@@ -226,3 +226,20 @@ def test_a_panel_of_a_tiny_image_is_drawn_as_far_as_there_is_room():
     depth = np.ones(size, np.float32)
     frame = Frame(1, np.zeros((*size, 3), np.uint8), depth=depth)
     assert draw_panel(frame, Tracks.empty(size), 16).shape[1:] == (16, 3)
+
+
+def test_returns_from_above_are_dots_at_their_place_higher_ones_over_lower_ones(rng):
+    points = rng.uniform((-10, -15, -3, 0), (80, 15, 2, 1), (3000, 4)).astype(np.float32)
+    points[:2] = np.nan, (20, 0, np.nan, 0)
+    turn, scale = np.array([[0.6, 0.8], [-0.8, 0.6]]), 4.0
+    canvas = np.zeros((90, 288, 3), np.uint8)
+    _returns(canvas, points, turn, scale)
+    expected = np.zeros_like(canvas)
+    light = np.clip((points[:, 2] + np.float32(2.2)) / np.float32(2.5), 0.2, 0.95)
+    for k in [*np.flatnonzero(light < 0.4), *np.flatnonzero(light >= 0.4)]:
+        ahead, left = turn @ points[k, :2]
+        u, v = (ahead + 6) * scale, 45 - left * scale
+        if -1 < u < 288 and -1 < v < 90:
+            expected[int(v), int(u)] = light[k] * np.array([195.0, 210, 230])
+    assert np.array_equal(canvas, expected)
+    assert len(np.unique(canvas)) > 100

@@ -111,7 +111,7 @@ class Film:
             with report.time("panel"):
                 panel = draw_panel(frame, tracks, picture.shape[1], self._classes)
             self._note(report)
-            self._video.write(np.vstack([picture, panel]))
+            self._video.write(picture, panel)
         if segment != self._segment:
             self._keep()
         elif interest <= self._best:

@@ -239,15 +239,22 @@ def _outline(
 
 def _dashes(contour: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
     """The parts of a closed outline that are free, cut into dashes."""
-    step = np.hypot(*np.diff(contour, axis=0, append=contour[:1]).T)
-    along = np.concatenate([[0.0], np.cumsum(step)[:-1]])
-    # A whole number of dashes and gaps, so that the ring closes without a seam.
-    total = float(along[-1] + step[-1])
-    pairs = max(1, round(total / (1.7 * _DASH)))
-    phase = along * (pairs / total) % 1.0
-    on = free & (phase < 0.6)
+    on = _dashed(contour, free)
     edges = np.flatnonzero(np.diff(on.astype(np.int8), prepend=0, append=0))
     return [contour[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= 2]
+
+
+@njit(cache=True, nogil=True)
+def _dashed(contour, free):  # type: ignore[no-untyped-def]
+    """(M,) bool, the points of a closed outline that are free and on a dash."""
+    n = len(contour)
+    along = np.zeros(n + 1)
+    for k in range(n):
+        x, y = contour[(k + 1) % n] - contour[k]
+        along[k + 1] = along[k] + np.hypot(x, y)
+    # A whole number of dashes and gaps, so that the ring closes without a seam.
+    pairs = max(1, round(along[n] / (1.7 * _DASH)))
+    return free & (along[:n] * (pairs / along[n]) % 1.0 < 0.6)
 
 
 Words = list[tuple[str, bool, Colour]]

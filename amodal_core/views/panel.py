@@ -7,9 +7,11 @@ alone) the tracks are listed instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.views.labels import track_labels
@@ -47,8 +49,7 @@ def draw_panel(frame: Frame, tracks: Tracks, width: int, classes: Sequence[str] 
     """
     height = panel_height(width)
     split = round(_ABOVE * width)
-    out = np.empty((height, width, 3), np.uint8)
-    out[:] = _BACKGROUND
+    out = _empty(height, width).copy()
     boxes = np.full((len(tracks), 7), np.nan, np.float32)
     if tracks.boxes3d is not None:
         boxes = np.asarray(tracks.boxes3d)
@@ -111,14 +112,7 @@ def _from_above(
             end = place(ray[:2] / np.linalg.norm(ray[:2]) * 200)
             cv2.line(canvas, origin, tuple(int(v) for v in end), _LINES, 1, cv2.LINE_AA)
     if frame.points is not None:
-        pixels = place(frame.points[:, :2]).astype(np.int32)
-        inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
-        u, v = pixels[inside].T
-        # Higher returns are brighter, and drawn over the road that they stand on.
-        shade = np.clip((frame.points[inside, 2] + 2.2) / 2.5, 0.2, 0.95)
-        for band in (shade < 0.4, shade >= 0.4):
-            light = (shade[band, None] * (195, 210, 230)).astype(np.uint8)
-            canvas[v[band], u[band]] = light
+        _returns(canvas, frame.points, turn, scale)
     _boxes(canvas, tracks[np.flatnonzero(boxed)], boxes[boxed], place)
     if frame.calibration is not None:
         rest = tracks[np.flatnonzero(~boxed & (np.asarray(tracks.depths) > 0))]
@@ -127,6 +121,29 @@ def _from_above(
     corners = np.array([(2.1, 0.9), (2.1, -0.9), (-2.1, -0.9), (-2.1, 0.9)])
     cv2.fillPoly(canvas, [np.round(place(corners)).astype(np.int32)], _PAPER, cv2.LINE_AA)
     out[:] = canvas
+
+
+@lru_cache(maxsize=4)
+def _empty(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), _BACKGROUND, np.uint8)
+
+
+@njit(cache=True, nogil=True)
+def _returns(canvas, points, turn, scale):  # type: ignore[no-untyped-def]
+    """A dot a return; higher ones are brighter, and drawn over the road that they stand on."""
+    height, width = canvas.shape[:2]
+    for high in (False, True):
+        for i in range(len(points)):
+            shade = (points[i, 2] + np.float32(2.2)) / np.float32(2.5)
+            if np.isnan(shade) or (shade >= np.float32(0.4)) != high:
+                continue
+            x, y = np.float64(points[i, 0]), np.float64(points[i, 1])
+            u = (x * turn[0, 0] + y * turn[0, 1] + _BEHIND) * scale
+            v = height / 2 - (x * turn[1, 0] + y * turn[1, 1]) * scale
+            if u > -1 and u < width and v > -1 and v < height:
+                light = np.float64(min(max(shade, np.float32(0.2)), np.float32(0.95)))
+                dot = canvas[int(v), int(u)]
+                dot[0], dot[1], dot[2] = light * 195, light * 210, light * 230
 
 
 def _turn(calibration: Calibration | None) -> np.ndarray:
@@ -146,17 +163,24 @@ def _boxes(
 ) -> None:
     """Footprints, filled while visible, with their ids."""
     corners = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)]) / 2
-    filled = canvas.copy()
     shapes = []
-    for i, box in enumerate(boxes.tolist()):
+    for box in boxes.tolist():
         x, y, _, length, width, _, yaw = box
         c, s = np.cos(yaw), np.sin(yaw)
         ground = corners * (length, width) @ np.array([[c, s], [-s, c]]) + (x, y)
-        shape = np.round(place(ground)).astype(np.int32)
-        shapes.append(shape)
-        if not tracks.coasted[i]:
-            cv2.fillPoly(filled, [shape], track_colour(int(tracks.ids[i])), cv2.LINE_AA)
-    cv2.addWeighted(filled, 0.45, canvas, 0.55, 0, dst=canvas)
+        shapes.append(np.round(place(ground)).astype(np.int32))
+    # Mixed within what surrounds them all.
+    shown = [i for i in range(len(shapes)) if not tracks.coasted[i]]
+    if shown:
+        around = np.concatenate([shapes[i] for i in shown])
+        low, high = np.maximum(around.min(axis=0) - 2, 0), np.maximum(around.max(axis=0) + 3, 0)
+        under = canvas[low[1] : high[1], low[0] : high[0]]
+        filled = under.copy()
+        for i in shown:
+            colour = track_colour(int(tracks.ids[i]))
+            cv2.fillPoly(filled, [shapes[i] - low], colour, cv2.LINE_AA)
+        if filled.size:
+            under[:] = cv2.addWeighted(filled, 0.45, under, 0.55, 0)
     for i, shape in enumerate(shapes):
         cv2.polylines(canvas, [shape], True, track_colour(int(tracks.ids[i])), 1, cv2.LINE_AA)
         _number(canvas, int(tracks.ids[i]), shape.mean(axis=0))
@@ -204,23 +228,38 @@ def _depth(out: np.ndarray, depth: np.ndarray) -> None:
     cells = cv2.dilate(inverse, np.ones((2 * shrink + 1, shrink + 1), np.uint8))
     small = cv2.resize(cells, (width, rows), interpolation=cv2.INTER_NEAREST)
     canvas = np.ascontiguousarray(out)
-    hit = small > 0
-    canvas[top : top + rows][hit] = _depth_colours(small)[hit]
+    hit = (small > 0).view(np.uint8)
+    cv2.copyTo(_depth_colours(small), hit, canvas[top : top + rows])
     put_text(canvas, "depth of the LiDAR's returns", 2, 2, _TEXT, _DIM)
-    # The scale: as wide as the image, logarithmic, as that is how depth is looked at.
     bar = top + rows + 4
+    scale = _depth_scale(width)[: height - bar]
+    canvas[bar : bar + len(scale)] = scale
+    out[:] = canvas
+
+
+@lru_cache(maxsize=4)
+def _depth_scale(width: int) -> np.ndarray:
+    """(h, width, 3), as wide as the image, logarithmic, as that is how depth is looked at."""
+    canvas = _empty(_SCALE + _TEXT, width).copy()
     metres = np.geomspace(_NEAR, _FAR, width)
-    canvas[bar : bar + 5] = _depth_colours(1 / metres[None, :].astype(np.float32))
+    canvas[:5] = _depth_colours(1 / metres[None, :].astype(np.float32))
     for mark in (3, 5, 10, 20, 40, 60):
         words = f"{mark} m"
         x = round(np.interp(np.log(mark), np.log(metres[[0, -1]]), (0, width - 1)))
         x = min(max(x - text_size(words, _TEXT)[0] // 2, 0), width - text_size(words, _TEXT)[0])
-        put_text(canvas, words, x, bar + 6, _TEXT, _DIM)
-    out[:] = canvas
+        put_text(canvas, words, x, 6, _TEXT, _DIM)
+    return canvas
 
 
 def _depth_colours(inverse: np.ndarray) -> np.ndarray:
     """(h, w, 3) uint8 RGB of inverse depths (h, w)."""
     warm = (inverse - 1 / _FAR) / (1 / _NEAR - 1 / _FAR)
-    level = (255 * np.clip(warm, 0, 1) ** 0.5).astype(np.uint8)
-    return np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1])
+    level = (255 * np.sqrt(np.clip(warm, 0, 1))).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(level, _turbo()))
+
+
+@lru_cache(maxsize=1)
+def _turbo() -> np.ndarray:
+    """(256, 1, 3) uint8 RGB."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[..., ::-1])
