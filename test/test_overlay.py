@@ -230,7 +230,7 @@ def test_a_panel_of_a_tiny_image_is_drawn_as_far_as_there_is_room():
 
 def test_returns_from_above_are_dots_at_their_place_higher_ones_over_lower_ones(rng):
     points = rng.uniform((-10, -15, -3, 0), (80, 15, 2, 1), (3000, 4)).astype(np.float32)
-    points[:2] = np.nan, (20, 0, np.nan, 0)
+    points[0], points[1] = np.nan, (20, 0, np.nan, 0)
     turn, scale = np.array([[0.6, 0.8], [-0.8, 0.6]]), 4.0
     canvas = np.zeros((90, 288, 3), np.uint8)
     _returns(canvas, points, turn, scale)

@@ -58,7 +58,7 @@ class VideoWriter:
         """Append a frame: one or more (H, W, 3) uint8 RGB, one below the other."""
         frame = av.VideoFrame(self._width, self._height, "rgb24")
         plane = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(self._height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(self._height, plane.line_size)
         pixels = rows[:, : 3 * self._width].reshape(self._height, self._width, 3)
         top = 0
         for image in images:
