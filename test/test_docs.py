@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ast
-import itertools
 import json
 import re
-import shlex
 import sys
 import types
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from pages import BLOCK, PAGES, ROOT, SHELL, blocks, commands, named
 
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.frame import Frame
@@ -26,39 +23,11 @@ from amodal_core.models.base import Model
 from amodal_ros.cli import main as cli
 from training.config import parse as parse_training
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("docs", "amodal_core", "amodal_ros", "amodal_msgs", "embedded_ros", "launch", "training")
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))]
-)  # fmt: skip
-PAGES.remove(ROOT / "CHANGELOG.md")  # tells of commands that are gone, too
-_BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _OURS = ("amodal_core", "amodal_ros", "embedded_ros", "training", "amodal_training")
-_FOR_SHELLS = ("", "bash", "sh", "console")
-
-
-def blocks(page: Path, *languages: str) -> list[str]:
-    """The fenced blocks of a page in these languages, without their indentation."""
-    found = _BLOCK.findall(page.read_text())
-    return [re.sub(f"(?m)^{indent}", "", body) for indent, kind, body in found if kind in languages]
-
-
-def commands(page: Path) -> Iterator[list[str]]:
-    """The words of each command line in the blocks for a shell."""
-    for body in blocks(page, *_FOR_SHELLS):
-        for line in body.replace("\\\n", " ").splitlines():
-            if not re.match(r" *(source|export|cd|amodal|make|torchrun|ros2|python)\b", line):
-                continue  # a drawing, a message or a file
-            for one in re.split(r";|&&", re.sub(r"\s#.*", "", line)):
-                words = shlex.split(one.replace("...", "").replace(",}", "}"))
-                if words:
-                    yield words
-
-
-def spelt_out(words: list[str]) -> Iterator[list[str]]:
-    """`a|b` is each of both; what stands in brackets may be left out, and is not."""
-    choices = [word.strip("[]").split("|") for word in words if word.strip("[]")]
-    yield from (list(chosen) for chosen in itertools.product(*choices))
+# What begins a line of a shell's block, and no drawing.
+_PROGRAMS = re.compile(
+    r"(?m)^ *(amodal|make|torchrun|ros2|python|pip|bash|docker|source|[A-Z_]+=\S*) "
+)
 
 
 def is_group(command: Any) -> bool:
@@ -127,19 +96,21 @@ def wrong(words: list[str]) -> str:
     return ""
 
 
-def named(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_command_line_is_one_that_the_command_takes(page):
+    assert not list(filter(None, map(wrong, commands(page))))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_command_line_is_one_that_the_command_takes(page):
-    refused = [wrong(line) for words in commands(page) for line in spelt_out(words)]
-    assert not list(filter(None, refused))
+def test_what_is_to_be_typed_stands_in_a_block_for_a_shell(page):
+    languages = {language for _, language, _ in BLOCK.findall(page.read_text())}
+    others = blocks(page, *(languages - {SHELL, "python"}))
+    assert not [body for body in others if _PROGRAMS.search(body)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_and_options_in_the_text_exist(page):
-    text = _BLOCK.sub("", page.read_text())
+    text = BLOCK.sub("", page.read_text())
     lacking = []
     for span in re.findall(r"`(amodal [a-z][^`\n]*|make [a-z][^`\n]*)`", text):
         words = re.sub(r"[\[\]]|\.\.\.", "", span).split()
@@ -185,7 +156,7 @@ def test_yaml_is_yaml(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_to_files_that_are_there(page):
-    text = _BLOCK.sub("", page.read_text())
+    text = BLOCK.sub("", page.read_text())
     paths = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
     local = [p for p in paths if p and not re.match(r"[a-z]+:", p)]
     assert not [p for p in local if not (page.parent / p).exists()]

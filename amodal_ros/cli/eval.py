@@ -131,7 +131,7 @@ def kitti(
 
     amodal infer KITTI/training --model pointpillars --checkpoint best.safetensors --out r
 
-    amodal eval kitti --gt KITTI --dt r --frames ImageSets/val.txt --out build/eval
+    amodal eval kitti --gt KITTI --dt r --frames KITTI/ImageSets/val.txt --out build/eval
     """
     import json
 
