@@ -367,6 +367,16 @@ def layout(blueprint: Any, cameras: Sequence[str], *, accuracy: bool) -> Any:
     )
 
 
+def _batches(rerun: Any) -> dict[str, Any]:
+    """Rows of 32 frames to a chunk of the file; older versions of Rerun have no such setting here.
+
+    Of each chunk Rerun keeps kilobytes in memory, for the index at the end of the file, and it
+    makes one of each entity every 0.2 s. Rows that wait for a chunk are heavier still.
+    """
+    kind = getattr(rerun, "ChunkBatcherConfig", None)
+    return {} if kind is None else {"batcher_config": kind(flush_tick=5.0, flush_num_rows=32)}
+
+
 @contextmanager
 def recording(
     path: str | Path,
@@ -395,7 +405,7 @@ def recording(
         with atomic(path) as part:
             part.touch()  # who cannot write there says so now, and not Rerun at the end
             # Whatever RERUN=off says in the environment: a file is asked for.
-            stream = rerun.RecordingStream("amodal", default_enabled=True)
+            stream = rerun.RecordingStream("amodal", default_enabled=True, **_batches(rerun))
             stream.save(str(part), default_blueprint=layout(rrb, cameras, accuracy=accuracy))
             try:
                 yield RerunRecording(rerun, stream, cameras, classes)

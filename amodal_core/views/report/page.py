@@ -92,9 +92,10 @@ def _tiles(record: Record) -> list[Tile]:
             "as shown: after tracking, those carried unseen included",
         ),
         Tile(
-            f"{hidden:.0%}",
+            f"{100 * hidden:.0f} %",
             "partly hidden",
-            f"of the seen tracks of all frames, at least {PARTLY_HIDDEN:.0%} of the amodal area",
+            f"of the seen tracks of all frames, at least {100 * PARTLY_HIDDEN:.0f} % of the amodal "
+            "area",
         ),
         Tile(
             f"{sum(row.coasted for row in record.rows)}",
