@@ -199,6 +199,9 @@ HOW = {
         {"--frames 240 --length 40": "--frames 4 --length 4", "PYTHONPATH=.": ""},
         {"amodal train": TINY_DRIVES},
     ),
+    "benchmarks/real_frames/README.md": Page(
+        (has.linked, has.real_data), {"PYTHONPATH=.": "", "../shared/data": "DATA"}
+    ),
     "docs/ros.md": Page(),
     "docs/security.md": Page(
         instead={"amodal launch pipeline": "amodal launch pipeline model:=geometric"}
@@ -253,7 +256,11 @@ HOW = {
         (has.bag("build/drive"), has.page_yaml("launch/README.md", "- {name:", "cameras.yaml"),
          has.written("rear.yaml", OST)),
     ),
-    "training/README.md": Page((has.linked, has.streets_as_kins("data/kins"))),
+    "training/README.md": Page(
+        (has.linked, has.streets_as_kins("data/kins")),
+        shorter={"amodal train": TINY_DRIVES,
+                 "torchrun --nproc-per-node 2 -m training.train training/": SMALL_TRAINING},
+    ),
 }  # fmt: skip
 
 
