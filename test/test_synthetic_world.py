@@ -7,7 +7,7 @@ import pytest
 
 from amodal_core.synthetic.assets import Asset
 from amodal_core.synthetic.heavy_vehicles import bus, tram, truck
-from amodal_core.synthetic.mesh import Mesh, box
+from amodal_core.synthetic.mesh import Mesh, _distinct, box, cross, faceted
 from amodal_core.synthetic.motion import part_matrices
 from amodal_core.synthetic.people import CRANK, CRANK_LENGTH, CYCLE_PARTS, cyclist, pedestrian
 from amodal_core.synthetic.population import MIXES, Population, populate
@@ -207,3 +207,35 @@ def test_kitti_camera_is_kittis_and_scales() -> None:
     assert (-0.5 - half.K[0, 2]) / half.K[0, 0] == pytest.approx(left)
     asd = make_rig("asd")
     assert (asd.width, asd.height) == (1920, 1080)
+
+
+def test_rows_are_told_apart_as_numpys_unique_does(rng):
+    for n in (0, 1, 40):
+        columns = [np.round(rng.normal(size=n), 1) for _ in range(2)]
+        columns += [np.zeros(n), -np.zeros(n), rng.integers(0, 2, n)]
+        _, first, kinds = np.unique(
+            np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        made = _distinct(columns)
+        assert np.array_equal(made[0], first)
+        assert np.array_equal(made[1], kinds.reshape(-1))
+    a, b = rng.normal(size=(2, 50, 3))
+    assert np.array_equal(cross(a, b), np.cross(a, b))
+
+
+def test_corners_that_share_a_vertex_share_a_normal_up_to_the_crease():
+    # Two walls of a roof, whose ridge is flatter than the crease or not; one triangle has no area.
+    points = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0.2), (1, 1, 0.2), (0, 2, 0), (1, 2, 0)], float)
+    triangles = np.array([(0, 1, 3), (0, 3, 2), (2, 3, 5), (2, 5, 4), (0, 0, 1)])
+    angle = 2 * np.degrees(np.arctan(0.2))
+    flat = faceted(points, triangles, 0, (9, 9, 9), crease=angle - 1)
+    smooth = faceted(points, triangles, 0, (9, 9, 9), crease=angle + 1)
+    assert (len(flat.positions), len(smooth.positions)) == (8, 6)
+    ridge = smooth.normals[smooth.positions[:, 1] == 1]
+    assert len(flat.triangles) == len(smooth.triangles) == 4
+    # Ends of the ridge have the normals of their three faces.
+    wall = np.array([(0, -0.2, 1), (0, 0.2, 1)]) / np.hypot(0.2, 1)
+    mixed = [2 * wall[0] + wall[1], wall[0] + 2 * wall[1]]
+    mixed = [m / np.linalg.norm(m) for m in mixed]
+    for normal in ridge:
+        assert min(np.abs(normal - m).max() for m in mixed) < 1e-6

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from amodal_core.synthetic.materials import Material
 
@@ -102,21 +101,24 @@ def faceted(
     positions = np.asarray(positions, np.float64)
     triangles = np.asarray(triangles, np.int64)
     a, b, c = (positions[triangles[:, i]] for i in range(3))
-    weighted = np.cross(b - a, c - a)
+    weighted = cross(b - a, c - a)
     area = np.linalg.norm(weighted, axis=1)
     keep = area > 1e-10
     triangles, weighted, area = triangles[keep], weighted[keep], area[keep]
     count = len(triangles)
     unit = weighted / area[:, None]
-    _, weld = np.unique(np.round(positions, 4), axis=0, return_inverse=True)
-    corners = weld.reshape(-1)[triangles].reshape(-1)
+    _, weld = _distinct(list(np.round(positions, 4).T))
+    corners = weld[triangles].reshape(-1)
     faces = np.repeat(np.arange(count), 3)
-    incidence = csr_matrix(
-        (np.ones(3 * count), (faces, corners)), shape=(count, int(corners.max()) + 1)
-    )
-    at_corner = incidence.T.tocsr()[corners]  # row: a corner, columns: faces at its vertex
-    rows = np.repeat(np.arange(3 * count), np.diff(at_corner.indptr))
-    columns = at_corner.indices
+    # Each corner (rows) beside all faces at its vertex (columns), each once.
+    by_vertex = np.argsort(corners, kind="stable")
+    vertices, meeting = corners[by_vertex], faces[by_vertex]
+    once = np.append(True, (np.diff(vertices) != 0) | (np.diff(meeting) != 0))[: len(vertices)]
+    vertices, meeting = vertices[once], meeting[once]
+    begins, ends = (np.searchsorted(vertices, corners, side) for side in ("left", "right"))
+    rows = np.repeat(np.arange(3 * count), ends - begins)
+    last = np.cumsum(ends - begins)
+    columns = meeting[np.arange(len(rows)) + np.repeat(ends - last, ends - begins)]
     alike = (unit[faces[rows]] * unit[columns]).sum(axis=1) > np.cos(np.radians(crease))
     rows, columns = rows[alike], columns[alike]
     normals = np.stack(
@@ -137,17 +139,16 @@ def faceted(
     corner_materials = (
         np.repeat(material[keep], 3) if material.ndim else np.full(3 * count, material)
     ).astype(np.uint8)
-    key = np.concatenate(
+    # Colour and material of a corner as one number, in the order of their bytes.
+    look = corner_colours.astype(np.int64) @ (1 << 8 * np.arange(4, 0, -1)) + corner_materials
+    first, inverse = _distinct(
         [
-            np.round(corner_positions, 5),
-            np.round(normals, 3),
-            np.round(corner_uvs, 4),
-            corner_colours,
-            corner_materials[:, None],
-        ],
-        axis=1,
+            *np.round(corner_positions, 5).T,
+            *np.round(normals, 3).T,
+            *np.round(corner_uvs, 4).T,
+            look,
+        ]
     )
-    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
     return Mesh(
         corner_positions[first].astype(np.float32),
         normals[first].astype(np.float32),
@@ -157,6 +158,29 @@ def faceted(
         np.full(len(first), part, np.uint8),
         inverse.reshape(-1, 3).astype(np.int32),
     )
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, 3) cross products of vectors (N, 3): `np.cross` without what small arrays cost there."""
+    x, y, z = a.T
+    u, v, w = b.T
+    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=1)
+
+
+def _distinct(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each kind, in ascending order, and the kind of each row (N,).
+
+    As `np.unique` over rows, several times as fast.
+    """
+    order = np.lexsort([c for c in columns if len(c) and (c != c[0]).any()][::-1] or [columns[0]])
+    changes = np.zeros(len(order), bool)
+    changes[:1] = True
+    for column in columns:
+        ordered = column[order]
+        changes[1:] |= ordered[1:] != ordered[:-1]
+    kinds = np.empty(len(order), np.int64)
+    kinds[order] = np.cumsum(changes) - 1
+    return order[changes], kinds
 
 
 def grid_triangles(rows: int, columns: int, *, wrap: bool = False) -> np.ndarray:
