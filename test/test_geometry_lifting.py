@@ -14,6 +14,7 @@ from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.frame import Frame, Instances
 from amodal_core.geometry.boxes3d import corners, iou_bev, project_convex
 from amodal_core.geometry.lifting import lift
+from amodal_core.geometry.object_points import returns_of_objects
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 
@@ -103,6 +104,21 @@ def test_a_wall_behind_that_a_generous_mask_takes_in_does_not_move_the_box():
     generous = replace(instances, amodal=mask, visible=mask)
     (box,) = lift(generous, replace(frame, points=points), CLASSES).boxes3d
     assert iou_bev(box[None], CAR[None])[0, 0] > 0.8
+
+
+def test_an_objects_returns_are_the_largest_group_in_depth_under_its_visible_mask(rng):
+    masks = rng.random((6, 40, 60)) < np.array([0, 0.02, 0.1, 0.3, 0.6, 1.0])[:, None, None]
+    amodal = RleMasks.from_dense(masks)
+    instances, _ = seen([CAR], ["car"])
+    instances = replace(instances[np.zeros(6, int)], size=(40, 60), amodal=amodal, visible=amodal)
+    pixels = np.stack([rng.integers(0, 60, 900), rng.integers(0, 40, 900)], axis=1).astype(np.int32)
+    z = np.rint(rng.choice([8, 10, 30, 60], 900) + rng.uniform(0, 3, 900)).astype(np.float32)
+    for mask, index in zip(masks, returns_of_objects(instances, pixels, z), strict=True):
+        under = np.flatnonzero(mask[pixels[:, 1], pixels[:, 0]])
+        under = under[np.argsort(z[under], kind="stable")]
+        gap = np.diff(z[under]) > np.maximum(1.2, np.float32(0.03) * z[under][1:])
+        groups = np.split(under, np.flatnonzero(gap) + 1)
+        assert index.tolist() == max(groups, key=len).tolist()
 
 
 def test_boxes_that_are_there_are_kept_and_what_no_return_falls_on_has_none():

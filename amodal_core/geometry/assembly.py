@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.spatial.distance import cdist
 
 from amodal_core.geometry.boxes3d import iou_bev
 from amodal_core.geometry.classification import VEHICLES
@@ -264,7 +263,17 @@ class _Outline:
 
     def meets(self, other: _Outline, coupling: float) -> bool:
         """Whether any two returns are nearer than a coupling is long."""
-        return bool(cdist(self.xy, other.xy).min() < coupling)
+        return bool(_meet(self.xy, other.xy, coupling))
+
+
+@njit(cache=True)
+def _meet(a, b, least):  # type: ignore[no-untyped-def]
+    for i in range(len(a)):
+        for j in range(len(b)):
+            dx, dy = a[i, 0] - b[j, 0], a[i, 1] - b[j, 1]
+            if np.sqrt(dx * dx + dy * dy) < least:
+                return True
+    return False
 
 
 def _without_overlap(detections: list[Detection], most: float) -> list[Detection]:

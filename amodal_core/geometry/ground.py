@@ -91,21 +91,24 @@ def _ground_plane(points, v):  # type: ignore[no-untyped-def]
     z0, a, b = v.lowest + v.bin * k + v.bin / 2, 0.0, 0.0
     if bins[k] == 0:
         return -v.sensor_height, 0.0, 0.0
+    nothing = np.float32(0.0)
     # Normal equations of the plane through the returns near the last one.
     for reach in v.plane_reaches:
         n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
         for i in range(total):
             x, y, z = near[0, i], near[1, i], near[2, i]
-            if abs(z - z0 - a * x - b * y) < reach:
-                n += 1.0
-                sx += x
-                sy += y
-                sz += z
-                sxx += x * x
-                sxy += x * y
-                syy += y * y
-                sxz += x * z
-                syz += y * z
+            # A zero that is added costs less than a branch that is guessed wrong.
+            inside = abs(z - z0 - a * x - b * y) < reach
+            x, y, z = (x, y, z) if inside else (nothing, nothing, nothing)
+            n += inside
+            sx += x
+            sy += y
+            sz += z
+            sxx += x * x
+            sxy += x * y
+            syy += y * y
+            sxz += x * z
+            syz += y * z
         if n < v.plane_returns:
             break
         # Cramer's rule about the centroid; np.linalg would cost seconds of compilation.
@@ -163,12 +166,24 @@ def _fill_heights(sums, counts, plane, v):  # type: ignore[no-untyped-def]
                 weights[k, m] = min(counts[k, m], v.cell_weight)
                 off = sums[k, m] / counts[k, m] - z0 - a * x - b * y
                 shares[k, m] = weights[k, m] * off
+    # Whether any ring around a cell has returns: most cells are far from all.
+    rows, some = np.zeros((side, side), np.bool_), np.zeros((side, side), np.bool_)
+    for k in range(side):
+        for m in range(side):
+            if weights[k, m] > 0:
+                for j in range(max(m - v.rings + 1, 0), min(m + v.rings, side)):
+                    rows[k, j] = True
+    for k in range(side):
+        for m in range(side):
+            if rows[k, m]:
+                for i in range(max(k - v.rings + 1, 0), min(k + v.rings, side)):
+                    some[i, m] = True
     heights = np.empty((side, side), np.float32)
     for k in range(side):
         for m in range(side):
             x, y = (k + 0.5) * v.cell - v.reach, (m + 0.5) * v.cell - v.reach
             total, weight = 0.0, 0.0
-            for ring in range(v.rings):
+            for ring in range(v.rings if some[k, m] else 0):
                 for i in range(max(k - ring, 0), min(k + ring + 1, side)):
                     # Of the rows between the first and the last only both ends.
                     step = 1 if abs(i - k) == ring else 2 * ring

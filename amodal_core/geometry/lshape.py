@@ -150,6 +150,10 @@ def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-unty
     x, y = np.empty(n, np.float32), np.empty(n, np.float32)
     for k in range(n):
         x[k], y[k] = xy[k, 0], xy[k, 1]
+    # What is less than `on_edge` in double precision is at most this in the points' own.
+    edge = np.float32(on_edge)
+    if edge >= on_edge:
+        edge = np.nextafter(edge, np.float32(0.0))
     # The line through two points that most of the others lie on.
     step = max(1, n // starts)
     best, bx, by, bdx, bdy = 0, 0.0, 0.0, 1.0, 0.0
@@ -160,10 +164,10 @@ def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-unty
             if length < shortest:
                 continue
             dx, dy = dx / length, dy / length
-            count = 0
+            count = np.int32(0)
             for k in range(n):
                 off = (x[k] - x[i]) * dy - (y[k] - y[i]) * dx
-                count += abs(off) < on_edge
+                count += np.int32(abs(off) <= edge)
             if count > best:
                 best, bx, by, bdx, bdy = count, xy[i, 0], xy[i, 1], dx, dy
     if best < least:

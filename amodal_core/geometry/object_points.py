@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Frame, Instances
 from amodal_core.geometry.projection import project
@@ -12,10 +13,8 @@ from amodal_core.geometry.projection import project
 _GAP, _GAP_SHARE = 1.2, 0.03  # metres, or share of the depth, that no object's returns jump over
 
 
-def returns_of_objects(
-    instances: Instances, pixels: np.ndarray, z: np.ndarray
-) -> Iterator[np.ndarray]:
-    """For each object the indices of its returns.
+def returns_of_objects(instances: Instances, pixels: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
+    """For each object the indices of its returns, from the nearest on.
 
     Of the returns under its visible mask, the largest group in depth: masks leave windows open and
     reach over edges.
@@ -25,18 +24,12 @@ def returns_of_objects(
         pixels: (M, 2) int, column and row of each return, all in the image.
         z: (M,) metres along the optical axis.
     """
-    u, v = pixels.T
-    crops, offsets = instances.visible.rle().crops()
-    # Column by column: those of an object's columns stand in a row.
-    by_column = np.argsort(u, kind="stable")
-    first = np.searchsorted(u[by_column], np.arange(instances.size[1] + 1)).tolist()
-    for crop, (x, y) in zip(crops, offsets.tolist(), strict=True):
-        height, width = crop.shape
-        beside = by_column[first[x] : first[x + width]]
-        rows = v[beside]
-        near = np.sort(beside[(rows >= y) & (rows < y + height)])
-        index = near[crop[v[near] - y, u[near] - x] > 0]
-        yield index[_group(z[index])]
+    height, width = instances.size
+    by_depth = np.argsort(z, kind="stable")
+    u, v = pixels[by_depth].T
+    runs, first = instances.visible.rle().runs()
+    chosen, last = _groups(runs, first, u * height + v, height * width, z[by_depth])
+    return [by_depth[chosen[a:b]] for a, b in pairwise([0, *last.tolist()])]
 
 
 def points_of_objects(instances: Instances, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -60,10 +53,59 @@ def points_of_objects(instances: Instances, frame: Frame) -> tuple[np.ndarray, n
     return points[np.concatenate([*index, np.zeros(0, np.int64)])], owners
 
 
-def _group(z: np.ndarray) -> np.ndarray:
-    """Indices of the largest group of depths between which nothing is missing."""
-    order = np.argsort(z, kind="stable")
-    gaps = np.diff(z[order]) > np.maximum(_GAP, _GAP_SHARE * z[order][1:])
-    edges = np.concatenate([[0], np.flatnonzero(gaps) + 1, [len(z)]])
-    largest = int(np.argmax(np.diff(edges)))
-    return order[edges[largest] : edges[largest + 1]]
+@njit(cache=True)
+def _groups(runs, first, places, pixels, z):  # type: ignore[no-untyped-def]
+    """Of each mask the returns under it, the largest group between which no depth is missing.
+
+    Args:
+        runs: see `RleMasks.runs`.
+        first: see there.
+        places: (M,) the pixel of each return as runs count them.
+        pixels: of the image.
+        z: (M,) float32 metres, rising.
+
+    Returns:
+        Indices of returns, mask by mask, and (N,) where those of each end.
+    """
+    # The returns pixel by pixel.
+    begin = np.zeros(pixels + 1, np.int64)
+    for i in range(len(places)):
+        begin[places[i] + 1] += 1
+    for k in range(pixels):
+        begin[k + 1] += begin[k]
+    at, returns = begin.copy(), np.empty(len(places), np.int64)
+    for i in range(len(places)):
+        returns[at[places[i]]] = i
+        at[places[i]] += 1
+    under = np.zeros(len(places), np.bool_)
+    last = np.zeros(len(first) - 1, np.int64)
+    total = 0
+    for m in range(len(runs)):
+        total += begin[runs[m, 1]] - begin[runs[m, 0]]
+    out = np.empty(total, np.int64)
+    total = 0
+    for n in range(len(last)):
+        low, high = len(places), 0
+        for m in range(first[n], first[n + 1]):
+            for k in range(begin[runs[m, 0]], begin[runs[m, 1]]):
+                i = returns[k]
+                under[i] = True
+                low, high = min(low, i), max(high, i + 1)
+        # Group after group from the nearest on; the largest one moves to the front.
+        count = start = largest = most = 0
+        for i in range(low, high):
+            if not under[i]:
+                continue
+            under[i] = False
+            gap = max(np.float32(_GAP), np.float32(_GAP_SHARE) * z[i])
+            if count > 0 and z[i] - z[out[total + count - 1]] > gap:
+                start = count
+            out[total + count] = i
+            count += 1
+            if count - start > most:
+                largest, most = start, count - start
+        for k in range(most):
+            out[total + k] = out[total + largest + k]
+        total += most
+        last[n] = total
+    return out[:total], last

@@ -167,7 +167,7 @@ def _cut_rows(azimuth, direction, cut, jitter):  # type: ignore[no-untyped-def]
 
 def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) -> int:
     """Columns that the scanner's own steps fill: from the usual step within the fullest rows."""
-    count = np.bincount(rows)
+    count = _counts(rows, int(rows.max(initial=-1)) + 1)
     fullest = np.argsort(-count, kind="stable")[: config.step_rows]
     ends = np.cumsum(count[fullest])
     turns = _azimuths_of(azimuth, rows, len(count), fullest, ends)
@@ -182,6 +182,15 @@ def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) ->
         return config.finest_columns
     columns = config.fill * 2 * np.pi / np.median(every)
     return int(np.clip(columns, config.coarsest_columns, config.finest_columns))
+
+
+@njit(cache=True)
+def _counts(rows, height):  # type: ignore[no-untyped-def]
+    """As `np.bincount`, which would first make 64 bits of 32."""
+    count = np.zeros(height, np.int64)
+    for i in range(len(rows)):
+        count[rows[i]] += 1
+    return count
 
 
 @njit(cache=True)

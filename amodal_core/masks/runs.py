@@ -64,13 +64,15 @@ class Runs:
         """The masks at these positions (K,) int64; -1 gives an empty mask."""
         chosen = np.asarray(chosen, np.int64)
         runs, first = rle.gather(self.runs, self.first, chosen)
-        out = Runs(runs, first, np.append(self.heights, 1)[chosen])
+        some = len(chosen) > 0 and bool(chosen.min() < 0)
+        heights = np.append(self.heights, 1) if some else self.heights
+        out = Runs(runs, first, heights[chosen])
         if "_bounds" in self.__dict__:
             boxes, areas = self._bounds
-            out.__dict__["_bounds"] = (
-                np.concatenate([boxes, np.zeros((1, 4), np.int64)])[chosen],
-                np.append(areas, 0)[chosen],
-            )
+            if some:
+                boxes = np.concatenate([boxes, np.zeros((1, 4), np.int64)])
+                areas = np.append(areas, 0)
+            out.__dict__["_bounds"] = boxes[chosen], areas[chosen]
         return out
 
     @property

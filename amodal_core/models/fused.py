@@ -287,13 +287,7 @@ def _layered(objects: Instances, chosen: np.ndarray) -> Instances:
     depths = np.asarray(objects.depths)
     nearer = depths[None] < depths[:, None] - _APART
     nearer &= np.asarray(objects.scores)[None] >= _SURE
-    rows = np.flatnonzero(chosen & nearer.any(axis=1))
-    if len(rows):
-        before = [visible[np.flatnonzero(nearer[i])].union() for i in rows]
-        cut = visible[rows] - RleMasks.concatenated(before)
-        order = np.arange(len(objects))
-        order[rows] = len(objects) + np.arange(len(rows))
-        visible = RleMasks.concatenated([visible, cut])[order]
+    visible = visible.beside(visible, nearer & chosen[:, None])
     return replace(
         objects,
         visible=visible,
@@ -305,10 +299,5 @@ def _layered(objects: Instances, chosen: np.ndarray) -> Instances:
 
 def _hidden_by_clutter(geometric: Instances) -> RleMasks:
     """N masks of what hides the geometry's objects and is none itself."""
-    amodal, n = geometric.amodal.rle(), len(geometric)
-    occluders = np.asarray(geometric.occluders)
-    by_objects = [amodal[np.flatnonzero(row)].union() for row in occluders if row.any()]
-    rows = np.full(n, len(by_objects))
-    rows[occluders.any(axis=1)] = np.arange(len(by_objects))
-    nothing = RleMasks.empty(geometric.size, 1)
-    return amodal - geometric.visible.rle() - RleMasks.concatenated([*by_objects, nothing])[rows]
+    amodal = geometric.amodal.rle()
+    return (amodal - geometric.visible.rle()).beside(amodal, np.asarray(geometric.occluders))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration, Instances
 
@@ -123,13 +124,7 @@ def measured_evidence(
     usual = np.array([_HEIGHTS.get(name, np.nan) for name in names], np.float64)
     areas = amodal.areas()
     tolerances = np.maximum(_NEAR, _NEAR_SHARE * depths) + np.where(usual > _TALL, _LONG, 0.0)
-    returns = np.zeros((len(objects), 3))
-    crops, offsets = visible.crops()
-    for n, (crop, (x, y)) in enumerate(zip(crops, offsets.tolist(), strict=True)):
-        z = depth[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
-        z = z[z > 0]
-        far = z - depths[n]
-        returns[n] = len(z), (np.abs(far) <= tolerances[n]).sum(), (far > tolerances[n]).sum()
+    returns = _returns(*visible.runs(), np.ascontiguousarray(depth), depths, tolerances)
     count = returns[:, 0]
     return {
         "area": np.log(np.maximum(areas, 1)),
@@ -140,3 +135,20 @@ def measured_evidence(
         "hidden": 1 - visible.areas() / np.maximum(areas, 1),
         "person": np.array([name in PEOPLE for name in names], np.float64),
     }
+
+
+@njit(cache=True)
+def _returns(runs, first, depth, depths, tolerances):  # type: ignore[no-untyped-def]
+    """(N, 3) returns on each mask: all, those at its depth, those beyond."""
+    height = depth.shape[0]
+    out = np.zeros((len(depths), 3))
+    for n in range(len(depths)):
+        for m in range(first[n], first[n + 1]):
+            for pixel in range(runs[m, 0], runs[m, 1]):
+                z = depth[pixel % height, pixel // height]
+                if z > 0:
+                    far = z - depths[n]
+                    out[n, 0] += 1
+                    out[n, 1] += abs(far) <= tolerances[n]
+                    out[n, 2] += far > tolerances[n]
+    return out
