@@ -16,11 +16,11 @@ Inputs = dict[str, np.ndarray]
 def quantise(graph: Path, frames: Iterable[Inputs], target: Path) -> None:
     """Write a graph in int8: weights a channel, inputs of convolutions a tensor.
 
-    What is no convolution stays in float32.
+    What is no convolution stays in float32. A range is the mean of those that the frames have.
 
     Args:
         graph: an ONNX file in float32.
-        frames: inputs by name, whose ranges count.
+        frames: inputs by name.
         target: the new file.
 
     Raises:
@@ -55,6 +55,8 @@ def quantise(graph: Path, frames: Iterable[Inputs], target: Path) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # Means of the frames' extremes: one frame's outlier costs all others their steps.
+            extra_options={"CalibMovingAverage": True},
         )
     finally:
         logger.setLevel(level)
