@@ -10,7 +10,8 @@ from amodal_core.bags.images import read_image
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.datasets import kitti_to_bag as kitti
-from amodal_core.datasets.kitti import KittiRaw, parse_stamp
+from amodal_core.datasets.kitti import KittiRaw
+from amodal_core.datasets.kitti_files import parse_stamp
 from amodal_core.datasets.kitti_to_bag import convert_object, convert_raw, convert_tracking
 from amodal_core.drive.topics import CAMERA_INFO, IMAGE, POINTS
 from amodal_core.drive.transforms import TransformTree

@@ -14,7 +14,7 @@ from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.convert import convert
 from amodal_core.datasets.frames import frame_file, unpack
 from amodal_core.datasets.image_files import write_image
-from amodal_core.datasets.kitti import read_stamps
+from amodal_core.datasets.kitti_files import read_stamps
 from amodal_core.datasets.labelme import Labelme
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError, foreign

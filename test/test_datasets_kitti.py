@@ -8,14 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amodal_core.datasets.kitti import (
-    KittiObject,
-    KittiRaw,
-    KittiTracking,
-    parse_stamp,
-    read_scan,
-    read_stamps,
-)
+from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking
+from amodal_core.datasets.kitti_files import parse_stamp, read_scan, read_stamps
 from amodal_core.datasets.kitti_labels import (
     KittiLabel,
     boxes_in_lidar,

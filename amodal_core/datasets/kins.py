@@ -21,7 +21,7 @@ from amodal_core.datasets.categories import KINS_2019, KINS_2020
 from amodal_core.datasets.coco_like import CocoLike, Fields, xywh
 from amodal_core.datasets.image_files import read_image
 from amodal_core.datasets.json_write import JsonWriter
-from amodal_core.datasets.kitti import read_scan
+from amodal_core.datasets.kitti_files import read_scan
 from amodal_core.datasets.kitti_write import write_sensors
 from amodal_core.datasets.segmentation import to_dictionary, to_polygons
 from amodal_core.datasets.truth import layers

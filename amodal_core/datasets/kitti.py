@@ -10,7 +10,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from amodal_core.datasets.base import (
     new_folder,
 )
 from amodal_core.datasets.image_files import check_image, image_size, read_image
+from amodal_core.datasets.kitti_files import numbered, read_scan, read_stamps
 from amodal_core.datasets.kitti_labels import (
     DONT_CARE,
     TYPES,
@@ -44,84 +44,6 @@ _HALF_PERIOD = PERIOD // 2
 _DRIVE = re.compile(r"\d{4}_\d{2}_\d{2}_drive_\d{4}_(sync|extract)$")
 SPLITS = ("training", "testing")
 _ROOT_CURE = "give the folder that holds training/ and testing/"
-
-
-def read_scan(path: str | Path) -> np.ndarray:
-    """(N, 4) float32 x, y, z in metres and reflectance 0-1, LiDAR frame.
-
-    Raises:
-        InputError: the file is missing, or is not whole points of four floats.
-    """
-    try:
-        size = Path(path).stat().st_size
-        numbers = np.fromfile(path, "<f4")
-    except OSError as error:
-        raise InputError(f"cannot read the scan: {error.strerror}", str(path)) from None
-    if size % 16:
-        raise InputError(
-            f"{size} bytes are not whole points of 16 bytes", str(path), "download the file again"
-        )
-    points = numbers.reshape(-1, 4)
-    finite = np.isfinite(points).all(axis=1)
-    return points if finite.all() else points[finite]
-
-
-def parse_stamp(text: str) -> int:
-    """Nanoseconds since the epoch of "2011-09-26 13:02:25.964389445", read as UTC.
-
-    Raises:
-        ValueError: it is no such stamp.
-    """
-    seconds_text, _, fraction = text.strip().partition(".")
-    seconds = datetime.strptime(seconds_text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
-    if fraction and not fraction.isdecimal():
-        raise ValueError(f"'{fraction}' is no fraction of a second")
-    return int(seconds.timestamp()) * 1_000_000_000 + int(f"{fraction:0<9}"[:9])
-
-
-def read_stamps(folder: Path, files: dict[int, Path]) -> dict[int, int]:
-    """The stamp of each file of a sensor by its number.
-
-    Line n of timestamps.txt belongs to file n and is blank where that file was dropped; some copies
-    leave the blank lines out, and then the lines follow the files' order.
-
-    Args:
-        folder: such as `<drive>/velodyne_points`.
-        files: the sensor's files by number.
-
-    Raises:
-        InputError: no timestamps.txt, a malformed line, or lines that fit no file.
-    """
-    path = folder / "timestamps.txt"
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read the stamps: {error.strerror}", str(path)) from None
-    stamps: dict[int, int] = {}
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            stamps[number] = parse_stamp(line)
-        except ValueError:
-            raise InputError(
-                f"malformed stamp '{line.strip()[:40]}'",
-                f"{path}:{number + 1}",
-                "lines look like 2011-09-26 13:02:25.964389445",
-            ) from None
-    if files.keys() <= stamps.keys():
-        return {number: stamps[number] for number in files}
-    if len(stamps) == len(files):
-        return dict(zip(sorted(files), stamps.values(), strict=True))
-    raise InputError(
-        f"{len(stamps)} stamps for {len(files)} files", str(path), "download the drive again"
-    )
-
-
-def _numbered(folder: Path, *suffixes: str) -> dict[int, Path]:
-    """Files such as 0000000012.png by their number, in its order."""
-    files = (p for p in folder.glob("*") if p.suffix in suffixes and p.stem.isdecimal())
-    return dict(sorted((int(p.stem), p) for p in files))
 
 
 class KittiFiles(NamedTuple):
@@ -265,14 +187,14 @@ class KittiRaw(Kitti):
         super().__init__(self.drive, f"kitti_raw {drive}")
         self._calibration = read_kitti_raw(self.drive, camera)
         folder, lidar = self.drive / f"image_{camera:02d}", self.drive / "velodyne_points"
-        self.images = _numbered(folder / "data", ".png", ".jpg")
+        self.images = numbered(folder / "data", ".png", ".jpg")
         if not self.images:
             cure = "give a folder such as 2011_09_26/2011_09_26_drive_0009_sync"
             raise InputError("no images", str(folder / "data"), cure)
         self._numbers = list(self.images)
         self._places = [Place(f"{drive}/{n:010d}", drive, k) for k, n in enumerate(self._numbers)]
         self.stamps = read_stamps(folder, self.images)
-        self.scans = _numbered(lidar / "data", ".bin")
+        self.scans = numbered(lidar / "data", ".bin")
         self.scan_stamps = read_stamps(lidar, self.scans) if self.scans else {}
 
     def __len__(self) -> int:
@@ -336,7 +258,7 @@ class KittiObject(Kitti):
             (image, number)
             for split in splits
             for number, image in enumerate(
-                _numbered(root / split / "image_2", ".png", ".jpg").values()
+                numbered(root / split / "image_2", ".png", ".jpg").values()
             )
         ]
         if not self._images:
@@ -441,7 +363,7 @@ class KittiTracking(Kitti):
 
     def _open(self, root: Path, folder: Path) -> None:
         path = root / "label_02" / f"{folder.name}.txt"
-        images = _numbered(folder, ".png", ".jpg")
+        images = numbered(folder, ".png", ".jpg")
         try:
             if not images:
                 raise InputError("no images", str(folder))
@@ -451,7 +373,7 @@ class KittiTracking(Kitti):
             self._broken.append(error)
             return
         which = len(self._sequences)
-        scans = _numbered(root / "velodyne" / folder.name, ".bin")
+        scans = numbered(root / "velodyne" / folder.name, ".bin")
         self._sequences.append((folder, calibration, labels, scans))
         self._images += [(which, turn, *item) for turn, item in enumerate(images.items())]
 

@@ -19,7 +19,8 @@ from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.sensors import header_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.base import Dataset
-from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking, read_stamps
+from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking
+from amodal_core.datasets.kitti_files import read_stamps
 from amodal_core.datasets.kitti_labels import KittiLabel, boxes_in_lidar
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
 from amodal_core.datasets.to_bag import LABELS, labels_message

@@ -9,8 +9,8 @@ import yaml
 from datasets_scenes import calibration
 
 from amodal_core.datasets import kitti_write
-from amodal_core.datasets.kitti import read_scan as read_kitti_scan
-from amodal_core.datasets.kitti import read_stamps
+from amodal_core.datasets.kitti_files import read_scan as read_kitti_scan
+from amodal_core.datasets.kitti_files import read_stamps
 from amodal_core.datasets.kitti_labels import read_object_labels, read_tracking_labels
 from amodal_core.datasets.kitti_oxts import pose, read_oxts
 from amodal_core.datasets.kitti_to_bag import _velo_from_imu
