@@ -72,20 +72,22 @@ def _cell_points(points, index, keep):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _link(cells, state, cell, end, columns, sine, v):  # type: ignore[no-untyped-def]
-    """Whether a cell belongs with the next one right (1) and below (2); 4: it was looked at.
-
-    Its row of the flat cells ends at `end`.
-    """
-    link = 4
-    if state[cell] == 1:
-        other = cell + 1 if cell + 1 < end else end - columns
-        if state[other] == 1 and _joined(cells, cell, other, v.beside * sine, v):
-            link |= 1
-        other = cell + columns
-        if other < len(state) and state[other] == 1 and _joined(cells, cell, other, sine, v):
-            link |= 2
-    return np.uint8(link)
+def _links(cells, state, rows, columns, sine, v):  # type: ignore[no-untyped-def]
+    """Of each cell whether it belongs with the next one right (1) and below (2)."""
+    links = np.zeros(rows * columns, np.uint8)
+    for row in range(rows):
+        begin = row * columns
+        for column in range(columns):
+            cell = begin + column
+            if state[cell] < 1:
+                continue
+            other = cell + 1 if column + 1 < columns else begin
+            if state[other] == 1 and _joined(cells, cell, other, v.beside * sine, v):
+                links[cell] |= 1
+            other = cell + columns
+            if row + 1 < rows and state[other] == 1 and _joined(cells, cell, other, sine, v):
+                links[cell] |= 2
+    return links
 
 
 @njit(cache=True)
@@ -98,7 +100,7 @@ def _label_cells(  # type: ignore[no-untyped-def]
     """
     rows, columns = index.shape
     cells, state = _cell_points(points, index, keep)
-    links = np.zeros(rows * columns, np.uint8)
+    links = _links(cells, state, rows, columns, limits[0], v)
     labels = np.empty(rows * columns, np.int32)
     for cell in range(rows * columns):
         labels[cell] = -2 if state[cell] == 1 else -1
@@ -120,12 +122,6 @@ def _label_cells(  # type: ignore[no-untyped-def]
             right = cell + 1 if cell + 1 < end else begin
             left = cell - 1 if cell > begin else end - 1
             above = cell - columns
-            if links[cell] == 0:
-                links[cell] = _link(cells, state, cell, end, columns, limits[0], v)
-            if links[left] == 0:
-                links[left] = _link(cells, state, left, end, columns, limits[0], v)
-            if row > 0 and links[above] == 0:
-                links[above] = _link(cells, state, above, begin, columns, limits[0], v)
             for way in range(4):
                 # Mostly it belongs with the next cell, else perhaps with one behind that.
                 other = -1

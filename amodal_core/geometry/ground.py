@@ -91,24 +91,21 @@ def _ground_plane(points, v):  # type: ignore[no-untyped-def]
     z0, a, b = v.lowest + v.bin * k + v.bin / 2, 0.0, 0.0
     if bins[k] == 0:
         return -v.sensor_height, 0.0, 0.0
-    nothing = np.float32(0.0)
     # Normal equations of the plane through the returns near the last one.
     for reach in v.plane_reaches:
         n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
         for i in range(total):
             x, y, z = near[0, i], near[1, i], near[2, i]
-            # A zero that is added costs less than a branch that is guessed wrong.
-            inside = abs(z - z0 - a * x - b * y) < reach
-            x, y, z = (x, y, z) if inside else (nothing, nothing, nothing)
-            n += inside
-            sx += x
-            sy += y
-            sz += z
-            sxx += x * x
-            sxy += x * y
-            syy += y * y
-            sxz += x * z
-            syz += y * z
+            if abs(z - z0 - a * x - b * y) < reach:
+                n += 1.0
+                sx += x
+                sy += y
+                sz += z
+                sxx += x * x
+                sxy += x * y
+                syy += y * y
+                sxz += x * z
+                syz += y * z
         if n < v.plane_returns:
             break
         # Cramer's rule about the centroid; np.linalg would cost seconds of compilation.
