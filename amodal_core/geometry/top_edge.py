@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.config import DEFAULTS, TopEdgeConfig
@@ -33,10 +34,7 @@ def top_edge(
         Metres above the ground, or None where no edge is clear enough.
     """
     # The highest return of each column of the image.
-    order = np.lexsort((-heights, pixels[:, 0]))
-    first = np.ones(len(order), bool)
-    first[1:] = np.diff(pixels[order, 0]) != 0
-    column = order[first]
+    column = _highest(pixels, heights, image.shape[1])
     top = float(np.quantile(heights, 0.99))
     # Only columns that reach the top of the returns: others end at a bonnet or a mirror.
     column = column[heights[column] > top - config.near_top]
@@ -70,3 +68,14 @@ def top_edge(
     contrast *= np.exp(-(levels - levels[0]) / config.fade)
     best = int(np.argmax(contrast))
     return float(levels[best]) if contrast[best] > config.contrast else None
+
+
+@njit(cache=True)
+def _highest(pixels, heights, width):  # type: ignore[no-untyped-def]
+    """Of each column that returns fall in the index of the highest one, from left to right."""
+    best = np.full(width, -1, np.int64)
+    for i in range(len(heights)):
+        u = pixels[i, 0]
+        if best[u] < 0 or heights[i] > heights[best[u]]:
+            best[u] = i
+    return best[best >= 0]
