@@ -17,7 +17,7 @@ from amodal_core.models import registry, two_stage_parts
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.export import export_parts
 from amodal_core.models.layers.roi_features import RoiFeatures
-from amodal_core.runtime import accelerator
+from amodal_core.runtime import accelerator, graphs
 
 CLASSES = ("car", "pedestrian")
 SMALL = {"channels": 32, "max_instances": 11, "proposals": 150, "norm": "scaled", "min_score": 0.0}
@@ -124,7 +124,7 @@ def test_a_frame_without_detections_decides_nothing(in_torch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("mask_rcnn", "onnxruntime"),
+        pytest.param("mask_rcnn", "onnxruntime", marks=pytest.mark.slow),
         pytest.param("vatrack", "openvino", marks=pytest.mark.slow),
         pytest.param("aisformer", "openvino", marks=pytest.mark.slow),
         pytest.param("vrsp", "onnxruntime", marks=pytest.mark.slow),
@@ -146,8 +146,21 @@ def test_written_graphs_give_what_torch_gives(monkeypatch, tmp_path, name, kind)
     texts = [w.text.split(" runs in ") for w in report.warnings]
     assert {who for who, _ in texts} == {f"the network's {part}" for part in parts}
     assert all(what.startswith(kind) for _, what in texts)
-    graphs = [p.name.split(".")[1] for p in (tmp_path / "amodal_ros" / "graphs").iterdir()]
-    assert sorted(graphs) == sorted(parts)
+    written = [p.name.split(".")[1] for p in graphs.folder().iterdir()]
+    assert sorted(written) == sorted(parts)
+
+
+def test_a_part_is_a_file_that_onnxruntime_runs_alike(tmp_path):
+    for module in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(module)
+    path = str(checkpoint("mask_rcnn", tmp_path))
+    model = registry.create("mask_rcnn", checkpoint=path, runtime="torch")
+    masks = [part for part in model.parts() if part.name == "masks"]
+    model.parts = lambda: masks
+    (done,) = export_parts(model, tmp_path / "x.onnx", (96, 64))
+    assert done.error < 1e-4
+    properties = graphs.properties(done.path)
+    assert (properties["model"], properties["part"]) == ("mask_rcnn", "masks")
 
 
 @pytest.mark.slow
