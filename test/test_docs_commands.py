@@ -231,6 +231,8 @@ HOW = {
          has.checkpoint("s_amodal", "runs/asd_s_amodal/best.safetensors")),
         {"CONFIG key=value --processes 8": "tiny.yaml batch_size=2 --processes 2",
          "CONFIG key=value": "tiny.yaml batch_size=2 out=runs/again",
+         "sharding=fsdp": "sharding=fsdp out=runs/shared",
+         "split=true": "split=true out=runs/split",
          "--frames 240 --length 40": "--frames 4 --length 4"},
         {"amodal train training/": TINY_DRIVES,
          "torchrun --nproc-per-node 2 -m training.train training/": SMALL_TRAINING},
