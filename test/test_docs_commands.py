@@ -251,7 +251,7 @@ HOW = {
          has.page_yaml("docs/your_data.md", "model:", "mine.yaml"), has.published_resnet,
          has.published_mask_rcnn,
          has.typed("amodal weights import maskrcnn_resnet50_fpn_coco.pth --model mask_rcnn "
-                   "--partial --out coco.safetensors")),
+                   "--partial --classes car,pedestrian --out coco.safetensors")),
         shorter={"amodal train": "steps=2 schedule.warm_up=1 workers=0 settings.short_side=96"},
     ),
     "launch/README.md": Page(
