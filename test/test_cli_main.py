@@ -60,3 +60,21 @@ def test_options_of_a_group_reach_its_commands():
     done = runner.invoke(main.app, ["eval", "protocols", "-h"])
     assert done.exit_code == 0
     assert "eval protocols" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("between", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130), (ValueError(), 1)]
+)
+def test_a_signal_in_the_middle_of_compiled_code_ends_a_command_as_elsewhere(
+    between, code, monkeypatch
+):
+    """The interpreter wraps what its handler raises there in an error of its own."""
+
+    def interrupted() -> None:
+        raise SystemError("returned a result with an exception set") from between
+
+    monkeypatch.setattr(main, "app", interrupted)
+    monkeypatch.setattr(main.signal, "signal", lambda number, handler: None)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == code

@@ -113,6 +113,11 @@ def main() -> None:
     except InputError as error:
         _refuse(error)
     except Exception as error:
+        if isinstance(error, SystemError):  # of compiled code that a signal came in between
+            if isinstance(error.__cause__, SystemExit):
+                raise error.__cause__ from None
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                sys.exit(128 + signal.SIGINT)
         line = full_disk(error, Path()) if isinstance(error, OSError) else None
         if line is not None:
             _refuse(line)

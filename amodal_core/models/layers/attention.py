@@ -148,7 +148,7 @@ class _DroppedAttention(torch.autograd.Function):
         sums = (gradient * out).sum(-1, keepdim=True)
         gradient = gradient * ctx.grown
         of_queries, of_keys, of_values = map(torch.empty_like, (queries, keys, values))
-        for a in _few(len(queries), kept[0].numel()):
+        for a in _few(len(queries), kept.shape[1] * kept.shape[2]):
             weights = _weights(queries[a], keys[a])
             changes = torch.bmm(gradient[a], values[a].transpose(1, 2)).mul_(kept[a])
             changes.sub_(sums[a]).mul_(weights)
