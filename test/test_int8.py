@@ -138,9 +138,9 @@ def test_a_graph_in_int8_says_what_it_costs_and_the_runtime_repeats_it(weights, 
     assert len(data.asked) == len(set(data.asked)) == 8
     assert graphs.properties(done.path)["int8"] == done.cost
     assert done.path.parent == weights.parent
-    assert 0 < done.apart < 0.3
+    assert done.apart < 0.3
     exact, int8 = done.precision["amodal"]
-    assert abs(exact - int8) < 0.1
+    assert 0 < abs(exact - int8) < 0.1  # other numbers, of much the same objects
     assert f"amodal AP {100 * int8:.1f} instead of {100 * exact:.1f}" in done.cost
     frame = Pipeline.project(sample.frame(5), Report())
     results = []

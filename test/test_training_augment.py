@@ -211,14 +211,14 @@ def test_masks_are_resized_to_the_pixel_that_each_centre_falls_into(scene, size)
 def test_crops_of_masks_are_changed_as_the_whole_masks_are(window):
     sample = street(3)
     x0, y0, x1, y1 = window
-    whole = targets_of(sample.truth).select(torch.tensor([2, 0, 1]))
+    uncropped = targets_of(sample.truth).select(torch.tensor([2, 0, 1]))
     crops = CroppedTargets.of(sample.truth).select(torch.tensor([2, 0, 1]))
-    small = resize_targets(replace(whole, amodal=whole.amodal.flip(2)), (40, 60)).amodal
+    small = resize_targets(replace(uncropped, amodal=uncropped.amodal.flip(2)), (40, 60)).amodal
     expected = small[:, y0:y1, x0:x1]
     made = crops.amodal.mirrored().resized((40, 60)).cut(window)
     assert torch.equal(made.dense(), expected)
     assert torch.equal(made.areas(), expected.flatten(1).sum(1))
-    assert all(torch.equal(getattr(crops.targets(), k), v) for k, v in vars(whole).items())
+    assert all(torch.equal(getattr(crops.targets(), k), v) for k, v in vars(uncropped).items())
 
 
 @pytest.mark.parametrize(

@@ -457,9 +457,9 @@ class TwoStage(InParts, LearnedModel):
     def features(self, batch: Batch) -> Features:
         """The pyramid's levels of a batch, where the heads are."""
         x = batch.inputs(self.config.lidar)
-        if self.elsewhere.get("seen") is not None and not torch.is_grad_enabled():
+        if self.elsewhere.get("pyramid") is not None and not torch.is_grad_enabled():
             # With what the head of proposals gives for each level, in place of P6.
-            values = self.ran("seen", *([x[:, :3], x[:, 3:]] if self.config.lidar else [x]))
+            values = self.ran("pyramid", *([x[:, :3], x[:, 3:]] if self.config.lidar else [x]))
             levels = [level.permute(0, 3, 1, 2) for level in values[: len(LEVELS)]]
             values = (*levels, *values[len(LEVELS) :])
             names = parts.trunk_outputs(self.config.proposals_from != LIDAR)
@@ -467,7 +467,7 @@ class TwoStage(InParts, LearnedModel):
         levels = self.backbone(x)
         return OrderedDict((name, self.crossing(x)) for name, x in levels.items())
 
-    def seen(self, images: torch.Tensor, depth: torch.Tensor | None = None) -> Tensors:
+    def pyramid(self, images: torch.Tensor, depth: torch.Tensor | None = None) -> Tensors:
         """P2 to P5, channels last, then the logits and the deltas that propose, of each level.
 
         Args:

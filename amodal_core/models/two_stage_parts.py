@@ -39,7 +39,7 @@ _AROUND = frozenset(
 
 
 def trunk_outputs(proposes: bool) -> tuple[str, ...]:
-    """Names of what `TwoStage.seen` gives."""
+    """Names of what `TwoStage.pyramid` gives."""
     return (*LEVELS, *(LOGITS + DELTAS if proposes else ()))
 
 
@@ -48,7 +48,7 @@ def trunk(owner: InParts, lidar: bool, proposes: bool) -> Part:
     inputs = {"images": torch.zeros(1, 3, *EXAMPLE)}
     if lidar:
         inputs["depth"] = torch.zeros(1, DEPTH_CHANNELS, *EXAMPLE)
-    return Part("trunk", owner, "seen", inputs, trunk_outputs(proposes))
+    return Part("trunk", owner, "pyramid", inputs, trunk_outputs(proposes))
 
 
 def boxes(heads: InParts, channels: int, name: str = "boxes", rows: int = PROPOSALS) -> Part:
