@@ -172,6 +172,9 @@ def test_a_papers_commands_go_from_its_files_to_its_numbers(name, tmp_path, monk
     save_weights()
     # Images of 60 pixels are not enlarged to 800 here: that is the network's time alone.
     shrunk = ("--set", "short_side=96") if name in SMALL else ()
+    # Seeded scores of all classes exceed the threshold in nearly every proposal; trained ones do
+    # in few, and each costs VRSP-Net all its mask heads before NMS.
+    shrunk += ("--set", "candidates=100") if name == "vrsp_kins" else ()
     run(group_of(*words), *shrunk)
     results = Path("r") / ("amodal_tracks.json" if name == "s_amodal" else "amodal.json")
     found = json.loads(results.read_text())
