@@ -24,9 +24,9 @@ from amodal_core.models.layers.instance_depth import (
     share_seen_through,
     spread_returns,
 )
+from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.layers.roi_features import RoiFeatures
 from amodal_core.models.mask_rcnn import MaskRcnnAmodal, MaskRcnnConfig, Orcnn
-from amodal_core.models.two_stage import PositiveRois
 from amodal_core.models.vatrack import QdTrack, VaTrackTwoBox
 from amodal_core.models.vrsp import Vrsp
 from training.setup import begin_with

@@ -21,8 +21,8 @@ from amodal_core.models.layers.attended_masks import (
     weighted_mask_loss,
 )
 from amodal_core.models.layers.batch import make_batch, targets_of
+from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollection, turns
-from amodal_core.models.two_stage import PositiveRois
 from amodal_core.models.vrsp import Vrsp, VrspConfig
 from amodal_ros.cli.main import app
 from training.codebook import build_codebook

@@ -23,9 +23,12 @@ from amodal_core.models.layers.attention import (
     LearnedPosition2d,
     perceptron,
 )
+from amodal_core.models.layers.backbone import Features
 from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.mask_branch import SIDE, mask_loss
-from amodal_core.models.two_stage import Features, PositiveRois, TwoStage, TwoStageConfig
+from amodal_core.models.layers.positive_rois import PositiveRois
+from amodal_core.models.two_stage import TwoStage
+from amodal_core.models.two_stage_config import TwoStageConfig
 from amodal_core.settings import Amount, Positive, settings_type
 
 VISIBLE, OCCLUDER, AMODAL = 0, 1, 2

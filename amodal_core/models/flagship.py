@@ -33,10 +33,10 @@ from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sam
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.lidar_branch import GatedSum, LidarBranch
 from amodal_core.models.layers.nanodet import NanoDet, Prior, prior
+from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.layers.resnet_levels import ResNetLevels
 from amodal_core.models.learned import LearnedModel
 from amodal_core.models.onnx_export import export_onnx, input_names
-from amodal_core.models.two_stage import PositiveRois
 from amodal_core.runtime import graphs
 from amodal_core.runtime.accelerator import Accelerator
 from amodal_core.runtime.parity import OF_INSTANCES

@@ -10,14 +10,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from amodal_core.models.layers.backbone import Features
 from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
-from amodal_core.models.two_stage import (
-    Features,
-    PositiveRois,
-    TwoStage,
-    TwoStageConfig,
-)
+from amodal_core.models.layers.positive_rois import PositiveRois
+from amodal_core.models.two_stage import TwoStage
+from amodal_core.models.two_stage_config import TwoStageConfig
 from amodal_core.settings import Positive, settings_type
 
 

@@ -16,23 +16,19 @@ from pydantic import model_validator
 from torchvision.ops import clip_boxes_to_image
 
 from amodal_core.models import two_stage_parts as parts
+from amodal_core.models.box_heads import BoxHeads
 from amodal_core.models.detections import Detections
+from amodal_core.models.layers.backbone import Features
 from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import SIDE, MaskBranch, mask_loss
 from amodal_core.models.layers.parts import Part, Tensors
+from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.layers.quasi_dense import EmbeddingHead, sample_rois, track_losses
 from amodal_core.models.learned import Clip
 from amodal_core.models.lidar_objects import LIDAR
 from amodal_core.models.mask_rcnn import TwoMasks
-from amodal_core.models.two_stage import (
-    BoxHeads,
-    Features,
-    PositiveRois,
-    TwoStage,
-    TwoStageConfig,
-    has_extent,
-    measured,
-)
+from amodal_core.models.two_stage import TwoStage, has_extent, measured
+from amodal_core.models.two_stage_config import TwoStageConfig
 from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
 _TRACK, _AUXILIARY = 0.25, 1.0  # weights of the losses

@@ -35,17 +35,15 @@ from amodal_core.models.layers.attended_masks import (
     prior_factor,
     weighted_mask_loss,
 )
+from amodal_core.models.layers.backbone import Features
 from amodal_core.models.layers.batch import Batch, Targets
 from amodal_core.models.layers.mask_branch import mask_loss
 from amodal_core.models.layers.parts import Part, Tensors
+from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.lidar_objects import LIDAR
 from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
-from amodal_core.models.two_stage import (
-    Features,
-    PositiveRois,
-    TwoStage,
-    TwoStageConfig,
-)
+from amodal_core.models.two_stage import TwoStage
+from amodal_core.models.two_stage_config import TwoStageConfig
 from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
 COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"

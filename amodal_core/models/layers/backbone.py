@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ Backbone = Literal[
     "resnext101_64x4d",
 ]
 Norm = Literal["frozen", "scaled", "batch", "group"]
+Features = OrderedDict[str, torch.Tensor]  # levels of a pyramid by name, (B, C, H, W) each
 
 
 class ScaledBatchNorm2d(FrozenBatchNorm2d):
