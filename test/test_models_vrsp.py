@@ -22,7 +22,13 @@ from amodal_core.models.layers.attended_masks import (
 )
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.positive_rois import PositiveRois
-from amodal_core.models.shape_prior import Codebook, MaskAutoEncoder, MaskCollection, turns
+from amodal_core.models.shape_prior import (
+    Codebook,
+    MaskAutoEncoder,
+    MaskCollection,
+    prior_shapes,
+    turns,
+)
 from amodal_core.models.vrsp import Vrsp, VrspConfig
 from amodal_ros.cli.main import app
 from training.codebook import build_codebook
@@ -401,20 +407,18 @@ def test_a_codebook_built_from_frames_travels_in_the_checkpoint(tmp_path):
 
 
 def test_a_codebook_also_takes_predictions_that_are_nearly_right_and_truth_in_their_boxes():
-    model = vrsp().eval()
-    some = batch([(10, 10, 50, 50)])
-    objects = some.targets
+    objects = batch([(10, 10, 50, 50)]).targets
     boxes = torch.tensor([[10.0, 10, 50, 54], [10, 10, 50, 50], [10, 10, 50, 80]])
     rois = PositiveRois([boxes], objects, [torch.zeros(3, dtype=torch.int64)])
     inside = rois.amodal(28) > 0
-    found = inside.clone()
-    found[1, :14] = False  # a good box with a bad mask; the third has a bad box
-    taken, labels = model._shapes(rois, found, inside)
+    predicted = inside.clone()
+    predicted[1, :14] = False  # a good box with a bad mask; the third has a bad box
+    taken, labels = prior_shapes(rois, predicted, inside, least_iou=0.95)
     assert len(taken) == len(labels) == 3  # the truth, one prediction, the truth in its box
     assert taken[0].all()
     assert torch.equal(taken[1] > 0, inside[0])
-    sure = vrsp(prior_iou=1.0)._shapes(rois, found, inside)[0]
-    assert len(sure) == 1
+    truth_alone, _ = prior_shapes(rois, predicted, inside, least_iou=1.0)
+    assert len(truth_alone) == 1
 
 
 def test_masks_for_a_codebook_are_drawn_in_close_boxes_alone_and_are_those_of_inference():
@@ -435,6 +439,24 @@ def test_masks_for_a_codebook_are_drawn_in_close_boxes_alone_and_are_those_of_in
         features = model.features(some)
         amodal, _ = model.masks(features, [near[None], far[:0].view(0, 4)], [kinds[:1]], some)
     assert torch.equal(masks[1] > 0, amodal[0] > 0)
+
+
+@pytest.mark.parametrize("rescored", [True, False])
+def test_features_are_looked_up_for_some_candidates_at_a_time(monkeypatch, rescored):
+    model = (with_codebook(vrsp(candidates=0)) if rescored else vrsp(**PLAIN)).eval()
+    some = batch(BOXES, BOXES[:1])
+    with torch.no_grad():
+        at_once = model.detect(some)
+        pooled, pool = [], model.pool.forward
+        model.pool.forward = lambda *given: pooled.append(len(torch.cat(given[1]))) or pool(*given)
+        monkeypatch.setattr("amodal_core.models.vrsp._AT_ONCE", 2)
+        in_portions = model.detect(some)
+    assert max(pooled) == 2
+    assert len(pooled) > 2
+    for a, b in zip(at_once, in_portions, strict=True):
+        assert len(a.boxes) > 0
+        for name in ("boxes", "scores", "labels", "amodal", "visible"):
+            torch.testing.assert_close(getattr(b, name), getattr(a, name))
 
 
 def test_a_sample_of_very_many_masks_is_the_same_whatever_their_order(tmp_path):

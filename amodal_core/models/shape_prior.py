@@ -16,11 +16,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.ops import box_iou
 
 from amodal_core import pickles
 from amodal_core.errors import InputError, foreign
 from amodal_core.extras import extra
 from amodal_core.files import atomic
+from amodal_core.models.layers.attended_masks import mask_ious
+from amodal_core.models.layers.batch import Targets
+from amodal_core.models.layers.positive_rois import PositiveRois
 
 SIDE = 28
 _CHANNELS = 8
@@ -30,6 +34,7 @@ _LATENT_SIDES = {2: 7, 3: 4}
 _PADDINGS = {2: (1, 1), 3: (1, 0, 1)}
 _MOST_CLUSTERED = 1 << 17  # masks of a class that k-means sees, augmented; 200 MB of latents
 _ENCODED_AT_ONCE = 4096
+_CLOSE_BOX = 0.8  # IoU of a box whose mask may train the auto-encoder
 _WORDS = 13  # of 64 bits, which a mask of 28x28 bits fills
 
 
@@ -270,3 +275,42 @@ def turns(masks: np.ndarray) -> np.ndarray:
     """(8 N, S, S): masks (N, S, S) turned by 0, 90, 180 and 270 degrees, each mirrored, too."""
     both: Iterable[np.ndarray] = (masks, masks[:, :, ::-1])
     return np.concatenate([np.rot90(m, k, (1, 2)) for m in both for k in range(4)])
+
+
+def near_objects(
+    boxes: torch.Tensor, labels: torch.Tensor, truth: Targets
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes (M, 4) that are close to an object of their class, and which object (M,) it is."""
+    overlap = box_iou(boxes, truth.boxes) * (labels[:, None] == truth.labels)
+    row, column = (overlap > _CLOSE_BOX).nonzero(as_tuple=True)
+    return boxes[row], column
+
+
+def prior_shapes(
+    rois: PositiveRois, masks: torch.Tensor, truth: torch.Tensor, least_iou: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks (M, 28, 28) of 0 and 1 that the prior is made from, and their (M,) class ids.
+
+    The true masks in the true boxes; of RoIs whose box and mask are nearly right, the mask and the
+    true one in that box.
+
+    Args:
+        rois: boxes with their objects.
+        masks: (P, 28, 28) bool, predicted in the boxes.
+        truth: (P, 28, 28) bool, true in the boxes.
+        least_iou: of a predicted mask with the true one, above which it counts; 1 for none.
+    """
+    objects = rois.objects
+    every = [torch.arange(len(t), device=t.labels.device) for t in objects]
+    ideal = PositiveRois([t.boxes for t in objects], objects, every)
+    shapes, labels = [ideal.amodal(SIDE)], [ideal.labels]
+    if least_iou < 1 and len(rois):
+        overlaps = [
+            box_iou(b, t.boxes)[torch.arange(len(b), device=b.device), m]
+            for b, t, m in zip(rois.boxes, objects, rois.matched, strict=True)
+        ]
+        close = torch.cat(overlaps) > _CLOSE_BOX
+        close &= mask_ious(masks, truth) > least_iou
+        shapes += [masks[close].float(), truth[close].float()]
+        labels += [rois.labels[close]] * 2
+    return torch.cat(shapes), torch.cat(labels)

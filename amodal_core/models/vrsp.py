@@ -12,7 +12,7 @@ learns to use the priors. A checkpoint without a codebook works, without priors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import batched_nms
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 
 from amodal_core.errors import InputError
@@ -36,12 +36,19 @@ from amodal_core.models.layers.attended_masks import (
     weighted_mask_loss,
 )
 from amodal_core.models.layers.backbone import Features
-from amodal_core.models.layers.batch import Batch, Targets
+from amodal_core.models.layers.batch import Batch
 from amodal_core.models.layers.mask_branch import mask_loss
 from amodal_core.models.layers.parts import Part, Tensors
 from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.lidar_objects import LIDAR
-from amodal_core.models.shape_prior import SIDE, Codebook, MaskAutoEncoder, MaskCollection
+from amodal_core.models.shape_prior import (
+    SIDE,
+    Codebook,
+    MaskAutoEncoder,
+    MaskCollection,
+    near_objects,
+    prior_shapes,
+)
 from amodal_core.models.two_stage import TwoStage
 from amodal_core.models.two_stage_config import TwoStageConfig
 from amodal_core.settings import Amount, Count, Positive, Share, settings_type
@@ -50,7 +57,6 @@ COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
 ENSEMBLE = "ensemble"
 _POOLED = 14
 _AT_ONCE = 256  # RoIs through the heads; bounds the memory of inference
-_CLOSE_BOX = 0.8  # IoU of a box whose mask may train the auto-encoder
 _KEPT_SHARE = 0.6  # share of a score that reclassification leaves alone
 
 
@@ -218,13 +224,7 @@ class Vrsp(TwoStage):
 
     def first_looks(self, pooled: torch.Tensor, labels: torch.Tensor) -> Tensors:
         """(N, 28, 28) logits of coarse amodal, coarse visible and, unless coarse, visible masks."""
-        coarse_amodal = self.amodal_head(pooled, labels)
-        coarse_visible = self.visible_head(pooled, labels)
-        coarse = coarse_amodal.logits, coarse_visible.logits
-        if self.config.refinement == COARSE:
-            return coarse
-        look = self.visible_head(attended(pooled, coarse_amodal.logits), labels)
-        return (*coarse, look.logits)
+        return tuple(look.logits for look in self._first_looks(pooled, labels))
 
     def last_look(
         self,
@@ -236,42 +236,53 @@ class Vrsp(TwoStage):
         """(N, 28, 28) logits of the amodal mask, that attends to the visible one."""
         return (self._amodal_look(attended(pooled, visible), labels, priors).logits,)
 
-    def _look_elsewhere(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
-        """As `_look`, without the features of the looks, its parts in other runtimes."""
-
-        def look(logits: torch.Tensor) -> Look:
-            return Look(x[:0], x[:0], logits)
-
-        coarse_amodal, coarse_visible, *refined = self.ran("first_looks", x, labels)
-        if not refined:
-            coarse = look(coarse_amodal), look(coarse_visible)
-            return _Masks(*coarse, *coarse, None)
-        priors = self._priors(coarse_amodal, labels) if self.config.prior_refinement else None
-        amodal = coarse_amodal
-        if self.config.refinement == CROSS:
-            more = [] if priors is None else [priors]
-            (amodal,) = self.ran("last_look", x, labels, refined[0], *more)
-        elif priors is not None:
-            amodal = self._amodal_look(x, labels, priors).logits
-        coarse = look(coarse_amodal), look(coarse_visible)
-        return _Masks(*coarse, look(amodal), look(refined[0]), priors)
+    def _first_looks(self, x: torch.Tensor, labels: torch.Tensor) -> list[Look]:
+        """Coarse amodal, coarse visible and, unless coarse, visible."""
+        amodal, visible = self.amodal_head(x, labels), self.visible_head(x, labels)
+        if self.config.refinement == COARSE:
+            return [amodal, visible]
+        return [amodal, visible, self.visible_head(attended(x, amodal.logits), labels)]
 
     def _look(self, x: torch.Tensor, labels: torch.Tensor) -> _Masks:
-        if self.elsewhere.get("first_looks") is not None and not torch.is_grad_enabled():
-            return self._look_elsewhere(x, labels)
-        coarse_amodal, coarse_visible = self.amodal_head(x, labels), self.visible_head(x, labels)
+        elsewhere = self.elsewhere.get("first_looks") is not None and not torch.is_grad_enabled()
+        if elsewhere:  # where features of the looks do not come out
+            looks = [Look(x[:0], x[:0], v) for v in self.ran("first_looks", x, labels)]
+        else:
+            looks = self._first_looks(x, labels)
+        coarse_amodal, coarse_visible = looks[:2]
         if self.config.refinement == COARSE:
             return _Masks(coarse_amodal, coarse_visible, coarse_amodal, coarse_visible, None)
+        visible, amodal = looks[2], coarse_amodal
         priors = (
             self._priors(coarse_amodal.logits, labels) if self.config.prior_refinement else None
         )
-        visible = self.visible_head(attended(x, coarse_amodal.logits), labels)
-        amodal = coarse_amodal
-        if self.config.refinement == CROSS:
+        if self.config.refinement == CROSS and elsewhere:
+            more = [] if priors is None else [priors]
+            (logits,) = self.ran("last_look", x, labels, visible.logits, *more)
+            amodal = Look(x[:0], x[:0], logits)
+        elif self.config.refinement == CROSS:
             amodal = self._amodal_look(attended(x, visible.logits), labels, priors)
         elif priors is not None:
             amodal = self._amodal_look(x, labels, priors)
         return _Masks(coarse_amodal, coarse_visible, amodal, visible, priors)
+
+    def _looks(
+        self,
+        features: Features,
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        batch: Batch,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, _Masks]]:
+        """Features in the boxes of all images in a row, their class ids and looks.
+
+        Some at a time, as memory is not to grow with the number of boxes.
+        """
+        every, ids = torch.cat(boxes), torch.cat(labels)
+        image = torch.cat([ids.new_full((len(b),), n) for n, b in enumerate(boxes)])
+        for rows in torch.arange(len(ids), device=ids.device).split(_AT_ONCE):
+            own = [every[rows][image[rows] == n] for n in range(len(boxes))]
+            x = self.roi_features(features, own, batch)
+            yield x, ids[rows], self._look(x, ids[rows])
 
     def _amodal_look(
         self, x: torch.Tensor, labels: torch.Tensor, priors: torch.Tensor | None
@@ -323,7 +334,8 @@ class Vrsp(TwoStage):
         if self.config.reclassification:
             losses["visible_class"] = self._class_loss(x, labels, masks.visible.logits, visible)
         if self._has_prior and not self.codebook.built:
-            shapes, _ = self._shapes(rois, masks.amodal.logits > 0, amodal > 0)
+            predicted = masks.amodal.logits > 0
+            shapes, _ = prior_shapes(rois, predicted, amodal > 0, self.config.prior_iou)
             losses["auto_encoder"] = self.auto_encoder.loss(shapes)
         return losses
 
@@ -386,34 +398,6 @@ class Vrsp(TwoStage):
         attention = F.avg_pool2d(visible.detach()[:, None], 2)
         return (self.reclassifier(pooled * attention),)
 
-    def _shapes(
-        self, rois: PositiveRois, masks: torch.Tensor, truth: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks (M, 28, 28) of 0 and 1 that the prior is made from, and their (M,) class ids.
-
-        The true masks in the true boxes; of RoIs whose box and mask are nearly right, the mask and
-        the true one in that box.
-
-        Args:
-            rois: boxes with their objects.
-            masks: (P, 28, 28) bool, found in the boxes.
-            truth: (P, 28, 28) bool, true in the boxes.
-        """
-        objects = rois.objects
-        every = [torch.arange(len(t), device=t.labels.device) for t in objects]
-        ideal = PositiveRois([t.boxes for t in objects], objects, every)
-        shapes, labels = [ideal.amodal(SIDE)], [ideal.labels]
-        if self.config.prior_iou < 1 and len(rois):
-            overlaps = [
-                box_iou(b, t.boxes)[torch.arange(len(b), device=b.device), m]
-                for b, t, m in zip(rois.boxes, objects, rois.matched, strict=True)
-            ]
-            close = torch.cat(overlaps) > _CLOSE_BOX
-            close &= mask_ious(masks, truth) > self.config.prior_iou
-            shapes += [masks[close].float(), truth[close].float()]
-            labels += [rois.labels[close]] * 2
-        return torch.cat(shapes), torch.cat(labels)
-
     def masks(
         self,
         features: Features,
@@ -422,12 +406,8 @@ class Vrsp(TwoStage):
         batch: Batch,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits in the channel of the predicted class, see the setting `masks`."""
-        ids = torch.cat(labels)
-        x = self.roi_features(features, boxes, batch)
-        outputs = [
-            self._look(some_rois, some_labels).shown(self.config.masks)
-            for some_rois, some_labels in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
-        ]
+        looks = self._looks(features, boxes, labels, batch)
+        outputs = [look.shown(self.config.masks) for _, _, look in looks]
         amodal, visible = (torch.cat(logits) for logits in zip(*outputs, strict=True))
         return amodal, visible
 
@@ -443,14 +423,11 @@ class Vrsp(TwoStage):
         batch = self.sensed(batch)
         features, boxes, scores, labels = self._candidates(batch)
         batch = self.crossed(batch)
-        ids, old = torch.cat(labels), torch.cat(scores)
-        x = self.roi_features(features, boxes, batch)
-        outputs = []
-        rows = (x.split(_AT_ONCE), ids.split(_AT_ONCE), old.split(_AT_ONCE))
-        for some, kinds, score in zip(*rows, strict=True):
-            look = self._look(some, kinds)
-            new = self._rescored(some, kinds, score, look)
-            outputs.append((new, *look.shown(self.config.masks)))
+        looks = self._looks(features, boxes, labels, batch)
+        outputs = [
+            (self._rescored(x, kinds, old, look), *look.shown(self.config.masks))
+            for (x, kinds, look), old in zip(looks, torch.cat(scores).split(_AT_ONCE), strict=True)
+        ]
         new, amodal, visible = (torch.cat(p) for p in zip(*outputs, strict=True))
         counts = [len(b) for b in boxes]
         results = []
@@ -563,24 +540,12 @@ class Vrsp(TwoStage):
             boxes = [t.boxes[:0] for t in wanted]
             rois = PositiveRois(boxes, wanted, [t.labels[:0] for t in wanted])
             none = batch.images.new_zeros((0, SIDE, SIDE), dtype=torch.bool)
-            return self._shapes(rois, none, none)
+            return prior_shapes(rois, none, none, self.config.prior_iou)
         batch = self.sensed(batch)
         features, batch = self.features(batch), self.crossed(batch)
         boxes, _, labels = self.find(features, batch)
-        near = [_near(*one) for one in zip(boxes, labels, wanted, strict=True)]
+        near = [near_objects(*one) for one in zip(boxes, labels, wanted, strict=True)]
         rois = PositiveRois([b for b, _ in near], wanted, [matched for _, matched in near])
-        x, ids = self.roi_features(features, rois.boxes, batch), rois.labels
-        masks = [
-            self._look(some, kinds).amodal.logits > 0
-            for some, kinds in zip(x.split(_AT_ONCE), ids.split(_AT_ONCE), strict=True)
-        ]
-        return self._shapes(rois, torch.cat(masks), rois.amodal(SIDE) > 0)
-
-
-def _near(
-    boxes: torch.Tensor, labels: torch.Tensor, truth: Targets
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes (M, 4) that are close to an object of their class, and which object (M,) it is."""
-    overlap = box_iou(boxes, truth.boxes) * (labels[:, None] == truth.labels)
-    row, column = (overlap > _CLOSE_BOX).nonzero(as_tuple=True)
-    return boxes[row], column
+        looks = self._looks(features, rois.boxes, [rois.labels], batch)
+        masks = torch.cat([look.amodal.logits > 0 for _, _, look in looks])
+        return prior_shapes(rois, masks, rois.amodal(SIDE) > 0, self.config.prior_iou)
