@@ -1,4 +1,4 @@
-"""The base of every node: lifecycle, parameters, topics, a worker, diagnostics, errors."""
+"""The base of every node: lifecycle, parameters, topics, diagnostics, errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ from amodal_ros.declarations import COMMON, Declaration, Parameter
 from amodal_ros.exchange import Exchange
 from amodal_ros.health import HOST, PROCESS, Health
 from amodal_ros.qos import overridden, profile
-from amodal_ros.worker import Worker
 
 _T = TypeVar("_T")
 _COMPRESSED = "/compressed"  # what the image transport of that name appends to a topic
@@ -47,11 +46,10 @@ _LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
 
 class BaseNode(LifecycleNode):
-    """A node made from its declaration; a subclass says what to do with a frame.
+    """A node made from its declaration.
 
-    Subclasses give `declaration` and implement `configure` (load what the work needs), `on_message`
-    (a message came in: gather, then `submit` a frame), `process` (a frame, in the worker's thread)
-    and, where they keep a state of the stream, `reset_state`.
+    Subclasses give `declaration` and implement `configure` (load what the work needs) and, where
+    they subscribe, `on_message`. Those that work on frames are a `FrameNode`.
 
     Args:
         exchange: of the nodes of this process; None for a node by itself.
@@ -76,7 +74,6 @@ class BaseNode(LifecycleNode):
         self._taking = threading.Lock()
         self._looking: Any = None  # timer, until the image's publisher is known
         self._raw_image: Any = None  # QoS of the image's subscription, where it is not compressed
-        self._worker: Worker[tuple[int, Any]] | None = None
         for parameter in (*COMMON, *self.declaration.parameters):
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self._by_name = {p.name: p for p in (*COMMON, *self.declaration.parameters)}
@@ -98,14 +95,6 @@ class BaseNode(LifecycleNode):
 
     def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
         """A message or a Shared came in; one call at a time, stamp in nanoseconds."""
-        raise NotImplementedError
-
-    def process(self, stamp: int, item: Any) -> None:
-        """Work on a submitted frame, in the worker's thread."""
-        raise NotImplementedError
-
-    def reset_state(self) -> None:
-        """Time jumped back: forget what earlier frames left behind, in the worker's thread."""
 
     def tick(self) -> None:
         """Called with every diagnostics message, never beside `on_message`."""
@@ -143,17 +132,6 @@ class BaseNode(LifecycleNode):
     def overridden(self, kind: type, name: str, qos: QoSProfile) -> QoSProfile:
         """See `amodal_ros.qos.overridden`; `name` is the topic's as the node knows it."""
         return overridden(self, kind, self.topic_name(name), qos)
-
-    def submit(self, stamp: int, item: Any) -> None:
-        """Queue a frame for the worker."""
-        if self._worker is not None:
-            self._worker.put((stamp, item))
-
-    def submit_reset(self) -> None:
-        """Have the state reset, after the frames before and before the frames after."""
-        self.get_logger().info("time jumped back: the state of the stream is reset")
-        if self._worker is not None:
-            self._worker.call(self.reset_state)
 
     def publish(self, topic: str, message: Any) -> None:
         """Publish on a declared topic, where the node is active."""
@@ -228,13 +206,13 @@ class BaseNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
-        """Start the worker and subscribe."""
+        """Subscribe."""
         result = super().on_activate(state)
         try:
-            queue = self.value("queue")
-            self._worker = Worker(self._work, self._overrun, self._caught, size=queue)
+            self._begin()
+            lossless = self.value("queue") == 0
             for topic in self.inputs():
-                qos = profile(topic.qos, reliability=self.value("reliability"), lossless=queue == 0)
+                qos = profile(topic.qos, reliability=self.value("reliability"), lossless=lossless)
                 self.health.expect(topic.name, self.topic_name(topic.name), topic.required)
                 self._subscribe(topic, topic.name, qos)
         except Exception as error:
@@ -246,7 +224,7 @@ class BaseNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
-        """Unsubscribe and stop the worker."""
+        """Unsubscribe."""
         self._stop()
         return super().on_deactivate(state)
 
@@ -356,26 +334,11 @@ class BaseNode(LifecycleNode):
 
         return receive
 
-    def _work(self, item: tuple[int, Any]) -> None:
-        stamp, frame = item
-        begin = time.perf_counter()
-        try:
-            self.process(stamp, frame)
-        except InputError as error:
-            self.health.dropped(f"refused {error.where}".strip())
-            self.error(f"refuse {error.where}", f"frame {_text(stamp)} refused: {error}")
-            return
-        self.failing = 0
-        self.health.processed(stamp, (time.perf_counter() - begin) * 1e3)
-
-    def _overrun(self, item: tuple[int, Any]) -> None:
-        self.drop("overload", f"overload: frame {_text(item[0])} gives way to a newer one")
-
     def _caught(self, item: tuple[int, Any] | None, error: Exception) -> None:
         """An exception in a callback or the worker: say where, count, go on with the next frame."""
         if not rclpy.ok(context=self.context):
             return
-        self._note(f"frame {_text(item[0])}" if item is not None else "reset", error)
+        self._note(f"frame {seconds(item[0])}" if item is not None else "reset", error)
 
     def caught(self, error: Exception) -> None:
         """What a callback of this node raised outside of its frames: as `_caught`."""
@@ -401,13 +364,15 @@ class BaseNode(LifecycleNode):
             self._throttled[key] = now
             return True
 
+    def _begin(self) -> None:
+        """Before the first message of an activation."""
+
     def _stop(self, *, finish: bool = False) -> None:
+        """After the last one; `finish` what waits, or forget it."""
         self._exchange.unsubscribe(self)
         self._raw_image = None
         self._look(False)
         self.health.forget_inputs()
-        if self._worker is not None and self._worker.stop(finish=finish):
-            self._worker = None
 
     def _release(self) -> None:
         for output in self._outputs.values():
@@ -460,7 +425,8 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     return descriptor
 
 
-def _text(stamp: int) -> str:
+def seconds(stamp: int) -> str:
+    """A stamp in nanoseconds as text."""
     return f"{stamp // 1_000_000_000}.{stamp % 1_000_000_000:09d}"
 
 

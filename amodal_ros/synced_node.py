@@ -11,18 +11,18 @@ from amodal_core.drive.assembler import (
     DriveFrame,
     Intake,
     Moment,
-    UncalibratedError,
 )
+from amodal_core.drive.calibrations import UncalibratedError
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import Topic
-from amodal_ros.base_node import BaseNode
 from amodal_ros.conversions import read_image
 from amodal_ros.declarations import Parameter, parameters_of
+from amodal_ros.frame_node import FrameNode
 
 SENSORS: tuple[Parameter, ...] = parameters_of(DriveSettings)
 
 
-class SyncedNode(BaseNode):
+class SyncedNode(FrameNode):
     """A node that works on frames; a subclass names the topics that make one."""
 
     calibrated: bool = False  # whether its frames have a calibration

@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.sensors import transform_message
-from amodal_core.drive.assembler import Assembler, Moment, UncalibratedError
+from amodal_core.drive.assembler import Assembler, Moment
+from amodal_core.drive.calibrations import UncalibratedError
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import CAMERA_INFO, DEPTH, IMAGE, INSTANCES, POINTS, TF, TF_STATIC
 from amodal_core.drive.transforms import TransformTree

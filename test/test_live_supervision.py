@@ -17,10 +17,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_bench import until
 
 import amodal_ros
+from amodal_core.drive.topics import Topic
 from amodal_ros import lifeline, restarts, running
 from amodal_ros.base_node import BaseNode
 from amodal_ros.declarations import Declaration
 from amodal_ros.doubles import Doubles
+from amodal_ros.frame_node import FrameNode
 from amodal_ros.health import HOST
 from amodal_ros.restarts import LIMIT, WINDOW, Restarts
 from amodal_ros.running import run_together
@@ -65,7 +67,7 @@ class Stage(BaseNode):
             raise ZeroDivisionError("the stage's own")
 
 
-class View(BaseNode):
+class View(FrameNode):
     """Cannot start, or fails in a timer or with its frames, as a test says."""
 
     declaration = Declaration(name="view", purpose="Looks on.", viewer=True)
@@ -83,6 +85,9 @@ class View(BaseNode):
     def draw(self) -> None:
         """A timer's callback, which lifecycle steps do not end."""
         raise ZeroDivisionError("of the viewer")
+
+    def on_message(self, topic: Topic, stamp: int, message: Any) -> None:
+        """Never called: the view subscribes to nothing."""
 
     def process(self, stamp: int, item: Any) -> None:
         """A frame."""
@@ -223,6 +228,7 @@ import amodal_ros, sys
 from pathlib import Path
 from amodal_ros.base_node import BaseNode
 from amodal_ros.declarations import Declaration
+from amodal_ros.frame_node import FrameNode
 from amodal_ros.running import run
 
 class Follower(BaseNode):

@@ -17,6 +17,7 @@ from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.registry import create
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import BaseNode
+from amodal_ros.frame_node import FrameNode
 from amodal_ros.health import ERROR, OK, WARN, Health, NodeState
 from amodal_ros.nodes.overlay import markers_message
 from amodal_ros.worker import Worker
@@ -272,3 +273,11 @@ def test_notes_are_information_and_warnings_are_warnings() -> None:
     ]
     BaseNode.warn_all(node, warnings)  # type: ignore[arg-type]
     assert node.said == [("info", "runs in torch"), (RUNTIME_FAULT, "not in openvino")]
+
+
+@pytest.mark.parametrize("missing", ["on_message", "process"])
+def test_a_node_that_does_not_say_what_it_does_with_a_message_or_frame_is_never_made(missing):
+    methods = {"on_message", "process"} - {missing}
+    kind = type("Deaf", (FrameNode,), {name: lambda *_: None for name in methods})
+    with pytest.raises(TypeError, match=f"abstract.*{missing}"):
+        kind()

@@ -16,7 +16,6 @@ run in another thread. What a missing part means is decided here:
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ import numpy as np
 from amodal_core.bags.images import read_depth, read_image
 from amodal_core.bags.messages import class_names, read_instances, read_tracks
 from amodal_core.bags.sensors import stamp_of
+from amodal_core.drive.calibrations import Calibrations, UncalibratedError, keep
 from amodal_core.drive.scans import Scans, frame_of
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.shared import once
@@ -47,24 +47,12 @@ from amodal_core.drive.transforms import TransformTree
 from amodal_core.drive.witness import JUMP_NS, STRAY, Judged, Witnesses
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame, FrameWarning, Instances, Report, Tracks
-from amodal_core.geometry.calibration_files import FileCalibration, read_calibration
-from amodal_core.geometry.camera import Camera, read_camera
+from amodal_core.geometry.camera import Camera
 
-RECTIFICATION = "rectification"  # kind of the warning that says whether images are rectified here
-# Names of topics whose images are rectified: image_rect, image_rect_color, rect/image.
-_RECTIFIED = re.compile(r"(?:^|[/_])rect(?:ified)?(?:[/_]|$)")
-# Names that kitti2bag gives to KITTI's rectified images, beside the raw camera's K and D.
-_KITTI2BAG = re.compile(r"^/kitti/camera_(?:gray|color)_(?:left|right)/image")
-# Calibrations and truths that are kept for images that are still on their way.
-_KEPT = 64
 # A clock that is farther ahead than this is not the stream's.
 _OTHER_CLOCK_NS = 60_000_000_000
 # What stands for bytes that are no UTF-8 where a middleware passes them on.
 _NO_LETTER = "\N{REPLACEMENT CHARACTER}"
-
-
-class UncalibratedError(InputError):
-    """Without camera_info or the LiDAR's place no frame can be made."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +149,14 @@ class Assembler:
         self._parts = [self._named.get(role, role) for role in parts]
         self.reference = self._parts[0]
         self._truth_expected = GROUND_TRUTH.name in self._named
-        self._file: FileCalibration | None = None
-        self._camera_from_lidar = settings.camera_from_lidar
-        if settings.calibration:
-            self._file = read_calibration(settings.calibration, self._where(IMAGE.name))
-            if self._camera_from_lidar is None:
-                self._camera_from_lidar = self._file.camera_from_lidar
-        self._raw: bool | None = None  # whether images are rectified here, once that is decided
         self._lidar_optional = POINTS.name not in parts or POINTS.name in optional
+        self._calibrations = Calibrations(
+            settings,
+            self.transforms,
+            self._where,
+            needed=calibrated,
+            lidar_optional=self._lidar_optional,
+        )
         replaceable: set[str] = set()
         self._scans: Scans | None = None
         if POINTS.name in parts:
@@ -177,8 +165,7 @@ class Assembler:
             replaceable = {POINTS.name} - set(optional) if moving else set()
         self._witnesses: Witnesses[Any] = Witnesses(JUMP_NS)  # of messages without partners
         self._sync = _synchronizer(self._parts, parts, settings, optional, replaceable)
-        self._changed = threading.Condition()
-        self._infos: dict[int, Any] = {}
+        self._truth_lock = threading.Lock()
         self._truths: dict[int, Any] = {}
         self._newest_truth: int | None = None
         self._reset = False  # to be told with the next moment
@@ -214,12 +201,11 @@ class Assembler:
         if _NO_LETTER in message.header.frame_id:
             cure = "name the frame in ASCII in the driver"
             raise InputError("header.frame_id is no UTF-8", self._label(topic), cure)
-        with self._changed:
-            if role == CAMERA_INFO.name:
-                _keep(self._infos, stamp, message)
-                self._changed.notify_all()
-            elif role == GROUND_TRUTH.name:
-                _keep(self._truths, stamp, message)
+        if role == CAMERA_INFO.name:
+            self._calibrations.take(stamp, message)
+        elif role == GROUND_TRUTH.name:
+            with self._truth_lock:
+                keep(self._truths, stamp, message)
                 self._newest_truth = stamp
         if topic not in self._parts:
             return Intake()
@@ -279,7 +265,7 @@ class Assembler:
                 self._scans.reset(now)
             self._reset = True
             self._old_clock = self._now
-            with self._changed:
+            with self._truth_lock:
                 if self._newest_truth is not None and self._newest_truth > now:
                     self._newest_truth = None
         role = self._roles.__getitem__ if self._roles else str
@@ -311,7 +297,7 @@ class Assembler:
 
         Motion is waited for `sync_timeout` seconds of the stream.
         """
-        with self._changed:
+        with self._truth_lock:
             if self._truth_expected and (
                 self._newest_truth is None or self._newest_truth < moment.stamp
             ):
@@ -354,7 +340,7 @@ class Assembler:
             frame.image = image = once(message, IMAGE.name, lambda m: self._images(m, where))
             if camera is not None:
                 camera = camera.of_size(image.shape[1], image.shape[0])
-                raw = self._rectifies(camera, where, report)
+                raw = self._calibrations.rectifies(camera, where, report)
                 if raw or self._calibrated:
                     _check_size(image, camera, where)
                 if raw:
@@ -425,83 +411,13 @@ class Assembler:
         return self._label(self._named.get(role, role))
 
     def _camera(self, moment: Moment, timeout: float) -> Camera | None:
-        """A moment's camera, None where none has come in time; that of the file where there is one.
-
-        Frames without a calibration need it for the rectification of their image alone.
-        """
-        if self._file is not None:
-            return self._file.camera
-        rectified = IMAGE.name not in moment.messages or self.settings.rectify == "never"
-        if not self._calibrated and rectified:
-            return None
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._infos), timeout)
-            if not self._infos:
-                return None
-        try:
-            return read_camera(self._info(moment), self._where(CAMERA_INFO.name))
-        except InputError:
-            if self._calibrated:
-                raise
-            return None
-
-    def _info(self, moment: Moment) -> Any:
-        """The camera_info of a moment, or the newest, or None."""
-        with self._changed:
-            newest = next(reversed(self._infos.values()), None)
-            return self._infos.get(moment.stamp) or newest
-
-    def _rectifies(self, camera: Camera, where: str, report: Report) -> bool:
-        """Whether images of this camera are rectified here; said once, and when it changes."""
-        if not camera.distorted:
-            return False
-        mode, named = self.settings.rectify, _RECTIFIED.search(where) is not None
-        kitti = _KITTI2BAG.search(where) is not None
-        raw = mode == "always" or (mode == "auto" and not named and not kitti)
-        if raw != self._raw:
-            self._raw = raw
-            why = f"rectify is {mode}"
-            if mode == "auto" and raw:
-                why = "not named image_rect, and its camera distorts; if it is rectified already, "
-                why += "set rectify to never"
-            elif mode == "auto":
-                why = "by its name" if named else "kitti2bag's are; if it is raw, rectify: always"
-            does = "rectified here" if raw else "taken as rectified"
-            report.warn(RECTIFICATION, f"{where}: {does} ({why})")
-        return raw
+        return self._calibrations.camera(moment.stamp, IMAGE.name in moment.messages, timeout)
 
     def _calibration(
-        self, moment: Moment, cloud: Any, intrinsics: Camera | None, timeout: float
+        self, moment: Moment, cloud: Any, camera: Camera | None, timeout: float
     ) -> tuple[Calibration | None, str]:
-        """A moment's calibration, None where no scan says which LiDAR; its camera's frame."""
-        where = self._where(CAMERA_INFO.name)
-        if intrinsics is None:
-            cure = "record it, remap camera_info to the camera's, or give a calibration file"
-            raise UncalibratedError("no camera_info has come", where, cure)
         image = moment.messages.get(IMAGE.name)
-        info = self._info(moment)
-        camera = frame_of(image) if image is not None else ""
-        camera = camera or (frame_of(info) if info is not None else "")
-        camera_from_lidar = self._camera_from_lidar
-        if self._file is None or camera_from_lidar is None:
-            camera = _named(camera, where)
-        if camera_from_lidar is None:
-            source = self._where(POINTS.name)
-            if cloud is None and self._lidar_optional:
-                return None, camera
-            lidar = _named("" if cloud is None else frame_of(cloud), source)
-            if lidar == camera:
-                raise UncalibratedError(
-                    f"image and scan are in the same frame '{lidar}'",
-                    source,
-                    "name the camera's optical frame in the image's header.frame_id, or give the "
-                    "extrinsics",
-                )
-            try:
-                camera_from_lidar = self.transforms.lookup(camera, lidar, timeout=timeout)
-            except InputError as error:
-                raise UncalibratedError(error.what, error.where, error.cure) from None
-        return intrinsics.calibration(camera_from_lidar), camera
+        return self._calibrations.calibration(moment.stamp, image, cloud, camera, timeout)
 
 
 def _synchronizer(
@@ -529,23 +445,9 @@ def _synchronizer(
     )
 
 
-def _keep(messages: dict[int, Any], stamp: int, message: Any) -> None:
-    """Keep a message as the newest, whatever its stamp."""
-    messages.pop(stamp, None)
-    messages[stamp] = message
-    if len(messages) > _KEPT:
-        del messages[next(iter(messages))]
-
-
 def _lidar_frame_of(message: Any) -> str:
     """The frame of 3D boxes; recordings of earlier versions do not name it."""
     return str(getattr(message, "box3d_frame_id", ""))
-
-
-def _named(frame_id: str, where: str) -> str:
-    if not frame_id:
-        raise InputError("header.frame_id is empty", where, "fill it in, in the driver")
-    return frame_id
 
 
 def _check_size(pixels: np.ndarray, camera: Camera, where: str) -> None:

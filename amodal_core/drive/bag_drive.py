@@ -11,7 +11,8 @@ from pathlib import Path
 from amodal_core import limits
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import stamp_of
-from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment, UncalibratedError
+from amodal_core.drive.assembler import Assembler, DriveFrame, Intake, Moment
+from amodal_core.drive.calibrations import UncalibratedError
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.sync import estimate_offset
 from amodal_core.drive.topics import IMAGE, NO_LIDAR, POINTS, TF, TF_STATIC, find_topics, unread

@@ -18,8 +18,8 @@ from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.files import write_text
 from amodal_core.frame import FrameWarning, Tracks, counted
-from amodal_ros.base_node import BaseNode
 from amodal_ros.declarations import Declaration, Parameter
+from amodal_ros.frame_node import FrameNode
 from amodal_ros.health import NodeState
 from amodal_ros.running import run
 
@@ -31,7 +31,7 @@ _WAITING = 256  # frames of which truth or tracks may be outstanding
 _REMEMBERED = 4096  # ids that are known again, and nodes that are listened to
 
 
-class Evaluation(BaseNode):
+class Evaluation(FrameNode):
     """Listens only; writes the metrics file when it ends."""
 
     declaration = Declaration(

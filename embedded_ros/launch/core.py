@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import queue
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 
-class Substitution:
+class Substitution(ABC):
     """Text that is known only while launching."""
 
+    @abstractmethod
     def perform(self, context: LaunchContext) -> str:
         """The text."""
-        raise NotImplementedError
 
     def describe(self) -> str:
         """The substitution for `--show-args`."""
@@ -59,14 +60,14 @@ class Event:
     """Something that happened; handlers react to it."""
 
 
-class LaunchDescriptionEntity:
+class LaunchDescriptionEntity(ABC):
     """Anything that a launch description holds."""
 
     declares_argument = False
 
+    @abstractmethod
     def visit(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity] | None:
         """Do it; entities that follow from it are visited next."""
-        raise NotImplementedError
 
     def sub_entities(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity]:
         """What it contains, for the search of declared arguments."""
@@ -81,8 +82,8 @@ class Action(LaunchDescriptionEntity):
         return self.execute(context)
 
     def execute(self, context: LaunchContext) -> Sequence[LaunchDescriptionEntity] | None:
-        """Do it."""
-        raise NotImplementedError
+        """Do it; nothing by default."""
+        return None
 
 
 class LaunchDescription(LaunchDescriptionEntity):
