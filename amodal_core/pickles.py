@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import ZIP_STORED, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
@@ -35,7 +35,7 @@ _REPEATED = 16  # values that a byte of a file may stand for, through those that
 _DTYPE = re.compile(r"[<>=|]?[?biufcSU]\d{0,9}")
 
 
-class _RefusedError(ValueError):
+class RefusedError(ValueError):
     """What such a file must not hold."""
 
 
@@ -53,7 +53,7 @@ class _Type:
 
     def dtype(self) -> np.dtype:
         if not isinstance(self.text, str) or not _DTYPE.fullmatch(self.text):
-            raise _RefusedError(f"arrays of type {str(self.text)[:20]}")
+            raise RefusedError(f"arrays of type {str(self.text)[:20]}")
         return np.dtype(self.text)
 
 
@@ -71,12 +71,12 @@ class _Array:
 def _array(shape: Any, kind: Any, data: Any, order: str = "C") -> np.ndarray:
     """An array of the shape and type whose bytes these are, or whose objects, listed."""
     if not isinstance(kind, _Type) or not isinstance(shape, tuple) or len(shape) > 32:
-        raise _RefusedError("an array without shape or type")
+        raise RefusedError("an array without shape or type")
     if not all(type(n) is int and n >= 0 for n in shape):
-        raise _RefusedError(f"an array of shape {shape}")
+        raise RefusedError(f"an array of shape {shape}")
     if isinstance(data, list) and kind.text in ("O", "O8", "O4"):
         if math.prod(shape) != len(data):
-            raise _RefusedError(f"{len(data)} objects for an array of {shape}")
+            raise RefusedError(f"{len(data)} objects for an array of {shape}")
         objects = np.empty(len(data), object)
         for k, value in enumerate(data):
             objects[k] = value
@@ -85,14 +85,14 @@ def _array(shape: Any, kind: Any, data: Any, order: str = "C") -> np.ndarray:
         data = data.encode("latin-1")  # Python 2 wrote bytes as text
     dtype = kind.dtype()
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise _RefusedError("an array without bytes")
+        raise RefusedError("an array without bytes")
     if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(data):
-        raise _RefusedError(f"{len(data)} bytes for an array of {shape} {dtype}")
+        raise RefusedError(f"{len(data)} bytes for an array of {shape} {dtype}")
     made = np.ndarray(shape, dtype, data, order="F" if order == "F" else "C").copy("K")
     if dtype.kind == "U" and made.size:
         letters = made.reshape(-1).view(dtype.str[0] + "u4")
         if letters.max() > 0x10FFFF:
-            raise _RefusedError("letters that are none")
+            raise RefusedError("letters that are none")
     return made
 
 
@@ -113,10 +113,10 @@ def _check_keys(keys: Sequence[Any]) -> None:
             if type(value) is tuple or type(value) is frozenset:
                 parts += len(value)
                 if parts > _PARTS:
-                    raise _RefusedError(f"a key of more than {_PARTS} parts")
+                    raise RefusedError(f"a key of more than {_PARTS} parts")
                 pending += value
     if len(keys) > _CROWD and len({hash(key) for key in keys}) * 8 < len(keys):
-        raise _RefusedError("keys that are told apart by nothing but comparison")
+        raise RefusedError("keys that are told apart by nothing but comparison")
 
 
 def _put(into: dict[Any, Any], keys: Sequence[Any], values: Sequence[Any]) -> None:
@@ -149,7 +149,7 @@ def _listed(make: Callable[[list[Any]], Any]) -> Callable[..., Any]:
 
     def made(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple):
-            raise _RefusedError("a container of something else than a list")
+            raise RefusedError("a container of something else than a list")
         return make(list(items))
 
     return made
@@ -159,7 +159,7 @@ def _bytes(text: Any, encoding: Any = "latin1") -> bytes:
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _RefusedError("bytes that are not spelt out")
+        raise RefusedError("bytes that are not spelt out")
     return text.encode("latin-1")
 
 
@@ -187,7 +187,7 @@ _Machine: Any = pickle._Unpickler
 _ARRAY_KIND = object()  # numpy.ndarray, which only `_reconstruct` is given
 
 
-class _Reader(_Machine):
+class Reader(_Machine):
     """Plain values alone: no instances, no extensions, calls and states of what is above."""
 
     dispatch: ClassVar = {
@@ -202,28 +202,29 @@ class _Reader(_Machine):
     }  # fmt: skip
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name that the file gives, where it is one of `_CALLS`."""
         if (module, name) == ("numpy", "ndarray"):
             return _ARRAY_KIND
         if (module, name) not in _CALLS:
-            raise _RefusedError(f"it asks for {module}.{name}")
+            raise RefusedError(f"it asks for {module}.{name}")
         return _CALLS[module, name]
 
     def _reduce(self) -> None:
         arguments, call = self.stack.pop(), self.stack[-1]
         if not any(call is known for known in _CALLS.values()) or type(arguments) is not tuple:
-            raise _RefusedError("a call of something else")
+            raise RefusedError("a call of something else")
         self.stack[-1] = call(*arguments)
 
     def _bytearray(self) -> None:
         (count,) = struct.unpack("<Q", self.read(8))
         if count > self.size:  # the original makes room for as many first
-            raise _RefusedError(f"{count} bytes in a file of {self.size}")
+            raise RefusedError(f"{count} bytes in a file of {self.size}")
         self.append(bytearray(self.read(count)))
 
     def _build(self) -> None:
         state, value = self.stack.pop(), self.stack[-1]
         if not isinstance(value, _Type | _Array) or not isinstance(state, tuple):
-            raise _RefusedError("a state of something else")
+            raise RefusedError("a state of something else")
         value.build(state)
 
     def _setitem(self) -> None:
@@ -236,7 +237,7 @@ class _Reader(_Machine):
 
     def _items(self, keys: list[Any], values: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
-            raise _RefusedError("items of something else than a dictionary")
+            raise RefusedError("items of something else than a dictionary")
         _put(self.stack[-1], keys, values)
 
     def _dict(self) -> None:
@@ -248,7 +249,7 @@ class _Reader(_Machine):
         items = self.pop_mark()
         into = self.stack[-1]
         if not isinstance(into, set):
-            raise _RefusedError("items of something else than a set")
+            raise RefusedError("items of something else than a set")
         before = len(into)
         into |= _set(items)
         if len(into) > _CROWD and len(into).bit_length() > before.bit_length():
@@ -294,7 +295,7 @@ class _Finisher:
         if isinstance(value, _Array):
             value = value.value
             if value is None:
-                raise _RefusedError("an array without a state")
+                raise RefusedError("an array without a state")
         if isinstance(value, _Type):
             return value.dtype(), 1
         objects = isinstance(value, np.ndarray) and value.dtype == object
@@ -303,11 +304,11 @@ class _Finisher:
         if id(value) in self._done:
             return self._done[id(value)]
         if id(value) in self._open:
-            raise _RefusedError("a value that holds itself")
+            raise RefusedError("a value that holds itself")
         self._open.add(id(value))
         made, count = self._filled(value)
         if count > self._most:
-            raise _RefusedError(f"a value that repeats its parts more than {self._most} times")
+            raise RefusedError(f"a value that repeats its parts more than {self._most} times")
         self._done[id(value)] = made, count
         return made, count
 
@@ -334,28 +335,28 @@ _STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"
 _MAGIC = 0x1950A86A20F9469CFC6C
 
 
-class _StorageReader(_Reader):
+class _StorageReader(Reader):
     """The parts of such a file, one after the other; what lies elsewhere stays a description."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
             return _Type(_STORAGES[name])
-        raise _RefusedError(f"it asks for {module}.{name}")
+        raise RefusedError(f"it asks for {module}.{name}")
 
     def _persistent(self) -> None:
         """The description of what lies elsewhere is already on the stack."""
 
-    dispatch: ClassVar = _Reader.dispatch | {pickle.BINPERSID[0]: _persistent}
+    dispatch: ClassVar = Reader.dispatch | {pickle.BINPERSID[0]: _persistent}
 
 
 def _storage(data: Any) -> np.ndarray:
     """The numbers of a storage: a few small pickles, their count, then the bytes."""
     if not isinstance(data, bytes):
-        raise _RefusedError("numbers without bytes")
+        raise RefusedError("numbers without bytes")
     reader = _StorageReader(data)
     magic, _, _, description, keys = (reader.load() for _ in range(5))
     if magic != _MAGIC or len(keys) != 1 or description[0] != "storage":
-        raise _RefusedError("a tensor in another form")
+        raise RefusedError("a tensor in another form")
     rest = reader.rest()
     (count,) = struct.unpack("<q", rest[:8])
     return _array((count,), description[1], rest[8:])
@@ -365,12 +366,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.
     """An array of a storage's numbers."""
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, np.ndarray) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise _RefusedError(f"a tensor of shape {shape}")
+        raise RefusedError(f"a tensor of shape {shape}")
     if len(shape) != len(strides) or len(shape) > 32 or math.prod(shape) > len(storage):
-        raise _RefusedError(f"a tensor of shape {shape} of {len(storage)} numbers")
+        raise RefusedError(f"a tensor of shape {shape} of {len(storage)} numbers")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if 0 not in shape and last >= len(storage):
-        raise _RefusedError(f"a tensor of shape {shape} of {len(storage)} numbers")
+        raise RefusedError(f"a tensor of shape {shape} of {len(storage)} numbers")
     places = np.full((), offset)
     for n, step in zip(shape, strides, strict=True):
         places = places[..., None] + np.arange(n) * step
@@ -382,72 +383,8 @@ _CALLS["torch._utils", "_rebuild_tensor_v2"] = _tensor
 
 
 def _loads(data: bytes) -> Any:
-    value = _Reader(data).load()
+    value = Reader(data).load()
     return _Finisher(_REPEATED * len(data) + 10**5).finish(value)[0]
-
-
-class _Anything(dict[Any, Any]):
-    """In the place of what a call would make: takes items, and is told apart by itself alone."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-    def append(self, _: Any) -> None:
-        """Nothing of it is kept."""
-
-    extend = append
-
-
-class _Scan(_Reader):
-    """Walks through a pickle of any kind and calls nothing; only its keys are looked at."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _Anything()
-
-    def _made(self, given: int) -> None:
-        del self.stack[len(self.stack) - given :]
-        self.append(_Anything())
-
-    def _named(self) -> None:
-        self.readline()
-        self.append(_Anything())
-
-    def _state(self) -> None:
-        self.stack.pop()
-
-    dispatch: ClassVar = _Reader.dispatch | {
-        pickle.REDUCE[0]: lambda self: self._made(2),
-        pickle.NEWOBJ[0]: lambda self: self._made(2),
-        pickle.NEWOBJ_EX[0]: lambda self: self._made(3),
-        pickle.BINPERSID[0]: lambda self: self._made(1),
-        pickle.PERSID[0]: _named,
-        pickle.BUILD[0]: _state,
-    }
-
-
-def check_torch(source: bytes | Path) -> None:
-    """Refuse a file of torch's that stands for endless work or memory, before torch reads it.
-
-    torch's own readers run no code of it, but hash any key and unpack any member.
-
-    Args:
-        source: the file, or what is in it.
-
-    Raises:
-        ValueError: it is such a file. What is none of torch's passes, or raises what parsers raise.
-    """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    if not is_zipfile(file):
-        reader = _Scan(source if isinstance(source, bytes) else source.read_bytes())
-        for _ in range(5):  # magic number, version, machine, what was saved, keys of the storages
-            reader.load()
-        return
-    with ZipFile(file) as archive:
-        packed = [m for m in archive.infolist() if m.compress_type != ZIP_STORED]
-        if sum(m.file_size for m in packed) > limits.UNPACKED:
-            raise _RefusedError("packed members that torch never writes")
-        for name in archive.namelist():
-            if name.endswith("data.pkl"):
-                _Scan(archive.read(name)).load()
 
 
 def load(path: str | Path) -> Any:
@@ -473,7 +410,7 @@ def load_npy(path: str | Path) -> np.ndarray:
 def _npy(data: bytes) -> np.ndarray:
     """The array of an .npy file's bytes."""
     if data[:6] != b"\x93NUMPY":
-        raise _RefusedError("not NumPy's format")
+        raise RefusedError("not NumPy's format")
     form = "<H" if data[6] == 1 else "<I"
     (length,) = struct.unpack_from(form, data, 8)
     begin = 8 + struct.calcsize(form)
@@ -507,7 +444,7 @@ class Arrays(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         member = self._zip.getinfo(f"{name}.npy")
         if member.compress_type != ZIP_STORED and member.file_size > limits.UNPACKED:
-            raise _RefusedError(f"{name} would unpack to {member.file_size} bytes")
+            raise RefusedError(f"{name} would unpack to {member.file_size} bytes")
         return _npy(self._zip.read(member))
 
     def __iter__(self) -> Iterator[str]:

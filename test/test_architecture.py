@@ -137,6 +137,7 @@ EVERYWHERE = {
     "parallel",
     "progress",
     "settings",
+    "torch_files",
     "unpacking",
     "__version__",
 }

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from amodal_core import pickles
+from amodal_core import torch_files
 from amodal_core.errors import InputError, foreign
 
 # Of CoTracker's hubconf.py, in its three versions; those of version 1 differ in their windows.
@@ -202,7 +202,7 @@ def _from_hub(path: Path, weights: str) -> Any:
     if not file.is_file():
         raise InputError("there are no such weights", str(file), "check points_weights")
     with foreign(file, "not a file of weights", "check points_weights"):
-        pickles.check_torch(file)
+        torch_files.check(file)
     state = torch.load(file, map_location="cpu", weights_only=True)
     state = state.get("model", state)
     # Windows are told apart by the file's name alone where shapes are the same.

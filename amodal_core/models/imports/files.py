@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load as load_safetensors
 
-from amodal_core import pickles
+from amodal_core import pickles, torch_files
 from amodal_core.errors import InputError, foreign
 from amodal_core.models.layers.weights import check_extent
 from amodal_core.unpacking import unpack
@@ -166,7 +166,7 @@ _RESTRICTED = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="restri
 
 def _of_torch(content: bytes) -> Any:
     """What `torch.save` wrote; its own safe reader first, which refuses files with objects."""
-    pickles.check_torch(content)
+    torch_files.check(content)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:

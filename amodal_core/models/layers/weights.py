@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from amodal_core import limits, pickles
+from amodal_core import limits, torch_files
 from amodal_core.errors import InputError
 
 _SHOWN = 4  # names of each kind in a message
@@ -33,7 +33,7 @@ def read_weights(path: str | Path, cure: str = "check the path") -> dict[str, to
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        pickles.check_torch(path)
+        torch_files.check(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         for tensor in state.values() if isinstance(state, dict) else ():
             check_extent(tensor)
