@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from threading import Event, Thread
+from unittest.mock import MagicMock
 
 import av
 import cv2
@@ -56,6 +57,38 @@ def test_key_frames_are_the_same_with_a_video_and_without_which_draws_only_them(
     assert len(without.timings["overlay"]) == len(SHOWN)
 
 
+def test_what_is_half_hidden_is_most_to_see_and_the_caption_counts():
+    """Neither what shows wholly nor what is hidden wholly tells much."""
+    red, near = np.full((*SIZE, 3), (200, 30, 30), np.uint8), (10, 5, 40, 35)
+    frames = [Frame(7 * 10**9 + k * 10**8, red) for k in range(4)]
+    frames[1].image = None  # counts, though nothing of it can be drawn
+    running = film.Film(None, frames, CLASSES, 6 * len(frames))
+    with running:
+        for frame, other in zip(frames, (60, 60, 25, 10), strict=True):
+            running.show(frame, _tracks([near, (other, 5, other + 30, 35)], [5, 9], coasted=[0]))
+    (key,) = running.key_frames
+    assert key.caption == "frame 2, 0.2 s: 2 tracks, 1 partly hidden, 1 carried on unseen"
+    blue, _, shown_red = cv2.imdecode(np.frombuffer(key.jpeg, np.uint8), cv2.IMREAD_COLOR)[-5, -5]
+    assert abs(int(shown_red) - 200) < 20
+    assert abs(int(blue) - 30) < 20
+
+
+@pytest.mark.parametrize(
+    ("period", "rate"), [(50_000_000, 20.0), (10**6, 60.0), (5 * 10**9, 1.0), (0, 10.0)]
+)
+def test_a_video_has_the_drives_rate_and_small_images_are_enlarged(monkeypatch, period, rate):
+    monkeypatch.setattr(film, "VideoWriter", MagicMock())
+    drive = [(Frame(k * period, frame.image), tracks) for k, (frame, tracks) in enumerate(_drive())]
+    _play(_film("a.mp4", drive), drive[:2])
+    _, made, (height, width) = film.VideoWriter.call_args.args
+    assert (made, width) == (rate, 3 * SIZE[1])
+    written = [call.args for call in film.VideoWriter.return_value.write.call_args_list]
+    assert len(written) == 2
+    for images in written:
+        assert [image.shape[1] for image in images] == [width, width]
+        assert sum(image.shape[0] for image in images) == height
+
+
 def test_frames_that_wait_are_bounded_and_the_pipeline_waits(monkeypatch):
     drive, go = _drive() * 2, Event()
     draw = film.Film._draw
@@ -106,10 +139,11 @@ def test_a_failure_of_the_pipeline_ends_the_thread_and_leaves_no_video(tmp_path)
 
 def test_a_video_shows_images_one_below_the_other_padded_to_even_sizes(tmp_path):
     smooth = cv2.resize(np.random.default_rng(2).integers(0, 256, (4, 5, 3), np.uint8), (63, 41))
-    with VideoWriter(tmp_path / "v.mp4", 10, (41 + 10, 63)) as video:
+    with VideoWriter(tmp_path / "v.mp4", 12.5, (41 + 10, 63)) as video:
         for _ in range(3):
             video.write(smooth, smooth[:10])
     with av.open(str(tmp_path / "v.mp4")) as container:
+        assert container.streams.video[0].average_rate == 12.5
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert [f.shape for f in frames] == [(52, 64, 3)] * 3
     expected = np.vstack([smooth, smooth[:10]]).astype(int)

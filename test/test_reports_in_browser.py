@@ -35,15 +35,30 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt install chromium)"),
 ]
 
-# Tells the page around what sticks out of the window, and where the columns that matter stand.
+# What goes wrong from the page's first line on; captured, as what cannot be loaded does not bubble.
+_WATCH = """<head><script>
+const errors = [];
+const note = e => errors.push(String(e.message || e.target.src || e.target.href));
+addEventListener('error', note, true);
+</script>"""
+# Tells the page around what sticks out of the window, what words are cut off at the edge of their
+# chart or tile, and where the columns that matter stand.
 _PROBE = """<script>
-const errors = []; addEventListener('error', e => errors.push(String(e.message)));
 addEventListener('load', () => {
+  const outside = (e, around) => {
+    const [a, b] = [e.getBoundingClientRect(), around.getBoundingClientRect()];
+    return a.left < b.left - 1 || a.right > b.right + 1;
+  };
+  const cut = [
+    ...[...document.querySelectorAll('svg text')].filter(e => outside(e, e.closest('svg'))),
+    ...[...document.querySelectorAll('.tile *')].filter(e => e.scrollWidth > e.clientWidth + 1),
+  ];
   const right = e => e.getBoundingClientRect().right;
   const columns = name => [...document.querySelectorAll('th')]
     .filter(e => e.textContent === name).map(right);
   parent.postMessage({
     window: innerWidth, page: document.documentElement.scrollWidth, errors,
+    cut: cut.map(e => e.textContent),
     missed: columns('missed'), amodal: columns('amodal'),
     tiles: [...document.querySelectorAll('.tile')].map(right),
     charts: [...document.querySelectorAll('.fit svg')].map(right),
@@ -66,7 +81,8 @@ def chromium(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def in_browser(page: str, width: int, folder: Path) -> dict:
     """What the page measures of itself in a window of that width."""
-    (folder / "inner.html").write_text(page.replace("</body>", _PROBE))
+    watched = page.replace("<head>", _WATCH, 1).replace("</body>", _PROBE)
+    (folder / "inner.html").write_text(watched)
     outer = folder / "outer.html"
     outer.write_text(_AROUND.format(width=width, height=3000))
     done = chromium("--window-size=1500,3200", "--dump-dom", outer.absolute().as_uri())
@@ -165,6 +181,7 @@ def test_reports_fit_a_screen_and_a_phone(tmp_path):
             got = in_browser(page, width, tmp_path)
             where = f"{name} at {width}: {got}"
             assert got["errors"] == [], where
+            assert got["cut"] == [], where
             assert got["window"] == width, where
             assert got["page"] <= width, where
             for kind in ("missed", "amodal", "tiles", "charts"):

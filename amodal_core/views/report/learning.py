@@ -151,7 +151,7 @@ def _chart(
         keys.append((name, colour))
         placed = [(_LEFT + _WIDTH * x / max(last, 1), y_of(y)) for x, y in points]
         body.append(svg.polyline(placed, "curve", colour, len(points) <= 30))
-    drawn = svg.chart(_LEFT + _WIDTH + 14, _TOP + _HEIGHT + 24, body, title)
+    drawn = svg.chart(_LEFT + _WIDTH + 24, _TOP + _HEIGHT + 24, body, title)
     return Chart(title, Markup(drawn), keys if len(keys) > 1 else [])
 
 
