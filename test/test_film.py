@@ -65,9 +65,10 @@ def test_what_is_half_hidden_is_most_to_see_and_the_caption_counts():
     running = film.Film(None, frames, CLASSES, 6 * len(frames))
     with running:
         for frame, other in zip(frames, (60, 60, 25, 10), strict=True):
-            running.show(frame, _tracks([near, (other, 5, other + 30, 35)], [5, 9], coasted=[0]))
+            boxes = [near, (other, 5, other + 30, 35), (300, 5, 330, 35)]
+            running.show(frame, _tracks(boxes, [5, 9, 9], coasted=[0]))
     (key,) = running.key_frames
-    assert key.caption == "frame 2, 0.2 s: 2 tracks, 1 partly hidden, 1 carried on unseen"
+    assert key.caption == "frame 2, 0.2 s: 3 tracks, 1 partly hidden, 1 carried on unseen"
     blue, _, shown_red = cv2.imdecode(np.frombuffer(key.jpeg, np.uint8), cv2.IMREAD_COLOR)[-5, -5]
     assert abs(int(shown_red) - 200) < 20
     assert abs(int(blue) - 30) < 20

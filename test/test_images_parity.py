@@ -58,6 +58,23 @@ def test_only_as_published_the_half_of_a_pixel_is_rounded_up():
     assert sizes == [(9, 4), (9, 5), (9, 5)]
 
 
+@pytest.mark.parametrize(
+    ("size", "limits", "expected"),
+    [
+        ((375, 1242), {}, (375, 1242)),
+        ((375, 1242), {"short_side": 188}, (188, 623)),
+        ((375, 1242), {"short_side": 188, "long_side": 500}, (151, 500)),
+        ((375, 1242), {"short_side": 188, "long_side": 700}, (188, 623)),
+        ((400, 900), {"most_pixels": 90_000}, (200, 450)),
+        ((400, 900), {"short_side": 100, "most_pixels": 90_000}, (100, 225)),
+        ((400, 900), {"long_side": 300, "most_pixels": 10_000}, (67, 150)),
+        ((3, 900), {"long_side": 100}, (1, 100)),  # a third of a pixel is one
+    ],
+)
+def test_an_input_keeps_its_ratio_within_every_limit(size, limits, expected):
+    assert input_size(size, **{"short_side": 0, "long_side": 0} | limits) == expected
+
+
 @pytest.mark.parametrize("whose", ["detectron2", "mmdetection"])
 def test_masks_are_pasted_as_by_detectron2_and_mmdetection(whose):
     logits, boxes = cases.masks()

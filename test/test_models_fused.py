@@ -20,6 +20,7 @@ from amodal_core.models.witnesses import (
     SCAN,
     WEIGHTS,
     Evidence,
+    log_odds,
     measured_evidence,
 )
 
@@ -62,6 +63,17 @@ CAMERA = Calibration(
 )
 
 
+def witnesses(learned, geometric, **settings):
+    """The model of a network and a geometry that find this in every frame."""
+    return Fused(
+        FusedConfig(**settings),
+        SimpleNamespace(classes=CLASSES, infer=lambda frames, report: [learned for _ in frames]),
+        SimpleNamespace(
+            classes=FOUND_BY_SCANS, infer=lambda frames, report: [geometric for _ in frames]
+        ),
+    )
+
+
 def fused(
     network=(), scan=(), points=True, embeddings=None, depth=None, occluders=None, **settings
 ):
@@ -72,13 +84,7 @@ def fused(
     geometric = objects(*scan, classes=FOUND_BY_SCANS, boxed=True)
     if occluders is not None:
         geometric.occluders = np.array(occluders, bool)
-    model = Fused(
-        FusedConfig(**settings),
-        SimpleNamespace(classes=CLASSES, infer=lambda frames, report: [learned for _ in frames]),
-        SimpleNamespace(
-            classes=FOUND_BY_SCANS, infer=lambda frames, report: [geometric for _ in frames]
-        ),
-    )
+    model = witnesses(learned, geometric, **settings)
     frame = Frame(
         0,
         image=np.zeros((*SIZE, 3), np.uint8),
@@ -172,6 +178,39 @@ def test_what_one_sees_alone_counts_for_less(scanned):
     _, confirmed = fused([seen], [("car", 0.5, 20.0, *seen[3:])])
     assert confirmed.scores[0] > 0.9
     assert result.scores.max() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("depth", "amodal", "together"),
+    [
+        (22.9, (10, 20, 50, 40), True),  # within 15 % of 20 m
+        (23.1, (10, 20, 50, 40), False),
+        (0.0, (10, 20, 50, 40), True),  # the network does not know
+        (20.0, (10, 2, 50, 58), True),  # what shows is alike
+    ],
+)
+def test_one_object_is_alike_in_what_shows_or_as_a_whole_and_about_as_far(depth, amodal, together):
+    seen = ("car", 0.6, depth, amodal, (10, 20, 50, 40))
+    _, result = fused([seen], [("car", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))])
+    assert len(result) == 2 - together
+
+
+def test_instances_come_best_first_with_who_hides_whom():
+    behind = ("car", 0.6, 30.0, (10, 20, 50, 40), (10, 20, 30, 40))
+    before = ("car", 0.95, 10.0, (30, 20, 70, 40), (30, 20, 70, 40))
+    _, result = fused([behind, before], [])
+    assert result.depths.tolist() == [10, 30]
+    assert (np.diff(result.scores) < 0).all()
+    assert result.occluders.tolist() == [[False, False], [True, False]]
+
+
+@pytest.mark.parametrize(("nearer", "right"), [(0.4, 50), (0.6, 40)])
+def test_what_is_hardly_nearer_hides_nothing(nearer, right):
+    seen = ("car", 0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    before = ("car", 0.95, 20.0 - nearer, (40, 20, 80, 40), (40, 20, 80, 40))
+    _, result = fused([seen, before], [seen])
+    car = int(np.flatnonzero(result.depths == 20)[0])
+    np.testing.assert_array_equal(result.visible.dense()[car], area(10, 20, right, 40))
 
 
 def test_each_object_is_confirmed_once_by_the_witness_that_fits_best():
@@ -271,26 +310,53 @@ def test_objects_that_witnesses_alone_see_are_weighed_by_what_else_speaks_for_th
 
 def test_evidence_is_what_masks_returns_and_sizes_say():
     depth = np.zeros(SIZE, np.float32)
-    depth[30, 10:20] = 20.5  # its own: within a metre, or 6 % of 20 m
+    depth[30, 10:20] = 21.1  # its own: within a metre, or 6 % of 20 m
     depth[31, 10:14] = 30.0  # beyond
     depth[32, 10:12] = 5.0  # before
     depth[5, 5] = 20.0  # elsewhere
     van = ("van", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 30, 40))
     cut = ("pedestrian", 0.5, 8.0, (60, 30, 70, 60), (60, 30, 70, 60))
-    both = objects(van, cut, classes=CLASSES, boxed=False)
-    evidence = measured_evidence(both, CLASSES, depth, CAMERA)
+    depth[25, 82:86] = 12.5  # of a truck's length: as near as 2 m more
+    truck = ("truck", 0.5, 10.0, (80, 0, 90, 30), (80, 0, 90, 30))  # the image ends it above
+    misc = ("misc", 0.5, 10.0, (92, 10, 96, 12), (92, 10, 96, 12))  # as high as whatever it is
+    classes = (*CLASSES, "misc")
+    every = objects(van, cut, truck, misc, classes=classes, boxed=False)
+    evidence = measured_evidence(every, classes, depth, CAMERA)
     expected = {
-        "area": [np.log(800), np.log(300)],
-        "returns": [np.log(17), 0],
-        "near": [10 / 16, 0.5],  # a half where nothing returns
-        "beyond": [4 / 16, 0],
-        "height": [np.log(2.1 / 1.5), 0],  # 20 pixels at 20 m; the image ends the other one
-        "hidden": [0.5, 0],
-        "person": [0, 1],
+        "area": [np.log(800), np.log(300), np.log(300), np.log(8)],
+        "returns": [np.log(17), 0, np.log(5), 0],
+        "near": [10 / 16, 0.5, 1, 0.5],  # a half where nothing returns
+        "beyond": [4 / 16, 0, 0, 0],
+        "height": [np.log(2.1 / 1.5), 0, 0, 0],  # 20 pixels at 20 m; the image ends the other two
+        "hidden": [0.5, 0, 0, 0],
+        "person": [0, 1, 0, 0],
     }
     assert {k: v.tolist() for k, v in evidence.items()} == {
         k: pytest.approx(v) for k, v in expected.items()
     }
+
+
+def test_each_witness_speaks_with_its_score_and_for_what_it_overlaps():
+    seen = ("car", 0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    alone = ("car", 0.8, 40.0, (60, 20, 90, 40), (60, 20, 90, 40))
+    scanned = ("car", 0.4, 20.0, (12, 20, 52, 40), (12, 20, 52, 40))
+    aside = ("car", 0.7, 42.0, (80, 20, 97, 40), (80, 20, 97, 40))
+    learned = objects(alone, seen, classes=CLASSES, boxed=False)
+    geometric = objects(aside, scanned, classes=FOUND_BY_SCANS, boxed=True)
+    frame = Frame(0, points=np.zeros((1, 4), np.float32), depth=np.zeros(SIZE, np.float32))
+    frame.calibration = CAMERA
+    heard, evidence = witnesses(learned, geometric).heard(learned, geometric, frame)
+    assert heard.depths.tolist() == [20, 42, 40]
+    assert evidence.kinds.tolist() == [BOTH, SCAN, NETWORK]
+    both, half = 38 / 42, 10 / 37  # overlaps
+    assert dict(zip(FEATURES[:4], evidence.values.T[:4], strict=True)) == {
+        "network": pytest.approx([np.log(1.5), 0, np.log(4)]),
+        "scan": pytest.approx([np.log(2 / 3), np.log(7 / 3), 0]),
+        "support": pytest.approx([0.6 * both, 0.8 * half, 0]),
+        "overlap": pytest.approx([both, 0, half]),
+    }
+    # A witness that has no doubt is believed as one in a thousand.
+    assert log_odds(np.array([0.0, 1.0])).tolist() == pytest.approx([-np.log(999), np.log(999)])
 
 
 def test_scores_are_logistic_in_the_evidence_and_shifted_for_real_streets():

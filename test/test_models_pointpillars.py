@@ -15,6 +15,7 @@ from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.boxes3d import corners, image_boxes
 from amodal_core.models.layers.anchor_boxes import (
+    anchor_grid,
     decode,
     encode,
     from_lidar_boxes,
@@ -85,21 +86,52 @@ def test_pillars_keep_the_first_points_and_the_first_pillars(most):
             assert not points[count:].any()
 
 
-def test_the_encoder_equals_the_nine_features_written_out():
+def test_a_scan_is_cut_at_the_edges_of_the_volume_and_training_keeps_fewer_pillars():
+    grid = Grid(most_pillars=3, most_pillars_train=2)
+    low, high = torch.tensor(grid.low), torch.tensor(grid.high)
+    last = torch.nextafter(high, low)  # by whose rounded place it lies in a row beyond the last
+    on_edges = [torch.where(torch.arange(3) == axis, high, last) for axis in range(3)]
+    xyz = torch.stack([*on_edges, low, last, torch.tensor([20.0, 0, 0]), torch.tensor([9.0, 0, 0])])
+    scan = torch.cat([xyz, torch.rand(len(xyz), 1)], 1)
+    pillars = pillars_of([scan], grid, training=False)
+    columns, rows = grid.size
+    places = list(zip(pillars.column.tolist(), pillars.row.tolist(), strict=True))
+    assert places == [(0, 0), (columns - 1, rows - 1), (125, 248)]
+    assert len(pillars_of([scan], grid, training=True).counts) == 2
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        PointFeatures(),
+        PointFeatures("legacy", "xyz", with_distance=True),
+        PointFeatures("absolute", "xyz"),
+        PointFeatures("absolute", "xy", with_distance=True),
+        PointFeatures("none", "xyz"),
+    ],
+    ids=lambda form: f"{form.xyz}, {form.voxel_center}, {form.with_distance}",
+)
+def test_the_encoder_equals_the_features_written_out(form):
     grid = replace(SMALL, cell=2.56, most_points=4)
     scan = cloud(60)
-    encoder = PillarEncoder(grid, PointFeatures(), channels=5).eval()
+    encoder = PillarEncoder(grid, form, channels=5).eval()
     encoder.bn.running_mean.normal_()
     image = encoder(pillars_of([scan], grid, training=False), 1)[0]
     assert image.shape == (5, 8, 8)
     weight = encoder.conv.weight[:, :, 0]
     for (x, y), points in slow_pillars(scan, grid, 9999).items():
         p = torch.tensor(points)
-        centre = torch.tensor(grid.low[:2]) + (torch.tensor([x, y]) + 0.5) * grid.cell
-        off = p[:, :2] - centre
-        features = torch.cat([off, p[:, 2:], p[:, :3] - p[:, :3].mean(0), off], 1)
-        empty = torch.zeros(grid.most_points - len(p), 9)
-        rows = torch.cat([features, empty]) @ weight.T
+        centre = torch.tensor(grid.low) + (torch.tensor([x, y, 0]) + 0.5) * grid.cell
+        centre[2] = -1.0  # in the middle of -3 to 1
+        axes = len(form.voxel_center)
+        off = (p[:, :3] - centre)[:, :axes]
+        legacy = torch.cat([off, p[:, axes:3]], 1)
+        own = {"legacy": legacy, "absolute": p[:, :3], "none": p[:, :0]}[form.xyz]
+        features = [own, p[:, 3:], p[:, :3] - p[:, :3].mean(0), off]
+        if form.with_distance:
+            features.append((own**2).sum(1, keepdim=True).sqrt())
+        empty = torch.zeros(grid.most_points - len(p), form.width)
+        rows = torch.cat([torch.cat(features, 1), empty]) @ weight.T
         normed = (rows - encoder.bn.running_mean) / torch.sqrt(encoder.bn.running_var + 1e-3)
         torch.testing.assert_close(image[:, y, x], normed.relu().amax(0), atol=1e-4, rtol=1e-4)
 
@@ -125,6 +157,36 @@ def test_suppression_keeps_the_best_of_each_pile():
     scores = torch.tensor([0.5, 0.9, 0.3, 0.8])
     assert rotated_nms(boxes, scores, 0.1).tolist() == [1, 2]
     assert rotated_nms(boxes[:0], scores[:0], 0.1).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("align_center", "x", "y"),
+    [(True, (1.0, 3.0, 5.0, 7.0), (-2.0, 2.0)), (False, (0.0, 8 / 3, 16 / 3, 8.0), (-4.0, 4.0))],
+)
+@pytest.mark.parametrize("heading", ["rotation_y", "yaw"])
+def test_anchors_are_the_published_ones_of_each_class_in_both_directions(
+    heading, align_center, x, y
+):
+    anchors = anchor_grid(("car", "cyclist"), (0.0, -4.0, 8.0, 4.0), (2, 4), heading, align_center)
+    # Bottom, width, length and height, of KITTI's configurations in the published code.
+    published = [(-1.78, 1.6, 3.9, 1.56), (-0.6, 0.6, 1.76, 1.73)]
+    expected = [
+        [at_x, at_y, bottom, *((w, length) if heading == "rotation_y" else (length, w)), h, angle]
+        for at_y in y
+        for at_x in x
+        for bottom, w, length, h in published
+        for angle in (0.0, 1.57)
+    ]
+    torch.testing.assert_close(anchors, torch.tensor(expected))
+
+
+def test_a_box_is_turned_to_the_axis_that_it_is_nearest_to():
+    angles = [0.0, 0.78, 0.79, math.pi / 2, 2.35, 2.36, math.pi, -0.78, -0.79, 7.0, 9.0]
+    boxes = torch.tensor([[10.0, 5, 0, 4, 2, 1, angle] for angle in angles])
+    turned = [abs(math.sin(angle)) > abs(math.cos(angle)) for angle in angles]
+    halves = torch.tensor([(1.0, 2.0) if across else (2.0, 1.0) for across in turned])
+    place = torch.tensor([10.0, 5])
+    torch.testing.assert_close(nearest_axis(boxes), torch.cat([place - halves, place + halves], 1))
 
 
 def test_deltas_and_headings_invert():

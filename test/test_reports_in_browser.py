@@ -42,7 +42,7 @@ const note = e => errors.push(String(e.message || e.target.src || e.target.href)
 addEventListener('error', note, true);
 </script>"""
 # Tells the page around what sticks out of the window, what words are cut off at the edge of their
-# chart or tile, and where the columns that matter stand.
+# chart, tile or list, and where the columns that matter stand.
 _PROBE = """<script>
 addEventListener('load', () => {
   const outside = (e, around) => {
@@ -51,7 +51,8 @@ addEventListener('load', () => {
   };
   const cut = [
     ...[...document.querySelectorAll('svg text')].filter(e => outside(e, e.closest('svg'))),
-    ...[...document.querySelectorAll('.tile *')].filter(e => e.scrollWidth > e.clientWidth + 1),
+    ...[...document.querySelectorAll('.tile *, .warnings, .notes')]
+      .filter(e => e.scrollWidth > e.clientWidth + 1),
   ];
   const right = e => e.getBoundingClientRect().right;
   const columns = name => [...document.querySelectorAll('th')]
@@ -99,8 +100,8 @@ def an_evaluation() -> tuple[Evaluation, Truth]:
     result.confusion = {
         name: Confusion(list(KINDS), [*KINDS, "missed"], counts) for name in result.confusion
     }
-    result.warnings.append("a warning with a/very/long/path/that/has/no/space/" + "in/it/" * 20)
-    result.notes.append("classes that the bag never shows, in no AP: tram")
+    result.warnings.append("a warning of a name that " + "has_no_place_to_break_at_" * 12)
+    result.notes.append("of_a_word_without_end_" * 20)
     return result, Truth(truth, {})
 
 
