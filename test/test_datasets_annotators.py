@@ -13,7 +13,7 @@ from test_views_recordings import PAIR, BoxedModel
 
 from amodal_core.bags.messages import read_tracks
 from amodal_core.bags.reader import BagReader
-from amodal_core.datasets import cvat, fiftyone
+from amodal_core.datasets import coco, cvat, fiftyone
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Sample, Tracks
@@ -89,11 +89,18 @@ def test_fiftyone_gets_a_coco_file_a_kind_of_mask_with_the_same_ids(tmp_path):
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
             assert annotation["bbox"] == box
             assert annotation["area"] == mask.sum()
-    extra = {k: amodal.anns[2][k] for k in ("track_id", "occlude_rate", "depth", "iscrowd")}
-    assert extra == {"track_id": 65_540, "occlude_rate": 0.5, "depth": 16.0, "iscrowd": 0}
+    names = ("track_id", "index", "occlude_rate", "depth", "iscrowd")
+    extra = [amodal.anns[2][k] for k in names]
+    assert extra == [65_540, 65_540, 0.5, 16.0, 0], "FiftyOne calls a track an index"
     assert [c["name"] for c in amodal.dataset["categories"]] == list(CLASSES)
     for image in amodal.dataset["images"]:
         assert (out / "data" / image["file_name"]).exists()
+
+
+def test_coco_says_the_track_where_datumaro_and_cvat_look_for_it(tmp_path):
+    assert list(coco.write(tmp_path / "out", [sample()], CLASSES)) == ["000000.png"]
+    index = COCO(tmp_path / "out" / coco.NAME)
+    assert [a["attributes"] for a in index.anns.values()] == [{"track_id": 3}, {"track_id": 65_540}]
 
 
 @pytest.mark.parametrize("writer", [cvat, fiftyone])

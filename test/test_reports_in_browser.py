@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from evaluation_data import random_pair
 
+from amodal_core import replays
 from amodal_core.evaluation import report, results
 from amodal_core.evaluation.failures import Confusion
 from amodal_core.evaluation.protocols import VIDEO_PROTOCOLS
@@ -62,7 +63,10 @@ addEventListener('load', () => {
     cut: cut.map(e => e.textContent),
     missed: columns('missed'), amodal: columns('amodal'),
     tiles: [...document.querySelectorAll('.tile')].map(right),
-    charts: [...document.querySelectorAll('.fit svg')].map(right),
+    charts: [...document.querySelectorAll('.card svg, .card svg text, .rows div')].map(right),
+    scrolled: [...document.querySelectorAll('body *')]
+      .filter(e => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === 'auto')
+      .map(e => e.textContent.slice(0, 80)),
     rows: [...document.querySelectorAll('.tile')].map(e => e.getBoundingClientRect().top),
   }, '*');
 });
@@ -156,6 +160,17 @@ def a_training() -> str:
     return learning.render("a_run", "flagship", rows, (3000, 3000), "amodal AP", [], long)
 
 
+def many_drives(folder: Path) -> str:
+    """Drives with truth, one of which failed."""
+    numbers = {"frames": 1234, "seconds": 123.4, "fps": 9.1, "instances": 9999, "tracks": 321}
+    accuracy = {"amodal_AP": 0.23, "visible_AP": 0.25, "HOTA": 0.35}
+    drive = numbers | {"coasted": 77, "warnings": ["one"], "accuracy": accuracy}
+    names = [f"2011_09_26_drive_{k:04d}_sync_with_a_long_name" for k in range(4)]
+    failed = {"broken": "a/very/long/path/" + "that/has/no/space/" * 9 + ": no images"}
+    replays._write(replays.Replays(dict.fromkeys(names, drive), failed), folder)
+    return (folder / "report.html").read_text()
+
+
 def pages(folder: Path) -> dict[str, str]:
     """One of each design."""
     result, truth = an_evaluation()
@@ -167,8 +182,10 @@ def pages(folder: Path) -> dict[str, str]:
         results.write(plain, folder / name, {"gt": "g", "dt": name}, truth, predictions)
     runs = [results.read(folder / n) for n in ("first", "second_run_with_a_long_name")]
     results.write_comparison(runs, results.compare_runs(runs, 20), 20, folder / "both")
+    (folder / "many").mkdir()
     return {
         "replay": render_replay([record]),
+        "replays": many_drives(folder / "many"),
         "evaluation": report.render(result, [], "truth", "predictions"),
         "comparison": (folder / "both" / "report.html").read_text(),
         "training": a_training(),
@@ -185,6 +202,7 @@ def test_reports_fit_a_screen_and_a_phone(tmp_path):
             assert got["cut"] == [], where
             assert got["window"] == width, where
             assert got["page"] <= width, where
+            assert got["scrolled"] == [], where
             for kind in ("missed", "amodal", "tiles", "charts"):
                 assert all(right <= width for right in got[kind]), where
             in_rows = Counter(got["rows"]).values()

@@ -67,7 +67,8 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
     """Write `<root>/annotations.json` and `<root>/images`; yields each image's name.
 
     `segmentation` is the amodal mask as RLE, exact; `visible_mask`, `occlude_rate`, `track_id` and
-    `occluders` (track ids) stand beside it, `video`, `frame_id` and `stamp` in the images.
+    `occluders` (track ids) stand beside it, `video`, `frame_id` and `stamp` in the images. Datumaro,
+    by which CVAT reads, takes COCO's own fields and `attributes` alone: the track is there, too.
 
     Args:
         root: a folder that is made.
@@ -103,6 +104,7 @@ def _annotations(sample: Sample) -> Iterator[dict[str, Any]]:
         yield {
             "category_id": int(truth.class_ids[k]) + 1,
             "track_id": int(truth.ids[k]),
+            "attributes": {"track_id": int(truth.ids[k])},
             "iscrowd": 0 if truth.ignore is None else int(truth.ignore[k]),
             "segmentation": to_dictionary(amodal.counts[k], amodal.size),
             "bbox": xywh(amodal[[k]]),

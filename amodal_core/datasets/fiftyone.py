@@ -24,8 +24,8 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
     """Write `<root>/data`, `labels.json` and `visible.json`; yields each image's name.
 
     Annotations have, beside COCO's fields, `track_id`, `occlude_rate` and `depth` (metres, 0 where
-    unknown), which FiftyOne takes as attributes. An object that does not show is in `labels.json`
-    alone.
+    unknown), which FiftyOne takes as attributes, and the track once more as `index`, by which its
+    App colours and names instances. An object that does not show is in `labels.json` alone.
 
     Args:
         root: a folder that is made.
@@ -64,6 +64,7 @@ def _annotations(sample: Sample) -> Iterator[dict[str, dict[str, Any]]]:
             "category_id": int(truth.class_ids[k]) + 1,
             "iscrowd": 0 if truth.ignore is None else int(truth.ignore[k]),
             "track_id": int(truth.ids[k]),
+            "index": int(truth.ids[k]),
             "occlude_rate": float(truth.occlusion_rates[k]),
             "depth": float(truth.depths[k]),
         }

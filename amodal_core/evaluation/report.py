@@ -311,29 +311,31 @@ def _intervals(
     ]
     finite = [x for _, d in lines for x in (d.low, d.high) if not math.isnan(x)]
     reach = max([abs(x) for x in finite] + [0.005]) * 1.15
-    left, width, pitch, top = 150, 340, 28, 6
+    pitch, top = 28, 6
     bottom = top + pitch * len(lines)
 
-    def x_of(value: float) -> float:
-        return left + width * (value + reach) / (2 * reach)
+    def x_of(value: float) -> str:
+        return svg.share((value + reach) / (2 * reach))
 
     body = []
-    for tick in svg.ticks(reach * 100, 4):
+    for k, tick in enumerate(svg.ticks(reach * 100, 4)):
         for signed in {tick, -tick}:
-            x = x_of(signed / 100)
+            x, kind = x_of(signed / 100), "dim odd" if k % 2 else "dim"
             body.append(svg.line(x, top, x, bottom, "grid" if tick else "zero"))
-            body.append(svg.text(x, bottom + 16, f"{signed:+g}" if tick else "0", "middle", "dim"))
-    for k, (name, d) in enumerate(lines):
+            body.append(svg.text(x, bottom + 16, f"{signed:+g}" if tick else "0", "middle", kind))
+    words = []
+    for k, (_, d) in enumerate(lines):
         y = top + k * pitch + pitch / 2
-        body.append(svg.text(left - 12, y + 4, name, "end"))
+        change = 100 * (d.value - d.base)
+        words.append(
+            "" if math.isnan(d.low) else f"{change:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        )
         if math.isnan(d.low):
             continue
         kind = "better" if d.low > 0 else "worse" if d.high < 0 else ""
-        change = 100 * (d.value - d.base)
         body.append(svg.line(x_of(d.low), y, x_of(d.high), y, f"whisker {kind}"))
-        body.append(
-            f'<circle cx="{x_of(change / 100):.1f}" cy="{y:.1f}" r="5" class="dot {kind}"/>'
-        )
-        words = f"{change:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
-        body.append(svg.text(left + width + 14, y + 4, words))
-    return svg.chart(680, bottom + 26, body, "Differences with 95 % intervals")
+        body.append(f'<circle cx="{x_of(change / 100)}" cy="{y:.1f}" r="5" class="dot {kind}"/>')
+    beside = [
+        svg.rows([(w, "") for w in column], pitch, top) for column in ([n for n, _ in lines], words)
+    ]
+    return svg.field(bottom + 26, body, "Differences with 95 % intervals", beside)

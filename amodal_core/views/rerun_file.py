@@ -113,7 +113,7 @@ class _Camera:
         ]
         colours = np.array([track_colour(int(i)) for i in tracks.ids], np.uint8).reshape(-1, 3)
         self._sensors(item, frame)
-        self._masks(tracks, labels, names, colours)
+        self._masks(tracks, labels, colours)
         self._cloud(frame, tracks, colours)
         self._boxes(item, tracks, names, colours)
         self._over_time(tracks, labels, names, colours)
@@ -145,10 +145,8 @@ class _Camera:
             image = rr.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
             self._log(f"{self._place}/image", image)
 
-    def _masks(
-        self, tracks: Tracks, labels: list[str], names: list[str], colours: np.ndarray
-    ) -> None:
-        """Masks, whose pixels say all when they are pointed at, and boxes with short names."""
+    def _masks(self, tracks: Tracks, labels: list[str], colours: np.ndarray) -> None:
+        """Masks, whose pixels say all when they are pointed at, and boxes with identities."""
         rr = self._rr
         context = [
             rr.AnnotationInfo(id=label_of(i), label=label, color=tuple(colour.tolist()))
@@ -162,7 +160,8 @@ class _Camera:
         boxes = rr.Boxes2D(
             array=np.asarray(tracks.amodal_boxes, np.float32),
             array_format=rr.Box2DFormat.XYXY,
-            labels=names,
+            # Names are wrapped at the box's width; they stand in the scene and in the masks.
+            labels=[str(i) for i in tracks.ids.tolist()],
             colors=colours,
         )
         self._log(f"{self._place}/boxes", boxes)

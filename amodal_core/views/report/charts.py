@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -9,9 +10,8 @@ from amodal_core.views.palette import hex_colour
 from amodal_core.views.report import svg
 from amodal_core.views.report.record import TOTAL, Record, TrackRow
 
-WIDTH = 1000
-_LEFT, _RIGHT = 150, 20
 MOST_TRACKS = 60
+_APART = 200  # frames up to which bars stand apart
 # Milliseconds a frame that the stages are allowed on one CPU core; the total is a 10 Hz sensor's.
 BUDGETS = {
     "depth_projection": 3.0,
@@ -30,18 +30,17 @@ _SHARES = (
 
 
 def _frame_axis(record: Record, y0: float, y1: float) -> list[str]:
-    """Grid lines and numbers of frames below a chart."""
+    """Grid lines and numbers of frames below a chart; a phone leaves out every other number."""
     parts = []
-    for tick in svg.ticks(max(record.frames - 1, 1), 9):
+    for k, tick in enumerate(svg.ticks(max(record.frames - 1, 1), 9)):
         x = _frame_x(record, tick)
         parts.append(svg.line(x, y0, x, y1, "grid"))
-        parts.append(svg.text(x, y1 + 16, f"{tick:.0f}", "middle", "dim"))
-    parts.append(svg.text(_LEFT - 10, y1 + 16, "frame", "end", "dim"))
+        parts.append(svg.text(x, y1 + 16, f"{tick:.0f}", "middle", "dim odd" if k % 2 else "dim"))
     return parts
 
 
-def _frame_x(record: Record, frame: float) -> float:
-    return _LEFT + (WIDTH - _LEFT - _RIGHT) * frame / max(record.frames, 1)
+def _frame_x(record: Record, frame: float) -> str:
+    return svg.share(frame / max(record.frames, 1))
 
 
 def shown_tracks(record: Record) -> list[int]:
@@ -66,18 +65,19 @@ def timeline(record: Record) -> str:
         'patternTransform="rotate(45)"><rect width="3" height="6" class="hatch"/></pattern></defs>',
         *_frame_axis(record, top, bottom),
     ]
+    names = []
     for k, track in enumerate(shown):
         y = top + k * pitch
         mine = rows[track]
         kind = record.classes[mine[-1].class_id]
-        parts.append(svg.text(_LEFT - 10, y + 14, f"{kind} {track}", "end"))
+        names.append((f"{kind} {track}", ""))
         colour = hex_colour(track)
         for (coasted, level), group in groupby(
             mine, key=lambda r: (r.coasted, 0 if r.occlusion_rate < 0.1 else 1)
         ):
             for first, last in _unbroken(list(group)):
                 x = _frame_x(record, first.frame)
-                width = _frame_x(record, last.frame + 1) - x
+                width = _frame_x(record, last.frame + 1 - first.frame)
                 state = "carried unseen" if coasted else "partly hidden" if level else "in view"
                 tip = f"{kind} {track}: frames {first.frame}-{last.frame}, {state}"
                 if coasted:
@@ -87,9 +87,9 @@ def timeline(record: Record) -> str:
                     parts.append(
                         svg.rect(x, y + 4, width, 12, "veiled" if level else "", tip, colour)
                     )
-    return svg.chart(
-        WIDTH, bottom + 24, parts, "When each track was seen and when it was carried unseen"
-    )
+    title = "When each track was seen and when it was carried unseen"
+    left = svg.rows([*names, ("frame", "dim")], pitch, top)
+    return svg.field(bottom + 24, parts, title, [left])
 
 
 def _unbroken(rows: Sequence[TrackRow]) -> list[tuple[TrackRow, TrackRow]]:
@@ -114,68 +114,39 @@ def stage_bars(record: Record) -> str:
     )
     pitch, top = 30, 6
     bottom = top + pitch * len(names)
-    scale = (WIDTH - _LEFT - _RIGHT - 130) / max(reach, 1e-6)
+    reach = max(reach, 1e-6)
     parts = []
     for tick in svg.ticks(reach):
-        x = _LEFT + tick * scale
+        x = svg.share(tick / reach)
         parts.append(svg.line(x, top, x, bottom, "grid"))
         parts.append(svg.text(x, bottom + 16, f"{tick:g}", "middle", "dim"))
-    parts.append(svg.text(_LEFT - 10, bottom + 16, "ms", "end", "dim"))
     for k, name in enumerate(names):
         y, p = top + k * pitch, stages[name]
-        part = "." in name
-        parts.append(svg.text(_LEFT - 10, y + 19, name, "end", "dim" if part else ""))
         tip = f"{name}: p50 {p['p50_ms']:.1f}, p95 {p['p95_ms']:.1f}, p99 {p['p99_ms']:.1f} ms"
-        parts.append(
-            svg.rect(_LEFT, y + 7, p["p50_ms"] * scale, 16, "sub" if part else "stage", tip)
-        )
-        for q in ("p95_ms", "p99_ms"):
-            x = _LEFT + p[q] * scale
-            parts.append(svg.line(x, y + 7, x, y + 23, "mark"))
-        parts.append(
-            svg.line(
-                _LEFT + p["p50_ms"] * scale, y + 15, _LEFT + p["p99_ms"] * scale, y + 15, "mark"
-            )
-        )
+        p50, p95, p99 = (svg.share(p[f"p{q}_ms"] / reach) for q in (50, 95, 99))
+        parts.append(svg.rect("0%", y + 7, p50, 16, "sub" if "." in name else "stage", tip))
+        parts += [svg.line(x, y + 7, x, y + 23, "mark") for x in (p95, p99)]
+        parts.append(svg.line(p50, y + 15, p99, y + 15, "mark"))
         budget = BUDGETS.get(name)
         if budget is not None and budget <= reach:
-            x = _LEFT + budget * scale
+            x = svg.share(budget / reach)
             parts.append(svg.line(x, y + 3, x, y + 27, "budget"))
-        parts.append(
-            svg.text(
-                _LEFT + max(p["p99_ms"], budget or 0) * scale + 10, y + 19, f"{p['p50_ms']:.1f} ms"
-            )
-            if budget is None or budget <= reach
-            else svg.text(_LEFT + p["p99_ms"] * scale + 10, y + 19, f"{p['p50_ms']:.1f} ms")
-        )
-    return svg.chart(WIDTH, bottom + 24, parts, "Milliseconds of each stage")
+    left = [*((name, "dim" if "." in name else "") for name in names), ("ms", "dim")]
+    right = [(f"{stages[name]['p50_ms']:.1f} ms", "") for name in names]
+    beside = [svg.rows(column, pitch, top) for column in (left, right)]
+    return svg.field(bottom + 24, parts, "Milliseconds of each stage", beside)
 
 
 def frame_times(record: Record) -> str:
     """The pipeline's stages stacked frame by frame, with the budget of a 10 Hz sensor."""
     stages = [s for s in _STAGES if len(record.timings.get(s, ())) == record.frames]
-    totals = [sum(record.timings[s][k] for s in stages) for k in range(record.frames)]
-    reach = max([*totals, 1.0]) * 1.08
-    top, bottom = 10, 200
-    parts = _value_axis(reach, top, bottom, "ms") + _frame_axis(record, top, bottom)
-    gap = _gap(record)
-    for k in range(record.frames):
-        x, width = _frame_x(record, k), _frame_x(record, k + 1) - _frame_x(record, k)
-        y = float(bottom)
-        for number, stage in enumerate(stages):
-            ms = record.timings[stage][k]
-            high = (bottom - top) * ms / reach
-            y -= high
-            tip = f"frame {k}: {stage} {ms:.1f} ms"
-            parts.append(svg.rect(x, y, width - gap, high, f"series{number}", tip))
-    budget = BUDGETS[TOTAL]
-    if budget <= reach:
-        y = bottom - (bottom - top) * budget / reach
-        parts.append(svg.line(_LEFT, y, WIDTH - _RIGHT, y, "budget"))
-    parts += svg.legend(
-        _LEFT, [(s.replace("_", " "), f"series{n}") for n, s in enumerate(stages)], bottom + 40
-    )
-    return svg.chart(WIDTH, bottom + 50, parts, "Milliseconds of each frame")
+    stacks = [
+        [(record.timings[s][k], f"series{n}", s) for n, s in enumerate(stages)]
+        for k in range(record.frames)
+    ]
+    keys = [(s.replace("_", " "), f"series{n}") for n, s in enumerate(stages)]
+    title = "Milliseconds of each frame"
+    return _stacked(record, stacks, keys, "ms", title, "{name} {value:.1f} ms", BUDGETS[TOTAL])
 
 
 def occlusion(record: Record) -> str:
@@ -185,32 +156,42 @@ def occlusion(record: Record) -> str:
         for n, (_, _, belongs) in enumerate(_SHARES):
             if belongs(row):
                 counts[row.frame][n] += 1
-    reach = max([*(sum(c) for c in counts), 1]) * 1.08
-    top, bottom = 10, 200
-    parts = _value_axis(reach, top, bottom, "tracks") + _frame_axis(record, top, bottom)
-    gap = _gap(record)
-    for k, numbers in enumerate(counts):
-        x, width = _frame_x(record, k), _frame_x(record, k + 1) - _frame_x(record, k)
+    stacks = [
+        [(n, kind, label) for (label, kind, _), n in zip(_SHARES, numbers, strict=True) if n]
+        for numbers in counts
+    ]
+    keys = [(label, kind) for label, kind, _ in _SHARES]
+    title = "Tracks by how much of them is hidden"
+    return _stacked(record, stacks, keys, "tracks", title, "{value} {name}")
+
+
+def _stacked(
+    record: Record,
+    stacks: Sequence[Sequence[tuple[float, str, str]]],
+    keys: Sequence[tuple[str, str]],
+    unit: str,
+    title: str,
+    tip: str,
+    budget: float = math.inf,
+) -> str:
+    """A bar a frame, of parts (value, class of the style, name) from the bottom up."""
+    reach = max([*(sum(value for value, *_ in stack) for stack in stacks), 1.0]) * 1.08
+    top, bottom = 22, 212
+    scale = (bottom - top) / reach
+    marks = [(bottom - tick * scale, f"{tick:g}") for tick in svg.ticks(reach, 4)]
+    parts = [svg.line("0%", y, "100%", y, "grid") for y, _ in marks]
+    parts += _frame_axis(record, top, bottom)
+    width = _frame_x(record, 1)
+    for k, stack in enumerate(stacks):
         y = float(bottom)
-        for (label, kind, _), number in zip(_SHARES, numbers, strict=True):
-            if number:
-                high = (bottom - top) * number / reach
-                y -= high
-                tip = f"frame {k}: {number} {label}"
-                parts.append(svg.rect(x, y, width - gap, high, kind, tip))
-    parts += svg.legend(_LEFT, [(label, kind) for label, kind, _ in _SHARES], bottom + 40)
-    return svg.chart(WIDTH, bottom + 50, parts, "Tracks by how much of them is hidden")
-
-
-def _gap(record: Record) -> float:
-    return 1.0 if record.frames <= 200 else 0.0
-
-
-def _value_axis(reach: float, top: float, bottom: float, unit: str) -> list[str]:
-    parts = []
-    for tick in svg.ticks(reach, 4):
-        y = bottom - (bottom - top) * tick / reach
-        parts.append(svg.line(_LEFT, y, WIDTH - _RIGHT, y, "grid"))
-        parts.append(svg.text(_LEFT - 10, y + 4, f"{tick:g}", "end", "dim"))
-    parts.append(svg.text(10, top + 12, unit, "start", "dim"))
-    return parts
+        for value, kind, name in stack:
+            y -= value * scale
+            words = f"frame {k}: " + tip.format(name=name, value=value)
+            parts.append(svg.rect(_frame_x(record, k), y, width, value * scale, kind, words))
+    if budget <= reach:
+        y = bottom - budget * scale
+        parts.append(svg.line("0%", y, "100%", y, "budget"))
+    few = "bars" if record.frames <= _APART else ""
+    body = [f'<g class="{few}">', *parts, "</g>"]
+    left = svg.axis([(10, unit), *marks, (bottom + 12, "frame")], bottom + 24)
+    return svg.field(bottom + 24, body, title, [left]) + svg.keys(keys)

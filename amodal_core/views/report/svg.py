@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+Length = float | str  # of user units, or a `share`
+
 
 def chart(width: float, height: float, body: Sequence[str], title: str) -> str:
     """An image of width x height user units that scales with the page."""
@@ -16,15 +18,66 @@ def chart(width: float, height: float, body: Sequence[str], title: str) -> str:
     )
 
 
-def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
+def share(part: float) -> str:
+    """A length as a part of the image's width, for images of `field`."""
+    return f"{100 * part:.3f}%"
+
+
+def field(height: float, body: Sequence[str], title: str, names: Sequence[str] = ()) -> str:
+    """An image as wide as its place, a phone's or a desk's, whose words keep their size.
+
+    Args:
+        height: pixels.
+        body: parts, upright in pixels, along in `share`s.
+        title: for who cannot see it.
+        names: columns of HTML beside it (`rows`, `axis`), the first one on its left.
+    """
+    drawn = (
+        f'<svg height="{height:.0f}" role="img" aria-label="{escape(title)}">'
+        + "".join(body)
+        + "</svg>"
+    )
+    return f'<div class="plot">{"".join([*names[:1], drawn, *names[1:]])}</div>'
+
+
+def rows(names: Sequence[tuple[str, str]], pitch: float, top: float) -> str:
+    """A column of words, one a row of `pitch` pixels: (words, class of the page's style)."""
+    lines = "".join(
+        f'<div class="{kind}" title="{escape(words)}">{escape(words)}</div>'
+        for words, kind in names
+    )
+    return f'<div class="rows" style="line-height:{pitch:g}px;padding-top:{top:g}px">{lines}</div>'
+
+
+def axis(values: Sequence[tuple[float, str]], height: float) -> str:
+    """A column of the numbers beside a field: (y in pixels, words)."""
+    body = "".join(text(38, y + 4, words, "end", "dim") for y, words in values)
+    return f'<svg class="axis" height="{height:.0f}">{body}</svg>'
+
+
+def keys(entries: Sequence[tuple[str, str]]) -> str:
+    """Colour keys in as many lines as they need: (words, class of the page's style)."""
+    return (
+        '<p class="keys dim">'
+        + "".join(
+            f'<span><svg width="12" height="12">{rect(0, 0, 12, 12, kind)}</svg>'
+            f"{escape(words)}</span> "
+            for words, kind in entries
+        )
+        + "</p>"
+    )
+
+
+def text(x: Length, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
     """Words at a point; `kind` is a class of the page's style."""
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    place = f'x="{_along(x)}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text {place} class="{kind}">{escape(words)}</text>'
 
 
-def line(x0: float, y0: float, x1: float, y1: float, kind: str) -> str:
+def line(x0: Length, y0: float, x1: Length, y1: float, kind: str) -> str:
     """A straight line."""
-    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" class="{kind}"/>'
+    ends = f'x1="{_along(x0)}" y1="{y0:.1f}" x2="{_along(x1)}" y2="{y1:.1f}"'
+    return f'<line {ends} class="{kind}"/>'
 
 
 def polyline(
@@ -42,15 +95,19 @@ def polyline(
 
 
 def rect(
-    x: float, y: float, w: float, h: float, kind: str = "", title: str = "", fill: str = ""
+    x: Length, y: float, w: Length, h: float, kind: str = "", title: str = "", fill: str = ""
 ) -> str:
     """A box with rounded corners and a tooltip."""
     paint = f' fill="{fill}"' if fill else ""
     tip = f"<title>{escape(title)}</title>" if title else ""
     return (
-        f'<rect x="{x:.2f}" y="{y:.1f}" width="{max(w, 0.5):.2f}" height="{h:.1f}" rx="2" '
+        f'<rect x="{_along(x)}" y="{y:.1f}" width="{_along(w)}" height="{h:.1f}" rx="2" '
         f'class="{kind}"{paint}>{tip}</rect>'
     )
+
+
+def _along(x: Length) -> str:
+    return x if isinstance(x, str) else f"{x:.1f}"
 
 
 def ticks(top: float, most: int = 6) -> list[float]:
