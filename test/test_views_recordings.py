@@ -277,6 +277,7 @@ def test_a_recording_holds_what_was_handed_to_it(mini_bag, tmp_path):
     assert len(boxes["frame"]) == 5
     assert boxes["Boxes3D:labels"][0][0] == "0 car"
     np.testing.assert_allclose(boxes["Boxes3D:half_sizes"][0][0], np.array(BOX[3:6]) / 2)
+    assert held["/world/lidar/camera/boxes"]["Boxes2D:labels"][0] == ["0", "1"]
     with BagDrive(mini_bag) as drive:
         frame = next(iter(drive)).frame
     place = held["/world/lidar/camera"]
