@@ -67,8 +67,8 @@ def write(root: str | Path, samples: Iterable[Sample], classes: Sequence[str]) -
     """Write `<root>/annotations.json` and `<root>/images`; yields each image's name.
 
     `segmentation` is the amodal mask as RLE, exact; `visible_mask`, `occlude_rate`, `track_id` and
-    `occluders` (track ids) stand beside it, `video`, `frame_id` and `stamp` in the images. Datumaro,
-    by which CVAT reads, takes COCO's own fields and `attributes` alone: the track is there, too.
+    `occluders` (track ids) stand beside it, `video`, `frame_id` and `stamp` in the images.
+    Datumaro, by which CVAT reads, takes the fields of COCO and `attributes`: the track is in both.
 
     Args:
         root: a folder that is made.
