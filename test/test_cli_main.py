@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from amodal_ros.cli import main
@@ -48,6 +49,24 @@ def test_help_of_a_command_needs_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"numba", "cv2", "torch", "scipy", "rosbags", "cyclonedds", "pycocotools", "rclpy"}
     assert not heavy & set(done.stdout.split())
+
+
+def paths():
+    for name in main.COMMANDS:
+        yield (name,)
+        yield from ((name, inner) for inner in getattr(main.load(name), "commands", ()))
+
+
+@pytest.mark.parametrize("words", [(), *paths()], ids=" ".join)
+def test_help_fits_80_columns_and_says_every_option_in_full(words):
+    shown = runner.invoke(main.app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert not [line for line in shown.splitlines()[1:] if line.endswith("...")]
+    command = typer.main.get_command(main.app) if not words else main.load(words[0])
+    command = command.commands[words[1]] if words[1:] else command
+    names = {name for p in command.params for name in p.opts if name.startswith("-")}
+    assert all(name in shown for name in names)
 
 
 def test_a_mistyped_command_is_corrected():

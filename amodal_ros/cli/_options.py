@@ -13,6 +13,7 @@ from amodal_core.settings import checked
 from amodal_ros.declarations import parameters_of
 
 _T = TypeVar("_T")
+_WIDE = 1e6  # limits beyond it are no range that a help says
 
 
 def with_options(
@@ -41,9 +42,13 @@ def with_options(
         kept = [p for p in signature.parameters.values() if p.name != argument]
         for p in parameters:
             listed = p.name in lists
-            limits: dict[str, Any] = {} if p.low is None else {"min": p.low, "max": p.high}
-            shown = False if listed else str(p.default)
-            option = typer.Option(help=p.description, show_default=shown, **limits)
+            limits: dict[str, Any] = {"min": p.low, "max": p.high}
+            if p.low is None or p.low < -_WIDE:
+                limits = {}  # its check says them
+            # None says that it was not given; what then holds, where the words do not say it.
+            says = f"{p.description}  [default: {p.default}]" if p.default and not listed else None
+            switch = [f"--{p.name.replace('_', '-')}"] if p.default is False else []
+            option = typer.Option(*switch, help=says or p.description, **limits)
             value: Any = str if listed else type(p.default)
             annotation = Annotated[value | None, option]
             kept.append(

@@ -24,7 +24,7 @@ def command(
     The first run trains the mask auto-encoder; this clusters what it makes of the masks, class by
     class; a second run that begins with the result learns to use them.
 
-    [bold]Example[/]
+    For example:
 
     amodal train vrsp.yaml out=runs/first
 

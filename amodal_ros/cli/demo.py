@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """See it work: masks, tracks, an overlay video and a report of a sample drive.
 
-    [bold]Examples[/]
+    For example:
 
     amodal demo
 

@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Check this machine: ROS 2, DDS, GPU, codecs, EGL. Exit code 1 where something needed fails.
 
-    [bold]Examples[/]
+    For example:
 
       amodal doctor
 

@@ -17,7 +17,6 @@ from amodal_ros.cli._progress import stderr, warn
 app = typer.Typer(
     help="Evaluate: AP by occlusion and size, HOTA, occluded IoU, latency; compare runs.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
 )
 console = Console(highlight=False)
 _BUSY = 20.0  # percent of all processors that others may take without disturbing a measurement
@@ -68,7 +67,7 @@ def image(
 ) -> None:
     """Image by image: AP of boxes, visible and whole masks by occlusion and size, and more.
 
-    [bold]Example[/]
+    For example:
 
     amodal eval image --gt kins/update_test_2020.json --dt results/ --protocol vrsp --out build/eval
     """
@@ -93,7 +92,7 @@ def video(
 ) -> None:
     """Track by track: video AP, HOTA, IDF1, MOTA, and identities through full occlusion.
 
-    [bold]Example[/]
+    For example:
 
     amodal eval video --gt sailvos/valid.json --dt results.json --kind amodal --out build/eval
     """
@@ -127,7 +126,7 @@ def kitti(
     least overlap .7 of cars, .5 of pedestrians and cyclists. Without --frames, the frames are those
     that have a result file.
 
-    [bold]Example[/]
+    For example:
 
     amodal infer KITTI/training --model pointpillars --checkpoint best.safetensors --out r
 
@@ -172,7 +171,7 @@ def bag(
 ) -> None:
     """A bag's ground truth against recorded tracks, paired by stamp; numbers as for videos.
 
-    [bold]Example[/]
+    For example:
 
     amodal eval bag --gt build/drive --dt build/replay --out build/eval
     """
@@ -195,7 +194,7 @@ def compare(
 ) -> None:
     """Runs side by side: differences to the first with paired bootstrap intervals over images.
 
-    [bold]Example[/]
+    For example:
 
     amodal eval compare build/eval/geometric build/eval/mask_rcnn --out build/compared
     """
@@ -254,7 +253,7 @@ def live(
     them with the bag's frames at rates found by the search of ros2_benchmark, and matches answers
     by stamp. Takes minutes; let the machine do nothing else.
 
-    [bold]Example[/]
+    For example:
 
     amodal eval live build/drive --model geometric --highest 30 --out build/live
     """

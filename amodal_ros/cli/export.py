@@ -61,7 +61,7 @@ def command(
     and what else a model has, of the features of some RoIs at a time. The choice of proposals,
     RoIAlign and suppression lie between them.
 
-    [bold]Example[/]
+    For example:
 
     amodal export runs/compact/best.safetensors --out compact.onnx --size 1248x384
 

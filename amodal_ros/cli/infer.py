@@ -78,7 +78,7 @@ def command(
     With --tracks a list of tracks with visible masks becomes one with whole masks, ready for
     `amodal eval video`. A killed run continues when the same command is given again.
 
-    [bold]Examples[/]
+    For example:
 
     amodal infer kins/update_test_2020.json --model aisformer --checkpoint best.safetensors --out r
 

@@ -69,12 +69,15 @@ def command(
     With ROS 2 sourced this is `ros2 launch amodal_ros NAME.launch.py`; without it the embedded
     launch reads the same file.
 
-    [bold]Examples[/]
+    For example:
 
-      amodal launch pipeline                           live sensors on the KITTI topics
-      amodal launch pipeline bag:=build/drive rate:=1.0
-      amodal launch replay bag:=build/drive out:=build/live
-      amodal launch pipeline --show-args
+    amodal launch pipeline
+
+    amodal launch pipeline bag:=build/drive rate:=1.0
+
+    amodal launch replay bag:=build/drive out:=build/live
+
+    amodal launch pipeline --show-args
     """
     file = launch_file(name)
     given = parse(arguments or [])

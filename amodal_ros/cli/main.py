@@ -39,7 +39,8 @@ COMMANDS = {
     "weights": "Turn weights that other projects published into checkpoints.",
     "models": "List the models by name, or the settings of one: type, default, range and meaning.",
 }
-_SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "add_completion": False}
+# Without panels: at 80 columns those cut names of options, and words, in two.
+_SETTINGS: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 
 
 def load(name: str) -> Any:
@@ -47,8 +48,12 @@ def load(name: str) -> Any:
     module = import_module(f"amodal_ros.cli.{name}")
     if hasattr(module, "app"):
         module.app.info.name = name
-        module.app.rich_markup_mode, module.app._add_completion = "rich", False
-        return typer.main.get_group(module.app)
+        module.app.rich_markup_mode, module.app._add_completion = None, False
+        group = typer.main.get_group(module.app)
+        for command in group.commands.values():
+            # The first paragraph as it is; without this it would be cut to one line.
+            command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
+        return group
     alone = typer.Typer(**_SETTINGS)
     alone.command(name)(module.command)
     return typer.main.get_command(alone)
@@ -60,7 +65,7 @@ class Subcommands(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {
-            name: TyperCommand(name, help=line, rich_markup_mode="rich")
+            name: TyperCommand(name, help=line, short_help=line, rich_markup_mode=None)
             for name, line in COMMANDS.items()
         }
 

@@ -17,7 +17,7 @@ def command(
 ) -> None:
     """List the models by name, or the settings of one: type, default, range and meaning.
 
-    [bold]Examples[/]
+    For example:
 
       amodal models geometric
 

@@ -117,7 +117,7 @@ def command(
     that fail are reported and stop no other, all have one report, and the same command goes on
     where it was stopped.
 
-    [bold]Examples[/]
+    For example:
 
     amodal replay build/drive --out build/out
 

@@ -100,7 +100,7 @@ def command(
 
     A killed run continues when the same command is given again.
 
-    [bold]Examples[/]
+    For example:
 
     amodal synth build/drive --frames 50 --seed 1
 

@@ -35,7 +35,7 @@ def command(
     report.html (learning curves, samples with predictions), metrics.jsonl and TensorBoard's events
     in the folder `out`. Ctrl-C ends after the current step.
 
-    [bold]Examples[/]
+    For example:
 
     amodal train training/configs/synthetic/flagship_compact.yaml out=runs/compact
 

@@ -55,7 +55,7 @@ def import_(
     The file is known by the names of its tensors. It may be .pth, .pt, .pkl or .safetensors, packed
     with gzip or not; no code in it is run. All of it must fit, or nothing is written.
 
-    [bold]Examples[/]
+    For example:
 
     amodal weights import maskrcnn_resnet50_fpn_coco.pth --model mask_rcnn --out coco.safetensors
 
