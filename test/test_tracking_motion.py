@@ -160,6 +160,7 @@ def evidence_of(
     others: tuple[tuple[int, int, int, int], ...] = (),
     other_depth: float = 8.0,
     expected: float = 20.0,
+    deviation: float = 0.5,
 ) -> tuple[bool, bool]:
     """Hidden and absent of a track expected in a box, a share of which returns from a depth."""
     mask = RleMasks.from_boxes(np.array([[10, 10, 40, 30]]), SIZE)
@@ -171,7 +172,7 @@ def evidence_of(
     others_visible = RleMasks.from_boxes(np.array(others).reshape(-1, 4), SIZE)
     depths = np.full(len(others_visible), other_depth, np.float32)
     evidence = weigh_evidence(
-        mask, np.array([expected]), np.array([0.5]), others_visible, depths, depth
+        mask, np.array([expected]), np.array([deviation]), others_visible, depths, depth
     )
     return bool(evidence.hidden[0]), bool(evidence.absent[0])
 
@@ -195,6 +196,29 @@ def test_returns_inside_the_expected_mask_tell(
     inside: float | None, share: float, hidden: bool, absent: bool
 ) -> None:
     assert evidence_of(inside, share) == (hidden, absent)
+
+
+@pytest.mark.parametrize(
+    ("expected", "deviation", "gap"),
+    [(20.0, 0.5, 2.1), (60.0, 0.5, 3.3), (20.0, 2.0, 3.6), (20.0, 9.0, 4.6)],
+)
+def test_returns_tell_from_a_gap_on_that_grows_with_the_range_and_up_to_3_m_with_doubt(
+    expected: float, deviation: float, gap: float
+) -> None:
+    for off, tells in ((gap - 0.05, False), (gap + 0.05, True)):
+        nearer = evidence_of(expected - off, expected=expected, deviation=deviation)
+        beyond = evidence_of(expected + off, expected=expected, deviation=deviation)
+        assert (nearer, beyond) == ((tells, False), (False, tells))
+
+
+def test_returns_beside_an_outline_in_its_box_say_nothing() -> None:
+    dense = np.zeros((1, *SIZE), bool)
+    dense[0, 10:30, 10:22] = dense[0, 10, 39] = True
+    depth = np.full(SIZE, 20.0, np.float32)
+    depth[:, 22:] = 8.0
+    mask, none = RleMasks.from_dense(dense), RleMasks.empty(SIZE)
+    evidence = weigh_evidence(mask, np.array([20.0]), np.array([0.5]), none, np.zeros(0), depth)
+    assert (bool(evidence.hidden[0]), bool(evidence.absent[0])) == (False, False)
 
 
 def test_a_nearer_mask_over_the_place_hides_and_a_farther_one_does_not() -> None:
