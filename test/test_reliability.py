@@ -47,6 +47,7 @@ def test_a_drive_goes_on_through_every_fault(together: Callable[..., Any]) -> No
         (Outcome(5, 2, 2, 1, {"refused /points": 4}), "1 frames answered twice"),
         (Outcome(5, 2, 2, 0, {}), "not counted: refused /points"),
         (Outcome(5, 2, 2, 0, {"refused /points": 4, "overload": 1}), "counted too: overload"),
+        (Outcome(5, 2, 2, 0, {"refused /points": 4}, errors=3), "3 exceptions"),
     ],
 )
 def test_a_promise_that_is_not_kept_is_said(outcome: Outcome, says: str) -> None:

@@ -241,5 +241,6 @@ FAULTS = [
     Fault("a transform that is none", "refused; the one before holds",
           _also(_TF, _tf_that_is_none), 0, ("refused /tf_static",)),
     Fault("/tf_static fifty times a frame", "nothing grows, nothing lost", _tf_again),
-    Fault("the model raises an exception", "its frame is lost, the node goes on", _model_fails, 1),
+    Fault("the model raises an exception", "its frame is lost, the node goes on", _model_fails, 1,
+          raises=True),
 ]  # fmt: skip

@@ -49,6 +49,7 @@ class Fault:
         counted: reasons that the nodes must count.
         once: it is injected into one frame alone.
         also: reasons that another middleware leaves the nodes to count.
+        raises: an exception is part of it; else the nodes count none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Fault:
     counted: tuple[str, ...] = ()
     once: bool = False
     also: tuple[str, ...] = ()
+    raises: bool = False
 
 
 @dataclass
@@ -167,4 +169,6 @@ def judge(fault: Fault, outcome: Outcome) -> str:
     unexpected = [c for c in outcome.counted if not any(r in c for r in fault.counted + fault.also)]
     if unexpected:
         wrong.append(f"counted too: {', '.join(unexpected)}")
+    if bool(outcome.errors) != fault.raises:
+        wrong.append(f"{outcome.errors} exceptions")
     return "; ".join(wrong)
