@@ -7,6 +7,7 @@ seconds, for which a vehicle would be blind.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -72,12 +73,11 @@ def warm_up_tracker(tracker: CoastingTracker | None = None) -> None:
     announce_compiling()
     tracker = tracker or Tracker()
     size = (60, 100)
-    depth = np.zeros(size, np.float32)
+    view = replace(warm_up_frame(*size), depth=np.zeros(size, np.float32))
     near, far = (20, 10, 60, 50), (30, 20, 80, 45)
     for k, boxes in enumerate([(near, far)] * 3 + [(near,)] * 2 + [()]):
-        tracker.step(
-            _rectangles(size, boxes), 1 + k * 100_000_000, Frame(1 + k * 100_000_000, depth=depth)
-        )
+        stamp = 1 + k * 100_000_000
+        tracker.step(_rectangles(size, boxes), stamp, replace(view, stamp=stamp))
     tracker.reset()
 
 

@@ -260,10 +260,11 @@ def _stages(value, camera):
     if camera.camera_only:
         network["optional_inputs"] = tracking["use_depth"] = False
     else:
+        tracking["use_points"] = True
         stages["depth_projection"] = drive, sensors
         published.append(DEPTH.name)
     stages["segmentation"] = network | drive, sensors
-    stages["tracking"] = tracking, {}
+    stages["tracking"] = (tracking, {}) if camera.camera_only else (tracking | drive, sensors)
     if value["overlay"] == "true" or value["rviz"] == "true":
         image = {k: v for k, v in drive.items() if k in ("calibration", "rectify")}
         topics = {name: camera.topics[name] for name in (IMAGE.name, CAMERA_INFO.name)}

@@ -13,7 +13,7 @@ from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 
 _IMPOSSIBLE = 1e3
 
-MIN_OVERLAP = 0.1  # mask IoU; a pair that overlaps less has to be near by its boxes
+_MIN_OVERLAP = 0.3  # mask IoU; a pair that overlaps less has to be near by its boxes
 NEAR, NEAR_PIXELS = 0.6, 8.0  # centres apart, in boxes and pixels
 MAX_CENTRE = 16.0  # squared Mahalanobis distance of the centres
 MAX_SIZE_ERROR, MAX_SIZE_ERROR_APART = 1.6, 0.7  # log of the ratio of the sides
@@ -53,7 +53,7 @@ def _affinities(  # type: ignore[no-untyped-def]
             du, dv = values[t, 0] - measured[d, 0], values[t, 1] - measured[d, 1]
             centre = du * du / (spread[t, 0] + noise[d, 0] ** 2)
             centre += dv * dv / (spread[t, 1] + noise[d, 1] ** 2)
-            if overlap <= MIN_OVERLAP:
+            if overlap <= _MIN_OVERLAP:
                 reach_u = NEAR * np.exp(0.5 * (values[t, 2] + measured[d, 2])) + NEAR_PIXELS
                 reach_v = NEAR * np.exp(0.5 * (values[t, 3] + measured[d, 3])) + NEAR_PIXELS
                 if abs(du) > reach_u or abs(dv) > reach_v or centre > MAX_CENTRE:

@@ -13,8 +13,9 @@ from amodal_core.frame import TIME_JUMP, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.settings import Amount, settings_type
 from amodal_core.tracking.evidence import PlaceEvidence, weigh_evidence
-from amodal_core.tracking.motion import RANGE, measure
+from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 from amodal_core.tracking.output import matched_tracks, with_coasting
+from amodal_core.tracking.scan_motion import ScanMotion
 from amodal_core.tracking.track_store import TrackStore, widened
 
 _TRUST = 6.0  # a hidden track is carried so many times as long as it was visible
@@ -64,9 +65,10 @@ class CoastingTracker(ABC):
     """Gives detections identities, frame by frame; the result depends on the inputs alone.
 
     A constant-velocity Kalman filter in the image, in range and, where given, in 3D predicts each
-    track. A track that no detection matches coasts: its amodal mask moves on with the prediction,
-    as long as something nearer hides its place, or briefly without reason, and ends when returns
-    from beyond show that the place is empty. A subclass says which detection is which track.
+    track, over ground where scans tell the vehicle's own motion. A track that no detection matches
+    coasts: its amodal mask moves on with the prediction, as long as something nearer hides its
+    place, or briefly without reason, and ends when returns from beyond show that the place is
+    empty. A subclass says which detection is which track.
 
     Attributes:
         origins: (N,) int64, for each track of the last step which of the instances handed in it is,
@@ -93,6 +95,8 @@ class CoastingTracker(ABC):
         self._stamp: int | None = None
         self._frame = 0
         self.origins = np.zeros(0, np.int64)
+        self._vehicle = ScanMotion()
+        self._alongside: Motion | None = None
 
     @abstractmethod
     def _usable(self, detections: Instances) -> np.ndarray:
@@ -156,7 +160,8 @@ class CoastingTracker(ABC):
             instances: detections, on any device; those with boxes that are not finite are ignored.
             stamp: nanoseconds. Earlier than the last one: time jumped back, all tracks end; ids
                 go on, so that none is used twice.
-            frame: what the sensors saw; its depth tells free space from a hidden object.
+            frame: what the sensors saw; its depth tells free space from a hidden object, its points
+                and calibration how the vehicle moves.
             report: takes the warnings.
         """
         # First the stream: what ends it, and the time since the frame before.
@@ -180,7 +185,7 @@ class CoastingTracker(ABC):
             tracks = TrackStore.started(detections[:0], embeddings[:0], stamp, 0)
         if dt > max(self.config.coast_seconds, self.config.longest_gap):
             tracks = tracks[:0]
-        tracks.motion.predict(dt)
+        self._predict(tracks, frame, dt)
 
         # Association, and what the matches tell of their tracks.
         boxes3d = None if detections.boxes3d is None else np.asarray(detections.boxes3d)
@@ -191,8 +196,11 @@ class CoastingTracker(ABC):
         rows, columns = matches.tracks, matches.detections
         unmatched = np.delete(np.arange(len(tracks)), rows)
         motion = tracks.motion
+        self._go_along(tracks, rows, measured[columns], dt)
         errors, rates = measured[columns, :2] - motion.values[rows, :2], motion.rates[rows, :2]
         turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
+        if self._alongside is not None:
+            turned[0] = 0.0  # the scans have told; not how the vehicle nods
         if dt > 0:
             motion.stir(turned, dt)
         mixed = embeddings[columns]
@@ -253,6 +261,44 @@ class CoastingTracker(ABC):
         order = np.argsort(result.ids, kind="stable")
         self.origins = origins[order]
         return result if (np.diff(order) > 0).all() else result[order]
+
+    def _predict(self, tracks: TrackStore, frame: Frame | None, dt: float) -> None:
+        """Move the tracks on, those that stand still by the vehicle's own motion."""
+        step = self._alongside = None
+        if frame is not None and frame.points is not None and frame.calibration is not None:
+            step = self._vehicle.step(frame.points, dt)
+        else:
+            self._vehicle.reset()
+        if step is not None:
+            assert frame is not None
+            assert frame.calibration is not None
+            # Of what was seen once nobody knows whether it stands or goes along with the vehicle.
+            self._alongside = tracks.motion[tracks.hits == 1]
+            tracks.motion.carry(step, frame.calibration, dt)
+            self._alongside.predict(dt)
+        tracks.motion.predict(dt, carried=step is not None)
+
+    def _go_along(
+        self, tracks: TrackStore, rows: np.ndarray, measured: np.ndarray, dt: float
+    ) -> None:
+        """Give matched tracks that were seen once the vehicle's speed where that fits better."""
+        if self._alongside is None or not len(self._alongside.values):
+            return
+        place = np.full(len(tracks), -1)
+        place[tracks.hits == 1] = np.arange(len(self._alongside.values))
+        chosen = place[rows] >= 0
+        rows, measured, motion = rows[chosen], measured[chosen], tracks.motion
+        along = self._alongside.values[place[rows]]
+        noise = measurement_noise(measured)[:, : RANGE + 1]
+
+        def off(values: np.ndarray) -> np.ndarray:
+            error = (values - measured)[:, : RANGE + 1] / noise
+            return np.asarray(np.nansum(error**2, axis=1))
+
+        better = off(along) < off(motion.values[rows])
+        rows, along = rows[better], along[better]
+        motion.rates[rows] += np.nan_to_num(along - motion.values[rows]) / dt
+        motion.values[rows] = along
 
     def _check_stream(self, stamp: int, size: tuple[int, int], report: Report) -> None:
         """End all tracks where time jumps back or the image size changes."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amodal_core.frame import Calibration
+
 # Columns: centre u, v in pixels, log width, log height, range in metres, centre x, y, z in metres.
 QUANTITIES = 8
 RANGE = 4
@@ -18,6 +20,9 @@ _GUESSED = 8.0  # times the usual noise that are added to it, of what is wholly 
 _FAINT = 4.0  # the same of what scores nothing
 _STEADY = 1.0  # pixels a step that all places are off while the camera goes on as before
 _NEARER = 0.8, 1.25  # limits of the change of the range in one step, which may be misjudged
+_STEADIER = 0.35  # times the usual accelerations, where the vehicle's own are taken out
+_FAR = 1e5  # metres, that stand for a range that is unknown: there only turns show
+_NEAREST = 1.0  # metres, of what is still in front of the camera
 
 
 @dataclass(eq=False)
@@ -28,23 +33,33 @@ class Motion:
         values: (T, 8) float64, the quantities; NaN where never measured.
         rates: (T, 8) float64, their change a second.
         covariances: (T, 8, 3) float64, variance of the value, covariance, variance of the rate.
+        drifts: (T, 8) float64, what the vehicle's own motion adds to the rates, a second; zeros
+            where it is not known, and the rates hold all.
     """
 
     values: np.ndarray
     rates: np.ndarray
     covariances: np.ndarray
+    drifts: np.ndarray
 
     @classmethod
-    def started(cls, measured: np.ndarray) -> Motion:
-        """From first measurements (T, 8), at rest with an uncertain velocity."""
-        noise = measurement_noise(measured)
+    def started(
+        cls,
+        measured: np.ndarray,
+        hidden: np.ndarray | float = 0.0,
+        scores: np.ndarray | float = 1.0,
+    ) -> Motion:
+        """From first measurements, as `update` takes them: at rest with an uncertain velocity."""
+        noise = measurement_noise(measured) * _doubt(hidden, scores)
         covariances = np.zeros((*measured.shape, 3))
         covariances[..., 0] = noise**2
         covariances[..., 2] = _first_rates(measured) ** 2
-        return cls(measured.copy(), np.zeros_like(measured), covariances)
+        return cls(measured.copy(), np.zeros_like(measured), covariances, np.zeros_like(measured))
 
     def __getitem__(self, index: np.ndarray | slice) -> Motion:
-        return Motion(self.values[index], self.rates[index], self.covariances[index])
+        return Motion(
+            self.values[index], self.rates[index], self.covariances[index], self.drifts[index]
+        )
 
     def joined(self, other: Motion) -> Motion:
         """These tracks followed by the others."""
@@ -52,21 +67,67 @@ class Motion:
             np.concatenate([self.values, other.values]),
             np.concatenate([self.rates, other.rates]),
             np.concatenate([self.covariances, other.covariances]),
+            np.concatenate([self.drifts, other.drifts]),
         )
 
-    def predict(self, dt: float) -> None:
+    def carry(self, step: np.ndarray, calibration: Calibration, dt: float) -> None:
+        """Take the vehicle's own motion of a step out of the rates, in place; before `predict`.
+
+        What stands still is then where the vehicle's motion puts it, and rates are over ground. A
+        place in the image is one in space at the track's range.
+
+        Args:
+            step: (4, 4) lidar_now_from_lidar_before.
+            calibration: of the image.
+            dt: seconds of the step.
+        """
+        before = self.values.copy()
+        source, K = calibration.camera_from_lidar, calibration.K
+        moved = source @ step @ np.linalg.inv(source)
+        ranges = self.values[:, RANGE]
+        z = np.where(np.isfinite(ranges), np.maximum(ranges, _NEAREST), _FAR)
+        focal, middle = K[[0, 1], [0, 1]], K[:2, 2] + 0.5  # boxes count from the pixel's corner
+        rays = np.column_stack([(self.values[:, :2] - middle) / focal, np.ones(len(z))])
+        flow = np.column_stack([self.rates[:, :2] / focal, np.zeros(len(z))])
+        closing = np.where(np.isfinite(ranges), self.rates[:, RANGE], 0.0)[:, None]
+        place = (rays * z[:, None]) @ moved[:3, :3].T + moved[:3, 3]
+        speed = (flow * z[:, None] + rays * closing) @ moved[:3, :3].T
+        ahead = place[:, 2] > _NEAREST
+        depth = np.where(ahead, place[:, 2], z)
+        ratio = z / depth
+        image = np.where(ahead[:, None], place / depth[:, None], rays)
+        turned = np.where(ahead[:, None], (speed - image * speed[:, 2:]) / depth[:, None], flow)
+        self.values[:, :2] = image[:, :2] * focal + middle
+        self.rates[:, :2] = turned[:, :2] * focal
+        self.values[:, 2:4] += np.log(ratio)[:, None]
+        self.values[:, RANGE] = np.where(np.isfinite(ranges), depth, ranges)
+        self.rates[:, RANGE] = np.where(ahead & np.isfinite(ranges), speed[:, 2], closing[:, 0])
+        self.values[:, 5:] = self.values[:, 5:] @ step[:3, :3].T + step[:3, 3]
+        self.rates[:, 5:] = self.rates[:, 5:] @ step[:3, :3].T
+        self.drifts = np.nan_to_num(self.values - before) / dt
+
+    def predict(self, dt: float, *, carried: bool = False) -> None:
         """Move on by dt seconds, in place.
 
         A constant velocity in space is none in the image: what comes nearer moves faster there.
         With u = X / Z, constant rates of X and Z, and the rate u' now, u changes in dt seconds by
         u' dt Z / (Z + Z' dt), whatever the camera's intrinsics. The range stands for Z.
+
+        Args:
+            dt: seconds.
+            carried: the vehicle's motion is in the values already, by `carry`; else it goes on as
+                in the step before.
         """
         q = _accelerations(self.values) ** 2
+        if carried:
+            q[:, [0, 1, *range(RANGE, QUANTITIES)]] *= _STEADIER**2
         p, c, r = np.moveaxis(self.covariances, -1, 0)
         nearer = self._nearer(dt)[:, None]
         steps = dt * self.rates
         steps[:, :2] *= nearer
         self.values = self.values + steps
+        if not carried:
+            self.values += dt * self.drifts
         self.rates[:, :2] *= nearer**2
         self.covariances = np.stack(
             [
@@ -120,9 +181,7 @@ class Motion:
         covariances = self.covariances[rows]
         finite = np.isfinite(measured)
         first = finite & ~np.isfinite(values)
-        noise = measurement_noise(measured) ** 2
-        doubt = 1.0 + _GUESSED * np.asarray(hidden) + _FAINT * (1.0 - np.asarray(scores))
-        noise *= doubt.reshape(-1, 1) ** 2
+        noise = (measurement_noise(measured) * _doubt(hidden, scores)) ** 2
         # A box whose size jumps has moved one edge only: the centre knows no better than that.
         jumps = np.exp(measured[:, 2:4]) - np.exp(values[:, 2:4])
         noise[:, :2] += 0.25 * np.nan_to_num(jumps) ** 2
@@ -153,7 +212,7 @@ class Motion:
         uncertain than the first, until too long without one has made it as uncertain again.
         """
         measured_again = self.covariances[..., 2] < _first_rates(self.values) ** 2
-        rates = self.rates.astype(np.float32)
+        rates = (self.rates + self.drifts).astype(np.float32)
         space, image = rates[:, 5:], rates[:, :2]
         # A velocity is known whole or not at all.
         space[~measured_again[:, 5:].all(axis=1)] = np.nan
@@ -193,6 +252,12 @@ def measurement_noise(measured: np.ndarray) -> np.ndarray:
     out[:, RANGE] = 0.3 + 0.02 * measured[:, RANGE]
     out[:, 5:] = 0.4
     return out
+
+
+def _doubt(hidden: np.ndarray | float, scores: np.ndarray | float) -> np.ndarray:
+    """(N, 1) times the usual noise: outlines of what is hidden or faint are guesses."""
+    doubt = 1.0 + _GUESSED * np.asarray(hidden) + _FAINT * (1.0 - np.asarray(scores))
+    return np.asarray(doubt.reshape(-1, 1))
 
 
 def _first_rates(measured: np.ndarray) -> np.ndarray:

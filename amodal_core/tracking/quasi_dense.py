@@ -22,11 +22,12 @@ from pydantic import Field
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.settings import settings_type
-from amodal_core.tracking.association import MAX_CENTRE, MAX_SIZE_ERROR, MIN_OVERLAP
+from amodal_core.tracking.association import MAX_CENTRE, MAX_SIZE_ERROR
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 from amodal_core.tracking.track_store import TrackStore, widened
 
+_MIN_OVERLAP = 0.1  # IoU of the boxes from which on a place is the predicted one, however it turns
 _TURN = 0.5  # standard deviation of what the camera's own turning adds, in sides of the box
 
 
@@ -309,7 +310,7 @@ def plausible(
     noise = measurement_noise(measured)
     # A camera that turns sharply moves everything by more than its motion so far lets expect.
     turn = _TURN * np.exp(measured[:, 2:4])
-    near = box_iou(boxes.astype(np.float64), motion.boxes()) > MIN_OVERLAP
+    near = box_iou(boxes.astype(np.float64), motion.boxes()) > _MIN_OVERLAP
     return np.asarray(
         _distances(
             motion.values,

@@ -93,7 +93,11 @@ class TrackStore:
             lost=np.zeros(n, bool),
             scores=np.array(detections.scores, np.float32),
             votes=class_votes(detections),
-            motion=Motion.started(measure(np.asarray(detections.amodal_boxes), depths, boxes3d)),
+            motion=Motion.started(
+                measure(np.asarray(detections.amodal_boxes), depths, boxes3d),
+                np.asarray(detections.occlusion_rates, np.float64),
+                np.asarray(detections.scores, np.float64),
+            ),
             boxes=np.array(detections.amodal_boxes, np.float32),
             amodal=detections.amodal.rle(),
             visible=detections.visible.rle(),

@@ -11,7 +11,7 @@ from amodal_core.frame import Instances
 from amodal_core.settings import settings_type
 from amodal_core.tracking.association import Appearance, affinity, assign
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
-from amodal_core.tracking.motion import RANGE
+from amodal_core.tracking.motion import RANGE, Motion
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
 
 _GOOD = 0.5  # affinity from which on a pair is matched before all others
@@ -91,25 +91,29 @@ class Tracker(CoastingTracker):
         config = self.config
         embeddings = unit_embeddings(detections)
         comparable = embeddings.shape[1] > 0 and embeddings.shape[1] == tracks.embeddings.shape[1]
-        centres = (tracks.boxes[:, :2] + tracks.boxes[:, 2:]) / 2
-        affinities = affinity(
-            Appearance(
-                tracks.amodal,
-                tracks.visible,
-                tracks.class_ids,
-                tracks.embeddings if comparable else None,
-            ),
-            np.rint(tracks.motion.values[:, :2] - centres).astype(np.int64),
-            tracks.motion,
-            Appearance(
-                detections.amodal.rle(),
-                detections.visible.rle(),
-                np.asarray(detections.class_ids),
-                embeddings,
-            ),
-            measured,
-            config.max_range_error,
+        seen = Appearance(
+            detections.amodal.rle(),
+            detections.visible.rle(),
+            np.asarray(detections.class_ids),
+            embeddings,
         )
+
+        def fits(chosen: TrackStore, motion: Motion) -> np.ndarray:
+            own = Appearance(
+                chosen.amodal,
+                chosen.visible,
+                chosen.class_ids,
+                chosen.embeddings if comparable else None,
+            )
+            centres = (chosen.boxes[:, :2] + chosen.boxes[:, 2:]) / 2
+            shifts = np.rint(motion.values[:, :2] - centres).astype(np.int64)
+            return affinity(own, shifts, motion, seen, measured, config.max_range_error)
+
+        affinities = fits(tracks, tracks.motion)
+        if self._alongside is not None and len(self._alongside.values):
+            young = np.flatnonzero(tracks.hits == 1)
+            along = fits(tracks[young], self._alongside)
+            affinities[young] = np.maximum(affinities[young], along)
         high = np.asarray(detections.scores) >= config.high_score
         first = np.where(high[None, :], affinities, -np.inf)
         # First association, detections of high score that fit well: two mediocre pairs may not

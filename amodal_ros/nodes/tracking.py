@@ -9,14 +9,18 @@ from typing import Any
 from amodal_core.bags.messages import names_of
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import Output, label_info_output, track_outputs
-from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.shared import Shared
 from amodal_core.drive.topics import (
+    CAMERA_INFO,
     DEPTH,
     DETECTIONS,
     DETECTIONS_3D,
     INSTANCES,
     LABEL_INFO,
+    ODOM,
+    POINTS,
+    TF,
+    TF_STATIC,
     TRACKS,
     VISIBLE_LABELS,
     Topic,
@@ -26,9 +30,9 @@ from amodal_core.settings import parse_rules
 from amodal_core.tracking import TRACKERS, CoastingTracker, make_tracker
 from amodal_core.warm_up import warm_up_tracker
 from amodal_ros.conversions import FACTORY
-from amodal_ros.declarations import Declaration, Parameter, parameters_of
+from amodal_ros.declarations import Declaration, Parameter
 from amodal_ros.running import run
-from amodal_ros.synced_node import SyncedNode
+from amodal_ros.synced_node import SENSORS, SyncedNode
 
 TRACKER_SETTINGS = "tracker_settings"
 
@@ -39,8 +43,9 @@ class Tracking(SyncedNode):
     declaration = Declaration(
         name="tracking",
         purpose="Gives objects identities that survive being hidden. An object that is hidden "
-        "coasts: its amodal mask moves on until a time limit, or until free space is seen there.",
-        subscribes=(INSTANCES, DEPTH),
+        "coasts: its amodal mask moves on until a time limit, or until free space is seen there. "
+        "Scans tell how the vehicle itself moves.",
+        subscribes=(INSTANCES, DEPTH, CAMERA_INFO, POINTS, TF_STATIC, TF, ODOM),
         publishes=(TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS, LABEL_INFO),
         parameters=(
             Parameter(
@@ -49,7 +54,14 @@ class Tracking(SyncedNode):
                 "Wait for the depth image of the same stamp, to see free space; without it hidden "
                 "tracks end by time alone.",
             ),
-            *parameters_of(DriveSettings, sync_timeout=0.5),
+            Parameter(
+                "use_points",
+                False,
+                "Wait for the scan, too, which tells how the vehicle moves: what stands still is "
+                "then expected where it stands. Needs the calibration; launches with a LiDAR set "
+                "it.",
+            ),
+            *SENSORS,
             Parameter(
                 "tracker",
                 "motion",
@@ -72,6 +84,7 @@ class Tracking(SyncedNode):
         """Set up the tracker."""
         self._settings = self.value(TRACKER_SETTINGS)
         self._tracker = self._made(self._settings)
+        self.calibrated = self.value("use_points")
         self._classes: dict[int, str] = {}
         warm_up_tracker()
         super().configure()
@@ -88,16 +101,19 @@ class Tracking(SyncedNode):
         return make_tracker(self.value("tracker"), parse_rules(rules, where), where)
 
     def frame_topics(self) -> tuple[str, ...]:
-        """Instances, and the depth image of exactly their stamp."""
-        return (INSTANCES.name, DEPTH.name) if self.value("use_depth") else (INSTANCES.name,)
+        """Instances, the depth image of exactly their stamp, and a scan."""
+        return (INSTANCES.name, *self.optional_topics())
 
     def optional_topics(self) -> tuple[str, ...]:
-        """The depth image: a camera may be faster than the LiDAR."""
-        return (DEPTH.name,) if self.value("use_depth") else ()
+        """Depth image and scan: a camera may be faster than the LiDAR."""
+        wanted = (("use_depth", DEPTH), ("use_points", POINTS))
+        return tuple(topic.name for name, topic in wanted if self.value(name))
 
     def inputs(self) -> tuple[Any, ...]:
         """What makes a frame."""
-        return (INSTANCES, DEPTH) if self.value("use_depth") else (INSTANCES,)
+        depth = (DEPTH,) if self.value("use_depth") else ()
+        sensors = (CAMERA_INFO, POINTS, TF_STATIC, TF, ODOM) if self.value("use_points") else ()
+        return (INSTANCES, *depth, *sensors)
 
     def process(self, stamp: int, item: Moment) -> None:
         """One step of the tracker."""
