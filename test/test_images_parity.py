@@ -56,6 +56,8 @@ def test_images_are_resized_as_by_detectron2_and_mmdetection(how, n):
 def test_only_as_published_the_half_of_a_pixel_is_rounded_up():
     sizes = [input_size((10, 5), 0, 9, how) for how in ("torch", "pil", "opencv")]
     assert sizes == [(9, 4), (9, 5), (9, 5)]
+    # detectron2's ResizeShortestEdge shrinks the asked side, not the image's in its ratio.
+    assert input_size((29, 116), 30, 50, "pil") == (12, 50)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,14 @@ def test_a_grid_of_ones_fills_exactly_its_box() -> None:
     assert masks.areas().tolist() == [35]
 
 
+def test_a_pixel_whose_centre_lies_on_an_edge_is_inside_on_the_left_and_above_alone() -> None:
+    logits, boxes = torch.ones((1, 4, 4)), torch.tensor([[3.5, 2.5, 7.5, 8.5]])
+    expected = np.zeros(SIZE, bool)
+    expected[2:8, 3:7] = True
+    np.testing.assert_array_equal(BoxMasks(SIZE, logits, boxes).rle().dense()[0], expected)
+    np.testing.assert_array_equal(paste_dense(logits, boxes, SIZE)[0].numpy(), expected)
+
+
 def test_halves_and_enormous_boxes_are_taken() -> None:
     logits = torch.ones((1, 14, 14), dtype=torch.float16)
     box = torch.tensor([[-1e6, -1e6, 1e6, 1e6]], dtype=torch.float64)
@@ -98,5 +106,6 @@ def test_box_masks_become_rle() -> None:
 
 
 def test_grids_and_boxes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fit"):
-        BoxMasks(SIZE, torch.ones((2, 7, 7)), torch.ones((3, 4))).rle()
+    for logits, boxes in (((2, 7, 7), (3, 4)), ((2, 7, 6), (2, 4)), ((2, 7, 7), (2, 5))):
+        with pytest.raises(ValueError, match="do not fit"):
+            BoxMasks(SIZE, torch.ones(logits), torch.ones(boxes)).rle()
