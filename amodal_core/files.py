@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,35 @@ def atomic(path: str | Path) -> Iterator[Path]:
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(out: str | Path) -> Path:
+    """The folder, made where it is missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"cannot make the folder: {error.strerror}"
+        raise InputError(text, str(out), "name another place") from None
+    return out
+
+
+@contextmanager
+def out_folder(out: Path) -> Iterator[Path]:
+    """`make_folder`; when the block fails, no folder that was made here is left empty."""
+    made = [p for p in (out, *out.parents) if not p.exists()]
+    make_folder(out)
+    try:
+        yield out
+    except BaseException:
+        with suppress(OSError):
+            for new in made:
+                new.rmdir()
+        raise
 
 
 @contextmanager

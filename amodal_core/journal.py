@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal_core.errors import InputError
-from amodal_core.files import write_json
+from amodal_core.files import make_folder, write_json
 
 _FOLDER, _NOTE = ".parts", "run.json"
 
@@ -26,10 +26,8 @@ class Journal:
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.folder = out / _FOLDER
         note = self.folder / _NOTE
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
+        make_folder(out)
+        self.folder.mkdir(exist_ok=True)
         if not note.exists():
             write_json(settings, note)
         elif json.loads(note.read_text()) != json.loads(json.dumps(settings)):

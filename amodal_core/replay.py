@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -52,7 +52,7 @@ from amodal_core.evaluation.report import headlines
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.stream import COUNTS, StreamAccuracy
 from amodal_core.evaluation.truth import bag_images
-from amodal_core.files import write_text
+from amodal_core.files import out_folder, write_text
 from amodal_core.frame import RUNTIME, RUNTIME_FAULT, Frame, FrameWarning, Report, Tracks
 from amodal_core.pipeline import STAGES, Pipeline, Step
 from amodal_core.progress import Progress
@@ -152,12 +152,13 @@ def replay_cameras(
     """
     options = options or ReplayOptions()
     names = camera_names(list(pipelines))
+    _check_apart(Path(bag), Path(out))
     with ExitStack() as stack:
         drives = [
             stack.enter_context(_drive(bag, topic, pipeline, options))
             for topic, pipeline in pipelines.items()
         ]
-        out = stack.enter_context(_folder(Path(out)))
+        out = stack.enter_context(out_folder(Path(out)))
         runs, streams = [], []
         for name, drive, pipeline in zip(names, drives, pipelines.values(), strict=True):
             frames = iter(drive)
@@ -256,21 +257,14 @@ def _remove_old(out: Path, kept: Collection[str]) -> None:
             shutil.rmtree(out / folder, ignore_errors=True)
 
 
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """Make a folder; when what follows fails, no folder that was made here is left empty."""
-    made = [p for p in (out, *out.parents) if not p.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
-    try:
-        yield out
-    except BaseException:
-        with suppress(OSError):
-            for folder in made:
-                folder.rmdir()
-        raise
+def _check_apart(bag: Path, out: Path) -> None:
+    """The results are beside the bag, not in it or in its place.
+
+    Raises:
+        InputError: they would be.
+    """
+    if bag.resolve() in (out.resolve(), (out / TRACKS_BAG).resolve()):
+        raise InputError("the results would lie in the bag itself", str(out), "name another place")
 
 
 def _no_frame(drive: BagDrive, bag: str | Path) -> InputError:

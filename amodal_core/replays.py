@@ -152,6 +152,9 @@ def bag_folders(bags: Sequence[Path]) -> dict[str, Path]:
     for bag in bags:
         inner = [] if is_bag(bag) or not bag.is_dir() else sorted(filter(is_bag, bag.iterdir()))
         paths += [path.resolve() for path in inner or [bag]]
+        if len(bags) == 1 and bag.is_dir() and not inner and not is_bag(bag):
+            cure = "give a bag's folder, .mcap, .db3 or .bag, or a folder of them"
+            raise InputError("there is no bag in it", str(bag), cure)
     if not paths:
         raise InputError("no bag is named", "BAG", "name bags, or a folder of bags")
     twice = {path for path in paths if paths.count(path) > 1}

@@ -84,6 +84,8 @@ class BagReader:
             packed = any(self.path.glob("*.zstd"))
             cure = _REPAIR if packed else "give a bag's folder, .mcap, .db3 or .bag"
             raise InputError("not a rosbag2 bag: no metadata.yaml", where, cure)
+        if not self.path.is_dir() and not is_bag(self.path):
+            raise InputError("not a bag", where, "give a bag's folder, .mcap, .db3 or .bag")
         try:
             self._reader, self.lacks = open_recording(self.path)
         except Exception as error:

@@ -17,7 +17,7 @@ from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.sets import AnnotationSet
 from amodal_core.evaluation.truth import Truth
-from amodal_core.files import write_json, write_text
+from amodal_core.files import make_folder, write_json, write_text
 from amodal_core.progress import ProgressBar, no_bar
 
 METRICS = "metrics.json"
@@ -83,20 +83,6 @@ def renamed(predictions: AnnotationSet, rules: Sequence[str]) -> AnnotationSet:
     renames = parse_renames(rules, "--map")
     check_renames(renames, predictions.classes, "the list of predictions", "--map")
     return predictions.mapped(ClassMap.renaming(predictions.classes, renames))
-
-
-def make_folder(out: str | Path) -> Path:
-    """The folder, made where it is missing.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder: {error.strerror}", str(out)) from None
-    return out
 
 
 @dataclass

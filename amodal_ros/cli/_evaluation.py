@@ -25,6 +25,7 @@ from amodal_core.evaluation.sets import KINDS
 from amodal_core.evaluation.throughput import Throughput
 from amodal_core.evaluation.throughput_report import NUMBERS
 from amodal_core.evaluation.truth import read_truth, with_classes_of
+from amodal_core.files import out_folder
 from amodal_core.progress import ProgressBar
 from amodal_core.views.report.tiles import number, percent
 from amodal_ros.cli._progress import note, stderr, warn
@@ -77,42 +78,42 @@ def run(
             raise InputError(f"no kind '{name}'", "--kind", f"there are: {', '.join(KINDS)}")
     if class_agnostic:
         protocol = replace(protocol, class_agnostic=True)
-    results.make_folder(out)
-    masks = [k for k in kinds or () if k != "box"]
-    with bars() as progress:
-        truth = read_truth(gt, progress)
-        predictions = read_predictions(dt, truth, masks[0] if masks else "amodal", progress)
-    predictions = results.renamed(predictions, rename or ())
-    if truth.remark:
-        warn([f"{gt}: {truth.remark}"])
-    if truth.verified:
-        predictions = judged(predictions, truth.verified)
-    if is_bag(gt) and not class_agnostic:
-        truth, absent = with_classes_of(truth, predictions)
-        if absent:
-            note([f"classes that the bag never shows, in no AP: {', '.join(absent)}"])
-    with stderr.status("evaluating") as status:
-        result = evaluate(
-            truth.set,
-            predictions,
-            protocol,
-            level,
-            kinds or (),
-            str(dt),
-            lambda what: status.update(f"evaluating: {what}"),
-        )
-    inputs = {
-        "gt": str(gt),
-        "dt": str(dt),
-        "kinds": kinds or [],
-        "class_agnostic": protocol.class_agnostic,
-        "map": rename or [],
-    }
-    warn(result.warnings)
-    note(result.notes)
-    show(result)
-    for path in results.write(result, out, inputs, truth, predictions):
-        typer.echo(path)
+    with out_folder(out):
+        masks = [k for k in kinds or () if k != "box"]
+        with bars() as progress:
+            truth = read_truth(gt, progress)
+            predictions = read_predictions(dt, truth, masks[0] if masks else "amodal", progress)
+        predictions = results.renamed(predictions, rename or ())
+        if truth.remark:
+            warn([f"{gt}: {truth.remark}"])
+        if truth.verified:
+            predictions = judged(predictions, truth.verified)
+        if is_bag(gt) and not class_agnostic:
+            truth, absent = with_classes_of(truth, predictions)
+            if absent:
+                note([f"classes that the bag never shows, in no AP: {', '.join(absent)}"])
+        with stderr.status("evaluating") as status:
+            result = evaluate(
+                truth.set,
+                predictions,
+                protocol,
+                level,
+                kinds or (),
+                str(dt),
+                lambda what: status.update(f"evaluating: {what}"),
+            )
+        inputs = {
+            "gt": str(gt),
+            "dt": str(dt),
+            "kinds": kinds or [],
+            "class_agnostic": protocol.class_agnostic,
+            "map": rename or [],
+        }
+        warn(result.warnings)
+        note(result.notes)
+        show(result)
+        for path in results.write(result, out, inputs, truth, predictions):
+            typer.echo(path)
 
 
 def show(result: Evaluation) -> None:

@@ -75,7 +75,7 @@ def _recorded(format: str, options: dict[str, Any]) -> None:
 
 @app.command(
     "kitti-raw",
-    epilog="Example: amodal convert kitti-raw 2011_09_26/2011_09_26_drive_0009_sync build/drive",
+    epilog="For example: amodal convert kitti-raw 2011_09_26/2011_09_26_drive_0009_sync drive",
 )
 def kitti_raw(
     src: Annotated[
@@ -92,7 +92,7 @@ def kitti_raw(
 
 @app.command(
     "kitti-object",
-    epilog="Example: amodal convert kitti-object KITTI/object build/object --max-frames 100",
+    epilog="For example: amodal convert kitti-object KITTI/object build/object --max-frames 100",
 )
 def kitti_object(
     src: Root,
@@ -108,7 +108,7 @@ def kitti_object(
 
 @app.command(
     "kitti-tracking",
-    epilog="Example: amodal convert kitti-tracking KITTI/tracking build/0003 --sequence 3",
+    epilog="For example: amodal convert kitti-tracking KITTI/tracking build/0003 --sequence 3",
 )
 def kitti_tracking(
     src: Root,
@@ -134,7 +134,7 @@ Sweeps = Annotated[
 
 
 @app.command(
-    epilog="Example: amodal convert nuscenes NUSCENES build/scene --scene scene-0061 --sweeps"
+    epilog="For example: amodal convert nuscenes NUSCENES build/scene --scene scene-0061 --sweeps"
 )
 def nuscenes(
     src: Annotated[Path, typer.Argument(help="The folder that holds samples, sweeps, v1.0-*.")],
@@ -152,7 +152,7 @@ def nuscenes(
     _recorded("nuscenes", locals())
 
 
-@app.command(epilog="Example: amodal convert av2 av2/val/0b86f508-5df9-4a46 build/log")
+@app.command(epilog="For example: amodal convert av2 av2/val/0b86f508-5df9-4a46 build/log")
 def av2(
     src: Annotated[Path, typer.Argument(help="A log's folder, or one of logs.")],
     out: Out,
@@ -168,7 +168,9 @@ def av2(
     _recorded("av2", locals())
 
 
-@app.command(epilog="Example: amodal convert waymo waymo/validation build/segment --segment NAME")
+@app.command(
+    epilog="For example: amodal convert waymo waymo/validation build/segment --segment NAME"
+)
 def waymo(
     src: Annotated[Path, typer.Argument(help="A split's folder, which holds camera_image.")],
     out: Out,

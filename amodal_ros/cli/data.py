@@ -86,7 +86,9 @@ def formats() -> None:
         stdout.print(table)
 
 
-@app.command(epilog="Example: amodal data check KINS/update_train_2020.json --fix build/kins_clean")
+@app.command(
+    epilog="For example: amodal data check KINS/update_train_2020.json --fix build/kins_clean"
+)
 def check(
     path: PathArgument,
     fix: Annotated[
@@ -126,7 +128,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: amodal data stats AmodalSynthDrive --out build/stats")
+@app.command(epilog="For example: amodal data stats AmodalSynthDrive --out build/stats")
 def stats(
     path: PathArgument,
     out: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
@@ -188,7 +190,7 @@ def _occlusion_rows(s: Statistics, masks: int) -> list[tuple[str, str]]:
     ]
 
 
-@app.command(epilog="Example: amodal data show COCO_amodal_val2014.json --out build/sheets")
+@app.command(epilog="For example: amodal data show COCO_amodal_val2014.json --out build/sheets")
 def show(
     path: PathArgument,
     out: Annotated[Path, typer.Option(help="Folder for the sheets.")] = Path("build/sheets"),
@@ -220,7 +222,7 @@ def _targets() -> str:
     return "; ".join(f"{name}: {line}" for name, line in registry.TARGETS.items())
 
 
-@app.command(epilog="Example: amodal data convert labels_of_labelme build/kins --to kins")
+@app.command(epilog="For example: amodal data convert labels_of_labelme build/kins --to kins")
 def convert(
     src: PathArgument,
     dst: Annotated[Path, typer.Argument(help="What to write; it must not exist yet.")],

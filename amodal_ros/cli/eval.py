@@ -260,20 +260,20 @@ def live(
     # Brings in rclpy, real or embedded, which the other commands do without.
     import psutil
 
-    from amodal_core.evaluation import results
     from amodal_core.evaluation.throughput import Search, measure
     from amodal_core.evaluation.throughput_report import write_throughput
+    from amodal_core.files import make_folder
     from amodal_ros.cli._evaluation import show_live
     from amodal_ros.live_bench import LiveBench
 
     if lowest >= highest:
         raise InputError(f"{lowest:g} is not below {highest:g}", "--lowest", "give a wider range")
-    folder = results.make_folder(out)
     arguments = [f"model:={model}", f"device:={device}"]
     if checkpoint is not None:
         if not checkpoint.exists():
             raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
         arguments.append(f"checkpoint:={checkpoint.resolve()}")
+    folder = make_folder(out)
     search = Search(lowest=lowest, highest=highest, run_seconds=seconds)
     busy = psutil.cpu_percent(1.0)
     nodes = LiveBench(bag, arguments, folder / "nodes.log")

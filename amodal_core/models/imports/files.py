@@ -77,6 +77,8 @@ def read_file(path: str | Path) -> WeightFile:
     except Exception as error:
         # torch raises pickle, zip and runtime errors alike for files that are no weights.
         line = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, KeyError):
+            line = f"{line} is no step of a pickle"
         raise InputError(f"not a file of weights: {line[:200]}", str(path), _CURE) from None
     if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
         value = value.reshape(-1)[0]  # a dictionary that NumPy saved
