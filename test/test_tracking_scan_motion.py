@@ -7,7 +7,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from amodal_core.frame import Calibration, Frame, Instances
+from amodal_core.masks.mask_set import RleMasks
+from amodal_core.tracking import Tracker
 from amodal_core.tracking.scan_motion import ScanMotion
+
+SIZE = (188, 621)
+CALIBRATION = Calibration(
+    np.array([[360.0, 0, 310], [0, 360, 94], [0, 0, 1]]),
+    np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]),
+    621,
+    188,
+)
 
 
 def street(rng: np.random.Generator) -> np.ndarray:
@@ -101,3 +112,52 @@ def test_scans_that_have_nothing_in_common_tell_nothing(rng: np.random.Generator
     assert vehicle.step(here, 5.0) is None  # too long ago to be compared
     vehicle.reset()
     assert vehicle.step(here, 0.1) is None
+
+
+def parked(at: np.ndarray) -> np.ndarray:
+    """(4,) box in the image of what stands at (34, -4), 2 m wide and high, from a pose."""
+    x, y, _, _ = np.linalg.solve(at, np.array([34.0, -4, 0, 1]))
+    u, half = 310.5 - 360 * y / x, 360 / x
+    return np.array([u - half, 94.5 - half, u + half, 94.5 + half])
+
+
+def detection(box: np.ndarray, metres: float, rate: float) -> Instances:
+    """What a model gives of one object, whole or to some part hidden."""
+    masks = RleMasks.from_boxes(box[None], SIZE)
+    boxes = np.asarray(box[None], np.float32)
+    return Instances(
+        size=SIZE,
+        amodal_boxes=boxes,
+        visible_boxes=boxes,
+        scores=np.full(1, 0.9, np.float32),
+        class_ids=np.zeros(1, np.int64),
+        amodal=masks,
+        visible=masks,
+        occlusion_rates=np.full(1, rate, np.float32),
+        depths=np.full(1, metres, np.float32),
+        occluders=np.zeros((1, 1), bool),
+    )
+
+
+@pytest.mark.parametrize("scans", [True, False])
+def test_a_parked_object_is_expected_where_it_stands_when_the_vehicle_turns_meanwhile(
+    scans: bool, rng: np.random.Generator
+) -> None:
+    world, tracker = street(rng), Tracker()
+    # Straight on for a second, then nine tenths in a bend while something near hides the object.
+    turns = [0.0] * 10 + [0.02 * k for k in range(1, 10)]
+    places = np.cumsum([[0.8 * np.cos(t), 0.8 * np.sin(t)] for t in turns], axis=0)
+    for k, turn in enumerate(turns):
+        at = pose(*places[k], turn)
+        instances = detection(parked(at), 34 - places[k][0], 0.1)
+        frame = Frame(
+            k * 100_000_000,
+            points=scan(world, at, rng) if scans else None,
+            depth=np.full(SIZE, 5.0 if k >= 10 else 0.0, np.float32),
+            calibration=CALIBRATION,
+        )
+        tracks = tracker.step(instances if k < 10 else Instances.empty(SIZE), frame.stamp, frame)
+    assert tracks.coasted.tolist() == [True]
+    truth = RleMasks.from_boxes(parked(at)[None], SIZE)
+    overlap = float(tracks.amodal.rle().iou(truth)[0, 0])
+    assert overlap > 0.75 if scans else overlap < 0.3
