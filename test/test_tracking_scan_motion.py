@@ -161,3 +161,22 @@ def test_a_parked_object_is_expected_where_it_stands_when_the_vehicle_turns_mean
     truth = RleMasks.from_boxes(parked(at)[None], SIZE)
     overlap = float(tracks.amodal.rle().iou(truth)[0, 0])
     assert overlap > 0.75 if scans else overlap < 0.3
+
+
+def test_what_goes_along_beside_the_vehicle_is_known_to_from_its_second_sight_on(
+    rng: np.random.Generator,
+) -> None:
+    world, tracker = street(rng), Tracker()
+    box = np.array([310.0, 60, 430, 160])  # 8 m ahead, all the time
+    for k in range(6):
+        frame = Frame(
+            k * 100_000_000,
+            points=scan(world, pose(1.6 * k, 0, 0), rng),
+            depth=np.full(SIZE, 3.0 if k >= 3 else 0.0, np.float32),
+            calibration=CALIBRATION,
+        )
+        instances = detection(box, 8.0, 0.0) if k < 3 else Instances.empty(SIZE)
+        tracks = tracker.step(instances, frame.stamp, frame)
+        assert tracks.ids.tolist() == [0]
+    truth = RleMasks.from_boxes(box[None], SIZE)
+    assert tracks.amodal.rle().iou(truth)[0, 0] > 0.6

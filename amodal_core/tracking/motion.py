@@ -138,7 +138,8 @@ class Motion:
             axis=-1,
         )
         # An extrapolated size may not run away: nothing doubles its size in a second for long.
-        self.rates[:, 2:4] = np.clip(self.rates[:, 2:4], -0.7, 0.7)
+        drifts = self.drifts[:, 2:4]
+        self.rates[:, 2:4] = np.clip(self.rates[:, 2:4] + drifts, -0.7, 0.7) - drifts
 
     def stir(self, common: np.ndarray, dt: float) -> None:
         """Take in, in place, that the camera turns otherwise than before.
