@@ -7,7 +7,7 @@ import pytest
 
 from amodal_core.frame import Calibration
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.tracking.association import Appearance, affinity, assign
+from amodal_core.tracking.association import Appearance, affinity, assign, within_image
 from amodal_core.tracking.evidence import weigh_evidence
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 
@@ -434,3 +434,18 @@ def test_which_pairs_are_impossible() -> None:
     # 2 m and 12 % of the range may differ.
     assert np.isfinite(pair((100, 100, 140, 130), 24.0))
     assert pair((100, 100, 140, 130), 25.0) == -np.inf
+
+
+def test_of_a_prediction_the_camera_measures_what_lies_in_the_image():
+    values = np.zeros((3, 8))
+    # From -20 to 60 and 10 to 50; wholly inside; wholly outside.
+    values[:, :4] = [
+        [20, 30, np.log(80), np.log(40)],
+        [100, 50, np.log(20), np.log(10)],
+        [-50, 50, np.log(20), np.log(10)],
+    ]
+    values[:, 4:] = 7.0
+    result = within_image(values, (100, 200))
+    np.testing.assert_allclose(result[0, :4], [30, 30, np.log(60), np.log(40)])
+    np.testing.assert_allclose(result[1:], values[1:])
+    np.testing.assert_array_equal(result[:, 4:], 7.0)

@@ -69,6 +69,23 @@ def test_a_new_object_is_given_out_after_three_sights_with_its_true_age() -> Non
     assert tracks[7].ages.tolist() == [8, 3]
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_an_object_that_grows_and_leaves_the_view_keeps_its_identity_to_the_border(
+    side: int,
+) -> None:
+    # A car that comes nearer at a constant speed, to the side of the camera.
+    def oncoming(k: int) -> Thing:
+        depth = 9.0 - 0.4 * k
+        x, width, height = (metres * 160 / depth for metres in (-5.0, 2.0, 1.0))
+        left = SIZE[1] / 2 + x if side < 0 else SIZE[1] / 2 - x - width
+        return Thing("car", left, 60, width, height, depth)
+
+    # From 9 m to 2.6 m; at 4 m its outer side leaves the view, at 2.4 m all of it.
+    tracks = play(lambda k: [oncoming(k)], 17)
+    assert [t.ids.tolist() for t in tracks] == [[0]] * 17
+    assert not any(t.coasted.any() for t in tracks)
+
+
 def test_a_false_detection_that_flickers_never_becomes_a_track() -> None:
     tracks = play(lambda k: [lorry(200)] + [car(50)] * (k % 3 == 1), 30)
     assert {i for t in tracks for i in t.ids.tolist()} == {0}

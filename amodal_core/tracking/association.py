@@ -76,6 +76,27 @@ def _affinities(  # type: ignore[no-untyped-def]
     return out
 
 
+def within_image(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What a camera would measure of predictions: the part that lies in its image.
+
+    Args:
+        values: (T, 8), see `motion.measure`; its first four are a box's centre and log sides.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        (T, 8); predictions that lie wholly outside stay as they are.
+    """
+    result = np.array(values)
+    for axis, length in enumerate(size[::-1]):
+        half = np.exp(values[:, 2 + axis]) / 2
+        low = np.clip(values[:, axis] - half, 0, length)
+        high = np.clip(values[:, axis] + half, 0, length)
+        cut = high - low >= 1.0
+        result[cut, axis] = (low[cut] + high[cut]) / 2
+        result[cut, 2 + axis] = np.log(high[cut] - low[cut])
+    return result
+
+
 def affinity(
     tracks: Appearance,
     shifts: np.ndarray,
@@ -105,7 +126,7 @@ def affinity(
     return _affinities(
         tracks.amodal.iou(detections.amodal, shifts),
         tracks.visible.iou(detections.visible, shifts),
-        motion.values,
+        within_image(motion.values, detections.amodal.size),
         np.ascontiguousarray(motion.covariances[..., 0]),
         measured,
         measurement_noise(measured),

@@ -12,6 +12,7 @@ from pydantic import Field
 from amodal_core.frame import TIME_JUMP, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.settings import Amount, settings_type
+from amodal_core.tracking.association import within_image
 from amodal_core.tracking.evidence import PlaceEvidence, weigh_evidence
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 from amodal_core.tracking.output import matched_tracks, with_coasting
@@ -207,7 +208,10 @@ class CoastingTracker(ABC):
         if embeddings.shape[1]:
             old = tracks.embeddings_of(rows, embeddings.shape[1])
             mixed = self._mixed(old, widened(mixed, old.shape[1]))
-        tracks.update(rows, detections[columns], mixed, measured[columns], stamp, self._frame, dt)
+        # What the image cuts off of a prediction it cuts off of the measurement, too.
+        cut = motion.values[rows] - within_image(motion.values[rows], detections.size)
+        quantities = measured[columns] + cut
+        tracks.update(rows, detections[columns], mixed, quantities, stamp, self._frame, dt)
         if len(rows) >= _LEAST_MATCHED:
             # A camera that turns moves all by the same, those that are hidden too.
             motion.values[unmatched, :2] += turned

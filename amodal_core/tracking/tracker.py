@@ -9,7 +9,7 @@ from pydantic import Field
 
 from amodal_core.frame import Instances
 from amodal_core.settings import settings_type
-from amodal_core.tracking.association import Appearance, affinity, assign
+from amodal_core.tracking.association import Appearance, affinity, assign, within_image
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
 from amodal_core.tracking.motion import RANGE, Motion
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
@@ -106,7 +106,9 @@ class Tracker(CoastingTracker):
                 chosen.embeddings if comparable else None,
             )
             centres = (chosen.boxes[:, :2] + chosen.boxes[:, 2:]) / 2
-            shifts = np.rint(motion.values[:, :2] - centres).astype(np.int64)
+            # An object that leaves the view is measured by what is left of it.
+            measurable = within_image(motion.values, seen.amodal.size)
+            shifts = np.rint(measurable[:, :2] - centres).astype(np.int64)
             return affinity(own, shifts, motion, seen, measured, config.max_range_error)
 
         affinities = fits(tracks, tracks.motion)
