@@ -82,7 +82,8 @@ def main(folders: list[str]) -> None:
             if truth is None:
                 continue
             frame = Pipeline.project(data.frame(k), Report())
-            (learned,), (geometric,) = model.learned.infer([frame]), model.geometric.infer([frame])
+            (learned,) = model.views.infer([frame], Report())
+            (geometric,) = model.geometric.infer([frame])
             objects, evidence = model.heard(learned.numpy(), geometric.numpy(), frame)
             kinds.append(evidence.kinds)
             values.append(evidence.values)

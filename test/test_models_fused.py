@@ -66,7 +66,7 @@ CAMERA = Calibration(
 def witnesses(learned, geometric, **settings):
     """The model of a network and a geometry that find this in every frame."""
     return Fused(
-        FusedConfig(**settings),
+        FusedConfig(**({"far_focal": 0} | settings)),
         SimpleNamespace(classes=CLASSES, infer=lambda frames, report: [learned for _ in frames]),
         SimpleNamespace(
             classes=FOUND_BY_SCANS, infer=lambda frames, report: [geometric for _ in frames]
@@ -260,7 +260,7 @@ def test_a_car_that_convinces_outweighs_the_cluster_of_it_and_the_tree_over_it(c
 def test_a_scan_without_a_depth_image_is_projected_for_the_network():
     received = []
     model = Fused(
-        FusedConfig(),
+        FusedConfig(far_focal=0),
         SimpleNamespace(
             classes=CLASSES,
             infer=lambda frames, report: (

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from training_scenes import CLASSES, Tiny, TinyConfig
 
@@ -20,7 +21,7 @@ from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
 from amodal_core.frame import NOTES, RUNTIME, RUNTIME_FAULT, Report
 from amodal_core.models import registry
-from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
+from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint, save_tensors
 from amodal_core.pipeline import Pipeline
 from amodal_core.runtime import accelerator, engines, graphs
 from amodal_core.runtime.accelerator import Accelerator
@@ -210,10 +211,13 @@ def test_auto_takes_bfloat16_first_where_the_processor_has_it(monkeypatch, flags
     assert choices == [*rounded, ("openvino", "float32"), ("onnxruntime", "float32")]
 
 
-def test_what_runs_a_checkpoint_is_this_machines_to_say():
+def test_what_runs_a_checkpoint_is_this_machines_to_say(tmp_path):
     # The file names what its own machine had.
-    assert read_info(registry.shipped("flagship")).config["precision"] == "float32"
-    assert registry.create("flagship").config.precision == "auto"
+    path = tmp_path / "weights.safetensors"
+    info = read_info(registry.shipped("flagship"))
+    info = replace(info, config=info.config | {"precision": "float32"})
+    save_tensors(path, load_file(registry.shipped("flagship")), info)
+    assert registry.create("flagship", checkpoint=str(path)).config.precision == "auto"
 
 
 # The network that ships

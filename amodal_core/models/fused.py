@@ -19,6 +19,7 @@ from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.base import Model
+from amodal_core.models.far_view import FarView
 from amodal_core.models.geometric import Geometric
 from amodal_core.models.witnesses import (
     BOTH,
@@ -31,7 +32,7 @@ from amodal_core.models.witnesses import (
     log_odds,
     measured_evidence,
 )
-from amodal_core.settings import Amount, Share, settings_type
+from amodal_core.settings import Amount, Count, Share, settings_type
 
 # Kinds of vehicle are not told apart where the witnesses are matched.
 _APART = 0.5  # metres by which what hides another is nearer at least
@@ -55,6 +56,9 @@ class FusedConfig:
         convincing: unless it is a vehicle, its score at least this and its height its class's: then
             it is one, and the geometry's, at the same depth, is it and what stands around it.
         outweighed: factor on the score of such a piece, or of such an object of the geometry's.
+        far_focal: pixels of the focal length at which the network sees the strip around the horizon
+            a second time, where the camera is calibrated; 0 for one look (`far_view.py`).
+        near_pixels: of the whole image at its first look, if there is a second.
     """
 
     overlap: Share = 0.4
@@ -63,6 +67,8 @@ class FusedConfig:
     covered: Share = 0.7
     convincing: Share = 0.45
     outweighed: Share = 0.3
+    far_focal: Amount = 720.0
+    near_pixels: Count = 117_000
 
 
 class Fused:
@@ -87,6 +93,7 @@ class Fused:
 
     def __init__(self, config: FusedConfig, learned: Model, geometric: Geometric) -> None:
         self.config, self.learned, self.geometric = config, learned, geometric
+        self.views = FarView(learned, config.far_focal, config.near_pixels)
         self.classes = learned.classes
 
     @classmethod
@@ -112,7 +119,7 @@ class Fused:
         """The instances of each frame, best first; on the host where there is a scan."""
         report = report if report is not None else Report()
         frames = [_with_depth(frame) for frame in frames]
-        results = self.learned.infer(frames, report)
+        results = self.views.infer(frames, report)
         for n, frame in enumerate(frames):
             if frame.points is None or frame.calibration is None:
                 continue
