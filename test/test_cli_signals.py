@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,11 @@ def test_a_replay_that_is_ended_leaves_nothing_half_written(number, tmp_path):
         "--model",
         "geometric",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # Whoever runs the tests under nohup has them ignore SIGHUP, and what they start.
+    heard = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard
+    ) as process:
         until(lambda: list(tmp_path.glob("out/.tracks*")) or process.poll() is not None)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

@@ -153,7 +153,7 @@ class TestSeveralCameras:
         ]
         assert told[1]["topics"]["image"] == "/left/image_raw"
         assert told[1]["topics"]["camera_info"] == "/left/camera_info"
-        assert told[1]["parameters"] == {"extrinsics": [1, 2, 3, 0, 0, 0, 1]}
+        assert told[1]["parameters"] == {"extrinsics": [1, 2, 3, 0, 0, 0, 1], "use_points": True}
 
     def test_with_a_process_for_each_node_each_camera_has_its_own(self) -> None:
         commands = started(cameras="front,left", single_process="false", **SIDES)

@@ -209,8 +209,8 @@ class CoastingTracker(ABC):
             old = tracks.embeddings_of(rows, embeddings.shape[1])
             mixed = self._mixed(old, widened(mixed, old.shape[1]))
         # What the image cuts off of a prediction it cuts off of the measurement, too.
-        cut = motion.values[rows] - within_image(motion.values[rows], detections.size)
-        quantities = measured[columns] + cut
+        quantities, predicted = measured[columns], motion.values[rows]
+        quantities[:, :4] += (predicted - within_image(predicted, detections.size))[:, :4]
         tracks.update(rows, detections[columns], mixed, quantities, stamp, self._frame, dt)
         if len(rows) >= _LEAST_MATCHED:
             # A camera that turns moves all by the same, those that are hidden too.
