@@ -203,13 +203,14 @@ def test_transforms_take_no_memory_however_often_they_come_and_frames_are_bounde
     made, repeated = assembler(), drive.tf_static()
     held = []
     tracemalloc.start()
-    for _ in range(3):
+    for _ in range(5):
         for _ in range(1_000):
             made.take(TF_STATIC.name, repeated)
         gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert held[2] - held[1] < 8192  # eight bytes a message
+    # Two bytes a message, in the quietest round: what else runs in this process allocates, too.
+    assert min(np.diff(held)) < 2048
     monkeypatch.setattr("amodal_core.limits.FRAMES", 3)
     for child in ("a", "b"):
         repeated.transforms[0].child_frame_id = child
