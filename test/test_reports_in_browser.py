@@ -50,8 +50,11 @@ addEventListener('load', () => {
     const [a, b] = [e.getBoundingClientRect(), around.getBoundingClientRect()];
     return a.left < b.left - 1 || a.right > b.right + 1;
   };
+  // Words of a drawing that clips nothing may reach as far as its card.
+  const edge = e => getComputedStyle(e).overflow === 'visible' ? e.closest('.card') || e : e;
   const cut = [
-    ...[...document.querySelectorAll('svg text')].filter(e => outside(e, e.closest('svg'))),
+    ...[...document.querySelectorAll('svg text')].filter(e => e.getClientRects().length)
+      .filter(e => outside(e, edge(e.closest('svg')))),
     ...[...document.querySelectorAll('.tile *, .warnings, .notes')]
       .filter(e => e.scrollWidth > e.clientWidth + 1),
   ];
