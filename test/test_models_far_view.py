@@ -43,9 +43,10 @@ class Finder:
     name, inputs, classes = "finder", frozenset({"image"}), ("car",)
 
     def __init__(self, least=0, scores=lambda size: 0.9):
-        self.least, self.scores, self.sizes = least, scores, []
+        self.least, self.scores, self.sizes, self.calls = least, scores, [], 0
 
     def infer(self, frames, report=None):
+        self.calls += 1
         return [self._found(frame) for frame in frames]
 
     def _found(self, frame):
@@ -163,12 +164,65 @@ def test_where_the_image_ends_nothing_is_cut_off():
 def test_the_whole_image_is_shrunk_only_where_there_is_a_strip():
     model, image = Finder(), image_with()
     seen(model, image, camera(), pixels=30_000)
-    assert model.sizes[0][0] == 96
-    assert model.sizes[1] == (100, 300)
+    assert model.sizes[0] == (100, 300)
+    assert model.sizes[1][0] == 96
     model.sizes.clear()
     seen(model, image, None, pixels=30_000)
     seen(model, image, camera(), focal=0.0, pixels=30_000)
     assert model.sizes == [SIZE, SIZE]
+
+
+def test_frames_that_come_together_go_through_the_model_together():
+    small, near = (320, 95, 332, 105), (100, 60, 180, 160)
+    model = Finder()
+    frames = [
+        Frame(0, image=image_with(small), calibration=camera()),
+        Frame(1, image=image_with(near)),
+        Frame(2, image=image_with(small, near), calibration=camera(3.0)),
+    ]
+    results = [r.numpy() for r in FarView(model, 720.0, 0).infer(frames, Report())]
+    assert model.calls == 2
+    assert [len(r) for r in results] == [1, 1, 2]
+    alone = seen(Finder(), image_with(small), camera())
+    np.testing.assert_array_equal(results[0].amodal_boxes, alone.amodal_boxes)
+
+
+def test_of_both_views_objects_the_nearer_hides_the_other():
+    # The whole image's hides a part of the strip's, which lies behind it.
+    calibration = camera()
+
+    class Two(Finder):
+        def _found(self, frame):
+            strip = frame.size != SIZE
+            scale = 2.0 if strip else 1.0
+            x, y = (
+                (strip_of(calibration, 720.0).x, strip_of(calibration, 720.0).y)
+                if strip
+                else (0, 0)
+            )
+            box = (300, 92, 330, 108) if strip else (310, 60, 400, 160)
+            box = (np.array([box], np.float32) - [x, y, x, y]) * scale
+            one = Finder()._found(Frame(0, image=np.full((*frame.size, 3), 255, np.uint8)))
+            masks = BoxMasks(
+                frame.size, np.full((1, 4, 4), 5.0, np.float32), box.astype(np.float32)
+            )
+            shown = BoxMasks(
+                frame.size,
+                np.where(np.arange(4) < (1 if strip else 9), 5.0, -5.0).astype(np.float32)[
+                    None, None
+                ]
+                * np.ones((1, 4, 1), np.float32),
+                box.astype(np.float32),
+            )
+            depth = np.array([60.0 if strip else 8.0], np.float32)
+            return replace(
+                one, amodal_boxes=box.astype(np.float32), amodal=masks, visible=shown, depths=depth
+            )
+
+    found = seen(Two(), image_with(), calibration)
+    far, near = np.argsort(-found.depths)
+    assert found.occluders[far, near]
+    assert not found.occluders[near, far]
 
 
 def test_a_strip_that_would_show_nothing_larger_is_not_looked_at():

@@ -122,35 +122,40 @@ class FarView:
         What the model gives of the whole image at its own size, where there is no calibration to
         tell where the far lies, or where the strip would show nothing larger.
         """
-        return [self._twice(frame, report) for frame in frames]
-
-    def _twice(self, frame: Frame, report: Report) -> Instances:
-        strip = self._strip(frame)
-        if strip is None:
-            return self.model.infer([frame], report)[0]
         with report.time("far_view.views"):
-            whole = _whole(frame, self.pixels)
-            views = [view_of(frame, strip), frame if whole is None else view_of(frame, whole)]
-        far, near = (self.model.infer([view], report)[0] for view in views)
+            strips = [self._strip(frame) for frame in frames]
+            shrunk = [
+                None if s is None else self._shrunk(f) for f, s in zip(frames, strips, strict=True)
+            ]
+            views = [f if s is None else view_of(f, s) for f, s in zip(frames, shrunk, strict=True)]
+            enlarged = [view_of(f, s) for f, s in zip(frames, strips, strict=True) if s is not None]
+        results = self.model.infer(views, report)
+        if not enlarged:
+            return results
+        far = iter(self.model.infer(enlarged, report))
         with report.time("far_view.join"):
-            near = near if whole is None else placed(near, frame.size, whole)
-            return _joined(near.numpy(), placed(far, frame.size, strip).numpy(), frame, strip)
+            for n, (frame, strip, whole) in enumerate(zip(frames, strips, shrunk, strict=True)):
+                if strip is None:
+                    continue
+                near = results[n] if whole is None else placed(results[n], frame.size, whole)
+                enlarged_objects = placed(next(far), frame.size, strip)
+                results[n] = _joined(near.numpy(), enlarged_objects.numpy(), frame, strip)
+        return results
 
     def _strip(self, frame: Frame) -> Strip | None:
         if frame.calibration is None or frame.image is None:
             return None
         size = input_size(frame.size, 0, 0, most_pixels=self.pixels)
-        seen = frame.calibration.K[1, 1] * size[0] / frame.size[0]
-        return strip_of(frame.calibration, self.focal) if self.focal >= _GAIN * seen else None
+        focal = frame.calibration.K[1, 1] * size[0] / frame.size[0]
+        return strip_of(frame.calibration, self.focal) if self.focal >= _GAIN * focal else None
 
-
-def _whole(frame: Frame, pixels: int) -> Strip | None:
-    """The whole image at a size of so many pixels; None where it has no more."""
-    size = input_size(frame.size, 0, 0, most_pixels=pixels)
-    if size == frame.size:
-        return None
-    (height, width), scale = frame.size, np.array(size[::-1]) / frame.size[::-1]
-    return Strip(0, 0, width, height, scale, size)
+    def _shrunk(self, frame: Frame) -> Strip | None:
+        """The whole image as a strip of so many pixels; None where it has no more."""
+        size = input_size(frame.size, 0, 0, most_pixels=self.pixels)
+        if size == frame.size:
+            return None
+        (height, width), scale = frame.size, np.array(size[::-1]) / frame.size[::-1]
+        return Strip(0, 0, width, height, scale, size)
 
 
 def placed(objects: Instances, size: tuple[int, int], strip: Strip) -> Instances:
@@ -191,7 +196,7 @@ def _joined(near: Instances, far: Instances, frame: Frame, strip: Strip) -> Inst
 
     def small(objects: Instances) -> np.ndarray:
         boxes = np.asarray(objects.amodal_boxes)
-        return wholly_in(boxes, strip, frame.size) & (boxes[:, 3] - boxes[:, 1] < highest)
+        return inside(boxes, strip, frame.size) & (boxes[:, 3] - boxes[:, 1] < highest)
 
     far = far[small(far)]
     # The surer one of the two counts, the strip's where they are about as sure.
@@ -208,11 +213,11 @@ def _joined(near: Instances, far: Instances, frame: Frame, strip: Strip) -> Inst
     return replace(both, occluders=order)
 
 
-def wholly_in(boxes: np.ndarray, strip: Strip, size: tuple[int, int]) -> np.ndarray:
+def inside(boxes: np.ndarray, strip: Strip, size: tuple[int, int]) -> np.ndarray:
     """(N,) whether a strip shows the whole of (N, 4) boxes, as far as the image does."""
     right, bottom = strip.x + strip.width, strip.y + strip.height
-    inside = (boxes[:, 0] >= strip.x + _EDGE) | (strip.x == 0)
-    inside &= (boxes[:, 1] >= strip.y + _EDGE) | (strip.y == 0)
-    inside &= (boxes[:, 2] <= right - _EDGE) | (right == size[1])
-    inside &= (boxes[:, 3] <= bottom - _EDGE) | (bottom == size[0])
-    return np.asarray(inside)
+    result = (boxes[:, 0] >= strip.x + _EDGE) | (strip.x == 0)
+    result &= (boxes[:, 1] >= strip.y + _EDGE) | (strip.y == 0)
+    result &= (boxes[:, 2] <= right - _EDGE) | (right == size[1])
+    result &= (boxes[:, 3] <= bottom - _EDGE) | (bottom == size[0])
+    return np.asarray(result)

@@ -91,7 +91,7 @@ class Tracker(CoastingTracker):
         config = self.config
         embeddings = unit_embeddings(detections)
         comparable = embeddings.shape[1] > 0 and embeddings.shape[1] == tracks.embeddings.shape[1]
-        seen = Appearance(
+        detected = Appearance(
             detections.amodal.rle(),
             detections.visible.rle(),
             np.asarray(detections.class_ids),
@@ -107,9 +107,9 @@ class Tracker(CoastingTracker):
             )
             centres = (chosen.boxes[:, :2] + chosen.boxes[:, 2:]) / 2
             # An object that leaves the view is measured by what is left of it.
-            measurable = within_image(motion.values, seen.amodal.size)
+            measurable = within_image(motion.values, detected.amodal.size)
             shifts = np.rint(measurable[:, :2] - centres).astype(np.int64)
-            return affinity(own, shifts, motion, seen, measured, config.max_range_error)
+            return affinity(own, shifts, motion, detected, measured, config.max_range_error)
 
         affinities = fits(tracks, tracks.motion)
         if self._alongside is not None and len(self._alongside.values):
