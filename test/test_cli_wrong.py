@@ -34,6 +34,10 @@ WRONG = [
     ("replay {BAG} --out {W}/out --calibration {W}/a.yaml " + GEOMETRIC, "/a.yaml: neither"),
     ("replay {BAG} --out {W}/out --checkpoint {W}/file " + GEOMETRIC, "takes no checkpoint"),
     ("replay {BAG} --out {W}/out --model geometric --set min_score=30", "min_score: input should"),
+    ("replay {BAG} --out {W}/out --device gpu " + GEOMETRIC, "device gpu: there is no device"),
+    ("replay {BAG} {W}/transforms --out {W}/out --device gpu " + GEOMETRIC, "device gpu: there is"),
+    ("infer {BAG} --out {W}/out --device gpu --model geometric", "device gpu: there is no device"),
+    ("eval live {BAG} --out {W}/out --device gpu", "device gpu: there is no device"),
     ("eval bag --gt {W}/transforms --dt {BAG} --out {W}/out", "/transforms: 0 topics named"),
     ("eval bag --gt {W}/empty --dt {BAG} --out {W}/out", "/empty: this is no bag"),
     (

@@ -473,6 +473,18 @@ class TestBrokenFiles:
         assert str(file) in error
         assert "Traceback" not in error
 
+    @pytest.mark.timeout(60)  # a node that takes it runs on
+    @pytest.mark.parametrize("model", ["geometric", "aisformer"])
+    def test_a_device_that_is_none_is_named_and_the_node_fails_with_any_model(
+        self, start: Start, capfd: pytest.CaptureFixture[str], model: str
+    ) -> None:
+        """Of `aisformer` no weights are there, and `geometric` would run in its place."""
+        args = ["x", "--ros-args", "-p", f"model:={model}", "-p", "device:=gpu"]
+        assert run(Segmentation, args) == REFUSED
+        error = capfd.readouterr().err
+        assert "device gpu: there is no device of that name (take cpu, or cuda:0" in error
+        assert "Traceback" not in error
+
     def test_an_unknown_model_is_an_error_that_lists_the_known(
         self, start: Start, capfd: pytest.CaptureFixture[str]
     ) -> None:

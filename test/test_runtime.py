@@ -25,6 +25,7 @@ from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkp
 from amodal_core.pipeline import Pipeline
 from amodal_core.runtime import accelerator, engines, graphs
 from amodal_core.runtime.accelerator import Accelerator
+from amodal_core.runtime.devices import check_device
 from amodal_core.runtime.parity import difference, disagreement
 
 MEASURES = {"float32": (lambda a, b: float(np.abs(a[0] - b[0]).max()), 0.1)}
@@ -333,3 +334,33 @@ def test_half_of_the_objects_lacking_on_one_side_is_told():
     ours = [boxes, boxes, np.array([[0.9, 0.5]]), np.array([[1, 0]])]
     theirs = [boxes, boxes, np.array([[0.85, 0.1]]), np.array([[1, 0]])]
     assert disagreement(ours, theirs) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("gpu", "device gpu: there is no device of that name (take cpu, or cuda:0"),
+        ("", "device: there is no device of that name"),
+        ("cuda:x", "device cuda:x: there is no device of that name"),
+        ("cuda:0", "device cuda:0: there is no GPU that torch can use (take cpu;"),
+        ("meta", "device meta: torch cannot compute on it here"),
+        ("privateuseone", "device privateuseone: torch cannot compute on it here"),
+    ],
+)
+def test_a_device_that_is_none_or_not_there_is_one_line_of_every_model(device, says, monkeypatch):
+    """Also of one without a network, and before weights are looked for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("geometric", "fused", "flagship", "pointpillars", "eoras"):
+        with pytest.raises(InputError) as refused:
+            registry.create(name, device)
+        assert str(refused.value).startswith(says)
+
+
+def test_gpus_are_counted_and_what_has_no_network_runs_on_the_cpu_beside_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for there in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        check_device(there)
+        assert registry.create("geometric", there).device == "cpu"
+    with pytest.raises(InputError, match="device cuda:2: the last GPU here is cuda:1"):
+        check_device("cuda:2")

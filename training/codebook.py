@@ -15,6 +15,7 @@ from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.shape_prior import MaskCollection
 from amodal_core.models.vrsp import Vrsp
 from amodal_core.progress import Progress
+from amodal_core.runtime.devices import check_device
 
 from .config import Augment, Config
 from .data import Augmented, loader, usable
@@ -41,10 +42,12 @@ def build_codebook(
         the number of shapes of each class, by its name.
 
     Raises:
-        InputError: another model, data that cannot be read or has other classes, or no object.
+        InputError: another model, a device that is not there, data that cannot be read or has
+            other classes, or no object.
     """
     if out.suffix != ".safetensors":
         raise InputError("a checkpoint ends in .safetensors", str(out), "name it so")
+    check_device(device)
     model = Vrsp.from_checkpoint(str(checkpoint), device)
     assert isinstance(model, Vrsp)
     cache, workers = Path(config.cache), max(config.workers, 1)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from amodal_core.errors import InputError
+from amodal_core.runtime.devices import check_device
 
 _T = TypeVar("_T")
 # The others wait while the first process renders drives or evaluates.
@@ -83,15 +84,10 @@ def joined(device: str, split: bool = False) -> Iterator[Place]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(kind)
-    except RuntimeError as error:
-        line = str(error).splitlines()[0]
-        raise InputError(line, f"device {kind}", "such as cpu, cuda or cuda:1") from None
+    check_device(kind)
+    chosen = torch.device(kind)
     second = chosen if split else None
     if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError("there is no GPU that torch can use", f"device {kind}", "take cpu")
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if chosen.index is None or world > 1:
             chosen = torch.device("cuda", local * (2 if split else 1))

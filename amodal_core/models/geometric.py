@@ -61,7 +61,7 @@ class Geometric:
 
     def __init__(self, config: GeometricConfig = DEFAULTS, device: str = "cpu") -> None:
         self.config = config
-        self.device = device
+        self.device = "cpu"
 
     def reset(self) -> None:
         """Nothing to forget: every frame stands alone."""

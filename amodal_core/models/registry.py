@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
+from amodal_core.runtime.devices import check_device
 
 if TYPE_CHECKING:
     # Importing numba and torch takes seconds; names and help texts need neither.
@@ -103,7 +104,7 @@ def create(
 
     Args:
         name: one of `available()`.
-        device: a torch device, such as "cpu" or "cuda:0".
+        device: a torch device, such as "cpu" or "cuda:0"; what has no network runs on the CPU.
         checkpoint: of a trained model; the one that comes with the package where it is absent.
         **settings: of the model's `Config`; in a trained one they replace those of the checkpoint
             that no weight depends on.
@@ -113,6 +114,7 @@ def create(
             a checkpoint, or one that does not fit.
     """
     kind = class_of(name)
+    check_device(device)
     trained = hasattr(kind, "from_checkpoint")
     if trained and not (checkpoint := checkpoint or shipped(name)):
         raise InputError(
@@ -130,7 +132,7 @@ def create(
 
             model = kind(checked(kind.Config, settings, f"settings of {name}"), device)
         return model
-    except RuntimeError as error:  # torch's, of devices
+    except RuntimeError as error:  # torch's, such as of a GPU that has no room
         line = str(error).strip().splitlines()[0]
         raise InputError(line, f"device {device}", "see `amodal doctor`") from None
 

@@ -263,11 +263,13 @@ def live(
     from amodal_core.evaluation.throughput import Search, measure
     from amodal_core.evaluation.throughput_report import write_throughput
     from amodal_core.files import make_folder
+    from amodal_core.runtime.devices import check_device
     from amodal_ros.cli._evaluation import show_live
     from amodal_ros.live_bench import LiveBench
 
     if lowest >= highest:
         raise InputError(f"{lowest:g} is not below {highest:g}", "--lowest", "give a wider range")
+    check_device(device)
     arguments = [f"model:={model}", f"device:={device}"]
     if checkpoint is not None:
         if not checkpoint.exists():

@@ -197,7 +197,7 @@ class Segmentation(SyncedNode):
                 f"{lacks}: the model '{name}' cannot run without its weights, '{FALLBACK}' runs in "
                 "its place (set the parameter `checkpoint`)"
             )
-            return registry.create(FALLBACK, "cpu")
+            return registry.create(FALLBACK, self.value("device"))
         rules = [rule for rule in self.value("settings").split(",") if rule.strip()]
         settings = parse_rules(rules, "parameter settings")
         return registry.create(name, self.value("device"), checkpoint, **settings)
