@@ -15,6 +15,8 @@ _FOLDER, _NOTE = ".parts", "run.json"
 class Journal:
     """JSON values by number, in a folder `.parts` beside the results.
 
+    The folder is there from the first piece on: a run that did nothing leaves nothing behind.
+
     Args:
         out: folder of the results.
         settings: what decides them, as JSON values.
@@ -24,24 +26,30 @@ class Journal:
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        self.folder = out / _FOLDER
-        note = self.folder / _NOTE
+        self.folder, self._settings = out / _FOLDER, settings
+        self._note = self.folder / _NOTE
         make_folder(out)
-        self.folder.mkdir(exist_ok=True)
-        if not note.exists():
-            write_json(settings, note)
-        elif json.loads(note.read_text()) != json.loads(json.dumps(settings)):
-            raise InputError(
-                "an unfinished run of another model or other settings",
-                str(self.folder),
-                "finish it with them or remove that folder",
-            )
+        if self._note.exists():
+            earlier = json.loads(self._note.read_text())
+            if earlier != json.loads(json.dumps(settings)):
+                raise InputError(
+                    "an unfinished run of another model or other settings",
+                    str(self.folder),
+                    "finish it with them or remove that folder",
+                )
 
     def __contains__(self, number: int) -> bool:
         return self._path(number).exists()
 
     def keep(self, number: int, value: Any) -> None:
-        """Write a piece, whole or not at all."""
+        """Write a piece, whole or not at all; with the first one the settings.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if not self._note.exists():
+            make_folder(self.folder)
+            write_json(self._settings, self._note)
         write_json(value, self._path(number))
 
     def read(self, number: int) -> Any:
@@ -58,6 +66,8 @@ class Journal:
 
     def remove(self) -> None:
         """Remove all pieces; the run is finished."""
+        if not self.folder.exists():
+            return  # there was nothing to do
         for path in sorted(self.folder.iterdir()):
             path.unlink()
         self.folder.rmdir()

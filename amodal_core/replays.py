@@ -21,7 +21,7 @@ from amodal_core.drive.cameras import camera_names
 from amodal_core.drive.topics import cameras_in
 from amodal_core.errors import InputError
 from amodal_core.evaluation.stream import COUNTS
-from amodal_core.files import write_json, write_text
+from amodal_core.files import make_folder, write_json, write_text
 from amodal_core.models.base import Model, stream_of
 from amodal_core.parallel import outcomes
 from amodal_core.pipeline import Pipeline
@@ -253,6 +253,7 @@ def _totals(result: Replays) -> dict[str, Any]:
 
 
 def _write(result: Replays, out: Path) -> None:
+    make_folder(out)  # where every bag failed nothing has made it
     totals = _totals(result)
     whole = {"bags": result.metrics, "failed": result.failed, "totals": totals}
     write_text(out / METRICS, json.dumps(whole, indent=2) + "\n")

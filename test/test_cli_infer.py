@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -96,7 +97,9 @@ def test_a_killed_run_infers_only_what_is_left(model, data, tmp_path):
 
 
 def test_parts_of_another_run_are_not_mixed_in(model, data, tmp_path):
-    run(model, data, tmp_path / "out")
+    first = run(model, data, tmp_path / "out")
+    indices = first.left()[0]
+    first.step(indices, [data.frame(k) for k in indices])
     classes = inference.classes_in(model, data, {})
     with pytest.raises(InputError, match="unfinished run of another model"):
         inference.Inference(model, data, tmp_path / "out", classes, {"model": "other"}, batch=2)
@@ -132,6 +135,18 @@ def test_a_frame_that_cannot_be_read_or_used_is_named(model, data, tmp_path):
     with pytest.raises(InputError, match="000003"):
         inference.run(run(model, data, tmp_path / "out"), 2, lambda *_: None)
     assert model.asked == 2  # what was done before is kept
+
+
+def test_a_run_that_did_nothing_leaves_nothing_in_a_new_folder_or_in_one_of_results(data, tmp_path):
+    shutil.rmtree(tmp_path / "kins/training/velodyne")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/visible.json").write_text("[]")
+    words = ["infer", str(data.path), "--model", "geometric", "--workers", "0", "--out"]
+    for out in (tmp_path / "new/out", tmp_path / "old"):
+        with pytest.raises(InputError, match="geometric needs points"):
+            CliRunner().invoke(app, [*words, str(out)], catch_exceptions=False)
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in (tmp_path / "old").rglob("*")] == ["visible.json"]
 
 
 def test_nothing_found_is_a_result_too(model, data, tmp_path):

@@ -126,19 +126,28 @@ def test_few_frames_of_a_video_are_in_memory_at_once(drive, tmp_path, monkeypatc
 
 
 def test_a_killed_run_goes_on_with_the_next_video_and_another_runs_parts_are_refused(
-    drive, tmp_path
+    drive, tmp_path, monkeypatch
 ):
     class Killed(Oracle):
         def complete(self, frames, seen, report=None):
             raise KeyboardInterrupt
 
+    def killed(*_):
+        raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
         done(Killed(drive[0]), drive, tmp_path)
+    assert not list(tmp_path.iterdir())  # in its first video: nothing to go on with
+    with monkeypatch.context() as at_the_end:
+        at_the_end.setattr(track_inference, "write_video_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            done(Oracle(drive[0]), drive, tmp_path)
     with pytest.raises(InputError, match="unfinished run of another model"):
         complete_tracks(Oracle(drive[0]), *drive, tmp_path, {"model": "x"}, lambda *_: None)
-    whole = Oracle(drive[0])
-    done(whole, drive, tmp_path)
-    assert whole.clips == [FRAMES]
+    rest = Oracle(drive[0])
+    done(rest, drive, tmp_path)
+    assert rest.clips == []
+    assert [path.name for path in tmp_path.iterdir()] == [RESULTS]
 
 
 def test_the_command_completes_a_list_and_its_result_is_evaluated(drive, tmp_path):

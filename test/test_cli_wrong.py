@@ -38,6 +38,7 @@ WRONG = [
     ("replay {BAG} {W}/transforms --out {W}/out --device gpu " + GEOMETRIC, "device gpu: there is"),
     ("infer {BAG} --out {W}/out --device gpu --model geometric", "device gpu: there is no device"),
     ("eval live {BAG} --out {W}/out --device gpu", "device gpu: there is no device"),
+    ("eval live {W}/text.mcap --out {W}/out", "/text.mcap: cannot open the bag"),
     ("eval bag --gt {W}/transforms --dt {BAG} --out {W}/out", "/transforms: 0 topics named"),
     ("eval bag --gt {W}/empty --dt {BAG} --out {W}/out", "/empty: this is no bag"),
     (

@@ -159,3 +159,14 @@ def test_the_command_replays_several_bags_and_says_which_failed(bags, tmp_path, 
     assert "broken failed" in result.stderr
     assert "2 of 3 bags" in result.stderr
     assert not (tmp_path / "out/last/overlay.mp4").exists()
+
+
+def test_where_every_bag_fails_the_report_says_why_of_each(bags, tmp_path, done):
+    out = tmp_path / "new/out"
+    named = [str(bags[1]), str(tmp_path / "none.mcap")]
+    words = ["replay", *named, "--out", str(out), "--model", "geometric"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1, result.exception
+    assert "0 of 2 bags" in result.stderr
+    assert list(json.loads((out / "metrics.json").read_text())["failed"]) == ["broken", "none"]
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "report.html"]

@@ -286,6 +286,7 @@ def test_runs_that_cannot_begin_say_why(values, says, streets, tmp_path):
     values = {"settings": small} | values
     with pytest.raises(InputError, match=says):
         train(run_config(tmp_path / "run", streets.path, **values))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_line_ends_with_one_line_and_exit_code_2(tmp_path, capsys):

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from amodal_core.errors import InputError
+from amodal_core.files import make_folder
 from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.learned import LearnedModel
 
@@ -118,7 +119,7 @@ class Trainer:
     ) -> None:
         self.config, self.place, self.display = config, place, display
         self.out = Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         self.data = open_data(config, place, display)
         self.state = make_state(config, self.data.classes, place, display)
         self._pull = Pull(self.state.optimizer)

@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from amodal_core.errors import InputError
+from amodal_core.files import out_folder
 
 from .config import Config, read
 from .distributed import Place, joined
@@ -40,7 +42,7 @@ def train(config: Config) -> Outcome:
     Raises:
         InputError: whatever a user can mend.
     """
-    with session(config) as (place, shown):
+    with session(config) as (place, shown), out_folder(Path(config.out)):
         outcome = Trainer(config, place, shown, usual()).run()
     return outcome
 

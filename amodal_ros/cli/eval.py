@@ -275,10 +275,10 @@ def live(
         if not checkpoint.exists():
             raise InputError("there is no such checkpoint", str(checkpoint), "check the path")
         arguments.append(f"checkpoint:={checkpoint.resolve()}")
-    folder = make_folder(out)
     search = Search(lowest=lowest, highest=highest, run_seconds=seconds)
     busy = psutil.cpu_percent(1.0)
-    nodes = LiveBench(bag, arguments, folder / "nodes.log")
+    nodes = LiveBench(bag, arguments, out / "nodes.log")
+    folder = make_folder(out)
     with stderr.status("starting the nodes") as status, nodes as bench:
         throughput = measure(bench.run, search, lambda what: status.update(what))
     if busy > _BUSY:

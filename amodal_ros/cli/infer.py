@@ -94,6 +94,7 @@ def command(
     from amodal_core.classes import ClassMap, parse_renames
     from amodal_core.datasets.bag import BagFolder, BagSet
     from amodal_core.datasets.registry import open_dataset
+    from amodal_core.files import out_folder
     from amodal_core.models.base import Completer
     from amodal_core.settings import parse_rules
     from amodal_core.tracking import make_tracker
@@ -128,21 +129,22 @@ def command(
         classes = inference.classes_in(chosen, dataset, parse_renames(rename or [], "--map"))
     if classes.missing:
         warn([f"not in the data, left out: {', '.join(classes.missing)}"])
-    work = inference.Inference(
-        chosen,
-        dataset,
-        out,
-        classes,
-        decides | {"map": sorted(rename or []), "max_frames": max_frames},
-        batch=batch,
-        frames=max_frames,
-        tracker=follower if track else None,
-        given=given,
-    )
     # A bag is read from its beginning to its end; several processes would each read all of it.
     parallel = 0 if isinstance(dataset, BagSet | BagFolder) else workers
-    with bar(f"{model} on {dataset.name}") as progress:
-        written = inference.run(work, parallel, progress)
+    with out_folder(out):
+        work = inference.Inference(
+            chosen,
+            dataset,
+            out,
+            classes,
+            decides | {"map": sorted(rename or []), "max_frames": max_frames},
+            batch=batch,
+            frames=max_frames,
+            tracker=follower if track else None,
+            given=given,
+        )
+        with bar(f"{model} on {dataset.name}") as progress:
+            written = inference.run(work, parallel, progress)
     warn(work.report.warnings)
     timings = _timings(work.report.timings, work.inferred)
     stderr.print(f"{work.count} frames; {timings}", soft_wrap=True)
@@ -160,10 +162,11 @@ def _alone(option: str, others: dict[str, bool]) -> None:
 def _complete(
     model: Completer, data: Dataset, tracks: Path, out: Path, settings: dict[str, Any]
 ) -> None:
+    from amodal_core.files import out_folder
     from amodal_core.track_inference import complete_tracks
 
     stamped = settings | {"tracks_stamp": tracks.stat().st_mtime_ns if tracks.exists() else None}
-    with bar(f"{model.name} on {data.name}") as progress:
+    with out_folder(out), bar(f"{model.name} on {data.name}") as progress:
         written, report = complete_tracks(model, data, tracks, out, stamped, progress)
     warn(report.warnings)
     typer.echo(written)
