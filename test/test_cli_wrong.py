@@ -42,9 +42,12 @@ WRONG = [
     ("eval bag --gt {W}/transforms --dt {BAG} --out {W}/out", "/transforms: 0 topics named"),
     ("eval bag --gt {W}/empty --dt {BAG} --out {W}/out", "/empty: this is no bag"),
     (
-        "eval image --gt {W}/a.json --dt {W}/a.json --out {W}/out",
+        "eval image --gt {W}/a.json --dt {W}/file --out {W}/out",
         "/a.json: no format that is known",
     ),
+    ("eval image --gt {W}/a.json --dt {W}/a.json --out {W}/out", "/a.json: given as ground truth"),
+    ("eval video --gt {W}/none --dt {W}/none --out {W}/out", "/none: there is no such"),
+    ("eval bag --gt {BAG} --dt {BAG} --out {W}/out", "given as ground truth and as predictions"),
     ("eval compare {W}/empty {W}/empty --out {W}/out", "/empty/metrics.json: no evaluation"),
     ("data check {W}/empty", "/empty: no format that is known"),
     ("data show {W}/a.json --out {W}/out", "/a.json: no format that is known"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -397,10 +398,14 @@ def tracks(masks: list[np.ndarray], class_ids: list[int]) -> Tracks:
     )
 
 
-def write_bag(path: Path, topic: str, stamps: list[int], class_ids: list[int]) -> Path:
+def write_bag(
+    path: Path, topic: str | Sequence[str], stamps: list[int], class_ids: list[int]
+) -> Path:
     factory = RosbagsFactory()
+    topics = [topic] if isinstance(topic, str) else topic
     with BagWriter(path) as bag:
-        bag.add_topic(topic, "amodal_msgs/msg/AmodalInstanceArray")
+        for topic in topics:
+            bag.add_topic(topic, "amodal_msgs/msg/AmodalInstanceArray")
         for k, stamp in enumerate(stamps):
             masks = [rectangles([(5 + 30 * j + k, 5, 20, 20)]) for j in range(len(class_ids))]
             message = instances_message(
@@ -410,7 +415,8 @@ def write_bag(path: Path, topic: str, stamps: list[int], class_ids: list[int]) -
                 frame_id="camera",
                 classes=["car", "van", "other"],
             )
-            bag.write(topic, message, stamp)
+            for topic in topics:
+                bag.write(topic, message, stamp)
     return path
 
 
@@ -452,3 +458,34 @@ def test_classes_that_a_bag_never_shows_are_added_not_refused(tmp_path):
     assert absent == ["other"]
     result = evaluate(wider.set, predictions, VIDEO_PROTOCOLS["default"], "video")
     assert result.scores["amodal"].values["vAP"] == pytest.approx(1.0)
+
+
+def test_a_truth_is_refused_as_its_own_predictions_by_whatever_path(tmp_path, monkeypatch):
+    """A file, a folder of a data set, and a bag; the numbers would be those of a perfect model."""
+    bag = write_bag(tmp_path / "drive.mcap", "/ground_truth", [SECOND], [0])
+    annotations = tmp_path / "set" / "annotations.json"
+    annotations.parent.mkdir()
+    annotations.write_text("{}")
+    (tmp_path / "link").symlink_to(annotations.parent)
+    monkeypatch.chdir(tmp_path)
+    for gt, dt in (
+        (bag, bag),
+        (bag, "drive.mcap"),
+        (annotations, annotations),
+        (annotations.parent, "set/"),
+        (annotations.parent, "link"),
+    ):
+        with pytest.raises(InputError, match="given as ground truth and as predictions"):
+            formats.check_apart(gt, dt)
+    formats.check_apart(annotations.parent, annotations)
+
+
+def test_predictions_beside_the_truth_are_what_is_evaluated(tmp_path):
+    """In one bag, or in the folder of the data set; one path then stands for both."""
+    both = write_bag(tmp_path / "both.mcap", ("/ground_truth", "/kitti/tracks"), [SECOND], [0, 1])
+    formats.check_apart(both, both)
+    assert len(formats.read_predictions(both, read_truth(both))) == 2
+    for name in ("visible.json", "amodal.json", "tracks.mcap"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("[]")
+        formats.check_apart(tmp_path / name, tmp_path / name)

@@ -78,6 +78,9 @@ def test_results_that_do_not_fit_the_labels_are_refused(tmp_path):
     labels, results = write_scenes("random", tmp_path)
     with pytest.raises(InputError, match="no label_2"):
         read_pairs(tmp_path / "results" / "none", results)
+    # Results are labels with a score: against themselves they would be perfect.
+    with pytest.raises(InputError, match="given as labels and as results"):
+        read_pairs(results, labels / ".." / results.name)
     (results / "000003.txt").write_text("Car 0 0 0 1 2 3 4 1 1 1 0 0 9 0\n")
     with pytest.raises(InputError, match="no score"):
         read_pairs(labels, results)

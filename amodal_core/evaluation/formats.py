@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.bags.reader import is_bag
+from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
-from amodal_core.evaluation.truth import Truth, read_bag
+from amodal_core.evaluation.truth import Truth, array_topics, read_bag
 from amodal_core.files import write_json
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.rle import RleError
@@ -25,6 +25,31 @@ _RESULT_FILES = {"visible": "visible.json", "amodal": "amodal.json"}
 # Fields of files that hold both masks of an object: COCO with visible masks, KINS 2019 and 2020.
 _VISIBLE = ("visible_mask", "segm_visible", "inmodal_seg", "i_segm")
 _AMODAL = ("segm_amodal", "a_segm", "segmentation")
+
+
+def check_apart(truth: str | Path, predictions: str | Path) -> None:
+    """Refuse a ground truth that is given as its own predictions, before either is read.
+
+    A bag may hold tracks beside its ground truth, and the folder of a data set results: those are
+    what is evaluated.
+
+    Raises:
+        InputError: both are one path, with no predictions in it.
+    """
+    path = Path(predictions)
+    if not path.exists() or Path(truth).resolve() != path.resolve():
+        return
+    if path.is_dir() and any((path / n).exists() for n in (TRACKS_BAG, *_RESULT_FILES.values())):
+        return
+    if is_bag(path):
+        with BagReader(path) as bag:
+            if array_topics(bag, "tracks"):
+                return
+    raise InputError(
+        "given as ground truth and as predictions, and no predictions are in it",
+        str(path),
+        "give --dt the --out of `amodal infer` or `amodal replay`",
+    )
 
 
 def read_predictions(
@@ -195,7 +220,9 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"not JSON: {error}", str(path), "write it again") from error
     if isinstance(rows, dict) and "annotations" in rows:
         raise InputError(
-            "this is a ground truth, not a list of results", str(path), "give it as --gt"
+            "this is a ground truth, not a list of results",
+            str(path),
+            "give it as --gt, and a list of results as --dt",
         )
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
         raise InputError("not a list of results", str(path), "COCO or YouTube-VIS results")

@@ -27,10 +27,14 @@ def read_pairs(truth: str | Path, results: str | Path, frames: Sequence[str] = (
         frames: the names of all that are to be there; () for what there is.
 
     Raises:
-        InputError: a folder or a file is missing, a line is malformed or has no score.
+        InputError: both are one folder, a folder or a file is missing, a line is malformed or has
+            no score.
     """
     labels = _folder(Path(truth), ("", "label_2", "training/label_2"), "no label_2 with files")
     results = _folder(Path(results), ("", "kitti"), "no result files such as 000012.txt")
+    if labels.resolve() == results.resolve():
+        cure = "give --dt the --out of `amodal infer`, or another folder of result files"
+        raise InputError("given as labels and as results", str(results), cure)
     names = list(frames) or sorted(p.stem for p in results.glob("*.txt") if p.stem.isdecimal())
     pairs: _PAIR = [], []
     for name in names:

@@ -194,16 +194,21 @@ def bag_images(
     return images
 
 
+def array_topics(bag: BagReader, name: str = "") -> list[str]:
+    """The AmodalInstanceArray topics of a bag, those of that last name where one is given."""
+    topics = [t.name for t in bag.topics.values() if t.type == ARRAY_TYPE]
+    return [t for t in topics if not name or t.rsplit("/", 1)[-1] == name]
+
+
 def read_bag(path: Path, name: str, progress: ProgressBar) -> AnnotationSet:
     """The AmodalInstanceArray topic of that last name, one image a message, ids by order."""
     with BagReader(path) as bag:
-        topics = [t.name for t in bag.topics.values() if t.type == ARRAY_TYPE]
-        chosen = [t for t in topics if t.rsplit("/", 1)[-1] == name]
+        chosen = array_topics(bag, name)
         if len(chosen) != 1:
             raise InputError(
                 f"{len(chosen)} topics named {name}",
                 str(path),
-                f"AmodalInstanceArray topics there: {', '.join(topics) or 'none'}",
+                f"AmodalInstanceArray topics there: {', '.join(array_topics(bag)) or 'none'}",
             )
         names: dict[int, str] = {}
         frames: list[tuple[ImageRecord, Tracks]] = []

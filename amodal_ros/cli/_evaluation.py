@@ -18,7 +18,7 @@ from amodal_core.bags.reader import is_bag
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results
 from amodal_core.evaluation.federated import judged
-from amodal_core.evaluation.formats import read_predictions
+from amodal_core.evaluation.formats import check_apart, read_predictions
 from amodal_core.evaluation.protocols import Protocol
 from amodal_core.evaluation.run import Evaluation, evaluate
 from amodal_core.evaluation.sets import KINDS
@@ -76,6 +76,7 @@ def run(
     for name in kinds or ():
         if name not in KINDS:
             raise InputError(f"no kind '{name}'", "--kind", f"there are: {', '.join(KINDS)}")
+    check_apart(gt, dt)
     if class_agnostic:
         protocol = replace(protocol, class_agnostic=True)
     with out_folder(out):
