@@ -93,12 +93,13 @@ def filled(path: str | Path) -> Iterator[Path]:
     """A hidden folder to fill, which is at `path` when the block has ended, and not before.
 
     Raises:
-        InputError: something lies at `path`; the disk is full, or cannot be written.
+        InputError: something lies at `path`, or it cannot be made; the disk is full, or cannot be
+            written.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError("exists already", str(path), "name another place or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with folder_beside(path) as folder:
         yield folder
         if path.is_dir():

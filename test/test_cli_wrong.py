@@ -53,6 +53,10 @@ WRONG = [
     ("data show {W}/a.json --out {W}/out", "/a.json: no format that is known"),
     ("data convert {W}/out {W}/empty --to cvat", "/out: there is no such file or folder"),
     ("infer {W}/empty --out {W}/out", "/empty: no format that is known"),
+    ("data convert {BAG} {W}/file/out --to kins", "/file: cannot make the folder: File exists"),
+    ("data show {BAG} --out {W}/file", "/file/sheet_000.png: cannot write: File exists"),
+    ("data stats {BAG} --out {W}/file", "/file: cannot make the folder: File exists"),
+    ("eval kitti --gt {W}/labels --dt {W}/results --out {W}/file", "/file: cannot make the folder"),
     ("convert kitti-raw {W}/empty {W}/out", "/empty/calib_cam_to_cam.txt: cannot read"),
     ("models geo", "there is no model 'geo' (there are: geometric"),
     ("launch pipelin", "did you mean 'pipeline'?"),
@@ -69,6 +73,10 @@ def folder(tmp_path, mini_bag):
     for name in ("text.mcap", "text.db3", "file"):
         (work / name).write_text("hello")
     (work / "a.json").write_text("{}")
+    for name, score in (("labels", ""), ("results", " 0.5")):
+        (work / name).mkdir()
+        line = f"Car 0 0 0 1 2 30 40 1 1 1 0 0 9 0{score}\n"
+        (work / name / "000000.txt").write_text(line)
     (work / "a.yaml").write_text("hello: 1")
     with BagReader(mini_bag) as source, BagWriter(work / "transforms") as bag:
         bag.add_topic("/tf_static", source.topics["/tf_static"].type)

@@ -197,7 +197,6 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         InputError: the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
     done, data = cv2.imencode(path.suffix, pixels, options)

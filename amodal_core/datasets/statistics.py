@@ -12,7 +12,7 @@ import numpy as np
 from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
-from amodal_core.files import atomic
+from amodal_core.files import atomic, make_folder
 
 # Occlusion rates are counted in bins of this width; the field's splits lie on their borders.
 BIN = 0.05
@@ -159,7 +159,7 @@ def plot(statistics: Statistics, title: str, path: Path) -> None:
     axes[1, 1].set_xlabel("objects in an image")
     axes[1, 1].set_ylabel("images")
     axes[1, 1].set_title("objects an image")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic(path) as part:
         figure.savefig(part, dpi=110, format="png")
     plt.close(figure)

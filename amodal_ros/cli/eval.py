@@ -136,7 +136,7 @@ def kitti(
 
     from amodal_core.evaluation.kitti_benchmark import DIFFICULTIES, KINDS, evaluate
     from amodal_core.evaluation.kitti_files import read_names, read_pairs
-    from amodal_core.files import atomic
+    from amodal_core.files import atomic, make_folder
 
     names = [] if frames is None else read_names(frames)
     scores = evaluate(*read_pairs(gt, dt, names))
@@ -151,7 +151,7 @@ def kitti(
             table.add_row(f"{name} {kind}", *(f"{100 * v:.2f}" for v in numbers))
         table.add_row("objects", *map(str, counts), "", "", "", style="dim", end_section=True)
     console.print(table)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with atomic(out / "kitti.json") as part:
         part.write_text(json.dumps(scores.as_json(), indent=1) + "\n")
     typer.echo(out / "kitti.json")
