@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from amodal_core.frame import Calibration, Frame, Instances, Report
+from amodal_core.frame import Calibration, Frame, Instances, Report, joined
 from amodal_core.geometry.projection import project
 from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.models.far_view import FarView, horizon, placed, strip_of, view_of
@@ -138,6 +138,28 @@ def test_what_both_views_see_is_one_object():
     assert len(found) == 2
     boxes = found.amodal_boxes[np.argsort(found.amodal_boxes[:, 0])]
     np.testing.assert_allclose(boxes, [near, small], atol=0.6)
+
+
+def test_what_one_view_tells_apart_stays_apart():
+    """A car of which another hides all but the edge is no second look at that."""
+    before, behind = np.array([[320, 95, 340, 105], [323, 95, 343, 105]], np.float32)
+    calibration = camera()
+
+    class Pair(Finder):
+        def _found(self, frame):
+            one = super()._found(replace(frame, image=np.full((*frame.size, 3), 255, np.uint8)))
+            boxes = np.array([before, behind])
+            if frame.size != SIZE:
+                strip = strip_of(calibration, 720.0)
+                boxes = (boxes - np.tile([strip.x, strip.y], 2)) * np.tile(strip.scale, 2)
+            two = joined([one, one])
+            boxes = boxes.astype(np.float32)
+            masks = BoxMasks(frame.size, np.full((2, 4, 4), 5.0, np.float32), boxes)
+            return replace(two, amodal_boxes=boxes, amodal=masks, visible=masks)
+
+    found = seen(Pair(), image_with(), calibration)
+    boxes = found.amodal_boxes[np.argsort(found.amodal_boxes[:, 0])]
+    np.testing.assert_allclose(boxes, [before, behind], atol=0.6)
 
 
 @pytest.mark.parametrize(("whole", "strip", "best"), [(0.5, 0.45, 0.45), (0.9, 0.5, 0.9)])

@@ -143,17 +143,6 @@ class RleMasks(Masks):
         self._same_size(other)
         return self._of(self.size, self._runs - other._runs)
 
-    def beside(self, others: RleMasks, which: np.ndarray) -> RleMasks:
-        """What each of these N masks covers and none of those of M others that `which` marks.
-
-        Args:
-            others: over images of the same size.
-            which: (N, M) bool.
-        """
-        self._same_size(others)
-        a, b, which = self._runs, others._runs, np.ascontiguousarray(which, bool)
-        return self._from_runs(self.size, *rle.carve(a.runs, a.first, b.runs, b.first, which))
-
     def runs(self) -> tuple[np.ndarray, np.ndarray]:
         """(R, 2) int64 runs of all masks and (N + 1,) int64, where those of each begin and end.
 

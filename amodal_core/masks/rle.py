@@ -261,34 +261,6 @@ def combine(a, first_a, b, first_b, how):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def carve(runs, first, others, first_other, which):  # type: ignore[no-untyped-def]
-    """What each of N masks shows beside those of the M others that `which` (N, M) bool marks."""
-    out = np.empty((2 * len(runs) + 1, 2), np.int64)
-    out_first = np.zeros(len(first), np.int64)
-    last = 0
-    for n in range(len(first) - 1):
-        need = first[n + 1] - first[n]
-        for m in range(which.shape[1]):
-            need += which[n, m] * (first_other[m + 1] - first_other[m])
-        left, spare = np.empty((need, 2), np.int64), np.empty((need, 2), np.int64)
-        copy_runs(runs, first[n], first[n + 1], left, 0)
-        count = first[n + 1] - first[n]
-        for m in range(which.shape[1]):
-            if which[n, m]:
-                begin, end = first_other[m], first_other[m + 1]
-                count = _combine_one(spare, 0, left, 0, count, others, begin, end, SUBTRACT)
-                left, spare = spare, left
-        if last + count > len(out):
-            larger = np.empty((2 * (last + count), 2), np.int64)
-            copy_runs(out, 0, last, larger, 0)
-            out = larger
-        copy_runs(left, 0, count, out, last)
-        last += count
-        out_first[n + 1] = last
-    return out[:last].copy(), out_first
-
-
-@njit(cache=True, nogil=True)
 def peel(runs, first, order):  # type: ignore[no-untyped-def]
     """What each mask shows when those earlier in `order` (N,) int64 lie in front: runs, first."""
     covered = np.empty((len(runs), 2), np.int64)

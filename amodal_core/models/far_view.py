@@ -199,18 +199,20 @@ def _joined(near: Instances, far: Instances, frame: Frame, strip: Strip) -> Inst
         return inside(boxes, strip, frame.size) & (boxes[:, 3] - boxes[:, 1] < highest)
 
     far = far[small(far)]
-    # The surer one of the two counts, the strip's where they are about as sure.
+    # The surer one of the two counts, the strip's where they are about as sure. What one view tells
+    # apart, such as two of whom one hides most of the other, stays apart.
     ranks = np.concatenate([far.scores, near.scores - np.where(small(near), _AHEAD, 0.0)])
-    both = joined([far, near])[np.argsort(-ranks, kind="stable")]
+    order = np.argsort(-ranks, kind="stable")
+    both, views = joined([far, near])[order], np.repeat([0, 1], [len(far), len(near)])[order]
     amodal = both.amodal.rle()
-    same = amodal.iou(amodal) >= _SAME
+    same = (amodal.iou(amodal) >= _SAME) & (views[:, None] != views[None])
     keep: list[int] = []
     for n in range(len(both)):
         if not same[n, keep].any():
             keep.append(n)
     both = both[np.array(keep, np.int64)]
-    order = occlusion_order(np.asarray(both.depths), both.amodal.rle(), both.visible.rle())
-    return replace(both, occluders=order)
+    hides = occlusion_order(np.asarray(both.depths), both.amodal.rle(), both.visible.rle())
+    return replace(both, occluders=hides)
 
 
 def inside(boxes: np.ndarray, strip: Strip, size: tuple[int, int]) -> np.ndarray:

@@ -34,13 +34,11 @@ from amodal_core.models.witnesses import (
 )
 from amodal_core.settings import Amount, Count, Share, settings_type
 
-# Kinds of vehicle are not told apart where the witnesses are matched.
-_APART = 0.5  # metres by which what hides another is nearer at least
-_SURE = 0.3  # score from which on it is there to hide anything
+# Kinds of vehicle, and who rides from who walks, are not told apart where witnesses are matched.
 _HEIGHT_OFF = 0.3  # as a log, of what is as high as its class
 _NO_VAN = 2.9  # metres, from which height on
 _LEVEL, _LEVEL_SHARE = 1.0, 0.03  # metres, or share of the depth, apart at the same depth
-_KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car"}
+_KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car", "cyclist": "pedestrian"}
 
 
 @settings_type
@@ -67,18 +65,16 @@ class FusedConfig:
     covered: Share = 0.7
     convincing: Share = 0.45
     outweighed: Share = 0.3
-    far_focal: Amount = 720.0
+    far_focal: Amount = 960.0
     near_pixels: Count = 117_000
 
 
 class Fused:
     """The flagship and `geometric` as one model; without a scan it is the flagship.
 
-    Of an object that both find, the whole is what both draw; it shows where neither anything that
-    is no object hides it from the scan, unless the network sees it there all the same, nor a nearer
-    object shows; depth and 3D box are the geometry's, the class is the network's, but for what it
-    calls a car or a van and is too high for one. The score weighs both scores, how well they agree,
-    the object's own returns and its size (`witnesses.py`).
+    Of an object that both find, masks and class are the network's, but for what it calls a car or a
+    van and is too high for one; depth and 3D box are the geometry's. The score weighs both scores,
+    how well they agree, the object's own returns and its size (`witnesses.py`).
 
     Args:
         config: how they are heard.
@@ -129,7 +125,6 @@ class Fused:
                 outweighed = np.where(evidence.outweighed, self.config.outweighed, 1.0)
                 scores = evidence.scores() * outweighed
                 scored = replace(objects, scores=scores.astype(np.float32))
-                scored = _layered(scored, evidence.kinds == BOTH)
                 results[n] = scored[np.argsort(-scores, kind="stable")]
         return results
 
@@ -159,14 +154,13 @@ class Fused:
         together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
         overlap *= together
         g, n = self._matches(geometric, learned, as_learned, overlap)
-        unhidden = amodal[g] - _hidden_by_clutter(geometric)[g]
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
-        # Either draws too large rather than too small, each for reasons of its own.
-        amodal = RleMasks.concatenated([amodal[g] & theirs[n], amodal[rest_g], theirs[rest_l]])
-        shown = [theirs_visible[n] | unhidden, visible[rest_g], theirs_visible[rest_l]]
-        visible = RleMasks.concatenated(shown) & amodal
+        amodal = RleMasks.concatenated([theirs[n], amodal[rest_g], theirs[rest_l]])
+        visible = RleMasks.concatenated(
+            [theirs_visible[n], visible[rest_g], theirs_visible[rest_l]]
+        )
         class_ids = [
             self._high(np.asarray(learned.class_ids)[n], geometric[g]),
             as_learned[rest_g],
@@ -193,7 +187,7 @@ class Fused:
             visible=visible,
             occlusion_rates=occlusion_rates(amodal, visible),
             depths=depth,
-            occluders=np.zeros((len(amodal), len(amodal)), bool),
+            occluders=occlusion_order(depth, amodal, visible),
             embeddings=embeddings,
             boxes3d=boxes3d,
         )
@@ -281,30 +275,3 @@ def _with_depth(frame: Frame) -> Frame:
     if frame.depth is not None or frame.points is None or frame.calibration is None:
         return frame
     return replace(frame, depth=projected_depth(frame.points, frame.calibration))
-
-
-def _layered(objects: Instances, chosen: np.ndarray) -> Instances:
-    """The objects, those chosen not visible where nearer ones show that are surely there.
-
-    Args:
-        objects: N, on the host.
-        chosen: (N,) bool.
-    """
-    amodal, visible = objects.amodal.rle(), objects.visible.rle()
-    depths = np.asarray(objects.depths)
-    nearer = depths[None] < depths[:, None] - _APART
-    nearer &= np.asarray(objects.scores)[None] >= _SURE
-    visible = visible.beside(visible, nearer & chosen[:, None])
-    return replace(
-        objects,
-        visible=visible,
-        visible_boxes=visible.boxes(),
-        occlusion_rates=occlusion_rates(amodal, visible),
-        occluders=occlusion_order(depths, amodal, visible),
-    )
-
-
-def _hidden_by_clutter(geometric: Instances) -> RleMasks:
-    """N masks of what hides the geometry's objects and is none itself."""
-    amodal = geometric.amodal.rle()
-    return (amodal - geometric.visible.rle()).beside(amodal, np.asarray(geometric.occluders))
