@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/fused_scores.py build/scores build/scores2
 
 Prints `WEIGHTS` for `amodal_core/models/witnesses.py`. An object counts as there when its whole
-mask overlaps a true one by half, best score first, whatever its class; true objects that are tiny
-or hidden count neither way. Fit again when the network has other weights.
+mask overlaps one of its kind by half, best score first; true objects that are tiny or hidden count
+neither way. Fit again when the network has other weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models_on_drives import LEAST_VISIBLE, SMALLEST
+from models_on_drives import KINDS, LEAST_VISIBLE, SMALLEST
 from scipy.optimize import minimize
 
 from amodal_core.datasets.registry import open_dataset
@@ -27,16 +27,26 @@ from amodal_core.models.witnesses import BOTH, FEATURES, NETWORK, SCAN
 from amodal_core.pipeline import Pipeline
 
 USED = {
-    BOTH: ("network", "overlap", "returns", "height"),
-    SCAN: ("scan", "support", "area", "near", "height", "hidden", "person"),
-    NETWORK: ("network", "overlap", "area", "near", "beyond", "height", "hidden", "person"),
+    BOTH: ("network", "overlap", "height", "large"),
+    SCAN: ("scan", "area", "height", "hidden", "person", "large"),
+    NETWORK: ("network", "overlap", "height", "hidden", "person", "large"),
 }
 _OVERLAP = 0.5
 _DECAY = 1.0  # of weights of features of unit variance
 
 
-def labels(objects: Instances, scores: np.ndarray, truth: Tracks) -> np.ndarray:
-    """(N,) 1 for what is there, 0 for what is not, NaN for what does not count."""
+def labels(
+    objects: Instances, kinds: np.ndarray, scores: np.ndarray, truth: Tracks, true: np.ndarray
+) -> np.ndarray:
+    """(N,) 1 for what is there, 0 for what is not, NaN for what does not count.
+
+    Args:
+        objects: N found.
+        kinds: (N,) str, the kind of each.
+        scores: (N,) of each.
+        truth: M objects.
+        true: (M,) str, the kind of each.
+    """
     result = np.zeros(len(objects))
     areas, shown = truth.amodal.rle().areas(), truth.visible.rle().areas()
     counts = (areas >= SMALLEST) & (shown >= LEAST_VISIBLE)
@@ -44,7 +54,7 @@ def labels(objects: Instances, scores: np.ndarray, truth: Tracks) -> np.ndarray:
     for n in np.argsort(-scores, kind="stable"):
         best = int(overlap[n].argmax()) if len(truth) else 0
         if len(truth) and overlap[n, best] >= _OVERLAP:
-            result[n] = 1 if counts[best] else np.nan
+            result[n] = (kinds[n] == true[best]) if counts[best] else np.nan
             overlap[:, best] = 0
     return result
 
@@ -76,7 +86,9 @@ def main(folders: list[str]) -> None:
     model = registry.create("fused", "cpu")
     assert isinstance(model, Fused)
     kinds, values, there = [], [], []
+    found = np.array([KINDS.get(name, name) for name in model.classes])
     for data in map(open_dataset, map(Path, folders)):
+        true = np.array([KINDS.get(name, name) for name in data.classes])
         for k in range(len(data)):
             truth = data.truth(k)
             if truth is None:
@@ -87,7 +99,8 @@ def main(folders: list[str]) -> None:
             objects, evidence = model.heard(learned.numpy(), geometric.numpy(), frame)
             kinds.append(evidence.kinds)
             values.append(evidence.values)
-            there.append(labels(objects, evidence.scores(), truth))
+            named, names = found[objects.class_ids], true[truth.class_ids]
+            there.append(labels(objects, named, evidence.scores(), truth, names))
     kind, value, label = np.concatenate(kinds), np.concatenate(values), np.concatenate(there)
     for k, used in USED.items():
         chosen = (kind == k) & np.isfinite(label)

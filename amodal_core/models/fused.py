@@ -74,7 +74,7 @@ class Fused:
 
     Of an object that both find, masks and class are the network's, but for what it calls a car or a
     van and is too high for one; depth and 3D box are the geometry's. The score weighs both scores,
-    how well they agree, the object's own returns and its size (`witnesses.py`).
+    how well they agree, and the object's size (`witnesses.py`).
 
     Args:
         config: how they are heard.
@@ -136,9 +136,8 @@ class Fused:
         Args:
             learned: the network's, on the host.
             geometric: the geometry's, on the host.
-            frame: with points, their depth image and calibration.
+            frame: with points and calibration.
         """
-        assert frame.depth is not None
         assert frame.calibration is not None
         names = self.geometric.classes
         table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
@@ -195,15 +194,13 @@ class Fused:
         kinds = np.repeat([BOTH, SCAN, NETWORK], [len(g), len(rest_g), len(rest_l)])
         said = log_odds(np.asarray(learned.scores))
         scanned = log_odds(np.asarray(geometric.scores))
-        lent = (overlap * np.asarray(learned.scores)[None]).max(1, initial=0)
         none_g, none_l = np.zeros(len(rest_g)), np.zeros(len(rest_l))
         columns = {
             "network": np.concatenate([said[n], none_g, said[rest_l]]),
             "scan": np.concatenate([scanned[g], scanned[rest_g], none_l]),
-            "support": np.concatenate([lent[g], lent[rest_g], none_l]),
             "overlap": np.concatenate([alike[g, n], none_g, overlap.max(0, initial=0)[rest_l]]),
         }
-        columns |= measured_evidence(objects, self.classes, frame.depth, frame.calibration)
+        columns |= measured_evidence(objects, self.classes, frame.calibration)
         values = np.stack([columns[name] for name in FEATURES], axis=1)
         outweighed = np.concatenate([np.zeros(len(g), bool), merged[rest_g], pieces[rest_l]])
         return objects, Evidence(kinds, values, outweighed)

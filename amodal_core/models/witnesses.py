@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from amodal_core.frame import Calibration, Instances
 
@@ -19,28 +18,25 @@ BOTH, SCAN, NETWORK = range(3)
 FEATURES = (
     "network",  # log-odds of the network's score
     "scan",  # the same of the geometry's
-    "support",  # the most that any of the network's objects at its depth lends: score times overlap
     "overlap",  # of both; of the network's with the best of the geometry's at its depth
     "area",  # log of pixels of the whole
-    "returns",  # log of 1 + the returns on what shows
-    "near",  # share of them at the object's depth, a half where there are none
-    "beyond",  # share of them beyond it
     "height",  # times by which its height is off its class's, either way, as a log
     "hidden",  # share of the whole
     "person",  # 1 of a person, 0 of a vehicle
+    "large",  # 1 of a truck, a bus or a tram
 )
 # An intercept and a weight a feature, as `benchmarks/fused_scores.py` fits them.
 WEIGHTS = np.array(
     [
-        [-2.976, 0.929, 0.0, 0.0, 10.089, 0.0, 0.269, 0.0, 0.0, -2.494, 0.0, 0.0],
-        [2.125, 0.0, 0.465, 4.477, 0.0, -0.688, 0.0, 2.505, 0.0, -6.645, -0.136, -0.173],
-        [0.825, 1.808, 0.0, 0.0, -4.481, 0.142, 0.0, 0.584, 0.777, -0.972, -0.484, -0.544],
+        [0.10, 1.63, 0.0, 5.97, 0.0, -2.47, 0.0, 0.0, -0.63],
+        [4.18, 0.0, 0.92, 0.0, -1.0, -4.88, 1.61, -1.31, -1.63],
+        [2.69, 2.60, 0.0, -4.34, 0.0, -1.63, 0.67, -0.31, 1.11],
     ]
 )
 # Drives to fit on are rendered, as those that the network learnt from were: real streets are
 # stranger to it, and it invents more. The geometry does not care, and its walls are fewer there;
 # but of people it knows no more than that something is as tall and as wide.
-_NETWORK_SHIFT, _VEHICLE_SHIFT, _PERSON_SHIFT = -1.5, 1.0, -1.0
+_NETWORK_SHIFT, _VEHICLE_SHIFT, _PERSON_SHIFT = -1.0, 1.0, -1.0
 _SPREAD = 2 / 3  # exponent that brings what separates best to the usual threshold of 0.3
 _HEIGHTS = {
     "car": 1.5,
@@ -52,8 +48,7 @@ _HEIGHTS = {
     "cyclist": 1.75,
 }
 PEOPLE = ("pedestrian", "cyclist")
-_TALL, _LONG = 2.5, 2.0  # metres; what is so tall is long, too, and returns lie along it
-_NEAR, _NEAR_SHARE = 1.0, 0.06  # metres, or share of the depth, around an object's own
+_TALL = 2.5  # metres, of what is large
 _BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
 
 
@@ -108,47 +103,21 @@ def height_off(objects: Instances, classes: Sequence[str], calibration: Calibrat
 
 
 def measured_evidence(
-    objects: Instances, classes: Sequence[str], depth: np.ndarray, calibration: Calibration
+    objects: Instances, classes: Sequence[str], calibration: Calibration
 ) -> dict[str, np.ndarray]:
-    """What masks, returns and sizes say, by feature, (N,) each.
+    """What masks and sizes say, by feature, (N,) each.
 
     Args:
         objects: N, on the host.
         classes: names of their classes.
-        depth: (H, W) metres, 0 where no return falls.
         calibration: of the camera.
     """
-    amodal, visible = objects.amodal.rle(), objects.visible.rle()
-    depths = np.maximum(np.asarray(objects.depths, np.float64), 0.1)
+    areas, shown = objects.amodal.rle().areas(), objects.visible.rle().areas()
     names = [classes[c] for c in objects.class_ids]
-    usual = np.array([_HEIGHTS.get(name, np.nan) for name in names], np.float64)
-    areas = amodal.areas()
-    tolerances = np.maximum(_NEAR, _NEAR_SHARE * depths) + np.where(usual > _TALL, _LONG, 0.0)
-    returns = _returns(*visible.runs(), np.ascontiguousarray(depth), depths, tolerances)
-    count = returns[:, 0]
     return {
         "area": np.log(np.maximum(areas, 1)),
-        "returns": np.log1p(count),
-        "near": np.where(count > 0, returns[:, 1] / np.maximum(count, 1), 0.5),
-        "beyond": returns[:, 2] / np.maximum(count, 1),
         "height": height_off(objects, classes, calibration),
-        "hidden": 1 - visible.areas() / np.maximum(areas, 1),
+        "hidden": 1 - shown / np.maximum(areas, 1),
         "person": np.array([name in PEOPLE for name in names], np.float64),
+        "large": np.array([_HEIGHTS.get(name, 0.0) > _TALL for name in names], np.float64),
     }
-
-
-@njit(cache=True)
-def _returns(runs, first, depth, depths, tolerances):  # type: ignore[no-untyped-def]
-    """(N, 3) returns on each mask: all, those at its depth, those beyond."""
-    height = depth.shape[0]
-    out = np.zeros((len(depths), 3))
-    for n in range(len(depths)):
-        for m in range(first[n], first[n + 1]):
-            for pixel in range(runs[m, 0], runs[m, 1]):
-                z = depth[pixel % height, pixel // height]
-                if z > 0:
-                    far = z - depths[n]
-                    out[n, 0] += 1
-                    out[n, 1] += abs(far) <= tolerances[n]
-                    out[n, 2] += far > tolerances[n]
-    return out
