@@ -28,15 +28,15 @@ FEATURES = (
 # An intercept and a weight a feature, as `benchmarks/fused_scores.py` fits them.
 WEIGHTS = np.array(
     [
-        [0.10, 1.63, 0.0, 5.97, 0.0, -2.47, 0.0, 0.0, -0.63],
-        [4.18, 0.0, 0.92, 0.0, -1.0, -4.88, 1.61, -1.31, -1.63],
-        [2.69, 2.60, 0.0, -4.34, 0.0, -1.63, 0.67, -0.31, 1.11],
+        [0.65, 1.57, 0.0, 4.86, 0.0, -2.47, 0.0, 0.0, -0.71],
+        [4.56, 0.0, 1.00, 0.0, -1.06, -4.20, 1.54, -1.42, -1.70],
+        [2.43, 2.58, 0.0, -4.00, 0.0, -1.51, 0.82, -0.26, 1.52],
     ]
 )
 # Drives to fit on are rendered, as those that the network learnt from were: real streets are
 # stranger to it, and it invents more. The geometry does not care, and its walls are fewer there;
 # but of people it knows no more than that something is as tall and as wide.
-_NETWORK_SHIFT, _VEHICLE_SHIFT, _PERSON_SHIFT = -1.0, 1.0, -1.0
+_NETWORK_SHIFT, _VEHICLE_SHIFT, _PERSON_SHIFT = -1.5, 1.0, -1.0
 _SPREAD = 2 / 3  # exponent that brings what separates best to the usual threshold of 0.3
 _HEIGHTS = {
     "car": 1.5,
