@@ -1,7 +1,7 @@
 """Weights of `fused`'s scores, from drives with truth that nothing else is measured on.
 
-    amodal synth build/scores --frames 360 --length 60 --seed 410007 --size 621x188
-    amodal synth build/scores2 --frames 360 --length 60 --seed 520031 --size 621x188
+    amodal synth build/scores --frames 120 --length 20 --seed 410007 --size 621x188
+    amodal synth build/scores2 --frames 120 --length 20 --seed 520031 --size 621x188
     OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/fused_scores.py build/scores build/scores2
 
 Prints `WEIGHTS` for `amodal_core/models/witnesses.py`. An object counts as there when its whole
