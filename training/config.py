@@ -34,6 +34,7 @@ class Synthetic:
         street: urban, residential or arterial; None to draw one.
         weather: sun, overcast or dusk; None to draw one.
         randomise: domain randomisation.
+        structures: share of the sequences with bridges, sign gantries, shelters and containers.
         columns: LiDAR measurements of a beam in a turn.
     """
 
@@ -46,6 +47,7 @@ class Synthetic:
     street: str | None = None
     weather: str | None = None
     randomise: bool = False
+    structures: Annotated[float, Field(ge=0, le=1)] = 0.0
     columns: Annotated[int, Field(ge=16)] = 2048
 
 

@@ -43,6 +43,7 @@ class RunOptions:
         length: frames of a sequence.
         street, weather: fixed kinds, None to draw them.
         randomise: domain randomisation.
+        structures: share of the sequences with bridges, sign gantries, shelters and containers.
         lens: the camera's response.
         lidar: how the LiDAR measures.
     """
@@ -57,6 +58,7 @@ class RunOptions:
     street: str | None = None
     weather: str | None = None
     randomise: bool = False
+    structures: float = 0.0
     lens: CameraOptions = field(default_factory=CameraOptions)
     lidar: LidarOptions = field(default_factory=LidarOptions)
 
@@ -72,7 +74,12 @@ class RunOptions:
     def world(self, sequence: int) -> WorldOptions:
         """What one sequence drives through."""
         return WorldOptions(
-            self.seed, self.lengths()[sequence], self.street, self.weather, self.randomise
+            self.seed,
+            self.lengths()[sequence],
+            self.street,
+            self.weather,
+            self.randomise,
+            self.structures,
         )
 
 

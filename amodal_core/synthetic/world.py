@@ -13,6 +13,7 @@ from amodal_core.synthetic.mesh import Mesh, merged, pose, rotation_y
 from amodal_core.synthetic.population import MIXES, populate
 from amodal_core.synthetic.scene import Rig, Scene
 from amodal_core.synthetic.street import make_street
+from amodal_core.synthetic.structures import Structures, build
 from amodal_core.synthetic.surroundings import furniture, horizon, houses, planting
 
 PERIOD = 0.1  # seconds between frames
@@ -31,6 +32,7 @@ class WorldOptions:
         kind: street kind, None to draw one.
         weather: sun, overcast or dusk, None to draw one.
         randomise: domain randomisation: colours and light beyond what streets show.
+        structures: share of the sequences with bridges, sign gantries, shelters and containers.
     """
 
     seed: int
@@ -38,6 +40,7 @@ class WorldOptions:
     kind: str | None = None
     weather: str | None = None
     randomise: bool = False
+    structures: float = 0.0
 
 
 def generator(seed: int, sequence: int, stream: int) -> np.random.Generator:
@@ -62,11 +65,16 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
     )
     way = people.ego
     low, high = street.curve.nearest(*way.xy[0]) - 40, street.curve.nearest(*way.xy[-1]) + 150
-    build = generator(options.seed, sequence, 5)
+    surround = generator(options.seed, sequence, 5)
+    above = generator(options.seed, sequence, 7)
+    there = above.random() < options.structures
+    structures = build(above, street, low, high) if there else Structures()
     chunks = _chunks(ground(street, low - 20, high + 30))
     chunks += _chunks(markings(street, low, high))
-    for make in (houses, planting, furniture, horizon):
-        chunks += _chunks(make(build, street, low, high))
+    for make in (houses, planting, furniture):
+        chunks += _chunks(structures.spare(make(surround, street, low, high)))
+    chunks += _chunks(horizon(surround, street, low, high))
+    chunks += _chunks(structures.pieces)
     if options.randomise:
         chunks = [c.tinted(paint.uniform(0.55, 1.25, 3)) for c in chunks]
     stamps = (
@@ -77,7 +85,7 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
     shake = generator(options.seed, sequence, 6)
     return Scene(
         chunks,
-        people.actors,
+        [a for a in people.actors if not structures.block(a.xy, 0.35)],
         _sensor_poses(shake, way.xy, way.yaw, way.speed, rig),
         stamps,
         light,

@@ -79,6 +79,14 @@ def command(
         bool,
         typer.Option("--randomise", help="Domain randomisation: colours beyond what streets show."),
     ] = False,
+    structures: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the sequences with bridges, sign gantries, shelters and containers.",
+        ),
+    ] = 0.0,
     rolling: Annotated[
         bool,
         typer.Option("--rolling", help="The LiDAR turns while the car drives (rolling shutter)."),
@@ -121,6 +129,7 @@ def command(
         street=street.value if street else None,
         weather=weather.value if weather else None,
         randomise=randomise,
+        structures=structures,
         lens=CameraOptions(noise=noise),
         lidar=LidarOptions(columns=columns, fov=fov, grain=grain, rolling=rolling),
     )
