@@ -338,3 +338,10 @@ def test_settings_reach_the_model_that_has_them():
         registry.create("fused", outweigh=0.5)
     with pytest.raises(InputError, match="has nothing to train"):
         registry.learned("fused")
+
+
+def test_reports_name_the_device_of_the_network():
+    model = witnesses([], [])
+    assert model.device == "cpu"
+    model.learned.device = "cuda:1"
+    assert model.device == "cuda:1"

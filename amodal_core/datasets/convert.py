@@ -25,6 +25,13 @@ from amodal_core.errors import InputError
 from amodal_core.files import filled, inside, write_text
 from amodal_core.frame import Sample
 
+# What only some targets take, by the name of its option.
+_TAKEN_BY = {
+    "kind": ("cocovid", "video-truth"),
+    "class": ("kins", "kins2019", "asd", "kitti"),
+    "structure": ("sailvos-cut",),
+}
+
 
 def convert(
     data: Dataset,
@@ -32,7 +39,7 @@ def convert(
     to: str,
     *,
     broken: dict[str, str],
-    kind: str = "joint",
+    kind: str | None = None,
     class_map: Mapping[str, str] | None = None,
     structure: str | Path | None = None,
     limit: int | None = None,
@@ -44,14 +51,22 @@ def convert(
         out: the folder to make (the JSON file for "video-truth").
         to: one of TARGETS.
         broken: takes the reason by name of each sample that cannot be read; they are left out.
-        kind: the variant of "cocovid" and "video-truth".
+        kind: the variant of "cocovid" (joint when None) and "video-truth" (amodal).
         class_map: names of the target's classes for names of the data set's.
         structure: the clips of "sailvos-cut".
         limit: write so many samples at most, of each video where it becomes a bag.
 
     Raises:
-        InputError: there is no such target, or it cannot hold the data set.
+        InputError: there is no such target, it cannot hold the data set, or what is given is not
+            for it.
     """
+    if to not in TARGETS:
+        raise InputError(f"no format '{to}' to write", str(out), f"there are: {', '.join(TARGETS)}")
+    given = {"kind": kind is not None, "class": bool(class_map), "structure": structure is not None}
+    for name, takers in _TAKEN_BY.items():
+        if given[name] and to not in takers:
+            what, cure = f"{to} takes none", f"leave it out; it is for {', '.join(takers)}"
+            raise InputError(what, f"--{name}", cure)
     if to == "bag":
         yield from _bags(data, Path(out), limit)
         return
@@ -64,8 +79,9 @@ def convert(
         yield from sailvos_cut.cut(data, out, clips)
         return
     if to == "video-truth":
-        masks = "visible" if kind == "visible" else "amodal"
-        yield from sailvos_cut.write_video_truth(out, data, masks)
+        if kind not in (None, "amodal", "visible"):
+            raise InputError(f"no variant '{kind}'", "--kind", "choose amodal or visible")
+        yield from sailvos_cut.write_video_truth(out, data, kind or "amodal")
         return
     samples = readable(data, broken, limit)
     if not data.has_masks and to != "kitti":
@@ -75,7 +91,9 @@ def convert(
         "kins2019": lambda folder: kins.write(
             folder, samples, data.classes, version=2019, class_map=class_map
         ),
-        "cocovid": lambda folder: sailvos.write(folder, samples, data.classes, kind=kind),
+        "cocovid": lambda folder: sailvos.write(
+            folder, samples, data.classes, kind=kind or "joint"
+        ),
         "coco": lambda folder: coco.write(folder, samples, data.classes),
         "asd": lambda folder: amodal_synth_drive_write.write(
             folder, samples, data.classes, class_map=class_map
@@ -87,8 +105,6 @@ def convert(
         "cvat": lambda folder: cvat.write(folder, samples, data.classes),
         "fiftyone": lambda folder: fiftyone.write(folder, samples, data.classes),
     }
-    if to not in writers:
-        raise InputError(f"no format '{to}' to write", str(out), f"there are: {', '.join(TARGETS)}")
     with filled(out) as folder:
         yield from writers[to](folder)
         if data.derived:

@@ -108,6 +108,11 @@ class Fused:
         learned = registry.class_of("flagship").from_checkpoint(path, device, **settings)
         return cls(FusedConfig(**own), learned, Geometric())
 
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return str(getattr(self.learned, "device", "cpu"))
+
     def reset(self) -> None:
         """Nothing to forget: every frame stands alone."""
 

@@ -228,8 +228,12 @@ def convert(
     dst: Annotated[Path, typer.Argument(help="What to write; it must not exist yet.")],
     to: Annotated[str, typer.Option(help=_targets())],
     kind: Annotated[
-        str, typer.Option(help="Variant of CocoVID: amodal, visible, joint or both_bbox.")
-    ] = "joint",
+        str | None,
+        typer.Option(
+            help="Variant of CocoVID: amodal, visible, joint (when not given) or both_bbox;"
+            " of video-truth: amodal (when not given) or visible."
+        ),
+    ] = None,
     class_: Annotated[
         list[str] | None,
         typer.Option("--class", help="NAME=TARGET where a class has another name there."),

@@ -202,6 +202,9 @@ def compare(
     from amodal_core.evaluation.report import percent
     from amodal_ros.cli._evaluation import bars, interval
 
+    twice = [r for k, r in enumerate(runs) if r.resolve() in {q.resolve() for q in runs[:k]}]
+    if twice:
+        raise InputError("given twice", str(twice[0]), "give folders of several runs")
     read = [results.read(r) for r in runs]
     with bars() as progress:
         compared = results.compare_runs(read, draws, progress)
