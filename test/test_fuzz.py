@@ -6,6 +6,7 @@ are the same in every run.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -85,3 +86,36 @@ def test_a_campaign_finds_what_a_parser_must_not_do(
     for what, expected in zip(said, found, strict=True):
         assert re.fullmatch(expected, what)
     assert run.done == 4  # what comes after it was tried, too
+
+
+def test_a_crash_is_found_where_it_is() -> None:
+    def read(given: bytes, folder: Path) -> None:
+        raises(given)
+
+    run = Campaign(Target("made", [b"fine", b"crash"], lambda rng, valid: valid, read), count=0)
+    (finding,) = run.run()
+    assert re.fullmatch(r"test_fuzz\.py:\d+", finding.where)
+    line = int(finding.where.partition(":")[2])
+    assert "SIGSEGV" in Path(__file__).read_text().splitlines()[line - 1]
+
+
+def test_what_was_made_before_is_not_taken_apart_in_another_process() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    def read(given: bytes, folder: Path) -> None:
+        gc.collect()
+
+    gc.disable()  # until the process has been forked
+    try:
+        cycle = Cycle()
+        del cycle
+        found = Campaign(Target("made", [b"fine"], lambda rng, valid: valid, read), count=0).run()
+        assert found == []
+    finally:
+        del Cycle.__del__
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import hashlib
 import mmap
 import os
@@ -79,14 +80,22 @@ def inputs(target: Target, seed: int, first: int = 0) -> Iterator[bytes]:
         yield data[:_LARGEST]
 
 
+_OWN = re.compile(r"/(amodal_core|amodal_ros|training|embedded_ros)/")
+
+
 def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f
-        for f in frames
-        if re.search(r"/(amodal_core|amodal_ros|training|embedded_ros)/", f.filename)
-    ]
+    own = [f for f in frames if _OWN.search(f.filename)]
     return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(own[-2:]))
+
+
+def _crash(report: Path) -> str:
+    """The innermost line of all and those of ours where a process crashed, from its own report."""
+    text = report.read_text() if report.exists() else ""
+    current = text.partition("Current thread")[2].partition("\n\n")[0]
+    lines = re.findall(r'File "(.+)", line (\d+)', current)
+    chosen = lines[:1] + [line for line in lines[1:] if _OWN.search(line[0])][:2]
+    return " < ".join(f"{Path(name).name}:{line}" for name, line in chosen)
 
 
 def _state(process: int) -> tuple[str, float]:
@@ -170,12 +179,14 @@ class Campaign:
         """Go on from the input that is next, in a new process."""
         shared = mmap.mmap(-1, 8 + 8 + _LARGEST)  # how many are done; the one that is read now
         out, into = os.pipe()
+        report = folder.with_name(folder.name + ".crash")  # a parser may empty its own folder
+        report.unlink(missing_ok=True)
         child = os.fork()
         if not child:
             os.close(out)
             code = 1
             try:
-                code = self._child(folder, end, shared, into)
+                code = self._child(folder, end, shared, into, report)
             finally:
                 os._exit(code)
         os.close(into)
@@ -186,9 +197,10 @@ class Campaign:
             number = os.WTERMSIG(status)
             silent = number == signal.SIGKILL
             what = f"silent for {_SILENT:.0f} s" if silent else signal.Signals(number).name
-            self._add(Finding(self.target.name, what, "", data))
+            self._add(Finding(self.target.name, what, _crash(report), data))
             self.done += 1
-        elif os.WEXITSTATUS(status) == 1:
+        report.unlink(missing_ok=True)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 1:
             raise RuntimeError(f"the harness failed on {self.target.name}")
         shared.close()
 
@@ -227,9 +239,12 @@ class Campaign:
         if known is None or len(finding.data) < len(known.data):
             self.findings[finding.key] = finding
 
-    def _child(self, folder: Path, end: float, shared: mmap.mmap, into: int) -> int:
+    def _child(self, folder: Path, end: float, shared: mmap.mmap, into: int, report: Path) -> int:
         """Try inputs; 0 where all were tried, 2 where a new process is to go on."""
-        faulthandler.disable()  # a crash is a finding, not a report
+        # What the process that forked has made is not this one's to take apart: nodes, contexts
+        # of a renderer and pools of threads end badly where their threads are not.
+        gc.freeze()
+        faulthandler.enable(open(report, "w"))  # noqa: SIM115 (as long as the process lasts)
         # Smaller than what sensors send, so that what passes them is seen in little memory.
         limits.PIXELS, limits.POINTS, limits.UNPACKED = 2**22, 2**20, 2**25
         with open("/proc/self/statm") as file:
