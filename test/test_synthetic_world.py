@@ -195,6 +195,18 @@ def test_the_same_seed_makes_the_same_scene_and_another_seed_another() -> None:
     assert other.junctions[0].s != same.junctions[0].s
 
 
+def test_riders_multiply_cyclists() -> None:
+    rig = make_rig("kitti")
+
+    def cyclists(riders: float) -> int:
+        made = [make_scene(WorldOptions(5, 2, "urban", riders=riders), k, rig) for k in range(3)]
+        return sum(a.asset.category == "cyclist" for scene in made for a in scene.actors)
+
+    plain = cyclists(1.0)
+    assert plain > 5
+    assert cyclists(4.0) > 2.5 * plain
+
+
 def test_kitti_camera_is_kittis_and_scales() -> None:
     rig = make_rig("kitti")
     assert (rig.width, rig.height) == (1242, 375)

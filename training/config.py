@@ -35,6 +35,7 @@ class Synthetic:
         weather: sun, overcast or dusk; None to draw one.
         randomise: domain randomisation.
         structures: share of the sequences with bridges, sign gantries, shelters and containers.
+        riders: times as many cyclists as streets have.
         columns: LiDAR measurements of a beam in a turn.
     """
 
@@ -48,6 +49,7 @@ class Synthetic:
     weather: str | None = None
     randomise: bool = False
     structures: Annotated[float, Field(ge=0, le=1)] = 0.0
+    riders: Annotated[float, Field(ge=0)] = 1.0
     columns: Annotated[int, Field(ge=16)] = 2048
 
 

@@ -44,6 +44,7 @@ class RunOptions:
         street, weather: fixed kinds, None to draw them.
         randomise: domain randomisation.
         structures: share of the sequences with bridges, sign gantries, shelters and containers.
+        riders: times as many cyclists as streets have.
         lens: the camera's response.
         lidar: how the LiDAR measures.
     """
@@ -59,6 +60,7 @@ class RunOptions:
     weather: str | None = None
     randomise: bool = False
     structures: float = 0.0
+    riders: float = 1.0
     lens: CameraOptions = field(default_factory=CameraOptions)
     lidar: LidarOptions = field(default_factory=LidarOptions)
 
@@ -80,6 +82,7 @@ class RunOptions:
             self.weather,
             self.randomise,
             self.structures,
+            self.riders,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class WorldOptions:
         weather: sun, overcast or dusk, None to draw one.
         randomise: domain randomisation: colours and light beyond what streets show.
         structures: share of the sequences with bridges, sign gantries, shelters and containers.
+        riders: times as many cyclists as streets have.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class WorldOptions:
     weather: str | None = None
     randomise: bool = False
     structures: float = 0.0
+    riders: float = 1.0
 
 
 def generator(seed: int, sequence: int, stream: int) -> np.random.Generator:
@@ -60,8 +62,9 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
 
     reach = options.frames * PERIOD * 12.0
     street = make_street(generator(options.seed, sequence, 3), kind, reach, options.frames * PERIOD)
+    mix = replace(MIXES[kind], riders=MIXES[kind].riders * options.riders)
     people = populate(
-        generator(options.seed, sequence, 4), street, options.frames, PERIOD, MIXES[kind], tint
+        generator(options.seed, sequence, 4), street, options.frames, PERIOD, mix, tint
     )
     way = people.ego
     low, high = street.curve.nearest(*way.xy[0]) - 40, street.curve.nearest(*way.xy[-1]) + 150

@@ -87,6 +87,9 @@ def command(
             help="Share of the sequences with bridges, sign gantries, shelters and containers.",
         ),
     ] = 0.0,
+    riders: Annotated[
+        float, typer.Option(min=0, max=20, help="Times as many cyclists as streets have.")
+    ] = 1.0,
     rolling: Annotated[
         bool,
         typer.Option("--rolling", help="The LiDAR turns while the car drives (rolling shutter)."),
@@ -130,6 +133,7 @@ def command(
         weather=weather.value if weather else None,
         randomise=randomise,
         structures=structures,
+        riders=riders,
         lens=CameraOptions(noise=noise),
         lidar=LidarOptions(columns=columns, fov=fov, grain=grain, rolling=rolling),
     )
