@@ -13,8 +13,10 @@ import torch
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.flagship import Flagship, FlagshipConfig
 from amodal_core.models.layers.nanodet import NanoDet, TrunkOutput, prior, published_weights
+from training.setup import begin_with
 
 FIXTURE = Path(__file__).parent / "fixtures/nanodet.npz"
 PUBLIC = "AMODAL_NANODET"
@@ -124,7 +126,7 @@ def compared(trunk):
     """Per stride: our scores and reach of boxes beside the recorded run's."""
     recorded = np.load(FIXTURE)
     with torch.no_grad():
-        _, outputs = trunk(image().flip(1))
+        _, _, outputs = trunk(image().flip(1))
     for output, count in zip(outputs, PLACES, strict=True):
         every = max(count // 40, 1)
         scores = output.logits[0].flatten(1).T.sigmoid().numpy()[::every, TRAFFIC]
@@ -197,7 +199,7 @@ class TestPrior:
         x = torch.randn(1, 3, 64, 96)
         with torch.no_grad():
             dense, _ = model._see(x, None)
-            _, outputs = model.backbone(x)
+            _, _, outputs = model.backbone(x)
         begin = prior(outputs, CLASSES)
         torch.testing.assert_close(
             dense.logits, torch.cat([b.logits.flatten(2) for b in begin], 2).transpose(1, 2)
@@ -207,3 +209,55 @@ class TestPrior:
         box = torch.tensor([4 - left, 4 - top, 4 + right, 4 + bottom])
         torch.testing.assert_close(dense.boxes[0, 0], box)
         torch.testing.assert_close(dense.visible_boxes[0, 0], box)
+
+
+class TestDetail:
+    """Mask features of stride 2 from the stem, which the trunk's own stages never see."""
+
+    def test_it_begins_with_the_coarse_features_and_learns(self):
+        torch.manual_seed(2)
+        fine = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False)).eval()
+        coarse = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False, detail=False)).eval()
+        left, unknown = coarse.load_state_dict(fine.state_dict(), strict=False)
+        assert (left, {name.partition(".")[0] for name in unknown}) == ([], {"detail"})
+        x = torch.randn(1, 3, 64, 96)
+        features, before = fine._see(x, None)[1], coarse._see(x, None)[1]
+        assert before.shape[-2:] == (16, 24)
+        expected = torch.nn.functional.interpolate(before, scale_factor=2.0, mode="bilinear")
+        torch.testing.assert_close(features, expected)
+        features.square().sum().backward()
+        assert fine.detail[1].weight.grad.abs().max() > 0
+
+    def test_it_sees_what_pooling_hides(self):
+        torch.manual_seed(2)
+        model = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False)).eval()
+        torch.nn.init.normal_(model.detail[1].weight)
+        # Of a stem that passes every second pixel on, the pooling makes the same of one line and
+        # of two with a gap in its place.
+        kernel = torch.zeros_like(model.backbone.stem.weight)
+        kernel[:, :, 1, 1] = 1.0
+        model.backbone.stem.weight.data.copy_(kernel)
+        model.backbone.stem.bias.data.zero_()
+        lines = torch.zeros(2, 3, 64, 96)
+        lines[0, :, :, 42] = lines[1, :, :, [40, 44]] = 1.0
+        with torch.no_grad():
+            stem, levels, _ = model.backbone(lines)
+            features = model._see(lines, None)[1]
+        torch.testing.assert_close(levels[0][0], levels[0][1])
+        assert not torch.equal(stem[0], stem[1])
+        assert (features[0] - features[1]).abs().max() > 0.1
+
+    def test_only_a_trunk_with_a_stem_of_its_own_gives_it(self):
+        with pytest.raises(InputError, match=r"detail: variant lite has no features of stride 2"):
+            Flagship(FlagshipConfig.lite(CLASSES, detail=True))
+
+    def test_a_run_with_it_begins_with_weights_without(self, tmp_path):
+        coarse = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False, detail=False))
+        path = str(tmp_path / "coarse.safetensors")
+        save_checkpoint(path, coarse, CheckpointInfo("flagship", coarse.config_json(), CLASSES))
+        fine = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False))
+        said = begin_with(fine, path)
+        count = len(coarse.state_dict())
+        assert said.startswith(f"{count} of {len(fine.state_dict())} tensors")
+        again = Flagship(FlagshipConfig.nanodet(CLASSES, lidar=False, detail=False))
+        assert begin_with(again, path).startswith("beginning")

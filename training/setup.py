@@ -181,7 +181,7 @@ def make_state(
 def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str:
     """First weights from a checkpoint: all of its own model's, what is shared of another's.
 
-    Of its own model in another variant those of its shapes are taken.
+    Of its own model in another variant, or without detail, those of its shapes are taken.
 
     Args:
         model: that begins.
@@ -202,9 +202,10 @@ def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str
             path,
             f"set `classes` to them, or init_classes: any; the run has {', '.join(model.classes)}",
         )
-    variant = model.config_json().get("variant")
-    complete = info.model == model.name and not info.partial
-    if complete and info.config.get("variant") == variant:
+    own_config = model.config_json()
+    same = info.config.get("variant") == own_config.get("variant")
+    same &= bool(info.config.get("detail")) == bool(own_config.get("detail"))
+    if info.model == model.name and not info.partial and same:
         load_weights(path, model, model.name)
         return f"beginning with {path}"
     taken, own = load_shared(path, model, skip=info.model == model.name)

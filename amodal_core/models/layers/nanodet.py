@@ -118,11 +118,12 @@ class NanoDet(nn.Module):
         InputError: the weights are missing or do not fit.
     """
 
+    stem_width = 32
     widths = (64, 2 * _WIDTH, 2 * _WIDTH, 2 * _WIDTH)
 
     def __init__(self, weights: str = "") -> None:
         super().__init__()
-        self.stem = _Conv(3, 32, 2)
+        self.stem = _Conv(3, self.stem_width, 2)
         self.stages = nn.ModuleList(
             [_Block(32, 32, 1, 1), _Block(64, 64, 2, 2), _Block(128, 128, 2, 2),
              _Block(256, 256, 3, 2)]
@@ -135,7 +136,9 @@ class NanoDet(nn.Module):
         if weights:
             self._load(weights)
 
-    def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[TrunkOutput]]:
+    def forward(
+        self, x: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[TrunkOutput]]:
         """What is in images.
 
         Args:
@@ -143,9 +146,11 @@ class NanoDet(nn.Module):
                 multiples of 32.
 
         Returns:
-            Features of `widths` channels at strides 4 to 32, and what it sees at strides 8 to 32.
+            Features of `stem_width` channels at stride 2, of `widths` channels at strides 4 to 32,
+            and what it sees at strides 8 to 32.
         """
-        x = F.max_pool2d(self.stem(x), 3, 2, 1)
+        stem = self.stem(x)
+        x = F.max_pool2d(stem, 3, 2, 1)
         stages = []
         for stage in self.stages:
             x = stage(x)
@@ -163,7 +168,7 @@ class NanoDet(nn.Module):
             y = tower(level)
             features.append(torch.cat([level, y], 1))
             outputs.append(self._decoded(layer(y)))
-        return features, outputs
+        return stem, features, outputs
 
     def _decoded(self, numbers: torch.Tensor) -> TrunkOutput:
         b, _, h, w = numbers.shape
