@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from amodal_core.frame import Calibration, Frame, Instances, Report, joined
+from amodal_core.geometry.horizon import horizon
 from amodal_core.geometry.projection import project
 from amodal_core.masks.mask_set import BoxMasks
-from amodal_core.models.far_view import FarView, horizon, placed, strip_of, view_of
+from amodal_core.models.far_view import FarView, placed, strip_of, view_of
 
 SIZE = (200, 600)
 FOCAL = 360.0

@@ -204,7 +204,7 @@ def begin_with(model: LearnedModel, path: str, any_classes: bool = False) -> str
         )
     own_config = model.config_json()
     same = info.config.get("variant") == own_config.get("variant")
-    same &= bool(info.config.get("detail")) == bool(own_config.get("detail"))
+    same &= all(bool(info.config.get(n)) == bool(own_config.get(n)) for n in ("detail", "heights"))
     if info.model == model.name and not info.partial and same:
         load_weights(path, model, model.name)
         return f"beginning with {path}"

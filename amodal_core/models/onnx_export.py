@@ -19,7 +19,7 @@ from amodal_core.models.layers.inputs import DEPTH_CHANNELS, MEAN, STD, STRIDE
 from amodal_core.models.layers.parts import Part
 
 OPSET = 18
-INPUTS = ("images", "depth", "limits")
+INPUTS = ("images", "depth", "limits", "heights")
 EXAMPLE = 192, 640  # height and width that a graph for any size is traced with
 _LEAST, _MOST = 4, 256  # of such a graph, strides along a side; fewer have too few locations
 
@@ -52,7 +52,9 @@ class Exportable(Described, Protocol):
 
 def input_names(model: Exportable) -> tuple[str, ...]:
     """Names of a model's inputs, in the order of its `forward`."""
-    return tuple(name for name in INPUTS if model.config.lidar or name != "depth")
+    config = model.config
+    wanted = {"depth": config.lidar, "heights": config.lidar and config.heights}
+    return tuple(name for name in INPUTS if wanted.get(name, True))
 
 
 class _Named(nn.Module):
@@ -80,7 +82,8 @@ def export_onnx(
     `images` (B, 3, H, W) is RGB / 255 less `mean` over `std`; `depth` (B, 2, H, W), for models with
     LiDAR, is log(metres) / log(80) and 1 where a return falls, zeros elsewhere. Images of another
     size are padded with zeros at the right and bottom; `limits` (B, 2) are their width and height
-    without that, float32, where boxes end.
+    without that, float32, where boxes end. `heights` (B, 1, H, W), for models that see them, is
+    metres above the camera over 4, within -1 and 1, where a return falls, zeros elsewhere.
 
     Args:
         model: in float32; stays as it is.
@@ -103,6 +106,7 @@ def export_onnx(
         "images": torch.zeros(batch, 3, height, width),
         "depth": torch.zeros(batch, DEPTH_CHANNELS, height, width),
         "limits": torch.tensor([[width, height]], dtype=torch.float32).repeat(batch, 1),
+        "heights": torch.zeros(batch, 1, height, width),
     }
     free = _any_size(n for n in names if n != "limits") if size is None else None
     program = _traced(_Named(ready, names), {n: example[n] for n in names}, model.outputs, free,

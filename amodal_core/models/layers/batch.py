@@ -17,7 +17,9 @@ from amodal_core.models.layers.inputs import (
     MEAN,
     STD,
     STRIDE,
+    camera_of,
     checked_depth,
+    heights_of,
     image_of,
     normalise,
 )
@@ -138,6 +140,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def heights(self) -> torch.Tensor | None:
+        """(B, 1, H, W) float32 of `heights_of`, None without depth; zeros without calibrations."""
+        if self.depth is None:
+            return None
+        rows = [h / y for (h, _), (y, _) in zip(self.sizes, self.original_sizes, strict=True)]
+        known: Sequence[Calibration | None] = self.calibrations or [None] * len(rows)
+        cameras = [camera_of(c, scale) for c, scale in zip(known, rows, strict=True)]
+        depth = self.depth.float()
+        heights: torch.Tensor = heights_of(torch, depth, depth.new_tensor(cameras))
+        return heights
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""

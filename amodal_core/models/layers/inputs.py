@@ -7,14 +7,15 @@ gives differs from its by rounding alone.
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from amodal_core.errors import InputError
-from amodal_core.frame import Frame
+from amodal_core.frame import Calibration, Frame
+from amodal_core.geometry.horizon import horizon
 from amodal_core.models.layers.resizing import Resizing, input_size, resized_bytes
 
 # ImageNet's statistics: the public backbones were trained with them.
@@ -23,6 +24,7 @@ STD = (0.229, 0.224, 0.225)
 # Depth enters as two channels: log depth scaled to about 0-1 at 1-80 m, and whether it is known.
 DEPTH_CHANNELS = 2
 LOG_FAR = float(np.log(80.0))
+TALLEST = 4.0  # metres above or below the camera that heights end at
 STRIDE = 32  # padded sizes are multiples of the coarsest feature's stride
 
 
@@ -32,6 +34,7 @@ class NetworkInputs(NamedTuple):
     Attributes:
         image: (1, 3, H, W) float32, as `Batch.images`.
         depth: (1, 2, H, W) float32, as `Batch.depth`, or None.
+        heights: (1, 1, H, W) float32, as `Batch.heights`, or None where depth is.
         size: (height, width) at this scale, without padding.
         original_size: (height, width) of the frame.
         scale: (2,) float32, y and x scale from frame to input.
@@ -39,6 +42,7 @@ class NetworkInputs(NamedTuple):
 
     image: np.ndarray
     depth: np.ndarray | None
+    heights: np.ndarray | None
     size: tuple[int, int]
     original_size: tuple[int, int]
     scale: np.ndarray
@@ -78,7 +82,41 @@ def network_inputs(
         channels[0, 0, :height, :width] = np.where(valid, logarithm, 0.0)
         channels[0, 1, :height, :width] = valid
     scale = np.array([height / own[0], width / own[1]], np.float32)
-    return NetworkInputs(image, channels, size, own, scale)
+    heights = None
+    if channels is not None:
+        camera = camera_of(frame.calibration, float(scale[0]))
+        heights = heights_of(np, channels, np.array([camera], np.float32))
+    return NetworkInputs(image, channels, heights, size, own, scale)
+
+
+def camera_of(calibration: Calibration | None, scale: float) -> tuple[float, float]:
+    """Focal length in rows and row of the horizon; both 0 without a calibration.
+
+    Args:
+        calibration: of the frame at its own size.
+        scale: rows of the network's input for one of the frame's.
+    """
+    if calibration is None:
+        return 0.0, 0.0
+    return calibration.K[1, 1] * scale, (horizon(calibration) + 0.5) * scale - 0.5
+
+
+def heights_of(xp: Any, depth: Any, cameras: Any) -> Any:
+    """How far above the camera returns lie, in `TALLEST` metres, within -1 and 1.
+
+    Args:
+        xp: numpy or torch, of the arrays.
+        depth: (B, 2, H, W) as `Batch.depth`.
+        cameras: (B, 2) of `camera_of`.
+
+    Returns:
+        (B, 1, H, W) float32; 0 without a return or a camera.
+    """
+    focal, row = cameras[:, :1, None, None], cameras[:, 1:, None, None]
+    up = row - xp.arange(depth.shape[2], dtype=xp.float32)[:, None]
+    slope = xp.where(focal > 0, up / xp.where(focal > 0, focal, 1), 0)
+    metres = slope * xp.exp(depth[:, :1] * LOG_FAR)
+    return xp.clip(metres / TALLEST, -1, 1) * depth[:, 1:]
 
 
 def normalise(image: np.ndarray, out: np.ndarray) -> None:
