@@ -26,7 +26,7 @@ from amodal_core.models.flagship_config import (
     graph_settings,
 )
 from amodal_core.models.layers.assignment import Assignment, assign, pair_iou
-from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD, Batch, Targets
+from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD, Batch, Targets, pixels
 from amodal_core.models.layers.csp import ConvNorm, CspBackbone, Pyramid
 from amodal_core.models.layers.dense_head import Dense, DenseHead, InstanceHead, suppress
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
@@ -387,8 +387,8 @@ class _Positives:
         names = [name or f"\0{n}" for n, name in enumerate(videos)]
         video = torch.tensor([names.index(name) for name in names], device=image.device)
         ids = torch.cat([t.ids for t in batch.targets])[row]
-        amodal_area = torch.cat([t.amodal.flatten(1).sum(1) for t in batch.targets])
-        visible_area = torch.cat([t.visible.flatten(1).sum(1) for t in batch.targets])
+        amodal_area = torch.cat([pixels(t.amodal) for t in batch.targets])
+        visible_area = torch.cat([pixels(t.visible) for t in batch.targets])
         rates = (1 - visible_area / amodal_area.clamp(min=1)).clamp(0, 1)
 
         def of(name: str) -> torch.Tensor:
@@ -431,11 +431,8 @@ def _box_losses(
 def occluder_masks(objects: Targets) -> torch.Tensor:
     """(N, H, W) bool: what is seen of those that hide each object."""
     union = torch.zeros_like(objects.visible)
-    some = objects.occluders.any(1)
-    if some.any():
-        flat = objects.visible.flatten(1).to(torch.float32)
-        hides = objects.occluders[some].to(torch.float32)
-        union[some] = (hides @ flat > 0).view_as(union[some])
+    for one, before in torch.nonzero(objects.occluders).tolist():
+        union[one] |= objects.visible[before]
     return union
 
 
