@@ -64,6 +64,22 @@ def test_a_steady_motion_in_space_is_learnt_and_extrapolated() -> None:
     np.testing.assert_allclose(motion.values[0, 4:], at(3.0)[0, 4:], rtol=0.03, atol=0.5)
 
 
+def test_what_comes_near_quickly_grows_as_its_range_says() -> None:
+    def at(z: float) -> np.ndarray:
+        side = 600 * 1.5 / z
+        box = np.array([[300 - side / 2, 50 - side / 2, 300 + side / 2, 50 + side / 2]])
+        return measure(box, np.array([z]), None)
+
+    motion = Motion.started(at(24.0))
+    for k in range(1, 13):
+        motion.predict(0.1)
+        motion.update(np.array([0]), at(24 - 1.35 * k))
+    for k in range(13, 16):
+        motion.predict(0.1)
+        # 7.8 to 3.8 m: 1.7 to 3.6 times as large a second.
+        np.testing.assert_allclose(motion.values[0, 2:4], at(24 - 1.35 * k)[0, 2:4], atol=0.12)
+
+
 def test_velocities_are_exact_once_learnt_and_unknown_before() -> None:
     """A 3D box at (3, -1.5, 0.2) m/s, its image at (-40, 12) px/s; another that is never in 3D."""
 

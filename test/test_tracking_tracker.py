@@ -86,6 +86,25 @@ def test_an_object_that_grows_and_leaves_the_view_keeps_its_identity_to_the_bord
     assert not any(t.coasted.any() for t in tracks)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_an_oncoming_car_keeps_its_identity_while_the_border_cuts_its_front_off(side: int) -> None:
+    # 4.4 m long, 3 m to the side, 13.5 m a second nearer: what is left of it in the image loses
+    # its near end in leaps, and shows what lies farther and farther back.
+    def passing(k: int) -> Instances:
+        x = 12 - 1.35 * k
+        ends = np.maximum([x - 2.2, x + 2.2], 0.4)
+        u = 200 - 230 * side * np.divide.outer([2.1, 3.9], ends)
+        box = u.min(), 60 - 230 * 0.15 / ends[1], u.max() - u.min(), 230 * 1.35 / ends[0]
+        front = max(ends[0], 2.1 * 230 / 200)  # the nearest that the image shows
+        _, one, _ = view([Thing("car", *box, depth=(front + ends[1]) / 2)])
+        return replace(one, boxes3d=np.array([[x, 3.0 * side, -0.9, 4.4, 1.8, 1.5, 0]], np.float32))
+
+    tracker = Tracker()
+    tracks = [tracker.step(passing(k), k * STEP) for k in range(9)]
+    assert [t.ids.tolist() for t in tracks] == [[0]] * 9
+    assert not any(t.coasted.any() for t in tracks)
+
+
 def test_a_false_detection_that_flickers_never_becomes_a_track() -> None:
     tracks = play(lambda k: [lorry(200)] + [car(50)] * (k % 3 == 1), 30)
     assert {i for t in tracks for i in t.ids.tolist()} == {0}

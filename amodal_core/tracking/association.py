@@ -17,6 +17,8 @@ _MIN_OVERLAP = 0.3  # mask IoU; a pair that overlaps less has to be near by its 
 NEAR, NEAR_PIXELS = 0.6, 8.0  # centres apart, in boxes and pixels
 MAX_CENTRE = 16.0  # squared Mahalanobis distance of the centres
 MAX_SIZE_ERROR, MAX_SIZE_ERROR_APART = 1.6, 0.7  # log of the ratio of the sides
+MAX_APART = 1.0  # metres between places in space, of what the image cuts off
+_BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
 EMBEDDING_WEIGHT = 0.6  # weight of the embeddings beside all the rest
 
 
@@ -39,17 +41,30 @@ class Appearance:
 
 @njit(cache=True, nogil=True)
 def _affinities(  # type: ignore[no-untyped-def]
-    amodal_iou, visible_iou, values, spread, measured, noise, same_class, cosine, max_range_error
+    amodal_iou,
+    visible_iou,
+    values,
+    spread,
+    measured,
+    noise,
+    apart,
+    same_class,
+    cosine,
+    max_range_error,
 ):
     out = np.full(amodal_iou.shape, -np.inf)
     for t in range(amodal_iou.shape[0]):
         for d in range(amodal_iou.shape[1]):
             width_error = abs(values[t, 2] - measured[d, 2])
             size_error = max(width_error, abs(values[t, 3] - measured[d, 3]))
-            if size_error > MAX_SIZE_ERROR:
+            # What leaves the view at the image's border changes its outline by leaps, not its way.
+            on_its_way = apart[t, d] <= MAX_APART
+            if size_error > MAX_SIZE_ERROR and not on_its_way:
                 continue
             # Amodal masks hold still while the visible ones change with what hides them.
             overlap = max(amodal_iou[t, d], 0.6 * amodal_iou[t, d] + 0.4 * visible_iou[t, d])
+            if on_its_way:
+                overlap = max(overlap, 1.0 - apart[t, d] / (2 * MAX_APART))
             du, dv = values[t, 0] - measured[d, 0], values[t, 1] - measured[d, 1]
             centre = du * du / (spread[t, 0] + noise[d, 0] ** 2)
             centre += dv * dv / (spread[t, 1] + noise[d, 1] ** 2)
@@ -97,6 +112,19 @@ def within_image(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return result
 
 
+def _apart(values: np.ndarray, measured: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(T, D) metres over ground between tracks' and detections' boxes in space.
+
+    NaN where either has none, and where the image shows the whole of a detection.
+    """
+    half = np.exp(measured[:, 2:4]) / 2
+    low, high = measured[:, :2] - half, measured[:, :2] + half
+    cut = (low[:, 0] < _BORDER) | (high > np.array(size[::-1]) - _BORDER).any(axis=1)
+    offset = values[:, None, 5:7] - measured[None, :, 5:7]
+    apart = np.hypot(offset[..., 0], offset[..., 1])
+    return np.where(cut[None], apart, np.nan)
+
+
 def affinity(
     tracks: Appearance,
     shifts: np.ndarray,
@@ -130,6 +158,7 @@ def affinity(
         np.ascontiguousarray(motion.covariances[..., 0]),
         measured,
         measurement_noise(measured),
+        _apart(motion.values, measured, detections.amodal.size),
         tracks.class_ids[:, None] == detections.class_ids[None, :],
         cosine,
         max_range_error,

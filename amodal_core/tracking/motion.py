@@ -129,6 +129,7 @@ class Motion:
         if not carried:
             self.values += dt * self.drifts
         self.rates[:, :2] *= nearer**2
+        self.rates[:, 2:4] *= nearer
         self.covariances = np.stack(
             [
                 p + 2 * dt * c + dt**2 * r + q * dt**3 / 3,
@@ -137,9 +138,9 @@ class Motion:
             ],
             axis=-1,
         )
-        # An extrapolated size may not run away: nothing doubles its size in a second for long.
-        drifts = self.drifts[:, 2:4]
-        self.rates[:, 2:4] = np.clip(self.rates[:, 2:4] + drifts, -0.7, 0.7) - drifts
+        # An extrapolated size may not run away from what its range says.
+        closing = np.log(self._nearer(dt))[:, None] / max(dt, 1e-9)
+        self.rates[:, 2:4] = np.clip(self.rates[:, 2:4], closing - 0.7, closing + 0.7)
 
     def stir(self, common: np.ndarray, dt: float) -> None:
         """Take in, in place, that the camera turns otherwise than before.
