@@ -32,12 +32,12 @@ share=$((frames / 6))
 sources=""
 for k in 1 2 3 4 5 6; do
   case $k in
-    1) how="size: [621, 188]" ;;
+    1) how="size: [621, 188], structures: 0.5" ;;
     2) how="size: [621, 188], randomise: true" ;;
     3) how="size: [480, 360], focal: 470, randomise: true" ;;
     4) how="size: [640, 360], camera: asd, randomise: true" ;;
     5) how="size: [900, 272], randomise: true" ;;
-    6) how="size: [640, 256], focal: 520" ;;
+    6) how="size: [640, 256], focal: 520, structures: 0.5" ;;
   esac
   sources+="{synthetic: {frames: $share, seed: $k, length: 6, $how}}, "
 done
