@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from amodal_core.frame import Calibration, Frame
 from amodal_core.geometry.projection import depth_image
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.flagship import Flagship, FlagshipConfig
 from amodal_core.models.layers.batch import Batch, make_batch
 from amodal_core.models.layers.inputs import TALLEST, network_inputs
 from amodal_core.models.layers.lidar_branch import LidarBranch
+from training.setup import begin_with
 
 SIZE = (96, 160)
 PITCH = np.radians(4)
@@ -118,6 +122,19 @@ def test_in_training_cameras_stand_higher_and_lower_and_some_are_unknown() -> No
     assert shifts.abs().max() < 0.4001
     assert shifts.min() < -0.25
     assert shifts.max() > 0.25
+
+
+def test_a_run_with_them_begins_with_weights_that_never_saw_them(tmp_path: Path) -> None:
+    before = Flagship(FlagshipConfig.nanodet(("car",), heights=False)).eval()
+    path = str(tmp_path / "before.safetensors")
+    save_checkpoint(path, before, CheckpointInfo("flagship", before.config_json(), ("car",)))
+    model = Flagship(FlagshipConfig.nanodet(("car",))).eval()
+    count = len(model.state_dict())
+    assert begin_with(model, path).startswith(f"{count} of {count} tensors")
+    batch = make_batch([frame(wall(20.0), camera())])
+    with torch.no_grad():
+        now = model._see(batch.images, batch.depth, batch.heights)[1]
+        torch.testing.assert_close(now, before._see(batch.images, batch.depth)[1])
 
 
 def test_what_it_sees_depends_on_them_and_without_a_calibration_it_goes_on() -> None:

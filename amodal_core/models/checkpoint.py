@@ -98,7 +98,8 @@ def load_shared(
     Args:
         path: of the checkpoint.
         module: receives the tensors, in its own dtypes; the others stay as they are.
-        skip: pass over tensors of one name with different shapes instead of raising an error.
+        skip: pass over tensors of one name with different shapes instead of raising an error; a
+            convolution that sees more channels in the module begins blind to those.
         without: names of tensors that stay as they are.
 
     Returns:
@@ -110,6 +111,7 @@ def load_shared(
     info, state, own = read_info(path), read_weights(path), module.state_dict()
     shared = set(state) & set(own) - set(without)
     if skip:
+        state = {name: _widened(state[name], own[name]) for name in shared}
         shared = {name for name in shared if state[name].shape == own[name].shape}
     if not shared:
         raise InputError(
@@ -120,3 +122,11 @@ def load_shared(
     loaded = {name: state[name] for name in sorted(shared)}
     module.load_state_dict(fitted(loaded, {k: own[k] for k in loaded}, path, _CURE), strict=False)
     return len(loaded), len(own)
+
+
+def _widened(kernel: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """A convolution's kernel with zeros for the channels that the module's own sees more."""
+    more = own.shape[1] - kernel.shape[1] if kernel.ndim == own.ndim == 4 else 0
+    if more <= 0 or kernel.shape[0] != own.shape[0] or kernel.shape[2:] != own.shape[2:]:
+        return kernel
+    return torch.cat([kernel, kernel.new_zeros((len(kernel), more, *kernel.shape[2:]))], 1)

@@ -266,7 +266,8 @@ class Flagship(LearnedModel):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Losses of classes, boxes, masks, depth, occlusion rate and embedding."""
         depth = batch.depth if self.config.lidar else None
-        dense, features = self._see(batch.images, depth, batch.heights)
+        heights = batch.heights if self.config.heights else None
+        dense, features = self._see(batch.images, depth, heights)
         batch = self.crossed(batch)
         assert batch.targets is not None, "losses need targets"
         scores = torch.sigmoid(dense.logits.detach())

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from amodal_core.models.two_stage_config import TwoStageConfig
 from amodal_core.settings import Amount, Count, Positive, Share, settings_type
 
-COARSE, VISIBLE, CROSS = "coarse", "visible", "cross"
-ENSEMBLE = "ensemble"
+COARSE, CROSS, ENSEMBLE = "coarse", "cross", "ensemble"
 
 
 @settings_type

@@ -69,9 +69,9 @@ def make_scene(options: WorldOptions, sequence: int, rig: Rig) -> Scene:
     way = people.ego
     low, high = street.curve.nearest(*way.xy[0]) - 40, street.curve.nearest(*way.xy[-1]) + 150
     surround = generator(options.seed, sequence, 5)
-    above = generator(options.seed, sequence, 7)
-    there = above.random() < options.structures
-    structures = build(above, street, low, high) if there else Structures()
+    draw = generator(options.seed, sequence, 7)
+    wanted = draw.random() < options.structures
+    structures = build(draw, street, low, high) if wanted else Structures()
     chunks = _chunks(ground(street, low - 20, high + 30))
     chunks += _chunks(markings(street, low, high))
     for make in (houses, planting, furniture):
