@@ -110,6 +110,7 @@ def test_in_training_cameras_stand_higher_and_lower_and_some_are_unknown() -> No
     exact, changed = cells_of(branch.eval(), batch), cells_of(branch.train(), batch)
     assert torch.equal(exact[:, :4], changed[:, :4])
     there = exact[0, 3] > 0
+    assert not changed[:, 4][:, ~there].any()
     unknown = [not row[4].any() for row in changed]
     assert 2 <= sum(unknown) <= 14  # a tenth of 60
     moves = [

@@ -225,6 +225,11 @@ class TestDetail:
         assert before.shape[-2:] == (16, 24)
         expected = torch.nn.functional.interpolate(before, scale_factor=2.0, mode="bilinear")
         torch.testing.assert_close(features, expected)
+        # Features at twice the scale are drawn at the same places; only they are smoother there.
+        with torch.no_grad():
+            drawn = torch.stack([model(x).amodal.flatten(2) for model in (fine, coarse)])
+        drawn -= drawn.mean(-1, keepdim=True)
+        assert torch.corrcoef(drawn.flatten(1))[0, 1] > 0.97
         features.square().sum().backward()
         assert fine.detail[1].weight.grad.abs().max() > 0
 

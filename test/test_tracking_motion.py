@@ -421,18 +421,33 @@ def test_a_mask_just_as_far_hides_nothing() -> None:
     assert evidence_of(None, others=((5, 5, 30, 40),), other_depth=18.0)[0] is True
 
 
-def pair(box: tuple[float, float, float, float], depth: float = 20.0) -> float:
-    """Affinity of a track at (100, 100, 140, 130), 20 m away, and a detection."""
-    first, other = np.array([[100.0, 100, 140, 130]]), np.array([box], float)
+def pair(
+    box: tuple[float, float, float, float],
+    depth: float = 20.0,
+    apart: float | None = None,
+    first: tuple[float, float, float, float] = (100, 100, 140, 130),
+) -> float:
+    """Affinity of a track, 20 m away, and a detection whose boxes in space are so far apart."""
+    at = [None if apart is None else np.array([[20, y, 0, 4, 2, 1.5, 0]]) for y in (0, apart)]
+    return _affinity(np.array([first], float), np.array([box], float), depth, *at)
+
+
+def _affinity(
+    first: np.ndarray,
+    other: np.ndarray,
+    depth: float,
+    first3d: np.ndarray | None,
+    other3d: np.ndarray | None,
+) -> float:
     size, kind = (200, 400), np.zeros(1, np.int64)
     masks, others = RleMasks.from_boxes(first, size), RleMasks.from_boxes(other, size)
     return float(
         affinity(
             Appearance(masks, masks, kind, None),
             np.zeros((1, 2), np.int64),
-            Motion.started(measure(first, np.array([20.0]), None)),
+            Motion.started(measure(first, np.array([20.0]), first3d)),
             Appearance(others, others, kind, None),
-            measure(other, np.array([depth]), None),
+            measure(other, np.array([depth]), other3d),
             0.12,
         )[0, 0]
     )
@@ -450,6 +465,17 @@ def test_which_pairs_are_impossible() -> None:
     # 2 m and 12 % of the range may differ.
     assert np.isfinite(pair((100, 100, 140, 130), 24.0))
     assert pair((100, 100, 140, 130), 25.0) == -np.inf
+
+
+def test_what_the_border_cuts_off_is_known_by_its_place_in_space() -> None:
+    # Of a car 200 pixels wide a strip of 20 is left, in which no outline is the other's.
+    wide = (-150.0, 60.0, 50.0, 170.0)
+    for strip in ((0.0, 60.0, 12.0, 110.0), (388.0, 60.0, 400.0, 110.0)):
+        assert np.isfinite(pair(strip, apart=0.8, first=wide))
+        assert pair(strip, apart=1.2, first=wide) == -np.inf, "another car"
+        assert pair(strip, first=wide) == -np.inf, "nobody knows where either is"
+    whole = (200.0, 60.0, 212.0, 110.0)
+    assert pair(whole, apart=0.1, first=wide) == -np.inf, "what is seen whole looks as it should"
 
 
 def test_of_a_prediction_the_camera_measures_what_lies_in_the_image():
