@@ -468,13 +468,13 @@ def test_which_pairs_are_impossible() -> None:
 
 
 def test_what_the_border_cuts_off_is_known_by_its_place_in_space() -> None:
-    # Of a car 200 pixels wide a strip of 20 is left, in which no outline is the other's.
+    # Of a car 200 pixels wide a strip of 8 is left, in which no outline is the other's.
     wide = (-150.0, 60.0, 50.0, 170.0)
-    for strip in ((0.0, 60.0, 12.0, 110.0), (388.0, 60.0, 400.0, 110.0)):
+    for strip in ((0.0, 60.0, 8.0, 110.0), (392.0, 60.0, 400.0, 110.0)):
         assert np.isfinite(pair(strip, apart=0.8, first=wide))
         assert pair(strip, apart=1.2, first=wide) == -np.inf, "another car"
         assert pair(strip, first=wide) == -np.inf, "nobody knows where either is"
-    whole = (200.0, 60.0, 212.0, 110.0)
+    whole = (200.0, 60.0, 208.0, 110.0)
     assert pair(whole, apart=0.1, first=wide) == -np.inf, "what is seen whole looks as it should"
 
 
