@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import typer
@@ -82,15 +85,44 @@ def test_options_of_a_group_reach_its_commands():
 
 
 @pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_while_llvm_calls_python_waits_until_it_has_returned(number, raised):
+    """What is raised in such a call is lost, and LLVM goes on with nothing in its hands."""
+    done, names = [], {}
+    text = "def called_back(first, then):\n    first()\n    then()\n"
+    exec(compile(text, "/lib/llvmlite/binding/executionengine.py", "exec"), names)
+
+    def interrupted() -> None:
+        names["called_back"](lambda: os.kill(os.getpid(), number), lambda: done.append(1))
+        time.sleep(5)
+
+    before = {n: signal.signal(n, main._end) for n in (number, signal.SIGALRM)}
+    try:
+        with pytest.raises(raised):
+            interrupted()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert done == [1]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
     ("between", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130), (ValueError(), 1)]
 )
 def test_a_signal_in_the_middle_of_compiled_code_ends_a_command_as_elsewhere(
-    between, code, monkeypatch
+    between, code, times, monkeypatch
 ):
-    """The interpreter wraps what its handler raises there in an error of its own."""
+    """The interpreter wraps what its handler raises there in an error of its own, once a call."""
 
     def interrupted() -> None:
-        raise SystemError("returned a result with an exception set") from between
+        error = between
+        for _ in range(times):
+            wrapped = SystemError("returned a result with an exception set")
+            wrapped.__cause__, error = error, wrapped
+        raise error
 
     monkeypatch.setattr(main, "app", interrupted)
     monkeypatch.setattr(main.signal, "signal", lambda number, handler: None)

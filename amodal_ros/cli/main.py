@@ -7,6 +7,7 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,6 +19,8 @@ from amodal_core import __version__
 from amodal_core.errors import InputError
 from amodal_core.extras import missing_extra
 from amodal_core.files import full_disk
+
+_LATER = 0.02  # seconds until a signal that came at a bad moment is heard again
 
 # Modules of amodal_ros.cli, in the order of `amodal --help`, and how the help of each begins: one
 # with an `app` is a group of commands, any other holds one function `command`.
@@ -109,9 +112,9 @@ def main() -> None:
     SIGTERM, of systemd, slurm or `docker stop`, and SIGHUP end a command as Ctrl-C does: what was
     begun is taken away or kept for the next run.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         # Whoever lets a signal be ignored, such as nohup, has decided.
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
     try:
         app()
@@ -119,10 +122,7 @@ def main() -> None:
         _refuse(error)
     except Exception as error:
         if isinstance(error, SystemError):  # of compiled code that a signal came in between
-            if isinstance(error.__cause__, SystemExit):
-                raise error.__cause__ from None
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                sys.exit(128 + signal.SIGINT)
+            _end_as_asked(error)
         line = full_disk(error, Path()) if isinstance(error, OSError) else None
         if line is not None:
             _refuse(line)
@@ -138,10 +138,35 @@ def main() -> None:
         sys.exit(1)
 
 
-def _end(number: int, _: Any) -> NoReturn:
+def _end(number: int, frame: FrameType | None) -> None:
+    if _called_back(frame):
+        signal.signal(signal.SIGALRM, lambda _, later: _end(number, later))
+        signal.setitimer(signal.ITIMER_REAL, _LATER)
+        return
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     # Only once, so that what is cleaned up at the end is not cut short by a second signal.
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
+
+
+def _called_back(frame: FrameType | None) -> bool:
+    """Whether LLVM has called Python, which loses what is raised there, and crashes without it."""
+    while frame is not None:
+        if "/llvmlite/" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_as_asked(error: BaseException | None) -> None:
+    """End where a signal lies beneath an error; compiled code within compiled code wraps twice."""
+    while error is not None:
+        if isinstance(error, SystemExit):
+            raise error from None
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(128 + signal.SIGINT)
+        error = error.__cause__ or error.__context__
 
 
 def _refuse(error: Exception) -> NoReturn:
