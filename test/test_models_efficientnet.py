@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_models_shared import frame, truth
 
 from amodal_core.errors import InputError
-from amodal_core.models.layers.batch import MEAN, STD
+from amodal_core.models.layers.batch import MEAN, STD, make_batch, targets_of
 from amodal_core.models.layers.efficientnet_lite import EfficientNetLite, folded_weights
+from amodal_core.models.mask_rcnn import MaskRcnnAmodal, MaskRcnnConfig
 
 # Channels in and out, kernel and expansion of the package's sixteen blocks.
 BLOCKS = (
@@ -104,6 +106,40 @@ def test_a_file_that_does_not_fit_is_named(file, tmp_path):
     broken["_blocks.3._project_conv.weight"] = torch.zeros(40, 144, 3, 3)
     with pytest.raises(InputError, match=r"_project_conv.weight: \(40, 144, 3, 3\)"):
         folded_weights(broken, "lite0.pth")
+
+
+def test_depth_channels_begin_without_effect_and_are_learnt(file):
+    pixels = image()
+    with_depth = torch.cat([pixels, torch.rand(1, 2, *pixels.shape[-2:])], 1)
+    plain, deep = (EfficientNetLite(MEAN, STD, str(file), depth) for depth in (0, 2))
+    for one, other in zip(plain(pixels), deep(with_depth), strict=True):
+        assert torch.equal(one, other)
+    deep(with_depth)[0].sum().backward()
+    assert deep.depth.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("lidar", [True, False])
+def test_a_two_stage_model_on_it_learns_everything_but_what_is_frozen(file, lidar):
+    """The stem and what ends stride 4 stay as they were, the convolution of depth does not."""
+    torch.manual_seed(0)
+    config = MaskRcnnConfig(
+        classes=("car", "pedestrian"), backbone="efficientnet_lite0", frozen_stages=2, lidar=lidar,
+        weights=str(file), channels=64, samples=32, proposals_train=50, max_instances=10,
+    )  # fmt: skip
+    model = MaskRcnnAmodal(config).train()
+    size = (96, 128)
+    objects = targets_of(truth(size, [(10, 10, 60, 50), (40, 30, 90, 80)]))
+    sum(model.losses(make_batch([frame(*size)], [objects])).values()).backward()
+    still = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    kept = tuple(f"backbone.body.{part}." for part in ("stem", "stages.0", "stages.1"))
+    assert still == {n for n, _ in model.named_parameters() if n.startswith(kept)}
+    known = folded_weights(weights(), "lite0.pth")
+    assert torch.equal(model.backbone.body.stem.weight, known["stem.weight"])
+
+
+def test_strides_of_its_convolutions_cannot_be_moved():
+    with pytest.raises(ValueError, match="stride_in_1x1 is of ResNets"):
+        MaskRcnnConfig(classes=("car",), backbone="efficientnet_lite0", stride_in_1x1=True)
 
 
 @pytest.mark.skipif(

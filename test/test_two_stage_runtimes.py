@@ -23,13 +23,15 @@ CLASSES = ("car", "pedestrian")
 SMALL = {"channels": 32, "max_instances": 11, "proposals": 150, "norm": "scaled", "min_score": 0.0}
 EVERY = {name: SETTINGS[name] for name in ("mask_rcnn", "orcnn", "aisformer", "vrsp")}
 EVERY |= VIDEO_SETTINGS
+EVERY["mask_rcnn on lite0"] = EVERY["mask_rcnn"] | {"backbone": "efficientnet_lite0"}
 VALUES = ("scores", "amodal_boxes", "visible_boxes", "depths", "embeddings")
 
 
-def checkpoint(name, folder, **settings):
+def checkpoint(which, folder, **settings):
     """Weights of a seed, with scores that are not all alike."""
     torch.manual_seed(0)
-    values = EVERY[name] | SMALL | {"classes": CLASSES} | settings
+    values = EVERY[which] | SMALL | {"classes": CLASSES} | settings
+    name = which.partition(" ")[0]
     model = registry.learned(name).from_config(values)
     with torch.no_grad():
         for key, weight in model.named_parameters():
@@ -90,9 +92,9 @@ def in_torch(monkeypatch, tmp_path):
     return calls
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_detections_are_the_same_with_every_part_in_a_graph(in_torch, tmp_path, name):
-    path = str(checkpoint(name, tmp_path))
+@pytest.mark.parametrize("which", EVERY)
+def test_detections_are_the_same_with_every_part_in_a_graph(in_torch, tmp_path, which):
+    path, name = str(checkpoint(which, tmp_path)), which.partition(" ")[0]
     exact = registry.create(name, checkpoint=path, runtime="torch")
     model = registry.create(name, checkpoint=path)
     one = frame(96, 128, seed=1)
@@ -104,7 +106,7 @@ def test_detections_are_the_same_with_every_part_in_a_graph(in_torch, tmp_path, 
     assert len(report.warnings) == len(names)
     assert all(w.kind == RUNTIME and "runs in onnxruntime" in w.text for w in report.warnings)
     # 150 proposals are two times a hundred at most, 11 detections two times eight.
-    if name == "mask_rcnn":
+    if which == "mask_rcnn":
         assert [in_torch.count(n) for n in names] == [1, 2, 2]
         del in_torch[:]
         # A frame's results are those of it alone.
@@ -122,19 +124,20 @@ def test_a_frame_without_detections_decides_nothing(in_torch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("which", "kind"),
     [
         pytest.param("mask_rcnn", "onnxruntime", marks=pytest.mark.slow),
+        pytest.param("mask_rcnn on lite0", "openvino", marks=pytest.mark.slow),
         pytest.param("vatrack", "openvino", marks=pytest.mark.slow),
         pytest.param("aisformer", "openvino", marks=pytest.mark.slow),
         pytest.param("vrsp", "onnxruntime", marks=pytest.mark.slow),
     ],
 )
-def test_written_graphs_give_what_torch_gives(monkeypatch, tmp_path, name, kind):
+def test_written_graphs_give_what_torch_gives(monkeypatch, tmp_path, which, kind):
     for module in (kind, "onnxscript"):
         pytest.importorskip(module)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = str(checkpoint(name, tmp_path))
+    path, name = str(checkpoint(which, tmp_path)), which.partition(" ")[0]
     exact = registry.create(name, checkpoint=path, runtime="torch")
     model = registry.create(name, checkpoint=path, runtime=kind)
     report = Report()

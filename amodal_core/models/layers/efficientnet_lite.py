@@ -9,6 +9,7 @@ then, so that small batches of other images never move their statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -86,12 +87,15 @@ class EfficientNetLite(nn.Module):
         mean: of each colour, 0-1, that images come without.
         std: of each colour, that they were divided by after that.
         weights: the package's .pth file, "" for random ones.
+        depth: channels after the colours, which begin without any effect.
 
     Raises:
         InputError: the weights do not fit.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], weights: str = "") -> None:
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], weights: str = "", depth: int = 0
+    ) -> None:
         super().__init__()
         # The weights know (x - 127) / 128 of bytes.
         scale, shift = torch.tensor(std) * 255 / 128, (torch.tensor(mean) * 255 - 127) / 128
@@ -111,10 +115,21 @@ class EfficientNetLite(nn.Module):
         self.widths = tuple(_STAGES[k][-1] for k in _LEVELS)
         if weights:
             self.load_state_dict(folded_weights(read_weights(weights, _PACKAGE), weights))
+        # Beside the stem, so that what it knows of colours can stay as it is.
+        self.depth = _Conv(depth, _STEM, 3, 2) if depth else None
+        if self.depth is not None:
+            nn.init.zeros_(self.depth.weight)
+
+    def strides(self) -> list[nn.Module]:
+        """The stages up to each level, from the level before."""
+        ends = [level + 1 for level in _LEVELS]
+        return [self.stages[a:b] for a, b in pairwise([0, *ends])]
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """(B, 3, H, W), multiples of 32, to the four levels, the finest first."""
-        x = F.relu6(self.stem(x * self.scale.to(x.dtype) + self.shift.to(x.dtype)))
+        """(B, 3 and depth's, H, W), multiples of 32, to the four levels, the finest first."""
+        colours = x[:, :3] * self.scale.to(x.dtype) + self.shift.to(x.dtype)
+        begun = self.stem(colours)
+        x = F.relu6(begun if self.depth is None else begun + self.depth(x[:, 3:]))
         levels = []
         for number, stage in enumerate(self.stages):
             x = stage(x)
