@@ -185,6 +185,20 @@ def test_clocks_that_are_off_are_found(bag, lag_ms):
     assert {f.frame.points_stamp - f.frame.stamp for f in frames} == {lag_ms * MS}
 
 
+@pytest.mark.parametrize("lag_ms", [0, 30])
+def test_scans_that_are_recorded_late_are_not_of_another_clock(bag, lag_ms):
+    bag.tf()
+    for ms in range(0, 1500, 100):
+        for kind, stamp, delay in (("image", ms, 30), ("info", ms, 30), ("points", ms, 110)):
+            bag.log = START + (stamp + delay) * MS
+            getattr(bag, kind)(stamp + (lag_ms if kind == "points" else 0))
+    bag.writer.close()
+    with BagDrive(bag.writer.path, settings=DriveSettings(auto_points_offset=True)) as drive:
+        frames = list(drive)
+    assert drive.settings.points_offset == pytest.approx(lag_ms * 1e-3)
+    assert {f.frame.points_stamp - f.frame.stamp for f in frames} == {lag_ms * MS}
+
+
 def test_a_replay_that_clocks_prevent_says_by_how_much_they_are_off(bag, tmp_path):
     path = _off_by(bag, -12345)
     with pytest.raises(InputError, match=r"scans are stamped -12\.34\d+ s off: give that as"):

@@ -22,6 +22,8 @@ from amodal_core.frame import TIME_JUMP, FrameWarning
 # Moments that wait for their calibration or truth before they are read without.
 _WAITING = 64
 _LAG_FROM = 50  # first images and scans that the lag of their clocks is found from
+# Seconds from a message's stamp to its recording where both are of one clock.
+_DELAYS = (-0.01, 0.5)
 
 
 class BagDrive:
@@ -80,8 +82,9 @@ class BagDrive:
     def points_lag(self) -> float:
         """Seconds that the scans' stamps lag behind the images', from the first of both.
 
-        When they were recorded tells how far the clocks are apart, up to the sensors' delays; the
-        rest follows from the stamps, see `estimate_offset`.
+        It follows from the stamps, see `estimate_offset`. Where they are not of the recorder's
+        clock, when they were recorded tells how far the clocks are apart, up to the sensors'
+        delays; a scan is recorded up to a turn later than an image, which says nothing of clocks.
         """
         stamps: dict[str, list[int]] = {self.topics.image: [], self.topics.points: []}
         delays: dict[str, list[int]] = {self.topics.image: [], self.topics.points: []}
@@ -89,13 +92,14 @@ class BagDrive:
             stamp = stamp_of(message.header)
             if stamp > 0 and len(stamps[topic]) < _LAG_FROM:
                 stamps[topic].append(stamp)
-                delays[topic].append(stamp - recorded)
+                delays[topic].append(recorded - stamp)
             elif min(map(len, stamps.values())) == _LAG_FROM:
                 break
         if not all(stamps.values()):
             return 0.0
         image, points = (sorted(values)[len(values) // 2] for values in delays.values())
-        coarse = points - image
+        one_clock = all(_DELAYS[0] <= delay * 1e-9 <= _DELAYS[1] for delay in (image, points))
+        coarse = 0 if one_clock else image - points
         fine = estimate_offset(
             stamps[self.topics.image], [s - coarse for s in stamps[self.topics.points]]
         )

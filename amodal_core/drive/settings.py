@@ -55,8 +55,8 @@ class DriveSettings:
     auto_points_offset: Annotated[
         bool,
         Field(
-            description="Find that lag in the first messages, in place of points_offset; live up "
-            "to half a period of the faster sensor, of a bag any.",
+            description="Find that lag in the first messages, in place of points_offset; up to "
+            "half a period of the faster sensor, in a bag of clocks that differ any.",
         ),
     ] = False
     minimum_range: Annotated[
