@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     # Importing torch takes seconds and 200 MB; a process that handles arrays alone never does.
     import torch
 
+BORDER = 1.5  # pixels from the image's border; an object that reaches so far goes on outside
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 _T = TypeVar("_T", bound="Instances")
 

@@ -48,6 +48,7 @@ from amodal_core.drive.topics import (
 from amodal_core.drive.writer import DriveWriter
 from amodal_core.errors import InputError
 from amodal_core.evaluation import results as evaluation
+from amodal_core.evaluation.formats import TRACKS_BAG
 from amodal_core.evaluation.report import headlines
 from amodal_core.evaluation.run import Evaluation
 from amodal_core.evaluation.stream import COUNTS, StreamAccuracy
@@ -64,7 +65,6 @@ from amodal_core.views.rerun_file import RerunRecording, recording
 from amodal_core.views.track_cloud import track_cloud
 from amodal_core.warm_up import warm_up_tracker
 
-TRACKS_BAG = "tracks.mcap"
 METRICS = "metrics.json"
 VIDEO = "overlay.mp4"
 REPORT = "report.html"

@@ -28,7 +28,14 @@ from rclpy.subscription import Subscription
 from amodal_core.bags.sensors import stamp_of
 from amodal_core.drive.outputs import Output
 from amodal_core.drive.shared import Shared
-from amodal_core.drive.topics import COMPRESSED, DIAGNOSTICS, IMAGE, POINTS, Topic
+from amodal_core.drive.topics import (
+    COMPRESSED,
+    COMPRESSED_SUFFIX,
+    DIAGNOSTICS,
+    IMAGE,
+    POINTS,
+    Topic,
+)
 from amodal_core.errors import InputError
 from amodal_core.frame import NOTES, TIME_JUMP, FrameWarning
 from amodal_core.settings import checked
@@ -39,7 +46,6 @@ from amodal_ros.health import HOST, PROCESS, Health
 from amodal_ros.qos import overridden, profile
 
 _T = TypeVar("_T")
-_COMPRESSED = "/compressed"  # what the image transport of that name appends to a topic
 _LOOK = 0.1  # seconds between two looks for the image's publisher, until one has come
 _THROTTLE = 5.0  # seconds between two lines about the same thing
 _LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
@@ -284,7 +290,7 @@ class BaseNode(LifecycleNode):
 
     def _subscribe(self, topic: Topic, name: str, qos: Any) -> None:
         """Subscribe to an input, a compressed image by what its name says."""
-        compressed = topic is IMAGE and self.topic_name(name).endswith(_COMPRESSED)
+        compressed = topic is IMAGE and self.topic_name(name).endswith(COMPRESSED_SUFFIX)
         kind = message_class(COMPRESSED.type if compressed else topic.type)
         qos = self.overridden(Subscription, name, qos)
         self._exchange.subscribe(
@@ -315,9 +321,9 @@ class BaseNode(LifecycleNode):
         if self._raw_image is None:
             return
         name = self.topic_name(IMAGE.name)
-        if not self.count_publishers(name) and self.count_publishers(name + _COMPRESSED):
-            self.get_logger().info(f"{name} is published as {name}{_COMPRESSED}")
-            self._subscribe(IMAGE, name + _COMPRESSED, self._raw_image)
+        if not self.count_publishers(name) and self.count_publishers(name + COMPRESSED_SUFFIX):
+            self.get_logger().info(f"{name} is published as {name}{COMPRESSED_SUFFIX}")
+            self._subscribe(IMAGE, name + COMPRESSED_SUFFIX, self._raw_image)
 
     def _receiver(self, topic: Topic) -> Callable[[Any], None]:
         def receive(message: Any) -> None:

@@ -41,7 +41,7 @@ _CONFIGURATION = (
     "<MaxMessageSize>65500B</MaxMessageSize><FragmentSize>65000B</FragmentSize></General>"
     '<Internal><SocketReceiveBufferSize max="10MB"/></Internal></Domain></CycloneDDS>'
 )
-_INFINITE = 2**63 - 1
+INFINITE = 2**63 - 1  # nanoseconds
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 # Below this size a copy costs less than keeping Cyclone's buffer alive.
 _COPY_BELOW = 1 << 16
@@ -319,6 +319,6 @@ class WaitSet:
             _attach(self._ref, ref, ref)
         self._attached = set(refs)
         triggered = (ctypes.c_ssize_t * (len(refs) + 1))()
-        timeout = _INFINITE if nanoseconds is None else max(0, nanoseconds)
+        timeout = INFINITE if nanoseconds is None else max(0, nanoseconds)
         count = _checked(_wait(self._ref, triggered, len(triggered), timeout), "waiting")
         return set(triggered[: min(count, len(triggered))])

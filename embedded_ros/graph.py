@@ -16,7 +16,6 @@ from embedded_ros import dds, discovery, interfaces
 
 _TOPIC = "ros_discovery_info"
 _TYPE = "rmw_dds_common/msg/ParticipantEntitiesInfo"
-_FOREVER = 2**63 - 1
 
 
 @contextmanager
@@ -49,7 +48,7 @@ class Graph:
         def qos(*history: Any) -> Qos:
             return Qos(
                 *history,
-                Policy.Reliability.Reliable(_FOREVER),
+                Policy.Reliability.Reliable(dds.INFINITE),
                 Policy.Durability.TransientLocal,
                 Policy.DurabilityService(0, Policy.History.KeepLast(1), -1, -1, -1),
                 Policy.WriterDataLifecycle(autodispose=False),

@@ -185,7 +185,7 @@ DIAGNOSTICS = Topic(
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "clock", "The bag's time")
 
 # What the image transport `compressed` appends to a topic's name.
-_COMPRESSED = "/compressed"
+COMPRESSED_SUFFIX = "/compressed"
 
 # Frames of the drives that are written here.
 CAMERA_FRAME = "camera_color_left"
@@ -271,8 +271,8 @@ def find_topics(
 
     infos, images = of_type(CAMERA_INFO), _one_a_camera([*of_type(IMAGE), *of_type(COMPRESSED)])
     cameras = cameras_in(bag)
-    if image and image not in types and types.get(image + _COMPRESSED) == COMPRESSED.type:
-        image += _COMPRESSED
+    if image and image not in types and types.get(image + COMPRESSED_SUFFIX) == COMPRESSED.type:
+        image += COMPRESSED_SUFFIX
     clouds = of_type(POINTS)
     if points == NO_LIDAR and not lidar_optional:
         raise InputError("the model needs a LiDAR", f"topic {points}", "choose another model")
@@ -377,16 +377,16 @@ def _one_of_each(images: list[str]) -> list[str]:
     """One image topic of each camera: of what image_proc makes of one, the best in colour."""
     best: dict[str, str] = {}
     for name in images:
-        folder, _, last = name.removesuffix(_COMPRESSED).rpartition("/")
+        folder, _, last = name.removesuffix(COMPRESSED_SUFFIX).rpartition("/")
         key = folder if last in _ONE_OF else name
-        before = best.get(key, name).removesuffix(_COMPRESSED).rpartition("/")[2]
+        before = best.get(key, name).removesuffix(COMPRESSED_SUFFIX).rpartition("/")[2]
         if key not in best or _ONE_OF.index(last) < _ONE_OF.index(before):
             best[key] = name
     return list(best.values())
 
 
 def _info_of(image: str) -> str:
-    return f"{image.removesuffix(_COMPRESSED).rpartition('/')[0]}/camera_info"
+    return f"{image.removesuffix(COMPRESSED_SUFFIX).rpartition('/')[0]}/camera_info"
 
 
 def _one_a_camera(images: list[str]) -> list[str]:
@@ -394,10 +394,10 @@ def _one_a_camera(images: list[str]) -> list[str]:
 
     What is compressed in another way (compressedDepth, theora) is no image here.
     """
-    raw = {name for name in images if not name.endswith(_COMPRESSED)}
+    raw = {name for name in images if not name.endswith(COMPRESSED_SUFFIX)}
     return [
         name
         for name in images
-        if name.removesuffix(_COMPRESSED) == name or name.removesuffix(_COMPRESSED) not in raw
+        if name in raw or name.removesuffix(COMPRESSED_SUFFIX) not in raw
         if not name.endswith("/compressedDepth")
     ]

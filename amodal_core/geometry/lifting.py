@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-from amodal_core.frame import Calibration, Frame, Instances, Report
+from amodal_core.frame import BORDER, Calibration, Frame, Instances, Report
 from amodal_core.geometry.completion import completed
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig, Size
 from amodal_core.geometry.context import ClusterContext
@@ -48,7 +48,6 @@ _ABOVE = 0.15  # metres above the ground, lower returns are the road under a mas
 _LENGTHS = np.linspace(0.6, 2.6, 21)  # times the usual, that are tried on the amodal mask
 _PRIOR = 0.05  # share of the mask's width by which another box must fit better
 _NEARER = 0.1  # the same, for each usual length that it is nearer
-_BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
 
 
 def lift(
@@ -126,8 +125,8 @@ def _context(amodal: np.ndarray, visible: np.ndarray, size: tuple[int, int]) -> 
     return ClusterContext(
         hidden_left=within((visible[0] - amodal[0]) / width, 0, 1),
         hidden_right=within((amodal[2] - visible[2]) / width, 0, 1),
-        beyond_left=float(amodal[0] < _BORDER),
-        beyond_right=float(amodal[2] > size[1] - _BORDER),
+        beyond_left=float(amodal[0] < BORDER),
+        beyond_right=float(amodal[2] > size[1] - BORDER),
     )
 
 
@@ -139,7 +138,7 @@ def _top(
     ground: Ground,
 ) -> float | None:
     """Metres above the ground that the amodal mask reaches at a depth; None above the image."""
-    if amodal[1] < _BORDER:
+    if amodal[1] < BORDER:
         return None
     pixel = np.array([(amodal[0] + amodal[2]) / 2, amodal[1], 1.0])
     T = calibration.camera_from_lidar

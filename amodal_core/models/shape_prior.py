@@ -24,9 +24,9 @@ from amodal_core.extras import extra
 from amodal_core.files import atomic
 from amodal_core.models.layers.attended_masks import mask_ious
 from amodal_core.models.layers.batch import Targets
+from amodal_core.models.layers.mask_branch import SIDE
 from amodal_core.models.layers.positive_rois import PositiveRois
 
-SIDE = 28
 _CHANNELS = 8
 # Side of the latent, and of each decoder stage's input with the padding of its convolution; the
 # stage without padding makes 14 of 16.

@@ -35,12 +35,11 @@ from amodal_core.models.layers.attended_masks import (
 )
 from amodal_core.models.layers.backbone import Features
 from amodal_core.models.layers.batch import Batch
-from amodal_core.models.layers.mask_branch import mask_loss
+from amodal_core.models.layers.mask_branch import SIDE, mask_loss
 from amodal_core.models.layers.parts import Part, Tensors
 from amodal_core.models.layers.positive_rois import PositiveRois
 from amodal_core.models.lidar_objects import LIDAR
 from amodal_core.models.shape_prior import (
-    SIDE,
     Codebook,
     MaskAutoEncoder,
     MaskCollection,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amodal_core.frame import Calibration, Instances
+from amodal_core.frame import BORDER, Calibration, Instances
 
 BOTH, SCAN, NETWORK = range(3)
 FEATURES = (
@@ -49,7 +49,6 @@ _HEIGHTS = {
 }
 PEOPLE = ("pedestrian", "cyclist")
 _TALL = 2.5  # metres, of what is large
-_BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
 
 
 @dataclass(eq=False)
@@ -98,7 +97,7 @@ def height_off(objects: Instances, classes: Sequence[str], calibration: Calibrat
     usual = np.array([_HEIGHTS.get(classes[c], np.nan) for c in objects.class_ids], np.float64)
     metres = (boxes[:, 3] - boxes[:, 1]) * depths / calibration.K[1, 1]
     off = np.abs(np.log(np.maximum(metres, 0.05) / usual))
-    cut = (boxes[:, 3] >= objects.size[0] - _BORDER) | (boxes[:, 1] <= _BORDER)
+    cut = (boxes[:, 3] >= objects.size[0] - BORDER) | (boxes[:, 1] <= BORDER)
     return np.where(cut, 0.0, np.nan_to_num(off))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from amodal_core.datasets.base import BEGIN
 from amodal_core.synthetic.ground import ground, markings
 from amodal_core.synthetic.light import make_light
 from amodal_core.synthetic.mesh import Mesh, merged, pose, rotation_y
@@ -18,7 +19,6 @@ from amodal_core.synthetic.surroundings import furniture, horizon, houses, plant
 
 PERIOD = 0.1  # seconds between frames
 CHUNK = 24.0  # metres of street in a piece of static geometry
-BEGIN = 1_316_995_200_000_000_000  # stamps start at 2011-09-26 00:00 UTC
 KINDS = ("urban", "urban", "urban", "residential", "residential", "arterial", "arterial")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from scipy.optimize import linear_sum_assignment
 
+from amodal_core.frame import BORDER
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 
@@ -18,7 +19,6 @@ NEAR, NEAR_PIXELS = 0.6, 8.0  # centres apart, in boxes and pixels
 MAX_CENTRE = 16.0  # squared Mahalanobis distance of the centres
 MAX_SIZE_ERROR, MAX_SIZE_ERROR_APART = 1.6, 0.7  # log of the ratio of the sides
 MAX_APART = 1.0  # metres between places in space, of what the image cuts off
-_BORDER = 1.5  # pixels from the image's border, an object that reaches so far goes on outside
 EMBEDDING_WEIGHT = 0.6  # weight of the embeddings beside all the rest
 
 
@@ -119,7 +119,7 @@ def _apart(values: np.ndarray, measured: np.ndarray, size: tuple[int, int]) -> n
     """
     half = np.exp(measured[:, 2:4]) / 2
     low, high = measured[:, :2] - half, measured[:, :2] + half
-    cut = (low[:, 0] < _BORDER) | (high > np.array(size[::-1]) - _BORDER).any(axis=1)
+    cut = (low[:, 0] < BORDER) | (high > np.array(size[::-1]) - BORDER).any(axis=1)
     offset = values[:, None, 5:7] - measured[None, :, 5:7]
     apart = np.hypot(offset[..., 0], offset[..., 1])
     return np.where(cut[None], apart, np.nan)

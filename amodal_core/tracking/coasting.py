@@ -11,7 +11,7 @@ from pydantic import Field
 
 from amodal_core.frame import TIME_JUMP, Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.settings import Amount, settings_type
+from amodal_core.settings import Amount, Share, settings_type
 from amodal_core.tracking.association import within_image
 from amodal_core.tracking.evidence import PlaceEvidence, weigh_evidence
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
@@ -24,7 +24,6 @@ _LEAST_MATCHED = 4  # tracks that tell how the camera turned
 
 
 Seconds = Annotated[float, Field(ge=0, le=60)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @settings_type

@@ -21,9 +21,9 @@ from pydantic import Field
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
-from amodal_core.settings import settings_type
+from amodal_core.settings import Share, settings_type
 from amodal_core.tracking.association import MAX_CENTRE, MAX_SIZE_ERROR
-from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
+from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
 from amodal_core.tracking.motion import RANGE, Motion, measurement_noise
 from amodal_core.tracking.track_store import TrackStore, widened
 

@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from amodal_core.frame import Instances
-from amodal_core.settings import settings_type
+from amodal_core.settings import Share, settings_type
 from amodal_core.tracking.association import Appearance, affinity, assign, within_image
-from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches, Share
+from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
 from amodal_core.tracking.motion import RANGE, Motion
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
 

@@ -15,7 +15,7 @@ from numba import njit
 
 from amodal_core.frame import Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
-from amodal_core.views.palette import track_colour
+from amodal_core.views.palette import PAPER, track_colour
 from amodal_core.views.text import Colour, put_text, text_size
 
 Box = tuple[int, int, int, int]
@@ -27,7 +27,6 @@ _PERIOD, _STRIPE = 9, 4  # pixels from stripe to stripe, and a stripe's width
 _DASH = 9.0  # pixels
 _THICK_FROM = 60  # pixels of height from which outlines are two pixels wide
 _INK = (18, 20, 26)
-_PAPER = (244, 246, 250)
 _GREY = (176, 184, 198)
 _AMBER = (255, 206, 110)
 
@@ -169,7 +168,7 @@ def draw_boxes(
     for k, (name, box) in enumerate(zip(names, np.round(boxes).astype(int).tolist(), strict=True)):
         x0, y0, x1, y1 = box
         cv2.rectangle(image, (x0, y0), (x1, y1), track_colour(k), 1, cv2.LINE_AA)
-        lines: list[Words] = [[(name, False, _PAPER)]]
+        lines: list[Words] = [[(name, False, PAPER)]]
         place = _free_place(
             (x0, y0, x1, y1), _chip_size(lines, text_size), taken, image.shape[1], image.shape[0]
         )
@@ -233,7 +232,7 @@ def _outline(
         free = covered[local[:, 1], local[:, 0]] == 0
         dashes = _dashes(contour, free)
         if dashes:
-            cv2.polylines(out, dashes, False, _PAPER if coasted else colour, 2, cv2.LINE_AA)
+            cv2.polylines(out, dashes, False, PAPER if coasted else colour, 2, cv2.LINE_AA)
             cv2.polylines(out, dashes, False, colour, 1, cv2.LINE_AA)
 
 
@@ -277,9 +276,9 @@ def _label_all(
         x0, y0, x1, y1 = boxes[i]
         if x1 <= x0 or y1 <= y0:
             continue
-        lines: list[Words] = [[(f"{int(ids[i])}", True, _PAPER)]]
+        lines: list[Words] = [[(f"{int(ids[i])}", True, PAPER)]]
         if y1 - y0 >= style.min_label_height:
-            lines[0].append((f" {classes[int(host.class_ids[i])]}", False, _PAPER))
+            lines[0].append((f" {classes[int(host.class_ids[i])]}", False, PAPER))
             if host.depths[i] > 0:
                 lines[0].append((f" {host.depths[i]:.0f} m", False, _GREY))
             hidden = float(host.occlusion_rates[i])

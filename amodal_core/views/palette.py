@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+PAPER = (244, 246, 250)  # of texts and lines on dark
 # Turning the hue by the golden angle keeps any run of consecutive ids far apart on the circle.
 _GOLDEN_ANGLE = 137.508
 # Four lightnesses (Oklab) tell apart the hues that come close again after 13 and 21 ids.

@@ -15,13 +15,12 @@ from numba import njit
 
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.views.labels import track_labels
-from amodal_core.views.palette import track_colour
+from amodal_core.views.palette import PAPER, track_colour
 from amodal_core.views.text import put_text, text_size
 
 _BACKGROUND = (16, 18, 23)
 _LINES = (46, 51, 62)
 _DIM = (128, 137, 152)
-_PAPER = (244, 246, 250)
 _SHARE = 0.2  # of the width, the panel's height
 _ABOVE = 2 / 3  # of the width is the view from above
 _BEHIND, _AHEAD = 6.0, 66.0  # metres shown behind and ahead of the LiDAR
@@ -83,7 +82,7 @@ def _list(out: np.ndarray, tracks: Tracks, classes: Sequence[str], title: str) -
     for k, text in enumerate(labels):
         x, y = 4 + k // rows * wide, line + 2 + k % rows * line
         canvas[y + 2 : y + line - 2, x : x + 3] = track_colour(int(tracks.ids[k]))
-        put_text(canvas, text, x + 8, y, _TEXT, _PAPER)
+        put_text(canvas, text, x + 8, y, _TEXT, PAPER)
     out[:] = canvas
 
 
@@ -119,7 +118,7 @@ def _from_above(
         _points(canvas, rest, place(_positions(rest, frame.calibration)))
     # The vehicle's outline, as far as is known: long along the LiDAR's x axis.
     corners = np.array([(2.1, 0.9), (2.1, -0.9), (-2.1, -0.9), (-2.1, 0.9)])
-    cv2.fillPoly(canvas, [np.round(place(corners)).astype(np.int32)], _PAPER, cv2.LINE_AA)
+    cv2.fillPoly(canvas, [np.round(place(corners)).astype(np.int32)], PAPER, cv2.LINE_AA)
     out[:] = canvas
 
 
@@ -211,7 +210,7 @@ def _number(canvas: np.ndarray, number: int, at: np.ndarray) -> None:
     if x >= 1 and y >= 0 and x + width < canvas.shape[1] and y + height <= canvas.shape[0]:
         plate = canvas[y + 1 : y + height - 1, x - 1 : x + width + 1]
         plate[:] = plate // 3
-        put_text(canvas, f"{number}", x, y, _TEXT, _PAPER, True)
+        put_text(canvas, f"{number}", x, y, _TEXT, PAPER, True)
 
 
 def _depth(out: np.ndarray, depth: np.ndarray) -> None:

@@ -13,7 +13,6 @@ from embedded_ros.importer import refuse_arguments
 
 from .duration import Duration
 
-_FOREVER = 2**63 - 1
 # DDS policy ids -> what rclpy calls them.
 _POLICY_NAMES = {
     2: "DURABILITY",
@@ -123,11 +122,11 @@ def to_dds(profile: QoSProfile, user_data: str) -> Qos:
     best_effort = profile.reliability is ReliabilityPolicy.BEST_EFFORT
     policies = [
         history,
-        Policy.Reliability.BestEffort if best_effort else Policy.Reliability.Reliable(_FOREVER),
+        Policy.Reliability.BestEffort if best_effort else Policy.Reliability.Reliable(dds.INFINITE),
         Policy.WriterDataLifecycle(autodispose=False),
         Policy.DataRepresentation(use_cdrv0_representation=True),
         Policy.Userdata(user_data.encode()),
-        Policy.Liveliness.Automatic(_FOREVER),
+        Policy.Liveliness.Automatic(dds.INFINITE),
     ]
     if profile.durability is DurabilityPolicy.TRANSIENT_LOCAL:
         policies.append(Policy.Durability.TransientLocal)

@@ -11,9 +11,9 @@ import torch
 
 from amodal_core.errors import InputError
 from amodal_core.models.imports.files import WeightFile
+from amodal_core.models.layers.weights import COUNTER
 
 Tensors = dict[str, torch.Tensor]
-_COUNTER = "num_batches_tracked"  # of batch norms; nothing reads it in inference
 
 
 @dataclass
@@ -77,7 +77,7 @@ def renamed_by(
     result: Tensors = {}
     unknown = []
     for name, tensor in tensors.items():
-        if name.endswith(_COUNTER):
+        if name.endswith(COUNTER):
             continue
         match, rule = next(((m, r) for p, r in compiled if (m := p.fullmatch(name))), (None, None))
         if match is None or rule is None:

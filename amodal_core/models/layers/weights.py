@@ -14,7 +14,7 @@ from amodal_core import limits, torch_files
 from amodal_core.errors import InputError
 
 _SHOWN = 4  # names of each kind in a message
-_COUNTER = "num_batches_tracked"  # of batch norms with a momentum, which do not read it
+COUNTER = "num_batches_tracked"  # of batch norms; neither momentum nor inference reads it
 
 
 def read_weights(path: str | Path, cure: str = "check the path") -> dict[str, torch.Tensor]:
@@ -93,7 +93,7 @@ class Misfits:
 
 def misfits(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> Misfits:
     """How a state differs from what is expected, such as a module's `state_dict()`."""
-    missing = sorted(k for k in set(expected) - set(state) if not k.endswith(_COUNTER))
+    missing = sorted(k for k in set(expected) - set(state) if not k.endswith(COUNTER))
     wrong = [
         f"{k}: {tuple(state[k].shape)} for {tuple(expected[k].shape)}"
         for k in sorted(set(expected) & set(state))
