@@ -87,3 +87,9 @@ def seeded(
             values *= np.float32(0.1)
         state[name] = torch.from_numpy(values)
     return state
+
+
+def shapes_of(case: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a published checkpoint."""
+    lines = str(np.load(FIXTURE)[f"{case}/tensors"]).splitlines()
+    return {name: tuple(map(int, shape)) for name, *shape in map(str.split, lines)}

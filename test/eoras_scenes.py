@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from training_scenes import CLASSES
 
 from amodal_core.frame import Frame, Instances, Report
-from amodal_core.masks.mask_set import RleMasks
-from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from amodal_core.models.eoras import Eoras
@@ -70,28 +67,6 @@ class Told:
 def register_told() -> None:
     """Make the detector known by its name."""
     registry._MODELS["told"] = ("eoras_scenes:Told", "for tests")
-
-
-def boxes_seen(
-    size: tuple[int, int], boxes: Sequence[tuple[int, int, int, int]], depths: Sequence[float]
-) -> Instances:
-    """Filled boxes as a detector would find them, the nearer before the farther."""
-    n = len(boxes)
-    amodal = RleMasks.from_boxes(np.array(boxes, float).reshape(n, 4), size)
-    far = np.array(depths, np.float32).reshape(n)
-    visible = amodal.layered(np.argsort(far, kind="stable"))
-    return Instances(
-        size=size,
-        amodal_boxes=amodal.boxes(),
-        visible_boxes=visible.boxes(),
-        scores=np.full(n, 0.9, np.float32),
-        class_ids=np.zeros(n, np.int64),
-        amodal=amodal,
-        visible=visible,
-        occlusion_rates=occlusion_rates(amodal, visible),
-        depths=far,
-        occluders=occlusion_order(far, amodal, visible),
-    )
 
 
 def count_crops(model, monkeypatch):

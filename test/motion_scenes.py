@@ -14,6 +14,9 @@ from amodal_core.bags.sensors import (
     image_message,
     transform_message,
 )
+from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.bag_drive import BagDrive
+from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import CAMERA_INFO, IMAGE, ODOM, POINTS, TF, TF_STATIC
 
 F = RosbagsFactory()
@@ -156,3 +159,30 @@ def events(motion: str, driver: str = "ouster", image_every: int = 100, **odom):
         if make:
             at.append((stamp + 2 * MS, make[0], make[1](stamp, **odom)))
     return sorted(at, key=lambda event: event[0])
+
+
+def write(path, at):
+    """A bag of these events, under the names of some vehicle."""
+    """A bag of these events, under the names of some vehicle."""
+    names = {
+        IMAGE.name: ("/cam/image", IMAGE.type),
+        CAMERA_INFO.name: ("/cam/camera_info", CAMERA_INFO.type),
+        POINTS.name: ("/lidar/points", POINTS.type),
+        ODOM.name: ("/vehicle/odometry", ODOM.type),
+        TF.name: (TF.name, TF.type),
+        TF_STATIC.name: (TF_STATIC.name, TF_STATIC.type),
+    }
+    with BagWriter(path) as writer:
+        for role in dict.fromkeys(role for _, role, _ in at):
+            writer.add_topic(*names[role])
+        for stamp, role, message in at:
+            writer.write(names[role][0], message, stamp)
+    return path
+
+
+def frames_of(path, **options):
+    """The frames of a bag, and all that they and it warn of."""
+    settings = DriveSettings(**options.pop("settings", {}))
+    with BagDrive(path, settings=settings, **options) as drive:
+        made = list(drive)
+        return made, [w for f in made for w in f.warnings] + drive.warnings

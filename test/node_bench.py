@@ -5,6 +5,8 @@ from __future__ import annotations
 import amodal_ros  # noqa: F401, isort: skip - where ROS 2 is not installed, it puts rclpy in place
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -315,3 +317,17 @@ def tf_static() -> Any:
         FACTORY, CAMERA, LIDAR, FRAME.calibration.camera_from_lidar, stamp(0)
     )
     return FACTORY.create("tf2_msgs/msg/TFMessage", transforms=[placed])
+
+
+AMODAL = [sys.executable, "-c", "from amodal_ros.cli.main import main; main()"]
+
+
+def amodal_launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`amodal launch ...` to its end."""
+    return subprocess.run(
+        [*AMODAL, "launch", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )

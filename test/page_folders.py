@@ -23,7 +23,7 @@ from eoras_scenes import SMALL as EORAS
 from kitti_scenes import write_raw
 from numpy.random import default_rng
 from pages import ROOT, blocks
-from test_reproduce import save_pointpillars
+from seeded_weights import save_pointpillars
 from training_scenes import SAM_SETTINGS, SETTINGS, Streets, write_drives
 from typer.testing import CliRunner
 

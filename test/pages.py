@@ -51,3 +51,10 @@ def _spelt_out(words: list[str]) -> Iterator[list[str]]:
 def named(page: Path) -> str:
     """Its path in the checkout."""
     return str(page.relative_to(ROOT))
+
+
+def groups() -> list[list[str]]:
+    """The commands of docs/reproduce.md, paper by paper."""
+    bodies = blocks(ROOT / "docs" / "reproduce.md", SHELL)
+    every = [g.splitlines() for body in bodies for g in body.strip().split("\n\n")]
+    return [g for g in every if any(line.startswith("amodal infer") for line in g)]

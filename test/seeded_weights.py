@@ -102,3 +102,11 @@ def read(name: str) -> tuple[dict[str, list[int]], dict[str, np.ndarray]]:
     """A fixture: names and shapes, outputs."""
     value = json.loads(gzip.decompress((FIXTURES / f"{name}.json.gz").read_bytes()))
     return value["shapes"], {k: np.asarray(v) for k, v in value["outputs"].items()}
+
+
+def save_pointpillars() -> None:
+    """OpenPCDet's published file, in this folder."""
+    state = state_of(read("pointpillars_pcdet")[0])
+    torch.save(
+        {"model_state": state, "epoch": 80, "version": "pcdet+0.5.2"}, "pointpillar_7728.pth"
+    )

@@ -31,18 +31,21 @@ ROS = {
 }
 
 
+def imports_of(path: Path) -> set[str]:
+    """Top-level names that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def imports(package: str) -> dict[str, set[str]]:
-    """Top-level names that each file of a package imports, by file."""
-    found = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        names: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                names.add(node.module.split(".")[0])
-        found[str(path.relative_to(ROOT))] = names
-    return found
+    """The same of each file of a package, by file."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {str(path.relative_to(ROOT)): imports_of(path) for path in files}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,15 @@ def circles(package: str) -> list[set[str]]:
 @pytest.mark.parametrize("package", sorted(OURS))
 def test_no_module_imports_one_that_imports_it(package):
     assert not circles(package)
+
+
+def test_what_several_test_files_use_stands_in_none_of_them():
+    wrong = {
+        path.name: tests
+        for path in sorted((ROOT / "test").rglob("*.py"))
+        if (tests := {n for n in imports_of(path) if n.startswith("test_")})
+    }
+    assert not wrong
 
 
 # Rooms of amodal_core: what each may import beside itself and what all may (EVERYWHERE).

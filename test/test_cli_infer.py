@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from eoras_scenes import save_small
-from training_scenes import CLASSES, Streets, Tiny, TinyConfig, register_tiny
+from training_scenes import CLASSES, Oracle, Streets, Tiny, TinyConfig, register_tiny
 from typer.testing import CliRunner
 
 from amodal_core import inference
@@ -29,25 +29,6 @@ from amodal_core.models.flagship import Flagship, FlagshipConfig
 from amodal_core.pipeline import Pipeline
 from amodal_core.tracking import Tracker
 from amodal_ros.cli.main import app
-
-
-class Oracle:
-    """Finds what is there, under other names of two classes; counts how often it is asked."""
-
-    name = "oracle"
-    inputs = frozenset({"image"})
-    classes = ("car", "person", "bicycle", "tree")
-
-    def __init__(self, data):
-        self.truth = {data.frame(k).image.tobytes(): data.truth(k) for k in range(len(data))}
-        self.asked = 0
-
-    def infer(self, frames, report=None):
-        self.asked += len(frames)
-        return [self.truth[f.image.tobytes()] for f in frames]
-
-    def reset(self):
-        pass
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 import cv2
 import numpy as np
 import pytest
+from box_scenes import PAIR, BoxedModel
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from test_views_recordings import PAIR, BoxedModel
 
 from amodal_core.bags.messages import read_tracks
 from amodal_core.bags.reader import BagReader

@@ -20,8 +20,7 @@ from pathlib import Path
 import page_folders as has
 import pytest
 from page_folders import Maker
-from pages import PAGES, ROOT, commands, named
-from test_reproduce import groups
+from pages import PAGES, ROOT, commands, groups, named
 from typer.testing import CliRunner
 
 from amodal_core.errors import InputError

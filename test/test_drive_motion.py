@@ -15,6 +15,7 @@ from motion_scenes import (
     F,
     cloud,
     events,
+    frames_of,
     image,
     info,
     lidar_at,
@@ -22,6 +23,7 @@ from motion_scenes import (
     scan,
     seen,
     static,
+    write,
 )
 from scipy.spatial.transform import Rotation
 
@@ -30,37 +32,11 @@ from amodal_core.bags.sensors import (
     header_message,
     stamp_of,
 )
-from amodal_core.bags.writer import BagWriter
 from amodal_core.drive.assembler import Assembler
-from amodal_core.drive.bag_drive import BagDrive
 from amodal_core.drive.poses import Poses
 from amodal_core.drive.settings import DriveSettings
 from amodal_core.drive.topics import CAMERA_INFO, IMAGE, ODOM, POINTS, TF, TF_STATIC
 from amodal_core.geometry.projection import project
-
-
-def write(path, at):
-    names = {
-        IMAGE.name: ("/cam/image", IMAGE.type),
-        CAMERA_INFO.name: ("/cam/camera_info", CAMERA_INFO.type),
-        POINTS.name: ("/lidar/points", POINTS.type),
-        ODOM.name: ("/vehicle/odometry", ODOM.type),
-        TF.name: (TF.name, TF.type),
-        TF_STATIC.name: (TF_STATIC.name, TF_STATIC.type),
-    }
-    with BagWriter(path) as writer:
-        for role in dict.fromkeys(role for _, role, _ in at):
-            writer.add_topic(*names[role])
-        for stamp, role, message in at:
-            writer.write(names[role][0], message, stamp)
-    return path
-
-
-def frames_of(path, **options):
-    settings = DriveSettings(**options.pop("settings", {}))
-    with BagDrive(path, settings=settings, **options) as drive:
-        made = list(drive)
-        return made, [w for f in made for w in f.warnings] + drive.warnings
 
 
 @pytest.mark.parametrize("driver", sorted(TIMES))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eoras_published import CASES, FIXTURE, SIDE, STEP, images, seeded
+from eoras_published import CASES, FIXTURE, SIDE, STEP, images, seeded, shapes_of
 
 from amodal_core.datasets.truth import make_truth
 from amodal_core.frame import Calibration, Frame
@@ -22,12 +22,6 @@ from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import Source
 from amodal_core.models.imports.layouts import layout_of
 from amodal_core.models.layers.batch import make_batch, targets_of
-
-
-def shapes_of(case):
-    """Names and shapes of the tensors of a published checkpoint."""
-    lines = str(np.load(FIXTURE)[f"{case}/tensors"]).splitlines()
-    return {name: tuple(map(int, shape)) for name, *shape in map(str.split, lines)}
 
 
 def imported(case):

@@ -2,29 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-
-HIDE = """
-from importlib.machinery import PathFinder
-
-# As where pip installed no extra.
-real = PathFinder.find_spec
-hidden = {
-    "matplotlib", "moderngl", "onnx", "onnxruntime", "onnxscript", "pyarrow", "rerun",
-    "sklearn", "supervision", "tensorboard", "torch", "torchvision", "transformers",
-}
-PathFinder.find_spec = classmethod(
-    lambda c, name, path=None, target=None:
-        None if name in hidden and path is None else real(name, path, target))
-"""
-
-
-def run_without(code: str) -> subprocess.CompletedProcess:
-    """Run code where no extra is installed."""
-    return subprocess.run([sys.executable, "-c", HIDE + code], capture_output=True, text=True)
+from without_extras import run_without
 
 
 def test_nodes_replay_and_evaluation_need_no_extra():

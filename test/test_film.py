@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from test_overlay import _tracks
+from box_scenes import tracks_seen
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame
@@ -29,7 +29,12 @@ def _drive() -> list[tuple[Frame, object]]:
     for k, count in enumerate(COUNTS):
         image = np.full((*SIZE, 3), 10 * k, np.uint8)
         boxes = [(10 + 50 * n, 5, 40 + 50 * n, 35) for n in range(count)]
-        frames.append((Frame(k * 10**8, image), _tracks(boxes, [5.0 + n for n in range(count)])))
+        frames.append(
+            (
+                Frame(k * 10**8, image),
+                tracks_seen((200, 400), boxes, [5.0 + n for n in range(count)]),
+            )
+        )
     return frames
 
 
@@ -66,7 +71,7 @@ def test_what_is_half_hidden_is_most_to_see_and_the_caption_counts():
     with running:
         for frame, other in zip(frames, (60, 60, 25, 10), strict=True):
             boxes = [near, (other, 5, other + 30, 35), (300, 5, 330, 35)]
-            running.show(frame, _tracks(boxes, [5, 9, 9], coasted=[0]))
+            running.show(frame, tracks_seen((200, 400), boxes, [5, 9, 9], coasted=[0]))
     (key,) = running.key_frames
     assert key.caption == "frame 2, 0.2 s: 3 tracks, 1 partly hidden, 1 carried on unseen"
     blue, _, shown_red = cv2.imdecode(np.frombuffer(key.jpeg, np.uint8), cv2.IMREAD_COLOR)[-5, -5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_cli_infer import Oracle
+from training_scenes import Oracle
 from typer.testing import CliRunner
 
 from amodal_core import quantising

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 import rclpy
 import torch
-from node_bench import SECOND, stamp, until
+from node_bench import AMODAL, SECOND, amodal_launch, stamp, until
 from rclpy.executors import SingleThreadedExecutor
 from typer.testing import CliRunner
 
@@ -118,20 +117,6 @@ def listen(domain: int) -> Iterator[Callable[..., Listener]]:
     for listener in listeners:
         listener.close()
     listeners.clear()  # pytest keeps `make`
-
-
-AMODAL = [sys.executable, "-c", "from amodal_ros.cli.main import main; main()"]
-
-
-def amodal_launch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`amodal launch ...` to its end."""
-    return subprocess.run(
-        [*AMODAL, "launch", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def assert_same(live: list[Any], expected: dict[int, Tracks]) -> None:

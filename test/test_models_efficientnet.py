@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_models_shared import frame, truth
+from model_scenes import frame, truth
 
 from amodal_core.errors import InputError
 from amodal_core.models.layers.batch import MEAN, STD, make_batch, targets_of

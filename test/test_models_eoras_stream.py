@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from eoras_scenes import Told, boxes_seen, count_crops, register_told, save_small
+from box_scenes import boxes_seen
+from eoras_scenes import Told, count_crops, register_told, save_small
 from training_scenes import CAMERA, Drives, K
 
 from amodal_core.datasets.base import BEGIN, PERIOD

@@ -10,7 +10,7 @@ import pytest
 import torch
 from drawn_frames import CLASSES, drawn_frame
 from evaluation_data import make_set
-from test_models_shared import frame, truth
+from model_scenes import frame, truth
 from torchvision.ops import nms
 
 from amodal_core.errors import InputError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_models_shared import truth
+from model_scenes import truth
 from training_scenes import run_config, write_streets
 
 from amodal_core.errors import InputError

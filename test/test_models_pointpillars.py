@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_models_shared import truth
+from model_scenes import truth
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Calibration, Frame

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_models_shared import frame, truth
+from model_scenes import frame, truth
 from torchvision.models import resnet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou

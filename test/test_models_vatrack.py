@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_models_shared import frame, truth
+from model_scenes import frame, truth
 from torchvision.ops import box_iou
 
 from amodal_core.masks.mask_set import BoxMasks, RleMasks

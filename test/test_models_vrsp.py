@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_models_shared import frame, truth
+from model_scenes import frame, truth
 from torchvision.ops import box_iou
 from training_scenes import CLASSES, run_config, write_streets
 from typer.testing import CliRunner

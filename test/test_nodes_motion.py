@@ -7,9 +7,8 @@ import time
 import motion_scenes
 import numpy as np
 import pytest
-from motion_scenes import MS, START, events
+from motion_scenes import MS, START, events, frames_of, write
 from node_bench import start  # noqa: F401 - a fixture
-from test_drive_motion import frames_of, write
 
 from amodal_core.bags.images import read_depth
 from amodal_core.bags.sensors import stamp_of

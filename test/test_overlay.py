@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_pipeline import boxes_as_instances
+from box_scenes import CALIBRATION, boxes_seen, tracks_seen
 
 from amodal_core.frame import Calibration, Frame, Tracks
 from amodal_core.views.overlay import OverlayStyle, draw_boxes, draw_overlay, enlarge, in_window
@@ -17,19 +17,8 @@ BARE = OverlayStyle(labels=False)
 GREY = np.full((*SIZE, 3), 100, np.uint8)
 
 
-def _tracks(boxes, depths, ids=None, coasted=()):
-    n = len(boxes)
-    exact = boxes_as_instances(boxes, depths, SIZE)
-    return Tracks(
-        **vars(exact),
-        ids=np.arange(n) if ids is None else np.array(ids),
-        ages=np.ones(n, np.int64),
-        coasted=np.isin(np.arange(n), coasted),
-    )
-
-
 def test_only_pixels_at_the_masks_change():
-    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    tracks = tracks_seen(SIZE, [(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
     drawn = draw_overlay(GREY, tracks, ("car",), BARE)
     changed = (drawn != GREY).any(axis=2)
     near = np.zeros(SIZE, bool)
@@ -41,7 +30,7 @@ def test_only_pixels_at_the_masks_change():
 
 
 def test_the_visible_part_is_tinted_evenly_and_the_hidden_part_hatched():
-    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    tracks = tracks_seen(SIZE, [(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
     drawn = draw_overlay(GREY, tracks, ("car",), BARE).astype(int)
     # Inside, away from outlines: seen of track 1, and hidden of track 1 behind track 0.
     seen = drawn[50:110, 170:240].reshape(-1, 3)
@@ -53,14 +42,16 @@ def test_the_visible_part_is_tinted_evenly_and_the_hidden_part_hatched():
 
 
 def test_a_track_that_coasts_is_hatched_whole():
-    drawn = draw_overlay(GREY, _tracks([(50, 60, 150, 140)], [10], coasted=[0]), ("car",), BARE)
+    drawn = draw_overlay(
+        GREY, tracks_seen(SIZE, [(50, 60, 150, 140)], [10], coasted=[0]), ("car",), BARE
+    )
     inside = drawn[70:130, 60:140].reshape(-1, 3)
     assert len(np.unique(inside, axis=0)) == 2
 
 
 def test_labels_are_drawn_within_the_image_and_do_not_cover_each_other():
     crowd = [(10 * k, 90, 10 * k + 60, 150) for k in range(8)]
-    tracks = _tracks(crowd, [10.0 + k for k in range(8)])
+    tracks = tracks_seen(SIZE, crowd, [10.0 + k for k in range(8)])
     plain = draw_overlay(GREY, tracks, ("car",), BARE)
     labelled = draw_overlay(GREY, tracks, ("car",))
     fresh = (plain != labelled).any(axis=2)
@@ -72,21 +63,22 @@ def test_labels_are_drawn_within_the_image_and_do_not_cover_each_other():
 
 @pytest.mark.parametrize("box", [(0, 0, 400, 200), (0, 0, 3, 3), (398, 198, 400, 200)])
 def test_objects_at_the_borders_are_drawn_without_trouble(box):
-    draw_overlay(GREY, _tracks([box], [5.0]), ("car",))
+    draw_overlay(GREY, tracks_seen(SIZE, [box], [5.0]), ("car",))
 
 
 def test_empty_tracks_and_empty_masks_leave_the_image_alone():
     np.testing.assert_array_equal(draw_overlay(GREY, Tracks.empty(SIZE), ("car",)), GREY)
     np.testing.assert_array_equal(
-        draw_overlay(GREY, _tracks([(10, 10, 10, 10)], [5.0]), ("car",)), GREY
+        draw_overlay(GREY, tracks_seen(SIZE, [(10, 10, 10, 10)], [5.0]), ("car",)), GREY
     )
 
 
 def test_instances_without_ids_are_numbered_by_their_place():
-    plain = boxes_as_instances([(50, 60, 150, 140)], [10.0], SIZE)
+    plain = boxes_seen(SIZE, [(50, 60, 150, 140)], [10.0])
     drawn = draw_overlay(GREY, plain, ("car",), BARE)
     np.testing.assert_array_equal(
-        drawn, draw_overlay(GREY, _tracks([(50, 60, 150, 140)], [10.0], [0]), ("car",), BARE)
+        drawn,
+        draw_overlay(GREY, tracks_seen(SIZE, [(50, 60, 150, 140)], [10.0], [0]), ("car",), BARE),
     )
 
 
@@ -102,7 +94,9 @@ def test_the_colour_of_a_track_is_its_own_and_far_from_its_neighbours():
 
 
 def test_enlarged_masks_cover_the_enlarged_objects():
-    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120), (3, 3, 3, 3)], [10, 20, 30])
+    tracks = tracks_seen(
+        SIZE, [(50, 60, 150, 140), (100, 40, 250, 120), (3, 3, 3, 3)], [10, 20, 30]
+    )
     image, large = enlarge(GREY, tracks, 3)
     assert image.shape == (600, 1200, 3)
     for name in ("amodal", "visible"):
@@ -115,7 +109,7 @@ def test_enlarged_masks_cover_the_enlarged_objects():
 
 
 def test_tracks_in_a_window_are_cut_and_resized_with_it():
-    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    tracks = tracks_seen(SIZE, [(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
     shown = in_window(tracks, (100, 50, 200, 100), (300, 150))
     assert shown.size == (150, 300)
     for name in ("amodal", "visible"):
@@ -126,7 +120,7 @@ def test_tracks_in_a_window_are_cut_and_resized_with_it():
 
 
 def test_what_evaluation_ignores_is_paler():
-    tracks = _tracks([(50, 60, 150, 140)], [10])
+    tracks = tracks_seen(SIZE, [(50, 60, 150, 140)], [10])
     plain = draw_overlay(GREY, tracks, ("car",), BARE)[70:130, 60:140].astype(int)
     tracks.ignore = np.ones(1, bool)
     pale = draw_overlay(GREY, tracks, ("car",), BARE)[70:130, 60:140].astype(int)
@@ -142,15 +136,6 @@ def test_boxes_without_masks_are_drawn_with_their_names_beside_them():
     assert changed[:60].any()
 
 
-CALIBRATION = Calibration(
-    np.array([[200.0, 0, 200], [0, 200, 100], [0, 0, 1]]),
-    # The LiDAR a metre behind the camera, x forward, y left, z up.
-    np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -1], [0, 0, 0, 1]]),
-    400,
-    200,
-)
-
-
 def from_above(x, y, width=720):
     """Row and column of a place in the LiDAR's frame: from 6 m behind to 66 m ahead."""
     scale = (width * 2 / 3) / 72
@@ -158,7 +143,7 @@ def from_above(x, y, width=720):
 
 
 def test_from_above_a_track_stands_at_its_box_or_else_where_its_depth_says():
-    tracks = _tracks([(190, 90, 210, 110), (290, 90, 310, 110)], [20, 20], coasted=[1])
+    tracks = tracks_seen(SIZE, [(190, 90, 210, 110), (290, 90, 310, 110)], [20, 20], coasted=[1])
     frame = Frame(0, calibration=CALIBRATION)
     panel = draw_panel(frame, tracks, 720)
     # Straight ahead at 20 m of the camera, and 10 m to the right of it.
@@ -182,18 +167,18 @@ def test_from_above_every_camera_looks_to_the_right(degrees):
     turned[:2, :2] = [[c, -s], [s, c]]
     T = CALIBRATION.camera_from_lidar @ np.linalg.inv(turned)
     frame = Frame(0, calibration=Calibration(CALIBRATION.K, T, 400, 200))
-    tracks = _tracks([(190, 90, 210, 110)], [20])
+    tracks = tracks_seen(SIZE, [(190, 90, 210, 110)], [20])
     assert draw_panel(frame, tracks, 720)[from_above(21, 0)].tolist() == list(track_colour(0))
 
 
 def test_without_a_place_the_tracks_are_listed_in_words_and_colours():
-    tracks = _tracks([(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
+    tracks = tracks_seen(SIZE, [(50, 60, 150, 140), (100, 40, 250, 120)], [10, 20])
     panel = draw_panel(Frame(0), tracks, 720, ("car",))
     for track in range(2):
         assert (panel == track_colour(track)).all(axis=2).sum() >= 3 * 8
     bare = draw_panel(Frame(0), Tracks.empty(SIZE), 720, ("car",))
     assert (bare != bare[-1, -1]).any(), "it says why there is nothing"
-    many = _tracks([(10, 10, 20, 20)] * 200, np.arange(1.0, 201.0))
+    many = tracks_seen(SIZE, [(10, 10, 20, 20)] * 200, np.arange(1.0, 201.0))
     draw_panel(Frame(0), many, 720, ("car",))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from box_scenes import StubModel
 
-from amodal_core.frame import Calibration, Frame, Instances, Report
-from amodal_core.masks.mask_set import RleMasks
+from amodal_core.frame import Calibration, Frame, Report
 from amodal_core.pipeline import STAGES, Pipeline
 
 SIZE = (40, 60)
@@ -16,57 +16,6 @@ CALIBRATION = Calibration(
     60,
     40,
 )
-
-
-def boxes_as_instances(boxes, depths, size=SIZE):
-    """Filled boxes, nearer ones hiding farther ones, as exact instances."""
-    n = len(boxes)
-    amodal = np.zeros((n, *size), bool)
-    for mask, (x0, y0, x1, y1) in zip(amodal, boxes, strict=True):
-        mask[y0:y1, x0:x1] = True
-    nearer = np.asarray(depths)[None, :] < np.asarray(depths)[:, None]
-    visible = np.array(
-        [m & ~np.any(amodal[nearer[i]], axis=0) for i, m in enumerate(amodal)]
-    ).reshape(n, *size)
-    amodal_runs, visible_runs = RleMasks.from_dense(amodal), RleMasks.from_dense(visible)
-    hides = nearer & (amodal_runs.iou(amodal_runs) > 0)
-    return Instances(
-        size=size,
-        amodal_boxes=amodal_runs.boxes(),
-        visible_boxes=visible_runs.boxes(),
-        scores=np.full(n, 0.9, np.float32),
-        class_ids=np.zeros(n, np.int64),
-        amodal=amodal_runs,
-        visible=visible_runs,
-        occlusion_rates=(1 - visible_runs.areas() / np.maximum(amodal_runs.areas(), 1)).astype(
-            np.float32
-        ),
-        depths=np.asarray(depths, np.float32),
-        occluders=hides,
-    )
-
-
-class StubModel:
-    """Finds two boxes that move a pixel to the right with every frame."""
-
-    name = "stub"
-    inputs = frozenset({"points", "calibration"})
-    classes = ("car", "truck")
-
-    def __init__(self):
-        self.frames = 0
-
-    def infer(self, frames, report=None):
-        results = []
-        for frame in frames:
-            k = self.frames
-            boxes = [(5 + k, 10, 25 + k, 30), (15 + k, 5, 40 + k, 25)]
-            results.append(boxes_as_instances(boxes, [10.0, 20.0], frame.size))
-            self.frames += 1
-        return results
-
-    def reset(self):
-        self.frames = 0
 
 
 @pytest.fixture

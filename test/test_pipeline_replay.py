@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import av
 import numpy as np
 import pytest
-from test_pipeline import StubModel, boxes_as_instances
+from box_scenes import StubModel, boxes_seen
 
 from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.images import read_depth
@@ -89,7 +89,7 @@ def test_the_bag_holds_the_nodes_topics_and_types(mini_bag, out):
         assert item.message.header.frame_id == "camera_color_left"
         assert item.message.box3d_frame_id == "velo_link"
         assert read_tracks(item.message).ids.tolist() == [0, 1]
-    expected = boxes_as_instances([(7, 10, 27, 30), (17, 5, 42, 25)], [10.0, 20.0], (48, 96))
+    expected = boxes_seen((48, 96), [(7, 10, 27, 30), (17, 5, 42, 25)], [10.0, 20.0])
     result = read_instances(messages["/amodal/instances"][2].message)
     assert result.visible.rle().counts == expected.visible.rle().counts
     assert result.occluders.tolist() == [[False, False], [True, False]]
@@ -284,7 +284,7 @@ def _truth_bag(path, shift, lag=0, frames=6, loops=1, cameras=("cam",)):
                 (5 + k + shift, 10, 25 + k + shift, 30),
                 (15 + k + shift, 5, 40 + k + shift, 25),
             ]
-            exact = boxes_as_instances(boxes, [10.0, 20.0], (40, 60))
+            exact = boxes_seen((40, 60), boxes, [10.0, 20.0])
             exact.scores[:] = 1
             truth = Tracks(
                 **vars(exact),

@@ -17,13 +17,12 @@ import published_data
 import pytest
 import seeded_weights
 import torch
-from test_eoras_parity import shapes_of
+from pages import groups
 from typer.testing import CliRunner
 
 from amodal_core.models.checkpoint import read_info
 from amodal_ros.cli.main import app
 
-PAGE = Path(__file__).parent.parent / "docs" / "reproduce.md"
 # What is said on the page of a GPU and of CoTracker's repository.
 ELSEWHERE = {
     "--device cuda": "--device cpu",
@@ -34,13 +33,6 @@ ELSEWHERE = {
 SMALL = ("aisformer", "vrsp_kins", "vrsp_cocoa", "vatrack")
 PROTOCOLS = {"aisformer": "aisformer", "vrsp": "vrsp", "vatrack": "vatrack", "s": "s-amodal",
              "eoras": "eoras"}  # fmt: skip
-
-
-def groups() -> list[list[str]]:
-    """The commands of the page, paper by paper."""
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    every = [g.splitlines() for block in blocks for g in block.strip().split("\n\n")]
-    return [g for g in every if any(line.startswith("amodal infer") for line in g)]
 
 
 def shapes(name: str) -> dict[str, list[int]]:
@@ -101,15 +93,8 @@ def save_s_amodal() -> None:
 
 
 def save_eoras(case: str) -> None:
-    state = eoras_published.seeded(shapes_of(case))
+    state = eoras_published.seeded(eoras_published.shapes_of(case))
     torch.save({"epoch": 50, "model": state}, "checkpoint-0050.pth.gz")
-
-
-def save_pointpillars() -> None:
-    state = seeded_weights.state_of(shapes("pointpillars_pcdet"))
-    torch.save(
-        {"model_state": state, "epoch": 80, "version": "pcdet+0.5.2"}, "pointpillar_7728.pth"
-    )
 
 
 def run(group: list[str], *more: str) -> None:
@@ -188,7 +173,7 @@ def test_a_papers_commands_go_from_its_files_to_its_numbers(name, tmp_path, monk
 def test_pointpillars_commands_count_kittis_own_frames(kitti_object_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     published_data.write_kitti_object(tmp_path, kitti_object_root)
-    save_pointpillars()
+    seeded_weights.save_pointpillars()
     run(group_of("--model pointpillars"))
     assert set(read_info("pointpillars.safetensors").classes) == {"pedestrian", "cyclist", "car"}
     assert set(json.loads(Path("e/kitti.json").read_text())["objects"]) >= {"Car"}

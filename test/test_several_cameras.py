@@ -10,7 +10,7 @@ from typing import Any
 import node_bench as drive
 import numpy as np
 import pytest
-from node_bench import Together, stamp, together
+from node_bench import Together, amodal_launch, stamp, together
 from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import RosbagsFactory
@@ -142,8 +142,6 @@ def test_each_camera_has_its_own_tracks_and_all_share_scans_and_network(
 def test_a_launch_of_two_cameras_answers_every_frame_of_each(
     bag: Path, domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_launch_pipeline import amodal_launch
-
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
     asked = ["cameras:=front,left", "image:=/{camera}/image_raw", "points:=/lidar/points"]
     asked += [f"bag:={bag}", f"out:={tmp_path}/out", "rate:=4.0", "model:=geometric"]

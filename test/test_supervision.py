@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_views_recordings import PAIR
+from box_scenes import PAIR
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Tracks

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tracking_scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tracking_tracker import random_instances
-from tracking_scenes import SIZE, STEP, Thing, id_at, view
+from tracking_scenes import SIZE, STEP, Scene, Thing, id_at, random_instances, view
 
 from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
@@ -20,7 +19,6 @@ from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_nois
 from amodal_core.tracking.quasi_dense import PRESETS, box_iou, plausible
 from amodal_core.tracking.track_store import TrackStore
 
-Scene = Callable[[int], Sequence[Thing]]
 EAST, WEST, BIG, ALIKE = (6.0, 0, 0, 0), (0, 6.0, 0, 0), (0, 0, 6.0, 0), (5.5, 2.0, 0, 0)
 
 
@@ -30,22 +28,15 @@ def play(
     tracker: QuasiDenseTracker | None = None,
     with_depth: bool = True,
 ) -> list[Tracks]:
-    """Step a tracker through a scene at 10 Hz."""
-    tracker = tracker or QuasiDenseTracker()
-    out = []
-    for k in range(frames) if isinstance(frames, int) else frames:
-        _, instances, frame = view(scene(k), k * STEP)
-        out.append(tracker.step(instances, k * STEP, frame if with_depth else None))
-    return out
+    return tracking_scenes.play(scene, frames, tracker or QuasiDenseTracker(), with_depth)
 
 
 def car(x: float, depth: float = 20.0, name: str = "car", **more: object) -> Thing:
-    more = {"embedding": EAST} | more
-    return Thing(name, x, 50, 40, 30, depth, **more)  # type: ignore[arg-type]
+    return tracking_scenes.car(x, depth, name, **{"embedding": EAST} | more)
 
 
 def lorry(x: float, w: float = 150) -> Thing:
-    return Thing("lorry", x, 20, w, 90, 10.0, 1, embedding=BIG)
+    return replace(tracking_scenes.lorry(x, w), embedding=BIG)
 
 
 class Published:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,35 +9,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracking_scenes import BACKGROUND, SIZE, STEP, Thing, id_at, view
+from tracking_scenes import (
+    BACKGROUND,
+    SIZE,
+    STEP,
+    Scene,
+    Thing,
+    car,
+    id_at,
+    lorry,
+    play,
+    random_instances,
+    view,
+)
 
-from amodal_core.frame import Frame, Instances, Report, Tracks
+from amodal_core.frame import Frame, Instances, Report
 from amodal_core.masks.mask_set import BoxMasks, RleMasks
 from amodal_core.tracking import Tracker
 from amodal_core.tracking.motion import measure
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
-
-Scene = Callable[[int], Sequence[Thing]]
-
-
-def play(
-    scene: Scene, frames: range | int, tracker: Tracker | None = None, with_depth: bool = True
-) -> list[Tracks]:
-    """Step a tracker through a scene at 10 Hz."""
-    tracker = tracker or Tracker()
-    out = []
-    for k in range(frames) if isinstance(frames, int) else frames:
-        _, instances, frame = view(scene(k), k * STEP)
-        out.append(tracker.step(instances, k * STEP, frame if with_depth else None))
-    return out
-
-
-def car(x: float, depth: float = 20.0, name: str = "car", **more: object) -> Thing:
-    return Thing(name, x, 50, 40, 30, depth, **more)  # type: ignore[arg-type]
-
-
-def lorry(x: float, w: float = 150, depth: float = 10.0) -> Thing:
-    return Thing("lorry", x, 20, w, 90, depth, 1)
 
 
 def test_an_object_in_view_from_the_first_frame_is_a_track_from_the_first_frame() -> None:
@@ -483,29 +472,6 @@ def test_depth_of_another_size_is_not_looked_at() -> None:
     wrong = Frame(stamp=0, depth=np.full((10, 10), BACKGROUND, np.float32))
     tracks = [tracker.step(Instances.empty(SIZE), k * STEP, wrong) for k in range(5, 8)]
     assert [len(t) for t in tracks] == [1, 1, 1]
-
-
-def random_instances(rng: np.random.Generator, n: int) -> Instances:
-    """Anything that a bad model may say."""
-    corner = rng.uniform(-20, 110, (n, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(0, 60, (n, 2))], 1)
-    boxes[rng.random(n) < 0.05] = np.nan
-    amodal = RleMasks.from_boxes(boxes, (90, 120))
-    visible = amodal.layered(rng.permutation(n))
-    return Instances(
-        (90, 120),
-        boxes.astype(np.float32),
-        visible.boxes(),
-        rng.random(n).astype(np.float32),
-        rng.integers(0, 5, n),
-        amodal,
-        visible,
-        rng.random(n).astype(np.float32),
-        rng.choice([0, 5, 20, np.nan], n).astype(np.float32),
-        rng.random((n, n)) < 0.2,
-        rng.normal(size=(n, 4)).astype(np.float32) if rng.random() < 0.5 else None,
-        rng.choice([1.0, np.nan], (n, 7)).astype(np.float32) if rng.random() < 0.5 else None,
-    )
 
 
 @given(st.integers(0, 2**32 - 1))

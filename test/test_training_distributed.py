@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import socket
 
 import pytest
 import torch
-from training_scenes import register_tiny, run_config, write_streets
+from training_scenes import data, free_port, register_tiny, run_config, tiny
 
 from amodal_core.errors import InputError
-from amodal_core.models import registry
 from training import state
 from training.data import StepSampler
 from training.train import train
@@ -20,15 +18,7 @@ from training.train import train
 SETTINGS = {"steps": 4, "batch_size": 4, "ema": 0.9, "workers": 0, "log_every": 1}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_streets(tmp_path_factory.mktemp("streets") / "train", 5)
-
-
-def free_port():
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return str(opened.getsockname()[1])
+__all__ = ["data", "tiny"]
 
 
 def one_process(rank, world, port, config, answers):
@@ -63,8 +53,6 @@ def together(config, world=2):
 
 
 def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    register_tiny()
     held_out = [{"path": str(data), "stop": 3}]
     alone = run_config(tmp_path / "alone", data, held_out=held_out, **SETTINGS)
     outcome = train(alone)

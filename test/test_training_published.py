@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_models_shared import frame, truth
+from model_scenes import frame, truth
 from torch import nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from training_scenes import CLASSES, Streets, run_config

@@ -9,10 +9,9 @@ import signal
 import numpy as np
 import pytest
 import torch
-from training_scenes import CLASSES, Tiny, register_tiny, run_config, write_streets
+from training_scenes import CLASSES, Tiny, data, last, run_config, tiny
 
 from amodal_core.errors import InputError
-from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from amodal_core.models.flagship import Flagship, FlagshipConfig
 from training import engine, hooks, state
@@ -29,19 +28,7 @@ FULL = {
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_streets(tmp_path_factory.mktemp("streets") / "train", 5)
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    register_tiny()
-
-
-def last(out):
-    return torch.load(out / state.LAST, weights_only=True)
+__all__ = ["data", "tiny"]
 
 
 def same(a, b):

@@ -9,7 +9,6 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
-from test_training_distributed import free_port
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -17,10 +16,13 @@ from training_scenes import (
     CLASSES,
     SETTINGS,
     Tiny,
+    data,
+    free_port,
+    last,
     register_tiny,
     run_config,
     street,
-    write_streets,
+    tiny,
 )
 
 from amodal_core.errors import InputError
@@ -37,19 +39,7 @@ FULL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_streets(tmp_path_factory.mktemp("streets") / "train", 5)
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    register_tiny()
-
-
-def last(out):
-    return torch.load(out / state.LAST, weights_only=True)
+__all__ = ["data", "tiny"]
 
 
 def tensors(values, name=""):

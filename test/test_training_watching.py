@@ -10,25 +10,15 @@ import types
 import cv2
 import numpy as np
 import pytest
-from training_scenes import register_tiny, run_config, write_streets
+from training_scenes import data, run_config, tiny
 
 from amodal_core.errors import InputError
-from amodal_core.models import registry
 from amodal_core.views.report import learning
 from training import dry_run, loggers, state
 from training.config import as_values
 from training.train import train
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_streets(tmp_path_factory.mktemp("streets") / "train", 5)
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    register_tiny()
+__all__ = ["data", "tiny"]
 
 
 def test_a_run_leaves_its_pictures_and_one_page(data, tmp_path):

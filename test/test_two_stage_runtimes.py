@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_models_shared import frame
+from model_scenes import frame
 from torchvision.ops import roi_align
 from training_scenes import SETTINGS, VIDEO_SETTINGS
 

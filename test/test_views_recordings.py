@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pipeline import StubModel, boxes_as_instances
+from box_scenes import BOX, CALIBRATION, PAIR, BoxedModel, tracks_seen
 
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import read_transform, stamp_of
@@ -23,36 +23,13 @@ from amodal_core.views.labels import track_labels
 from amodal_core.views.palette import track_colour
 
 ROOT = Path(__file__).resolve().parents[1]
-BOX = (9.0, 1.0, 0.5, 4.0, 2.0, 1.5, 0.5)
-
-
-class BoxedModel(StubModel):
-    """The stub's objects; the nearer one has a 3D box."""
-
-    def infer(self, frames, report=None):
-        results = super().infer(frames, report)
-        for result in results:
-            result.boxes3d = np.array([BOX, [np.nan] * 7], np.float32)
-        return results
-
-
-def tracks_of(boxes, depths, ids, coasted=()):
-    n = len(boxes)
-    exact = boxes_as_instances(boxes, depths, (40, 60))
-    return Tracks(
-        **vars(exact),
-        ids=np.array(ids),
-        ages=np.ones(n, np.int64),
-        coasted=np.isin(np.arange(n), coasted),
-    )
-
-
-PAIR = tracks_of([(10, 10, 30, 30), (20, 10, 40, 30)], [8.0, 16.0], [3, 65_536 + 4])
 
 
 def test_labels_say_who_hides_what():
     assert track_labels(PAIR, ("car",)) == ["3 car 8 m", "65540 car 16 m, 50 % hidden by 3"]
-    carried = tracks_of([(10, 10, 30, 30), (10, 10, 30, 30)], [8.0, 16.0], [3, 4], coasted=[1])
+    carried = tracks_seen(
+        (40, 60), [(10, 10, 30, 30), (10, 10, 30, 30)], [8.0, 16.0], [3, 4], coasted=[1]
+    )
     assert track_labels(carried, ()) == ["3 0 8 m", "4 0 16 m, unseen behind 3"]
 
 
@@ -71,8 +48,8 @@ def test_label_images_show_the_hider_and_the_hidden():
 
 
 def test_overlaps_are_those_of_true_objects_that_count():
-    truth = tracks_of(
-        [(10, 10, 30, 30), (20, 10, 40, 30), (50, 0, 60, 9)], [8.0, 16.0, 4.0], range(3)
+    truth = tracks_seen(
+        (40, 60), [(10, 10, 30, 30), (20, 10, 40, 30), (50, 0, 60, 9)], [8.0, 16.0, 4.0], range(3)
     )
     truth.ignore = np.array([False, False, True])
     assert rerun_file.overlaps(truth, PAIR) == {"amodal": 100.0, "visible": 100.0}
@@ -93,8 +70,6 @@ def test_without_motion_there_is_no_pose(mini_bag):
 
 @pytest.fixture
 def moving_bag(tmp_path):
-    from test_overlay import CALIBRATION
-
     from amodal_core.bags.writer import BagWriter
     from amodal_core.drive.topics import LIDAR_FRAME, TF, TF_STATIC
     from amodal_core.drive.writer import SENSOR_TOPICS, DriveWriter, camera_link

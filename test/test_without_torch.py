@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from test_extras import HIDE
+from without_extras import HIDE
 
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.errors import InputError
