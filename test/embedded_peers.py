@@ -111,3 +111,24 @@ def spin_until(node, condition, timeout: float = PATIENCE) -> bool:
             return False
         rclpy.spin_once(node, timeout_sec=0.05)
     return True
+
+
+# Publishes strings; takes its reliability and its durability as numbers.
+TALKER = """
+from rclpy.qos import QoSProfile
+from std_msgs.msg import String
+rclpy.init(args=[])
+node = rclpy.create_node("talker")
+qos = QoSProfile(depth=1000, reliability=int(sys.argv[1]), durability=int(sys.argv[2]))
+publisher = node.create_publisher(String, "chat", qos)
+for i in range(3):
+    publisher.publish(String(data=f"before {i}"))
+say("ready")
+count = 0
+def tick():
+    global count
+    publisher.publish(String(data=f"then {count}"))
+    count += 1
+node.create_timer(0.02, tick)
+rclpy.spin(node)
+"""

@@ -167,3 +167,8 @@ PAIRS = {
     "ties and crowds": lambda: random_pair(32, images=40, videos=4, crowd=0.1, ties=True),
     "edges": edge_pair,
 }
+
+
+def dense(side, kind):
+    """Masks of a side as arrays, by pycocotools."""
+    return [coco.decode(m).astype(bool) for m in side.rle(kind)]

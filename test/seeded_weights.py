@@ -110,3 +110,10 @@ def save_pointpillars() -> None:
     torch.save(
         {"model_state": state, "epoch": 80, "version": "pcdet+0.5.2"}, "pointpillar_7728.pth"
     )
+
+
+class Mine:
+    """An object of a training script's own class."""
+
+    def __init__(self) -> None:
+        self.log = [1, 2]

@@ -1,4 +1,4 @@
-"""Video, tracking, occluded IoU, identity, order, depth and panoptic numbers against references."""
+"""Video, tracking and panoptic numbers against references."""
 
 from __future__ import annotations
 
@@ -8,26 +8,12 @@ from math import ceil
 
 import numpy as np
 import pytest
-from evaluation_data import CLASSES, HEIGHT, WIDTH, make_set, random_pair, rectangles
-from pycocotools import mask as coco
+from evaluation_data import CLASSES, HEIGHT, WIDTH, dense, make_set, random_pair, rectangles
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation import (
-    assignment,
-    identity,
-    occluded_iou,
-    order_and_depth,
-    panoptic,
-    tracking,
-    video_level,
-)
+from amodal_core.evaluation import panoptic, tracking, video_level
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import evaluate
-from amodal_core.evaluation.sets import ImageRecord
-
-
-def dense(side, kind):
-    return [coco.decode(m).astype(bool) for m in side.rle(kind)]
 
 
 def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, most=None):
@@ -263,37 +249,6 @@ def test_a_prediction_that_is_paired_stays_though_it_lies_on_a_crowd_too():
     assert values["MOTA"] == values["IDF1"] == pytest.approx(1.0)
 
 
-def test_occluded_iou_without_empty_parts_equals_an_obvious_reference():
-    truth, predictions = random_pair(17, images=25, videos=3)
-    ours = occluded_iou.evaluate(truth, predictions, occluded_iou.PROTOCOLS["skip-empty"])
-    amodal, visible = dense(truth, "amodal"), dense(truth, "visible")
-    predicted = dense(predictions, "amodal")
-    matched = assignment.assign(truth, predictions, "visible", 0.5, class_agnostic=True)
-    full, hidden = [], []
-    for n in range(len(truth)):
-        A, V = amodal[n], visible[n]
-        P = predicted[matched[n]] if matched[n] >= 0 else np.zeros_like(A)
-        full.append((P & A).sum() / (P | A).sum())
-        a, p = A & ~V, P & ~V
-        if a.any():
-            hidden.append((a & p).sum() / (a | p).sum())
-    assert ours.full == pytest.approx(np.mean(full), abs=1e-12)
-    assert ours.occluded == pytest.approx(np.mean(hidden), abs=1e-12)
-    assert ours.hidden == len(hidden)
-
-
-def test_savos_takes_the_amodal_mask_where_another_prediction_shows():
-    """The nearest prediction shows all 20 columns and completes 10; the other one shows the rest.
-
-    Within the other's columns its amodal mask counts, which is empty there: 200 of 400 pixels.
-    """
-    left, right, both = (rectangles([b]) for b in ((0, 0, 10, 20), (10, 0, 10, 20), (0, 0, 20, 20)))
-    truth = make_set([(1, 0, 1, both)])
-    predicted = make_set([(1, 0, 1, left, 1.0, 0.0, both), (1, 0, 2, right)])
-    iou = occluded_iou.evaluate(truth, predicted, occluded_iou.PROTOCOLS["savos"])
-    assert (iou.full, iou.occluded) == pytest.approx((0.5, 0.0), abs=1e-6)
-
-
 def test_an_identity_twice_in_an_image_is_named():
     mask, other = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
     once = make_set([(3, 0, 5, mask), (3, 0, 6, other)])
@@ -316,212 +271,6 @@ def test_a_track_on_a_crowd_is_ignored_from_an_iou_of_one_half_as_for_any_track(
         predicted = make_set([(1, 0, 7, mask, 0.9), (1, 0, 8, one, 0.8)])
         scores = video_level.evaluate(truth, predicted, "amodal", VIDEO_PROTOCOLS["default"])
         assert scores.values["vAP50"] == pytest.approx(expected)
-
-
-def test_the_two_protocols_differ_where_an_object_in_full_view_is_overdrawn():
-    """One object half hidden and found exactly, one in full view drawn 10 px too wide.
-
-    EoRaS leaves out the exact one (IoU 1) and counts 0 for the overdrawn one: mIoU_occ = 0.
-    Without empty occlusions only the exact one counts: mIoU_occ = 1.
-    """
-    near, right = rectangles([(0, 0, 20, 20)]), rectangles([(40, 0, 20, 20)])
-    half = rectangles([(0, 0, 10, 20)])
-    truth = make_set([(1, 0, 1, near, 1.0, None, half), (1, 0, 2, right)])
-    wide = rectangles([(40, 0, 30, 20)])
-    predictions = make_set([(1, 0, 1, near, 1.0, None, half), (1, 0, 2, wide, 1.0, None, right)])
-    by = {
-        n: occluded_iou.evaluate(truth, predictions, occluded_iou.PROTOCOLS[n]).occluded
-        for n in ("eoras", "skip-empty")
-    }
-    assert by == {"eoras": 0.0, "skip-empty": 1.0}
-
-
-def hidden_walk(back_id, hidden_frames=3, carried=True):
-    """An object visible in frames 0-1, hidden `hidden_frames`, visible in two more."""
-    images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(4 + hidden_frames)]
-    nothing = np.zeros((HEIGHT, WIDTH), bool)
-    true, predicted = [], []
-    for t in range(4 + hidden_frames):
-        mask = rectangles([(2 + 4 * t, 10, 20, 20)])
-        away = 2 <= t < 2 + hidden_frames
-        true.append((t + 1, 0, 5, mask, 1.0, None, nothing if away else mask))
-        if not away or carried:
-            predicted.append((t + 1, 0, 9 if t < 2 + hidden_frames else back_id, mask))
-    return make_set(true, images), make_set(predicted, images)
-
-
-def test_identity_kept_counts_reappearances_by_length():
-    same = identity.evaluate(*hidden_walk(9, hidden_frames=3))
-    assert (same.reappearances, same.kept, same.carried) == (1, 1.0, 1.0)
-    assert same.by_length["1-5 frames"] == (1, 1.0)
-    other = identity.evaluate(*hidden_walk(10, hidden_frames=8, carried=False))
-    assert (other.kept, other.switched, other.lost, other.carried) == (0.0, 1.0, 0.0, 0.0)
-    assert other.by_length["6-10 frames"] == (1, 0.0)
-    assert other.occlusions[0].frames == 8
-
-
-def walk(states):
-    """An object over frames: None where it is not in the image, else (is it visible, its id)."""
-    images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(len(states))]
-    mask = rectangles([(5, 5, 20, 20)])
-    nothing = np.zeros_like(mask)
-    true, predicted = [], []
-    for t, state in enumerate(states, start=1):
-        if state is not None:
-            true.append((t, 0, 5, mask, 1.0, None, mask if state[0] else nothing))
-            if state[1] is not None:
-                predicted.append((t, 0, state[1], mask))
-    return make_set(true, images), make_set(predicted, images)
-
-
-IN_VIEW, UNTRACKED, HIDDEN, AWAY = (True, 9), (True, None), (False, None), None
-
-
-@pytest.mark.parametrize(
-    ("states", "occlusions"),
-    [
-        # Leaving the image is no occlusion, and ends what was known of the id.
-        ([IN_VIEW, AWAY, IN_VIEW], []),
-        ([IN_VIEW, AWAY, UNTRACKED, HIDDEN, IN_VIEW], [(-1, 9)]),
-        # An object that is not found between two occlusions is not tracked before the second.
-        ([IN_VIEW, HIDDEN, UNTRACKED, HIDDEN, IN_VIEW], [(9, -1), (-1, 9)]),
-        # The id before is the last one, the id after the first one.
-        ([(True, 8), IN_VIEW, UNTRACKED, HIDDEN, UNTRACKED, (True, 7), IN_VIEW], [(9, 7)]),
-        # A frame of the gap outside of the image leaves it an occlusion.
-        ([IN_VIEW, HIDDEN, AWAY, HIDDEN, IN_VIEW], [(9, 9)]),
-        # An id found only after the next occlusion is not the id after the first.
-        ([IN_VIEW, HIDDEN, UNTRACKED, AWAY, IN_VIEW], [(9, -1)]),
-        # Nothing is tracked before the first id.
-        ([UNTRACKED, HIDDEN, IN_VIEW], [(-1, 9)]),
-        # An occlusion at the end of the video has no reappearance.
-        ([IN_VIEW, HIDDEN, HIDDEN], []),
-    ],
-)
-def test_the_id_before_an_occlusion_and_the_id_after_it(states, occlusions):
-    kept = identity.evaluate(*walk(states))
-    assert [(o.before, o.after) for o in kept.occlusions] == occlusions
-    tracked = [o for o in occlusions if o[0] >= 0]
-    assert (kept.reappearances, kept.untracked) == (len(tracked), len(occlusions) - len(tracked))
-
-
-def test_an_id_is_carried_where_its_mask_covers_half_of_the_union_in_a_hidden_frame():
-    """Of four hidden frames: on the place, IoU exactly 1/2, below 1/2, and another id's mask."""
-    images = [ImageRecord(t + 1, HEIGHT, WIDTH, str(t), "v", t) for t in range(6)]
-    mask = rectangles([(0, 0, 20, 20)])
-    nothing = np.zeros_like(mask)
-    true = [(t, 0, 5, mask, 1.0, None, mask if t in (1, 6) else nothing) for t in range(1, 7)]
-    half, less = rectangles([(0, 0, 20, 10)]), rectangles([(0, 0, 20, 9)])
-    predicted = [(t, 0, 9, m) for t, m in enumerate((mask, mask, half, less), 1)]
-    predicted += [(5, 0, 8, mask), (6, 0, 9, mask)]
-    kept = identity.evaluate(make_set(true, images), make_set(predicted, images))
-    assert kept.occlusions[0].carried == 0.5
-
-
-def test_shares_of_kept_switched_and_lost_are_of_the_reappearances():
-    """Three occlusions: 9 comes back as 7, 7 as 7, and then nothing is found."""
-    other = True, 7
-    kept = identity.evaluate(*walk([IN_VIEW, HIDDEN, other, HIDDEN, other, HIDDEN, UNTRACKED]))
-    assert kept.reappearances == 3
-    assert kept.kept == kept.switched == kept.lost == pytest.approx(1 / 3)
-
-
-def test_an_object_that_is_never_seen_has_no_identity_to_keep():
-    amodal = rectangles([(5, 5, 20, 20)])
-    nothing = np.zeros_like(amodal)
-    truth = make_set([(k, 0, 1, amodal, 1.0, None, nothing) for k in (1, 2, 3)])
-    kept = identity.evaluate(truth, truth)
-    assert (kept.reappearances, kept.untracked) == (0, 0)
-
-
-def test_leaving_the_image_is_no_occlusion():
-    truth, predictions = hidden_walk(9)
-    out = truth.select(truth.areas("visible") > 0)
-    assert identity.evaluate(out, predictions).reappearances == 0
-
-
-def test_occlusion_order_counts_right_turned_and_unnamed_pairs():
-    masks = [rectangles([(x, 5, 12, 12)]) for x in (0, 15, 30, 45)]
-    truth = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
-    truth.occluders = [(1,), (2,), (3,), ()]
-    predicted = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
-    predicted.occluders = [(1,), (), (), (2,)]
-    order = order_and_depth.occlusion_order(truth, predicted, assignment.assign(truth, predicted))
-    assert (order.pairs, order.judged) == (3, 1.0)
-    assert order.correct == order.reversed == order.unnamed == pytest.approx(1 / 3)
-    assert order.precision == 0.5
-
-
-def test_depth_error_is_over_objects_that_have_both_depths():
-    masks = [rectangles([(x, 5, 12, 12)]) for x in (0, 15, 30)]
-    truth = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
-    truth.depths = np.array([10.0, 30.0, 50.0])
-    predicted = make_set([(1, 0, n, m) for n, m in enumerate(masks)])
-    predicted.depths = np.array([11.0, 27.0, 0.0])
-    error = order_and_depth.depth_error(truth, predicted, np.arange(3))
-    assert (error.objects, error.with_depth) == (2, pytest.approx(2 / 3))
-    assert error.mean_absolute == pytest.approx(2.0)
-    assert error.relative == pytest.approx(0.1)
-    assert error.by_range["20-40 m"] == (1, pytest.approx(3.0))
-
-
-def test_a_depth_at_a_bound_belongs_to_the_range_that_begins_there():
-    """True depths of 10, 20 and 40 m, one unknown, and one whose object is not found."""
-    truth = make_set([(1, 0, n, rectangles([(15 * n, 5, 12, 12)])) for n in range(5)])
-    truth.depths = np.array([10.0, 20.0, 40.0, 0.0, 9.0])
-    predicted = replace(truth, depths=np.array([11.0, 22.0, 44.0, 7.0, 1.0]))
-    error = order_and_depth.depth_error(truth, predicted, np.array([0, 1, 2, 3, -1]))
-    assert (error.objects, error.with_depth) == (3, 1.0)
-    assert [objects for objects, _ in error.by_range.values()] == [0, 1, 1, 1]
-    assert list(error.by_range) == ["0-10 m", "10-20 m", "20-40 m", ">40 m"]
-    assert error.mean_absolute == pytest.approx(7 / 3)
-
-
-def test_a_needless_hidden_part_is_a_false_positive_of_the_hidden_column():
-    """Car 1 is in full view, its prediction half hidden; car 2 is half hidden and found exactly.
-
-    Hidden: IoU 1 of car 2 over 1 TP + 1 FP = 1/2. Visible: (1/2 + 1) over 2 TP = 3/4.
-    """
-    near, near_visible = rectangles([(0, 0, 20, 20)]), rectangles([(0, 0, 10, 20)])
-    far, far_visible = rectangles([(40, 0, 20, 20)]), rectangles([(40, 0, 10, 20)])
-    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_visible)])
-    predicted = make_set(
-        [(1, 0, 1, near, 1.0, None, near_visible), (1, 0, 2, far, 1.0, None, far_visible)]
-    )
-    scores = panoptic.evaluate(truth, predicted)
-    assert scores.apq_occluded == pytest.approx(1 / 2)
-    assert scores.apq_visible == pytest.approx(3 / 4)
-    assert scores.apq == pytest.approx(2.5 / 4)
-
-
-def test_a_missed_object_is_a_false_negative_of_both_columns():
-    """Car 1 in full view is found exactly, car 2, half hidden, is missed.
-
-    Visible: 1 over 1 TP + 1 FN. Hidden: 0 over 1 FN, for car 1 hides nothing. APQ: 1 / 3.
-    """
-    near, far, far_visible = (
-        rectangles([b]) for b in ((0, 0, 20, 20), (40, 0, 20, 20), (40, 0, 10, 20))
-    )
-    truth = make_set([(1, 0, 1, near), (1, 0, 2, far, 1.0, None, far_visible)])
-    scores = panoptic.evaluate(truth, make_set([(1, 0, 1, near)]))
-    assert (scores.apq_visible, scores.apq_occluded) == (0.5, 0.0)
-    assert scores.apq == pytest.approx(1 / 3)
-
-
-def test_hidden_parts_are_covered_only_where_the_visible_ones_meet():
-    """The hidden halves agree, the visible ones lie apart: nothing is covered."""
-    masks = [
-        rectangles([b]) for b in ((0, 0, 20, 20), (0, 0, 10, 20), (10, 0, 30, 20), (20, 0, 20, 20))
-    ]
-    truth = make_set([(1, 0, 1, masks[0], 1.0, None, masks[1])])
-    scores = panoptic.evaluate(truth, make_set([(1, 0, 1, masks[2], 1.0, None, masks[3])]))
-    assert (scores.apc, scores.apc_occluded) == (0.0, 0.0)
-
-
-def test_objects_of_another_class_are_assigned_only_where_classes_do_not_count():
-    mask = rectangles([(0, 0, 20, 20)])
-    truth, predicted = make_set([(1, 0, 1, mask)]), make_set([(1, 1, 1, mask)])
-    assert assignment.assign(truth, predicted).tolist() == [-1]
-    assert assignment.assign(truth, predicted, class_agnostic=True).tolist() == [0]
 
 
 def test_panoptic_quality_of_a_case_worked_by_hand():
