@@ -35,7 +35,7 @@ def rle(counts: bytes) -> dict[str, Any]:
     return {"size": list(SIZE), "counts": counts.decode()}
 
 
-def coco_like(s: Sample, name: str, classes: Sequence[str] = ("car",)) -> dict[str, Any]:
+def coco_like(s: Sample, name: str) -> dict[str, Any]:
     """COCOA-cls and D2SA: COCO with visible_mask and invisible_mask where something is hidden."""
     t = s.truth
     annotations = []

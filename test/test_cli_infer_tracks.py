@@ -178,7 +178,7 @@ def test_the_command_completes_a_list_and_its_result_is_evaluated(drive, tmp_pat
         assert said in str(wrong.exception)
 
 
-def test_genvis_lists_come_back_as_they_were(tmp_path, rng):
+def test_genvis_lists_come_back_as_they_were(tmp_path):
     """Full HD, a hundred frames, "PPYo1" where an object is not, entries of both videos mixed."""
     size, names = (1080, 1920), {1: "a", 2: "b"}
     images = [

@@ -46,9 +46,7 @@ def test_check_is_silent_and_exits_with_0_where_all_is_well(
     assert "nothing found" in result.stdout
 
 
-def test_check_names_file_and_id_and_exits_with_1(
-    video: tuple[Path, list[Sample]], tmp_path: Path
-) -> None:
+def test_check_names_file_and_id_and_exits_with_1(video: tuple[Path, list[Sample]]) -> None:
     _harm(video[0])
     result = run.invoke(app, ["check", str(video[0])], env={"COLUMNS": "200"})
     assert result.exit_code == 1

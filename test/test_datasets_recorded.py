@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from amodal_core.bags.reader import BagReader
 from amodal_core.datasets.arrow_files import read_columns
 from amodal_core.datasets.bag import BagSet
-from amodal_core.datasets.base import BEGIN
 from amodal_core.datasets.box_masks import box_masks
 from amodal_core.datasets.ipc_sizes import unpacked_size
 from amodal_core.datasets.nuscenes import json_rows
@@ -408,7 +407,7 @@ def test_names_in_tables_never_leave_the_folder(tmp_path):
 @pytest.mark.parametrize(
     "table", ["sample_data", "calibrated_sensor", "sample_annotation", "scene"]
 )
-def test_any_value_anywhere_in_a_table_is_an_input_error_or_none(roots, tmp_path, table):
+def test_any_value_anywhere_in_a_table_is_an_input_error_or_none(tmp_path, table):
     root = scenes.write_nuscenes(tmp_path / "nuscenes", keys=1)
     path = root / "v1.0-mini" / f"{table}.json"
     rows = json.loads(path.read_text())
@@ -444,7 +443,6 @@ def test_readers_travel_to_the_workers_of_a_loader(roots):
         first = data[0]
         again = pickle.loads(pickle.dumps(data))[0]
         np.testing.assert_array_equal(again.frame.points, first.frame.points)
-    assert BEGIN  # stamps of these sets are their own, not nominal
 
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4", None])

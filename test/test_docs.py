@@ -208,7 +208,7 @@ def test_the_model_and_the_data_set_of_the_page_are_what_the_page_says(tmp_path,
     assert data[0].truth.occlusion_rates.tolist() == [0.5]
 
 
-def test_the_node_of_the_page_counts(monkeypatch):
+def test_the_node_of_the_page_counts():
     module = types.ModuleType("of_the_page")
     exec(blocks(ROOT / "docs" / "extending.md", "python")[2], vars(module))
     declared = module.HiddenCount.declaration

@@ -42,7 +42,7 @@ def test_compressed_images_are_found_and_read_where_there_are_no_others(bag, tmp
         assert len(list(drive)) == 2
 
 
-def test_several_cameras_need_a_choice(bag, tmp_path):
+def test_several_cameras_need_a_choice(bag):
     bag.tf()
     bag.info()
     bag.image(0)

@@ -16,7 +16,7 @@ from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 from amodal_core.evaluation.run import evaluate
 
 
-def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None, most=None):
+def slow_video_ap(truth, predictions, kind, thresholds, bins=None, areas=None):
     """Video AP from its definition, with whole frames as arrays and one loop after the other."""
     records = {i.id: i for i in truth.images}
 

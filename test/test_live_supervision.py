@@ -197,7 +197,6 @@ class TestViewersInTheProcessOfTheStages:
         self,
         running_nodes: Callable[..., Running],
         capfd: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         alone = running_nodes(Stage)
         (stage,) = alone.nodes

@@ -268,7 +268,7 @@ def test_positions_tell_all_places_apart():
 # Clips --------------------------------------------------------------------------------------------
 
 
-def test_losses_reach_every_weight_and_are_finite_without_objects(model):
+def test_losses_reach_every_weight_and_are_finite_without_objects():
     samples = Drives((3,)).samples
     learner = Eoras.from_config(SMALL | {"classes": list(CLASSES), "dropout": 0.0})
     sum(learner.losses(clip_batch(samples)).values()).backward()

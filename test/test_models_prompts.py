@@ -88,7 +88,7 @@ def test_patch_entropy_is_that_of_the_values_around_each_pixel(rng):
     assert np.abs(patch_entropy(np.full((9, 9), 7, np.uint8))).max() < 1e-6
 
 
-def test_saliency_is_where_something_breaks_the_pattern(rng):
+def test_saliency_is_where_something_breaks_the_pattern():
     stripes = np.tile(np.where(np.arange(80) % 8 < 4, 60, 180), (60, 1)).astype(np.uint8)
     stripes[28:34, 50:56] = 255 - stripes[28:34, 50:56]
     saliency = spectral_residual(stripes)

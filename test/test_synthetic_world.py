@@ -7,7 +7,7 @@ import pytest
 
 from amodal_core.synthetic.assets import Asset
 from amodal_core.synthetic.heavy_vehicles import bus, tram, truck
-from amodal_core.synthetic.mesh import Mesh, _distinct, box, cross, faceted
+from amodal_core.synthetic.mesh import _distinct, box, cross, faceted
 from amodal_core.synthetic.motion import part_matrices
 from amodal_core.synthetic.people import CRANK, CRANK_LENGTH, CYCLE_PARTS, cyclist, pedestrian
 from amodal_core.synthetic.population import MIXES, Population, populate
@@ -102,10 +102,6 @@ def test_curve_keeps_lengths() -> None:
     assert (left * np.stack([np.cos(heading), np.sin(heading)])).sum(axis=0) == pytest.approx(
         0, abs=1e-9
     )
-
-
-def surface_points(mesh: Mesh, part: int) -> np.ndarray:
-    return mesh.positions[mesh.parts == part]
 
 
 def placed_points(asset: Asset, travelled: float, speed: float) -> np.ndarray:

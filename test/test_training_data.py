@@ -29,7 +29,7 @@ def quiet(*_):
     return None
 
 
-def sources(data, **options):
+def sources(data):
     return [(data, range(len(data)))]
 
 

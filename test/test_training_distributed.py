@@ -52,7 +52,7 @@ def together(config, world=2):
     return [told[r] for r in range(world)]
 
 
-def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, monkeypatch, capfd):
+def test_two_processes_equal_one_with_the_same_samples_a_step(data, tmp_path, capfd):
     held_out = [{"path": str(data), "stop": 3}]
     alone = run_config(tmp_path / "alone", data, held_out=held_out, **SETTINGS)
     outcome = train(alone)

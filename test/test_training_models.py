@@ -75,7 +75,7 @@ QUICK = ("mask_rcnn", "flagship")
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ALL]
 )
-def test_every_weight_that_is_learnt_is_reached_where_nothing_is(name, tmp_path):
+def test_every_weight_that_is_learnt_is_reached_where_nothing_is(name):
     """Processes that train together need not look for weights without gradients then."""
     model = registry.learned(name).from_config({**ALL[name], "classes": CLASSES}).train()
     if not model.reaches_all:

@@ -200,7 +200,7 @@ def test_a_run_begins_with_the_weights_of_a_checkpoint(data, tmp_path):
         train(run_config(tmp_path / "x", data, init=init, classes=["car", "bicycle", "person"]))
 
 
-def test_a_run_begins_with_what_another_model_shares(tmp_path, data, capsys):
+def test_a_run_begins_with_what_another_model_shares(tmp_path, data):
     small = {"backbone": "resnet18", "norm": "group", "channels": 32, "frozen_stages": 0}
     config = run_config(tmp_path / "first", data, model="mask_rcnn", settings=small, steps=1)
     train(config)

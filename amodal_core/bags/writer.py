@@ -70,7 +70,6 @@ class BagWriter:
     ) -> None:
         self.path = Path(path)
         self._single = self.path.suffix == ".mcap"
-        self._overwrite = overwrite
         if storage not in STORAGES:
             raise InputError(
                 f"no storage '{storage}'", str(path), f"choose one of {', '.join(STORAGES)}"

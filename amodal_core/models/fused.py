@@ -157,7 +157,7 @@ class Fused:
         apart = np.abs(geometric.depths[:, None] - learned.depths[None])
         together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
         overlap *= together
-        g, n = self._matches(geometric, learned, as_learned, overlap)
+        g, n = self._matches(learned, as_learned, overlap)
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
@@ -246,17 +246,12 @@ class Fused:
         return np.where(low & high, self.classes.index("truck"), class_ids)
 
     def _matches(
-        self,
-        geometric: Instances,
-        learned: Instances,
-        as_learned: np.ndarray,
-        overlap: np.ndarray,
+        self, learned: Instances, as_learned: np.ndarray, overlap: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """(P,) indices of geometric's and of the network's objects that are the same, best first.
 
         Args:
-            geometric: N objects.
-            learned: M objects.
+            learned: M objects of the network.
             as_learned: (N,) the network's class of each of geometric's.
             overlap: (N, M) IoU of their masks, 0 where they are apart in depth.
         """

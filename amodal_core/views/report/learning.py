@@ -84,7 +84,7 @@ def render(
         steps=steps,
         tiles=_tiles(train, judged, best, steps, metric),
         charts=[chart for chart in charts if chart is not None],
-        table=_table(judged, best),
+        table=_table(best),
         best=best["step"] if best else None,
         pictures=pictures,
         settings=settings,
@@ -113,7 +113,7 @@ def _tiles(
     return tiles
 
 
-def _table(judged: Sequence[Row], best: Row | None) -> list[tuple[str, list[str]]]:
+def _table(best: Row | None) -> list[tuple[str, list[str]]]:
     """Rows of a table: a number, then its amodal, visible and box value at the best evaluation."""
     if best is None:
         return []
