@@ -223,9 +223,13 @@ class CocoLike(Dataset):
                 yield Finding("malformed-json", where, "", error.what)
                 annotations = []
             for annotation in annotations:
-                for rule, what in self.inspect(annotation, self.size(index))[0]:
+                for rule, what in self.problems(annotation, index):
                     yield Finding(rule, where, str(annotation.get("id", "")), what)
             yield None
+
+    def problems(self, annotation: dict[str, Any], index: int) -> Iterable[tuple[str, str]]:
+        """What is wrong with an annotation of an image: rules, and what breaks them."""
+        return self.inspect(annotation, self.size(index))[0]
 
     def _check_ids(self) -> Iterator[Finding]:
         for field in ("id", "file_name"):

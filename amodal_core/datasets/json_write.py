@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
@@ -74,13 +73,8 @@ class JsonWriter:
         rows = [{"supercategory": name, "id": k, "name": name} for k, name in names.items()]
         self.extend("categories", rows)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._ending.__exit__(kind, error, at)
+    def __exit__(self, *raised: Any) -> None:
+        self._ending.__exit__(*raised)
 
     def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._file is not None

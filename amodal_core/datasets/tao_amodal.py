@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.datasets.base import BEGIN, Finding, Place
+from amodal_core.datasets.base import BEGIN, Place
 from amodal_core.datasets.coco_like import CocoLike
 from amodal_core.datasets.truth import make_truth
-from amodal_core.errors import InputError, foreign
+from amodal_core.errors import foreign
 from amodal_core.frame import Tracks
 from amodal_core.masks.mask_set import RleMasks
 
@@ -118,28 +118,15 @@ class TaoAmodal(CocoLike):
             self.category_ids[n] for n in listed if isinstance(n, int) and n in self.category_ids
         }
 
-    def check(self) -> Iterator[Finding | None]:
-        """Images, ids, categories and boxes."""
-        yield from self._malformed
-        yield from self._check_ids()
-        for index in range(len(self)):
-            where = f"{self.path.name}: {self.images[index]['file_name']}"
-            yield from self.check_files(index)
-            try:
-                annotations = self.annotations(index)
-            except InputError as error:
-                yield Finding("malformed-json", where, "", error.what)
-                annotations = []
-            for annotation in annotations:
-                number = str(annotation.get("id", ""))
-                if self.category(annotation) is None:
-                    what = f"category {annotation.get('category_id')!s:.20} is not in the file"
-                    yield Finding("unknown-category", where, number, what)
-                if _amodal_box(annotation) is None:
-                    yield Finding("box-mismatch", where, number, "no box of a positive size")
-                if not isinstance(annotation.get("track_id"), int):
-                    yield Finding("missing-field", where, number, "no track_id")
-            yield None
+    def problems(self, annotation: dict[str, Any], index: int) -> Iterator[tuple[str, str]]:
+        """Of category, box and track; there are no masks."""
+        if self.category(annotation) is None:
+            what = f"category {annotation.get('category_id')!s:.20} is not in the file"
+            yield "unknown-category", what
+        if _amodal_box(annotation) is None:
+            yield "box-mismatch", "no box of a positive size"
+        if not isinstance(annotation.get("track_id"), int):
+            yield "missing-field", "no track_id"
 
 
 def _amodal_box(annotation: dict[str, Any]) -> np.ndarray | None:

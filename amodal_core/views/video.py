@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -76,13 +76,8 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._ending.__exit__(kind, error, at)
+    def __exit__(self, *raised: Any) -> None:
+        self._ending.__exit__(*raised)
 
     def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
