@@ -51,7 +51,7 @@ def _as_bytes(values: torch.Tensor) -> torch.Tensor:
 
 
 @njit(cache=True, nogil=True)
-def _luma(red, green, blue):  # type: ignore[no-untyped-def]
+def _luma(red: int, green: int, blue: int) -> float:
     """Rounded down. Sums of products are rounded once each, as processors do at once (FMA)."""
     grey = np.float32(np.float32(red) * _RED)
     grey = np.float32(np.float64(green) * np.float64(_GREEN) + np.float64(grey))
@@ -60,7 +60,7 @@ def _luma(red, green, blue):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _luma_of(image):  # type: ignore[no-untyped-def]
+def _luma_of(image: np.ndarray) -> np.ndarray:
     """(H, W) float32."""
     height, width = image.shape[:2]
     out = np.empty((height, width), np.float32)
@@ -71,7 +71,7 @@ def _luma_of(image):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _saturated(image, own, grey):  # type: ignore[no-untyped-def]
+def _saturated(image: np.ndarray, own: float, grey: float) -> np.ndarray:
     """Shares of the image and of its luma, added."""
     out = np.empty_like(image)
     height, width = image.shape[:2]
@@ -86,12 +86,12 @@ def _saturated(image, own, grey):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _unit(value):  # type: ignore[no-untyped-def]
+def _unit(value: float) -> int:
     return np.uint8(min(max(value, _ZERO), _ONE) * _TO_BYTE)
 
 
 @njit(cache=True, nogil=True)
-def _turned(image, turn):  # type: ignore[no-untyped-def]
+def _turned(image: np.ndarray, turn: float) -> np.ndarray:
     """Hue turned by a share of the circle: to HSV and back, in the order of torchvision's sums."""
     out = np.empty_like(image)
     height, width = image.shape[:2]

@@ -108,7 +108,15 @@ def _names() -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _which(data, begin, end, names, first, low, high):  # type: ignore[no-untyped-def]
+def _which(
+    data: np.ndarray,
+    begin: int,
+    end: int,
+    names: np.ndarray,
+    first: np.ndarray,
+    low: int,
+    high: int,
+) -> int:
     for k in range(low, high):
         length = first[k + 1] - first[k]
         if length != end - begin:
@@ -124,7 +132,9 @@ def _which(data, begin, end, names, first, low, high):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def _scan(data, names, first):  # type: ignore[no-untyped-def]
+def _scan(
+    data: np.ndarray, names: np.ndarray, first: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Elements (list, begin, end), their image ids, spans of the top-level keys, last depth."""
     lists = len(first) - 2
     # Room for every brace at once: arrays that grow inside the loop slow it down 45 times.

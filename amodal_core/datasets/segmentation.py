@@ -73,7 +73,7 @@ def _inside(loop: np.ndarray) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _trace(mask):  # type: ignore[no-untyped-def]
+def _trace(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Corners of all border loops, set pixels on the right in image axes (y down), and loop starts.
 
     Every loop begins with an edge along +x. At a corner where two set pixels touch diagonally the

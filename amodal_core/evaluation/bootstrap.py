@@ -21,7 +21,14 @@ DRAWS = 500
 
 
 @njit(cache=True, nogil=True)
-def _average_precision(image, hit, ignored, weights, positives, recalls):  # type: ignore[no-untyped-def]
+def _average_precision(
+    image: np.ndarray,
+    hit: np.ndarray,
+    ignored: np.ndarray,
+    weights: np.ndarray,
+    positives: float,
+    recalls: np.ndarray,
+) -> float:
     """AP of one class at one threshold; detections best first, images counted `weights` times."""
     n = len(image)
     precision = np.empty(n)

@@ -200,22 +200,22 @@ def _thresholds(scores: np.ndarray, objects: int) -> list[float]:
 
 
 @njit(cache=True, nogil=True)
-def _count(  # type: ignore[no-untyped-def]
-    truth_first,
-    first,
-    block,
-    overlaps,
-    ignored,
-    ignored_detections,
-    scores,
-    stuff,
-    alphas,
-    detection_alphas,
-    least,
-    threshold,
-    counting,
-    reached,
-):
+def _count(
+    truth_first: np.ndarray,
+    first: np.ndarray,
+    block: np.ndarray,
+    overlaps: np.ndarray,
+    ignored: np.ndarray,
+    ignored_detections: np.ndarray,
+    scores: np.ndarray,
+    stuff: np.ndarray,
+    alphas: np.ndarray,
+    detection_alphas: np.ndarray,
+    least: float,
+    threshold: float,
+    counting: bool,
+    reached: np.ndarray,
+) -> tuple[int, int, float]:
     """True positives, false positives and orientation similarity at a threshold.
 
     Each object in turn takes a detection: with `counting` the one that overlaps most, else the one

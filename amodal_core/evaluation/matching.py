@@ -268,22 +268,22 @@ class Matcher:
 
 
 @njit(cache=True, nogil=True)
-def _match(  # type: ignore[no-untyped-def]
-    truth_class,
-    ignore,
-    crowd,
-    truth_first,
-    classes,
-    rank,
-    inside,
-    first,
-    block,
-    ious,
-    thresholds,
-    limit,
-    hit,
-    ignored,
-):
+def _match(
+    truth_class: np.ndarray,
+    ignore: np.ndarray,
+    crowd: np.ndarray,
+    truth_first: np.ndarray,
+    classes: np.ndarray,
+    rank: np.ndarray,
+    inside: np.ndarray,
+    first: np.ndarray,
+    block: np.ndarray,
+    ious: np.ndarray,
+    thresholds: np.ndarray,
+    limit: int,
+    hit: np.ndarray,
+    ignored: np.ndarray,
+) -> None:
     """Pycocotools' evaluateImg for all images: entries are sorted by image, detections by score."""
     taken = np.zeros(len(truth_class), np.bool_)
     for image in range(len(first) - 1):
@@ -344,7 +344,16 @@ def curves(matches: Matches, max_detections: tuple[int, ...] = MAX_DETECTIONS) -
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(hit, ignored, score, positives, recalls, precision, recall, scores):  # type: ignore[no-untyped-def]
+def _accumulate(
+    hit: np.ndarray,
+    ignored: np.ndarray,
+    score: np.ndarray,
+    positives: float,
+    recalls: np.ndarray,
+    precision: np.ndarray,
+    recall: np.ndarray,
+    scores: np.ndarray,
+) -> None:
     """Pycocotools' accumulate for one class and limit; detections best first."""
     n = len(score)
     exact = np.empty(n)

@@ -98,28 +98,30 @@ def overlaps(
             ious,
         )
     else:
+        assert isinstance(truth, np.ndarray)
+        assert isinstance(predictions, np.ndarray)
         _box_ious(a, first_a, truth, crowd, b, first_b, predictions, first, ious)
     return Overlaps(a, first_a, b, first_b, first, ious)
 
 
 @njit(cache=True, nogil=True)
-def _mask_ious(  # type: ignore[no-untyped-def]
-    order_a,
-    first_a,
-    runs_a,
-    run_a,
-    boxes_a,
-    areas_a,
-    crowd,
-    order_b,
-    first_b,
-    runs_b,
-    run_b,
-    boxes_b,
-    areas_b,
-    first,
-    out,
-):
+def _mask_ious(
+    order_a: np.ndarray,
+    first_a: np.ndarray,
+    runs_a: np.ndarray,
+    run_a: np.ndarray,
+    boxes_a: np.ndarray,
+    areas_a: np.ndarray,
+    crowd: np.ndarray,
+    order_b: np.ndarray,
+    first_b: np.ndarray,
+    runs_b: np.ndarray,
+    run_b: np.ndarray,
+    boxes_b: np.ndarray,
+    areas_b: np.ndarray,
+    first: np.ndarray,
+    out: np.ndarray,
+) -> None:
     for image in range(len(first) - 1):
         at = first[image]
         for i in range(first_a[image], first_a[image + 1]):
@@ -140,7 +142,17 @@ def _mask_ious(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _box_ious(order_a, first_a, boxes_a, crowd, order_b, first_b, boxes_b, first, out):  # type: ignore[no-untyped-def]
+def _box_ious(
+    order_a: np.ndarray,
+    first_a: np.ndarray,
+    boxes_a: np.ndarray,
+    crowd: np.ndarray,
+    order_b: np.ndarray,
+    first_b: np.ndarray,
+    boxes_b: np.ndarray,
+    first: np.ndarray,
+    out: np.ndarray,
+) -> None:
     for image in range(len(first) - 1):
         at = first[image]
         for i in range(first_a[image], first_a[image + 1]):

@@ -107,7 +107,9 @@ def assemble(
 
 
 @njit(cache=True)
-def _census(points, labels, in_view, count):  # type: ignore[no-untyped-def]
+def _census(
+    points: np.ndarray, labels: np.ndarray, in_view: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Points by cluster, in their order; of each cluster how many, how many in view, the centre."""
     size, visible = np.zeros(count, np.int64), np.zeros(count, np.int64)
     centres = np.zeros((count, 3))
@@ -134,9 +136,17 @@ def _census(points, labels, in_view, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _inside(  # type: ignore[no-untyped-def]
-    points, order, last, size, taken, centres, box, turn, limits
-):
+def _inside(
+    points: np.ndarray,
+    order: np.ndarray,
+    last: np.ndarray,
+    size: np.ndarray,
+    taken: np.ndarray,
+    centres: np.ndarray,
+    box: np.ndarray,
+    turn: tuple[float, float],
+    limits: tuple[float, float],
+) -> np.ndarray:
     """The clusters, not yet taken, of which more than a share stands inside a box."""
     margin, share = limits
     chosen = np.zeros(len(size), np.bool_)
@@ -159,7 +169,7 @@ def _inside(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _within(point, box, turn, margin):  # type: ignore[no-untyped-def]
+def _within(point: np.ndarray, box: np.ndarray, turn: tuple[float, float], margin: float) -> bool:
     """As `points_in_boxes`, for one of each."""
     c, s = turn
     dx, dy, dz = point[0] - box[0], point[1] - box[1], point[2] - box[2]
@@ -267,7 +277,7 @@ class _Outline:
 
 
 @njit(cache=True)
-def _meet(a, b, least):  # type: ignore[no-untyped-def]
+def _meet(a: np.ndarray, b: np.ndarray, least: float) -> bool:
     for i in range(len(a)):
         for j in range(len(b)):
             dx, dy = a[i, 0] - b[j, 0], a[i, 1] - b[j, 1]

@@ -144,7 +144,7 @@ def _footprint_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
-def _clip_all(a, b, overlap):  # type: ignore[no-untyped-def]
+def _clip_all(a: np.ndarray, b: np.ndarray, overlap: np.ndarray) -> None:
     """Areas of intersection of counter-clockwise quadrangles (N, 4, 2), (M, 4, 2).
 
     Sutherland and Hodgman's clipping, edge by edge. OpenCV's intersectConvexConvex is not used: it

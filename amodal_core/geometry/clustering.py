@@ -51,7 +51,9 @@ def connected_components(
 
 
 @njit(cache=True)
-def _cell_points(points, index, keep):  # type: ignore[no-untyped-def]
+def _cell_points(
+    points: np.ndarray, index: np.ndarray, keep: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(R * C, 3) the points, cell by cell: neighbours lie side by side; state of each cell.
 
     The state is -1 for a cell without a point, 0 for one whose point is not kept, 1 for others.
@@ -72,7 +74,9 @@ def _cell_points(points, index, keep):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _links(cells, state, rows, columns, sine, v):  # type: ignore[no-untyped-def]
+def _links(
+    cells: np.ndarray, state: np.ndarray, rows: int, columns: int, sine: float, v: ClusterConfig
+) -> np.ndarray:
     """Of each cell whether it belongs with the next one right (1) and below (2)."""
     links = np.zeros(rows * columns, np.uint8)
     for row in range(rows):
@@ -91,9 +95,15 @@ def _links(cells, state, rows, columns, sine, v):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True)
-def _label_cells(  # type: ignore[no-untyped-def]
-    points, index, ranges, keep, chosen, limits, v
-):
+def _label_cells(
+    points: np.ndarray,
+    index: np.ndarray,
+    ranges: np.ndarray,
+    keep: np.ndarray,
+    chosen: np.ndarray,
+    limits: tuple[float, int],
+    v: ClusterConfig,
+) -> np.ndarray:
     """(R * C,) int32, component of each cell, -1 where it holds no kept point.
 
     -2 where no cell of its component is in the chosen columns.
@@ -144,7 +154,17 @@ def _label_cells(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _look_past(cells, state, ranges, cell, way, begin, end, limits, v):  # type: ignore[no-untyped-def]
+def _look_past(
+    cells: np.ndarray,
+    state: np.ndarray,
+    ranges: np.ndarray,
+    cell: int,
+    way: int,
+    begin: int,
+    end: int,
+    limits: tuple[float, int],
+    v: ClusterConfig,
+) -> int:
     """The cell that belongs to a cell's object past the next one: right, left, below or above.
 
     -1 for none. The row is [begin, end) of the flat cells.
@@ -190,7 +210,14 @@ def _look_past(cells, state, ranges, cell, way, begin, end, limits, v):  # type:
 
 
 @njit(cache=True)
-def _label_points(points, index, cells, keep, labels, v):  # type: ignore[no-untyped-def]
+def _label_points(
+    points: np.ndarray,
+    index: np.ndarray,
+    cells: np.ndarray,
+    keep: np.ndarray,
+    labels: np.ndarray,
+    v: ClusterConfig,
+) -> np.ndarray:
     """(N,) int32, component of each kept point: its cell's, where it is near the cell's point."""
     flat = index.ravel()
     out = np.full(len(points), -1, np.int32)
@@ -204,7 +231,7 @@ def _label_points(points, index, cells, keep, labels, v):  # type: ignore[no-unt
 
 
 @njit(cache=True, inline="always")
-def _joined(points, i, j, sine, v):  # type: ignore[no-untyped-def]
+def _joined(points: np.ndarray, i: int, j: int, sine: float, v: ClusterConfig) -> bool:
     """Whether two returns that are neighbours lie on one surface."""
     x1, y1, z1 = points[i, 0], points[i, 1], points[i, 2]
     x2, y2, z2 = points[j, 0], points[j, 1], points[j, 2]

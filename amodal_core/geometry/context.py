@@ -54,12 +54,11 @@ def context_shares(
         _straightness(image.index, image.ranges, values),
         np.tan(np.radians(config.above_horizon)),
     )
-    shares: np.ndarray = _shares(points, image.index, image.ranges, labels, count, limits, values)
-    return shares
+    return _shares(points, image.index, image.ranges, labels, count, limits, values)
 
 
 @njit(cache=True)
-def _straightness(index, ranges, v):  # type: ignore[no-untyped-def]
+def _straightness(index: np.ndarray, ranges: np.ndarray, v: ContextConfig) -> float:
     """Metres by which returns of one surface stray from the line between their neighbours.
 
     Most near returns are of the road, and flat: what they stray by is the scanner's noise.
@@ -89,7 +88,15 @@ def _straightness(index, ranges, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _shares(points, index, ranges, labels, count, limits, v):  # type: ignore[no-untyped-def]
+def _shares(
+    points: np.ndarray,
+    index: np.ndarray,
+    ranges: np.ndarray,
+    labels: np.ndarray,
+    count: int,
+    limits: tuple[float, float],
+    v: ContextConfig,
+) -> np.ndarray:
     """(count, 7) float32, `ClusterContext`'s fields of each cluster."""
     rows, columns = index.shape
     straight, horizon = limits

@@ -40,7 +40,7 @@ def deskewed(
 
 
 @njit(cache=True)
-def _move(points, pose, result):  # type: ignore[no-untyped-def]
+def _move(points: np.ndarray, pose: np.ndarray, result: np.ndarray) -> None:
     for i in range(len(points)):
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
         for r in range(3):
@@ -50,7 +50,14 @@ def _move(points, pose, result):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _deskew(points, times, begin, rate, poses, result):  # type: ignore[no-untyped-def]
+def _deskew(
+    points: np.ndarray,
+    times: np.ndarray,
+    begin: float,
+    rate: float,
+    poses: np.ndarray,
+    result: np.ndarray,
+) -> None:
     last = len(poses) - 1
     for i in range(len(points)):
         at = min(max((times[i] - begin) * rate, 0.0), float(last))

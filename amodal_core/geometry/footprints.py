@@ -117,7 +117,14 @@ def measured(
 
 
 @njit(cache=True)
-def _gathered(points, heights, members, first, most, limits):  # type: ignore[no-untyped-def]
+def _gathered(
+    points: np.ndarray,
+    heights: np.ndarray,
+    members: np.ndarray,
+    first: np.ndarray,
+    most: int,
+    limits: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Place and height of returns, at most so many of a thing; how low and high it is; what is one.
 
     The things' returns are [first[k], first[k + 1]) of the members, and of what is returned.
@@ -152,7 +159,7 @@ def _gathered(points, heights, members, first, most, limits):  # type: ignore[no
 
 
 @njit(cache=True)
-def _grounded(xy, heights, directions, level):  # type: ignore[no-untyped-def]
+def _grounded(xy: np.ndarray, heights: np.ndarray, directions: int, level: float) -> float:
     lowest = np.full(directions, np.inf, np.float32)
     for i in range(len(xy)):
         k = int((np.arctan2(xy[i, 1], xy[i, 0]) + np.pi) * (directions / (2 * np.pi)))

@@ -70,7 +70,7 @@ def remove_ground(
 
 
 @njit(cache=True)
-def _ground_plane(points, v):  # type: ignore[no-untyped-def]
+def _ground_plane(points: np.ndarray, v: GroundConfig) -> tuple[float, float, float]:
     """Height z0 under the sensor and slopes a, b of the plane with most of the low returns."""
     # The level at which most near returns lie.
     count = int((v.highest - v.lowest) / v.bin + 0.5)
@@ -121,7 +121,14 @@ def _ground_plane(points, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _follow_ground(points, cells, plane, v, sums, counts):  # type: ignore[no-untyped-def]
+def _follow_ground(
+    points: np.ndarray,
+    cells: np.ndarray,
+    plane: tuple[float, float, float],
+    v: GroundConfig,
+    sums: np.ndarray,
+    counts: np.ndarray,
+) -> None:
     """Walk each column from the lowest row up, and collect the returns that continue the ground."""
     columns, rows = cells.shape
     side = sums.shape[0]
@@ -150,7 +157,9 @@ def _follow_ground(points, cells, plane, v, sums, counts):  # type: ignore[no-un
 
 
 @njit(cache=True)
-def _fill_heights(sums, counts, plane, v):  # type: ignore[no-untyped-def]
+def _fill_heights(
+    sums: np.ndarray, counts: np.ndarray, plane: tuple[float, float, float], v: GroundConfig
+) -> np.ndarray:
     """Mean height of each cell; cells without returns get that of the nearest ones around."""
     side = len(sums)
     z0, a, b = plane
@@ -195,7 +204,7 @@ def _fill_heights(sums, counts, plane, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _between(heights, x, y, cell, reach):  # type: ignore[no-untyped-def]
+def _between(heights: np.ndarray, x: float, y: float, cell: float, reach: float) -> float:
     side = len(heights)
     gx = min(max((x + reach) / cell - 0.5, 0.0), side - 1.001)
     gy = min(max((y + reach) / cell - 0.5, 0.0), side - 1.001)
@@ -207,7 +216,7 @@ def _between(heights, x, y, cell, reach):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _interpolate(heights, xy, cell, reach):  # type: ignore[no-untyped-def]
+def _interpolate(heights: np.ndarray, xy: np.ndarray, cell: float, reach: float) -> np.ndarray:
     out = np.empty(len(xy), np.float32)
     for i in range(len(xy)):
         out[i] = _between(heights, xy[i, 0], xy[i, 1], cell, reach)
@@ -215,7 +224,9 @@ def _interpolate(heights, xy, cell, reach):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _heights_above(points, heights, cell, reach):  # type: ignore[no-untyped-def]
+def _heights_above(
+    points: np.ndarray, heights: np.ndarray, cell: float, reach: float
+) -> np.ndarray:
     out = _interpolate(heights, points, cell, reach)
     for i in range(len(points)):
         out[i] = points[i, 2] - out[i]

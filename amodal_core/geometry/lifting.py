@@ -184,7 +184,9 @@ def _lengths(size: Size) -> np.ndarray:
 
 
 @njit(cache=True)
-def _best_box(box, rectangle, lengths, size, view):  # type: ignore[no-untyped-def]
+def _best_box(
+    box: np.ndarray, rectangle: np.ndarray, lengths: np.ndarray, size: np.ndarray, view: np.ndarray
+) -> np.ndarray:
     """The first of the cheapest boxes; the one given where none is before the camera."""
     yaw, low, high = rectangle[0], rectangle[1:3], rectangle[3:5]
     c, s = np.cos(yaw), np.sin(yaw)
@@ -216,7 +218,7 @@ def _best_box(box, rectangle, lengths, size, view):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _cost(tried, box, size, view):  # type: ignore[no-untyped-def]
+def _cost(tried: np.ndarray, box: np.ndarray, size: np.ndarray, view: np.ndarray) -> float:
     """How badly a box covers the width of a mask, in such widths; inf where it is too near."""
     left, right = np.inf, -np.inf
     c, s = np.cos(tried[6]), np.sin(tried[6])

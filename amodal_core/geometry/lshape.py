@@ -52,8 +52,7 @@ def headings(
         chosen: (C,) int64, the footprints that are asked for.
         config: how it is looked for.
     """
-    yaws: np.ndarray = _headings(xy, first, chosen, *_tried(config))
-    return yaws
+    return _headings(xy, first, chosen, *_tried(config))
 
 
 def rectangles(
@@ -81,7 +80,14 @@ def _tried(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray, Any]:
 
 
 @njit(cache=True)
-def _headings(xy, first, chosen, angles, forward, v):  # type: ignore[no-untyped-def]
+def _headings(
+    xy: np.ndarray,
+    first: np.ndarray,
+    chosen: np.ndarray,
+    angles: np.ndarray,
+    forward: np.ndarray,
+    v: RectangleConfig,
+) -> np.ndarray:
     yaws = np.empty(len(chosen))
     for n in range(len(chosen)):
         k = chosen[n]
@@ -90,7 +96,9 @@ def _headings(xy, first, chosen, angles, forward, v):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def _bounds_of(xy, first, chosen, c, s, most):  # type: ignore[no-untyped-def]
+def _bounds_of(
+    xy: np.ndarray, first: np.ndarray, chosen: np.ndarray, c: np.ndarray, s: np.ndarray, most: int
+) -> np.ndarray:
     """(C, 5) least coordinates along both axes, greatest ones, median distance from the edges."""
     out = np.empty((len(chosen), 5))
     for n in range(len(chosen)):
@@ -103,7 +111,9 @@ def _bounds_of(xy, first, chosen, c, s, most):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _bounds(xy, c, s, step):  # type: ignore[no-untyped-def]
+def _bounds(
+    xy: np.ndarray, c: float, s: float, step: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least and greatest coordinates along the axes; distance of some points from the edges."""
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     for i in range(len(xy)):
@@ -120,7 +130,7 @@ def _bounds(xy, c, s, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _facing(xy, directions):  # type: ignore[no-untyped-def]
+def _facing(xy: np.ndarray, directions: int) -> np.ndarray:
     """The nearest return in each direction: the sides that face the sensor, not what is inside."""
     nearest = np.full(directions, -1, np.int32)
     distance = np.full(directions, np.inf)
@@ -144,7 +154,9 @@ def _facing(xy, directions):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-untyped-def]
+def _longest_line(
+    xy: np.ndarray, on_edge: float, starts: int, shortest: float, least: int
+) -> tuple[float, float, float]:
     """Direction, share of points and length of the line with most points within `on_edge`."""
     n = len(xy)
     x, y = np.empty(n, np.float32), np.empty(n, np.float32)
@@ -189,7 +201,7 @@ def _longest_line(xy, on_edge, starts, shortest, least):  # type: ignore[no-unty
 
 
 @njit(cache=True)
-def _closeness(xy, angles, on_edge):  # type: ignore[no-untyped-def]
+def _closeness(xy: np.ndarray, angles: np.ndarray, on_edge: float) -> np.ndarray:
     """Zhang's algorithm 4 for each heading.
 
     The inner loops run over headings, whose sums do not depend on each other: several at once.
@@ -231,7 +243,7 @@ def _closeness(xy, angles, on_edge):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _heading(xy, angles, forward, v):  # type: ignore[no-untyped-def]
+def _heading(xy: np.ndarray, angles: np.ndarray, forward: np.ndarray, v: RectangleConfig) -> float:
     """Of the face that shows, or of the best rectangle if none is flat."""
     front = _facing(xy, v.directions)
     yaw, share, length = _longest_line(

@@ -54,7 +54,9 @@ def points_of_objects(instances: Instances, frame: Frame) -> tuple[np.ndarray, n
 
 
 @njit(cache=True)
-def _groups(runs, first, places, pixels, z):  # type: ignore[no-untyped-def]
+def _groups(
+    runs: np.ndarray, first: np.ndarray, places: np.ndarray, pixels: int, z: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each mask the returns under it, the largest group between which no depth is missing.
 
     Args:

@@ -130,7 +130,9 @@ def _matrices(calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, inline="always")
-def _pixel(points, i, P, row, near, width, height):  # type: ignore[no-untyped-def]
+def _pixel(
+    points: np.ndarray, i: int, P: np.ndarray, row: np.ndarray, near: float, width: int, height: int
+) -> tuple[int, int, float]:
     """Column, row and depth of point i; column -1 where it is dropped."""
     x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
     depth = row[0] * x + row[1] * y + row[2] * z + row[3]
@@ -148,7 +150,9 @@ def _pixel(points, i, P, row, near, width, height):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _fill_depth(points, P, row, near, image):  # type: ignore[no-untyped-def]
+def _fill_depth(
+    points: np.ndarray, P: np.ndarray, row: np.ndarray, near: float, image: np.ndarray
+) -> None:
     height, width = image.shape
     for i in range(len(points)):
         u, v, d = _pixel(points, i, P, row, near, width, height)
@@ -157,7 +161,16 @@ def _fill_depth(points, P, row, near, image):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _fill_all(points, P, row, near, image, index, pixels, z):  # type: ignore[no-untyped-def]
+def _fill_all(
+    points: np.ndarray,
+    P: np.ndarray,
+    row: np.ndarray,
+    near: float,
+    image: np.ndarray,
+    index: np.ndarray,
+    pixels: np.ndarray,
+    z: np.ndarray,
+) -> None:
     height, width = image.shape
     for i in range(len(points)):
         u, v, d = _pixel(points, i, P, row, near, width, height)

@@ -58,7 +58,7 @@ def range_image(points: np.ndarray, config: RangeImageConfig = DEFAULTS.range_im
 
 
 @njit(cache=True)
-def _coordinates(points):  # type: ignore[no-untyped-def]
+def _coordinates(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """x, y and z, each side by side, which NumPy is quicker with; metres away on the plane."""
     n = len(points)
     x, y = np.empty(n, np.float32), np.empty(n, np.float32)
@@ -79,12 +79,11 @@ def columns_in_view(image: RangeImage, pixels: np.ndarray, margin: float) -> np.
     """
     count = image.index.shape[1]
     reach = min(int(np.ceil(margin / 360 * count)), count)
-    chosen: np.ndarray = _columns_in_view(image.cells, pixels, count, reach)
-    return chosen
+    return _columns_in_view(image.cells, pixels, count, reach)
 
 
 @njit(cache=True)
-def _columns_in_view(cells, pixels, count, reach):  # type: ignore[no-untyped-def]
+def _columns_in_view(cells: np.ndarray, pixels: np.ndarray, count: int, reach: int) -> np.ndarray:
     hit = np.zeros(count, np.bool_)
     for i in range(len(cells)):
         if pixels[i, 0] >= 0 and cells[i] >= 0:
@@ -128,7 +127,7 @@ def _rows_by_order(
 
 
 @njit(cache=True)
-def _clockwise(azimuth):  # type: ignore[no-untyped-def]
+def _clockwise(azimuth: np.ndarray) -> float:
     """Share of the steps from point to point that turn clockwise."""
     turn = np.float32(2 * np.pi)
     count = 0
@@ -139,7 +138,7 @@ def _clockwise(azimuth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _spread(elevation, rows, mean):  # type: ignore[no-untyped-def]
+def _spread(elevation: np.ndarray, rows: np.ndarray, mean: np.ndarray) -> float:
     total = 0.0
     for i in range(len(rows)):
         total += (elevation[i] - mean[rows[i]]) ** 2
@@ -147,7 +146,7 @@ def _spread(elevation, rows, mean):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _cut_rows(azimuth, direction, cut, jitter):  # type: ignore[no-untyped-def]
+def _cut_rows(azimuth: np.ndarray, direction: float, cut: float, jitter: float) -> np.ndarray:
     """A row ends where the turn's phase falls: at the cut, or where a cropped scan jumps back."""
     rows = np.zeros(len(azimuth), np.int32)
     turn = np.float32(2 * np.pi)
@@ -185,7 +184,7 @@ def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) ->
 
 
 @njit(cache=True)
-def _counts(rows, height):  # type: ignore[no-untyped-def]
+def _counts(rows: np.ndarray, height: int) -> np.ndarray:
     """As `np.bincount`, which would first make 64 bits of 32."""
     count = np.zeros(height, np.int64)
     for i in range(len(rows)):
@@ -194,7 +193,9 @@ def _counts(rows, height):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _azimuths_of(azimuth, rows, height, chosen, ends):  # type: ignore[no-untyped-def]
+def _azimuths_of(
+    azimuth: np.ndarray, rows: np.ndarray, height: int, chosen: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
     """The azimuths of some rows, row after row, each row's up to its end."""
     slot = np.full(height, -1, np.int64)
     at = np.zeros(len(chosen), np.int64)
@@ -212,7 +213,14 @@ def _azimuths_of(azimuth, rows, height, chosen, ends):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def _fill_cells(points, azimuth, rows, index, cells, squares):  # type: ignore[no-untyped-def]
+def _fill_cells(
+    points: np.ndarray,
+    azimuth: np.ndarray,
+    rows: np.ndarray,
+    index: np.ndarray,
+    cells: np.ndarray,
+    squares: np.ndarray,
+) -> None:
     """Indices and cells as in `RangeImage`, and squares of its ranges."""
     columns = index.shape[1]
     scale = columns / (2 * np.pi)

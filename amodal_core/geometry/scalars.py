@@ -34,7 +34,7 @@ def quantile(values: np.ndarray, share: float) -> float:
 
 
 @njit(cache=True)
-def nth(values, n):  # type: ignore[no-untyped-def]
+def nth(values: np.ndarray, n: int) -> float:
     """Of (N,) values, none of them NaN, the one that is n-th in order; they change places."""
     low, high = 0, len(values) - 1
     while low < high:
@@ -60,7 +60,7 @@ def nth(values, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def middle(values):  # type: ignore[no-untyped-def]
+def middle(values: np.ndarray) -> float:
     """`median` within compiled code; the values change places."""
     half = len(values) // 2
     upper = nth(values, half)

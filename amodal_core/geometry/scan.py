@@ -79,7 +79,7 @@ def usable(points: np.ndarray, minimum_range: float) -> np.ndarray:
 
 
 @njit(cache=True)
-def _check(points, minimum_range, good):  # type: ignore[no-untyped-def]
+def _check(points: np.ndarray, minimum_range: float, good: np.ndarray) -> int:
     """Marks the usable points; returns how many there are."""
     count = 0
     for i in range(len(points)):

@@ -71,7 +71,7 @@ def top_edge(
 
 
 @njit(cache=True)
-def _highest(pixels, heights, width):  # type: ignore[no-untyped-def]
+def _highest(pixels: np.ndarray, heights: np.ndarray, width: int) -> np.ndarray:
     """Of each column that returns fall in the index of the highest one, from left to right."""
     best = np.full(width, -1, np.int64)
     for i in range(len(heights)):

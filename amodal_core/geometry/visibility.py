@@ -80,7 +80,9 @@ class SightLines:
 
 
 @njit(cache=True)
-def _cross(boxes, turns, origin, rays):  # type: ignore[no-untyped-def]
+def _cross(
+    boxes: np.ndarray, turns: tuple[np.ndarray, np.ndarray], origin: np.ndarray, rays: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     near, far = np.empty((len(boxes), len(rays))), np.empty((len(boxes), len(rays)))
     for i in range(len(boxes)):
         c, s = turns[0][i], turns[1][i]
@@ -102,7 +104,7 @@ def _cross(boxes, turns, origin, rays):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _in_front(near, far, depths):  # type: ignore[no-untyped-def]
+def _in_front(near: np.ndarray, far: np.ndarray, depths: np.ndarray) -> np.ndarray:
     n = len(near)
     front = np.zeros((n, n), np.bool_)
     for i in range(n):
@@ -118,7 +120,15 @@ def _in_front(near, far, depths):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mark(limits, away, line, pixels, x, y, cover):  # type: ignore[no-untyped-def]
+def _mark(
+    limits: np.ndarray,
+    away: np.ndarray,
+    line: np.ndarray,
+    pixels: np.ndarray,
+    x: int,
+    y: int,
+    cover: np.ndarray,
+) -> int:
     """Marks the returns that are nearer than the limit of their line; returns how many."""
     height, width = cover.shape
     count = 0

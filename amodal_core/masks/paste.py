@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 @njit(cache=True, nogil=True)
-def _paste_runs(logits, boxes, height, width):  # type: ignore[no-untyped-def]
+def _paste_runs(
+    logits: np.ndarray, boxes: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     masks, side = logits.shape[0], logits.shape[1]
     room = 0
     spans = np.zeros((masks, 4), np.int64)

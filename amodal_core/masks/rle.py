@@ -29,7 +29,7 @@ class RleError(ValueError):
 
 
 @njit(cache=True, nogil=True)
-def append_run(runs, last, lowest, start, end):  # type: ignore[no-untyped-def]
+def append_run(runs: np.ndarray, last: int, lowest: int, start: int, end: int) -> int:
     """Write [start, end) at `runs[last]` or lengthen the run before; gives the next free place."""
     if last > lowest and runs[last - 1, 1] == start:
         runs[last - 1, 1] = end
@@ -40,7 +40,7 @@ def append_run(runs, last, lowest, start, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def finite_box(box):  # type: ignore[no-untyped-def]
+def finite_box(box: np.ndarray) -> bool:
     """Whether all four numbers are finite."""
     return (
         np.isfinite(box[0]) and np.isfinite(box[1]) and np.isfinite(box[2]) and np.isfinite(box[3])
@@ -48,14 +48,16 @@ def finite_box(box):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def copy_runs(runs, begin, end, out, at):  # type: ignore[no-untyped-def]
+def copy_runs(runs: np.ndarray, begin: int, end: int, out: np.ndarray, at: int) -> None:
     """Write runs [begin, end) to `out` from `at` on; numba compiles slices for a second each."""
     for m in range(begin, end):
         out[at + m - begin, 0], out[at + m - begin, 1] = runs[m, 0], runs[m, 1]
 
 
 @njit(cache=True, nogil=True)
-def _parse(text, ends, pixels):  # type: ignore[no-untyped-def]
+def _parse(
+    text: np.ndarray, ends: np.ndarray, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
     runs = np.empty((len(text) // 2 + len(ends), 2), np.int64)
     first = np.zeros(len(ends) + 1, np.int64)
     last, at = 0, 0
@@ -92,7 +94,7 @@ def _parse(text, ends, pixels):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _pack(runs, first, pixels):  # type: ignore[no-untyped-def]
+def _pack(runs: np.ndarray, first: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
     masks = len(first) - 1
     # A count below 2**34 and its differences take at most 8 characters; every run has two counts.
     text = np.empty(16 * len(runs) + 16 * masks, np.uint8)
@@ -123,7 +125,9 @@ def _pack(runs, first, pixels):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def gather(runs, first, chosen):  # type: ignore[no-untyped-def]
+def gather(
+    runs: np.ndarray, first: np.ndarray, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The masks of these indices, -1 for an empty one: runs, first."""
     out_first = np.zeros(len(chosen) + 1, np.int64)
     for k in range(len(chosen)):
@@ -138,7 +142,9 @@ def gather(runs, first, chosen):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def bounds(runs, first, heights):  # type: ignore[no-untyped-def]
+def bounds(
+    runs: np.ndarray, first: np.ndarray, heights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (N, 4) int64 xyxy, exclusive maximum, zeros where empty, and areas (N,) int64."""
     masks = len(first) - 1
     boxes = np.zeros((masks, 4), np.int64)
@@ -166,7 +172,9 @@ def bounds(runs, first, heights):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def shared(runs_a, p, end_p, runs_b, q, end_q, shift):  # type: ignore[no-untyped-def]
+def shared(
+    runs_a: np.ndarray, p: int, end_p: int, runs_b: np.ndarray, q: int, end_q: int, shift: int
+) -> int:
     """Pixels that two masks share, a's runs `p` to `end_p`, moved by `shift`, and b's."""
     pixels = 0
     while p < end_p and q < end_q:
@@ -182,7 +190,9 @@ def shared(runs_a, p, end_p, runs_b, q, end_q, shift):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def shared_each(runs_a, first_a, runs_b, first_b):  # type: ignore[no-untyped-def]
+def shared_each(
+    runs_a: np.ndarray, first_a: np.ndarray, runs_b: np.ndarray, first_b: np.ndarray
+) -> np.ndarray:
     """(N,) int64 pixels that two sets share, mask by mask."""
     out = np.zeros(len(first_a) - 1, np.int64)
     for n in range(len(out)):
@@ -191,7 +201,16 @@ def shared_each(runs_a, first_a, runs_b, first_b):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def intersections(runs_a, first_a, boxes_a, runs_b, first_b, boxes_b, shifts, height):  # type: ignore[no-untyped-def]
+def intersections(
+    runs_a: np.ndarray,
+    first_a: np.ndarray,
+    boxes_a: np.ndarray,
+    runs_b: np.ndarray,
+    first_b: np.ndarray,
+    boxes_b: np.ndarray,
+    shifts: np.ndarray,
+    height: int,
+) -> np.ndarray:
     """(N, M) int64 pixels that mask a of N and b of M share, a moved by shifts (N, 2) int64 (x, y).
 
     The move is exact for a mask that does not run from the bottom of a column into the next one's
@@ -216,7 +235,17 @@ def intersections(runs_a, first_a, boxes_a, runs_b, first_b, boxes_b, shifts, he
 
 
 @njit(cache=True, nogil=True)
-def _combine_one(runs, last, a, p, p_end, b, q, q_end, how):  # type: ignore[no-untyped-def]
+def _combine_one(
+    runs: np.ndarray,
+    last: int,
+    a: np.ndarray,
+    p: int,
+    p_end: int,
+    b: np.ndarray,
+    q: int,
+    q_end: int,
+    how: int,
+) -> int:
     lowest, position = last, _NOWHERE
     if p < p_end:
         position = a[p, 0]
@@ -247,7 +276,9 @@ def _combine_one(runs, last, a, p, p_end, b, q, q_end, how):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def combine(a, first_a, b, first_b, how):  # type: ignore[no-untyped-def]
+def combine(
+    a: np.ndarray, first_a: np.ndarray, b: np.ndarray, first_b: np.ndarray, how: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Mask by mask a AND b, a OR b, or a SUBTRACT b, of two sets of N: runs, first."""
     runs = np.empty((len(a) + len(b), 2), np.int64)
     first = np.zeros(len(first_a), np.int64)
@@ -261,7 +292,7 @@ def combine(a, first_a, b, first_b, how):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def peel(runs, first, order):  # type: ignore[no-untyped-def]
+def peel(runs: np.ndarray, first: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each mask shows when those earlier in `order` (N,) int64 lie in front: runs, first."""
     covered = np.empty((len(runs), 2), np.int64)
     spare = np.empty((len(runs), 2), np.int64)
@@ -314,7 +345,9 @@ def peel(runs, first, order):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _encode_crop(crop, x, y, height, width, runs):  # type: ignore[no-untyped-def]
+def _encode_crop(
+    crop: np.ndarray, x: int, y: int, height: int, width: int, runs: np.ndarray
+) -> int:
     last = 0
     top, bottom = max(0, -y), min(crop.shape[0], height - y)
     for column in range(max(0, -x), min(crop.shape[1], width - x)):
@@ -333,7 +366,9 @@ def _encode_crop(crop, x, y, height, width, runs):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def _decode_crop(runs, begin, end, box, height):  # type: ignore[no-untyped-def]
+def _decode_crop(
+    runs: np.ndarray, begin: int, end: int, box: np.ndarray, height: int
+) -> np.ndarray:
     crop = np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_)
     for m in range(begin, end):
         start = runs[m, 0]
@@ -348,7 +383,15 @@ def _decode_crop(runs, begin, end, box, height):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def warp(runs, first, boxes, source, target, height, width):  # type: ignore[no-untyped-def]
+def warp(
+    runs: np.ndarray,
+    first: np.ndarray,
+    boxes: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    height: int,
+    width: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Carry each mask from its source box to its target box, nearest pixel: runs, first.
 
     Args:

@@ -70,7 +70,7 @@ class Rays(NamedTuple):
 
 
 @njit(cache=True)
-def build(low, high):  # type: ignore[no-untyped-def]
+def build(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes over boxes (N, 3) float32: bounds (M, 6), links (M, 2), order (N,); binned SAH."""
     n = len(low)
     order = np.arange(n)
@@ -97,7 +97,9 @@ def build(low, high):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _around(low, high, order, a, b, bound):  # type: ignore[no-untyped-def]
+def _around(
+    low: np.ndarray, high: np.ndarray, order: np.ndarray, a: int, b: int, bound: np.ndarray
+) -> None:
     """The box around the boxes order[a:b]."""
     for k in range(3):
         lo, hi = np.float32(_FAR), np.float32(-_FAR)
@@ -108,7 +110,9 @@ def _around(low, high, order, a, b, bound):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _split(low, high, centre, order, a, b):  # type: ignore[no-untyped-def]
+def _split(
+    low: np.ndarray, high: np.ndarray, centre: np.ndarray, order: np.ndarray, a: int, b: int
+) -> int:
     """Sorts order[a:b] into two parts that rays are cheapest to cast at; where the second begins.
 
     The surface area heuristic over bins along the axis on which the boxes' centres spread most.
@@ -163,7 +167,9 @@ def _split(low, high, centre, order, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _cost(low, high, lo3, hi3, number):  # type: ignore[no-untyped-def]
+def _cost(
+    low: np.ndarray, high: np.ndarray, lo3: np.ndarray, hi3: np.ndarray, number: int
+) -> float:
     """Grows the box (lo3, hi3) by a bin's; its surface times the number of boxes in it."""
     for k in range(3):
         lo3[k], hi3[k] = min(lo3[k], low[k]), max(hi3[k], high[k])
@@ -172,7 +178,7 @@ def _cost(low, high, lo3, hi3, number):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _box(bounds, node, o, inverse, limit):  # type: ignore[no-untyped-def]
+def _box(bounds: np.ndarray, node: int, o: np.ndarray, inverse: np.ndarray, limit: float) -> float:
     """Where a ray enters a box, or a number over the limit."""
     ax, bx = (bounds[node, 0] - o[0]) * inverse[0], (bounds[node, 3] - o[0]) * inverse[0]
     ay, by = (bounds[node, 1] - o[1]) * inverse[1], (bounds[node, 4] - o[1]) * inverse[1]
@@ -183,7 +189,7 @@ def _box(bounds, node, o, inverse, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _hole(uv, t, u, v, alpha, layer):  # type: ignore[no-untyped-def]
+def _hole(uv: np.ndarray, t: int, u: float, v: float, alpha: np.ndarray, layer: int) -> bool:
     """Whether a hit at barycentrics u, v of triangle t lies in a hole of its texture."""
     size = alpha.shape[1]
     x = (uv[t, 0, 0] * (1 - u - v) + uv[t, 1, 0] * u + uv[t, 2, 0] * v) * size - 0.5
@@ -202,7 +208,9 @@ def _hole(uv, t, u, v, alpha, layer):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _triangle(corners, t, o, d):  # type: ignore[no-untyped-def]
+def _triangle(
+    corners: np.ndarray, t: int, o: np.ndarray, d: np.ndarray
+) -> tuple[float, float, float]:
     """Distance along a ray to a triangle, -1 for none, and where it is hit (barycentric).
 
     Moeller and Trumbore, "Fast, Minimum Storage Ray-Triangle Intersection", 1997.
@@ -229,7 +237,16 @@ def _triangle(corners, t, o, d):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _shape(geometry, root, first, o, d, inverse, stack, limit):  # type: ignore[no-untyped-def]
+def _shape(
+    geometry: Geometry,
+    root: int,
+    first: int,
+    o: np.ndarray,
+    d: np.ndarray,
+    inverse: np.ndarray,
+    stack: np.ndarray,
+    limit: float,
+) -> tuple[float, int]:
     """Closest triangle of one shape along a ray: distance and triangle, (limit, -1) for none."""
     bounds, links, order, corners, uvs, layers, alpha = geometry
     for k in range(3):
@@ -271,7 +288,15 @@ def _shape(geometry, root, first, o, d, inverse, stack, limit):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def cast(geometry, instances, rays, limit, distance, instance, triangle):  # type: ignore[no-untyped-def]
+def cast(
+    geometry: Geometry,
+    instances: Instances,
+    rays: Rays,
+    limit: float,
+    distance: np.ndarray,
+    instance: np.ndarray,
+    triangle: np.ndarray,
+) -> None:
     """Closest hits of rays within `limit`; fills distance, instance and triangle (-1 = none).
 
     A ray is cast `delays[r]` seconds after the instances' poses: each is moved by its velocity.

@@ -102,7 +102,7 @@ class CameraResponse:
 
 
 @njit(cache=True, nogil=True)
-def motion_blur(light, motion):  # type: ignore[no-untyped-def]
+def motion_blur(light: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Mean of 5 samples along each pixel's motion."""
     height, width = light.shape[:2]
     out = np.empty_like(light)
@@ -129,7 +129,9 @@ def motion_blur(light, motion):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def pixel_motion(depth, labels, K, moves, share):  # type: ignore[no-untyped-def]
+def pixel_motion(
+    depth: np.ndarray, labels: np.ndarray, K: np.ndarray, moves: np.ndarray, share: float
+) -> np.ndarray:
     """(H, W, 2) pixels that each point moves in `share` of a frame.
 
     Args:

@@ -40,18 +40,18 @@ class Appearance:
 
 
 @njit(cache=True, nogil=True)
-def _affinities(  # type: ignore[no-untyped-def]
-    amodal_iou,
-    visible_iou,
-    values,
-    spread,
-    measured,
-    noise,
-    apart,
-    same_class,
-    cosine,
-    max_range_error,
-):
+def _affinities(
+    amodal_iou: np.ndarray,
+    visible_iou: np.ndarray,
+    values: np.ndarray,
+    spread: np.ndarray,
+    measured: np.ndarray,
+    noise: np.ndarray,
+    apart: np.ndarray,
+    same_class: np.ndarray,
+    cosine: np.ndarray,
+    max_range_error: float,
+) -> np.ndarray:
     out = np.full(amodal_iou.shape, -np.inf)
     for t in range(amodal_iou.shape[0]):
         for d in range(amodal_iou.shape[1]):

@@ -269,7 +269,7 @@ class QuasiDenseTracker(CoastingTracker):
 
 
 @njit(cache=True, nogil=True)
-def softmax(values, possible):  # type: ignore[no-untyped-def]
+def softmax(values: np.ndarray, possible: np.ndarray) -> np.ndarray:
     """(D, T) float64: softmax of the possible entries of each row; 0 for all others.
 
     Args:
@@ -325,7 +325,15 @@ def plausible(
 
 
 @njit(cache=True, nogil=True)
-def _distances(values, spread, measured, noise, turn, near, max_range_error):  # type: ignore[no-untyped-def]
+def _distances(
+    values: np.ndarray,
+    spread: np.ndarray,
+    measured: np.ndarray,
+    noise: np.ndarray,
+    turn: np.ndarray,
+    near: np.ndarray,
+    max_range_error: float,
+) -> np.ndarray:
     """(D, T) float64, see `plausible`.
 
     Args:
@@ -363,7 +371,14 @@ def _distances(values, spread, measured, noise, turn, near, max_range_error):  #
 
 
 @njit(cache=True, nogil=True)
-def _assigned(affinities, order, high, track_count, minimum, copy_score):  # type: ignore[no-untyped-def]
+def _assigned(
+    affinities: np.ndarray,
+    order: np.ndarray,
+    high: np.ndarray,
+    track_count: int,
+    minimum: float,
+    copy_score: float,
+) -> np.ndarray:
     """(D,) int64: the track that each detection prolongs, -1 none, -2 none as it is a copy.
 
     Args:
@@ -391,7 +406,7 @@ def _assigned(affinities, order, high, track_count, minimum, copy_score):  # typ
 
 
 @njit(cache=True, nogil=True)
-def box_iou(a, b):  # type: ignore[no-untyped-def]
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N, M) float64 intersection over union of (N, 4) and (M, 4) boxes xyxy; 0 between empty."""
     out = np.zeros((len(a), len(b)))
     for i in range(len(a)):

@@ -76,7 +76,7 @@ class ScanMotion:
 
 
 @njit(cache=True)
-def _cells(points):  # type: ignore[no-untyped-def]
+def _cells(points: np.ndarray) -> np.ndarray:
     """(S, S, 6) float64 of each square: weight 1 or 0, mean x, y, covariance xx, xy, yy."""
     sums = np.zeros((_SIDE, _SIDE, 6))
     low = np.full((_SIDE, _SIDE), np.float32(np.inf))
@@ -129,7 +129,9 @@ def _cells(points):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _matched(before, now, start):  # type: ignore[no-untyped-def]
+def _matched(
+    before: np.ndarray, now: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray, float, int]:
     """before_from_now as x, y, turn; squares that agree, and that have a partner at all."""
     step = start.copy()
     count = 0

@@ -178,7 +178,9 @@ def draw_boxes(
 
 
 @njit(cache=True, nogil=True)
-def _tint(out, crop, x, y, colour, share, gap):  # type: ignore[no-untyped-def]
+def _tint(
+    out: np.ndarray, crop: np.ndarray, x: int, y: int, colour: np.ndarray, share: float, gap: float
+) -> None:
     """Mix a colour into a crop's pixels: `share` of it on diagonal stripes, `gap` between them."""
     on, off = np.int32(share * 256), np.int32(gap * 256)
     for v in range(crop.shape[0]):
@@ -244,7 +246,7 @@ def _dashes(contour: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _dashed(contour, free):  # type: ignore[no-untyped-def]
+def _dashed(contour: np.ndarray, free: np.ndarray) -> np.ndarray:
     """(M,) bool, the points of a closed outline that are free and on a dash."""
     n = len(contour)
     along = np.zeros(n + 1)

@@ -128,7 +128,7 @@ def _empty(height: int, width: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _returns(canvas, points, turn, scale):  # type: ignore[no-untyped-def]
+def _returns(canvas: np.ndarray, points: np.ndarray, turn: np.ndarray, scale: float) -> None:
     """A dot a return; higher ones are brighter, and drawn over the road that they stand on."""
     height, width = canvas.shape[:2]
     for high in (False, True):

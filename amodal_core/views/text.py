@@ -55,7 +55,7 @@ def _coverage(words: str, size: int, bold: bool) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _mix(out, coverage, x, y, ink):  # type: ignore[no-untyped-def]
+def _mix(out: np.ndarray, coverage: np.ndarray, x: int, y: int, ink: np.ndarray) -> None:
     """Mix the ink of a line of text into the image, cut by its borders."""
     for v in range(max(0, -y), min(coverage.shape[0], out.shape[0] - y)):
         for u in range(max(0, -x), min(coverage.shape[1], out.shape[1] - x)):
