@@ -88,6 +88,7 @@ class Flagship(LearnedModel):
     Config = FlagshipConfig
     config: FlagshipConfig
     outputs: ClassVar[tuple[str, ...]] = Outputs._fields
+    class_bias = "head.classes.bias"
     runtimes = True
 
     def __init__(self, config: FlagshipConfig) -> None:

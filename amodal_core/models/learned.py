@@ -49,6 +49,8 @@ class LearnedModel(nn.Module):
         needs_masks: whether it learns masks; one that does not may learn from 3D boxes alone.
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
+        class_bias: the weights that are added to the logit of each class; "" where no such weights
+            are, or all classes share one sum.
         earlier: what settings were in checkpoints from before they could be chosen.
         runtimes: whether its network can run elsewhere than in torch.
 
@@ -62,6 +64,7 @@ class LearnedModel(nn.Module):
     needs_masks: ClassVar[bool] = True
     files: ClassVar[frozenset[str]] = frozenset({"weights"})
     tied: ClassVar[frozenset[str]] = frozenset()
+    class_bias: ClassVar[str] = ""
     earlier: ClassVar[dict[str, Any]] = {}
     runtimes: ClassVar[bool] = False
 

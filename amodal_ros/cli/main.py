@@ -39,7 +39,7 @@ COMMANDS = {
     "eval": "Evaluate: AP by occlusion and size, HOTA, occluded IoU, latency; compare runs.",
     "launch": "Run the nodes as processes over DDS.",
     "doctor": "Check this machine: ROS 2, DDS, GPU, codecs, EGL.",
-    "weights": "Turn weights that other projects published into checkpoints.",
+    "weights": "Make checkpoints of published weights, and of other checkpoints.",
     "models": "List the models by name, or the settings of one: type, default, range and meaning.",
 }
 # Without panels: at 80 columns those cut names of options, and words, in two.

@@ -1,4 +1,4 @@
-"""`amodal weights`: weights that other projects published, as checkpoints."""
+"""`amodal weights`: checkpoints of published weights, and of other checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Turn weights that other projects published into checkpoints."""
+    """Make checkpoints of published weights, and of other checkpoints."""
 
 
 @app.command("import")
@@ -81,6 +81,67 @@ def import_(
         stderr.print(f"classes: {', '.join(done.classes)}", soft_wrap=True)
     if done.rest:
         stderr.print(f"left to training: {', '.join(done.rest[:8])} ...", soft_wrap=True)
+    typer.echo(out)
+
+
+Out = Annotated[Path, typer.Option(help="The checkpoint that comes out (.safetensors).")]
+
+
+@app.command()
+def mean(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Two or more, of one model.", metavar="CHECKPOINT")
+    ],
+    out: Out,
+    shares: Annotated[
+        list[float] | None,
+        typer.Option("--share", help="Of each in the mean, in their order; equal ones without."),
+    ] = None,
+) -> None:
+    """Take the mean of checkpoints.
+
+    Of runs that began with the same weights it is often better than each of them, and between a run
+    and what it began with it forgets less.
+
+    For example:
+
+    amodal weights mean runs/a/final.safetensors runs/b/final.safetensors --out mean.safetensors
+    """
+    from amodal_core.models import mixing
+
+    mixing.mean(checkpoints, out, shares or ())
+    typer.echo(out)
+
+
+@app.command()
+def shift(
+    checkpoint: Annotated[Path, typer.Argument(help="Of the flagship.")],
+    out: Out,
+    logits: Annotated[
+        list[str],
+        typer.Option(
+            "--logit", help="CLASS=NUMBER: added to the log odds of its scores; repeatable."
+        ),
+    ],
+) -> None:
+    """Let the scores of classes begin lower or higher.
+
+    What separates objects from nothing best may lie anywhere in a training's scores. -0.7 halves
+    small scores, and 0.3 becomes 0.18; masks and boxes stay as they are.
+
+    For example:
+
+    amodal weights shift mean.safetensors --logit truck=-0.5 --logit bus=-1.4 --out new.safetensors
+    """
+    from amodal_core.models import mixing
+    from amodal_core.settings import parse_rules
+
+    values: dict[str, float] = {}
+    for label, by in parse_rules(logits, "--logit").items():
+        if isinstance(by, bool) or not isinstance(by, int | float):
+            raise InputError(f"'{by}' is no number", f"--logit {label}", "such as -0.5")
+        values[label] = float(by)
+    mixing.shifted(checkpoint, out, values)
     typer.echo(out)
 
 
