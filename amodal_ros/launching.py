@@ -54,12 +54,6 @@ class Camera:
         """Whether it has no LiDAR."""
         return self.topics[POINTS.name] == NO_LIDAR
 
-    @property
-    def frames(self) -> str:
-        """The topic with one message a frame; of a calibrated camera the smaller one."""
-        by_image = self.camera_only or "calibration" in self.drive
-        return self.topics[(IMAGE if by_image else CAMERA_INFO).name]
-
     def topic(self, name: str) -> str:
         """An output of its nodes, in the namespace of the launch."""
         return f"{self.name}/{name}" if self.name else name

@@ -377,13 +377,15 @@ def _load(reader: BagReader, topics: DriveTopics) -> tuple[list[_Frame], list[Ra
         else:
             transforms.append(raw)
     infos = {_stamp(raw): raw for raw in sensors[topics.camera_info]}
+    newest = next(reversed(infos.values()), None)
     scans = np.array([_stamp(raw) for raw in sensors[topics.points]], np.int64)
     frames = []
     for raw in sensors[topics.image][:_MOST_FRAMES]:
         stamp = _stamp(raw)
-        if stamp in infos and len(scans):
+        info = infos.get(stamp, newest)
+        if info is not None and len(scans):
             scan = sensors[topics.points][int(np.abs(scans - stamp).argmin())]
-            frames.append(_Frame(stamp, (scan, infos[stamp], raw)))
+            frames.append(_Frame(stamp, (scan, info, raw)))
     return frames, transforms
 
 

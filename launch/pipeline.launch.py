@@ -197,7 +197,7 @@ def _start(context):
             for name, given in stages.items():
                 add(name, *given, namespace)
         if evaluated:
-            names = (CAMERA_INFO.name, GROUND_TRUTH.name)
+            names = (IMAGE.name, GROUND_TRUTH.name)
             topics = {name: camera.topics[name] for name in names}
             measures.append((_metrics_file(value, camera), topics, namespace))
     if len(together) > 1 or (cameras[0].name and together):
@@ -220,7 +220,7 @@ def _start(context):
         "bag": bag,
         "rate": rate,
         "loop": value["loop"] == "true",
-        "frame_topic": ",".join(camera.frames for camera in cameras),
+        "frame_topic": ",".join(camera.topics[IMAGE.name] for camera in cameras),
         "answers": ",".join(camera.topic(TRACKS.name) for camera in cameras),
         "wait_for": ",".join(expected),
         # The player tells the time, it does not follow it.

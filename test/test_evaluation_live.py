@@ -58,6 +58,18 @@ def test_every_image_is_sent_with_its_calibration_and_the_nearest_scan(bag, tmp_
     assert [raw.topic for raw in bench._static] == ["/tf_static"]
 
 
+def test_a_camera_info_that_is_recorded_once_goes_with_every_image(bag, tmp_path):
+    path, told = tmp_path / "once.mcap", False
+    with BagReader(bag) as source, BagWriter(path) as bag_of_one:
+        for topic in source.topics.values():
+            bag_of_one.add_topic(topic.name, topic.type, latched=topic.latched)
+        for topic, at, message in source.messages():
+            if topic != CAMERA_INFO.bag_name or not told:
+                bag_of_one.write(topic, message, at)
+            told |= topic == CAMERA_INFO.bag_name
+    assert len(LiveBench(path, [], tmp_path / "log")._frames) == 5
+
+
 def test_a_bag_without_what_the_nodes_need_is_refused(tmp_path):
     with BagWriter(tmp_path / "empty.mcap"):
         pass

@@ -16,9 +16,12 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_bench import SECOND, Bench, stamp, start, until
 
+from amodal_core.bags.factory import RosbagsFactory
 from amodal_core.bags.images import read_depth
 from amodal_core.bags.messages import instances_message
-from amodal_core.drive.topics import CAMERA_INFO, DIAGNOSTICS
+from amodal_core.bags.sensors import header_message
+from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.topics import DIAGNOSTICS, IMAGE
 from amodal_core.frame import Instances
 from amodal_core.geometry.projection import depth_image
 from amodal_core.masks.mask_set import RleMasks
@@ -42,7 +45,8 @@ Start = Callable[..., Bench]
 
 
 def projection(start: Start, **parameters: Any) -> Bench:
-    return start(DepthProjection, ["camera_info", "points", "/tf_static"], **REPLAY | parameters)
+    expects = ["image", "camera_info", "points", "/tf_static"]
+    return start(DepthProjection, expects, **REPLAY | parameters)
 
 
 def segmentation(start: Start) -> Bench:
@@ -55,8 +59,7 @@ def tracking(start: Start, **parameters: Any) -> Bench:
 
 
 def send_frame(bench: Bench, index: int) -> None:
-    if bench.node.get_name() == "segmentation":
-        bench.send("image", drive.image(index))
+    bench.send("image", drive.image(index))
     bench.send("camera_info", drive.info(index))
     bench.send("points", drive.cloud(index))
 
@@ -165,17 +168,34 @@ class TestInputIsMissing:
     def test_a_frame_without_scan_is_skipped_and_counted(self, start: Start) -> None:
         bench = projection(start)
         bench.send("/tf_static", drive.tf_static())
+        bench.send("camera_info", drive.info(0))
         for index in range(6):
-            bench.send("camera_info", drive.info(index))
+            bench.send("image", drive.image(index))
             if index != 2:
                 bench.send("points", drive.cloud(index))
         answered = stamps(bench.outputs("depth/image", 5))
         assert answered == [stamp(i) for i in (0, 1, 3, 4, 5)]
         assert bench.node.health.drops == {"no points": 1}
 
+    @pytest.mark.parametrize("given", ["no stamp", "another stamp"])
+    def test_a_camera_info_holds_for_every_image_whatever_its_stamp(
+        self, start: Start, given: str
+    ) -> None:
+        bench = projection(start)
+        bench.send("/tf_static", drive.tf_static())
+        info = drive.info(7)
+        if given == "no stamp":
+            info.header.stamp = type(info.header.stamp)()
+        bench.send("camera_info", info)
+        for index in range(3):
+            bench.send("image", drive.image(index))
+            bench.send("points", drive.cloud(index))
+        assert stamps(bench.outputs("depth/image", 3)) == [stamp(i) for i in range(3)]
+        assert bench.node.health.drops == {}
+
     def test_the_last_frame_is_given_up_after_the_timeout(self, start: Start) -> None:
         bench = projection(start, sync_timeout=0.3)
-        bench.send("camera_info", drive.info(0))
+        bench.send("image", drive.image(0))
         until(lambda: bench.node.health.drops == {"no points in time": 1}, "the timeout")
 
     def test_a_missing_transform_is_never_identity(self, start: Start) -> None:
@@ -227,8 +247,9 @@ class TestBadMessages:
     ) -> None:
         bench = projection(start)
         bench.send("/tf_static", drive.tf_static())
+        bench.send("camera_info", drive.info(0))
         for index in range(5):
-            bench.send("camera_info", drive.info(index))
+            bench.send("image", drive.image(index))
             scan = drive.cloud(index)
             bench.send("points", spoil(scan) if index < 4 else scan)
         assert stamps(bench.outputs("depth/image", 1)) == [stamp(4)]
@@ -245,7 +266,7 @@ class TestBadMessages:
         swapped = np.frombuffer(scan.data, "<f4").byteswap().view(np.uint8)
         scan.data = FACTORY.create("sensor_msgs/msg/PointCloud2", data=swapped).data
         scan.is_bigendian = True
-        bench.send("camera_info", drive.info(1))
+        bench.send("image", drive.image(1))
         bench.send("points", scan)
         plain, big = bench.outputs("depth/image", 2)
         assert np.array_equal(read_depth(plain), read_depth(big))
@@ -258,6 +279,7 @@ class TestBadMessages:
         broken = drive.info(0)
         broken.p[0] = np.nan
         bench.send("camera_info", broken)
+        bench.send("image", drive.image(0))
         bench.send("points", drive.cloud(0))
         send_frame(bench, 1)
         assert stamps(bench.outputs("depth/image", 1)) == [stamp(1)]
@@ -434,10 +456,25 @@ class TestBrokenFiles:
         assert str(bag) in error
         assert "Traceback" not in error
 
+    def test_images_are_counted_as_frames_compressed_ones_too(
+        self, start: Start, tmp_path: Path
+    ) -> None:
+        with BagWriter(tmp_path / "bag.mcap") as bag:
+            bag.add_topic("/cam/image/compressed", "sensor_msgs/msg/CompressedImage")
+            for index in range(3):
+                header = header_message(RosbagsFactory(), stamp(index), drive.CAMERA)
+                kind = "sensor_msgs/msg/CompressedImage"
+                image = RosbagsFactory().create(kind, header=header, format="jpeg")
+                bag.write("/cam/image/compressed", image, stamp(index))
+        asked = {"frame_topic": "/cam/image", "drain_timeout": 0.1}
+        bench = start(Player, ["tracks"], bag=str(tmp_path / "bag.mcap"), **asked)
+        assert bench.node.play() == 1
+        assert bench.node._frames == 3
+
     def test_a_bag_of_which_no_frame_is_answered_fails_the_player(
         self, start: Start, mini_bag: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        asked = {"bag": str(mini_bag), "frame_topic": CAMERA_INFO.bag_name, "drain_timeout": 0.1}
+        asked = {"bag": str(mini_bag), "frame_topic": IMAGE.bag_name, "drain_timeout": 0.1}
         bench = start(Player, ["tracks"], **asked)
         # Every message of a node that lacks its transform, and of one that drops what follows.
         lacking, dropping = Health(), Health()

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from amodal_core.drive.topics import CAMERA_INFO, IMAGE, POINTS
+from amodal_core.drive.topics import CAMERA_INFO
 from amodal_core.errors import InputError
 from amodal_ros.cli.launch import launch_file
 from amodal_ros.cli.main import app
-from amodal_ros.launching import Camera, cameras
+from amodal_ros.launching import cameras
 
 SIDES = {"image": "/{camera}/image_raw", "points": "/lidar"}
 
@@ -37,7 +37,6 @@ def test_names_of_cameras_stand_in_for_their_place_in_topics() -> None:
         "points": "/lidar",
         "ground_truth": "",
     }
-    assert left.frames == "/left/camera_info"
     assert left.drive == {"minimum_range": 2.0}
     assert (left.namespace("/amodal"), left.topic("tracks")) == ("/amodal/left", "left/tracks")
 
@@ -57,7 +56,7 @@ def test_a_file_of_cameras_gives_each_what_is_its_own(tmp_path: Path) -> None:
     assert front.drive == {"rectify": "never"}
     assert left.camera_only
     assert left.topics["camera_info"] == "/l/camera_info"
-    assert left.frames == "/l/image/compressed"
+    assert left.topics["image"] == "/l/image/compressed"
     assert left.drive["extrinsics"] == [1, 2, 3, 0, 0, 0, 1]
     assert left.drive["calibration"] == str(calibration)
 
@@ -160,8 +159,3 @@ class TestSeveralCameras:
         stages = ("depth_projection", "segmentation", "tracking")
         assert set(commands) == {f"/amodal/{c}/{s}" for c in ("front", "left") for s in stages}
         assert "image:=/left/image_raw" in commands["/amodal/left/segmentation"]
-
-
-def test_a_camera_alone_counts_frames_by_its_images() -> None:
-    topics = {IMAGE.name: "/image", CAMERA_INFO.name: "/info", POINTS.name: "none"}
-    assert Camera("", topics).frames == "/image"

@@ -95,10 +95,11 @@ def test_parameters_change_within_their_range_and_only_where_declared(
 
 @pytest.mark.dds
 def test_a_lifecycle_manager_can_stop_and_start_a_node(start: Callable[..., Bench]) -> None:
-    bench = start(DepthProjection, ["camera_info", "points", "/tf_static"], **REPLAY)
+    bench = start(DepthProjection, ["image", "camera_info", "points", "/tf_static"], **REPLAY)
     bench.send("/tf_static", drive.tf_static())
 
     def send(index: int) -> None:
+        bench.send("image", drive.image(index))
         bench.send("camera_info", drive.info(index))
         bench.send("points", drive.cloud(index))
 
@@ -109,7 +110,7 @@ def test_a_lifecycle_manager_can_stop_and_start_a_node(start: Callable[..., Benc
     send(1)
     bench.node.trigger_activate()
     until(lambda: bench._outputs["points"].get_subscription_count() == 1, "the start")
-    until(lambda: bench._outputs["camera_info"].get_subscription_count() == 1, "the start")
+    until(lambda: bench._outputs["image"].get_subscription_count() == 1, "the start")
     send(2)
     messages = bench.outputs("depth/image", 2)
     assert [m.header.stamp.nanosec for m in messages] == [0, 200_000_000]
@@ -122,7 +123,9 @@ def test_a_lifecycle_manager_can_stop_and_start_a_node(start: Callable[..., Benc
 def test_extrinsics_by_parameter_replace_the_transform_tree(start: Callable[..., Bench]) -> None:
     # The bench's camera looks along x: the axes of REP 103's body and optical frames.
     values = [0.0, 0.0, 0.0, 0.5, -0.5, 0.5, 0.5]
-    bench = start(DepthProjection, ["camera_info", "points"], extrinsics=values, **REPLAY)
+    inputs = ["image", "camera_info", "points"]
+    bench = start(DepthProjection, inputs, extrinsics=values, **REPLAY)
+    bench.send("image", drive.image(0))
     bench.send("camera_info", drive.info(0))
     bench.send("points", drive.cloud(0))
     message = bench.outputs("depth/image", 1)[0]

@@ -36,15 +36,13 @@ class DepthProjection(SyncedNode):
         super().configure()
 
     def frame_topics(self) -> tuple[str, ...]:
-        """A calibration and a scan; the calibration has the image's stamp."""
-        return (self._stamped().name, POINTS.name)
+        """The image, whose stamp the depth image has (a camera_info may have another), a scan."""
+        return (IMAGE.name, POINTS.name)
 
     def inputs(self) -> tuple[Topic, ...]:
-        """Camera_info, or the image where the calibration is a file's."""
-        return (self._stamped(), POINTS, TF_STATIC, TF, ODOM)
-
-    def _stamped(self) -> Topic:
-        return IMAGE if self.value("calibration") else CAMERA_INFO
+        """Without camera_info where the calibration is a file's."""
+        info = () if self.value("calibration") else (CAMERA_INFO,)
+        return (IMAGE, *info, POINTS, TF_STATIC, TF, ODOM)
 
     def process(self, stamp: int, item: Moment) -> None:
         """Project one scan."""

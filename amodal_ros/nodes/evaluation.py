@@ -13,7 +13,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 
 from amodal_core.bags.messages import read_tracks
-from amodal_core.drive.topics import CAMERA_INFO, DIAGNOSTICS, GROUND_TRUTH, TRACKS, Topic
+from amodal_core.drive.topics import DIAGNOSTICS, GROUND_TRUTH, IMAGE, TRACKS, Topic
 from amodal_core.errors import InputError
 from amodal_core.evaluation.latency import LatencyMeter
 from amodal_core.files import write_text
@@ -42,7 +42,7 @@ class Evaluation(FrameNode):
         "file at the end.",
         subscribes=(
             TRACKS,
-            CAMERA_INFO,
+            IMAGE,
             GROUND_TRUTH,
             replace(DIAGNOSTICS, description="Drops of the nodes", required=False),
         ),
@@ -73,7 +73,7 @@ class Evaluation(FrameNode):
         now = time.monotonic()
         if topic.name == DIAGNOSTICS.name:
             self._note_diagnostics(message)
-        elif topic.name == CAMERA_INFO.name:
+        elif topic.name == IMAGE.name:
             self._heard = now
             self._latency.frame(stamp, now)
         else:

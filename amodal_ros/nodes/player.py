@@ -130,8 +130,10 @@ class Player(BaseNode):
         if frames and len(frames) != len(answers):
             text = f"{len(answers)} answers to {len(frames)} topics of frames"
             raise InputError(text, "parameters frame_topic and answers", "name one for each")
-        for name in frames:
+        for k, name in enumerate(frames):
             if name not in self._bag_outputs:
+                frames[k] = f"{name}/compressed"  # as the nodes take it
+            if frames[k] not in self._bag_outputs:
                 listed = ", ".join(sorted(self._bag_outputs))
                 raise InputError(f"no topic {name}", bag, f"it has: {listed}")
         self._answers_of = dict(zip(frames, answers, strict=False))
