@@ -8,9 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from amodal_core.bags.reader import is_bag
+from amodal_core.bags.reader import BagReader, is_bag
 from amodal_core.drive.settings import DriveSettings
-from amodal_core.drive.topics import CAMERA_INFO, GROUND_TRUTH, IMAGE, NO_LIDAR, POINTS
+from amodal_core.drive.topics import (
+    CAMERA_INFO,
+    GROUND_TRUTH,
+    IMAGE,
+    NO_LIDAR,
+    POINTS,
+    find_topics,
+    infos_beside,
+)
 from amodal_core.errors import InputError, foreign
 from amodal_core.settings import checked, parse_rules
 from amodal_core.yaml_texts import parse_yaml
@@ -113,7 +121,8 @@ def cameras(value: Mapping[str, str]) -> list[Camera]:
         rows = [{"name": name.strip()} for name in given.split(",")] if given else []
         where = "launch arguments of camera"
     if not rows:
-        return [Camera("", topics, _drive(common, "launch argument"))]
+        settings = _drive(common, "launch argument")
+        return [Camera("", _topics_of_one(topics, value.get("bag", ""), settings), settings)]
     if topics[CAMERA_INFO.name] == CAMERA_INFO.bag_name:
         topics[CAMERA_INFO.name] = ""  # beside each camera's image
     if not value.get(GROUND_TRUTH.name):
@@ -123,13 +132,47 @@ def cameras(value: Mapping[str, str]) -> list[Camera]:
         name = str(row["name"])
         own = {k: str(row.get(k, text)).replace(_PLACE, name) for k, text in topics.items()}
         if not own[CAMERA_INFO.name]:
-            beside = own[IMAGE.name].removesuffix("/compressed").rpartition("/")[0]
-            own[CAMERA_INFO.name] = f"{beside}/{CAMERA_INFO.name}"
+            own[CAMERA_INFO.name] = infos_beside(own[IMAGE.name])[0]
         drive: dict[str, Any] = {k: v.replace(_PLACE, name) for k, v in common.items()}
         drive |= {k: v for k, v in row.items() if k in usual}
         result.append(Camera(name, own, _drive(drive, f"{where} {name}:")))
     _check_apart(result, given)
     return result
+
+
+def _topics_of_one(topics: dict[str, str], bag: str, drive: Mapping[str, Any]) -> dict[str, str]:
+    """The topics of the only camera: what is left to the defaults is of the image and the bag.
+
+    Raises:
+        InputError: the bag has other topics than the default ones, and none or several to choose.
+    """
+    left = {t.name for t in (IMAGE, CAMERA_INFO, POINTS) if topics[t.name] == t.bag_name}
+    if CAMERA_INFO.name in left and IMAGE.name not in left:
+        topics = topics | {CAMERA_INFO.name: infos_beside(topics[IMAGE.name])[0]}
+    if not bag or not left:
+        return topics
+    try:
+        reader = BagReader(Path(bag).expanduser())
+    except InputError:
+        return topics  # the player says why
+    with reader:
+        left = {name for name in left if topics[name] not in reader.topics}
+        if not left:
+            return topics
+        image, points = ("" if n in left else topics[n] for n in (IMAGE.name, POINTS.name))
+        found = find_topics(
+            reader,
+            image,
+            points,
+            lidar_optional=points == NO_LIDAR,
+            info_optional="calibration" in drive,
+        )
+    own = {
+        IMAGE.name: found.image,
+        CAMERA_INFO.name: found.camera_info,
+        POINTS.name: found.points,
+    }
+    return topics | {name: own[name] for name in left if own[name]}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ GROUPS = {
     ),
     "Topics": (
         (IMAGE.name, IMAGE.bag_name, "camera image, raw, rectified or compressed", None),
-        (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration", None),
+        (CAMERA_INFO.name, CAMERA_INFO.bag_name, "its calibration; beside an image:=", None),
         (POINTS.name, POINTS.bag_name, "LiDAR scans; none: the camera alone", None),
         (
             "cameras",

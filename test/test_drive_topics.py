@@ -72,6 +72,62 @@ def test_a_camera_info_elsewhere_is_taken_where_there_is_only_one(bag):
     assert (len(frames), drive.topics.camera_info) == (1, "/calibration/info")
 
 
+INFO = "sensor_msgs/msg/CameraInfo"
+
+
+def _two_cameras(bag, infos):
+    """Images of the frames cam and rear, and camera_infos: frame by topic."""
+    bag.tf()
+    bag.tf("lidar", "rear")
+    bag.image(0)
+    bag.put("/rear/image", image_message(F, PIXELS, START, "rear"), "sensor_msgs/msg/Image")
+    for topic, frame in infos.items():
+        bag.put(topic, camera_info_message(F, K, 96, 48, START, frame), INFO)
+    bag.points(0)
+    bag.writer.close()
+    return bag.writer.path
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        {"/cam/image/camera_info": "?", "/rear/image/camera_info": "?"},
+        {"/info/a": "cam", "/info/b": "/rear"},
+        {"/cam/camera_info": "cam", "/info/b": "rear"},
+    ],
+)
+def test_the_camera_info_of_an_image_is_beside_it_or_below_it_or_of_its_frame(bag, infos):
+    with BagDrive(_two_cameras(bag, infos), image="/rear/image") as drive:
+        assert drive.topics.camera_info == list(infos)[1]
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [{"/cam/camera_info": "cam"}, {"/info/a": "", "/info/b": ""}],
+    ids=["other", "nameless"],
+)
+def test_the_camera_info_of_another_camera_is_never_taken(bag, infos):
+    path = _two_cameras(bag, infos)
+    with pytest.raises(InputError, match=r"/rear/image or alone of its frame 'rear' \(give a cal"):
+        BagDrive(path, image="/rear/image")
+    with BagDrive(path, image="/rear/image", lidar_optional=True, points="none") as drive:
+        assert drive.topics.camera_info == ""
+
+
+def test_a_camera_info_of_another_frame_than_its_image_is_told_once(bag):
+    bag.tf()
+    bag.put("/cam/camera_info", camera_info_message(F, K, 96, 48, START, "left"))
+    for ms in (0, 100):
+        bag.image(ms)
+        bag.points(ms)
+    frames, _ = read(bag)
+    told = [[w.text for w in f.warnings if w.kind == "camera_info"] for f in frames]
+    assert told == [
+        ["/cam/camera_info: of frame 'left', its image of 'cam'; is it this camera's?"],
+        [],
+    ]
+
+
 def _camera_and(bag, *topics):
     """A bag with an image on each of these topics, and camera_info beside the first."""
     for topic in topics:

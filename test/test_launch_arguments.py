@@ -81,5 +81,6 @@ def test_a_bag_with_truth_is_evaluated_without_being_asked(
         header = header_message(factory, drive.stamp(0), drive.CAMERA)
         message = factory.create(ARRAY_TYPE, header=header, height=2, width=3)
         bag.write("/labels/ground_truth", message, drive.stamp(0))
-    line = evaluation(commands(project_root, bag=str(tmp_path / "named.mcap")))
+    sensors = {"image": "/image", "camera_info": "/info", "points": "/points"}
+    line = evaluation(commands(project_root, bag=str(tmp_path / "named.mcap"), **sensors))
     assert "ground_truth:=/labels/ground_truth" in line

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from amodal_core.drive.topics import CAMERA_INFO
+from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.sensors import header_message
+from amodal_core.bags.writer import BagWriter
+from amodal_core.drive.topics import CAMERA_INFO, IMAGE, POINTS
 from amodal_core.errors import InputError
 from amodal_ros.cli.launch import launch_file
 from amodal_ros.cli.main import app
@@ -24,9 +27,34 @@ def test_one_camera_has_no_name_and_the_topics_of_the_arguments() -> None:
     (camera,) = cameras({"image": "/cam/image", "points_offset": "auto", "extrinsics": ""})
     assert camera.name == ""
     assert camera.topics["image"] == "/cam/image"
-    assert camera.topics["camera_info"] == CAMERA_INFO.bag_name
+    assert camera.topics["camera_info"] == "/cam/camera_info"
+    assert camera.topics["points"] == POINTS.bag_name
     assert camera.drive == {"auto_points_offset": True}
     assert (camera.namespace("amodal"), camera.topic("tracks")) == ("amodal", "tracks")
+
+
+@pytest.fixture
+def bag_of_others(tmp_path: Path) -> str:
+    """A bag with one camera and one LiDAR under names of its own."""
+    path = tmp_path / "others.mcap"
+    topics = (IMAGE, "/front/image"), (CAMERA_INFO, "/front/camera_info"), (POINTS, "/top/points")
+    with BagWriter(path) as bag:
+        for topic, name in topics:
+            bag.add_topic(name, topic.type)
+            header = header_message(RosbagsFactory(), 1, "frame")
+            bag.write(name, RosbagsFactory().create(topic.type, header=header), 1)
+    return str(path)
+
+
+def test_topics_that_are_not_given_are_those_of_the_bag(bag_of_others: str) -> None:
+    sensors = [IMAGE.name, CAMERA_INFO.name, POINTS.name]
+    (camera,) = cameras({"bag": bag_of_others})
+    found = ["/front/image", "/front/camera_info", "/top/points"]
+    assert [camera.topics[name] for name in sensors] == found
+    (camera,) = cameras({"bag": bag_of_others, "points": "none", "camera_info": "/mine"})
+    assert [camera.topics[name] for name in sensors] == ["/front/image", "/mine", "none"]
+    with pytest.raises(InputError, match=r"on '/fron/image' \(did you mean"):
+        cameras({"bag": bag_of_others, "image": "/fron/image"})
 
 
 def test_names_of_cameras_stand_in_for_their_place_in_topics() -> None:

@@ -339,6 +339,7 @@ class Assembler:
             message = messages[IMAGE.name]
             frame.image = image = once(message, IMAGE.name, lambda m: self._images(m, where))
             if camera is not None:
+                self._calibrations.compare_frames(moment.stamp, message, report)
                 camera = camera.of_size(image.shape[1], image.shape[0])
                 raw = self._calibrations.rectifies(camera, where, report)
                 if raw or self._calibrated:

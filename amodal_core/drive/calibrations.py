@@ -63,6 +63,7 @@ class Calibrations:
             self._file = read_calibration(settings.calibration, where(IMAGE.name))
             if self._camera_from_lidar is None:
                 self._camera_from_lidar = self._file.camera_from_lidar
+        self._strange = False  # whether a camera_info of another frame has been told
         self._raw: bool | None = None  # whether images are rectified here, once that is decided
         self._changed = threading.Condition()
         self._infos: dict[int, Any] = {}
@@ -111,6 +112,15 @@ class Calibrations:
             does = "rectified here" if raw else "taken as rectified"
             report.warn(_RECTIFICATION, f"{where}: {does} ({why})")
         return raw
+
+    def compare_frames(self, stamp: int, image: Any, report: Report) -> None:
+        """Say once where a camera_info names another frame than its image: it may be another's."""
+        info = None if self._file is not None or self._strange else self._info(stamp)
+        frames = [frame_of(message) for message in (image, info) if message is not None]
+        if len(set(frames) - {""}) > 1:
+            self._strange = True
+            text = f"{self._where(CAMERA_INFO.name)}: of frame '{frames[1]}', its image of"
+            report.warn("camera_info", f"{text} '{frames[0]}'; is it this camera's?")
 
     def calibration(
         self, stamp: int, image: Any, cloud: Any, intrinsics: Camera | None, timeout: float

@@ -286,16 +286,9 @@ def find_topics(
             "record camera_info, too, or give a calibration file",
         )
     chosen = _pick(types, where, IMAGE, "image", image, cameras)
-    info = _info_of(chosen)
-    if info not in infos:
-        info = (
-            ""
-            if info_optional and len(infos) != 1
-            else _pick(types, where, CAMERA_INFO, "image", "", infos)
-        )
     return DriveTopics(
         image=chosen,
-        camera_info=info,
+        camera_info=_info_of(bag, chosen, images, infos, optional=info_optional),
         points="" if camera_only else _pick(types, where, POINTS, "points", points, clouds),
         ground_truth=truth_topic(bag, chosen),
         odometry=_odometry(types, where, odometry, of_type(ODOM)),
@@ -322,7 +315,8 @@ def cameras_in(bag: BagReader) -> list[str]:
     types = {name: t.type for name, t in sorted(bag.topics.items()) if t.count}
     images = [name for name, kind in types.items() if kind in (IMAGE.type, COMPRESSED.type)]
     images = _one_a_camera(images)
-    cameras = [name for name in images if types.get(_info_of(name)) == CAMERA_INFO.type] or images
+    infos = {name for name, kind in types.items() if kind == CAMERA_INFO.type}
+    cameras = [name for name in images if infos.intersection(infos_beside(name))] or images
     cameras = [name for name in cameras if not _NO_CAMERA.search(name)] or cameras
     return _one_of_each(cameras)
 
@@ -360,7 +354,8 @@ def _pick(
         raise InputError(f"no {topic.type}", where, other or "record cameras and LiDAR")
     if len(candidates) > 1:
         many = f"{len(candidates)} topics of {topic.type}: {listed}"
-        raise InputError(many, where, f"choose with --{option}-topic")
+        cure = f"choose with --{option}-topic of `amodal replay`, {option}:= of a launch"
+        raise InputError(many, where, cure)
     return candidates[0]
 
 
@@ -385,8 +380,45 @@ def _one_of_each(images: list[str]) -> list[str]:
     return list(best.values())
 
 
-def _info_of(image: str) -> str:
-    return f"{image.removesuffix(COMPRESSED_SUFFIX).rpartition('/')[0]}/camera_info"
+def infos_beside(image: str) -> tuple[str, str]:
+    """Where the camera_info of an image topic usually is: beside it, or below it."""
+    raw = image.removesuffix(COMPRESSED_SUFFIX)
+    return f"{raw.rpartition('/')[0]}/camera_info", f"{raw}/camera_info"
+
+
+def _info_of(
+    bag: BagReader, image: str, images: list[str], infos: list[str], *, optional: bool
+) -> str:
+    """The camera_info of an image topic: beside it, of its frame, or the only one.
+
+    Args:
+        bag: the bag.
+        image: the image topic.
+        images: of all cameras, whose camera_infos are no other's.
+        infos: all topics of camera_infos.
+        optional: "" where none is the image's.
+    """
+    beside = [name for name in infos_beside(image) if name in infos]
+    if beside:
+        return beside[0]
+    frame = _frame_in(bag, image) if infos else ""
+    same = [name for name in infos if frame and _frame_in(bag, name) == frame]
+    if len(same) == 1:
+        return same[0]
+    others = {name for other in images for name in infos_beside(other)}
+    if len(infos) == 1 and infos[0] not in others:
+        return infos[0]
+    if optional:
+        return ""
+    text = f"none of {', '.join(infos)} is beside {image} or alone of its frame '{frame}'"
+    cure = "give a calibration file, or camera_info:= of a launch"
+    raise InputError(text, str(bag.path), cure)
+
+
+def _frame_in(bag: BagReader, topic: str) -> str:
+    """The frame of a topic's first message."""
+    first = next(bag.messages([topic]), None)
+    return "" if first is None else str(first.message.header.frame_id).lstrip("/")
 
 
 def _one_a_camera(images: list[str]) -> list[str]:

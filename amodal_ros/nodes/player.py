@@ -18,7 +18,7 @@ from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from amodal_core.bags.reader import BagReader, RawMessage
-from amodal_core.drive.topics import CLOCK, DIAGNOSTICS, TRACKS, Topic
+from amodal_core.drive.topics import CLOCK, COMPRESSED_SUFFIX, DIAGNOSTICS, TRACKS, Topic
 from amodal_core.errors import InputError
 from amodal_ros import lifeline
 from amodal_ros.base_node import BaseNode
@@ -132,7 +132,7 @@ class Player(BaseNode):
             raise InputError(text, "parameters frame_topic and answers", "name one for each")
         for k, name in enumerate(frames):
             if name not in self._bag_outputs:
-                frames[k] = f"{name}/compressed"  # as the nodes take it
+                frames[k] = name + COMPRESSED_SUFFIX  # as the nodes take it
             if frames[k] not in self._bag_outputs:
                 listed = ", ".join(sorted(self._bag_outputs))
                 raise InputError(f"no topic {name}", bag, f"it has: {listed}")
