@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,18 +81,18 @@ class ClassMap:
         """(M,) ids of targets for (M,) ids of sources; -1 where there is none."""
         return self.table[np.asarray(class_ids, np.int64)]
 
-    def complete(self, where: str) -> list[int]:
-        """The table, where every class has to have a target.
+    def complete(self) -> list[int]:
+        """The table, where every class has to have a target of a format that is written.
 
         Raises:
             InputError: a class has none.
         """
         if self.missing:
+            rule = shlex.quote(f"{self.missing[0]}={self.targets[0]}")
             raise InputError(
                 f"no class of the format means {', '.join(self.missing)}",
-                where,
-                f"name one with --class {self.missing[0]}={self.targets[0]}; there are: "
-                f"{', '.join(self.targets)}",
+                "--class",
+                f"name each, such as --class {rule}; there are: {', '.join(self.targets)}",
             )
         return [int(k) for k in self.table]
 

@@ -149,6 +149,13 @@ def test_the_command_runs_a_checkpoint_over_data(data, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "out/amodal.json").read_text())
     assert {r["image_id"] for r in rows} == {image["id"] for image in data.images}
+    shutil.copytree(tmp_path / "kins", tmp_path / "elsewhere")
+    alone = shutil.copy(data.path, tmp_path / "alone.json")
+    far = ["infer", str(alone), "--images", str(tmp_path / "elsewhere"), *told[2:4], "--workers"]
+    options = ["0", "--checkpoint", str(tmp_path / "tiny.safetensors"), "--out"]
+    result = CliRunner().invoke(app, [*far, *options, str(tmp_path / "far")])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "far/amodal.json").read_text()) == rows
     without = CliRunner().invoke(app, told)
     assert isinstance(without.exception, InputError)
     assert "needs a checkpoint" in str(without.exception)

@@ -141,11 +141,24 @@ def test_a_class_without_a_counterpart_asks_for_one(
     arguments = ["convert", str(tmp_path / "coco"), str(tmp_path / "kins"), "--to", "kins"]
     result = run.invoke(app, arguments)
     assert isinstance(result.exception, InputError)
+    assert str(result.exception).startswith("--class: ")
     assert "--class zebra=" in str(result.exception)
     result = run.invoke(app, [*arguments, "--class", "zebra=misc"])
     assert result.exit_code == 0
     assert "misc" in [open_dataset(tmp_path / "kins").classes[c]
                       for c in open_dataset(tmp_path / "kins").truth(0).class_ids]  # fmt: skip
+
+
+@pytest.mark.parametrize(("to", "shown"), [("coco", True), ("cvat", False), ("fiftyone", False)])
+def test_the_next_command_is_one_that_can_be_given(
+    video: tuple[Path, list[Sample]], tmp_path: Path, to: str, shown: bool
+) -> None:
+    target = tmp_path / "my [1] labels"
+    result = run.invoke(app, ["convert", str(video[0]), str(target), "--to", to])
+    assert (f"next: amodal data show '{target}'" in result.output) == shown
+    if not shown:
+        with pytest.raises(InputError):
+            open_dataset(target)
 
 
 @pytest.mark.parametrize("to", ["cocovid", "asd", "labelme", "kins2019", "coco"])

@@ -52,7 +52,7 @@ def write(
     """
     base = new_folder(Path(root)) / "full"
     things = [ASD[k] for k in ASD_THINGS]
-    matched = ClassMap.between(classes, things, class_map).complete(str(root))
+    matched = ClassMap.between(classes, things, class_map).complete()
     categories = [ASD_THINGS[k] for k in matched]
     numbers: dict[str, dict[tuple[int, int], int]] = {}
     counts: dict[str, int] = {}

@@ -193,7 +193,7 @@ def write(
     """
     root = new_folder(Path(root))
     names = KINS_2020 if version == 2020 else KINS_2019
-    index = ClassMap.between(classes, list(names.values()), class_map).complete(str(root))
+    index = ClassMap.between(classes, list(names.values()), class_map).complete()
     numbers = list(names)
     last = 0
     with JsonWriter(root / _FILES[version, split]) as writer:

@@ -42,7 +42,7 @@ def write(
     """
     folder = new_folder(Path(root)) / split
     types = list(KITTI.values())
-    index = ClassMap.between(classes, list(KITTI), class_map).complete(str(root))
+    index = ClassMap.between(classes, list(KITTI), class_map).complete()
     for number, sample in enumerate(samples):
         stem = f"{number:06d}"
         write_sensors(folder, stem, sample.frame)

@@ -63,6 +63,10 @@ TARGETS: dict[str, str] = {
 }
 
 
+# Targets that `amodal data show` cannot open: others read them, or they are several sets.
+NOT_SHOWN = ("cvat", "fiftyone", "sailvos-cut", "video-truth")
+
+
 def formats() -> dict[str, str]:
     """Names of all formats with one line of description each."""
     return {name: line for name, (_, line) in _FORMATS.items()}

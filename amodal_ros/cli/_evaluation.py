@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -121,8 +122,8 @@ def show(result: Evaluation) -> None:
     """Print the tables, each with what it says."""
     counts = ", ".join(f"{n} {what}" for what, n in result.counts.items() if n)
     kinds = list(result.scores)
-    table = Table(title=f"{counts}", title_justify="left", title_style="bold")
-    table.add_column(result.protocol.name)
+    console.print(counts, style="bold")
+    table = Table(result.protocol.name)
     for kind in kinds:
         table.add_column(kind, justify="right")
     table.add_column("annotations", justify="right", style="dim")
@@ -157,7 +158,7 @@ def _per_class(result: Evaluation, kinds: list[str]) -> Table:
     for name in result.scores[kinds[0]].per_class:
         values = [result.scores[k].per_class.get(name, math.nan) for k in kinds]
         if not all(map(math.isnan, values)):
-            table.add_row(name, *map(percent, values))
+            table.add_row(escape(name), *map(percent, values))
     return table
 
 

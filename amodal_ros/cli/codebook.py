@@ -36,7 +36,8 @@ def command(
     build_codebook = module("codebook").build_codebook
     with bar("reading shapes") as progress:
         counts = build_codebook(settings, checkpoint, out, settings.device or "cpu", progress)
-    stderr.print(", ".join(f"{name}: {n} shapes" for name, n in counts.items()), soft_wrap=True)
+    line = ", ".join(f"{name}: {n} shapes" for name, n in counts.items())
+    stderr.print(line, markup=False, soft_wrap=True)
     if empty := [name for name, n in counts.items() if not n]:
         warn([f"no shape of {', '.join(empty)}: they keep the scores and masks without priors"])
     typer.echo(out)

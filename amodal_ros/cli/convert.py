@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,7 +54,8 @@ def _run(convert: Callable[..., Report], src: Path, out: Path, **options: Any) -
     with BagReader(out) as bag:
         for topic in sorted(bag.topics.values(), key=lambda t: t.name):
             typer.echo(f"{topic.count:7d}  {topic.name}  {topic.type}")
-    stderr.print(f"wrote {out}; next: [bold]amodal replay {out} --out {out}_out[/]", soft_wrap=True)
+    following = f"amodal replay {quote(str(out))} --out {quote(f'{out}_out')}"
+    stderr.print(f"wrote {out}; next: {following}", markup=False, soft_wrap=True)
 
 
 def _kitti(name: str, options: dict[str, Any]) -> None:

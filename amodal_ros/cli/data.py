@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,7 +109,7 @@ def check(
         if not limit or len(findings) < limit:
             findings.append(finding)
     if findings:
-        table = Table(title=f"{data.name}: {rules.total()} findings", title_justify="left")
+        table = Table(title=escape(f"{data.name}: {rules.total()} findings"), title_justify="left")
         for column in ("rule", "file", "id", "what"):
             table.add_column(column, overflow="fold")
         for f in findings:
@@ -119,11 +120,11 @@ def check(
         for rule, times in rules.most_common():
             stdout.print(f"{times:7d}  {rule}")
     else:
-        stdout.print(f"{data.name}: {len(data)} samples, nothing found")
+        stdout.print(f"{data.name}: {len(data)} samples, nothing found", markup=False)
     if fix is not None:
         for _ in _steps("cleaning", data.fix(fix), len(data)):
             pass
-        stderr.print(f"wrote the cleaned copy to {fix}", soft_wrap=True)
+        stderr.print(f"wrote the cleaned copy to {fix}", markup=False, soft_wrap=True)
     if rules:
         raise typer.Exit(1)
 
@@ -146,7 +147,7 @@ def stats(
     _print_statistics(data, counted)
     if out is not None:
         plot(counted, data.name, out / "statistics.png")
-        stderr.print(f"wrote {out / 'statistics.png'}", soft_wrap=True)
+        stderr.print(f"wrote {out / 'statistics.png'}", markup=False, soft_wrap=True)
     warn(f"{name}: {reason}" for name, reason in counted.broken.items())
 
 
@@ -214,7 +215,7 @@ def show(
         if isinstance(made, InputError):
             broken.append(str(made))
         else:
-            stdout.print(str(made), soft_wrap=True)
+            stdout.print(str(made), markup=False, soft_wrap=True)
     warn(broken)
 
 
@@ -274,6 +275,7 @@ def convert(
         for done, _ in enumerate(steps, 1):
             progress(done, max(done, len(data)))
     warn(f"{name}: {reason}" for name, reason in broken.items())
-    stderr.print(f"wrote {done} to {dst}; next: [bold]amodal data show {dst}[/]", soft_wrap=True)
+    following = "" if to in registry.NOT_SHOWN else f"; next: amodal data show {quote(str(dst))}"
+    stderr.print(f"wrote {done} to {dst}{following}", markup=False, soft_wrap=True)
     if broken:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
@@ -208,11 +209,11 @@ def compare(
     read = [results.read(r) for r in runs]
     with bars() as progress:
         compared = results.compare_runs(read, draws, progress)
-    table = Table(title=f"against {read[0].name}", title_justify="left", title_style="bold")
+    table = Table(title=escape(f"against {read[0].name}"), title_justify="left", title_style="bold")
     table.add_column("")
-    table.add_column(read[0].name, justify="right")
+    table.add_column(escape(read[0].name), justify="right")
     for other in read[1:]:
-        table.add_column(other.name, justify="right")
+        table.add_column(escape(other.name), justify="right")
         table.add_column("95 % interval", justify="right", no_wrap=True)
     for line in compared:
         cells = [f"{line.kind} {line.name}", percent(line.base)]
@@ -220,7 +221,7 @@ def compare(
             cells += [percent(other_value.value), interval(other_value)]
         table.add_row(*cells)
     console.print(table)
-    console.print(results.says(read, draws), style="dim")
+    console.print(results.says(read, draws), style="dim", markup=False)
     if out is not None:
         for path in results.write_comparison(read, compared, draws, out):
             typer.echo(path)

@@ -44,6 +44,9 @@ def command(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights (.safetensors).")] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
     format: Annotated[str, typer.Option(help="Of the data; recognised when not given.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="The folder of the data's images, where they are not near.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Frames that the model gets at once.")] = 4,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read frames.")] = 2,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
@@ -113,10 +116,11 @@ def command(
         tracker, parse_rules(tracker_settings or [], "--tracker-set"), "--tracker-set"
     )
     options: dict[str, Any] = {} if drive == DriveSettings() else {"drive": drive}  # for bags alone
-    dataset = open_dataset(data, format, **options)
+    dataset = open_dataset(data, format, images or "", **options)
     chosen = make_model(model, device, checkpoint, settings or [], given_by=by)
     stamp = checkpoint.stat().st_mtime_ns if checkpoint else None
     decides: dict[str, Any] = {"model": model, "checkpoint": str(checkpoint), "stamp": stamp}
+    decides["images"] = str(images)
     decides |= {name: str(value) for name, value in options.items()}
     decides["settings"] = sorted(settings or [])
     if tracks is not None:

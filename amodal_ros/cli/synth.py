@@ -157,4 +157,4 @@ def command(
         f"over 50 %: {statistics.share_over(0.5):.1%}; "
         f"{statistics.reappearances} full occlusions followed by reappearance"
     )
-    stderr.print(f"wrote {out}", soft_wrap=True)
+    stderr.print(f"wrote {out}", markup=False, soft_wrap=True)

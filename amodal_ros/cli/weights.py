@@ -76,9 +76,13 @@ def import_(
         partial=partial,
         settings=parse_rules(settings or [], "--set"),
     )
-    stderr.print(f"weights of {done.title}: {done.taken} of {done.tensors} tensors", soft_wrap=True)
+    stderr.print(
+        f"weights of {done.title}: {done.taken} of {done.tensors} tensors",
+        markup=False,
+        soft_wrap=True,
+    )
     if done.classes:
-        stderr.print(f"classes: {', '.join(done.classes)}", soft_wrap=True)
+        stderr.print(f"classes: {', '.join(done.classes)}", markup=False, soft_wrap=True)
     if done.rest:
         stderr.print(f"left to training: {', '.join(done.rest[:8])} ...", soft_wrap=True)
     typer.echo(out)
