@@ -217,7 +217,7 @@ def test_the_node_of_the_page_counts():
 
 
 def test_annotations_of_cvat_become_amodal_ones(tmp_path, monkeypatch):
-    """A car of 20 x 10 pixels of which the left half shows, and one in full view."""
+    """A car of 20 x 10 pixels that shows on both sides of a post, and one in full view."""
 
     def polygon(x0, x1):
         return [[x0, 5, x1, 5, x1, 15, x0, 15]]
@@ -234,6 +234,7 @@ def test_annotations_of_cvat_become_amodal_ones(tmp_path, monkeypatch):
         "annotations": [
             annotation(1, 1, polygon(5, 25), 1),
             annotation(2, 2, polygon(5, 15), 1),
+            annotation(4, 2, polygon(20, 25), 1),
             annotation(3, 1, polygon(40, 50), 2),
         ],
     }
@@ -244,7 +245,7 @@ def test_annotations_of_cvat_become_amodal_ones(tmp_path, monkeypatch):
     exec(blocks(ROOT / "docs" / "your_data.md", "python")[0], {})
     made = open_dataset(tmp_path / "annotations.json")
     assert made.classes == ("car",)
-    assert made[0].truth.occlusion_rates.tolist() == pytest.approx([0.5, 0.0])
+    assert made[0].truth.occlusion_rates.tolist() == pytest.approx([0.25, 0.0])
 
 
 def test_the_training_of_the_page_is_a_configuration():

@@ -45,8 +45,9 @@ class Coco(CocoLike):
         return BEGIN + place.index * PERIOD if place.video else super().stamp(index)
 
     def instance_id(self, annotation: dict[str, Any]) -> int:
-        """The track's where there is one."""
-        return int(annotation.get("track_id", annotation["id"]))
+        """The track's where there is one; tools write -1 or null where there is none."""
+        track = annotation.get("track_id")
+        return track if isinstance(track, int) and track >= 0 else int(annotation["id"])
 
     def occluders(
         self, annotations: list[dict[str, Any]], amodal: RleMasks, visible: RleMasks

@@ -95,6 +95,11 @@ class CocoLike(Dataset):
                 ids.add(self.category(self.json.element("annotations", k)))
         return ids
 
+    @property
+    def listed(self) -> int:
+        """Objects of the file, those that break a rule and are in no truth among them."""
+        return self.json.count("annotations")
+
     def has_class(self, class_id: int) -> bool:
         """Whether an annotation is of a class."""
         return class_id in self._occurring
@@ -130,6 +135,13 @@ class CocoLike(Dataset):
         """The identity of an annotation's object."""
         return int(annotation["id"])
 
+    def identity(self, annotation: dict[str, Any]) -> int | None:
+        """`instance_id` where it is one that a truth can hold, else None."""
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
+            number = self.instance_id(annotation)
+            return number if 0 <= number < 2**62 else None
+        return None
+
     def occluders(
         self, annotations: list[dict[str, Any]], amodal: RleMasks, visible: RleMasks
     ) -> np.ndarray | None:
@@ -157,7 +169,8 @@ class CocoLike(Dataset):
 
     def frame(self, index: int) -> Frame:
         """The image."""
-        return Frame(self.stamp(index), image=read_image(self.image_path(index)))
+        image = read_image(self.image_path(index), self.size(index))
+        return Frame(self.stamp(index), image=image)
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """The annotations of an image as the JSON has them."""
@@ -167,23 +180,21 @@ class CocoLike(Dataset):
     def truth(self, index: int) -> Tracks:
         """Masks of an image; annotations that break a rule are left out, `check` lists them."""
         size = self.size(index)
-        usable, amodal, visible = [], [], []
+        found: dict[int, tuple[dict[str, Any], bytes, bytes]] = {}
         for annotation in self.annotations(index):
             try:
                 masks = self._masks(annotation, size)
-                number = self.instance_id(annotation)
             except (SegmentationError, KeyError, TypeError, ValueError, OverflowError):
                 continue
-            if self.category(annotation) is not None and 0 <= number < 2**62:
-                usable.append(annotation)
-                amodal.append(masks[0])
-                visible.append(masks[1])
-        ids = np.array([self.instance_id(a) for a in usable], np.int64)
-        if len(np.unique(ids)) != len(ids):
-            first = np.sort(np.unique(ids, return_index=True)[1])
-            ids, usable = ids[first], [usable[k] for k in first]
-            amodal, visible = [amodal[k] for k in first], [visible[k] for k in first]
-        amodal_masks, visible_masks = RleMasks(size, amodal), RleMasks(size, visible)
+            number = self.identity(annotation)
+            if number is not None and self.category(annotation) is not None:
+                found.setdefault(number, (annotation, *masks))
+        amodal_masks = RleMasks(size, [amodal for _, amodal, _ in found.values()])
+        visible_masks = RleMasks(size, [visible for _, _, visible in found.values()])
+        drawn = np.flatnonzero(amodal_masks.areas())
+        ids = np.array(list(found), np.int64)[drawn]
+        usable = [list(found.values())[k][0] for k in drawn]
+        amodal_masks, visible_masks = amodal_masks[drawn], visible_masks[drawn]
         if len(usable):
             visible_masks = visible_masks & amodal_masks
         return make_truth(
@@ -222,14 +233,31 @@ class CocoLike(Dataset):
             except InputError as error:
                 yield Finding("malformed-json", where, "", error.what)
                 annotations = []
+            earlier: dict[int, Any] = {}
             for annotation in annotations:
-                for rule, what in self.problems(annotation, index):
+                problems = [
+                    *self.problems(annotation, index),
+                    *self._identity_findings(annotation, earlier),
+                ]
+                for rule, what in problems:
                     yield Finding(rule, where, str(annotation.get("id", "")), what)
             yield None
 
     def problems(self, annotation: dict[str, Any], index: int) -> Iterable[tuple[str, str]]:
         """What is wrong with an annotation of an image: rules, and what breaks them."""
         return self.inspect(annotation, self.size(index))[0]
+
+    def _identity_findings(
+        self, annotation: dict[str, Any], earlier: dict[int, Any]
+    ) -> Iterator[tuple[str, str]]:
+        """Of an annotation without identity, or with that of another one before it in its image."""
+        own, number = annotation.get("id"), self.identity(annotation)
+        if number is None:
+            if isinstance(own, int):
+                yield "missing-field", "no identity, or one that is no number from 0 on"
+        elif earlier.setdefault(number, own) != own:  # equal ones are the whole file's affair
+            what = f"identity {number} is annotation {earlier[number]}'s; the first counts"
+            yield "duplicate-id", what
 
     def _check_ids(self) -> Iterator[Finding]:
         for field in ("id", "file_name"):
@@ -389,11 +417,15 @@ class CocoLike(Dataset):
                 if k in kept and image["id"] not in image_ids:
                     image_ids.add(image["id"])
                     writer.add("images", image)
+                    identities: set[int | None] = {None}
                     for annotation in self._readable(k):
                         mended = self.inspect(annotation, self.size(k))[1]
-                        if mended is not None and mended["id"] not in written:
-                            written.add(mended["id"])
-                            writer.annotation(mended)
+                        identity = self.identity(annotation)
+                        if mended is None or identity in identities or mended["id"] in written:
+                            continue
+                        identities.add(identity)
+                        written.add(mended["id"])
+                        writer.annotation(mended)
                 yield None
 
     def _readable(self, index: int) -> Iterator[dict[str, Any]]:

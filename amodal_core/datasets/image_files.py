@@ -22,12 +22,13 @@ from amodal_core.files import atomic, inside
 from amodal_core.frame import Sample
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values of images on their side
 # The last bytes of a whole file, and how far before the end they may stand.
 _ENDS = {"PNG": (b"IEND\xaeB`\x82", 64), "JPEG": (b"\xff\xd9", 4096)}
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from an image's header; its end is looked at, its pixels are not decoded.
+    """(height, width) of `read_image`, from the header; the end is looked at, no pixel is decoded.
 
     Raises:
         InputError: the file is missing, no image, or cut off.
@@ -78,6 +79,9 @@ def _header_of(file: BufferedReader | BytesIO, where: str) -> tuple[int, int, st
             with Image.open(file, formats=_FORMATS) as image:
                 width, height = image.size
                 kind = image.format or ""
+                # OpenCV turns what it reads; Pillow has done so already where it lists no EXIF.
+                if "exif" in image.info and image.getexif().get(_ORIENTATION, 1) in _LYING:
+                    width, height = height, width
     except Image.DecompressionBombError:
         width, height, kind = limits.PIXELS, 2, ""
     limits.check_image(width, height, where)
@@ -129,15 +133,32 @@ def check_image(path: Path) -> Generator[Finding, None, tuple[int, int] | None]:
         return None
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright: turned as its EXIF says.
+
+    Args:
+        path: the file.
+        size: (height, width) of its annotations, where they say it.
 
     Raises:
-        InputError: the file is missing or no image.
+        InputError: the file is missing, no image, or of another size.
     """
     pixels = read_pixels(Path(path), cv2.IMREAD_COLOR)
     if pixels is None:
+        if not Path(path).exists():
+            raise InputError(
+                "the image is missing",
+                str(path),
+                "put it there, or say where the images lie (--images)",
+            )
         raise InputError("cannot read the image", str(path), "download the file again")
+    if size is not None and pixels.shape[:2] != size:
+        (height, width), (high, wide) = pixels.shape[:2], size
+        raise InputError(
+            f"an image of {width}x{height} pixels, annotated as one of {wide}x{high}",
+            str(path),
+            "give the image that was annotated; `amodal data check` lists all such",
+        )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -116,7 +116,7 @@ class Kins(CocoLike):
 
     def frame(self, index: int) -> Frame:
         """Image, scan and calibration of one stem; the last two are None where there is no file."""
-        image = read_image(self.image_path(index))
+        image = read_image(self.image_path(index), self.size(index))
         height, width = image.shape[:2]
         scan = self._beside(index, "velodyne", ".bin")
         calib = self._beside(index, "calib", ".txt")

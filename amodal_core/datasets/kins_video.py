@@ -101,7 +101,7 @@ class KinsVideo(Dataset):
 
     def frame(self, index: int) -> Frame:
         """Image and camera; the set has no scans."""
-        image = read_image(self.image_path(index))
+        image = read_image(self.image_path(index), self.size(index))
         height, width = image.shape[:2]
         drive, turn = self._places[index]
         calib = self.kitti / "calib" / f"{int(drive[8:10])}.txt" if drive[8:10].isdigit() else None

@@ -2,12 +2,14 @@
 
 Shapes of one label and one `group_id` are one object. Those flagged `visible`, or whose label ends
 in "_visible", draw what is seen of it, the others the whole; without the former it is not hidden,
-unless the whole is flagged `hidden`: then nothing of it is seen.
+unless the whole is flagged `hidden`: then nothing of it is seen. Polygons, rectangles, circles and
+the masks that labelme's AI draws count; points and lines have no area.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from os.path import isfile
 from pathlib import Path
@@ -17,8 +19,10 @@ import numpy as np
 
 from amodal_core import limits
 from amodal_core.datasets.base import APART, BEGIN, Dataset, Finding, Place, link, new_folder
+from amodal_core.datasets.coco_like import LARGEST
 from amodal_core.datasets.image_files import (
     check_image,
+    decode_image,
     image_of,
     read_image,
     write_bytes,
@@ -107,7 +111,8 @@ class Labelme(Dataset):
 
     def frame(self, index: int) -> Frame:
         """The image."""
-        return Frame(BEGIN + index * APART, image=read_image(self.image_path(index)))
+        image = read_image(self.image_path(index), self.size(index))
+        return Frame(BEGIN + index * APART, image=image)
 
     def truth(self, index: int) -> Tracks:
         """Objects of an image; shapes that cannot be read are left out. Ids are their numbers."""
@@ -260,15 +265,15 @@ def _object_masks(
     """Amodal and visible RLE of an object, None without a mask, and what is wrong with it."""
     problems = [p for p in (_shape_problem(s, size) for s in shapes) if p is not None]
     sound = [s for s in shapes if _shape_problem(s, size) is None]
-    amodal_polygons = [_polygon(s) for s in sound if not _label(s)[1]]
-    visible_polygons = [_polygon(s) for s in sound if _label(s)[1]]
-    if not amodal_polygons and not visible_polygons:
+    wholes = [_shape_mask(s, size) for s in sound if not _label(s)[1]]
+    parts = [_shape_mask(s, size) for s in sound if _label(s)[1]]
+    if not wholes and not parts:
         return None, problems or [("empty-polygon", "no polygon")]
-    if not amodal_polygons:
+    if not wholes:
         problems.append(("missing-amodal", "a visible part without the whole"))
-    amodal = RleMasks(size, [to_rle(amodal_polygons or visible_polygons, size)])
-    visible = RleMasks(size, [to_rle(visible_polygons or amodal_polygons, size)])
-    if not visible_polygons and any(_flagged(s, "hidden") for s in sound):
+    amodal = RleMasks(size, wholes or parts).union()
+    visible = RleMasks(size, parts or wholes).union()
+    if not parts and any(_flagged(s, "hidden") for s in sound):
         visible = RleMasks.empty(size, 1)
     if not amodal.areas()[0]:
         return None, [*problems, ("empty-mask", "the mask has no pixel")]
@@ -281,15 +286,32 @@ def _object_masks(
 
 def _shape_problem(shape: dict[str, Any], size: tuple[int, int]) -> tuple[str, str] | None:
     kind = shape.get("shape_type", "polygon")
-    if kind not in ("polygon", "rectangle", "circle"):
-        return "unsupported-shape", f"a {kind} is no mask"
+    if kind not in ("polygon", "rectangle", "circle", "mask"):
+        return "unsupported-shape", f"a {kind} has no area"
     try:
-        to_rle([_polygon(shape)], size)
+        _shape_mask(shape, size)
     except SegmentationError as error:
         return error.rule, str(error)
     except (KeyError, TypeError, ValueError):
         return "segmentation-unreadable", "points that are not pairs of numbers"
     return None
+
+
+def _shape_mask(shape: dict[str, Any], size: tuple[int, int]) -> bytes:
+    """A shape's RLE.
+
+    A shape of the kind "mask", as labelme's AI draws, is a picture of the box between its points.
+    """
+    if shape.get("shape_type") != "mask":
+        return to_rle([_polygon(shape)], size)
+    corner = np.asarray(shape["points"], np.float64).reshape(-1, 2)[:1]
+    if not len(corner) or not (np.abs(corner) < LARGEST).all():
+        raise SegmentationError("outside-image", "a mask without a place in the image")
+    try:
+        picture = decode_image(b64decode(shape["mask"]), "mask")
+    except (InputError, ValueError):
+        raise SegmentationError("segmentation-unreadable", "a mask that is no picture") from None
+    return RleMasks.from_crops([picture[..., 0] > 0], corner.astype(int), size).counts[0]
 
 
 def _polygon(shape: dict[str, Any]) -> list[float]:

@@ -86,7 +86,7 @@ class Movi(Dataset):
 
     def frame(self, index: int) -> Frame:
         """Image, depth along the optical axis where there is a file, the camera without a pose."""
-        image = read_image(self._file(index, "rgba_full"))
+        image = read_image(self._file(index, "rgba_full"), self.size(index))
         size = image.shape[0], image.shape[1]
         calibration = self._calibration(index, size)
         depth = self._depth(index, calibration)

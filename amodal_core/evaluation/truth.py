@@ -37,7 +37,7 @@ class Truth:
         images: the images of some image ids, RGB uint8, those that can be read.
         verified: classes that results are judged in, by image id, of sets where not every image is
             annotated with every class; see `evaluation.federated`.
-        remark: what whoever wrote it says of it, such as that nobody drew its masks.
+        remark: what one should know of it, such as that nobody drew its masks.
     """
 
     set: AnnotationSet
@@ -75,6 +75,7 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
             lambda wanted: bag_images(path, {s: i for s, i in stamps.items() if i in wanted}),
             remark=remark_of(path),
         )
+    from amodal_core.datasets.coco_like import CocoLike
     from amodal_core.datasets.kitti import Kitti
     from amodal_core.datasets.registry import open_dataset
 
@@ -106,6 +107,10 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
         return images
 
     annotations = from_tracks(annotated(), dataset.classes)
+    remarks = [remark_of(dataset.path)]
+    if isinstance(dataset, CocoLike) and (unusable := dataset.listed - len(annotations)) > 0:
+        remarks.append(f"{unusable} of {dataset.listed} annotations break a rule and do not count;"
+                       " `amodal data check` lists them")  # fmt: skip
     if not dataset.has_masks:
         none: list[bytes | None] = [None] * len(annotations)
         annotations = replace(annotations, amodal=none, visible=list(none), occluders=None)
@@ -117,7 +122,7 @@ def read_truth(path: str | Path, progress: ProgressBar = no_bar) -> Truth:
         path=path,
         images=read_images,
         verified=verified,
-        remark=remark_of(dataset.path),
+        remark="; ".join(filter(None, remarks)),
     )
 
 
