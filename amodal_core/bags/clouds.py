@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,42 @@ def read_points(
     return read_scan(message, where, minimum_range=minimum_range, report=report).points
 
 
+def _row_step(message: Any, fields: Mapping[str, Any], size: int, where: str) -> int:
+    """Bytes from row to row of a cloud whose fields and sizes make sense.
+
+    Raises:
+        InputError: they do not.
+    """
+    height, width = int(message.height), int(message.width)
+    point_step, row_step = int(message.point_step), int(message.row_step)
+    missing = [n for n in "xyz" if n not in fields]
+    if missing:
+        raise InputError(
+            f"no field {', '.join(missing)} among '{', '.join(fields)}'",
+            where,
+            "publish x, y, z as float32",
+        )
+    for name in "xyz":
+        if fields[name].datatype not in (7, 8) or fields[name].count not in (0, 1):
+            raise InputError(
+                f"field {name} is {fields[name].count} x "
+                f"{POINT_TYPES.get(fields[name].datatype, '?')}, not one float",
+                where,
+                "publish x, y, z as float32",
+            )
+    if row_step < width * point_step or size != row_step * height:
+        # Drivers that exchange width and height leave row_step as it was.
+        if size != height * width * point_step:
+            raise InputError(
+                f"{size} bytes of data in {height} rows of {row_step} do not hold "
+                f"{height} x {width} points of {point_step} bytes",
+                where,
+                "the message was cut off or filled wrongly; check the LiDAR driver",
+            )
+        return width * point_step
+    return row_step
+
+
 def read_scan(
     message: Any,
     where: str = "points",
@@ -75,38 +112,13 @@ def read_scan(
     """
     report = report if report is not None else Report()
     fields = {f.name: f for f in message.fields}
-    height, width = int(message.height), int(message.width)
-    point_step, row_step = int(message.point_step), int(message.row_step)
+    height, width, point_step = int(message.height), int(message.width), int(message.point_step)
     data = bytes_of(message.data)
     if height * width == 0:
         report.warn("empty scan", f"{where}: a scan without points")
         return Scan(np.zeros((0, 4), np.float32))
     check_points(height * width, where)
-    missing = [n for n in "xyz" if n not in fields]
-    if missing:
-        raise InputError(
-            f"no field {', '.join(missing)} among '{', '.join(fields)}'",
-            where,
-            "publish x, y, z as float32",
-        )
-    for name in "xyz":
-        if fields[name].datatype not in (7, 8) or fields[name].count not in (0, 1):
-            raise InputError(
-                f"field {name} is {fields[name].count} x "
-                f"{POINT_TYPES.get(fields[name].datatype, '?')}, not one float",
-                where,
-                "publish x, y, z as float32",
-            )
-    if row_step < width * point_step or data.size != row_step * height:
-        # Drivers that exchange width and height leave row_step as it was.
-        if data.size != height * width * point_step:
-            raise InputError(
-                f"{data.size} bytes of data in {height} rows of {row_step} do not hold "
-                f"{height} x {width} points of {point_step} bytes",
-                where,
-                "the message was cut off or filled wrongly; check the LiDAR driver",
-            )
-        row_step = width * point_step
+    row_step = _row_step(message, fields, data.size, where)
     order = ">" if message.is_bigendian else "<"
 
     def column(name: str) -> np.ndarray:

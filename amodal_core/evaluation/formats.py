@@ -273,14 +273,13 @@ def _number(
     return number
 
 
-def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
-    """One set from one result list a kind of mask; entries are joined by `id`, else by order."""
-    # Which rows of the files are one object.
-    kinds = list(rows_by_kind)
-    lead = rows_by_kind[kinds[-1]]  # amodal where there is one: boxes are amodal
+def _of_one_object(
+    rows_by_kind: dict[str, list[dict[str, Any]]], path: Path
+) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """The rows that lead, and those of each kind of mask in their order: a place is an object."""
+    lead = rows_by_kind[list(rows_by_kind)[-1]]  # amodal where there is one: boxes are amodal
     others: dict[str, list[dict[str, Any]]] = {}
-    for kind in kinds:
-        rows = rows_by_kind[kind]
+    for kind, rows in rows_by_kind.items():
         if len(rows) != len(lead):
             raise InputError(
                 f"visible.json and amodal.json have {len(rows_by_kind['visible'])} and "
@@ -298,6 +297,12 @@ def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Pat
                 "give both the same order, or an id to each entry",
             )
         others[kind] = rows
+    return lead, others
+
+
+def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Path) -> AnnotationSet:
+    """One set from one result list a kind of mask; entries are joined by `id`, else by order."""
+    lead, others = _of_one_object(rows_by_kind, path)
     # Masks, checked one by one, then parsed together.
     sizes = truth.set.sizes()
     masks: dict[str, list[bytes | None]] = {k: [None] * len(lead) for k in ("visible", "amodal")}
@@ -310,8 +315,8 @@ def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Pat
                 where,
                 "use the image ids of the ground truth",
             )
-        for kind in kinds:
-            segmentation = others[kind][n].get("segmentation")
+        for kind, rows in others.items():
+            segmentation = rows[n].get("segmentation")
             if segmentation is not None:
                 masks[kind][n] = _mask(segmentation, sizes[row["image_id"]], where)
     wheres = [f"{path} entry {n}" for n in range(len(lead))]

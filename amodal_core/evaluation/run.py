@@ -210,38 +210,10 @@ def _objects(
     # Depth and occlusion order of the objects that were found.
     depth = order_and_depth.depth_error(truth, confident, matched)
     if depth.objects:
-        metres = {
-            "mean error, m": depth.mean_absolute,
-            "median error, m": depth.median_absolute,
-            "RMSE, m": depth.rmse,
-            **{f"mean error, {k} away, m": v for k, (_, v) in depth.by_range.items()},
-        }
-        result.tables["depth"] = Table(
-            "Depth of instances",
-            f"Absolute error along the optical axis over {depth.objects} objects, paired at "
-            f"amodal IoU >= .5 among predictions with score >= {failures.MIN_SCORE}; the relative "
-            "error is of the true depth.",
-            {
-                **metres,
-                "relative error": depth.relative,
-                "objects with a predicted depth": depth.with_depth,
-            },
-            plain=tuple(metres),
-        )
+        result.tables["depth"] = _depth(depth)
     order = order_and_depth.occlusion_order(truth, confident, matched)
     if order.pairs:
-        result.tables["order"] = Table(
-            "Occlusion order",
-            f"Over {order.pairs} ordered pairs (j hides i) of the truth whose objects were both "
-            "found at amodal IoU >= .5.",
-            {
-                "right": order.correct,
-                "the wrong way round": order.reversed,
-                "not named": order.unnamed,
-                "precision of named pairs": order.precision,
-                "pairs that could be judged": order.judged,
-            },
-        )
+        result.tables["order"] = _order(order)
     if not visible:
         return
     # mIoU of hidden parts, by id too where the predictions carry the ids of the truth.
@@ -266,19 +238,59 @@ def _objects(
             if crowd.any()
             else panoptic.evaluate(truth, confident, amodal_overlaps, visible_overlaps)
         )
-        result.tables["panoptic"] = Table(
-            "Amodal panoptic quality of things",
-            "APQ and APC (Mohan and Valada 2022) over thing classes of the truth, predictions with "
-            f"score >= {failures.MIN_SCORE}; stuff is not predicted.",
-            {
-                "APQ": quality.apq,
-                "APQ visible": quality.apq_visible,
-                "APQ occluded": quality.apq_occluded,
-                "APC": quality.apc,
-                "APC visible": quality.apc_visible,
-                "APC occluded": quality.apc_occluded,
-            },
-        )
+        result.tables["panoptic"] = _panoptic(quality)
+
+
+def _depth(depth: order_and_depth.DepthError) -> Table:
+    metres = {
+        "mean error, m": depth.mean_absolute,
+        "median error, m": depth.median_absolute,
+        "RMSE, m": depth.rmse,
+        **{f"mean error, {k} away, m": v for k, (_, v) in depth.by_range.items()},
+    }
+    return Table(
+        "Depth of instances",
+        f"Absolute error along the optical axis over {depth.objects} objects, paired at "
+        f"amodal IoU >= .5 among predictions with score >= {failures.MIN_SCORE}; the relative "
+        "error is of the true depth.",
+        {
+            **metres,
+            "relative error": depth.relative,
+            "objects with a predicted depth": depth.with_depth,
+        },
+        plain=tuple(metres),
+    )
+
+
+def _order(order: order_and_depth.OcclusionOrder) -> Table:
+    return Table(
+        "Occlusion order",
+        f"Over {order.pairs} ordered pairs (j hides i) of the truth whose objects were both "
+        "found at amodal IoU >= .5.",
+        {
+            "right": order.correct,
+            "the wrong way round": order.reversed,
+            "not named": order.unnamed,
+            "precision of named pairs": order.precision,
+            "pairs that could be judged": order.judged,
+        },
+    )
+
+
+def _panoptic(quality: panoptic.PanopticScores) -> Table:
+    return Table(
+        "Amodal panoptic quality of things",
+        "APQ and APC (Mohan and Valada 2022) over thing classes of the truth, predictions with "
+        f"score >= {failures.MIN_SCORE}; stuff is not predicted.",
+        {
+            "APQ": quality.apq,
+            "APQ visible": quality.apq_visible,
+            "APQ occluded": quality.apq_occluded,
+            "APC": quality.apc,
+            "APC visible": quality.apc_visible,
+            "APC occluded": quality.apc_occluded,
+        },
+    )
 
 
 def _hidden(iou: occluded_iou.OccludedIou) -> Table:

@@ -150,10 +150,8 @@ class Fused:
         with_class = table[geometric.class_ids] >= 0
         geometric, merged = geometric[with_class], merged[with_class]
         as_learned = table[geometric.class_ids]
-        amodal, theirs = geometric.amodal.rle(), learned.amodal.rle()
-        visible, theirs_visible = geometric.visible.rle(), learned.visible.rle()
-        alike = amodal.iou(theirs)
-        overlap = np.maximum(alike, visible.iou(theirs_visible))
+        alike = geometric.amodal.rle().iou(learned.amodal.rle())
+        overlap = np.maximum(alike, geometric.visible.rle().iou(learned.visible.rle()))
         apart = np.abs(geometric.depths[:, None] - learned.depths[None])
         together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
         overlap *= together
@@ -161,40 +159,12 @@ class Fused:
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
-        amodal = RleMasks.concatenated([theirs[n], amodal[rest_g], theirs[rest_l]])
-        visible = RleMasks.concatenated(
-            [theirs_visible[n], visible[rest_g], theirs_visible[rest_l]]
-        )
         class_ids = [
             self._high(np.asarray(learned.class_ids)[n], geometric[g]),
             as_learned[rest_g],
             learned.class_ids[rest_l],
         ]
-        depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
-        boxes3d = np.full((len(amodal), 7), np.nan, np.float32)
-        if geometric.boxes3d is not None:
-            boxes3d[: len(g) + len(rest_g)] = geometric.boxes3d[np.concatenate([g, rest_g])]
-        embeddings = None
-        if learned.embeddings is not None:
-            # What the geometry alone has found has no appearance, for or against anything.
-            unknown = np.zeros((len(rest_g), np.shape(learned.embeddings)[1]), np.float32)
-            own = np.asarray(learned.embeddings, np.float32)
-            embeddings = np.concatenate([own[n], unknown, own[rest_l]])
-        depth = np.concatenate(depths).astype(np.float32)
-        objects = Instances(
-            size=learned.size,
-            amodal_boxes=amodal.boxes(),
-            visible_boxes=visible.boxes(),
-            scores=np.zeros(len(amodal), np.float32),
-            class_ids=np.concatenate(class_ids).astype(np.int64),
-            amodal=amodal,
-            visible=visible,
-            occlusion_rates=occlusion_rates(amodal, visible),
-            depths=depth,
-            occluders=occlusion_order(depth, amodal, visible),
-            embeddings=embeddings,
-            boxes3d=boxes3d,
-        )
+        objects = _united(learned, geometric, np.concatenate(class_ids), n, rest_l, g, rest_g)
         # What speaks for each.
         kinds = np.repeat([BOTH, SCAN, NETWORK], [len(g), len(rest_g), len(rest_l)])
         said = log_odds(np.asarray(learned.scores))
@@ -265,6 +235,62 @@ class Fused:
             overlap[i], overlap[:, j] = 0, 0
         pairs = np.array(matches, np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
+
+
+def _united(
+    learned: Instances,
+    geometric: Instances,
+    class_ids: np.ndarray,
+    n: np.ndarray,
+    rest_l: np.ndarray,
+    g: np.ndarray,
+    rest_g: np.ndarray,
+) -> Instances:
+    """The objects of both witnesses, without scores: matches, the geometry's own, the network's.
+
+    Masks of matches are the network's, their places the geometry's.
+
+    Args:
+        learned: the network's.
+        geometric: the geometry's.
+        class_ids: of the objects, the network's.
+        n: (P,) rows of the network's that are matched.
+        rest_l: the others of it.
+        g: (P,) rows of the geometry's that are the same.
+        rest_g: the others of it.
+    """
+    amodal, visible = (
+        RleMasks.concatenated([theirs[n], ours[rest_g], theirs[rest_l]])
+        for theirs, ours in (
+            (learned.amodal.rle(), geometric.amodal.rle()),
+            (learned.visible.rle(), geometric.visible.rle()),
+        )
+    )
+    depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
+    depth = np.concatenate(depths).astype(np.float32)
+    boxes3d = np.full((len(amodal), 7), np.nan, np.float32)
+    if geometric.boxes3d is not None:
+        boxes3d[: len(g) + len(rest_g)] = geometric.boxes3d[np.concatenate([g, rest_g])]
+    embeddings = None
+    if learned.embeddings is not None:
+        # What the geometry alone has found has no appearance, for or against anything.
+        unknown = np.zeros((len(rest_g), np.shape(learned.embeddings)[1]), np.float32)
+        own = np.asarray(learned.embeddings, np.float32)
+        embeddings = np.concatenate([own[n], unknown, own[rest_l]])
+    return Instances(
+        size=learned.size,
+        amodal_boxes=amodal.boxes(),
+        visible_boxes=visible.boxes(),
+        scores=np.zeros(len(amodal), np.float32),
+        class_ids=class_ids.astype(np.int64),
+        amodal=amodal,
+        visible=visible,
+        occlusion_rates=occlusion_rates(amodal, visible),
+        depths=depth,
+        occluders=occlusion_order(depth, amodal, visible),
+        embeddings=embeddings,
+        boxes3d=boxes3d,
+    )
 
 
 def _with_depth(frame: Frame) -> Frame:

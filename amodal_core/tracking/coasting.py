@@ -187,7 +187,7 @@ class CoastingTracker(ABC):
             tracks = tracks[:0]
         self._predict(tracks, frame, dt)
 
-        # Association, and what the matches tell of their tracks.
+        # Association, and what the matches tell of all tracks.
         boxes3d = None if detections.boxes3d is None else np.asarray(detections.boxes3d)
         measured = measure(
             np.asarray(detections.amodal_boxes), np.asarray(detections.depths), boxes3d
@@ -195,26 +195,9 @@ class CoastingTracker(ABC):
         matches = self._match(tracks, detections, measured, dt)
         rows, columns = matches.tracks, matches.detections
         unmatched = np.delete(np.arange(len(tracks)), rows)
-        motion = tracks.motion
-        self._go_along(tracks, rows, measured[columns], dt)
-        errors, rates = measured[columns, :2] - motion.values[rows, :2], motion.rates[rows, :2]
-        turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
-        if self._alongside is not None:
-            turned[0] = 0.0  # the scans have told; not how the vehicle nods
-        if dt > 0:
-            motion.stir(turned, dt)
-        mixed = embeddings[columns]
-        if embeddings.shape[1]:
-            old = tracks.embeddings_of(rows, embeddings.shape[1])
-            mixed = self._mixed(old, widened(mixed, old.shape[1]))
-        # What the image cuts off of a prediction it cuts off of the measurement, too.
-        quantities, predicted = measured[columns], motion.values[rows]
-        quantities[:, :4] += (predicted - within_image(predicted, detections.size))[:, :4]
-        tracks.update(rows, detections[columns], mixed, quantities, stamp, self._frame, dt)
-        if len(rows) >= _LEAST_MATCHED:
-            # A camera that turns moves all by the same, those that are hidden too.
-            motion.values[unmatched, :2] += turned
-            motion.rates[unmatched, :2] += np.median(motion.rates[rows, :2] - rates, axis=0)
+        self._learn(
+            tracks, rows, unmatched, detections[columns], measured[columns], embeddings[columns], dt
+        )
 
         # Unmatched tracks coast, are only remembered, or end.
         candidates = unmatched[~tracks.lost[unmatched]]
@@ -256,9 +239,9 @@ class CoastingTracker(ABC):
         result = matched_tracks(detections[origin[shown]], tracks[shown], self._frame)
         if len(carried):
             coasted = tracks[carried]
-            idle = (stamp - coasted.visible_stamp) * 1e-9 / max(self.config.coast_seconds, 1e-9)
-            fade = 1.0 - 0.5 * np.clip(idle, 0.0, 1.0)
-            result = with_coasting(result, coasted, masks, hidden, fade, self._frame)
+            result = with_coasting(
+                result, coasted, masks, hidden, self._faded(coasted), self._frame
+            )
         origins = np.full(len(result), -1, np.int64)
         origins[: len(shown)] = indices[origin[shown]]
         order = np.argsort(result.ids, kind="stable")
@@ -280,6 +263,54 @@ class CoastingTracker(ABC):
             tracks.motion.carry(step, frame.calibration, dt)
             self._alongside.predict(dt)
         tracks.motion.predict(dt, carried=step is not None)
+
+    def _learn(
+        self,
+        tracks: TrackStore,
+        rows: np.ndarray,
+        unmatched: np.ndarray,
+        matched: Instances,
+        measured: np.ndarray,
+        embeddings: np.ndarray,
+        dt: float,
+    ) -> None:
+        """Give matched tracks their detections; how the camera turned moves all others, too.
+
+        Args:
+            tracks: T predicted ones.
+            rows: (M,) of the matched ones.
+            unmatched: (T - M,) rows of the others.
+            matched: the M detections that the former are.
+            measured: (M, 8) their quantities.
+            embeddings: (M, W) theirs.
+            dt: seconds since the frame before.
+        """
+        motion = tracks.motion
+        self._go_along(tracks, rows, measured, dt)
+        errors, rates = measured[:, :2] - motion.values[rows, :2], motion.rates[rows, :2]
+        turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
+        if self._alongside is not None:
+            turned[0] = 0.0  # the scans have told; not how the vehicle nods
+        if dt > 0:
+            motion.stir(turned, dt)
+        if embeddings.shape[1]:
+            old = tracks.embeddings_of(rows, embeddings.shape[1])
+            embeddings = self._mixed(old, widened(embeddings, old.shape[1]))
+        # What the image cuts off of a prediction it cuts off of the measurement, too.
+        quantities, predicted = measured.copy(), motion.values[rows]
+        quantities[:, :4] += (predicted - within_image(predicted, matched.size))[:, :4]
+        assert self._stamp is not None
+        tracks.update(rows, matched, embeddings, quantities, self._stamp, self._frame, dt)
+        if len(rows) >= _LEAST_MATCHED:
+            # A camera that turns moves all by the same, those that are hidden too.
+            motion.values[unmatched, :2] += turned
+            motion.rates[unmatched, :2] += np.median(motion.rates[rows, :2] - rates, axis=0)
+
+    def _faded(self, coasted: TrackStore) -> np.ndarray:
+        """(C,) factors of the scores of coasting tracks, from 1 down to a half."""
+        assert self._stamp is not None
+        idle = (self._stamp - coasted.visible_stamp) * 1e-9 / max(self.config.coast_seconds, 1e-9)
+        return np.asarray(1.0 - 0.5 * np.clip(idle, 0.0, 1.0))
 
     def _go_along(
         self, tracks: TrackStore, rows: np.ndarray, measured: np.ndarray, dt: float
