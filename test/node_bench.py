@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 
+from amodal_core.bags.messages import read_tracks
 from amodal_core.bags.sensors import (
     camera_info_message,
     image_message,
@@ -26,7 +27,7 @@ from amodal_core.bags.sensors import (
     transform_message,
 )
 from amodal_core.drive.topics import Topic
-from amodal_core.frame import Frame
+from amodal_core.frame import Frame, Tracks
 from amodal_core.warm_up import warm_up_frame
 from amodal_ros.base_node import start as start_all
 from amodal_ros.conversions import FACTORY, message_class
@@ -331,3 +332,33 @@ def amodal_launch(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=240,
         check=False,
     )
+
+
+def assert_same(
+    messages: Sequence[Any], expected: Sequence[Tracks] | Mapping[int, Tracks], rtol: float = 0.0
+) -> None:
+    """What was published is what an offline run gave: objects, masks, boxes, ids and motion.
+
+    Args:
+        messages: AmodalInstanceArrays in the order in which they came.
+        expected: in the same order, or by stamp.
+        rtol: of a network's numbers, whose sums may end otherwise in the last digit.
+    """
+    if isinstance(expected, Mapping):
+        stamps = [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in messages]
+        assert stamps == sorted(expected)
+        expected = [expected[at] for at in stamps]
+    for message, exact in zip(messages, expected, strict=True):
+        tracks = read_tracks(message)
+        for name in ("ids", "ages", "coasted", "class_ids", "occluders"):
+            np.testing.assert_array_equal(getattr(tracks, name), getattr(exact, name))
+        assert tracks.amodal.rle().counts == exact.amodal.rle().counts
+        assert tracks.visible.rle().counts == exact.visible.rle().counts
+        for name in ("amodal_boxes", "visible_boxes", "scores", "occlusion_rates", "depths"):
+            np.testing.assert_allclose(getattr(tracks, name), getattr(exact, name), rtol=rtol)
+        for name in ("boxes3d", "velocities", "image_velocities"):
+            live_rows, rows = getattr(tracks, name), getattr(exact, name)
+            # A message without a number of that kind says that all are unknown.
+            unknown = live_rows is None and (rows is None or np.isnan(rows).all())
+            if not unknown:
+                np.testing.assert_array_equal(live_rows, rows)

@@ -18,11 +18,10 @@ import numpy as np
 import pytest
 import rclpy
 import torch
-from node_bench import AMODAL, SECOND, amodal_launch, stamp, until
+from node_bench import AMODAL, amodal_launch, assert_same, stamp, until
 from rclpy.executors import SingleThreadedExecutor
 from typer.testing import CliRunner
 
-from amodal_core.bags.messages import read_tracks
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.kitti_to_bag import convert_raw
@@ -119,30 +118,6 @@ def listen(domain: int) -> Iterator[Callable[..., Listener]]:
     listeners.clear()  # pytest keeps `make`
 
 
-def assert_same(live: list[Any], expected: dict[int, Tracks]) -> None:
-    """The same objects, masks, boxes and ids for every stamp."""
-    stamps = [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in live]
-    assert stamps == sorted(expected)
-    for at, message in zip(stamps, live, strict=True):
-        tracks, exact = read_tracks(message), expected[at]
-        assert tracks.ids.tolist() == exact.ids.tolist()
-        assert tracks.ages.tolist() == exact.ages.tolist()
-        assert tracks.coasted.tolist() == exact.coasted.tolist()
-        assert tracks.class_ids.tolist() == exact.class_ids.tolist()
-        assert tracks.amodal.rle().counts == exact.amodal.rle().counts
-        assert tracks.visible.rle().counts == exact.visible.rle().counts
-        assert np.array_equal(tracks.occluders, exact.occluders)
-        for name in ("amodal_boxes", "visible_boxes", "scores", "occlusion_rates", "depths"):
-            # A network's sums may end otherwise in the last digit.
-            np.testing.assert_allclose(getattr(tracks, name), getattr(exact, name), rtol=1e-6)
-        for name in ("boxes3d", "velocities", "image_velocities"):
-            live_rows, rows = getattr(tracks, name), getattr(exact, name)
-            # A message without a number of that kind says that all are unknown.
-            unknown = live_rows is None and (rows is None or np.isnan(rows).all())
-            if not unknown:
-                np.testing.assert_array_equal(live_rows, rows)
-
-
 @pytest.mark.parametrize("single_process", ["true", "false"])
 def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     small_bag: Path, listen: Callable[..., Listener], tmp_path: Path, single_process: str
@@ -156,7 +131,7 @@ def test_the_running_pipeline_gives_the_tracks_of_an_offline_replay(
     expected = offline(small_bag, model)
     assert len(expected) == FRAMES
     assert max(len(t) for t in expected.values()) >= 2
-    assert_same(tracks.messages, expected)
+    assert_same(tracks.messages, expected, rtol=1e-6)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["latency"]["frames"] == metrics["latency"]["answered"] == FRAMES
     assert metrics["drops"] == {}
@@ -185,7 +160,7 @@ def test_a_real_drive_loses_no_frame_at_ten_hertz(
     ended = amodal_launch("pipeline", *asked)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "played 36 frames, 36 answered" in ended.stdout + ended.stderr
-    assert_same(tracks.messages, offline(bag, model))
+    assert_same(tracks.messages, offline(bag, model), rtol=1e-6)
 
 
 def test_a_node_that_fails_ends_the_launch_with_an_error(small_bag: Path, domain: int) -> None:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import node_bench as drive
-import numpy as np
 import pytest
 import rclpy
-from node_bench import Together, stamp, together, until
+from node_bench import Together, assert_same, stamp, together, until
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from amodal_core.bags.clouds import read_points
 from amodal_core.bags.images import read_depth, read_image
-from amodal_core.bags.messages import read_tracks
 from amodal_core.drive import assembler, scans
 from amodal_core.drive.topics import (
     CAMERA_INFO,
@@ -66,16 +64,6 @@ def offline(*turns: int) -> list[Tracks]:
                 pipeline.step(Frame(stamp(k), image, points, calibration=calibration))[0].numpy()
             )
     return tracks
-
-
-def assert_same(messages: list[Any], expected: list[Tracks]) -> None:
-    assert len(messages) == len(expected)
-    for message, exact in zip(messages, expected, strict=True):
-        tracks = read_tracks(message)
-        for name in ("ids", "ages", "class_ids", "scores", "amodal_boxes", "depths", "occluders"):
-            np.testing.assert_array_equal(getattr(tracks, name), getattr(exact, name))
-        assert tracks.amodal.rle().counts == exact.amodal.rle().counts
-        assert tracks.visible.rle().counts == exact.visible.rle().counts
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, module: Any, *names: str) -> Counter[str]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import node_bench as drive
 import numpy as np
 import pytest
-from node_bench import Together, amodal_launch, stamp, together
+from node_bench import Together, amodal_launch, assert_same, stamp, together
 from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.messages import read_tracks
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.sensors import (
     camera_info_message,
@@ -80,17 +78,6 @@ def offline(bag: Path, camera: str) -> dict[int, Tracks]:
     pipeline = Pipeline(create("geometric"))
     with BagDrive(bag, image=f"/{camera}/image_raw") as frames:
         return {f.frame.stamp: pipeline.step(f.frame)[0].numpy() for f in frames}
-
-
-def assert_same(messages: list[Any], expected: dict[int, Tracks]) -> None:
-    stamps = [m.header.stamp.sec * drive.SECOND + m.header.stamp.nanosec for m in messages]
-    assert stamps == sorted(expected)
-    for at, message in zip(stamps, messages, strict=True):
-        tracks, exact = read_tracks(message), expected[at]
-        for name in ("ids", "ages", "class_ids", "scores", "amodal_boxes", "depths"):
-            np.testing.assert_array_equal(getattr(tracks, name), getattr(exact, name))
-        assert tracks.amodal.rle().counts == exact.amodal.rle().counts
-        assert tracks.visible.rle().counts == exact.visible.rle().counts
 
 
 def named(topic: Topic, name: str) -> Topic:
