@@ -232,7 +232,9 @@ def detections_message(
             factory.create(
                 "vision_msgs/msg/Detection2D",
                 header=header_message(factory, stamp, frame_id),
-                results=[_hypothesis(factory, host, i, classes)],
+                results=[
+                    _hypothesis(factory, classes[int(host.class_ids[i])], float(host.scores[i]))
+                ],
                 bbox=factory.create(
                     "vision_msgs/msg/BoundingBox2D",
                     center=factory.create("vision_msgs/msg/Pose2D", position=middle),
@@ -272,37 +274,58 @@ def detections3d_message(
     host = tracks.numpy()
     boxes = host.boxes3d if host.boxes3d is not None else np.full((len(host), 7), np.nan)
     header = header_message(factory, stamp, lidar_frame)
-    items = []
-    for i in np.flatnonzero(~host.coasted & np.isfinite(boxes).all(axis=1)):
-        box = np.asarray(boxes[i], np.float64)
-        pose = pose_message(factory, box[:3], box[6])
-        result = _hypothesis(factory, host, i, classes)
-        result.pose.pose = pose
-        items.append(
-            factory.create(
-                "vision_msgs/msg/Detection3D",
-                header=header,
-                results=[result],
-                bbox=factory.create(
-                    "vision_msgs/msg/BoundingBox3D",
-                    center=pose,
-                    size=vector_message(factory, box[3:6]),
-                ),
-                id=str(int(host.ids[i])),
-            )
+    items = [
+        detection3d_message(
+            factory,
+            header,
+            np.asarray(boxes[i]),
+            classes[int(host.class_ids[i])],
+            float(host.scores[i]),
+            int(host.ids[i]),
         )
+        for i in np.flatnonzero(~host.coasted & np.isfinite(boxes).all(axis=1))
+    ]
     return factory.create("vision_msgs/msg/Detection3DArray", header=header, detections=items)
 
 
-def _hypothesis(factory: MessageFactory, tracks: Tracks, i: Any, classes: Sequence[str]) -> Any:
-    """A vision_msgs/ObjectHypothesisWithPose of the class of the track at index i."""
+def detection3d_message(
+    factory: MessageFactory,
+    header: Any,
+    box: np.ndarray,
+    name: str,
+    score: float,
+    number: int,
+) -> Any:
+    """A vision_msgs/Detection3D of a box (7,) as in Instances.boxes3d.
+
+    Args:
+        factory: makes the messages.
+        header: its frame is the box'.
+        box: finite.
+        name: of its class.
+        score: 0-1.
+        number: its identity, negative where there is none.
+    """
+    box = np.asarray(box, np.float64)
+    pose = pose_message(factory, box[:3], box[6])
+    result = _hypothesis(factory, name, score)
+    result.pose.pose = pose
+    return factory.create(
+        "vision_msgs/msg/Detection3D",
+        header=header,
+        results=[result],
+        bbox=factory.create(
+            "vision_msgs/msg/BoundingBox3D", center=pose, size=vector_message(factory, box[3:6])
+        ),
+        id=str(number) if number >= 0 else "",
+    )
+
+
+def _hypothesis(factory: MessageFactory, name: str, score: float) -> Any:
+    """A vision_msgs/ObjectHypothesisWithPose, without a pose."""
     return factory.create(
         "vision_msgs/msg/ObjectHypothesisWithPose",
-        hypothesis=factory.create(
-            "vision_msgs/msg/ObjectHypothesis",
-            class_id=classes[int(tracks.class_ids[i])],
-            score=float(tracks.scores[i]),
-        ),
+        hypothesis=factory.create("vision_msgs/msg/ObjectHypothesis", class_id=name, score=score),
     )
 
 

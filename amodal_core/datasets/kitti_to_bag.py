@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from amodal_core.bags.factory import RosbagsFactory
-from amodal_core.bags.sensors import header_message
+from amodal_core.bags.sensors import header_message, vector_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.kitti import KittiObject, KittiRaw, KittiTracking
@@ -233,10 +233,6 @@ def _write_oxts(bag: BagWriter, folder: Path, until: int) -> None:
     imu_from_base = np.linalg.inv(_BASE_FROM_IMU)
     origin = None
 
-    def vector(values: np.ndarray) -> Any:
-        x, y, z = (float(v) for v in values)
-        return factory.create("geometry_msgs/msg/Vector3", x=x, y=y, z=z)
-
     for number, path in files.items():
         stamp = stamps[number]
         if stamp > until:
@@ -252,8 +248,8 @@ def _write_oxts(bag: BagWriter, folder: Path, until: int) -> None:
             "sensor_msgs/msg/Imu",
             header=header,
             orientation=turn,
-            angular_velocity=vector(packet.rates),
-            linear_acceleration=vector(packet.acceleration),
+            angular_velocity=vector_message(factory, packet.rates),
+            linear_acceleration=vector_message(factory, packet.acceleration),
         )
         fix = factory.create(
             "sensor_msgs/msg/NavSatFix",
@@ -270,8 +266,8 @@ def _write_oxts(bag: BagWriter, folder: Path, until: int) -> None:
             header=header,
             twist=factory.create(
                 "geometry_msgs/msg/Twist",
-                linear=vector(packet.velocity),
-                angular=vector(packet.rates),
+                linear=vector_message(factory, packet.velocity),
+                angular=vector_message(factory, packet.rates),
             ),
         )
         world_from_base = pose(packet, origin) @ imu_from_base

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from amodal_core.bags.factory import RosbagsFactory
+from amodal_core.bags.messages import detection3d_message
 from amodal_core.bags.sensors import header_message
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets.base import DERIVED, Dataset, Rig
@@ -200,38 +201,10 @@ def labels_message(
         boxes: (N, 7) as in Instances.boxes3d; rows that are not finite are left out.
         stamp: nanoseconds.
     """
-    items = []
-    for name, score, number, row in zip(names, scores, ids, boxes, strict=True):
-        if not np.isfinite(row).all():
-            continue
-        x, y, z, length, width, height, yaw = (float(v) for v in row)
-        turn = factory.create(
-            "geometry_msgs/msg/Quaternion", z=float(np.sin(yaw / 2)), w=float(np.cos(yaw / 2))
-        )
-        centre = factory.create(
-            "geometry_msgs/msg/Pose",
-            position=factory.create("geometry_msgs/msg/Point", x=x, y=y, z=z),
-            orientation=turn,
-        )
-        hypothesis = factory.create(
-            "vision_msgs/msg/ObjectHypothesisWithPose",
-            hypothesis=factory.create(
-                "vision_msgs/msg/ObjectHypothesis", class_id=name, score=float(score)
-            ),
-            pose=factory.create("geometry_msgs/msg/PoseWithCovariance", pose=centre),
-        )
-        size = factory.create("geometry_msgs/msg/Vector3", x=length, y=width, z=height)
-        items.append(
-            factory.create(
-                "vision_msgs/msg/Detection3D",
-                header=header_message(factory, stamp, LIDAR_FRAME),
-                results=[hypothesis],
-                bbox=factory.create("vision_msgs/msg/BoundingBox3D", center=centre, size=size),
-                id=str(int(number)) if number >= 0 else "",
-            )
-        )
-    return factory.create(
-        "vision_msgs/msg/Detection3DArray",
-        header=header_message(factory, stamp, LIDAR_FRAME),
-        detections=items,
-    )
+    header = header_message(factory, stamp, LIDAR_FRAME)
+    items = [
+        detection3d_message(factory, header, row, name, float(score), int(number))
+        for name, score, number, row in zip(names, scores, ids, boxes, strict=True)
+        if np.isfinite(row).all()
+    ]
+    return factory.create("vision_msgs/msg/Detection3DArray", header=header, detections=items)
