@@ -22,6 +22,7 @@ from amodal_core.synthetic.mesh import (
 )
 
 Knots = tuple[tuple[float, ...], tuple[float, ...]]  # x and z
+_ARCH = 1.17  # radius of a wheel arch in radii of the wheel
 
 
 @dataclass(frozen=True)
@@ -214,12 +215,20 @@ def _stations(body: Body, arch: float) -> np.ndarray:
     return x[np.concatenate([[True], np.diff(x) > 0.0015])]
 
 
-def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
-    """The body without wheels; paint is white, the actor's colour multiplies it."""
-    clearance, arch = 0.115 * H if H < 1.8 else 0.1 * H, body.radius * 1.17
-    x = _stations(body, arch)
-    top = PchipInterpolator(*body.top)(x) * H
-    belt = np.minimum(PchipInterpolator(*body.belt)(x) * H, top - 0.015)
+def _rings(
+    body: Body, size: tuple[float, float, float], x: np.ndarray, top: np.ndarray, belt: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(S, 12) y and z of the left half's outline at S stations, from below to the roof's middle.
+
+    Args:
+        body: its shape.
+        size: L, W, H in metres.
+        x: (S,) stations in shares of the length.
+        top: (S,) metres.
+        belt: (S,) metres, where the windows begin.
+    """
+    L, W, H = size
+    clearance, arch = _clearance(H), _ARCH * body.radius
     sill = clearance + 0.05 * H * np.clip((np.abs(x) - 0.44) / 0.06, 0, 1) ** 2
     for w in body.wheels:
         d = (x - w) * L
@@ -251,8 +260,19 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
     ]
     y = np.stack([a for a, _ in ring], axis=1)
     z = np.stack([b for _, b in ring], axis=1)
+    return y, z
+
+
+def _surface(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Vertices and triangles of both sides and the caps, which come last; where those begin.
+
+    Args:
+        x: (S,) metres of the rings.
+        y: (S, C) of the left side.
+        z: (S, C).
+    """
     rows, columns = y.shape
-    xs = np.broadcast_to((x * L)[:, None], y.shape)
+    xs = np.broadcast_to(x[:, None], y.shape)
     left = np.stack([xs, y, z], axis=-1).reshape(-1, 3)
     right = left * [1, -1, 1]
     grid = grid_triangles(rows, columns)
@@ -266,6 +286,23 @@ def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
         caps.append(pair[:, ::-1] if tail_end else pair)
     caps_first = len(triangles)
     triangles = np.concatenate([triangles, *caps])
+    return vertices, triangles, caps_first
+
+
+def _clearance(height: float) -> float:
+    """Metres from the road to the lowest edge of a body of a height."""
+    return 0.115 * height if height < 1.8 else 0.1 * height
+
+
+def _shell(body: Body, L: float, W: float, H: float) -> Mesh:
+    """The body without wheels; paint is white, the actor's colour multiplies it."""
+    clearance = _clearance(H)
+    x = _stations(body, _ARCH * body.radius)
+    top = PchipInterpolator(*body.top)(x) * H
+    belt = np.minimum(PchipInterpolator(*body.belt)(x) * H, top - 0.015)
+    y, z = _rings(body, (L, W, H), x, top, belt)
+    vertices, triangles, caps_first = _surface(x * L, y, z)
+    columns = y.shape[1]
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
