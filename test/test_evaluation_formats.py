@@ -107,6 +107,26 @@ def test_polygons_and_uncompressed_rle_are_masks_too(tmp_path):
     np.testing.assert_array_equal(back.boxes, [box(mask)] * 2)
 
 
+@pytest.mark.parametrize("entry", [{}, {"score": None}])
+@pytest.mark.parametrize("name", ["segmentation", "segmentations"])
+def test_an_entry_without_a_score_is_refused(tmp_path, entry, name):
+    truth, _ = random_pair(3, images=2)
+    whose = {"segmentation": {"image_id": 1}, "segmentations": {"video_id": 11}}[name]
+    row = {**whose, "category_id": 4, name: [], **entry}
+    (tmp_path / "r.json").write_text(json.dumps([row]))
+    with pytest.raises(InputError, match="entry 0: no score"):
+        formats.read_predictions(tmp_path / "r.json", a_truth(truth))
+
+
+def test_entries_with_neither_mask_nor_box_are_refused(tmp_path):
+    truth, _ = random_pair(3, images=2)
+    rows = [{"image_id": 1, "category_id": 4, "score": 0.5, "segmentation": None}]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    nothing = formats.read_predictions(tmp_path / "r.json", a_truth(truth))
+    with pytest.raises(InputError, match="neither masks nor boxes"):
+        evaluate(truth, nothing, IMAGE_PROTOCOLS["default"], "image")
+
+
 def test_kins_joined_results_come_back_with_both_masks(tmp_path):
     truth, predictions = random_pair(4, images=8)
     formats.write_kins_results(predictions, tmp_path / "kins.json", IDS)

@@ -273,6 +273,13 @@ def _number(
     return number
 
 
+def _score(row: dict[str, Any], where: str) -> float:
+    """An entry's score; without one AP would be that of the file's order."""
+    if row.get("score") is None:
+        raise InputError("no score", where, "give each entry one, 0 to 1")
+    return _number(row, "score", 0.0, where)
+
+
 def _of_one_object(
     rows_by_kind: dict[str, list[dict[str, Any]]], path: Path
 ) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
@@ -346,7 +353,7 @@ def _join(rows_by_kind: dict[str, list[dict[str, Any]]], truth: Truth, path: Pat
         image_ids=np.array([r["image_id"] for r in lead]),
         class_ids=np.array([_category(r, truth, w) for r, w in zip(lead, wheres, strict=True)]),
         instance_ids=numbers("instance_id", -1, (-1, 2**53)),
-        scores=numbers("score", 1.0),
+        scores=np.array([_score(r, w) for r, w in zip(lead, wheres, strict=True)]),
         amodal=masks["amodal"],
         visible=masks["visible"],
         boxes=np.array([_box(r, b, w) for r, b, w in zip(lead, boxes, wheres, strict=True)]),
@@ -428,7 +435,7 @@ def _from_videos(rows: list[dict[str, Any]], truth: Truth, kind: str, path: Path
     none: list[bytes | None] = [None] * len(entries)
     wheres = [f"{path} entry {n}" for n in range(len(rows))]
     classes = [_category(row, truth, where) for row, where in zip(rows, wheres, strict=True)]
-    scores = [_number(row, "score", 1.0, where) for row, where in zip(rows, wheres, strict=True)]
+    scores = [_score(row, where) for row, where in zip(rows, wheres, strict=True)]
     tracks = np.array([n for n, _ in entries], np.int64)
     return AnnotationSet(
         images=truth.set.images,

@@ -150,6 +150,9 @@ def evaluate(
         },
     )
     possible = [k for k in protocol.kinds if truth.has(k) and (predictions.has(k))]
+    if protocol.columns and not possible and not kinds:
+        cure = "give results with `segmentation` or `bbox`"
+        raise InputError("nothing to compare: neither masks nor boxes on both sides", where, cure)
     missing = [k for k in protocol.kinds if k not in possible]
     if missing and not kinds:
         result.notes.append(f"not compared, for want of masks: {', '.join(missing)}")
