@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from amodal_core.bags.clouds import read_points
+from amodal_core.bags.clouds import read_points, read_scan
 from amodal_core.errors import InputError
 from amodal_core.frame import Report
 
@@ -168,6 +168,14 @@ def test_every_drivers_layout_gives_the_same_points(driver, order):
     cloud = _cloud(list(names), list(kinds), list(offsets), step, values, order, height)
     expected = np.column_stack([xyz, (unit / 255).astype(np.float32)])
     np.testing.assert_allclose(read_points(cloud, minimum_range=0.5), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "unit"), [("time_us", 1_000), ("t", 1)])
+def test_whole_numbers_of_time_are_nanoseconds_unless_their_name_says_otherwise(name, unit):
+    times = np.array([0, 50_000_000, 99_000_000]) // unit
+    values = np.column_stack([POINTS[:, :3], times])
+    cloud = _cloud(["x", "y", "z", name], ["f4"] * 3 + ["u4"], [0, 4, 8, 12], 16, values)
+    np.testing.assert_allclose(read_scan(cloud, stamp=10**18).times, (0, 0.05, 0.099), atol=1e-6)
 
 
 def test_width_and_height_exchanged_with_the_old_row_step_are_read():

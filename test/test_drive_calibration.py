@@ -82,6 +82,38 @@ def test_images_without_a_distortion_are_never_touched(bag):
     assert made.warnings == []
 
 
+@pytest.mark.parametrize("rectify", ["auto", "always"])
+def test_an_image_whose_k_is_not_p_is_rectified_where_that_is_asked_for(bag, rectify):
+    """D of zero says that it is rectified, as ROS takes it; K that it is not. One line tells it."""
+    info = camera_info_message(F, K, 96, 48, START, "cam")
+    info.k = np.array([30.0, 0, 48, 0, 30, 24, 0, 0, 1])
+    pixels = np.random.default_rng(0).integers(0, 256, PIXELS.shape, np.uint8)
+    bag.tf()
+    bag.put("/cam/camera_info", info)
+    for ms in (0, 100):
+        bag.image(ms, pixels)
+        bag.points(ms)
+    bag.writer.close()
+    with BagDrive(bag.writer.path, settings=DriveSettings(rectify=rectify)) as drive:
+        frames = list(drive)
+    untouched = np.array_equal(frames[0].frame.image, pixels)
+    (warning,) = frames[0].warnings
+    assert (warning.kind, frames[1].warnings) == ("rectification", [])
+    assert ("its D is zero" in warning.text) == untouched == (rectify == "auto")
+
+
+def test_an_image_of_twelve_bits_in_the_lower_ones_of_sixteen_is_told(bag):
+    bag.tf()
+    bag.info()
+    for ms, brightest in ((0, 4095), (100, 65535)):
+        pixels = np.zeros((48, 96), np.uint16)
+        pixels[7, 5] = brightest
+        bag.image(ms, pixels)
+        bag.points(ms)
+    frames, _ = read(bag)
+    assert [[w.kind for w in f.warnings] for f in frames] == [["dark image"], []]
+
+
 def test_a_calibration_file_stands_in_for_camera_info_and_transforms(bag, tmp_path):
     """A bag of image and scan alone: camera from a file, LiDAR from it or from the extrinsics."""
     bag.image(0)

@@ -151,6 +151,22 @@ def test_rectification_equals_opencvs_exact_maps():
         assert difference.max() <= 2
 
 
+def test_without_a_distortion_the_focus_and_the_turn_are_rectified_alone():
+    raw = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    P = [275, 0, 322, 0, 0, 275, 240, 0, 0, 0, 1, 0]
+    message = info(d=[], distortion_model="", r=_TURN.ravel(), p=P)
+    camera = read_camera(message)
+    assert (camera.distorted, camera.rectified) == (False, False)
+    # A homography: a ray of the rectified camera, turned back into the raw one.
+    raw_from_rectified = camera.K @ _TURN.T @ np.linalg.inv(camera.P)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    expected = cv2.warpPerspective(
+        cv2.blur(raw, (9, 9)), raw_from_rectified, (640, 480), flags=flags
+    )
+    result = camera.rectify(cv2.blur(raw, (9, 9)))
+    assert np.abs(result.astype(int) - expected).mean() < 1
+
+
 @pytest.mark.parametrize(("model", "d"), [("omni", [0.1] * 4), ("plumb_bob", [0.1] * 3)])
 def test_an_unknown_lens_is_refused_where_it_is_to_be_rectified(model, d):
     camera = read_camera(info(distortion_model=model, d=d), "/cam/camera_info")

@@ -20,7 +20,8 @@ POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8:
 # sends it beside an intensity, that is a raw count of photons (Ouster).
 _INTENSITIES = ("reflectivity", "intensity", "i", "reflectance", "remission")
 # And to when it returned: Ouster's t, Velodyne's time, Hesai's and Livox' timestamp.
-_TIMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "time_us")
+_MICROSECONDS = "time_us"
+_TIMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", _MICROSECONDS)
 _LONGEST_SCAN = 1e9  # nanoseconds; times farther apart, or from the stamp, are no scan's
 # Full scales of an intensity, and the share of a scan's values that may lie beyond its own.
 _SCALES, _OUTLIERS = (1, 255, 65535), 0.01
@@ -166,7 +167,10 @@ def read_scan(
     field = next((n for n in _TIMES if n in fields and fields[n].datatype in POINT_TYPES), "")
     if stamp is not None and field and len(points):
         values = column(field)
-        times = point_times(values if usable is None else values[usable], stamp)
+        values = values if usable is None else values[usable]
+        if field == _MICROSECONDS and values.dtype.kind in "iu":
+            values = values.astype(np.int64) * 1000
+        times = point_times(values, stamp)
         if times is None:
             text = f"{where}: the points' '{field}' is of another clock than the scan's stamp"
             report.warn("point times", f"{text}: it is not de-skewed")

@@ -51,6 +51,11 @@ from amodal_core.geometry.camera import Camera
 
 # A clock that is farther ahead than this is not the stream's.
 _OTHER_CLOCK_NS = 60_000_000_000
+# What 12 of 16 bits come to of 255, and less.
+_DARK = 16
+_DARK_TEXT = (
+    f"no sample is brighter than {_DARK} of 255; 10 or 12 bits belong in the upper ones of 16"
+)
 # What stands for bytes that are no UTF-8 where a middleware passes them on.
 _NO_LETTER = "\N{REPLACEMENT CHARACTER}"
 
@@ -338,6 +343,8 @@ class Assembler:
             where = self._where(IMAGE.name)
             message = messages[IMAGE.name]
             frame.image = image = once(message, IMAGE.name, lambda m: self._images(m, where))
+            if image[::16, ::16].max() <= _DARK and image.max() <= _DARK:
+                report.warn("dark image", f"{where}: {_DARK_TEXT}")
             if camera is not None:
                 self._calibrations.compare_frames(moment.stamp, message, report)
                 camera = camera.of_size(image.shape[1], image.shape[0])

@@ -96,11 +96,12 @@ class Calibrations:
 
     def rectifies(self, camera: Camera, where: str, report: Report) -> bool:
         """Whether images of this camera are rectified here; said once, and when it changes."""
-        if not camera.distorted:
+        if camera.rectified:
             return False
         mode, named = self._rectify, _RECTIFIED.search(where) is not None
         kitti = _KITTI2BAG.search(where) is not None
-        raw = mode == "always" or (mode == "auto" and not named and not kitti)
+        bent = camera.distorted and not named and not kitti
+        raw = mode == "always" or (mode == "auto" and bent)
         if raw != self._raw:
             self._raw = raw
             why = f"rectify is {mode}"
@@ -108,7 +109,8 @@ class Calibrations:
                 why = "not named image_rect, and its camera distorts; if it is rectified already, "
                 why += "set rectify to never"
             elif mode == "auto":
-                why = "by its name" if named else "kitti2bag's are; if it is raw, rectify: always"
+                why = "kitti2bag's are" if kitti else "its D is zero, though K is not P, or R turns"
+                why = "by its name" if named else f"{why}; if it is raw, rectify: always"
             does = "rectified here" if raw else "taken as rectified"
             report.warn(_RECTIFICATION, f"{where}: {does} ({why})")
         return raw

@@ -89,7 +89,7 @@ class DriveSettings:
         Literal["auto", "always", "never"],
         Field(
             description="Rectify images here; auto: those of a camera that distorts, unless their "
-            "topic is named image_rect.",
+            "topic is named image_rect; always: also where K and P differ, or R turns.",
         ),
     ] = "auto"
     motion: Annotated[

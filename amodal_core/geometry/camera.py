@@ -55,6 +55,14 @@ class Camera:
         """Whether the raw image differs from the rectified one by a distortion."""
         return bool(np.any(self.D))
 
+    @cached_property
+    def rectified(self) -> bool:
+        """Whether the raw image is the rectified one: no distortion, no turn, the same focus."""
+        same = np.allclose(self.K, self.P, rtol=1e-4, atol=0.1) and np.allclose(
+            self.R, np.eye(3), atol=1e-4
+        )
+        return same and not self.distorted
+
     def calibration(self, camera_from_lidar: np.ndarray) -> Calibration:
         """The rectified camera with the LiDAR's place in its frame.
 
@@ -74,6 +82,10 @@ class Camera:
 
     @cached_property
     def _maps(self) -> tuple[np.ndarray, np.ndarray]:
+        size = self.width, self.height
+        if not self.distorted:
+            straight = np.zeros(5)
+            return cv2.initUndistortRectifyMap(self.K, straight, self.R, self.P, size, cv2.CV_16SC2)
         counts = _MODELS.get(self.model)
         if counts is None or len(self.D) not in counts:
             raise InputError(
@@ -82,7 +94,6 @@ class Camera:
                 f"known are {', '.join(_MODELS)}; publish a rectified image, or set rectify to "
                 "never where it is one",
             )
-        size = self.width, self.height
         if self.model in _FISHEYE:
             return cv2.fisheye.initUndistortRectifyMap(
                 self.K, self.D, self.R, self.P, size, cv2.CV_16SC2
