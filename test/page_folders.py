@@ -31,6 +31,7 @@ from amodal_core.bags.factory import typestore
 from amodal_core.bags.reader import BagReader
 from amodal_core.bags.writer import BagWriter
 from amodal_core.datasets import kins, kitti_write, labelme, sailvos
+from amodal_core.datasets.image_files import write_image
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.drive.topics import CAMERA_INFO, IMAGE, POINTS
 from amodal_core.evaluation.formats import write_results
@@ -161,6 +162,16 @@ def labelled(*places: str) -> Maker:
             list(labelme.write(root / place, samples, ("car", "pedestrian", "van", "dog")))
 
     return make
+
+
+def pictures(root: Path) -> None:
+    """Images alone, and what docs/your_data.md makes of them."""
+    for number, sample in enumerate(Streets(2).samples):
+        write_image(root / "pictures" / f"{number}.jpg", sample.frame.image)
+    listing, finding = blocks(ROOT / "docs" / "your_data.md", "python")[1:]
+    exec(listing, {})
+    typed("amodal infer pictures/images.json --out build/pictures")(root)
+    exec(finding, {})
 
 
 def typed(*lines: str) -> Maker:

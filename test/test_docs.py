@@ -20,6 +20,8 @@ from pages import BLOCK, PAGES, ROOT, SHELL, blocks, commands, named
 from amodal_core.datasets.registry import open_dataset
 from amodal_core.frame import Frame
 from amodal_core.models.base import Model
+from amodal_core.models.checkpoint_info import read_info
+from amodal_core.models.registry import DEFAULT, shipped
 from amodal_ros.cli import main as cli
 from training.config import parse as parse_training
 
@@ -246,6 +248,28 @@ def test_annotations_of_cvat_become_amodal_ones(tmp_path, monkeypatch):
     made = open_dataset(tmp_path / "annotations.json")
     assert made.classes == ("car",)
     assert made[0].truth.occlusion_rates.tolist() == pytest.approx([0.25, 0.0])
+
+
+def test_what_is_found_in_images_of_the_page_becomes_annotations(tmp_path, monkeypatch):
+    """A car that shows in its left half, and one that nobody is sure of."""
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "street 1.jpg"), np.zeros((40, 60, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    listing, finding = blocks(ROOT / "docs" / "your_data.md", "python")[1:]
+    exec(listing, {})
+    data = open_dataset("pictures/images.json")
+    assert data[0].frame.size == (40, 60)
+    assert data.classes == tuple(read_info(shipped(DEFAULT)).config["classes"])
+    (tmp_path / "build" / "pictures").mkdir(parents=True)
+    for kind, right in (("amodal", 30), ("visible", 20)):
+        box = [[10, 10, right, 10, right, 20, 10, 20]]
+        row = {"image_id": 1, "category_id": 6, "segmentation": box, "instance_id": -1}
+        rows = [{**row, "id": 1, "score": 0.9}, {**row, "id": 2, "score": 0.1}]
+        (tmp_path / "build" / "pictures" / f"{kind}.json").write_text(json.dumps(rows))
+    exec(finding, {})
+    found = open_dataset("pictures/found.json")
+    assert found.truth(0).occlusion_rates.tolist() == [0.5]
+    assert found.classes[found.truth(0).class_ids[0]] == "pedestrian"
 
 
 def test_the_training_of_the_page_is_a_configuration():

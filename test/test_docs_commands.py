@@ -249,7 +249,8 @@ HOW = {
         {"amodal eval live": "--seconds 1 --highest 2"},
     ),
     "docs/your_data.md": Page(
-        (has.labelled("my_labels", "labels/train", "labels/valid"), has.vehicle_bag("my_drive"),
+        (has.labelled("my_labels", "labels/train", "labels/valid"), has.pictures,
+         has.vehicle_bag("my_drive"),
          has.page_yaml("docs/your_data.md", "model:", "mine.yaml"), has.published_resnet,
          has.published_mask_rcnn,
          has.typed("amodal weights import maskrcnn_resnet50_fpn_coco.pth --model mask_rcnn "
