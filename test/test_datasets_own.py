@@ -16,6 +16,7 @@ from amodal_core.datasets.base import Dataset
 from amodal_core.datasets.convert import convert
 from amodal_core.datasets.image_files import image_size, read_image
 from amodal_core.datasets.registry import open_dataset
+from amodal_core.datasets.statistics import Statistics, count
 from amodal_core.errors import InputError
 from amodal_core.evaluation.truth import read_truth
 from amodal_ros.cli.eval import app
@@ -107,6 +108,22 @@ def test_a_second_object_of_an_identity_is_a_finding_and_left_out_of_the_copy(
     clean = open_dataset(tmp_path / "clean")
     assert rules(clean) == []
     assert clean.truth(0).ids.tolist() == [9]
+
+
+def test_frames_that_nobody_annotated_are_no_absence(tmp_path: Path) -> None:
+    """Every thirtieth frame, in any order: one object is always there, one is gone once."""
+    frames = [60, 0, 90, 30]
+    size = {"height": HEIGHT, "width": WIDTH, "video": "v"}
+    images = [{"id": f, "file_name": f"{f}.png", "frame_id": f, **size} for f in frames]
+    there = [(f, 1) for f in frames] + [(0, 2), (60, 2), (90, 2)]
+    objects = [{"image_id": f, "track_id": t, "category_id": 3} for f, t in there]
+    annotations = [{"id": k, "segmentation": [BOX], **o} for k, o in enumerate(objects)]
+    content = {"images": images, "categories": [{"id": 3, "name": "Kiste"}]}
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps({**content, "annotations": annotations}))
+    counted = Statistics()
+    assert len(list(count(open_dataset(file), counted))) == 4
+    assert (counted.tracks, counted.returns) == (2, 1)
 
 
 # Masks

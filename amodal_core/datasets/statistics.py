@@ -39,7 +39,8 @@ class Statistics:
         over: objects hidden by more than a quarter and by more than a half.
         size_groups: objects that are small, medium and large.
         tracks: identities, in data sets of videos.
-        returns: identities that are seen again after they were wholly hidden or gone.
+        returns: identities that are seen again after annotated frames in which they were wholly
+            hidden or gone.
         ignored: objects that evaluation ignores.
         broken: reason by name of frames that could not be read.
     """
@@ -68,9 +69,13 @@ class Statistics:
 
 def count(data: Dataset, into: Statistics) -> Iterator[None]:
     """Read every annotation, no image, and count it; yields after each sample."""
+    # Of each identity the last annotated frame of its video: frames are numbered with gaps where
+    # not all are annotated.
     last: dict[tuple[str, int], int] = {}
+    turns: Counter[str] = Counter()
     gone: set[tuple[str, int]] = set()
-    for index in range(len(data)):
+    in_time = [i for video in data.videos for i in data.in_video(video)]
+    for index in [*in_time, *sorted(set(range(len(data))).difference(in_time))]:
         place = data.place(index)
         into.samples += 1
         if place.video:
@@ -107,15 +112,16 @@ def count(data: Dataset, into: Statistics) -> Iterator[None]:
             into.size_groups = before[0] + small, before[1] + medium, before[2] + large
             into.ignored += 0 if truth.ignore is None else int(np.sum(truth.ignore))
             if place.video:
+                turn = turns[place.video] = turns[place.video] + 1
                 for number, pixels in zip(truth.ids.tolist(), visible_areas.tolist(), strict=True):
                     key = place.video, number
                     if not pixels:
                         gone.add(key)
                         continue
-                    if key in last and (place.index - last[key] > 1 or key in gone):
+                    if key in last and (turn - last[key] > 1 or key in gone):
                         into.returns += 1
                     gone.discard(key)
-                    last[key] = place.index
+                    last[key] = turn
         yield None
     into.tracks = len(last)
 
