@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evaluation_data import HEIGHT, WIDTH, make_set, rectangles
@@ -32,6 +34,17 @@ def test_identity_kept_counts_reappearances_by_length():
     assert (other.kept, other.switched, other.lost, other.carried) == (0.0, 1.0, 0.0, 0.0)
     assert other.by_length["6-10 frames"] == (1, 0.0)
     assert other.occlusions[0].frames == 8
+
+
+@pytest.mark.parametrize("back_id", [9, 10])
+def test_numbers_of_frames_may_have_gaps(back_id):
+    """Every tenth frame of a recording is annotated; the tracker misses the one before it hides."""
+    pair = hidden_walk(back_id)
+    late = pair[1].select(pair[1].image_ids != 2)
+    tenth = [image._replace(frame=10 * image.frame) for image in pair[0].images]
+    sets = [replace(one, images=tenth) for one in (pair[0], late)]
+    assert identity.evaluate(*sets).occlusions == identity.evaluate(pair[0], late).occlusions
+    assert identity.evaluate(*sets).by_length["1-5 frames"] == (1, float(back_id == 9))
 
 
 def walk(states):

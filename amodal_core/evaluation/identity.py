@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 
 import numpy as np
 
@@ -27,8 +27,8 @@ class Occlusion:
     Attributes:
         video: its video.
         instance: id in the truth.
-        first: frame number in which it is first hidden.
-        last: frame number in which it is last hidden.
+        first: place in the video, among its frames, at which it is first hidden.
+        last: place at which it is last hidden.
         before: predicted id before, -1 if it was not tracked.
         after: predicted id after, -1 if it was not found again.
         carried: share of the hidden frames in which the id before has a mask at IoU >= .5 with
@@ -100,7 +100,12 @@ def evaluate(
         matched >= 0, predictions.instance_ids[matched] if len(predictions) else -1, -1
     )
     images = {i.id: i for i in truth.images}
-    frame_of = np.array([images[int(i)].frame for i in truth.image_ids], np.int64)
+    # Frames count by their place in the video: sets number them with gaps.
+    places: dict[int, int] = {}
+    in_time = sorted(truth.images, key=lambda image: (image.video, image.frame))
+    for _, of_video in groupby(in_time, lambda image: image.video):
+        places |= {image.id: place for place, image in enumerate(of_video)}
+    frame_of = np.array([places[int(i)] for i in truth.image_ids], np.int64)
     rows: dict[tuple[str, int], list[int]] = defaultdict(list)
     for n, image in enumerate(truth.image_ids):
         rows[images[int(image)].video, int(truth.instance_ids[n])].append(n)
