@@ -89,7 +89,10 @@ def coding(bag: Path, model: str) -> dict[str, float]:
     wanted = [parts[name] for name in sorted(made.inputs)]
     results = [t.bag_name for t in (TRACKS, DETECTIONS, DETECTIONS_3D, VISIBLE_LABELS)]
     nodes = {
-        "depth_projection": ([names.points, names.camera_info], [DEPTH.bag_name]),
+        "depth_projection": (
+            [names.points, names.camera_info, names.image],
+            [DEPTH.bag_name],
+        ),
         "segmentation": ([names.image, *wanted], [INSTANCES.bag_name]),
         "tracking": ([INSTANCES.bag_name, DEPTH.bag_name], results),
         "perception": (
