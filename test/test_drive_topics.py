@@ -42,6 +42,21 @@ def test_compressed_images_are_found_and_read_where_there_are_no_others(bag, tmp
         assert len(list(drive)) == 2
 
 
+def test_a_topic_on_which_nothing_was_recorded_is_named(bag):
+    bag.writer.add_topic("/points", "sensor_msgs/msg/PointCloud2")
+    bag.info()
+    bag.image(0)
+    bag.writer.close()
+    with pytest.raises(InputError, match=r"nothing was recorded on /points: record it again"):
+        BagDrive(bag.writer.path)
+    with pytest.raises(InputError, match=r"nothing was recorded on '/points' \(record it again"):
+        BagDrive(bag.writer.path, points="/points")
+    with BagDrive(bag.writer.path, lidar_optional=True) as drive:
+        (made,) = drive
+    (warning,) = made.warnings
+    assert warning.text.startswith("the camera alone is used; nothing was recorded on /points")
+
+
 def test_several_cameras_need_a_choice(bag):
     bag.tf()
     bag.info()

@@ -125,7 +125,7 @@ class BagDrive:
         """
         self.warnings, self._reset, self._with_scan = [], False, 0
         if not self.topics.points and self._wanted != NO_LIDAR:
-            other = unread({t.name: t.type for t in self.bag.topics.values() if t.count})
+            other = unread(self.bag)
             if other:
                 text = f"the camera alone is used; {other}"
                 self.warnings.append(FrameWarning("no scan", text))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -193,6 +192,7 @@ LIDAR_FRAME = "velo_link"
 BASE_FRAME = "base_link"
 WORLD_FRAME = "world"
 
+_QOS = "record it again; a recorder hears nothing of a publisher of another QoS"
 # What LiDARs send that is not read, by the end of its type, and what helps.
 _OTHER_CLOUDS = {
     "LaserScan": "a single layer makes no depth image; record a LiDAR's PointCloud2",
@@ -285,13 +285,13 @@ def find_topics(
             where,
             "record camera_info, too, or give a calibration file",
         )
-    chosen = _pick(types, where, IMAGE, "image", image, cameras)
+    chosen = _pick(bag, IMAGE, "image", image, cameras)
     return DriveTopics(
         image=chosen,
         camera_info=_info_of(bag, chosen, images, infos, optional=info_optional),
-        points="" if camera_only else _pick(types, where, POINTS, "points", points, clouds),
+        points="" if camera_only else _pick(bag, POINTS, "points", points, clouds),
         ground_truth=truth_topic(bag, chosen),
-        odometry=_odometry(types, where, odometry, of_type(ODOM)),
+        odometry=_odometry(bag, odometry, of_type(ODOM)),
     )
 
 
@@ -321,34 +321,30 @@ def cameras_in(bag: BagReader) -> list[str]:
     return _one_of_each(cameras)
 
 
-def _odometry(types: Mapping[str, str], where: str, wanted: str, candidates: list[str]) -> str:
+def _odometry(bag: BagReader, wanted: str, candidates: list[str]) -> str:
     """The wanted topic, that of the usual name, the only one, or none."""
     if wanted:
-        return _pick(types, where, ODOM, "odom", wanted, candidates)
+        return _pick(bag, ODOM, "odom", wanted, candidates)
     usual = [name for name in candidates if name == ODOM.bag_name] or candidates
     return usual[0] if len(usual) == 1 else ""
 
 
-def _pick(
-    types: Mapping[str, str],
-    where: str,
-    topic: Topic,
-    option: str,
-    wanted: str,
-    candidates: list[str],
-) -> str:
+def _pick(bag: BagReader, topic: Topic, option: str, wanted: str, candidates: list[str]) -> str:
     """The wanted topic, or the only candidate."""
-    listed = ", ".join(candidates) or "none"
+    listed, where = ", ".join(candidates) or "none", str(bag.path)
     if wanted:
         kinds = (IMAGE.type, COMPRESSED.type) if topic is IMAGE else (topic.type,)
-        if types.get(wanted) not in kinds:
+        there = bag.topics.get(wanted)
+        if there is not None and there.type in kinds and not there.count:
+            raise InputError(f"nothing was recorded on '{wanted}'", where, _QOS)
+        if there is None or there.type not in kinds:
             near = difflib.get_close_matches(wanted, candidates, 1)
             cure = f"did you mean {near[0]}?" if near else f"there are: {listed}"
             raise InputError(f"no {topic.type} on '{wanted}'", where, cure)
         return wanted
     if not candidates:
-        other = unread(types) if topic is POINTS else ""
-        depths = [n for n, kind in types.items() if kind == COMPRESSED.type]
+        other = unread(bag, topic)
+        depths = [n for n, t in sorted(bag.topics.items()) if t.count and t.type == COMPRESSED.type]
         if topic is IMAGE and depths:
             other = f"{depths[0]} holds depth; record the camera's image, too"
         raise InputError(f"no {topic.type}", where, other or "record cameras and LiDAR")
@@ -359,12 +355,18 @@ def _pick(
     return candidates[0]
 
 
-def unread(types: Mapping[str, str]) -> str:
-    """What a LiDAR sent that is not read, and what helps; "" where there is nothing of the kind."""
-    for name, kind in types.items():
-        cure = _OTHER_CLOUDS.get(kind.rpartition("/")[2])
-        if cure is not None:
-            return f"{name} is {kind}: {cure}"
+def unread(bag: BagReader, topic: Topic = POINTS) -> str:
+    """Why a bag has nothing of a topic's type, and what helps; "" where nothing tells it.
+
+    It was announced and not recorded, or a LiDAR sent what is not read.
+    """
+    empty = [n for n, t in sorted(bag.topics.items()) if t.type == topic.type and not t.count]
+    if empty:
+        return f"nothing was recorded on {', '.join(empty)}: {_QOS}"
+    for name, other in sorted(bag.topics.items()) if topic is POINTS else ():
+        cure = _OTHER_CLOUDS.get(other.type.rpartition("/")[2])
+        if other.count and cure is not None:
+            return f"{name} is {other.type}: {cure}"
     return ""
 
 
