@@ -25,6 +25,7 @@ from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.geometry.lifting import lift
 from amodal_core.journal import Journal
 from amodal_core.models.base import Completer, Model
+from amodal_core.parallel import cores
 from amodal_core.pipeline import Pipeline
 from amodal_core.progress import Progress
 from amodal_core.tracking import CoastingTracker
@@ -302,7 +303,7 @@ def run(work: Inference, workers: int, progress: Progress) -> list[Path]:
 
     Args:
         work: what is to be done.
-        workers: processes that read frames; 0 for this one.
+        workers: processes that read frames, at most one a core; 0 for this one.
         progress: is called with (frames done, frames in all).
 
     Raises:
@@ -314,7 +315,7 @@ def run(work: Inference, workers: int, progress: Progress) -> list[Path]:
     reading = DataLoader(
         _Frames(work.data),
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=min(workers, cores()),
         collate_fn=_as_they_are,
         worker_init_fn=_one_thread,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -90,6 +91,12 @@ def test_reading_processes_change_nothing(model, data, tmp_path):
     inference.run(run(model, data, tmp_path / "a"), 0, lambda *_: None)
     inference.run(run(model, data, tmp_path / "b"), 2, lambda *_: None)
     assert (tmp_path / "a/amodal.json").read_text() == (tmp_path / "b/amodal.json").read_text()
+
+
+def test_no_more_processes_read_than_there_are_cores(model, data, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    inference.run(run(model, data, tmp_path / "a"), 2, lambda *_: None)
+    assert not [str(w.message) for w in recwarn if "worker" in str(w.message)]
 
 
 def test_classes_that_the_data_lacks_are_left_out_and_told(model, data):

@@ -17,6 +17,7 @@ from amodal_core.frame import Frame, Sample
 from amodal_core.geometry.projection import depth_image, in_view
 from amodal_core.models.layers.batch import Targets
 from amodal_core.models.learned import Clip
+from amodal_core.parallel import cores
 
 from .augment import augmented
 from .clips import chooser
@@ -212,7 +213,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 def loader(
     data: Augmented, keys: Iterable[list[tuple[int, int]]], workers: int
 ) -> Iterator[list[list[Item] | InputError]]:
-    """The clips of each list of keys (epoch, index), read ahead by worker processes."""
+    """The clips of each list of keys (epoch, index), read ahead by at most a process a core."""
+    workers = min(workers, cores())
     return iter(
         DataLoader(
             data,

@@ -53,9 +53,10 @@ def command(
 ) -> None:
     """Export a trained model as ONNX and compare it with onnxruntime.
 
-    The file of `flagship` takes `images` (B, 3, H, W), RGB less mean over deviation of ImageNet,
-    and `depth` (B, 2, H, W), log depth over log 80 m and its validity, where the model takes a
-    LiDAR; `limits` (B, 2) is the images' width and height without padding.
+    The file of `flagship` takes `images` (B, 3, H, W), RGB / 255 less mean over deviation of
+    ImageNet, zeros where padded, and `depth` (B, 2, H, W), log depth over log 80 m and its
+    validity, where the model takes a LiDAR; `limits` (B, 2) is the images' width and height
+    without padding. What comes out: docs/flagship.md.
 
     Two-stage models are several graphs: `trunk`, the pyramid and what proposes; `boxes`, `masks`
     and what else a model has, of the features of some RoIs at a time. The choice of proposals,
