@@ -79,6 +79,27 @@ def test_an_image_of_another_size_than_its_masks_is_no_sample(tmp_path: Path) ->
     assert list(broken) == ["bild 1"]
 
 
+@pytest.mark.parametrize(
+    ("change", "says"), [({"height": None}, "of another type"), ({"id": "7"}, "of another type")]
+)
+def test_a_file_without_one_usable_image_is_refused(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    own(tmp_path, [{}])
+    file = tmp_path / "annotations.json"
+    content = json.loads(file.read_text())
+    whole = content["images"][0]
+    file.write_text(json.dumps({**content, "images": [whole | change]}))
+    with pytest.raises(InputError, match=f"no image: entry 0 .*{says}"):
+        open_dataset(file)
+    del whole["width"]
+    file.write_text(json.dumps({**content, "images": [whole]}))
+    with pytest.raises(
+        InputError, match="no image: entry 0 of `images` cannot be used: no 'width'"
+    ):
+        open_dataset(file)
+
+
 def test_a_missing_image_is_said_to_be_missing(tmp_path: Path) -> None:
     data = own(tmp_path, [{}])
     (tmp_path / "bild 1.jpg").unlink()

@@ -48,7 +48,7 @@ class CocoLike(Dataset):
         images: the folder that its file names are relative to; looked for near the file when None.
 
     Raises:
-        InputError: the file is malformed, or an entry of `images` or `categories` is.
+        InputError: the file is malformed, an entry of `categories` is, or all of `images` are.
     """
 
     format = "coco"
@@ -59,6 +59,9 @@ class CocoLike(Dataset):
         self.json = JsonIndex(self.path)
         self._malformed: list[Finding] = []
         self.images = [i for k in range(self.json.count("images")) if (i := self._image(k))]
+        if self._malformed and not self.images:
+            cure = "give each image a whole id, height and width, and a file_name"
+            raise InputError(f"no image: {self._malformed[0].what}", str(self.path), cure)
         categories = list(self.json.elements("categories"))
         with foreign(self.path, "a category without id or name", "export the file again"):
             self.category_ids = {int(c["id"]): k for k, c in enumerate(categories)}
@@ -82,7 +85,8 @@ class CocoLike(Dataset):
                 raise ValueError("a video or video_id of another type")
             return element
         except (InputError, KeyError, ValueError) as error:
-            what = f"entry {index} of `images` cannot be used: {error}"
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            what = f"entry {index} of `images` cannot be used: {reason}"
             self._malformed.append(Finding("malformed-image", self.path.name, "", what))
             return None
 
