@@ -261,6 +261,8 @@ def test_overrides_reach_into_groups_and_lists(tmp_path):
     read = config.read(path, rules)
     assert (read.optimiser.rate, read.train[0].path) == (1e-4, "b")
     assert (read.settings, read.class_map) == ({"norm": "group"}, {"van": None})
+    later = config.read(path, ["train=[{path: d}, {path: e}]", "train.1.stop=5"])
+    assert [(source.path, source.stop) for source in later.train] == [("d", None), ("e", 5)]
     with pytest.raises(InputError, match="not setting=value"):
         config.read(path, ["rate"])
     with pytest.raises(InputError, match=r"no place 'train\.x'"):

@@ -342,7 +342,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         # Outside of a checkout those that were installed.
         path = Path(__file__).parent.joinpath(*path.parts[1:])
     values = _inherited(path, [])
-    _override(values, parse_rules(overrides, "override"))
+    for text in overrides:  # one by one: what reaches into a list finds the list of the one before
+        _override(values, parse_rules([text], "override"))
     return parse(values, str(path))
 
 
