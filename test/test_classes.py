@@ -24,9 +24,9 @@ def test_a_name_of_its_own_goes_before_a_synonym():
 
 
 def test_every_class_has_a_target_or_the_cure_is_named():
-    assert ClassMap.between(("car",), ("Van", "Car")).complete("out") == [1]
+    assert ClassMap.between(("car",), ("Van", "Car")).complete() == [1]
     with pytest.raises(InputError, match=r"means tree, bush .*--class tree=Car; there are: Car"):
-        ClassMap.between(("tree", "car", "bush"), ("Car",)).complete("out")
+        ClassMap.between(("tree", "car", "bush"), ("Car",)).complete()
 
 
 def test_exact_names_know_no_synonyms_and_no_case():
