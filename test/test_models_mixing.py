@@ -112,7 +112,7 @@ def test_only_classes_of_a_model_with_scores_of_their_own_are_shifted(pair, tmp_
     with pytest.raises(InputError, match="no class 'lorry' in the checkpoint"):
         mixing.shifted(pair[0], out, {"lorry": 1.0})
     other = checkpoint(tmp_path / "x.safetensors", 1, "mask_rcnn")
-    with pytest.raises(InputError, match="'mask_rcnn' are shared out among classes"):
+    with pytest.raises(InputError, match="'mask_rcnn' has no logits with a bias for each class"):
         mixing.shifted(other, out, {"car": 1.0})
     assert not out.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,8 +98,8 @@ def id_at(tracks: Tracks, thing: Thing) -> int:
     return int(tracks.ids[overlap.argmax()]) if overlap.max(initial=0) > 0.5 else -1
 
 
-def car(x: float, depth: float = 20.0, name: str = "car", **more: object) -> Thing:
-    return Thing(name, x, 50, 40, 30, depth, **more)  # type: ignore[arg-type]
+def car(x: float, depth: float = 20.0, name: str = "car", **more: Any) -> Thing:
+    return Thing(name, x, 50, 40, 30, depth, **more)
 
 
 def lorry(x: float, w: float = 150, depth: float = 10.0) -> Thing:

@@ -49,8 +49,8 @@ class LearnedModel(nn.Module):
         needs_masks: whether it learns masks; one that does not may learn from 3D boxes alone.
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
-        class_bias: the weights that are added to the logit of each class; "" where no such weights
-            are, or all classes share one sum.
+        class_bias: name of the weights that are added to the logit of each class; "" where there
+            are none, or a softmax joins the classes.
         earlier: what settings were in checkpoints from before they could be chosen.
         runtimes: whether its network can run elsewhere than in torch.
 

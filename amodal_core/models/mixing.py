@@ -86,7 +86,7 @@ def shifted(path: Path, out: Path, logits: Mapping[str, float]) -> None:
     name = learned(info.model).class_bias
     if not name:
         raise InputError(
-            f"scores of '{info.model}' are shared out among classes",
+            f"'{info.model}' has no logits with a bias for each class",
             str(path),
             "take the flagship's",
         )
