@@ -30,6 +30,7 @@ _COLUMNS: dict[str, tuple[str, int | str | None]] = {
     "visible_boxes": ("float", 4),
     "scores": ("float", None),
     "class_ids": ("int", None),
+    "class_probabilities": ("float", "D"),
     "occlusion_rates": ("float", None),
     "depths": ("float", None),
     "occluders": ("bool", "N"),
@@ -134,6 +135,9 @@ class Instances:
             about +z in radians, LiDAR frame (x forward, y left, z up); NaN rows where unknown.
         ignore: (N,) bool or None, annotations that evaluation neither rewards nor punishes
             (COCO's iscrowd); None in predictions.
+        class_probabilities: (N, C) float32 or None: for each of the C `classes` the probability
+            that the object, if it is one, is of that class. Rows add up to 1, and `class_ids` are
+            their largest.
     """
 
     size: tuple[int, int]
@@ -149,6 +153,7 @@ class Instances:
     embeddings: Array | None = None
     boxes3d: Array | None = None
     ignore: Array | None = None
+    class_probabilities: Array | None = None
 
     def __post_init__(self) -> None:
         """Lengths, shapes and kinds of numbers; microseconds, and no wait for a device.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from amodal_core.datasets.kitti import KittiObject
 from amodal_core.errors import InputError
 from amodal_core.evaluation import kitti_files
 from amodal_core.evaluation.formats import write_results
+from amodal_core.evaluation.hypotheses import by_class
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.geometry.lifting import lift
@@ -109,6 +110,8 @@ class Inference:
         tracker: gives the objects of a video identities, hidden ones included; None: every frame
             stands alone.
         given: the model is given the true visible masks and identities; results keep both.
+        one_class: an object is of its likeliest class alone; else, unless it has an identity, of
+            each that it may be of, as AP takes detections (`evaluation.hypotheses`).
 
     Raises:
         InputError: pieces of another run lie in the folder, or it cannot be made; or the data has
@@ -127,11 +130,13 @@ class Inference:
         frames: int | None = None,
         tracker: CoastingTracker | None = None,
         given: bool = False,
+        one_class: bool = False,
     ) -> None:
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
         self._has_ids = given or tracker is not None
+        self._one_class = one_class or self._has_ids
         self._infer: Callable[[Sequence[int], list[Frame]], list[Tracks]] = self._alone
         if given:
             if not isinstance(model, Completer):
@@ -150,7 +155,7 @@ class Inference:
         self._unfinished: list[_Row] = []
         wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
         wanted["tracker"] = None if tracker is None else repr(tracker.config)
-        wanted["given"] = given
+        wanted |= {"given": given, "one_class": self._one_class}
         self._journal = Journal(out, wanted)
 
     def _videos(self) -> list[list[int]]:
@@ -209,17 +214,20 @@ class Inference:
         return self.model.complete(ready, visible, self.report)
 
     def _row(self, index: int, tracks: Tracks) -> _Row:
-        ids = self.classes.ids(tracks.class_ids)
-        kept = tracks[ids >= 0]
-        height, width = kept.size
+        height, width = tracks.size
+        if self._one_class:
+            ids = self.classes.ids(tracks.class_ids)
+            kept = replace(tracks[ids >= 0], class_ids=ids[ids >= 0])
+        else:
+            kept = by_class(tracks, self.classes)
         if isinstance(self.data, KittiObject) and kept.boxes3d is not None:
-            names = [self.data.classes[c] for c in ids[ids >= 0].tolist()]
+            names = [self.data.classes[c] for c in kept.class_ids.tolist()]
             stem = Path(self.data.place(index).name).name
             file = self.out / "kitti" / f"{stem}.txt"
             kitti_files.write_results(file, kept, names, self.data.calibration(index))
         return {
             "image": [index, height, width],
-            "class_ids": ids[ids >= 0].tolist(),
+            "class_ids": kept.class_ids.tolist(),
             "ids": (kept.ids if self._has_ids else np.full(len(kept), -1)).tolist(),
             "scores": np.asarray(kept.scores, float).tolist(),
             "boxes": np.asarray(kept.amodal_boxes, float).tolist(),

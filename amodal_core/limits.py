@@ -68,17 +68,21 @@ def check_instances(message: Any, where: str) -> None:
         where: its topic.
 
     Raises:
-        InputError: its size, the number of its instances, a class id or the length of an embedding
-            is beyond the limits.
+        InputError: its size, the number of its instances, a class id, the number of classes or
+            the length of an embedding is beyond the limits.
     """
     items = message.instances
     check_image(int(message.width), int(message.height), where)
     if len(items) > INSTANCES:
         raise InputError(f"{len(items)} instances, at most {INSTANCES} are read", where, _CURE)
+    listed = len(getattr(message, "classes", ()))
     for item in items:
+        listed = max(listed, len(getattr(item, "class_probabilities", ())))
         if not 0 <= int(item.class_id) < CLASSES:
             text = f"class_id {item.class_id}, from 0 to {CLASSES - 1} are read"
             raise InputError(text, where, "number the classes from 0")
         if len(item.embedding) > EMBEDDING:
             text = f"an embedding of {len(item.embedding)} numbers, at most {EMBEDDING} are read"
             raise InputError(text, where, _CURE)
+    if listed > CLASSES:
+        raise InputError(f"{listed} classes, at most {CLASSES} are read", where, _CURE)

@@ -13,6 +13,7 @@ from amodal_core.classes import ClassMap
 from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
 from amodal_core.evaluation import image_level
+from amodal_core.evaluation.hypotheses import by_class
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, aligned, from_tracks
 from amodal_core.extras import extra
@@ -142,22 +143,19 @@ def _precision(
 ) -> dict[str, tuple[float, float]]:
     """AP by kind of mask, of float32 and of int8."""
 
-    def collected(frames: Sequence[Tracks | None], names: tuple[str, ...]) -> AnnotationSet:
+    def collected(frames: Sequence[Tracks | None]) -> AnnotationSet:
         return from_tracks(
             (
                 (ImageRecord(k, *frame.size), frame)
                 for k, (frame, truth) in enumerate(zip(frames, truths, strict=True))
                 if frame is not None and truth is not None
             ),
-            names,
+            data.classes,
         )
 
-    truth = collected(truths, data.classes)
+    truth = collected(truths)
     own = ClassMap.between(classes, data.classes)
-    both = []
-    for side in sides:
-        predictions = collected(side, classes).mapped(own)
-        both.append(aligned(truth, predictions.select(predictions.class_ids >= 0)))
+    both = [aligned(truth, collected([by_class(one, own) for one in side])) for side in sides]
     result = {}
     for kind in ("amodal", "visible"):
         values = [

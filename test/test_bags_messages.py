@@ -295,6 +295,42 @@ def test_detections_are_the_seen_tracks_with_their_ids(factory, tracks):
     assert (centre.x, centre.y, truck.bbox.size_x, truck.bbox.size_y) == (14, 11, 16, 10)
 
 
+def test_detections_name_every_probable_class_likeliest_first(factory, tracks):
+    tracks.class_probabilities = np.array([[0.6, 0.3, 0.1], [0.36, 0.6, 0.04], [0, 0, 1]], "f4")
+    tracks.boxes3d[:2] = (12, -3, -0.5, 4.2, 1.8, 1.5, 0)
+    frame = {"stamp": STAMP, "classes": CLASSES}
+    flat = detections_message(factory, tracks, frame_id="camera", **frame)
+    solid = detections3d_message(factory, tracks, lidar_frame="lidar", **frame)
+    for message in (flat, solid):
+        said = [
+            [(r.hypothesis.class_id, round(r.hypothesis.score, 4)) for r in d.results]
+            for d in message.detections
+        ]
+        assert said == [
+            [("car", 0.9), ("truck", 0.45), ("pedestrian", 0.15)],
+            [("truck", 0.8), ("car", 0.48)],
+        ]
+    places = [r.pose.pose.position for r in solid.detections[0].results]
+    assert [(p.x, p.y, p.z) for p in places] == [(12, -3, -0.5)] * 3
+
+
+def test_class_probabilities_survive_the_round_trip(factory, tracks):
+    tracks.class_probabilities = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0, 0, 1]], "f4")
+    message = instances_message(factory, tracks, stamp=STAMP, frame_id="camera", classes=CLASSES)
+    assert class_names(message) == dict(enumerate(CLASSES))
+    np.testing.assert_array_equal(
+        read_tracks(message).class_probabilities, tracks.class_probabilities
+    )
+    first, second = (i.class_probabilities for i in message.instances[:2])
+    message.instances[0].class_probabilities = first[:0]
+    assert read_tracks(message).class_probabilities is None  # what one lacks, all lack
+    message.instances[0].class_probabilities = first
+    second[1] = -0.6
+    message.instances[1].class_probabilities = second
+    with pytest.raises(InputError, match="a class probability that is negative or not finite"):
+        read_tracks(message)
+
+
 def test_3d_detections_are_those_with_a_box_in_the_lidar_s_frame(factory, tracks):
     tracks.boxes3d[0] = (12, -3, -0.5, 4.2, 1.8, 1.5, np.pi / 2)
     tracks.boxes3d[1] = np.nan

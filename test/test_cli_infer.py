@@ -64,6 +64,28 @@ def test_what_a_model_finds_is_what_evaluation_reads(model, data, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["amodal.json", "visible.json"]
 
 
+def test_an_object_that_may_be_of_several_classes_stands_once_for_each(model, data, tmp_path):
+    """Every object may be a cyclist, half as likely; with one class it is what it is."""
+    for truth in model.truth.values():
+        likely = np.eye(len(model.classes), dtype=np.float32)[truth.class_ids] * 2 / 3
+        likely[:, 2] += 1 / 3
+        truth.class_probabilities = likely
+    truth = read_truth(data.path)
+    inference.run(run(model, data, tmp_path / "one", one_class=True), 0, lambda *_: None)
+    inference.run(run(model, data, tmp_path / "all"), 0, lambda *_: None)
+    one, every = (read_predictions(tmp_path / name, truth) for name in ("one", "all"))
+    assert one.class_ids.tolist() == truth.set.class_ids.tolist()
+    cyclist = data.classes.index("cyclist")
+    surely = every.select((every.class_ids != cyclist) | (every.scores == 1))
+    assert surely.amodal == truth.set.amodal
+    assert surely.class_ids.tolist() == truth.set.class_ids.tolist()
+    others = every.select((every.class_ids == cyclist) & (every.scores < 1))
+    assert others.scores == pytest.approx(0.5, abs=1e-6)
+    assert others.amodal == [
+        m for m, k in zip(one.amodal, one.class_ids, strict=True) if k != cyclist
+    ]
+
+
 def test_a_killed_run_infers_only_what_is_left(model, data, tmp_path):
     first = run(model, data, tmp_path / "out")
     indices = first.left()[0]

@@ -22,6 +22,7 @@ def tracks(**changes):
         "class_ids": ids, "amodal": masks, "visible": masks, "occlusion_rates": floats,
         "depths": floats, "occluders": np.zeros((N, N), bool),
         "embeddings": np.zeros((N, 5), np.float32), "boxes3d": np.zeros((N, 7), np.float32),
+        "class_probabilities": np.eye(N, dtype=np.float32),
         "velocities": np.zeros((N, 3), np.float32),
         "image_velocities": np.zeros((N, 2), np.float32),
         "ignore": np.zeros(N, bool), "ids": ids, "ages": ids, "coasted": np.zeros(N, bool),

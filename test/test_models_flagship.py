@@ -311,6 +311,14 @@ def test_batched_and_single_inference_agree(settled):
         assert (ious[alone.amodal.areas() > 0] > 0.99).all()
 
 
+def test_probabilities_of_classes_add_up_and_the_label_is_the_likeliest(settled):
+    (result,) = settled.infer([drawn_frame(2, (90, 150))[0]])
+    likely = result.numpy().class_probabilities
+    assert likely.shape == (len(result), len(settled.classes))
+    np.testing.assert_allclose(likely.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(likely.argmax(1), result.numpy().class_ids)
+
+
 def test_visible_masks_lie_within_amodal_ones_and_boxes_within_the_image(settled):
     (result,) = settled.infer([drawn_frame(2, (90, 150))[0]])
     result = result.numpy()

@@ -74,11 +74,13 @@ def witnesses(learned, geometric, **settings):
     )
 
 
-def fused(network=(), scan=(), points=True, embeddings=None, **settings):
+def fused(network=(), scan=(), points=True, embeddings=None, probabilities=None, **settings):
     """What the two witnesses come to in one frame."""
     learned = objects(*network, classes=CLASSES, boxed=False)
     if embeddings is not None:
         learned.embeddings = np.array(embeddings, np.float32)
+    if probabilities is not None:
+        learned.class_probabilities = np.array(probabilities, np.float32)
     geometric = objects(*scan, classes=FOUND_BY_SCANS, boxed=True)
     model = witnesses(learned, geometric, **settings)
     frame = Frame(
@@ -136,6 +138,33 @@ def test_no_car_or_van_is_as_high_as_a_truck(named, height, expected, monkeypatc
     thing = (0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
     _, result = fused([(named, *thing)], [("truck", *thing)])
     assert [CLASSES[c] for c in result.class_ids] == [expected]
+
+
+def test_what_is_too_high_for_its_class_is_the_likeliest_that_is_as_high(monkeypatch):
+    monkeypatch.setitem(globals(), "BOX3D", [20.0, 1.0, -1.0, 11.0, 2.5, 3.2, 0.1])
+    monkeypatch.setitem(globals(), "CLASSES", ("car", "van", "truck", "bus", "pedestrian"))
+    thing = (0.6, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    likely = [[0.1, 0.5, 0.1, 0.2, 0.1]]
+    _, result = fused([("van", *thing)], [("truck", *thing)], probabilities=likely)
+    assert CLASSES[result.class_ids[0]] == "bus"
+    (after,) = result.class_probabilities
+    assert after[[0, 1, 4]].tolist() == [0, 0, 0]
+    assert after[[2, 3]] == pytest.approx([1 / 3, 2 / 3], abs=2e-3)
+    assert after.sum() == pytest.approx(1)
+
+
+def test_the_networks_probabilities_go_with_its_objects_and_the_scan_is_sure_of_its_own():
+    seen = ("van", 0.6, 20.5, (12, 20, 52, 40), (12, 20, 40, 40))
+    scanned = ("car", 0.5, 20.0, (10, 20, 50, 40), (10, 20, 50, 40))
+    far = ("car", 0.9, 60.0, (70, 20, 90, 30), (70, 20, 90, 30))
+    alone = ("pedestrian", 0.95, 10.0, (60, 40, 66, 58), (60, 40, 66, 58))
+    likely = [[0.3, 0.6, 0.1, 0], [0.8, 0.1, 0.1, 0]]
+    _, result = fused([seen, far], [alone, scanned], probabilities=likely)
+    found = zip(result.depths, result.class_probabilities, strict=True)
+    given = {int(depth): row for depth, row in found}
+    assert given[20] == pytest.approx(likely[0])
+    assert given[60] == pytest.approx(likely[1])
+    assert given[10].tolist() == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,30 @@ def test_the_class_is_what_most_of_the_tracks_life_says() -> None:
     assert {i for t in tracks for i in t.ids.tolist()} == {0}
 
 
+def test_a_tracks_class_is_what_all_its_sights_make_likeliest() -> None:
+    """Twice a truck by a hair, once a bus for sure: it is a bus."""
+    tracker = Tracker()
+    sights = ([0.0, 0.51, 0.49], [0.0, 0.51, 0.49], [0.0, 0.1, 0.9])
+    for k, likely in enumerate(sights):
+        _, detections, frame = view([Thing("it", 100, 40, 60, 30, 20.0)], k * STEP)
+        detections.class_ids = np.array([int(np.argmax(likely))])
+        detections.class_probabilities = np.array([likely], np.float32)
+        tracks = tracker.step(detections, k * STEP, frame)
+    assert tracks.class_ids.tolist() == [2]
+    assert tracks.class_probabilities[0] == pytest.approx(np.mean(sights, axis=0), abs=1e-3)
+
+
+def test_what_coasts_keeps_its_classes_probabilities() -> None:
+    tracker, things = Tracker(), [Thing("it", 100, 40, 60, 30, 20.0)]
+    for k in range(4):
+        _, detections, frame = view(things if k < 3 else [], k * STEP)
+        detections.class_probabilities = np.array([[0.7, 0.3]] * len(detections), np.float32)
+        detections.class_probabilities = detections.class_probabilities.reshape(-1, 2)
+        tracks = tracker.step(detections, k * STEP, frame)
+    assert tracks.coasted.tolist() == [True]
+    assert tracks.class_probabilities[0] == pytest.approx([0.7, 0.3])
+
+
 def test_occluders_follow_the_tracks_whatever_the_order_of_detections() -> None:
     things = [car(180), lorry(200), car(330, name="far"), car(60, 9.0, "near")]
     tracker = Tracker()

@@ -20,6 +20,7 @@ from amodal_core.limits import check_instances
 from amodal_core.masks.mask_set import RleMasks
 
 UNTRACKED = -1
+_PROBABLE = 0.05  # of a class, from which on a detection names it beside the likeliest
 
 
 def instances_message(
@@ -79,6 +80,8 @@ def instances_message(
             values["box3d"] = np.asarray(host.boxes3d[i], np.float32)
         if host.embeddings is not None:
             values["embedding"] = np.asarray(host.embeddings[i], np.float32)
+        if host.class_probabilities is not None:
+            values["class_probabilities"] = np.asarray(host.class_probabilities[i], np.float32)
         items.append(factory.create("amodal_msgs/msg/AmodalInstance", **values))
     return factory.create(
         "amodal_msgs/msg/AmodalInstanceArray",
@@ -86,6 +89,7 @@ def instances_message(
         height=height,
         width=width,
         box3d_frame_id=lidar_frame,
+        classes=list(classes),
         instances=items,
     )
 
@@ -120,13 +124,10 @@ def read_tracks(message: Any, where: str = "tracks") -> Tracks:
 
 
 def class_names(message: Any) -> dict[int, str]:
-    """The names of the class ids that occur in an AmodalInstanceArray."""
-    return {int(i.class_id): i.class_name for i in message.instances}
-
-
-def names_of(instances: Instances, classes: Sequence[str]) -> dict[int, str]:
-    """What `class_names` gives of these instances' message."""
-    return {int(k): classes[int(k)] for k in np.asarray(instances.class_ids)}
+    """The names of the class ids of an AmodalInstanceArray, of those that occur at least."""
+    # Recordings of earlier versions do not list them.
+    listed = dict(enumerate(getattr(message, "classes", ())))
+    return listed | {int(i.class_id): i.class_name for i in message.instances}
 
 
 def _read(message: Any, where: str, kind: type[Any]) -> Any:
@@ -163,14 +164,16 @@ def _read(message: Any, where: str, kind: type[Any]) -> Any:
             return None
         return np.stack([r if len(r) == length else np.full(length, np.nan, "f4") for r in rows])
 
+    def of_all(name: str) -> np.ndarray | None:
+        # What one object lacks, or has of another length, none has.
+        rows = [np.asarray(getattr(i, name, ()), np.float32) for i in items]
+        same = len({len(r) for r in rows}) == 1 and len(rows[0]) > 0
+        return np.stack(rows) if same else None
+
     scores = numbers("score")
-    embeddings = None
-    if (
-        n
-        and len({len(i.embedding) for i in items} - {0}) == 1
-        and all(len(i.embedding) for i in items)
-    ):
-        embeddings = np.stack([np.asarray(i.embedding, np.float32) for i in items])
+    probabilities = of_all("class_probabilities")
+    if probabilities is not None and not (np.isfinite(probabilities) & (probabilities >= 0)).all():
+        raise InputError("a class probability that is negative or not finite", where)
     parts: dict[str, Any] = {
         "size": size,
         "amodal_boxes": numbers("amodal_box", (4,)),
@@ -182,8 +185,9 @@ def _read(message: Any, where: str, kind: type[Any]) -> Any:
         "occlusion_rates": numbers("occlusion_rate"),
         "depths": numbers("depth"),
         "occluders": occluders,
-        "embeddings": embeddings,
+        "embeddings": of_all("embedding"),
         "boxes3d": rows_of("box3d", 7),
+        "class_probabilities": probabilities,
     }
     if tracked:
         parts["ids"] = ids
@@ -220,8 +224,9 @@ def detections_message(
 ) -> Any:
     """A vision_msgs/Detection2DArray of the tracks seen in this frame.
 
-    The box is the amodal one, the detection's id the track's, the hypothesis' class_id the class
-    name. Coasted tracks are not detections and are left out.
+    The box is the amodal one, the detection's id the track's. Hypotheses name their class in
+    class_id, likeliest first; a second one's score is less by as much as its class is less likely.
+    Coasted tracks are not detections and are left out.
     """
     host = tracks.numpy()
     items = []
@@ -233,7 +238,7 @@ def detections_message(
                 "vision_msgs/msg/Detection2D",
                 header=header_message(factory, stamp, frame_id),
                 results=[
-                    _hypothesis(factory, classes[int(host.class_ids[i])], float(host.scores[i]))
+                    _hypothesis(factory, *said) for said in _hypotheses(host, int(i), classes)
                 ],
                 bbox=factory.create(
                     "vision_msgs/msg/BoundingBox2D",
@@ -279,8 +284,7 @@ def detections3d_message(
             factory,
             header,
             np.asarray(boxes[i]),
-            classes[int(host.class_ids[i])],
-            float(host.scores[i]),
+            _hypotheses(host, int(i), classes),
             int(host.ids[i]),
         )
         for i in np.flatnonzero(~host.coasted & np.isfinite(boxes).all(axis=1))
@@ -292,8 +296,7 @@ def detection3d_message(
     factory: MessageFactory,
     header: Any,
     box: np.ndarray,
-    name: str,
-    score: float,
+    said: Sequence[tuple[str, float]],
     number: int,
 ) -> Any:
     """A vision_msgs/Detection3D of a box (7,) as in Instances.boxes3d.
@@ -302,23 +305,34 @@ def detection3d_message(
         factory: makes the messages.
         header: its frame is the box'.
         box: finite.
-        name: of its class.
-        score: 0-1.
+        said: names of classes and their scores 0-1, likeliest first.
         number: its identity, negative where there is none.
     """
     box = np.asarray(box, np.float64)
     pose = pose_message(factory, box[:3], box[6])
-    result = _hypothesis(factory, name, score)
-    result.pose.pose = pose
+    results = [_hypothesis(factory, *one) for one in said]
+    for result in results:
+        result.pose.pose = pose
     return factory.create(
         "vision_msgs/msg/Detection3D",
         header=header,
-        results=[result],
+        results=results,
         bbox=factory.create(
             "vision_msgs/msg/BoundingBox3D", center=pose, size=vector_message(factory, box[3:6])
         ),
         id=str(number) if number >= 0 else "",
     )
+
+
+def _hypotheses(host: Instances, i: int, classes: Sequence[str]) -> list[tuple[str, float]]:
+    """Names of the classes that an object may be of, and their scores, likeliest first."""
+    own, score = int(host.class_ids[i]), float(host.scores[i])
+    if host.class_probabilities is None:
+        return [(classes[own], score)]
+    likely = np.asarray(host.class_probabilities[i], np.float64)
+    others = [int(k) for k in np.argsort(-likely, kind="stable") if k != own]
+    said = [(k, score * float(likely[k] / max(likely[own], 1e-9))) for k in others]
+    return [(classes[own], score)] + [(classes[k], s) for k, s in said if likely[k] >= _PROBABLE]
 
 
 def _hypothesis(factory: MessageFactory, name: str, score: float) -> Any:

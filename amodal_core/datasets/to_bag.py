@@ -203,7 +203,7 @@ def labels_message(
     """
     header = header_message(factory, stamp, LIDAR_FRAME)
     items = [
-        detection3d_message(factory, header, row, name, float(score), int(number))
+        detection3d_message(factory, header, row, [(name, float(score))], int(number))
         for name, score, number, row in zip(names, scores, ids, boxes, strict=True)
         if np.isfinite(row).all()
     ]

@@ -35,6 +35,7 @@ class Detections:
         visible_boxes: (N, 4) float32 xyxy where the model finds them by themselves; None for those
             around the visible masks.
         boxes3d: (N, 7) float32 as in Instances, where the model finds them.
+        class_probabilities: (N, C) float32 as in Instances, where the model weighs all classes.
     """
 
     boxes: Tensor
@@ -46,6 +47,7 @@ class Detections:
     embeddings: Tensor = None
     visible_boxes: Tensor = None
     boxes3d: Tensor = None
+    class_probabilities: Tensor = None
 
     def __post_init__(self) -> None:
         self.visible = library(self.visible).minimum(self.visible, self.amodal)
@@ -70,7 +72,7 @@ class Detections:
             labels: see there.
             amodal: see there.
             visible: see there.
-            **more: `embeddings`, `visible_boxes`.
+            **more: `embeddings`, `visible_boxes`, `class_probabilities`.
         """
         unknown = floats(library(boxes).zeros_like(boxes[:, 0]))
         result = cls(boxes, scores, labels, amodal, visible, unknown, **more)
@@ -139,6 +141,7 @@ def instances_of(
         occluders=occluders_of(boxes, covered & ~shown, shown, detections.depths),
         embeddings=detections.embeddings,
         boxes3d=None if detections.boxes3d is None else floats(detections.boxes3d),
+        class_probabilities=detections.class_probabilities,
     )
 
 

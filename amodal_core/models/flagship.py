@@ -48,6 +48,7 @@ _MOST_MASKS = 1024  # of a batch
 _LEAST_QUALITY = 0.1  # weight of a location whose box is still far off
 _CLOSE_BOX = 0.5  # IoU from which on masks are learned in the box that the model drew itself
 _LARGEST_LOG_DEPTH = 7.0  # a kilometre
+_LEAST_SHARE = 1e-6  # that keeps the probabilities of what is nothing finite
 _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 1, 1, 0.5, 0.25
 
 
@@ -215,7 +216,9 @@ class Flagship(LearnedModel):
         scores = suppress(torch.sigmoid(logits), labels, boxes, shown, self.config.nms)
         scores, order = scores.topk(min(self.config.max_instances, count), dim=1)
         boxes, shown = _taken(boxes, order), _taken(shown, order)
-        best_features = _taken(dense.features, places.gather(1, order))
+        found = places.gather(1, order)
+        shares = torch.sigmoid(_taken(dense.logits, found).float()).clamp(min=_LEAST_SHARE)
+        best_features = _taken(dense.features, found)
         described = self.instances(best_features, boxes, limits[:, None])
         side = self.config.mask_side
         samples = sample_boxes(features, boxes, side, self.mask_stride)
@@ -234,6 +237,7 @@ class Flagship(LearnedModel):
             described.log_depths.clamp(max=_LARGEST_LOG_DEPTH).exp(),
             torch.sigmoid(described.occlusion),
             described.embeddings,
+            shares / shares.sum(-1, keepdim=True),
         )
 
     def detect(self, batch: Batch) -> list[Detections]:

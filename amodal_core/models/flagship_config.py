@@ -74,8 +74,9 @@ class FlagshipConfig(LearnedConfig):
 
 
 def graph_settings(config: FlagshipConfig) -> str:
-    """The settings that a graph of the network was made with, as JSON."""
+    """The settings that a graph of the network was made with, and what it gives, as JSON."""
     inside = {k: v for k, v in asdict(config).items() if k not in _AROUND}
+    inside["outputs"] = Outputs._fields
     return json.dumps(inside, sort_keys=True)
 
 
@@ -93,6 +94,7 @@ class Outputs(NamedTuple):
         depths: (B, K) float32 metres, from looks and from LiDAR features.
         occlusion: (B, K) float32, hidden share of the amodal area.
         embeddings: (B, K, D) float32 of unit length.
+        class_probabilities: (B, K, C) float32, rows add up to 1; `labels` are their largest.
     """
 
     boxes: Tensor
@@ -105,6 +107,7 @@ class Outputs(NamedTuple):
     depths: Tensor
     occlusion: Tensor
     embeddings: Tensor
+    class_probabilities: Tensor
 
 
 def detections_of(out: Outputs, n: int, depth: Tensor, config: FlagshipConfig) -> Detections:
@@ -128,6 +131,7 @@ def detections_of(out: Outputs, n: int, depth: Tensor, config: FlagshipConfig) -
         out.amodal[n][index],
         out.visible[n][index],
         embeddings=out.embeddings[n][index],
+        class_probabilities=out.class_probabilities[n][index],
     )
     one.depths = xp.where(one.depths > 0, one.depths, out.depths[n][index])
     return one

@@ -37,6 +37,8 @@ from amodal_core.settings import Amount, Count, Share, settings_type
 # Kinds of vehicle, and who rides from who walks, are not told apart where witnesses are matched.
 _HEIGHT_OFF = 0.3  # as a log, of what is as high as its class
 _NO_VAN = 2.9  # metres, from which height on
+_TALL = ("truck", "bus", "tram")
+_UNHEARD = 1e-3  # probability of what the network does not think of
 _LEVEL, _LEVEL_SHARE = 1.0, 0.03  # metres, or share of the depth, apart at the same depth
 _KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car", "cyclist": "pedestrian"}
 
@@ -159,12 +161,13 @@ class Fused:
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
         rest_l = np.setdiff1d(np.arange(len(learned)), n)
-        class_ids = [
-            self._high(np.asarray(learned.class_ids)[n], geometric[g]),
-            as_learned[rest_g],
-            learned.class_ids[rest_l],
+        known = self._probabilities(learned)
+        probabilities = [
+            self._high(known[n], geometric[g]),
+            np.eye(len(self.classes), dtype=np.float32)[as_learned[rest_g]],
+            known[rest_l],
         ]
-        objects = _united(learned, geometric, np.concatenate(class_ids), n, rest_l, g, rest_g)
+        objects = _united(learned, geometric, np.concatenate(probabilities), n, rest_l, g, rest_g)
         # What speaks for each.
         kinds = np.repeat([BOTH, SCAN, NETWORK], [len(g), len(rest_g), len(rest_l)])
         said = log_odds(np.asarray(learned.scores))
@@ -207,13 +210,25 @@ class Fused:
         pieces = (contested & ~convincing).any(0)
         return np.asarray(pieces), np.asarray((contested & convincing & level).any(1))
 
-    def _high(self, class_ids: np.ndarray, geometric: Instances) -> np.ndarray:
-        """(P,) the network's classes; cars and vans that the geometry finds too high are trucks."""
-        if geometric.boxes3d is None or "truck" not in self.classes:
-            return class_ids
-        low = np.array([name in ("car", "van") for name in self.classes])[class_ids]
-        high = np.asarray(geometric.boxes3d)[:, 5] >= _NO_VAN
-        return np.where(low & high, self.classes.index("truck"), class_ids)
+    def _probabilities(self, learned: Instances) -> np.ndarray:
+        """(M, C) of the network's objects; of one that says nothing of them, all of its class."""
+        if learned.class_probabilities is None:
+            return np.eye(len(self.classes), dtype=np.float32)[np.asarray(learned.class_ids)]
+        return np.asarray(learned.class_probabilities, np.float32)
+
+    def _high(self, probabilities: np.ndarray, geometric: Instances) -> np.ndarray:
+        """(P, C) the network's; what the geometry finds too high is neither a car nor a van.
+
+        It is then the likeliest of the vehicles that are as high, if that says anything.
+        """
+        tall = np.array([name in _TALL for name in self.classes])
+        low = np.array([name in ("car", "van") for name in self.classes])
+        if geometric.boxes3d is None or not tall.any():
+            return probabilities
+        high = low[probabilities.argmax(1)] & (np.asarray(geometric.boxes3d)[:, 5] >= _NO_VAN)
+        left = np.where(tall, probabilities + _UNHEARD, 0.0)
+        left /= left.sum(1, keepdims=True)
+        return np.where(high[:, None], left, probabilities).astype(np.float32)
 
     def _matches(
         self, learned: Instances, as_learned: np.ndarray, overlap: np.ndarray
@@ -240,7 +255,7 @@ class Fused:
 def _united(
     learned: Instances,
     geometric: Instances,
-    class_ids: np.ndarray,
+    probabilities: np.ndarray,
     n: np.ndarray,
     rest_l: np.ndarray,
     g: np.ndarray,
@@ -253,7 +268,7 @@ def _united(
     Args:
         learned: the network's.
         geometric: the geometry's.
-        class_ids: of the objects, the network's.
+        probabilities: (N, C) of the objects, over the network's classes.
         n: (P,) rows of the network's that are matched.
         rest_l: the others of it.
         g: (P,) rows of the geometry's that are the same.
@@ -282,7 +297,7 @@ def _united(
         amodal_boxes=amodal.boxes(),
         visible_boxes=visible.boxes(),
         scores=np.zeros(len(amodal), np.float32),
-        class_ids=class_ids.astype(np.int64),
+        class_ids=probabilities.argmax(1),
         amodal=amodal,
         visible=visible,
         occlusion_rates=occlusion_rates(amodal, visible),
@@ -290,6 +305,7 @@ def _united(
         occluders=occlusion_order(depth, amodal, visible),
         embeddings=embeddings,
         boxes3d=boxes3d,
+        class_probabilities=probabilities,
     )
 
 

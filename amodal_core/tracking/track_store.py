@@ -221,12 +221,17 @@ def unit_embeddings(instances: Instances) -> np.ndarray:
 
 
 def class_votes(instances: Instances) -> np.ndarray:
-    """(N, C) float64: each votes for its class, with its score and the less, the more is hidden."""
+    """(N, C) float64: each votes for its class, with its score and the less, the more is hidden.
+
+    What knows the probabilities of its classes shares its vote among them.
+    """
     classes = np.asarray(instances.class_ids, np.int64)
-    votes = np.zeros((len(classes), int(classes.max(initial=0)) + 1))
     weight = np.asarray(instances.scores) * (1.0 - 0.7 * np.asarray(instances.occlusion_rates))
-    votes[np.arange(len(classes)), classes] = weight + 1e-3
-    return votes
+    if instances.class_probabilities is not None:
+        shares = np.asarray(instances.class_probabilities, np.float64)
+    else:
+        shares = np.eye(int(classes.max(initial=0)) + 1)[classes]
+    return np.asarray((weight + 1e-3)[:, None] * shares)
 
 
 def widened(array: np.ndarray, width: int) -> np.ndarray:

@@ -67,6 +67,14 @@ def command(
         Path | None,
         typer.Option(help="Complete these: a YouTube-VIS or GenVIS result list, visible masks."),
     ] = None,
+    one_class: Annotated[
+        bool,
+        typer.Option(
+            "--one-class",
+            help="Each object once, of its likeliest class; AP takes it once for each that it may "
+            "be of.",
+        ),
+    ] = False,
     settings: Settings = None,
     tracker_settings: TrackerSettings = None,
     rename: Annotated[
@@ -106,6 +114,7 @@ def command(
     by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
     if by:
         others = {"--map": bool(rename), "--track": track}
+        others["--one-class"] = one_class
         if tracks is not None:
             others |= {"--max-frames": max_frames is not None, "--boxes truth": given}
         _alone(by, others)
@@ -146,6 +155,7 @@ def command(
             frames=max_frames,
             tracker=follower if track else None,
             given=given,
+            one_class=one_class,
         )
         with bar(f"{model} on {dataset.name}") as progress:
             written = inference.run(work, parallel, progress)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.bags.messages import names_of
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import instances_output
 from amodal_core.drive.shared import Shared
@@ -155,7 +154,7 @@ class Segmentation(SyncedNode):
             instances = instances[np.asarray(instances.scores) >= least]
         self.warn_all(report.warnings)
         classes = self.model.classes
-        result = instances, names_of(instances, classes), made.lidar_frame
+        result = instances, dict(enumerate(classes)), made.lidar_frame
         self.pass_on(
             INSTANCES,
             Shared.made(INSTANCES.name, result, stamp, made.frame_id),

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from amodal_core.bags.messages import names_of
 from amodal_core.drive.assembler import Moment
 from amodal_core.drive.outputs import Output, label_info_output, track_outputs
 from amodal_core.drive.shared import Shared
@@ -136,7 +135,7 @@ class Tracking(SyncedNode):
             frames = made.frame_id, names, made.lidar_frame
             return track_outputs(FACTORY, tracks, stamp, *frames, wanted)
 
-        result = tracks, names_of(tracks, names), made.lidar_frame
+        result = tracks, dict(enumerate(names)), made.lidar_frame
         self.pass_on(
             TRACKS,
             Shared.made(TRACKS.name, result, stamp, made.frame_id),
