@@ -116,7 +116,7 @@ def test_tracks_of_a_replay_are_a_data_set_that_can_be_exported(mini_bag, tmp_pa
     with BagReader(tmp_path / "tracks.mcap") as bag:
         expected = [read_tracks(m.message) for m in bag.messages(["/amodal/tracks"])]
     data = open_dataset(tmp_path / "tracks.mcap", "tracks")
-    assert (len(data), data.classes) == (5, ("car",))
+    assert (len(data), data.classes) == (5, BoxedModel.classes)
     for read, tracks in zip(data, expected, strict=True):
         assert read.frame.image is not None
         assert read.truth.ids.tolist() == tracks.ids.tolist()

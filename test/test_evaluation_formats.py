@@ -419,8 +419,13 @@ def tracks(masks: list[np.ndarray], class_ids: list[int]) -> Tracks:
 
 
 def write_bag(
-    path: Path, topic: str | Sequence[str], stamps: list[int], class_ids: list[int]
+    path: Path,
+    topic: str | Sequence[str],
+    stamps: list[int],
+    class_ids: list[int],
+    listed: bool = True,
 ) -> Path:
+    """Moving objects of these classes; messages of earlier versions do not list those there are."""
     factory = RosbagsFactory()
     topics = [topic] if isinstance(topic, str) else topic
     with BagWriter(path) as bag:
@@ -435,6 +440,7 @@ def write_bag(
                 frame_id="camera",
                 classes=["car", "van", "other"],
             )
+            message.classes = message.classes if listed else []
             for topic in topics:
                 bag.write(topic, message, stamp)
     return path
@@ -468,8 +474,8 @@ def test_a_bag_of_another_drive_is_an_error(tmp_path):
 
 
 def test_classes_that_a_bag_never_shows_are_added_not_refused(tmp_path):
-    """A bag carries no class list: `other`, predicted only, is no mistake and counts in no AP."""
-    truth = read_truth(write_bag(tmp_path / "gt.mcap", "/ground_truth", [SECOND], [0]))
+    """Where it lists none, `other`, predicted only, is no mistake and counts in no AP."""
+    truth = read_truth(write_bag(tmp_path / "gt.mcap", "/ground_truth", [SECOND], [0], False))
     write_bag(tmp_path / "t.mcap", "/tracks", [SECOND], [0, 2])
     predictions = formats.read_predictions(tmp_path / "t.mcap", truth)
     with pytest.raises(InputError, match="other"):
@@ -477,6 +483,16 @@ def test_classes_that_a_bag_never_shows_are_added_not_refused(tmp_path):
     wider, absent = with_classes_of(truth, predictions)
     assert absent == ["other"]
     result = evaluate(wider.set, predictions, VIDEO_PROTOCOLS["default"], "video")
+    assert result.scores["amodal"].values["vAP"] == pytest.approx(1.0)
+
+
+def test_classes_that_a_bag_lists_are_its_truths_whether_it_shows_them_or_not(tmp_path):
+    truth = read_truth(write_bag(tmp_path / "gt.mcap", "/ground_truth", [SECOND], [0]))
+    assert truth.set.classes == ("car", "van", "other")
+    predictions = formats.read_predictions(
+        write_bag(tmp_path / "t.mcap", "/tracks", [SECOND], [0, 2]), truth
+    )
+    result = evaluate(truth.set, predictions, VIDEO_PROTOCOLS["default"], "video")
     assert result.scores["amodal"].values["vAP"] == pytest.approx(1.0)
 
 

@@ -163,7 +163,8 @@ def index_of(dataset: Dataset) -> Truth:
 def with_classes_of(truth: Truth, predictions: AnnotationSet) -> tuple[Truth, list[str]]:
     """A bag's truth with the classes added that only predictions have, and their names.
 
-    A bag lists no classes: those that it never shows are no mistake of the predictions.
+    A bag of an earlier version lists no classes: those that it never shows are no mistake of the
+    predictions.
     """
     used = dict.fromkeys(predictions.classes[k] for k in np.unique(predictions.class_ids).tolist())
     new = [name for name in used if name not in truth.set.classes]
