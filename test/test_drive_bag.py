@@ -7,7 +7,7 @@ import pytest
 from bag_scenes import MS, PIXELS, PLACE, POINTS, START, F, K, bag, read
 
 from amodal_core.bags.messages import instances_message
-from amodal_core.bags.sensors import points_message
+from amodal_core.bags.sensors import camera_info_message, points_message
 from amodal_core.datasets.kitti import KittiRaw
 from amodal_core.drive import bag_drive
 from amodal_core.drive.bag_drive import BagDrive
@@ -97,6 +97,31 @@ def test_a_bag_of_images_alone_is_a_drive_where_the_scan_is_optional(bag):
     np.testing.assert_array_equal(frames[1].frame.image, PIXELS)
     with pytest.raises(InputError, match="no sensor_msgs/msg/CameraInfo for /cam/image"):
         BagDrive(bag.writer.path)
+
+
+def test_a_camera_alone_whose_driver_knows_no_intrinsics_does_without(bag):
+    """Drivers send K and P of zeros; with a LiDAR nothing can be done with such a camera."""
+    for ms in (0, 33):
+        bag.image(ms)
+        bag.put("/cam/camera_info", camera_info_message(F, 0 * K, 96, 48, START + ms * MS, "cam"))
+    bag.writer.close()
+    with BagDrive(bag.writer.path, lidar_optional=True) as drive:
+        frames = list(drive)
+    assert [f.frame.calibration for f in frames] == [None, None]
+    np.testing.assert_array_equal(frames[1].frame.image, PIXELS)
+    (warning,) = [w for f in frames for w in f.warnings]
+    assert "/cam/camera_info: K and P are zero, the camera is not calibrated" in str(warning)
+
+
+def test_with_a_lidar_a_camera_without_intrinsics_is_refused(bag):
+    bag.tf()
+    bag.image(0)
+    bag.put("/cam/camera_info", camera_info_message(F, 0 * K, 96, 48, START, "cam"))
+    bag.points(0)
+    frames, drive = read(bag)
+    assert frames == []
+    (warning,) = drive.warnings
+    assert "neither P nor K is set" in str(warning)
 
 
 def _off_by(bag, lag_ms):

@@ -18,6 +18,7 @@ from amodal_core.drive.sync import estimate_offset
 from amodal_core.drive.topics import IMAGE, NO_LIDAR, POINTS, TF, TF_STATIC, find_topics, unread
 from amodal_core.errors import InputError
 from amodal_core.frame import TIME_JUMP, FrameWarning
+from amodal_core.geometry.camera import is_calibrated
 
 # Moments that wait for their calibration or truth before they are read without.
 _WAITING = 64
@@ -139,7 +140,7 @@ class BagDrive:
         assembler = Assembler(
             (IMAGE.name, *lidar),
             self.settings,
-            calibrated=bool(self.topics.camera_info or self.settings.calibration),
+            calibrated=bool(self.settings.calibration) or self._has_intrinsics(),
             optional=lidar if self.lidar_optional else (),
             roles=roles,
         )
@@ -160,6 +161,20 @@ class BagDrive:
             line = self.lag_line()
             if line:
                 self.warnings.append(FrameWarning("clocks", f"no image has a scan: {line}"))
+
+    def _has_intrinsics(self) -> bool:
+        """Whether frames get a calibration; a camera alone, whose driver has none, does without."""
+        topic = self.topics.camera_info
+        if not topic or self.topics.points:
+            return bool(topic)
+        for _, _, info in self.bag.messages([topic]):
+            if not is_calibrated(info):
+                text = f"{topic}: K and P are zero, the camera is not calibrated: used without"
+                cure = "record the camera_info of a calibrated camera, or give a calibration file"
+                self.warnings.append(FrameWarning("camera_info", text, cure))
+                return False
+            break
+        return True
 
     def _read_static(self, assembler: Assembler, topics: list[str]) -> None:
         """Take in the static transforms first, wherever they stand in the bag.

@@ -133,6 +133,12 @@ def read_camera(info: Any, where: str = "CameraInfo") -> Camera:
     return _camera(*matrices, model, size, window, binning, where)
 
 
+def is_calibrated(info: Any) -> bool:
+    """Whether a sensor_msgs/CameraInfo has intrinsics at all; drivers send K and P of zeros."""
+    values = [getattr(info, n, getattr(info, n.upper(), ())) for n in "kp"]
+    return any(np.any(np.asarray(matrix, np.float64)) for matrix in values)
+
+
 @lru_cache(maxsize=16)
 def _camera(
     k: bytes,
