@@ -83,11 +83,12 @@ def export_int8(
     graph = graphs.beside(path, graph_settings(model.config), "int8")
     config = replace(model.config, runtime="auto")
     with tempfile.TemporaryDirectory() as folder:
-        exact, rounded = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        export_onnx(model, exact)
-        in_float32 = FlagshipGraph(replace(config, precision="float32"), exact)
+        unrounded, rounded = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        export_onnx(model, unrounded)
+        in_float32 = FlagshipGraph(replace(config, precision="float32"), unrounded)
         total = len(used) + len(left)
-        quantise(exact, _inputs(in_float32, calibration, used, total, progress), rounded)
+        inputs = _inputs(in_float32, calibration, used, total, progress)
+        quantise(unrounded, inputs, rounded, [f"model.{layer}." for layer in model.exact])
         in_int8 = FlagshipGraph(replace(config, precision="int8"), rounded)
         sides: list[list[Tracks]] = [[], []]
         for done, k in enumerate(left, len(used) + 1):

@@ -138,6 +138,7 @@ def test_nothing_found_is_no_error(frame):
         ({"device": "cuda:0"}, r"PyTorch is not installed.*amodal_ros\[torch\]"),
         ({"runtime": "compile"}, r"neither PyTorch.*amodal_ros\[torch\]"),
         ({"runtime": "tensorrt"}, r"neither PyTorch.*amodal_ros\[tensorrt\]"),
+        ({"runtime": "onnxruntime", "precision": "bfloat16"}, r"bfloat16.*runtime auto"),
         ({"nms": 7}, "nms"),
     ],
 )

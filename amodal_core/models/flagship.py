@@ -90,6 +90,11 @@ class Flagship(LearnedModel):
     config: FlagshipConfig
     outputs: ClassVar[tuple[str, ...]] = Outputs._fields
     class_bias = "head.classes.bias"
+    # Layers whose rounding to int8 costs accuracy or saves nothing (docs/benchmarks.md).
+    exact: ClassVar[tuple[str, ...]] = (
+        *("backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.outputs"),
+        *("lidar", "fusions", "head.classes", "head.boxes"),
+    )
     runtimes = True
 
     def __init__(self, config: FlagshipConfig) -> None:

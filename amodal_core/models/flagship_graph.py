@@ -56,9 +56,11 @@ class FlagshipGraph:
         if not choices:
             runtime, openvino = config.runtime, "pip install openvino"
             cures = {"auto": openvino, "openvino": openvino, "compile": _TORCH}
+            if config.precision in ("bfloat16", "int8"):
+                cures["onnxruntime"] = f"{openvino}, and take runtime auto"
             raise InputError(
                 "neither PyTorch is installed, nor what runs the network in its place",
-                f"runtime {runtime}",
+                f"runtime {runtime}, precision {config.precision}",
                 cures.get(runtime, f"pip install 'amodal_ros[{runtime}]'"),
             )
         self.runtime, self.precision = choices[0]

@@ -34,9 +34,9 @@ class LearnedConfig:
         max_instances: of the best-scored in an image.
         runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
             that gives what torch gives, as seen on the first frame.
-        precision: of a network's arithmetic outside of torch; "bfloat16" is OpenVINO's alone, and
-            "auto" takes it where the processor computes in it. "int8" needs a graph that `amodal
-            export --int8` made, which says what it costs.
+        precision: of a network's arithmetic outside of torch; "bfloat16" and "int8" are OpenVINO's
+            alone, and "auto" takes bfloat16 where the processor computes in it. "int8" needs a
+            graph that `amodal export --int8` made, which says what it costs.
     """
 
     classes: ClassNames

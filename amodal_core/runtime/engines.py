@@ -58,8 +58,8 @@ def candidates(
 
     Args:
         device: where the network is.
-        precision: of its arithmetic; bfloat16 is OpenVINO's alone, and "auto" takes it where the
-            processor has it. int8 is for CPUs, and never taken by "auto".
+        precision: of its arithmetic; bfloat16 and int8 are OpenVINO's alone. "auto" takes bfloat16
+            where the processor has it, and int8 never.
         written: whether the graph is there; writing it needs packages of its own.
     """
     if not written and not all(find_spec(name) for name in _WRITERS):
@@ -69,12 +69,11 @@ def candidates(
     for kind in _ON_CPU if device.type == "cpu" else _ON_GPU:
         if not find_spec(_MODULES[kind]) or not _runs(kind, device):
             continue
-        if precision == "int8":
-            result += [(kind, "int8")] if device.type == "cpu" else []
-            continue
+        if kind == "openvino" and precision == "int8":
+            result.append((kind, "int8"))
         if kind == "openvino" and half:
             result.append((kind, "bfloat16"))
-        if precision != "bfloat16":
+        if precision in ("auto", "float32"):
             result.append((kind, "float32"))
     return result
 
@@ -169,6 +168,8 @@ def _openvino_core() -> Any:
 def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Arithmetic) -> Engine:
     with extra("openvino", "runtime openvino"):
         core = _openvino_core()
+    # What a graph in int8 leaves in floating point is what "auto" takes.
+    half = precision == "bfloat16" or (precision == "int8" and computes_bfloat16())
     model = core.read_model(graph)
     model.reshape({name: list(shape) for name, shape in shapes.items()})
     compiled = core.compile_model(
@@ -178,7 +179,7 @@ def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Arithmetic) 
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # other processes have work for these cores, too
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         },
     )
     request = compiled.create_infer_request()
