@@ -110,8 +110,8 @@ class Inference:
         tracker: gives the objects of a video identities, hidden ones included; None: every frame
             stands alone.
         given: the model is given the true visible masks and identities; results keep both.
-        one_class: an object is of its likeliest class alone; else, unless it has an identity, of
-            each that it may be of, as AP takes detections (`evaluation.hypotheses`).
+        every_class: objects without an identity stand once for each class that they may be of, as
+            AP takes detections (`evaluation.hypotheses`); else once, of the likeliest.
 
     Raises:
         InputError: pieces of another run lie in the folder, or it cannot be made; or the data has
@@ -130,13 +130,13 @@ class Inference:
         frames: int | None = None,
         tracker: CoastingTracker | None = None,
         given: bool = False,
-        one_class: bool = False,
+        every_class: bool = False,
     ) -> None:
         self.model, self.data, self.classes, self.tracker = model, data, classes, tracker
         self.out, self.report, self.inferred = out, Report(), 0
         self.count = min(len(data), frames) if frames else len(data)
         self._has_ids = given or tracker is not None
-        self._one_class = one_class or self._has_ids
+        self._every_class = every_class and not self._has_ids
         self._infer: Callable[[Sequence[int], list[Frame]], list[Tracks]] = self._alone
         if given:
             if not isinstance(model, Completer):
@@ -155,7 +155,7 @@ class Inference:
         self._unfinished: list[_Row] = []
         wanted = {**settings, "data": str(data.path.resolve()), "batch": batch}
         wanted["tracker"] = None if tracker is None else repr(tracker.config)
-        wanted |= {"given": given, "one_class": self._one_class}
+        wanted |= {"given": given, "every_class": self._every_class}
         self._journal = Journal(out, wanted)
 
     def _videos(self) -> list[list[int]]:
@@ -215,11 +215,11 @@ class Inference:
 
     def _row(self, index: int, tracks: Tracks) -> _Row:
         height, width = tracks.size
-        if self._one_class:
+        if self._every_class:
+            kept = by_class(tracks, self.classes)
+        else:
             ids = self.classes.ids(tracks.class_ids)
             kept = replace(tracks[ids >= 0], class_ids=ids[ids >= 0])
-        else:
-            kept = by_class(tracks, self.classes)
         if isinstance(self.data, KittiObject) and kept.boxes3d is not None:
             names = [self.data.classes[c] for c in kept.class_ids.tolist()]
             stem = Path(self.data.place(index).name).name

@@ -13,7 +13,6 @@ from amodal_core.classes import ClassMap
 from amodal_core.datasets.base import Dataset
 from amodal_core.errors import InputError
 from amodal_core.evaluation import image_level
-from amodal_core.evaluation.hypotheses import by_class
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import AnnotationSet, ImageRecord, aligned, from_tracks
 from amodal_core.extras import extra
@@ -144,19 +143,20 @@ def _precision(
 ) -> dict[str, tuple[float, float]]:
     """AP by kind of mask, of float32 and of int8."""
 
-    def collected(frames: Sequence[Tracks | None]) -> AnnotationSet:
+    def collected(frames: Sequence[Tracks | None], names: tuple[str, ...]) -> AnnotationSet:
         return from_tracks(
             (
                 (ImageRecord(k, *frame.size), frame)
                 for k, (frame, truth) in enumerate(zip(frames, truths, strict=True))
                 if frame is not None and truth is not None
             ),
-            data.classes,
+            names,
         )
 
-    truth = collected(truths)
+    truth = collected(truths, data.classes)
     own = ClassMap.between(classes, data.classes)
-    both = [aligned(truth, collected([by_class(one, own) for one in side])) for side in sides]
+    found = [collected(side, classes).mapped(own) for side in sides]
+    both = [aligned(truth, one.select(one.class_ids >= 0)) for one in found]
     result = {}
     for kind in ("amodal", "visible"):
         values = [

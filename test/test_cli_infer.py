@@ -65,14 +65,14 @@ def test_what_a_model_finds_is_what_evaluation_reads(model, data, tmp_path):
 
 
 def test_an_object_that_may_be_of_several_classes_stands_once_for_each(model, data, tmp_path):
-    """Every object may be a cyclist, half as likely; with one class it is what it is."""
+    """Every object may be a cyclist, half as likely; unless it is asked for, it is what it is."""
     for truth in model.truth.values():
         likely = np.eye(len(model.classes), dtype=np.float32)[truth.class_ids] * 2 / 3
         likely[:, 2] += 1 / 3
         truth.class_probabilities = likely
     truth = read_truth(data.path)
-    inference.run(run(model, data, tmp_path / "one", one_class=True), 0, lambda *_: None)
-    inference.run(run(model, data, tmp_path / "all"), 0, lambda *_: None)
+    inference.run(run(model, data, tmp_path / "one"), 0, lambda *_: None)
+    inference.run(run(model, data, tmp_path / "all", every_class=True), 0, lambda *_: None)
     one, every = (read_predictions(tmp_path / name, truth) for name in ("one", "all"))
     assert one.class_ids.tolist() == truth.set.class_ids.tolist()
     cyclist = data.classes.index("cyclist")

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import cast
 
-from amodal_core.classes import ClassMap
 from amodal_core.errors import InputError
 from amodal_core.evaluation import image_level, occluded_iou
-from amodal_core.evaluation.hypotheses import by_class
 from amodal_core.evaluation.occluded_iou import PROTOCOLS
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS
 from amodal_core.evaluation.sets import ImageRecord, aligned, from_tracks
@@ -123,10 +121,7 @@ def predicted(
         predictions = model.complete(frames, [t for _, _, t in annotated])
     else:
         predictions = tracks_of(cast(Model, model), frames, Report())
-        if tracker is None:
-            same = ClassMap.exact(model.classes, model.classes)
-            predictions = [by_class(one, same) for one in predictions]
-        else:
+        if tracker is not None:
             predictions = [
                 tracker.step(_detections(one), frame.stamp, frame)
                 for one, frame in zip(predictions, frames, strict=True)

@@ -67,12 +67,12 @@ def command(
         Path | None,
         typer.Option(help="Complete these: a YouTube-VIS or GenVIS result list, visible masks."),
     ] = None,
-    one_class: Annotated[
+    every_class: Annotated[
         bool,
         typer.Option(
-            "--one-class",
-            help="Each object once, of its likeliest class; AP takes it once for each that it may "
-            "be of.",
+            "--every-class",
+            help="An object once for each class that it may be of, as AP by class takes "
+            "detections; else once.",
         ),
     ] = False,
     settings: Settings = None,
@@ -111,10 +111,12 @@ def command(
     from amodal_core.tracking import make_tracker
 
     given = boxes is Boxes.truth
+    if every_class and track:
+        raise InputError("an object with an identity is one", "--every-class", "leave out --track")
     by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
     if by:
         others = {"--map": bool(rename), "--track": track}
-        others["--one-class"] = one_class
+        others["--every-class"] = every_class
         if tracks is not None:
             others |= {"--max-frames": max_frames is not None, "--boxes truth": given}
         _alone(by, others)
@@ -155,7 +157,7 @@ def command(
             frames=max_frames,
             tracker=follower if track else None,
             given=given,
-            one_class=one_class,
+            every_class=every_class,
         )
         with bar(f"{model} on {dataset.name}") as progress:
             written = inference.run(work, parallel, progress)
