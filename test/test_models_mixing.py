@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
 from amodal_core.models import mixing, registry
-from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from amodal_core.models.checkpoint import CheckpointInfo, save_checkpoint, save_tensors
 from amodal_core.models.checkpoint_info import read_info
 from amodal_ros.cli.main import app
 
@@ -51,6 +51,18 @@ def test_a_mean_is_the_mean_of_every_weight(pair, tmp_path, shares):
     info = read_info(tmp_path / "m.safetensors")
     assert (info.model, info.classes, info.metrics) == ("flagship", CLASSES, {})
     assert (info.data, info.commit) == ("two drives", "c1; c2")
+
+
+def test_runs_of_other_lengths_have_a_mean(pair, tmp_path):
+    """Norms count their batches: the mean has the first one's."""
+    for k, path in enumerate(pair):
+        state = load_file(path)
+        counters = {n: v + 100 * (k + 1) for n, v in state.items() if n.endswith("batches_tracked")}
+        assert counters
+        save_tensors(path, state | counters, read_info(path))
+    mixing.mean(pair, tmp_path / "m.safetensors")
+    done = load_file(tmp_path / "m.safetensors")
+    assert {int(v) for n, v in done.items() if n.endswith("batches_tracked")} == {100}
 
 
 def test_a_mean_has_the_number_types_of_the_first(pair, tmp_path):

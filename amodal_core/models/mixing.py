@@ -22,6 +22,7 @@ from amodal_core.models.learned_config import OF_THE_MACHINE
 from amodal_core.models.registry import learned
 
 _STATISTICS = ("running_mean", "running_var")  # of norms, which have a mean as weights have
+_COUNTER = "num_batches_tracked"  # of norms; runs of other lengths have others, and none reads it
 _CURE = "give checkpoints of one model, trained with the same settings"
 Tensors = dict[str, torch.Tensor]
 
@@ -58,7 +59,7 @@ def mean(paths: Sequence[Path], out: Path, shares: Sequence[float] = ()) -> None
         for name, value in fitted(state, own, path, _CURE).items():
             if name in learnt:
                 sums[name] = sums.get(name, 0) + value.double() * (share / sum(parts))
-            elif not torch.equal(value, own[name]):
+            elif not name.endswith(_COUNTER) and not torch.equal(value, own[name]):
                 raise InputError(
                     f"{name} is another than in {paths[0]}, and is nothing that has a mean",
                     str(path),
