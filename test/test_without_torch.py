@@ -36,12 +36,26 @@ def frame() -> Frame:
     return Pipeline.project(open_dataset(ROOT / "data/sample_drive")[10].frame, Report())
 
 
-def test_the_weights_that_ship_have_their_graph():
+def test_the_weights_that_ship_have_their_graphs():
     info = read_info(WEIGHTS)
-    graph = graphs.beside(WEIGHTS, graph_settings(FlagshipConfig(**info.config)))
+    settings = graph_settings(FlagshipConfig(**info.config))
+    graph, int8 = graphs.beside(WEIGHTS, settings), graphs.beside(WEIGHTS, settings, "int8")
     assert graph.is_file(), f"new weights: amodal export {WEIGHTS} --beside"
-    assert [p.name for p in WEIGHTS.parent.glob("*.onnx")] == [graph.name]
+    assert int8.is_file(), f"new weights: amodal export {WEIGHTS} --int8 --calibration DRIVES"
+    assert {p.name for p in WEIGHTS.parent.glob("*.onnx")} == {graph.name, int8.name}
     assert graph.stat().st_size < 300_000  # its weights are the checkpoint's
+    assert sum(p.stat().st_size for p in WEIGHTS.parent.iterdir()) < 20_000_000
+    assert "amodal AP" in graphs.properties(int8)["int8"]  # it says what it costs
+
+
+def test_the_graph_in_int8_finds_what_torch_finds(frame):
+    exact = registry.create("flagship", runtime="torch", min_score=0.3)
+    ours = registry.create("flagship", precision="int8", min_score=0.3)
+    (a,), (b,) = exact.infer([frame]), ours.infer([frame])
+    a, b = a.numpy(), b.numpy()
+    best = a.amodal.rle().iou(b.amodal.rle()).max(axis=1)
+    assert len(a) > 3
+    assert np.mean(best > 0.7) > 0.8
 
 
 @pytest.mark.parametrize("settings", [{}, {"most_pixels": 40_000}], ids=["as it is", "shrunk"])
