@@ -73,6 +73,7 @@ def array_message(**changes):
         ({"class_id": 20_000_000}, "class_id 20000000, from 0 to 4095"),
         ({"class_id": 65_535}, "class_id 65535"),
         ({"embedding": np.zeros(10_000_000, np.float32)}, "an embedding of 10000000 numbers"),
+        ({"class_probabilities": np.zeros(9_999, np.float32)}, "9999 classes, at most 4096"),
     ],
 )
 def test_ids_and_vectors_that_would_cost_every_later_frame_are_refused(read, changes, words):
@@ -84,6 +85,10 @@ def test_an_array_of_an_impossible_image_or_of_too_many_is_refused():
     message = array_message()
     message.height = message.width = 30_000
     with little_memory(), pytest.raises(InputError, match="30000x30000 pixels"):
+        read_tracks(message)
+    message = array_message()
+    message.classes = ["car"] * 5000
+    with pytest.raises(InputError, match="5000 classes, at most 4096"):
         read_tracks(message)
     message = array_message()
     message.instances = message.instances * 5000
