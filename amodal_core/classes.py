@@ -27,6 +27,22 @@ _SYNONYMS = (
 )
 
 
+def scores_of_classes(
+    scores: np.ndarray, class_ids: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """(M, C) float64 scores of M objects for each class; their own keeps its score.
+
+    Another class scores as much less as it is less probable.
+
+    Args:
+        scores: (M,) 0-1.
+        class_ids: (M,) of their own classes.
+        probabilities: (M, C).
+    """
+    own = np.take_along_axis(probabilities, class_ids[:, None], axis=1)
+    return np.asarray(scores[:, None] * probabilities / np.maximum(own, 1e-9))
+
+
 @dataclass(frozen=True)
 class ClassMap:
     """Class ids of one list of names as ids of another.
@@ -80,6 +96,17 @@ class ClassMap:
     def ids(self, class_ids: Any) -> np.ndarray:
         """(M,) ids of targets for (M,) ids of sources; -1 where there is none."""
         return self.table[np.asarray(class_ids, np.int64)]
+
+    def probabilities(self, class_ids: Any, of_sources: Any) -> np.ndarray:
+        """(M, T + 1) float64 of targets and, in the last column, of none of them.
+
+        Args:
+            class_ids: (M,) of sources.
+            of_sources: (M, N) probabilities, None where each object has its class for sure.
+        """
+        sure = of_sources is None
+        rows = np.eye(len(self.sources))[class_ids] if sure else np.asarray(of_sources)
+        return np.asarray(rows @ np.eye(len(self.targets) + 1)[self.table])
 
     def complete(self) -> list[int]:
         """The table, where every class has to have a target of a format that is written.

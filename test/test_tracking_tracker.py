@@ -203,15 +203,17 @@ def test_a_tracks_class_is_what_all_its_sights_make_likeliest() -> None:
     assert tracks.class_probabilities[0] == pytest.approx(np.mean(sights, axis=0), abs=1e-3)
 
 
-def test_what_coasts_keeps_its_classes_probabilities() -> None:
+def test_what_coasts_keeps_probabilities_and_embedding_in_a_frame_without_detections() -> None:
     tracker, things = Tracker(), [Thing("it", 100, 40, 60, 30, 20.0)]
     for k in range(4):
         _, detections, frame = view(things if k < 3 else [], k * STEP)
-        detections.class_probabilities = np.array([[0.7, 0.3]] * len(detections), np.float32)
-        detections.class_probabilities = detections.class_probabilities.reshape(-1, 2)
+        if len(detections):  # an empty array of a message tells of neither
+            detections.class_probabilities = np.array([[0.7, 0.3]], np.float32)
+            detections.embeddings = np.array([[0.6, 0.8]], np.float32)
         tracks = tracker.step(detections, k * STEP, frame)
     assert tracks.coasted.tolist() == [True]
     assert tracks.class_probabilities[0] == pytest.approx([0.7, 0.3])
+    assert tracks.embeddings[0] == pytest.approx([0.6, 0.8])
 
 
 def test_occluders_follow_the_tracks_whatever_the_order_of_detections() -> None:

@@ -14,13 +14,14 @@ from amodal_core.bags.sensors import (
     pose_message,
     vector_message,
 )
+from amodal_core.classes import scores_of_classes
 from amodal_core.errors import InputError
 from amodal_core.frame import Instances, Tracks
 from amodal_core.limits import check_instances
 from amodal_core.masks.mask_set import RleMasks
 
 UNTRACKED = -1
-_PROBABLE = 0.05  # of a class, from which on a detection names it beside the likeliest
+_PROBABLE = 0.05  # of a class, from which on a detection names it beside its own
 
 
 def instances_message(
@@ -225,7 +226,7 @@ def detections_message(
     """A vision_msgs/Detection2DArray of the tracks seen in this frame.
 
     The box is the amodal one, the detection's id the track's. Hypotheses name their class in
-    class_id, likeliest first; a second one's score is less by as much as its class is less likely.
+    class_id, most probable first; another's score is less by as much as its class is less probable.
     Coasted tracks are not detections and are left out.
     """
     host = tracks.numpy()
@@ -237,9 +238,7 @@ def detections_message(
             factory.create(
                 "vision_msgs/msg/Detection2D",
                 header=header_message(factory, stamp, frame_id),
-                results=[
-                    _hypothesis(factory, *said) for said in _hypotheses(host, int(i), classes)
-                ],
+                results=[_hypothesis(factory, *h) for h in _hypotheses(host, int(i), classes)],
                 bbox=factory.create(
                     "vision_msgs/msg/BoundingBox2D",
                     center=factory.create("vision_msgs/msg/Pose2D", position=middle),
@@ -296,7 +295,7 @@ def detection3d_message(
     factory: MessageFactory,
     header: Any,
     box: np.ndarray,
-    said: Sequence[tuple[str, float]],
+    hypotheses: Sequence[tuple[str, float]],
     number: int,
 ) -> Any:
     """A vision_msgs/Detection3D of a box (7,) as in Instances.boxes3d.
@@ -305,12 +304,12 @@ def detection3d_message(
         factory: makes the messages.
         header: its frame is the box'.
         box: finite.
-        said: names of classes and their scores 0-1, likeliest first.
+        hypotheses: names of classes and their scores 0-1, most probable first.
         number: its identity, negative where there is none.
     """
     box = np.asarray(box, np.float64)
     pose = pose_message(factory, box[:3], box[6])
-    results = [_hypothesis(factory, *one) for one in said]
+    results = [_hypothesis(factory, *one) for one in hypotheses]
     for result in results:
         result.pose.pose = pose
     return factory.create(
@@ -325,14 +324,17 @@ def detection3d_message(
 
 
 def _hypotheses(host: Instances, i: int, classes: Sequence[str]) -> list[tuple[str, float]]:
-    """Names of the classes that an object may be of, and their scores, likeliest first."""
-    own, score = int(host.class_ids[i]), float(host.scores[i])
+    """Names of the classes that an object may be of, and their scores, most probable first."""
+    own = int(host.class_ids[i])
     if host.class_probabilities is None:
-        return [(classes[own], score)]
-    likely = np.asarray(host.class_probabilities[i], np.float64)
-    others = [int(k) for k in np.argsort(-likely, kind="stable") if k != own]
-    said = [(k, score * float(likely[k] / max(likely[own], 1e-9))) for k in others]
-    return [(classes[own], score)] + [(classes[k], s) for k, s in said if likely[k] >= _PROBABLE]
+        return [(classes[own], float(host.scores[i]))]
+    one = slice(i, i + 1)
+    probabilities = np.asarray(host.class_probabilities[one], np.float64)
+    score, class_id = np.asarray(host.scores[one]), np.asarray(host.class_ids[one])
+    (scores,) = scores_of_classes(score, class_id, probabilities)
+    order = [k for k in np.argsort(-scores, kind="stable").tolist() if k != own]
+    kept = [own, *(k for k in order if probabilities[0, k] >= _PROBABLE)]
+    return [(classes[k], float(scores[k])) for k in kept]
 
 
 def _hypothesis(factory: MessageFactory, name: str, score: float) -> Any:

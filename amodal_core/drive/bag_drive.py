@@ -140,7 +140,7 @@ class BagDrive:
         assembler = Assembler(
             (IMAGE.name, *lidar),
             self.settings,
-            calibrated=bool(self.settings.calibration) or self._has_intrinsics(),
+            calibrated=self._calibrated(),
             optional=lidar if self.lidar_optional else (),
             roles=roles,
         )
@@ -162,19 +162,18 @@ class BagDrive:
             if line:
                 self.warnings.append(FrameWarning("clocks", f"no image has a scan: {line}"))
 
-    def _has_intrinsics(self) -> bool:
+    def _calibrated(self) -> bool:
         """Whether frames get a calibration; a camera alone, whose driver has none, does without."""
         topic = self.topics.camera_info
-        if not topic or self.topics.points:
-            return bool(topic)
-        for _, _, info in self.bag.messages([topic]):
-            if not is_calibrated(info):
-                text = f"{topic}: K and P are zero, the camera is not calibrated: used without"
-                cure = "record the camera_info of a calibrated camera, or give a calibration file"
-                self.warnings.append(FrameWarning("camera_info", text, cure))
-                return False
-            break
-        return True
+        if self.settings.calibration or not topic or self.topics.points:
+            return bool(self.settings.calibration or topic)
+        first = next((info for _, _, info in self.bag.messages([topic])), None)
+        if first is None or is_calibrated(first):
+            return True
+        text = f"{topic}: K and P are zero, the camera is not calibrated: used without"
+        cure = "record the camera_info of a calibrated camera, or give a calibration file"
+        self.warnings.append(FrameWarning("camera_info", text, cure))
+        return False
 
     def _read_static(self, assembler: Assembler, topics: list[str]) -> None:
         """Take in the static transforms first, wherever they stand in the bag.

@@ -221,9 +221,9 @@ class Flagship(LearnedModel):
         scores = suppress(torch.sigmoid(logits), labels, boxes, shown, self.config.nms)
         scores, order = scores.topk(min(self.config.max_instances, count), dim=1)
         boxes, shown = _taken(boxes, order), _taken(shown, order)
-        found = places.gather(1, order)
-        shares = torch.sigmoid(_taken(dense.logits, found).float()).clamp(min=_LEAST_SHARE)
-        best_features = _taken(dense.features, found)
+        chosen = places.gather(1, order)
+        likely = torch.sigmoid(_taken(dense.logits, chosen).float()).clamp(min=_LEAST_SHARE)
+        best_features = _taken(dense.features, chosen)
         described = self.instances(best_features, boxes, limits[:, None])
         side = self.config.mask_side
         samples = sample_boxes(features, boxes, side, self.mask_stride)
@@ -242,7 +242,7 @@ class Flagship(LearnedModel):
             described.log_depths.clamp(max=_LARGEST_LOG_DEPTH).exp(),
             torch.sigmoid(described.occlusion),
             described.embeddings,
-            shares / shares.sum(-1, keepdim=True),
+            likely / likely.sum(-1, keepdim=True),
         )
 
     def detect(self, batch: Batch) -> list[Detections]:

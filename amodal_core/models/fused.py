@@ -38,7 +38,7 @@ from amodal_core.settings import Amount, Count, Share, settings_type
 _HEIGHT_OFF = 0.3  # as a log, of what is as high as its class
 _NO_VAN = 2.9  # metres, from which height on
 _TALL = ("truck", "bus", "tram")
-_UNHEARD = 1e-3  # probability of what the network does not think of
+_UNHEARD = 1e-3  # probability that every class has, so that some high vehicle is left
 _LEVEL, _LEVEL_SHARE = 1.0, 0.03  # metres, or share of the depth, apart at the same depth
 _KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car", "cyclist": "pedestrian"}
 
@@ -211,7 +211,7 @@ class Fused:
         return np.asarray(pieces), np.asarray((contested & convincing & level).any(1))
 
     def _probabilities(self, learned: Instances) -> np.ndarray:
-        """(M, C) of the network's objects; of one that says nothing of them, all of its class."""
+        """(M, C) of the network's detections; without any, each has its class for sure."""
         if learned.class_probabilities is None:
             return np.eye(len(self.classes), dtype=np.float32)[np.asarray(learned.class_ids)]
         return np.asarray(learned.class_probabilities, np.float32)
@@ -219,7 +219,7 @@ class Fused:
     def _high(self, probabilities: np.ndarray, geometric: Instances) -> np.ndarray:
         """(P, C) the network's; what the geometry finds too high is neither a car nor a van.
 
-        It is then the likeliest of the vehicles that are as high, if that says anything.
+        It is then the most probable of the vehicles that are as high.
         """
         tall = np.array([name in _TALL for name in self.classes])
         low = np.array([name in ("car", "van") for name in self.classes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -97,6 +97,7 @@ class CoastingTracker(ABC):
         self.origins = np.zeros(0, np.int64)
         self._vehicle = ScanMotion()
         self._alongside: Motion | None = None
+        self._classes = 0  # how many the detections weigh, once they have told
 
     @abstractmethod
     def _usable(self, detections: Instances) -> np.ndarray:
@@ -178,6 +179,8 @@ class CoastingTracker(ABC):
         if not usable.all():
             detections = detections[indices]
         embeddings = self._embeddings(detections)
+        if detections.class_probabilities is not None:
+            self._classes = int(detections.class_probabilities.shape[1])
 
         # Prediction: where the tracks should be now.
         tracks = self._tracks
@@ -242,6 +245,10 @@ class CoastingTracker(ABC):
             result = with_coasting(
                 result, coasted, masks, hidden, self._faded(coasted), self._frame
             )
+        if self._classes:
+            # A frame without detections tells nothing of classes; its tracks know them.
+            known = tracks[np.concatenate([shown, carried])].class_probabilities(self._classes)
+            result = replace(result, class_probabilities=known)
         origins = np.full(len(result), -1, np.int64)
         origins[: len(shown)] = indices[origin[shown]]
         order = np.argsort(result.ids, kind="stable")

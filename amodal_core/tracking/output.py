@@ -34,7 +34,6 @@ def matched_tracks(detections: Instances, tracks: TrackStore, frame: int) -> Tra
         coasted=detections.visible.rle().areas() == 0,
         velocities=velocities,
         image_velocities=image_velocities,
-        class_probabilities=_probabilities(detections, tracks),
     )
 
 
@@ -72,10 +71,8 @@ def with_coasting(
         width = matched.embeddings.shape[1]
         carried = widened(tracks.embeddings, width)[:, :width]
         embeddings = np.concatenate([matched.embeddings, carried])
-    probabilities = None
-    if matched.class_probabilities is not None:
-        own = _shares(tracks, matched.class_probabilities.shape[1])
-        probabilities = np.concatenate([matched.class_probabilities, own])
+    elif not n and tracks.embeddings.shape[1]:
+        embeddings = tracks.embeddings  # a frame without detections has none to tell their width
     amodal = RleMasks.concatenated([matched.amodal.rle(), masks])
     visible = RleMasks.concatenated([shown, unhidden])
     all_depths = np.concatenate([matched.depths, depths])
@@ -102,22 +99,7 @@ def with_coasting(
         coasted=np.concatenate([matched.coasted, np.ones(c, bool)]),
         velocities=np.concatenate([matched.velocities, velocities]),
         image_velocities=np.concatenate([matched.image_velocities, image_velocities]),
-        class_probabilities=probabilities,
     )
-
-
-def _probabilities(detections: Instances, tracks: TrackStore) -> np.ndarray | None:
-    """(T, C) float32 of the tracks, None where the detections do not know all classes."""
-    if detections.class_probabilities is None:
-        return None
-    return _shares(tracks, detections.class_probabilities.shape[1])
-
-
-def _shares(tracks: TrackStore, count: int) -> np.ndarray:
-    """(T, count) float32, the share of each class in a track's votes."""
-    votes = widened(tracks.votes, count)[:, :count]
-    total = np.maximum(votes.sum(axis=1, keepdims=True), 1e-9)
-    return np.asarray(votes / total, np.float32)
 
 
 def _boxes3d(tracks: TrackStore) -> np.ndarray | None:

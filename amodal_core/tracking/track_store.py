@@ -73,6 +73,12 @@ class TrackStore:
         """(T,) int64, the class with the most evidence."""
         return np.argmax(self.votes, axis=1)
 
+    def class_probabilities(self, count: int) -> np.ndarray:
+        """(T, count) float32, the share of each class in all votes of a track."""
+        votes = widened(self.votes, count)[:, :count]
+        total = np.maximum(votes.sum(axis=1, keepdims=True), 1e-9)
+        return np.asarray(votes / total, np.float32)
+
     @classmethod
     def started(
         cls, detections: Instances, embeddings: np.ndarray, stamp: int, frame: int

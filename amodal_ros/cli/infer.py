@@ -115,8 +115,7 @@ def command(
         raise InputError("an object with an identity is one", "--every-class", "leave out --track")
     by = "--tracks" if tracks is not None else "--boxes truth" if given else ""
     if by:
-        others = {"--map": bool(rename), "--track": track}
-        others["--every-class"] = every_class
+        others = {"--map": bool(rename), "--track": track, "--every-class": every_class}
         if tracks is not None:
             others |= {"--max-frames": max_frames is not None, "--boxes truth": given}
         _alone(by, others)
