@@ -18,6 +18,7 @@ from amodal_core.synthetic.structures import (
     gantry,
     shelter,
     swept,
+    wall,
 )
 from amodal_core.synthetic.world import WorldOptions, make_scene
 
@@ -66,6 +67,36 @@ def test_boards_hang_above_lorries_and_small_things_stand_on_the_ground() -> Non
             assert low[2] == pytest.approx(0, abs=1e-6)
             assert high[2] > least
             assert (np.abs(thing.bounds[:, 0]) < 3.6).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_wall_has_no_gaps_and_stands_where_it_says(seed: int) -> None:
+    pieces = list(wall(np.random.default_rng(seed), 18.0))
+    ends = np.array([x + mesh.bounds[:, 0] for x, mesh, _ in pieces])
+    assert len(pieces) == 4  # of 4 m; the rest stays free
+    assert ends[0, 0] <= 0
+    assert 16 <= ends[-1, 1] < 18
+    assert (ends[:-1, 1] >= ends[1:, 0]).all()
+    for _, mesh, (x, y, half_x, half_y) in pieces:
+        low, high = mesh.bounds
+        assert low[2] == pytest.approx(0, abs=1e-6)
+        assert 0.8 < high[2] < 5.3
+        assert (np.abs(mesh.bounds[:, 0] - x) < half_x + 0.3).all()
+        assert (np.abs(mesh.bounds[:, 1] - y) < half_y + 0.1).all()
+
+
+def test_walls_leave_the_road_and_the_junctions_free() -> None:
+    for seed in range(6):
+        street = make_street(np.random.default_rng(seed), "urban", 60.0, 1.0)
+        made = build(np.random.default_rng(seed), street, -40.0, 200.0)
+        # Nothing stands in the lanes; gantries' arms and bridges are above them.
+        for _, mesh in made.pieces:
+            corners = mesh.positions[mesh.positions[:, 2] < CLEARANCE - 1.0]
+            for x, y, _ in corners[:: max(1, len(corners) // 50)]:
+                at = street.curve.nearest(x, y)
+                centre = np.array(street.curve.at(at, 0.0)[:2], float)
+                assert np.hypot(*(np.array([x, y]) - centre)) > street.kerb - 0.3
+        assert len(made.pieces) > 5
 
 
 def test_a_way_through_a_footprint_is_blocked_and_one_beside_it_is_not() -> None:

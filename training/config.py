@@ -34,7 +34,7 @@ class Synthetic:
         street: urban, residential or arterial; None to draw one.
         weather: sun, overcast or dusk; None to draw one.
         randomise: domain randomisation.
-        structures: share of the sequences with bridges, sign gantries, shelters and containers.
+        structures: share of the sequences with bridges, sign gantries, shelters, containers, walls.
         riders: times as many cyclists as streets have.
         columns: LiDAR measurements of a beam in a turn.
     """

@@ -43,7 +43,7 @@ class RunOptions:
         length: frames of a sequence.
         street, weather: fixed kinds, None to draw them.
         randomise: domain randomisation.
-        structures: share of the sequences with bridges, sign gantries, shelters and containers.
+        structures: share of the sequences with bridges, sign gantries, shelters, containers, walls.
         riders: times as many cyclists as streets have.
         lens: the camera's response.
         lidar: how the LiDAR measures.

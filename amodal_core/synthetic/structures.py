@@ -1,4 +1,4 @@
-"""Built things that a detector takes for vehicles: bridges, sign gantries, shelters, containers."""
+"""Built things that a detector takes for vehicles: bridges, gantries, shelters, boxes, walls."""
 
 from __future__ import annotations
 
@@ -241,6 +241,43 @@ def container(rng: np.random.Generator) -> Mesh:
     return merged(pieces)
 
 
+def wall(
+    rng: np.random.Generator, length: float, step: float = 4.0
+) -> Iterator[tuple[float, Mesh, Footprint]]:
+    """A wall along x that faces +y: concrete, bricks, or panels between posts.
+
+    Args:
+        rng: its height, 0.8 m (what keeps cars off a pavement) to 5 m (what holds a slope or
+            noise), and its finish.
+        length: metres; what whole pieces leave of it stays free.
+        step: length of its pieces, so that they can follow a bend, metres.
+
+    Yields:
+        how far along x a piece stands, the piece around x = 0, and what it blocks there.
+    """
+    height = rng.uniform(0.8, 1.2) if rng.random() < 0.25 else rng.uniform(1.6, 5.0)
+    thick = rng.uniform(0.2, 0.5)
+    kind = rng.integers(3)
+    material = (Material.CONCRETE, Material.BRICK, Material.METAL)[kind]
+    palette = BOXES if kind == 2 else CONCRETES
+    tone, cap = palette[rng.integers(len(palette))], CONCRETES[rng.integers(len(CONCRETES))]
+    stripes = rng.random() < 0.4  # panels of two heights, as noise barriers have
+    for x in np.arange(step / 2, length, step):
+        size = (step + 0.15, thick, height)  # bends leave no gap
+        pieces = [box(size, (0, 0, height / 2), material, tone, texel=3)]
+        if kind < 2:
+            pieces.append(
+                box((step + 0.15, thick + 0.12, 0.12), (0, 0, height), Material.CONCRETE, cap)
+            )
+        else:
+            post = (0.25, thick + 0.14, height + 0.1), (step / 2, 0, height / 2 + 0.05)
+            pieces.append(box(*post, Material.METAL, cap))
+        if stripes:
+            band = (step + 0.15, thick + 0.04, 0.35 * height), (0, 0, 0.3 * height)
+            pieces.append(box(*band, material, cap))
+        yield float(x), merged(pieces), (0.0, 0.0, step / 2, thick / 2)
+
+
 @dataclass(frozen=True)
 class Structures:
     """What stands over and beside a street.
@@ -270,7 +307,7 @@ class Structures:
 
 
 def build(rng: np.random.Generator, street: Street, low: float, high: float) -> Structures:
-    """Bridges, gantries, shelters and containers of a street between two s."""
+    """Bridges, gantries, shelters, containers and walls of a street between two s."""
     made = Structures()
 
     def put(
@@ -312,4 +349,12 @@ def build(rng: np.random.Generator, street: Street, low: float, high: float) -> 
                     askew = inward + rng.normal(0, 0.15)
                     put(container(rng), [(0.0, 0.0, 3.1, 1.3)], s, at, askew, 0.1)
             s += rng.uniform(15, 70)
+        s = low + rng.uniform(0, 60)
+        while s < high:
+            # Behind the pavement or, where nobody walks, at the kerb.
+            at = street.kerb + (0.5 if rng.random() < 0.3 else street.sidewalk + 0.3)
+            for ahead, mesh, footprint in wall(rng, rng.uniform(12, 60)):
+                if not street.near_junction(s + ahead, 4.0):
+                    put(mesh, [footprint], s + ahead, side * at, inward, 0.1)
+            s += rng.uniform(60, 160)
     return made

@@ -32,7 +32,7 @@ class WorldOptions:
         kind: street kind, None to draw one.
         weather: sun, overcast or dusk, None to draw one.
         randomise: domain randomisation: colours and light beyond what streets show.
-        structures: share of the sequences with bridges, sign gantries, shelters and containers.
+        structures: share of the sequences with bridges, sign gantries, shelters, containers, walls.
         riders: times as many cyclists as streets have.
     """
 

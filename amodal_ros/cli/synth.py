@@ -84,7 +84,7 @@ def command(
         typer.Option(
             min=0,
             max=1,
-            help="Share of the sequences with bridges, sign gantries, shelters and containers.",
+            help="Share of the sequences with bridges, gantries, shelters, containers and walls.",
         ),
     ] = 0.0,
     riders: Annotated[
