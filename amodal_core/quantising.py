@@ -54,7 +54,7 @@ def export_int8(
     measured: Dataset | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Quantised:
-    """Write the int8 graph of a checkpoint beside it, which `precision=int8` runs.
+    """Write the int8 graph of a checkpoint beside it, which `precision` int8 and auto run.
 
     Args:
         checkpoint: of the flagship.

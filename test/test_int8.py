@@ -1,4 +1,4 @@
-"""int8: on frames that a user gives, with what it costs in the graph, and never by itself."""
+"""int8: on frames that a user gives, with what it costs in the graph, and where it is taken."""
 
 from __future__ import annotations
 
@@ -37,16 +37,43 @@ def weights(tmp_path):
     return path
 
 
-def test_auto_never_takes_int8_and_a_gpu_has_none(monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "quick"), [("avx512_vnni", True), ("avx2 avx_vnni", True), ("avx512_bf16", False)]
+)
+def test_auto_takes_int8_where_the_processor_has_it_and_the_graph_is_there(
+    monkeypatch, flags, quick
+):
     monkeypatch.setattr(engines, "find_spec", lambda name: True)
     monkeypatch.setattr(engines, "_runs", lambda *_: True)
+    monkeypatch.setattr(engines, "_instructions", lambda: frozenset(flags.split()))
     cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
+    first = engines.candidates(cpu, "auto", written=True, int8=True)[0]
+    assert (first == ("openvino", "int8")) == quick
     for precision in ("auto", "float32", "bfloat16"):
-        choices = engines.candidates(cpu, precision, written=True)
-        assert choices
-        assert "int8" not in [arithmetic for _, arithmetic in choices]
-    assert engines.candidates(cpu, "int8", written=True) == [("openvino", "int8")]
-    assert engines.candidates(gpu, "int8", written=True) == []
+        for int8 in (False, precision != "auto"):
+            choices = engines.candidates(cpu, precision, written=True, int8=int8)
+            assert choices
+            assert "int8" not in [arithmetic for _, arithmetic in choices]
+    assert engines.candidates(cpu, "int8", written=True, int8=True) == [("openvino", "int8")]
+    assert engines.candidates(cpu, "int8", written=True) == []
+    assert engines.candidates(gpu, "auto", written=True, int8=True)[0] == ("tensorrt", "float32")
+    assert engines.candidates(gpu, "int8", written=True, int8=True) == []
+
+
+@pytest.mark.parametrize("kind", [FlagshipGraph, registry.class_of("flagship")])
+def test_auto_runs_the_graph_in_int8_that_lies_beside_the_weights(monkeypatch, sample, kind):
+    pytest.importorskip("openvino")
+    frame = Pipeline.project(sample.frame(5), Report())
+    results = {}
+    for flags, expected in (("avx512_vnni", "int8"), ("avx2", "float32")):
+        monkeypatch.setattr(engines, "_instructions", lambda flags=flags: frozenset([flags]))
+        report = Report()
+        results[expected] = tracks_of(kind.from_checkpoint(str(WEIGHTS)), [frame], report)[0]
+        (note,) = report.warnings
+        assert f"({expected}, " in note.text
+    assert len(results["int8"]) > 5
+    apart = results["int8"].scores[:5] - results["float32"].scores[:5]
+    assert 1e-4 < np.abs(apart).max() < 0.1
 
 
 def test_without_a_graph_in_int8_the_command_that_makes_one_is_named(weights):

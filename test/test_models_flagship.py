@@ -27,7 +27,7 @@ from amodal_core.models.layers.batch import (
     make_batch,
     targets_of,
 )
-from amodal_core.models.layers.dense_head import suppress
+from amodal_core.models.layers.dense_head import Dense, suppress
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
 from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
 from amodal_core.models.layers.lidar_branch import sparse_cells
@@ -216,6 +216,24 @@ def test_suppression_of_fixed_size_is_greedy_suppression():
     expected[nms(boxes, scores, 0.5)] = True
     assert 10 < expected.sum() < 70
     assert torch.equal(left > 0, expected)
+
+
+def test_of_one_object_found_in_many_places_others_need_candidates_beyond_them(monkeypatch):
+    # An object that 150 locations find, and a fainter one beside it that a single one finds.
+    near = torch.tensor([10.0, 10.0, 60.0, 60.0])
+    boxes = torch.cat([near.expand(150, 4), torch.tensor([[100.0, 20.0, 140.0, 80.0]])])[None]
+    logits = torch.full((1, 151, len(CLASSES)), -9.0)
+    logits[0, :150, 0], logits[0, 150, 0] = 2.0, 1.0
+    for candidates, found in ((100, 1), (200, 2)):
+        model = Flagship(replace(CONFIG, candidates=candidates)).eval()
+        features = torch.zeros(1, 151, 2 * model.shape.channels)
+        dense = Dense(logits, boxes, boxes, features, torch.zeros(151, 2), torch.ones(151))
+        mask_features = torch.zeros(1, model.shape.mask_channels, 24, 40)
+        monkeypatch.setattr(model, "_see", lambda *_, d=dense, m=mask_features: (d, m))
+        with torch.no_grad():
+            out = model(torch.zeros(1, 3, *SIZE))
+        assert out.scores.shape == (1, 20)
+        assert (out.scores[0] > 0).sum() == found
 
 
 def test_a_car_that_hides_most_of_another_does_not_suppress_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import subprocess
 import sys
@@ -186,6 +187,28 @@ def test_a_graph_is_known_by_weights_settings_and_code(tmp_path):
     assert key != graphs.key_of(first, nn.Linear(1, 1), "settings")
 
 
+def test_a_graph_is_known_by_the_functions_that_its_layers_call(tmp_path, monkeypatch):
+    folder = tmp_path / "package" / "layers"
+    folder.mkdir(parents=True)
+    (folder / "own_layer.py").write_text("import torch\n\n\nclass Own(torch.nn.Module): ...\n")
+    (folder / "called.py").write_text("TWO = 2\n")
+    monkeypatch.syspath_prepend(str(folder))
+    network = importlib.import_module("own_layer").Own()
+    weights = tmp_path / "a"
+    weights.write_bytes(b"weights")
+
+    def key():
+        return graphs.key_of(weights, network)
+
+    outside = key()  # a network of one's own: what lies beside it may be anything
+    monkeypatch.setattr(graphs, "_PACKAGE", tmp_path / "package")
+    inside = key()
+    (folder / "called.py").write_text("TWO = 3\n")
+    assert key() != inside
+    monkeypatch.setattr(graphs, "_PACKAGE", tmp_path / "elsewhere")
+    assert key() == outside
+
+
 def test_bfloat16_is_openvinos_and_without_writers_only_written_graphs_run(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(engines, "find_spec", lambda name: name not in ("onnx", "onnxscript"))
@@ -203,11 +226,11 @@ def test_bfloat16_is_openvinos_and_without_writers_only_written_graphs_run(monke
 def test_auto_takes_bfloat16_first_where_the_processor_has_it(monkeypatch, flags, half):
     monkeypatch.setattr(engines, "find_spec", lambda name: True)
     monkeypatch.setattr(engines.Path, "read_text", lambda *a, **k: f"flags : fpu {flags}\n")
-    engines.computes_bfloat16.cache_clear()
+    engines._instructions.cache_clear()
     try:
         choices = engines.candidates(torch.device("cpu"), "auto", written=True)
     finally:
-        engines.computes_bfloat16.cache_clear()
+        engines._instructions.cache_clear()
     rounded = [("openvino", "bfloat16")] if half else []
     assert choices == [*rounded, ("openvino", "float32"), ("onnxruntime", "float32")]
 

@@ -278,7 +278,7 @@ def test_the_pedestrian_of_a_real_frame_is_learnt_and_found_again(kitti_object_r
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
-        totals.append(float(total))
+        totals.append(float(total.detach()))
     assert totals[-1] < 0.1 * totals[0]
     # Norms follow slowly (momentum .01) what so few steps have changed.
     for module in model.modules():

@@ -169,7 +169,8 @@ class Flagship(LearnedModel):
         assert isinstance(model, Flagship)
         model.fuse()
         config, inside = model.config, graph_settings(model.config)
-        int8 = config.precision == "int8" and config.runtime not in ("torch", "compile")
+        if config.precision == "int8" and config.runtime not in ("torch", "compile"):
+            graphs.int8_beside(path, inside)  # or says that there is none
         accelerator = Accelerator(
             model,
             input_names(model),
@@ -178,7 +179,8 @@ class Flagship(LearnedModel):
             graphs.key_of(path, model, inside),
             lambda part: export_onnx(model, part),
             OF_INSTANCES,
-            graphs.int8_beside(path, inside) if int8 else graphs.beside(path, inside),
+            graphs.beside(path, inside),
+            graphs.beside(path, inside, "int8"),
         )
         model.accelerators = [accelerator]
         return model
@@ -212,7 +214,7 @@ class Flagship(LearnedModel):
         dense, features = self._see(images, depth, heights)
         limits = limits.to(dense.boxes.device, torch.float32)
         best, labels = dense.logits.max(-1)
-        count = min(2 * self.config.max_instances, best.shape[1])
+        count = min(max(self.config.candidates, self.config.max_instances), best.shape[1])
         logits, places = best.topk(count, dim=1)
         most = torch.cat([limits, limits], 1)[:, None]
         boxes = torch.minimum(_taken(dense.boxes, places).clamp(min=0), most)

@@ -28,7 +28,8 @@ class FlagshipConfig(LearnedConfig):
 
     Attributes:
         variant: "compact", "lite" and "nanodet" for CPUs, "r50" for GPUs.
-        max_instances: of the best-scored in an image; the model always draws as many.
+        candidates: of the best-scored places in an image; those that find the same object twice go.
+        max_instances: of what is left; the model always draws as many.
         mask_side: cells along a mask's side.
         nms: overlap of boxes above which the weaker one goes.
         norm: of the ResNet: "batch", or "frozen" on top of public weights.
@@ -42,6 +43,7 @@ class FlagshipConfig(LearnedConfig):
     """
 
     variant: Literal["compact", "lite", "nanodet", "r50"] = "compact"
+    candidates: Positive = 384
     max_instances: Positive = 64
     mask_side: Annotated[int, Field(ge=4)] = 28
     nms: Share = 0.6

@@ -7,6 +7,7 @@ reads its weights there; `amodal export CHECKPOINT --beside` writes it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from amodal_core.models.flagship_config import (
 from amodal_core.models.layers.inputs import DEPTH_CHANNELS, NetworkInputs, network_inputs
 from amodal_core.models.learned_config import OF_THE_MACHINE
 from amodal_core.runtime import graphs
-from amodal_core.runtime.engines import CPU, Engine, candidates, open_engine, threads
+from amodal_core.runtime.engines import CPU, Engine, Runtime, candidates, open_engine, threads
+from amodal_core.runtime.parity import Arithmetic
 from amodal_core.settings import checked
 
 _SIZES = 8  # of inputs that have an engine at a time
@@ -51,19 +53,7 @@ class FlagshipGraph:
         self.config, self.graph = config, graph
         self.classes = config.classes
         self.optional = frozenset({"depth"}) if config.lidar else frozenset()
-        every = candidates(CPU, config.precision, written=True)
-        choices = [choice for choice in every if config.runtime in ("auto", choice[0])]
-        if not choices:
-            runtime, openvino = config.runtime, "pip install openvino"
-            cures = {"auto": openvino, "openvino": openvino, "compile": _TORCH}
-            if config.precision in ("bfloat16", "int8"):
-                cures["onnxruntime"] = f"{openvino}, and take runtime auto"
-            raise InputError(
-                "neither PyTorch is installed, nor what runs the network in its place",
-                f"runtime {runtime}, precision {config.precision}",
-                cures.get(runtime, f"pip install 'amodal_ros[{runtime}]'"),
-            )
-        self.runtime, self.precision = choices[0]
+        self.runtime, self.precision = _choice(config, int8=config.precision == "int8")
         self._engines: dict[tuple[int, ...], Engine] = {}
 
     @classmethod
@@ -90,6 +80,9 @@ class FlagshipGraph:
         inside = graph_settings(config)
         if config.precision == "int8":
             return cls(config, graphs.int8_beside(path, inside))
+        rounded = graphs.beside(path, inside, "int8")
+        if _choice(config, int8=rounded.is_file())[1] == "int8":
+            return cls(replace(config, precision="int8"), rounded)
         graph = graphs.beside(path, inside)
         if not graph.is_file():
             what = "PyTorch is not installed, and no graph of these weights and settings is there"
@@ -153,3 +146,28 @@ class FlagshipGraph:
                 report.warn(RUNTIME, f"{text}{threads()} thread(s)), without PyTorch{stated}")
             self._engines[size] = open_engine(self.runtime, self.graph, shapes, CPU, self.precision)
         return self._engines[size]
+
+
+def _choice(config: FlagshipConfig, *, int8: bool) -> tuple[Runtime, Arithmetic]:
+    """What runs the graph the fastest, and in which arithmetic.
+
+    Args:
+        config: with what is asked for.
+        int8: whether the graph in int8 is there.
+
+    Raises:
+        InputError: nothing that could is installed.
+    """
+    every = candidates(CPU, config.precision, written=True, int8=int8)
+    for choice in every:
+        if config.runtime in ("auto", choice[0]):
+            return choice
+    runtime, openvino = config.runtime, "pip install openvino"
+    cures = {"auto": openvino, "openvino": openvino, "compile": _TORCH}
+    if config.precision in ("bfloat16", "int8"):
+        cures["onnxruntime"] = f"{openvino}, and take runtime auto"
+    raise InputError(
+        "neither PyTorch is installed, nor what runs the network in its place",
+        f"runtime {runtime}, precision {config.precision}",
+        cures.get(runtime, f"pip install 'amodal_ros[{runtime}]'"),
+    )

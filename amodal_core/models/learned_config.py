@@ -35,8 +35,8 @@ class LearnedConfig:
         runtime: what runs a checkpoint's network: "auto" is the fastest of those that are installed
             that gives what torch gives, as seen on the first frame.
         precision: of a network's arithmetic outside of torch; "bfloat16" and "int8" are OpenVINO's
-            alone, and "auto" takes bfloat16 where the processor computes in it. "int8" needs a
-            graph that `amodal export --int8` made, which says what it costs.
+            alone, and "auto" takes them where the processor computes in them. "int8" needs a graph
+            that `amodal export --int8` made, which says what it costs.
     """
 
     classes: ClassNames

@@ -42,6 +42,7 @@ class Accelerator:
         write: writes the graph, for inputs of any size, to a path.
         measures: how outputs are compared.
         beside: where a graph lies already, if it does.
+        int8: where one in int8 lies, if it does.
         what: runs, for notes.
         rows: of the inputs that the graph takes at a time, which the last ones are filled up to; 0
             for images, one at a time.
@@ -60,6 +61,7 @@ class Accelerator:
         write: Callable[[Path], object],
         measures: Measures,
         beside: Path | None = None,
+        int8: Path | None = None,
         what: str = "the network",
         rows: int = 0,
     ) -> None:
@@ -67,7 +69,9 @@ class Accelerator:
         self._network, self._names, self._measures = network, tuple(names), measures
         self._key, self._write = key, write
         self._what, self._rows = what, rows
-        self._beside = beside if beside is not None and beside.is_file() else None
+        self._beside, self._int8 = (
+            path if path is not None and path.is_file() else None for path in (beside, int8)
+        )
         self._engines: dict[tuple[tuple[int, ...], ...], Engine | None] = {}
         self._compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
         self._notes: dict[tuple[str, str], bool] = {}  # whether they have been told
@@ -163,7 +167,7 @@ class Accelerator:
                 self._note(
                     RUNTIME,
                     f"{self._what} runs in {kind} {_version(kind)} ({precision}, "
-                    f"{torch.get_num_threads()} thread(s)), {said}{self._stated()}",
+                    f"{torch.get_num_threads()} thread(s)), {said}{self._stated(precision)}",
                 )
                 # As all frames after it, whichever frame a stream begins with.
                 return tuple(torch.from_numpy(v).to(device) for v in result)
@@ -178,7 +182,8 @@ class Accelerator:
 
     def _candidates(self, device: torch.device) -> list[tuple[Runtime, Arithmetic]]:
         """What may run the network on a device, the fastest first."""
-        every = candidates(device, self.precision, written=self._written())
+        int8 = self._int8 is not None
+        every = candidates(device, self.precision, written=self._written(), int8=int8)
         return [c for c in every if self.runtime in ("auto", c[0])]
 
     def _written(self) -> bool:
@@ -191,17 +196,19 @@ class Accelerator:
         sizes: tuple[tuple[int, ...], ...],
         device: torch.device,
     ) -> Engine:
-        if not self._written():
-            tell(f"writing the graph of {self._what} for {kind}, once: about 15 s")
-        path = self._beside or graphs.graph(self._key, self._write)
+        path = self._int8 if precision == "int8" else self._beside
+        if path is None:
+            if not self._written():
+                tell(f"writing the graph of {self._what} for {kind}, once: about 15 s")
+            path = graphs.graph(self._key, self._write)
         shapes = dict(zip(self._names, sizes, strict=True))
         return open_engine(kind, path, shapes, device, precision)
 
-    def _stated(self) -> str:
+    def _stated(self, precision: Arithmetic) -> str:
         """What a graph in int8 says of its cost."""
-        if self.precision != "int8" or self._beside is None:
+        if precision != "int8" or self._int8 is None:
             return ""
-        return f"; {graphs.properties(self._beside).get('int8', '')}"
+        return f"; {graphs.properties(self._int8).get('int8', '')}"
 
     def _in_compiled(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._compiled is None:

@@ -52,40 +52,52 @@ CPU: Device = _Cpu()
 
 
 def candidates(
-    device: Device, precision: Precision, *, written: bool
+    device: Device, precision: Precision, *, written: bool, int8: bool = False
 ) -> list[tuple[Runtime, Arithmetic]]:
     """The runtimes that are installed for a device and the arithmetic of each, the fastest first.
 
     Args:
         device: where the network is.
-        precision: of its arithmetic; bfloat16 and int8 are OpenVINO's alone. "auto" takes bfloat16
-            where the processor has it, and int8 never.
+        precision: of its arithmetic; bfloat16 and int8 are OpenVINO's alone. "auto" takes them
+            where the processor has them.
         written: whether the graph is there; writing it needs packages of its own.
+        int8: whether the one in int8 is there.
     """
-    if not written and not all(find_spec(name) for name in _WRITERS):
-        return []
+    rounded = int8 and (precision == "int8" or (precision == "auto" and computes_int8()))
     half = precision == "bfloat16" or (precision == "auto" and computes_bfloat16())
+    written = written or all(find_spec(name) for name in _WRITERS)
     result: list[tuple[Runtime, Arithmetic]] = []
     for kind in _ON_CPU if device.type == "cpu" else _ON_GPU:
         if not find_spec(_MODULES[kind]) or not _runs(kind, device):
             continue
-        if kind == "openvino" and precision == "int8":
+        if kind == "openvino" and rounded:
             result.append((kind, "int8"))
-        if kind == "openvino" and half:
+        if kind == "openvino" and half and written:
             result.append((kind, "bfloat16"))
-        if precision in ("auto", "float32"):
+        if precision in ("auto", "float32") and written:
             result.append((kind, "float32"))
     return result
 
 
-@cache
+def computes_int8() -> bool:
+    """Whether the processor multiplies 8-bit numbers four at a time; others are no quicker."""
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(_instructions())
+
+
 def computes_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; others would only convert it."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_instructions())
+
+
+@cache
+def _instructions() -> frozenset[str]:
+    """What Linux says that the processor has, among other words."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+        return frozenset(
+            Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+        )
     except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+        return frozenset()
 
 
 def _runs(kind: Runtime, device: Device) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DIGITS = 12  # that tell a graph beside its checkpoint from another
 _PROPERTY = 14  # the field of a property in ONNX's ModelProto
 _KEPT = 24  # graphs; the oldest go
+_PACKAGE = Path(__file__).parents[1]
 
 
 def folder() -> Path:
@@ -30,7 +31,8 @@ def folder() -> Path:
 def key_of(checkpoint: str | Path, network: nn.Module, *more: str) -> str:
     """A name for the graph of a network with a checkpoint's weights.
 
-    It changes with the weights, with the code of every layer, and with what else is named.
+    It changes with the weights, with the code of every layer and of what lies beside it in this
+    package (functions that layers call), and with what else is named.
 
     Args:
         checkpoint: a file.
@@ -39,8 +41,10 @@ def key_of(checkpoint: str | Path, network: nn.Module, *more: str) -> str:
     """
     digest = hashlib.sha256(Path(checkpoint).read_bytes())
     files = {inspect.getsourcefile(type(module)) for module in network.modules()}
-    own = sorted(f for f in files if f and f"{os.sep}torch" not in f)
-    code = [Path(f).read_text(encoding="utf-8") for f in own]
+    own = {Path(f) for f in files if f and f"{os.sep}torch" not in f}
+    beside = {f.parent for f in own if f.is_relative_to(_PACKAGE)}
+    own |= {f for folder in beside for f in folder.glob("*.py")}
+    code = [f.read_text(encoding="utf-8") for f in sorted(own)]
     for text in (*code, metadata.version("torch"), *more):
         digest.update(text.encode())
     return digest.hexdigest()[:24]

@@ -36,7 +36,7 @@ def command(
         typer.Option(
             "--int8",
             help="Write a graph beside the checkpoint whose convolutions are in int8 where that "
-            "hardly costs accuracy, for OpenVINO and --set precision=int8, and say what it costs.",
+            "hardly costs accuracy, which OpenVINO runs, and say what it costs.",
         ),
     ] = False,
     calibration: Annotated[

@@ -34,16 +34,15 @@ def sample_boxes(
     """
     b, channels, height, width = features.shape
     k = boxes.shape[1]
-    centres = (torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5) / side
-    x = boxes[..., 0:1] + centres * (boxes[..., 2:3] - boxes[..., 0:1])  # (B, K, S)
-    y = boxes[..., 1:2] + centres * (boxes[..., 3:4] - boxes[..., 1:2])
-    x = x * (2 / (width * stride)) - 1
-    y = y * (2 / (height * stride)) - 1
-    shape = (b, k, side, side)
-    grid = torch.stack([x[:, :, None, :].expand(shape), y[:, :, :, None].expand(shape)], -1)
-    flat = grid.reshape(b, k * side, side, 2)
+    # x and y together from one constant grid: stacking them would copy what is half constant.
+    axis = (torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5) / side
+    cells = torch.stack([axis.repeat(side), axis.repeat_interleave(side)], -1)  # (S * S, 2)
+    x = boxes[..., [0, 2]] * (2 / (width * stride)) - 1
+    y = boxes[..., [1, 3]] * (2 / (height * stride)) - 1
+    low, high = torch.stack([x, y], -1)[:, :, :, None].unbind(2)  # (B, K, 1, 2) each
+    grid = (low + cells * (high - low)).reshape(b, k * side, side, 2)
     sampled = F.grid_sample(
-        features.contiguous().to(grid.dtype), flat, mode="bilinear", align_corners=False
+        features.contiguous().to(grid.dtype), grid, mode="bilinear", align_corners=False
     )
     return sampled.view(b, channels, k, side, side).transpose(1, 2)
 
