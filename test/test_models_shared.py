@@ -134,6 +134,17 @@ def test_a_checkpoint_says_what_it_is_and_gives_its_weights_back(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_the_same_weights_are_the_same_file(tmp_path):
+    info = CheckpointInfo("tiny", {"name": 'Fußgänger 100 µs \u2028 "x"'}, ("a",), data="Straße")
+    weights = nn.Linear(3, 2)
+    files = set()
+    for n in range(6):
+        save_checkpoint(tmp_path / f"{n}.safetensors", weights, info)
+        files.add((tmp_path / f"{n}.safetensors").read_bytes())
+    assert len(files) == 1
+    assert load_weights(tmp_path / "0.safetensors", nn.Linear(3, 2), "tiny") == info
+
+
 @pytest.mark.parametrize(
     ("module", "model", "says"),
     [

@@ -64,6 +64,22 @@ def save_tensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as part:
         save_file(tensors, part, metadata)
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a file's metadata in order: safetensors writes it in another one every time.
+
+    The same weights are the same file then, and the graph beside them keeps its name.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:  # as many letters, unless something is escaped in another way
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def load_weights(path: str | Path, module: nn.Module, model: str) -> CheckpointInfo:
