@@ -88,10 +88,20 @@ def test_what_has_no_mean_is_refused_and_nothing_written(pair, tmp_path):
     refused([pair[0], tmp_path / "none.safetensors"], "there is no such checkpoint")
     other = checkpoint(tmp_path / "x.safetensors", 1, "mask_rcnn")
     refused([pair[0], other], "another .*model.* than in .*1.safetensors")
-    other = checkpoint(tmp_path / "x.safetensors", 1, min_score=0.2)
-    refused([pair[0], other], "another min_score than in")
+    other = checkpoint(tmp_path / "x.safetensors", 1, most_pixels=9000, min_score=0.2)
+    refused([pair[0], other], "another most_pixels than in")
     other = checkpoint(tmp_path / "x.safetensors", 1, partial=True)
     refused([pair[0], other], "a part of the weights alone")
+
+
+def test_what_is_given_out_of_what_is_found_is_the_firsts(pair, tmp_path):
+    chosen = {"min_score": 0.2, "max_instances": 7, "nms": 0.4, "candidates": 50, "mask_side": 12}
+    other = checkpoint(tmp_path / "x.safetensors", 3, **chosen)
+    for paths, wanted in (([other, pair[0]], chosen), ([pair[0], other], None)):
+        mixing.mean(paths, tmp_path / "m.safetensors")
+        config = read_info(tmp_path / "m.safetensors").config
+        expected = wanted or {k: read_info(pair[0]).config[k] for k in chosen}
+        assert {k: config[k] for k in chosen} == expected
 
 
 def test_where_weights_lie_and_what_runs_them_need_not_be_the_same(pair, tmp_path):

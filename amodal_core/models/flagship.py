@@ -90,6 +90,7 @@ class Flagship(LearnedModel):
     config: FlagshipConfig
     outputs: ClassVar[tuple[str, ...]] = Outputs._fields
     class_bias = "head.classes.bias"
+    selection = LearnedModel.selection | {"nms", "candidates", "mask_side"}
     # Layers whose rounding to int8 costs accuracy or saves nothing (docs/benchmarks.md).
     exact: ClassVar[tuple[str, ...]] = (
         *("backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.outputs"),

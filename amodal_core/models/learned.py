@@ -49,6 +49,8 @@ class LearnedModel(nn.Module):
         needs_masks: whether it learns masks; one that does not may learn from 3D boxes alone.
         tied: settings that weights were trained for although no tensor's shape shows it; weights
             are refused where they differ.
+        selection: settings that weights were not trained for: what is given out of what is found,
+            and how finely it is drawn. Of checkpoints that differ in them a mean has the first's.
         class_bias: name of the weights that are added to the logit of each class; "" where there
             are none, or a softmax joins the classes.
         earlier: what settings were in checkpoints from before they could be chosen.
@@ -64,6 +66,7 @@ class LearnedModel(nn.Module):
     needs_masks: ClassVar[bool] = True
     files: ClassVar[frozenset[str]] = frozenset({"weights"})
     tied: ClassVar[frozenset[str]] = frozenset()
+    selection: ClassVar[frozenset[str]] = frozenset({"min_score", "max_instances"})
     class_bias: ClassVar[str] = ""
     earlier: ClassVar[dict[str, Any]] = {}
     runtimes: ClassVar[bool] = False

@@ -31,7 +31,8 @@ def mean(paths: Sequence[Path], out: Path, shares: Sequence[float] = ()) -> None
     """Write the mean of checkpoints, in the number types of the first.
 
     Args:
-        paths: of two checkpoints or more, of one model with the same settings and classes.
+        paths: of two checkpoints or more, of one model with the same settings and classes; of those
+            that are no matter of training (`LearnedModel.selection`) the mean has the first's.
         out: of the mean.
         shares: of each in the mean, of any sum; none for equal ones.
 
@@ -120,7 +121,8 @@ def _known(info: CheckpointInfo) -> tuple[dict[str, Any], set[str]]:
     values = kind.earlier | info.config | dict.fromkeys(kind.files & info.config.keys(), "")
     with torch.device("meta"):
         model = kind.from_config(values)
-    settings = {k: v for k, v in model.config_json().items() if k not in OF_THE_MACHINE}
+    free = OF_THE_MACHINE | kind.selection
+    settings = {k: v for k, v in model.config_json().items() if k not in free}
     return {"model": info.model} | settings, {name for name, _ in model.named_parameters()}
 
 

@@ -105,7 +105,7 @@ def mean(
     """Take the mean of checkpoints.
 
     Of runs that began with the same weights it is often better than each of them, and between a run
-    and what it began with it forgets less.
+    and what it began with it forgets less. Its settings are those of the first.
 
     For example:
 
