@@ -51,10 +51,7 @@ def refer(graph: Any, checkpoint: Path, prefix: str) -> None:
     graph.graph.initializer.extend(tensors)
     graph.graph.node.extend(nodes)
     for node in graph.graph.node:
-        node.name = node.doc_string = ""
-    parts = (graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output)
-    for part in (*parts, *graph.graph.initializer):
-        del part.metadata_props[:]
+        node.name = ""
 
 
 def _header(checkpoint: Path) -> tuple[dict[str, Any], int]:

@@ -195,7 +195,13 @@ def _traced(
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    # Each node tells the lines of code that made it, with the folders of this machine.
+    parts = (graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output)
+    for part in (*parts, *graph.graph.value_info, *graph.graph.initializer, *graph.functions):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return graph
 
 
 def _described(graph: Any, model: Described, **more: str) -> Any:
