@@ -170,8 +170,7 @@ class Flagship(LearnedModel):
         assert isinstance(model, Flagship)
         model.fuse()
         config, inside = model.config, graph_settings(model.config)
-        if config.precision == "int8" and config.runtime not in ("torch", "compile"):
-            graphs.int8_beside(path, inside)  # or says that there is none
+        asked = config.precision == "int8" and config.runtime not in ("torch", "compile")
         accelerator = Accelerator(
             model,
             input_names(model),
@@ -181,7 +180,7 @@ class Flagship(LearnedModel):
             lambda part: export_onnx(model, part),
             OF_INSTANCES,
             graphs.beside(path, inside),
-            graphs.beside(path, inside, "int8"),
+            graphs.int8_beside(path, inside) if asked else graphs.beside(path, inside, "int8"),
         )
         model.accelerators = [accelerator]
         return model
