@@ -28,8 +28,8 @@ class FlagshipConfig(LearnedConfig):
 
     Attributes:
         variant: "compact", "lite" and "nanodet" for CPUs, "r50" for GPUs.
-        candidates: of the best-scored places in an image; those that find the same object twice go.
-        max_instances: of what is left; the model always draws as many.
+        candidates: of the best-scored locations in an image, before duplicates are suppressed.
+        max_instances: of the best-scored after that; the model always draws as many.
         mask_side: cells along a mask's side.
         nms: overlap of boxes above which the weaker one goes.
         norm: of the ResNet: "batch", or "frozen" on top of public weights.
