@@ -181,6 +181,10 @@ class Campaign:
         out, into = os.pipe()
         report = folder.with_name(folder.name + ".crash")  # a parser may empty its own folder
         report.unlink(missing_ok=True)
+        # What this process has made is not the other's to take apart: nodes, contexts of a renderer
+        # and pools of threads end badly where their threads are not. It is put aside before there
+        # is another process: what libraries do as one begins can already collect garbage.
+        gc.freeze()
         child = os.fork()
         if not child:
             os.close(out)
@@ -189,6 +193,7 @@ class Campaign:
                 code = self._child(folder, end, shared, into, report)
             finally:
                 os._exit(code)
+        gc.unfreeze()
         os.close(into)
         status = self._watch(child, out, shared)
         self.done, length = struct.unpack("<QQ", shared[:16])
@@ -241,9 +246,6 @@ class Campaign:
 
     def _child(self, folder: Path, end: float, shared: mmap.mmap, into: int, report: Path) -> int:
         """Try inputs; 0 where all were tried, 2 where a new process is to go on."""
-        # What the process that forked has made is not this one's to take apart: nodes, contexts
-        # of a renderer and pools of threads end badly where their threads are not.
-        gc.freeze()
         faulthandler.enable(open(report, "w"))  # noqa: SIM115 (as long as the process lasts)
         # Smaller than what sensors send, so that what passes them is seen in little memory.
         limits.PIXELS, limits.POINTS, limits.UNPACKED = 2**22, 2**20, 2**25
