@@ -329,6 +329,36 @@ def test_bfloat16_finds_the_same_objects(drive):
     assert abs(float(exact.scores.sum() - rounded.scores.sum())) < 0.05 * float(exact.scores.sum())
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_features_are_taken_from_their_places_in_bfloat16_too(tmp_path):
+    """Of stripes one pixel wide, in an image wider than bfloat16 tells pixels apart."""
+    import openvino
+    import openvino.opset13 as op
+
+    wide = 1024
+    columns = np.arange(wide - 100, wide)
+    x = op.parameter([1, 1, 1, wide], np.float32, name="x")
+    place = op.parameter([1, 1, len(columns)], np.float32, name="place")
+    one = op.constant(np.ones((1, 1, 1, 1), np.float32))
+    stripes = op.convolution(x, one, [1, 1], [0, 0], [0, 0], [1, 1])
+    across = op.subtract(op.multiply(place, np.float32(2 / wide)), np.float32(1))
+    across = op.reshape(across, op.constant([1, 1, len(columns), 1]), False)
+    grid = op.concat([across, op.multiply(across, np.float32(0))], 3)
+    taken = op.grid_sample(stripes, grid, {"mode": "bilinear", "padding_mode": "zeros"})
+    row = op.reshape(taken, op.constant([1, len(columns)]), False)
+    result = op.matmul(row, op.constant(np.eye(len(columns), dtype=np.float32)), False, False)
+    graph = tmp_path / "stripes.xml"
+    openvino.save_model(openvino.Model([result], [x, place]), graph)
+    inputs = {
+        "x": np.arange(wide, dtype=np.float32).reshape(1, 1, 1, wide) % 2,
+        "place": (columns + 0.5).astype(np.float32)[None, None],
+    }
+    shapes = {name: value.shape for name, value in inputs.items()}
+    engine = engines.open_engine("openvino", graph, shapes, engines.CPU, "bfloat16")
+    (found,) = engine(inputs)
+    np.testing.assert_array_equal(found[0].round(2), columns % 2)
+
+
 def test_a_model_without_a_graph_runs_in_torch_and_says_so_when_asked_otherwise(tmp_path):
     path = tmp_path / "tiny.safetensors"
     model = Tiny(TinyConfig(CLASSES))
