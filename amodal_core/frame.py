@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from amodal_core.arrays import host
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
-from amodal_core.masks.mask_set import Masks, RleMasks
+from amodal_core.masks.mask_set import Masks, RleMasks, concatenated
 
 if TYPE_CHECKING:
     # Importing torch takes seconds and 200 MB; a process that handles arrays alone never does.
@@ -312,11 +313,11 @@ def joined(parts: Sequence[_T]) -> _T:
         elif f.name == "occluders":
             values[f.name] = np.zeros((n, n), bool)
         elif f.name in ("amodal", "visible"):
-            values[f.name] = RleMasks.concatenated([m.rle() for m in column])
+            values[f.name] = concatenated(column)
         elif any(c is None for c in column):
             values[f.name] = None
         else:
-            values[f.name] = np.concatenate([np.asarray(c) for c in column])
+            values[f.name] = np.concatenate([host(c) for c in column])
     return type(parts[0])(**values)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amodal_core.masks.mask_set import BoxMasks
+from amodal_core.masks.mask_set import BoxMasks, Masks, concatenated
 from amodal_core.masks.paste import paste_dense
 
 SIZE = (23, 31)
@@ -109,3 +109,18 @@ def test_grids_and_boxes_that_do_not_fit_are_refused() -> None:
     for logits, boxes in (((2, 7, 7), (3, 4)), ((2, 7, 6), (2, 4)), ((2, 7, 7), (2, 5))):
         with pytest.raises(ValueError, match="do not fit"):
             BoxMasks(SIZE, torch.ones(logits), torch.ones(boxes)).rle()
+
+
+@pytest.mark.parametrize("sides", [(6, 6), (6, 9)])
+def test_sets_one_after_the_other_are_pasted_as_each_is(sides: tuple[int, int]) -> None:
+    rng = np.random.default_rng(7)
+    boxes = np.array([[2, 3, 20, 15], [-4, 5, 9, 30]], np.float32)
+    sets: list[Masks] = [
+        BoxMasks(SIZE, rng.normal(size=(2, side, side)).astype(np.float32), boxes + n)
+        for n, side in enumerate(sides)
+    ]
+    both = concatenated(sets)
+    assert isinstance(both, BoxMasks) == (sides[0] == sides[1])  # logits stay so where they can
+    assert both.rle().counts == sets[0].rle().counts + sets[1].rle().counts
+    mixed = concatenated([sets[0], sets[1].rle()])
+    assert mixed.rle().counts == both.rle().counts

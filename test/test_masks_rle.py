@@ -89,6 +89,15 @@ def test_iou_is_that_of_the_pixels(sets: tuple) -> None:
     np.testing.assert_allclose(ours, shared / np.maximum(union, 1))
 
 
+@given(stacks(sets=2), st.integers(0, 2**25 - 1))
+def test_pairs_that_are_not_asked_for_share_nothing(sets: tuple, bits: int) -> None:
+    a, b = (RleMasks.from_dense(s) for s in sets)
+    pairs = np.array([bits >> k & 1 for k in range(25)], bool).reshape(5, 5)[: len(a), : len(b)]
+    every, some = a.intersections(b), a.intersections(b, pairs=pairs)
+    np.testing.assert_array_equal(some, every * pairs)
+    np.testing.assert_array_equal(a.iou(b, pairs=pairs), a.iou(b) * pairs)
+
+
 def test_iou_agrees_with_pycocotools(rng: np.random.Generator) -> None:
     masks = rng.random((6, 40, 60)) < 0.4
     rle = RleMasks.from_dense(masks)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal_core.arrays import host
 from amodal_core.masks import rle
 from amodal_core.masks.paste import paste_runs
 from amodal_core.masks.runs import Runs
@@ -179,17 +180,25 @@ class RleMasks(Masks):
         """(N, 4) float32 xyxy around each mask, zeros where it is empty."""
         return self._runs.boxes.astype(np.float32)
 
-    def intersections(self, other: RleMasks, shifts: np.ndarray | None = None) -> np.ndarray:
+    def intersections(
+        self,
+        other: RleMasks,
+        shifts: np.ndarray | None = None,
+        pairs: np.ndarray | None = None,
+    ) -> np.ndarray:
         """(N, M) int64, pixels that each pair shares.
 
         Args:
             other: M masks over an image of the same size.
             shifts: (N, 2) int, moves each of these masks by x, y before they are compared; exact
                 for masks that do not fill a column from top to bottom.
+            pairs: (N, M) bool, which to compare, None for all; the others are given 0.
         """
         self._same_size(other)
         if shifts is None:
             shifts = np.zeros((len(self), 2), np.int64)
+        if pairs is None:
+            pairs = np.ones((len(self), len(other)), bool)
         a, b = self._runs, other._runs
         return rle.intersections(
             a.runs,
@@ -199,12 +208,18 @@ class RleMasks(Masks):
             b.first,
             b.boxes,
             np.ascontiguousarray(shifts, np.int64),
+            np.ascontiguousarray(pairs, bool),
             self.size[0],
         )
 
-    def iou(self, other: RleMasks, shifts: np.ndarray | None = None) -> np.ndarray:
-        """(N, M) float64 intersection over union; 0 between empty. Shifts: see intersections."""
-        shared = self.intersections(other, shifts)
+    def iou(
+        self,
+        other: RleMasks,
+        shifts: np.ndarray | None = None,
+        pairs: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(N, M) float64 intersection over union; 0 between empty. Arguments: see intersections."""
+        shared = self.intersections(other, shifts, pairs)
         union = self._runs.areas[:, None] + other._runs.areas[None, :] - shared
         return shared / np.maximum(union, 1)
 
@@ -281,3 +296,15 @@ class BoxMasks(Masks):
     def rle(self) -> RleMasks:
         """Resize each grid into its box, threshold at 0 and encode."""
         return RleMasks._from_runs(self.size, *paste_runs(self.logits, self.boxes, self.size))
+
+
+def concatenated(sets: Sequence[Masks]) -> Masks:
+    """The masks of one or more sets, one after the other, on the host.
+
+    As logits where all are, on grids of one size; else as RLE.
+    """
+    grids = [s for s in sets if isinstance(s, BoxMasks)]
+    if len(grids) < len(sets) or len({g.logits.shape[1:] for g in grids}) > 1:
+        return RleMasks.concatenated([s.rle() for s in sets])
+    logits = np.concatenate([host(g.logits) for g in grids])
+    return BoxMasks(sets[0].size, logits, np.concatenate([host(g.boxes) for g in grids]))

@@ -19,14 +19,16 @@ def least_shared(areas: np.ndarray) -> np.ndarray:
     return np.maximum(MIN_PIXELS, MIN_SHARE * areas)
 
 
-def hiding(amodal: RleMasks, visible: RleMasks) -> np.ndarray:
+def hiding(amodal: RleMasks, visible: RleMasks, pairs: np.ndarray | None = None) -> np.ndarray:
     """(N, N) bool, [i, j] where j shows enough of what i does not (its amodal without its visible).
 
     Args:
         amodal: N masks.
         visible: N masks, each a subset of its amodal one.
+        pairs: (N, N) bool, which to look at, None for all; False of the others.
     """
-    return (amodal - visible).intersections(visible) >= least_shared(amodal.areas())[:, None]
+    shared = (amodal - visible).intersections(visible, pairs=pairs)
+    return np.asarray(shared >= least_shared(amodal.areas())[:, None])
 
 
 def occlusion_order(depths: np.ndarray, amodal: RleMasks, visible: RleMasks) -> np.ndarray:
@@ -44,9 +46,8 @@ def occlusion_order(depths: np.ndarray, amodal: RleMasks, visible: RleMasks) -> 
         (N, N) bool, [i, j] where j hides part of i.
     """
     depths = _far_where_unknown(depths)
-    return (
-        (depths[None, :] < depths[:, None]) & np.isfinite(depths)[:, None] & hiding(amodal, visible)
-    )
+    nearer = (depths[None, :] < depths[:, None]) & np.isfinite(depths)[:, None]
+    return hiding(amodal, visible, nearer)
 
 
 def visible_from_order(amodal: RleMasks, depths: np.ndarray) -> RleMasks:

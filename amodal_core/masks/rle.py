@@ -177,15 +177,14 @@ def shared(
 ) -> int:
     """Pixels that two masks share, a's runs `p` to `end_p`, moved by `shift`, and b's."""
     pixels = 0
-    while p < end_p and q < end_q:
-        end_a, end_b = runs_a[p, 1] + shift, runs_b[q, 1]
-        overlap = min(end_a, end_b) - max(runs_a[p, 0] + shift, runs_b[q, 0])
-        if overlap > 0:
-            pixels += overlap
-        if end_a <= end_b:
-            p += 1
-        if end_b <= end_a:
-            q += 1
+    # Which run ends first nobody foresees: sums instead of branches, and places without a sign,
+    # which numba need not look at, halve a step.
+    a, b = np.uint64(p), np.uint64(q)
+    while a < np.uint64(end_p) and b < np.uint64(end_q):
+        end_a, end_b = runs_a[a, 1] + shift, runs_b[b, 1]
+        pixels += max(min(end_a, end_b) - max(runs_a[a, 0] + shift, runs_b[b, 0]), 0)
+        a += np.uint64(end_a <= end_b)
+        b += np.uint64(end_b <= end_a)
     return pixels
 
 
@@ -209,12 +208,14 @@ def intersections(
     first_b: np.ndarray,
     boxes_b: np.ndarray,
     shifts: np.ndarray,
+    pairs: np.ndarray,
     height: int,
 ) -> np.ndarray:
     """(N, M) int64 pixels that mask a of N and b of M share, a moved by shifts (N, 2) int64 (x, y).
 
-    The move is exact for a mask that does not run from the bottom of a column into the next one's
-    top, and is not clipped by the image: pixels moved out of it meet nothing that their box misses.
+    Only pairs (N, M) bool are looked at; the others are given 0. The move is exact for a mask that
+    does not run from the bottom of a column into the next one's top, and is not clipped by the
+    image: pixels moved out of it meet nothing that their box misses.
     """
     out = np.zeros((len(first_a) - 1, len(first_b) - 1), np.int64)
     for i in range(out.shape[0]):
@@ -222,7 +223,8 @@ def intersections(
         shift = dx * height + dy
         for j in range(out.shape[1]):
             if (
-                boxes_a[i, 0] + dx >= boxes_b[j, 2]
+                not pairs[i, j]
+                or boxes_a[i, 0] + dx >= boxes_b[j, 2]
                 or boxes_b[j, 0] >= boxes_a[i, 2] + dx
                 or boxes_a[i, 1] + dy >= boxes_b[j, 3]
                 or boxes_b[j, 1] >= boxes_a[i, 3] + dy

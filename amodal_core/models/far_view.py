@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from amodal_core.arrays import host
 from amodal_core.frame import Calibration, Frame, Instances, Report, joined
 from amodal_core.geometry.horizon import horizon
 from amodal_core.geometry.projection import depth_image
@@ -129,7 +130,7 @@ class FarView:
                     continue
                 near = results[n] if whole is None else placed(results[n], frame.size, whole)
                 enlarged_objects = placed(next(far), frame.size, strip)
-                results[n] = _joined(near.numpy(), enlarged_objects.numpy(), frame, strip)
+                results[n] = _joined(near, enlarged_objects, frame, strip)
         return results
 
     def _strip(self, frame: Frame) -> Strip | None:
@@ -176,31 +177,37 @@ def _joined(near: Instances, far: Instances, frame: Frame, strip: Strip) -> Inst
     """Both views' objects, each once.
 
     Args:
-        near: of the whole image, on the host.
-        far: of the strip, in the whole image's pixels, on the host.
+        near: of the whole image.
+        far: of the strip, in the whole image's pixels.
         frame: of the image.
         strip: where it lies.
+
+    Returns:
+        On the host.
     """
     assert frame.calibration is not None
     highest = _HIGHEST * frame.calibration.K[1, 1]
 
     def small(objects: Instances) -> np.ndarray:
-        boxes = np.asarray(objects.amodal_boxes)
+        boxes = host(objects.amodal_boxes)
         return inside(boxes, strip, frame.size) & (boxes[:, 3] - boxes[:, 1] < highest)
 
     far = far[small(far)]
     # The surer one of the two counts, the strip's where they are about as sure. What one view tells
     # apart, such as two of whom one hides most of the other, stays apart.
-    ranks = np.concatenate([far.scores, near.scores - np.where(small(near), _AHEAD, 0.0)])
+    both = joined([far, near])
+    ranks = np.array(both.scores, np.float64)
+    ranks[len(far) :] -= np.where(small(near), _AHEAD, 0.0)
     order = np.argsort(-ranks, kind="stable")
-    both, views = joined([far, near])[order], np.repeat([0, 1], [len(far), len(near)])[order]
-    amodal = both.amodal.rle()
-    same = (amodal.iou(amodal) >= _SAME) & (views[:, None] != views[None])
-    keep: list[int] = []
-    for n in range(len(both)):
-        if not same[n, keep].any():
-            keep.append(n)
-    both = both[np.array(keep, np.int64)]
+    amodal, from_far = both.amodal.rle(), order < len(far)
+    earlier = np.tri(len(order), k=-1, dtype=bool) & (from_far[:, None] != from_far[None])
+    ordered = amodal[order]
+    same = ordered.iou(ordered, pairs=earlier) >= _SAME
+    keep = np.array(~same.any(1))
+    for n in np.flatnonzero(~keep):
+        keep[n] = not (same[n] & keep).any()  # what is not kept itself takes nobody's place
+    # What is left out is drawn no further.
+    both = replace(both, amodal=amodal)[order[keep]].numpy()
     hides = occlusion_order(np.asarray(both.depths), both.amodal.rle(), both.visible.rle())
     return replace(both, occluders=hides)
 

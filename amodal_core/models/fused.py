@@ -152,11 +152,11 @@ class Fused:
         with_class = table[geometric.class_ids] >= 0
         geometric, merged = geometric[with_class], merged[with_class]
         as_learned = table[geometric.class_ids]
-        alike = geometric.amodal.rle().iou(learned.amodal.rle())
-        overlap = np.maximum(alike, geometric.visible.rle().iou(learned.visible.rle()))
         apart = np.abs(geometric.depths[:, None] - learned.depths[None])
         together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
-        overlap *= together
+        alike = geometric.amodal.rle().iou(learned.amodal.rle(), pairs=together)
+        shown = geometric.visible.rle().iou(learned.visible.rle(), pairs=together)
+        overlap = np.maximum(alike, shown)
         g, n = self._matches(learned, as_learned, overlap)
         # Of matches first, then of either witness alone.
         rest_g = np.setdiff1d(np.arange(len(geometric)), g)
@@ -199,9 +199,10 @@ class Fused:
             one of the network's and what stands around it, a car and the tree over it.
         """
         shown = learned.visible.rle()
-        inside = geometric.amodal.rle().intersections(shown) / np.maximum(shown.areas(), 1)[None]
         farther = learned.depths[None] - geometric.depths[:, None]
-        contested = (inside >= self.config.covered) & (farther >= -self._tolerance(geometric))
+        behind = farther >= -self._tolerance(geometric)
+        inside = geometric.amodal.rle().intersections(shown, pairs=behind)
+        contested = behind & (inside / np.maximum(shown.areas(), 1) >= self.config.covered)
         convincing = np.asarray(learned.scores) >= self.config.convincing
         vehicles = np.array([name not in PEOPLE for name in self.classes])
         convincing &= vehicles[learned.class_ids]  # of people on real streets it invents some
