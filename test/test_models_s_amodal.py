@@ -59,9 +59,12 @@ def encoded(monkeypatch):
 
 def test_an_image_is_encoded_once_whatever_is_in_it(model, encoded, monkeypatch):
     asked = []
-    real = model.sam.forward
+    real = sam_adapter.decoded
     monkeypatch.setattr(
-        model.sam, "forward", lambda **v: asked.append(v["input_points"].shape) or real(**v)
+        "amodal_core.models.s_amodal.decoded",
+        lambda sam, embedding, points, *rest: (
+            asked.append(points.shape) or real(sam, embedding, points, *rest)
+        ),
     )
     samples = [street(1, 5), street(2, 3)]
     model.draw([s.frame for s in samples], [shown(s) for s in samples])
@@ -102,13 +105,12 @@ def test_one_prompt_gives_the_same_mask_among_others_and_alone(model):
 def test_a_mask_comes_back_to_the_pixels_that_it_was_drawn_for(model, monkeypatch):
     """SAM draws its square's own coordinates; (x + 0.5) 128 / 96 belongs to pixel x of 96."""
     cells = (torch.arange(64.0) + 0.5) * 2
-    ramps = torch.stack([cells.expand(64, 64), cells[:, None].expand(64, 64)])[None, :, None]
+    ramps = torch.stack([cells.expand(64, 64), cells[:, None].expand(64, 64)])[:, None]
     asked = []
-
-    class Told:
-        pred_masks, iou_scores = ramps, torch.ones(1, 2, 1)
-
-    monkeypatch.setattr(model.sam, "forward", lambda **v: asked.append(v["input_points"]) or Told)
+    monkeypatch.setattr(
+        "amodal_core.models.s_amodal.decoded",
+        lambda sam, embedding, points, labels: asked.append(points) or (ramps, torch.ones(2)),
+    )
     points = torch.tensor([[[40.0, 30]], [[0, 0]]])
     logits, _ = model.ask(torch.zeros(1, 64, 16, 16), points, (64, 96))
     x, y = (torch.arange(96) + 0.5) * 128 / 96, (torch.arange(64) + 0.5) * 85 / 64

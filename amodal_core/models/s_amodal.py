@@ -21,16 +21,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from amodal_core.errors import InputError
 from amodal_core.frame import Frame, Instances, Report, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.models.completing import CompletingConfig, CompletingModel, completed
 from amodal_core.models.layers.batch import Batch, Targets, bytes_of
 from amodal_core.models.layers.prompts import Crop, crop_of, prompt_points
-from amodal_core.models.layers.sam import SIZES, make_sam
+from amodal_core.models.layers.sam import MOBILE, SIZES, make_sam
 from amodal_core.models.layers.sam_adapter import (
     BlockAdapter,
     PromptGenerator,
+    decoded,
     encode,
+    filled,
     in_image,
     in_square,
     resized,
@@ -50,16 +53,19 @@ class SAModalConfig(CompletingConfig):
     """Settings of S-AModal.
 
     Attributes:
-        size: "vit_b", "vit_l", "vit_h", or "tiny" (our own, for CPUs).
+        size: "vit_b", "vit_l", "vit_h", "mobile" (MobileSAM, for CPUs), or "tiny" (our own, smaller
+            still, of which no weights are published).
         image_size: side of SAM's square input in pixels, 0 for the size's own.
         resize: how images come into that square, with `short_side` and `long_side` unset; "pil" is
             the published way, which points and masks then go, too.
-        encoder: "samadpt" (SAM-Adapter), "adapt" (Medical SAM Adapter), or "normal".
+        encoder: "samadpt" (SAM-Adapter), "adapt" (Medical SAM Adapter), "normal" (nothing is added
+            to it), or "auto": "samadpt", but "normal" for "mobile", which has no other.
         token_order: of the patches in "samadpt": "places", or "published", what weights need that
             S-AModal's code trained; see `layers.sam_adapter`.
         mid_dim: four times the width of the bottlenecks of "adapt"; 0 for the tokens' width.
-        weights: SAM's, a file or folder in transformers' or Meta's layout, "" for random ones;
-            only read when a model is made for training.
+        weights: SAM's, a file or folder in transformers' or Meta's layout, for "mobile" MobileSAM's
+            file or the folder of its two graphs; "" for random ones. Only read when a model is
+            made for training.
         freeze: train what was added to the encoder and the mask decoder alone; False from random
             weights.
         prompt: "random", "maxdis", "maxent" or "saliency" points (see `layers.prompts`), or "none":
@@ -77,9 +83,9 @@ class SAModalConfig(CompletingConfig):
             as long as the stream goes on, as published.
     """
 
-    size: Literal["vit_b", "vit_l", "vit_h", "tiny"] = "vit_b"
+    size: Literal["vit_b", "vit_l", "vit_h", "mobile", "tiny"] = "vit_b"
     image_size: Count = 0
-    encoder: Literal["normal", "adapt", "samadpt"] = "samadpt"
+    encoder: Literal["normal", "adapt", "samadpt", "auto"] = "auto"
     token_order: Literal["places", "published"] = "places"
     mid_dim: Count = 0
     weights: str = ""
@@ -103,8 +109,8 @@ class SAModal(CompletingModel):
         config: settings.
 
     Raises:
-        InputError: transformers is missing, a side that does not divide, or weights that do not
-            fit.
+        InputError: transformers is missing, a side that does not divide, weights that do not fit,
+            or an encoder that cannot be changed.
     """
 
     name = "s_amodal"
@@ -114,6 +120,7 @@ class SAModal(CompletingModel):
 
     def __init__(self, config: SAModalConfig) -> None:
         super().__init__(config)
+        encoder = _encoder(config)
         self.sam = make_sam(config.size, config.image_size, config.weights)
         shape = SIZES[config.size]
         self.side: int = self.sam.vision_encoder.image_size
@@ -121,12 +128,12 @@ class SAModal(CompletingModel):
             PromptGenerator(
                 shape.width, shape.depth, shape.patch, config.token_order == "published"
             )
-            if config.encoder == "samadpt"
+            if encoder == "samadpt"
             else None
         )
         self.adapters = (
             nn.ModuleList(BlockAdapter(shape.width, config.mid_dim) for _ in range(shape.depth))
-            if config.encoder == "adapt"
+            if encoder == "adapt"
             else None
         )
         self._freeze()
@@ -149,7 +156,10 @@ class SAModal(CompletingModel):
             module.requires_grad_(False)
 
     def embed(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """(B, C, h, w) embeddings of a batch's images.
+        """(B, C, h, w) embeddings of a batch's images in SAM's square.
+
+        Where the encoder allows it ("mobile") only of that part of the square that images fill: of
+        a wide image a third, in a third of the time.
 
         Args:
             images: (B, 3, H, W) as `Batch.images`.
@@ -159,7 +169,11 @@ class SAModal(CompletingModel):
             resized(image[:, :h, :w], self.side, self.config.resize)
             for image, (h, w) in zip(images, sizes, strict=True)
         ]
-        return encode(self.sam.vision_encoder, torch.stack(squares), self.generator, self.adapters)
+        pictures = torch.stack(squares)
+        if self.config.size == MOBILE:
+            height, width = filled(sizes, self.side, SIZES[MOBILE].patch)
+            pictures = pictures[..., :height, :width]
+        return encode(self.sam.vision_encoder, pictures, self.generator, self.adapters)
 
     def ask(
         self, embedding: torch.Tensor, points: torch.Tensor, size: tuple[int, int]
@@ -179,14 +193,8 @@ class SAModal(CompletingModel):
         # -1 is SAM's label of what is no point.
         label = -1 if self.config.prompt == "none" else 1
         labels = torch.full(placed.shape[:3], label, device=points.device)
-        output = self.sam(
-            image_embeddings=embedding,
-            input_points=placed,
-            input_labels=labels,
-            multimask_output=False,
-        )
-        logits = in_image(output.pred_masks[0].float(), size, self.side, how)
-        return logits, output.iou_scores[0, :, 0].float()
+        low, scores = decoded(self.sam, embedding, placed, labels)
+        return in_image(low, size, self.side, how), scores
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """20 focal + dice of the masks at the batch's size, and the squared error of the score.
@@ -381,6 +389,17 @@ class SAModal(CompletingModel):
         super().reset()
         if self._memory is not None:
             self._memory.reset()
+
+
+def _encoder(config: SAModalConfig) -> str:
+    """What the encoder is to be, said or not."""
+    if config.encoder == "auto":
+        return "normal" if config.size == MOBILE else "samadpt"
+    if config.size == MOBILE and config.encoder != "normal":
+        raise InputError(
+            f"size {MOBILE} has no encoder {config.encoder}", "setting encoder", "give normal"
+        )
+    return config.encoder
 
 
 def _detached(_: nn.Module, values: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

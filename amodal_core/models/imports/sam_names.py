@@ -1,4 +1,4 @@
-"""Meta's SAM, and the SAM with adapters that S-AModal's training leaves."""
+"""Meta's SAM, MobileSAM, and the SAM with adapters that S-AModal's training leaves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from amodal_core.errors import InputError
 from amodal_core.models.imports.files import WeightFile
 from amodal_core.models.imports.key_map import KeyMap, Layout, Rule, Source, Tensors, group, renamed
-from amodal_core.models.layers.sam import SIZES, resized_positions
+from amodal_core.models.layers.sam import MOBILE, SIZES, resized_positions
 from amodal_core.models.layers.sam import renamed as in_transformers_names
 
 _P = r"(?:sam\.|sam_model\.)?"
@@ -81,6 +81,9 @@ def _patch(width: int) -> int:
 
 
 def _settings(tensors: Tensors, source: Source) -> dict[str, Any]:
+    if "sam.vision_encoder.layers.1.blocks.0.attn.attention_biases" in tensors:
+        side = source.settings.get("image_size") or SIZES[MOBILE].image
+        return {"size": MOBILE, "image_size": side, "resize": "pil"}
     positions = tensors.get(_POSITIONS)
     width = 0 if positions is None else positions.shape[-1]
     size = next((n for n, s in SIZES.items() if s.width == width), "")
@@ -110,4 +113,5 @@ _MAP = KeyMap("s_amodal", _rules, _settings, _finish)
 LAYOUTS = (
     Layout("S-AModal", (_MARK, rf"{_ENCODER}prompt_generator\..*"), (_MAP,), _classes),
     Layout("Segment Anything", (_MARK,), (_MAP,), _classes),
+    Layout("MobileSAM", (rf"{_ENCODER}patch_embed\.seq\.0\.c\.weight",), (_MAP,), _classes),
 )

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from amodal_core.errors import InputError
+from amodal_core.models.layers import mobile_sam
+from amodal_core.models.layers.tiny_vit import TinyViT
 from amodal_core.models.layers.weights import fitted, read_weights
 
 
@@ -33,18 +35,22 @@ class _Size:
     decoder_hidden: int = 2048
 
 
+MOBILE = "mobile"
 SIZES = {
     "vit_b": _Size(768, 12, 12, (2, 5, 8, 11)),
     "vit_l": _Size(1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": _Size(1280, 32, 16, (7, 15, 23, 31)),
     # Our own, for CPUs and tests; no weights of it are published.
     "tiny": _Size(128, 4, 4, (1, 3), 256, 8, 8, 64, 4, 256),
+    # MobileSAM's, whose encoder is no ViT of this kind: `layers.tiny_vit`.
+    MOBILE: _Size(32, 0, 1, ()),
 }
 
 # Meta's names on the left, transformers' on the right; applied one after the other.
 _RENAMED = (
     (r"^image_encoder\.", "vision_encoder."),
     (r"^(vision_encoder)\.patch_embed\.proj\.", r"\1.patch_embed.projection."),
+    (r"^(vision_encoder)\.patch_embed\.seq\.", r"\1.patch_embed."),
     (r"^(vision_encoder)\.blocks\.", r"\1.layers."),
     (r"^(vision_encoder)\.neck\.0\.", r"\1.neck.conv1."),
     (r"^(vision_encoder)\.neck\.1\.", r"\1.neck.layer_norm1."),
@@ -79,8 +85,9 @@ def make_sam(size: str, image_size: int = 0, weights: str | Path = "") -> Any:
     Args:
         size: one of `SIZES`.
         image_size: side of its square input in pixels; 0 for the size's own.
-        weights: a file (.safetensors, .bin, .pth) or folder with weights in transformers' or in
-            Meta's layout; "" for random ones.
+        weights: a file (.safetensors, .bin, .pth) or folder with weights in transformers', Meta's
+            or MobileSAM's layout, or a folder with the graphs of `layers.mobile_sam`; "" for
+            random ones.
 
     Raises:
         InputError: transformers is missing, a side that does not divide, or weights that do not
@@ -121,10 +128,14 @@ def make_sam(size: str, image_size: int = 0, weights: str | Path = "") -> Any:
             "hidden_size": shape.channels,
             "num_attention_heads": shape.decoder_heads,
             "mlp_dim": shape.decoder_hidden,
+            # As in SAM; transformers has 1e-6.
+            "layer_norm_eps": 1e-5,
             "iou_head_hidden_dim": shape.channels,
         },
     )
-    sam = SamModel(config)
+    sam: Any = SamModel(config)
+    if size == MOBILE:
+        sam.vision_encoder = TinyViT(side)
     # Of unit deviation, as in SAM; transformers begins with one that grows with the encoder.
     nn.init.normal_(sam.shared_image_embedding.positional_embedding)
     # One tensor under two names: what is loaded or moved stays one.
@@ -138,6 +149,7 @@ def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights under transformers' names, whichever layout they come in."""
     state = {k: v for k, v in state.items() if k not in ("pixel_mean", "pixel_std")}
     if any(name.startswith("image_encoder.") for name in state):
+        state = mobile_sam.folded(state)
         names = {}
         for name in state:
             new = name
@@ -150,13 +162,18 @@ def renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _load(sam: nn.Module, path: Path) -> None:
+    mobile = isinstance(sam.vision_encoder, TinyViT)
+    file = path
     if path.is_dir():
         candidates = [path / name for name in _FILES if (path / name).is_file()]
-        if not candidates:
+        if not (candidates or mobile):
             raise InputError(f"neither {' nor '.join(_FILES)}", str(path), "check the path")
-        path = candidates[0]
-    state = resized_positions(renamed(read_weights(path, "download SAM's")), sam.state_dict())
-    sam.load_state_dict(fitted(state, sam.state_dict(), path, "give SAM's of this very size"))
+        file = candidates[0] if candidates else path
+    cures = ("download SAM's", "give SAM's of this very size")
+    cure, other = (mobile_sam.DOWNLOAD,) * 2 if mobile else cures
+    read = mobile_sam.graph_weights(path) if file.is_dir() else read_weights(file, cure)
+    state = resized_positions(renamed(read), sam.state_dict())
+    sam.load_state_dict(fitted(state, sam.state_dict(), file, other))
 
 
 def resized_positions(

@@ -6,8 +6,10 @@ Adapter, 2023. Both as S-AModal uses them (Breitenstein et al., ECCV-W 2024).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,6 +17,7 @@ from torch import nn
 from amodal_core.frame import Frame
 from amodal_core.models.layers.batch import bytes_of, make_batch
 from amodal_core.models.layers.resizing import Resizing, resized_bytes
+from amodal_core.models.layers.tiny_vit import TinyViT
 
 RATE = 0.25  # share of the spectrum's area that the high-pass takes out
 _SHARE = 32  # tokens are this many times wider than prompts
@@ -107,11 +110,15 @@ def encode(
     """(B, C, h, w) embeddings of images.
 
     Args:
-        encoder: `transformers.SamModel.vision_encoder`.
-        images: (B, 3, S, S) normalised; S is the encoder's own.
+        encoder: `transformers.SamModel.vision_encoder`, or a `TinyViT`, which nothing is added to.
+        images: (B, 3, S, S) normalised; S is the encoder's own. A `TinyViT` takes any height and
+            width that its cells divide.
         generator: of prompts, or None.
         adapters: a `BlockAdapter` for each block, or None.
     """
+    if isinstance(encoder, TinyViT):
+        embeddings: torch.Tensor = encoder(images)
+        return embeddings
     tokens = encoder.patch_embed(images)
     prompts = generator(images, tokens) if generator is not None else None
     tokens = tokens + encoder.pos_embed
@@ -135,6 +142,48 @@ def _adapted(block: Any, adapter: Any, tokens: torch.Tensor) -> torch.Tensor:
     tokens = tokens + x + adapter.space(x)
     x = block.layer_norm2(tokens)
     return tokens + block.mlp(x) + _SCALE * adapter.mlp(x)
+
+
+def decoded(
+    sam: Any, embedding: torch.Tensor, points: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What SAM draws for each prompt: the first of its masks.
+
+    Args:
+        sam: `transformers.SamModel`.
+        embedding: (1, C, h, w) of the square, or of as many rows and columns of it as an image
+            fills: what is left out has no say, and its logits are those at the border.
+        points: (1, N, K, 2) float32 in the square.
+        labels: (1, N, K) of them, as SAM has them.
+
+    Returns:
+        (N, 1, L, L) float32 logits of the square, and (N,) float32 expected IoU.
+    """
+    h, w = embedding.shape[-2:]
+    sparse, dense = sam.prompt_encoder(points, labels, None, None)
+    places = sam.get_image_wide_positional_embeddings()
+    masks, scores = sam.mask_decoder(
+        image_embeddings=embedding,
+        image_positional_embeddings=places[..., :h, :w],
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense[..., :h, :w],
+        multimask_output=False,
+    )
+    fine = masks.shape[-1] // w
+    rest = (0, fine * (places.shape[-1] - w), 0, fine * (places.shape[-2] - h))
+    return F.pad(masks[0].float(), rest, mode="replicate"), scores[0, :, 0].float()
+
+
+def filled(sizes: Sequence[tuple[int, int]], side: int, cell: int) -> tuple[int, int]:
+    """(height, width) of the part of square SAM inputs that images fill, in whole cells.
+
+    Args:
+        sizes: (height, width) of the images.
+        side: of the square in pixels.
+        cell: side of one in pixels.
+    """
+    height, width = np.max([inside(size, side) for size in sizes], 0)
+    return -(-int(height) // cell) * cell, -(-int(width) // cell) * cell
 
 
 def inside(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mobile_sam_files import Graph
 from PIL import Image
 
 from amodal_core import pickles
@@ -19,6 +20,7 @@ from amodal_core.errors import InputError
 from amodal_core.models import registry
 from amodal_core.models.checkpoint import CheckpointInfo, read_info, save_tensors
 from amodal_core.models.imports.files import read_file
+from amodal_core.models.layers.mobile_sam import graph_weights
 from amodal_core.models.layers.weights import read_weights
 from amodal_core.settings import checked
 from fuzzing import mutations as spoil
@@ -92,3 +94,20 @@ add("weights", [_torch(True)], spoil.of_zip(spoil.of_pickle), file_of("a.pth", r
 add("weights_old", [_torch(False)], spoil.of_bytes, file_of("a.pth", read_file))
 add("weights_pickle", [pickle.dumps({"blobs": {"a.weight": np.ones((2, 3))}})], spoil.of_pickle,
      file_of("a.pkl", read_file))  # fmt: skip
+
+
+def _graph() -> bytes:
+    graph = Graph()
+    graph.add("Conv", "/patch_embed/seq/seq.0/c", _=torch.ones(2, 3, 1, 1), __=torch.ones(2))
+    graph.add("MatMul", "/layers.1/blocks.0/attn/qkv", _=torch.ones(3, 2))
+    graph.add("Expand", "", _=torch.ones(1, 5, 2))
+    graph.constant("/layers.1/blocks.0/attn", torch.ones(2, 4, 4))
+    return graph.content()
+
+
+def _graphs(path: Path) -> None:
+    (path.parent / "sam.onnx").write_bytes(path.read_bytes())
+    graph_weights(path.parent)
+
+
+add("graph_weights", [_graph()], spoil.of_bytes, file_of("encoder.onnx", _graphs))
