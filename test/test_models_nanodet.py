@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from amodal_core.errors import InputError
 from amodal_core.models import registry
@@ -141,20 +142,37 @@ def test_the_public_weights_see_what_the_public_network_sees():
         np.testing.assert_allclose(*reach, atol=2e-5)
 
 
-def kept(trunk):
+def kept(state):
     """Hash of the layers that training leaves as they are, rounded as a checkpoint stores them."""
     digest = hashlib.sha256()
-    for name, value in sorted(trunk.state_dict().items()):
+    for name, value in sorted(state.items()):
         if name.startswith(("stem.", "stages.0.", "outputs.")):
             digest.update(value.half().numpy().tobytes())
     return digest.hexdigest()
 
 
 def test_first_and_last_layers_of_the_trunk_that_ships_are_the_public_networks():
-    trunk = Flagship.from_checkpoint(registry.shipped("flagship")).backbone
+    state = load_file(registry.shipped("flagship"))
+    trunk = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     assert kept(trunk) == KEPT
     if PUBLIC in os.environ:
-        assert kept(NanoDet(os.environ[PUBLIC])) == KEPT
+        assert kept(NanoDet(os.environ[PUBLIC]).state_dict()) == KEPT
+
+
+@pytest.mark.parametrize("names", [("car", "tram"), ("van", "pedestrian"), ("dog",), CLASSES])
+def test_a_trunk_that_tells_no_more_than_is_needed_begins_heads_likewise(names):
+    trunk = NanoDet().eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = prior(trunk(images)[2], names)
+        trunk.keep(names)
+        trunk.keep(names)  # as where a copy is fused once more
+        outputs = trunk(images)[2]
+        begin = prior(outputs, names, trunk.seen)
+    assert outputs[0].logits.shape[1] == len(trunk.seen) < 10
+    for ours, theirs in zip(begin, expected, strict=True):
+        torch.testing.assert_close(ours.logits, theirs.logits)
+        torch.testing.assert_close(ours.log_reach, theirs.log_reach)
 
 
 class TestPrior:

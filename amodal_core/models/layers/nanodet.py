@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ class TrunkOutput(NamedTuple):
     """What the trunk has to say of the locations of one stride.
 
     Attributes:
-        logits: (B, 80, h, w) of COCO's classes.
+        logits: (B, classes, h, w) of COCO's classes, as many as `NanoDet.seen`.
         reach: (B, 4, h, w) strides from the location's centre to the left, top, right and bottom
             of what is visible.
     """
@@ -114,6 +115,9 @@ class NanoDet(nn.Module):
     Args:
         weights: the package's nanodet.json, "" for random ones.
 
+    Attributes:
+        seen: COCO's numbers of the classes that it tells, all 80 before `keep`.
+
     Raises:
         InputError: the weights are missing or do not fit.
     """
@@ -131,6 +135,7 @@ class NanoDet(nn.Module):
         self.lateral = nn.ModuleList([nn.Conv2d(w, _WIDTH, 1) for w in (128, 256, 512)])
         self.towers = nn.ModuleList([_Conv(_WIDTH, _WIDTH) for _ in STRIDES])
         self.outputs = nn.ModuleList([nn.Conv2d(_WIDTH, CLASSES + 4 * _BINS, 1) for _ in STRIDES])
+        self.seen = tuple(range(CLASSES))
         self.bins: torch.Tensor
         self.register_buffer("bins", torch.arange(float(_BINS)), persistent=False)
         if weights:
@@ -172,8 +177,23 @@ class NanoDet(nn.Module):
 
     def _decoded(self, numbers: torch.Tensor) -> TrunkOutput:
         b, _, h, w = numbers.shape
-        share = numbers[:, CLASSES:].view(b, 4, _BINS, h, w).float().softmax(2)
-        return TrunkOutput(numbers[:, :CLASSES], (share * self.bins[:, None, None]).sum(2))
+        share = numbers[:, len(self.seen) :].view(b, 4, _BINS, h, w).float().softmax(2)
+        return TrunkOutput(numbers[:, : len(self.seen)], (share * self.bins[:, None, None]).sum(2))
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Compute for good only what `prior` needs for some classes."""
+        known = {number for name in names for number in _COCO.get(name, ())}
+        if not (_ON_FOOT | _RIDING).isdisjoint(names):
+            known |= {_PERSON, *_CYCLES}
+        rows = [k for k, number in enumerate(self.seen) if number in known]
+        self.seen, before = tuple(self.seen[k] for k in rows), len(self.seen)
+        rows += range(before, before + 4 * _BINS)
+        for layer in self.outputs:
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            layer.weight = nn.Parameter(layer.weight.detach()[rows])
+            layer.bias = nn.Parameter(layer.bias.detach()[rows])
+            layer.out_channels = len(rows)
 
     def convolutions(self) -> list[nn.Conv2d]:
         """All of them, in the order in which the published graph numbers them."""
@@ -241,7 +261,9 @@ def _tensors(graph: dict, folder: Path) -> dict[str, np.ndarray]:
     return result
 
 
-def prior(outputs: Sequence[TrunkOutput], names: Sequence[str]) -> list[Prior]:
+def prior(
+    outputs: Sequence[TrunkOutput], names: Sequence[str], seen: Sequence[int] = range(CLASSES)
+) -> list[Prior]:
     """What the trunk says of each stride, in the classes of a head that stands on it.
 
     COCO knows persons and cycles apart; a person with a cycle is one object here, a cyclist.
@@ -249,22 +271,26 @@ def prior(outputs: Sequence[TrunkOutput], names: Sequence[str]) -> list[Prior]:
     Args:
         outputs: of `NanoDet`.
         names: the head's classes; one that COCO does not know begins as rare.
+        seen: COCO's numbers of the outputs' classes, see `NanoDet.seen`.
     """
+    row = {number: k for k, number in enumerate(seen)}
     result = []
     for output in outputs:
-        cycle = torch.sigmoid(output.logits[:, list(_CYCLES)].amax(1, keepdim=True))
-        nearby = F.max_pool2d(F.pad(cycle, _BELOW), 3, 1)[:, 0]
-        rides = ((nearby - _RIDES[0]) / (_RIDES[1] - _RIDES[0])).clamp(0, 1)
-        person = torch.sigmoid(output.logits[:, _PERSON])
-        logits = []
-        for name in names:
-            if name in _COCO:
-                logits.append(output.logits[:, list(_COCO[name])].amax(1))
-            elif name in _ON_FOOT:
-                logits.append(torch.logit(person * (1 - (1 - _PARKED) * rides), _PLAUSIBLE))
-            elif name in _RIDING:
-                logits.append(torch.logit(person * rides, _PLAUSIBLE))
-            else:
-                logits.append(torch.full_like(person, _RARE))
+
+        def best(numbers: Sequence[int], of: torch.Tensor = output.logits) -> torch.Tensor:
+            return reduce(torch.maximum, [of[:, row[number]] for number in numbers])
+
+        told: dict[str, torch.Tensor] = {n: best(_COCO[n]) for n in names if n in _COCO}
+        if not (_ON_FOOT | _RIDING).isdisjoint(names):
+            cycle = torch.sigmoid(best(_CYCLES)[:, None])
+            nearby = F.max_pool2d(F.pad(cycle, _BELOW), 3, 1)[:, 0]
+            rides = ((nearby - _RIDES[0]) / (_RIDES[1] - _RIDES[0])).clamp(0, 1)
+            person = torch.sigmoid(best([_PERSON]))
+            told |= dict.fromkeys(
+                _ON_FOOT, torch.logit(person * (1 - (1 - _PARKED) * rides), _PLAUSIBLE)
+            )
+            told |= dict.fromkeys(_RIDING, torch.logit(person * rides, _PLAUSIBLE))
+        rare = output.reach.new_full((), _RARE).expand_as(output.reach[:, 0])
+        logits = [told.get(name, rare) for name in names]
         result.append(Prior(torch.stack(logits, 1), output.reach.clamp(min=_LEAST_REACH).log()))
     return result
