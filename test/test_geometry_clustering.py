@@ -21,7 +21,7 @@ def clustered(boxes, order=None):
     if order is not None:
         points, owner = points[order(len(points))], owner[order(len(points))]
     image = range_image(points)
-    ground, heights = remove_ground(points, image)
+    ground, heights = remove_ground(image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
     return points, owner, image, ground, heights, labels
 
@@ -81,7 +81,7 @@ def test_a_road_that_climbs_is_still_ground():
     slope = np.radians(4)
     c, s = np.cos(slope), np.sin(slope)
     points[:, :3] = points[:, :3] @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    _, heights = remove_ground(points, range_image(points))
+    _, heights = remove_ground(range_image(points))
     near = np.hypot(points[:, 0], points[:, 1]) < 40
     assert np.quantile(np.abs(heights[near & (owner == -1)]), 0.99) < 0.15
 
@@ -112,9 +112,8 @@ def test_what_has_no_return_near_the_view_is_left_out_and_changes_no_other():
     # Around the car ahead, whose neighbour at the left reaches into the view by a corner.
     points, owner, image, _, heights, every = clustered(CARS)
     keep = (heights > 0.25) & (heights < 4.2)
-    pixels = np.full((len(points), 2), -1, np.int32)
-    pixels[(owner == 0) | ((owner == 1) & (points[:, 1] < 2.3))] = 5
-    columns = columns_in_view(image, pixels, 0.0)
+    inside = np.flatnonzero((owner == 0) | ((owner == 1) & (points[:, 1] < 2.3)))
+    columns = columns_in_view(image, inside, 0.0)
     labels = connected_components(points, image, keep, columns=columns)
     asked = np.unique(every[(owner >= 0) & (owner < 2) & (every >= 0)])
     assert (labels[~keep] == -1).all()
@@ -137,12 +136,11 @@ def test_columns_in_view_are_those_of_points_in_it_and_beside_them(margin, rng):
     image = range_image(points)
     shown = rng.random(len(points)) < 1e-4
     shown[np.abs(np.arctan2(points[:, 1], -points[:, 0])) < 0.01] = True  # across the seam
-    pixels = np.where(shown[:, None], 7, -1).astype(np.int32)
     count = image.index.shape[1]
     hit = np.isin(np.arange(count), image.cells[shown] % count)
     reach = int(np.ceil(margin / 360 * count))
     expected = np.any([np.roll(hit, k) for k in range(-reach, reach + 1)], axis=0)
-    np.testing.assert_array_equal(columns_in_view(image, pixels, margin), expected)
+    np.testing.assert_array_equal(columns_in_view(image, np.flatnonzero(shown), margin), expected)
 
 
 def test_empty_cells_of_the_ground_are_filled_from_the_nearest_rings(rng):
@@ -210,7 +208,7 @@ def test_the_context_tells_what_reaches_above_the_scan():
 def test_few_points_are_no_error(count, rng):
     points = rng.normal(size=(count, 4)).astype(np.float32) * 10
     image = range_image(points)
-    ground, heights = remove_ground(points, image)
+    ground, heights = remove_ground(image)
     labels = connected_components(points, image, np.ones(count, bool))
     assert len(heights) == len(labels) == count
     assert np.isfinite(ground.heights).all()
@@ -259,7 +257,7 @@ def test_bodywork_is_as_smooth_in_a_coarse_scan_as_in_a_fine_one(every):
     order = order[by_firing(points[order])]
     points, owner = points[order], owner[order]
     image = range_image(points)
-    _, heights = remove_ground(points, image)
+    _, heights = remove_ground(image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
     contexts = contexts_of(points, image, labels)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()
@@ -282,7 +280,7 @@ def test_the_context_tells_what_the_scans_field_of_view_cuts_off(side):
     ahead = np.abs(np.arctan2(points[:, 1], points[:, 0])) < np.radians(45)
     points, owner = points[ahead], owner[ahead]
     image = range_image(points)
-    _, heights = remove_ground(points, image)
+    _, heights = remove_ground(image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
     contexts = contexts_of(points, image, labels)
     cut, inside = (
@@ -297,7 +295,7 @@ def test_the_context_tells_what_the_scans_field_of_view_cuts_off(side):
 def test_bodywork_is_smooth_in_a_quiet_and_in_a_noisy_scan(noise):
     points, owner = scan([standing(25, 4, 4.2, 1.8, 1.5)], seed=3, noise=noise)
     image = range_image(points)
-    _, heights = remove_ground(points, image)
+    _, heights = remove_ground(image)
     labels = connected_components(points, image, (heights > 0.25) & (heights < 4.2))
     contexts = contexts_of(points, image, labels)
     car = np.bincount(labels[(owner == 0) & (labels >= 0)]).argmax()

@@ -108,7 +108,7 @@ def test_the_census_counts_members_and_centres_by_cluster(rng):
     points = rng.normal(0, 9, (200, 4)).astype(np.float32)
     labels = rng.integers(-1, 6, 200).astype(np.int32)
     in_view = rng.random(200) < 0.5
-    order, size, visible, centres = assembly._census(points, labels, in_view, 7)
+    order, size, visible, centres = assembly._census(points, labels, np.flatnonzero(in_view), 7)
     assert order.tolist() == [i for k in range(7) for i in range(200) if labels[i] == k]
     for k in range(6):
         own = labels == k

@@ -23,7 +23,7 @@ def clusters(boxes, drop=None):
         keep = ~drop(points, owner)
         points, owner = points[keep], owner[keep]
     image = range_image(points)
-    _, heights = remove_ground(points, image)
+    _, heights = remove_ground(image)
     keep = (heights > DEFAULTS.cluster.lowest) & (heights < DEFAULTS.cluster.highest)
     return points, owner, connected_components(points, image, keep)
 
@@ -171,7 +171,7 @@ def road(profile, boxes=()):
     points, owner = scan(list(boxes), seed=3, noise=0.003, sector=60)
     distance = np.hypot(points[:, 0], points[:, 1])
     points[:, 2] += profile(distance).astype(np.float32)
-    return points, owner, distance, remove_ground(points, range_image(points))[1]
+    return points, owner, distance, remove_ground(range_image(points))[1]
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_the_road_is_the_level_of_most_returns_around_the_vehicle(patches, level
         r, a = rng.uniform(near, far, count), rng.uniform(-np.pi, np.pi, count)
         parts.append(np.c_[r * np.cos(a), r * np.sin(a), rng.normal(z, 0.01, count), 0 * r])
     points = np.concatenate(parts).astype(np.float32)
-    assert remove_ground(points, range_image(points))[0].z0 == pytest.approx(level, abs=0.05)
+    assert remove_ground(range_image(points))[0].z0 == pytest.approx(level, abs=0.05)

@@ -71,9 +71,8 @@ def box_masks(
     if scan is not None:
         free = scan.heights > config.cluster.lowest
         free[np.concatenate(inside)] = False
-        index = np.flatnonzero(free & (scan.projection.pixels[:, 0] >= 0))
-        pixels = np.asarray(scan.projection.pixels[index])
-        clutter = lines.covers(scan.points[index], pixels, crops, offsets, config.masks)
+        index = scan.inside[free[scan.inside]]
+        clutter = lines.covers(scan.points[index], scan.pixels[index], crops, offsets, config.masks)
         visible = visible - RleMasks.from_crops(clutter, np.array(offsets), size)
     return amodal, visible, front
 
@@ -94,7 +93,7 @@ def _envelope(
     if scan is None or not len(index):
         return []
     reach = scan.points[index, 2].max() - (box[2] - box[5] / 2)
-    index = index[scan.projection.pixels[index, 0] >= 0]
+    index = index[scan.pixels[index, 0] >= 0]
     if reach < _MOST * box[5] or not len(index):
         return []
     columns = scan.image.index.shape[1]
@@ -102,14 +101,13 @@ def _envelope(
     bottom = calibration.K[1, 2] + calibration.K[1, 1] * foot[1] / max(foot[2], 0.1)
     step = calibration.K[0, 0] * 2 * np.pi / columns
     rows = scan.image.cells[index] // columns
-    pixels = np.asarray(scan.projection.pixels[index])
     least = DEFAULTS.masks.envelope_lasers
-    return silhouette.envelope(pixels, rows, step, float(bottom), least)
+    return silhouette.envelope(scan.pixels[index], rows, step, float(bottom), least)
 
 
 def _shown(scan: Scan | None, index: np.ndarray) -> np.ndarray:
     """(K, 2) pixels of the points at `index` that fall into the image."""
     if scan is None:
         return np.zeros((0, 2), np.int32)
-    pixels = np.asarray(scan.projection.pixels[index])
+    pixels = scan.pixels[index]
     return pixels[pixels[:, 0] >= 0]

@@ -36,7 +36,7 @@ def assemble(
     labels: np.ndarray,
     image: RangeImage,
     ground: Ground,
-    in_view: np.ndarray,
+    inside: np.ndarray,
     config: GeometricConfig = DEFAULTS,
 ) -> tuple[list[Detection], np.ndarray]:
     """The objects of a scan.
@@ -47,7 +47,7 @@ def assemble(
         labels: (N,) int32 clusters, -1 for points of none.
         image: the range image.
         ground: the ground's shape.
-        in_view: (N,) bool, points that fall into the camera's image; clusters without any are left
+        inside: (M,) int64, points that fall into the camera's image; clusters without any are left
             alone.
         config: clusters with fewer returns than `cluster.min_points` begin no object (they may
             become part of one).
@@ -57,7 +57,7 @@ def assemble(
     """
     # The members of each cluster, their number, their centre, and how many are in view.
     count = int(labels.max(initial=-1)) + 1
-    order, size, visible, centres = _census(points, labels, in_view, count)
+    order, size, visible, centres = _census(points, labels, inside, count)
     last = np.cumsum(size)
     shares = context_shares(points, image, labels, count, config.context)
     # What could be an object is measured, the cluster with the most returns first.
@@ -87,8 +87,8 @@ def assemble(
         column = candidate.box.copy()
         column[5] = config.assembly.column
         turn = np.cos(column[6]), np.sin(column[6])
-        inside = config.assembly.margin, config.assembly.inside
-        inner = _inside(points, order, last, size, taken, centres, column, turn, inside)
+        limits = config.assembly.margin, config.assembly.inside
+        inner = _inside(points, order, last, size, taken, centres, column, turn, limits)
         if len(inner):
             union = np.concatenate([index, *(order[last[p] - size[p] : last[p]] for p in inner)])
             joined = _completed(points, heights, union, context, ground, config)
@@ -108,7 +108,7 @@ def assemble(
 
 @njit(cache=True)
 def _census(
-    points: np.ndarray, labels: np.ndarray, in_view: np.ndarray, count: int
+    points: np.ndarray, labels: np.ndarray, inside: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Points by cluster, in their order; of each cluster how many, how many in view, the centre."""
     size, visible = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -117,9 +117,11 @@ def _census(
         k = labels[i]
         if k >= 0:
             size[k] += 1
-            visible[k] += in_view[i]
             for m in range(3):
                 centres[k, m] += points[i, m]
+    for i in inside:
+        if labels[i] >= 0:
+            visible[labels[i]] += 1
     begin, total = np.zeros(count, np.int64), 0
     for k in range(count):
         for m in range(3):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
+from numba import njit
 from scipy.ndimage import gaussian_filter1d
 
 from amodal_core.geometry.config import RangeImageConfig
@@ -28,15 +27,30 @@ def rows_by_beam(elevation: np.ndarray, config: RangeImageConfig) -> np.ndarray:
     if not finite.any():
         return np.zeros(len(elevation), np.int32)
     known = elevation if finite.all() else elevation[finite]
-    low, high = float(known.min()), float(known.max())
-    below = high - (elevation if known is elevation else np.where(finite, elevation, high))
-    bins = (below / np.radians(config.elevation_bin)).astype(np.int64)
-    borders = _borders(np.bincount(bins if known is elevation else bins[finite]), config)
+    low, high = known.min(), known.max()
+    step = np.radians(config.elevation_bin)
+    bins, histogram = _binned(elevation, high, step, int(np.float64(high - low) / step) + 1)
+    borders = _borders(histogram, config)
     if borders is not None:
-        row = np.searchsorted(borders, np.arange(int(bins.max()) + 1), side="right")
-        return row.astype(np.int32)[bins]
-    scale = (config.even_rows - 1) / max(high - low, 1e-3)
-    return np.rint(below * scale).astype(np.int32)
+        row = np.searchsorted(borders, np.arange(len(histogram)), side="right")
+        return row.astype(np.int32).take(bins)
+    scale = np.float32((config.even_rows - 1) / max(float(high) - float(low), 1e-3))
+    return np.rint((high - np.where(finite, elevation, high)) * scale).astype(np.int32)
+
+
+@njit(cache=True)
+def _binned(
+    elevation: np.ndarray, high: float, step: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bin below the highest of each return, 0 of others than finite ones; returns by bin."""
+    bins = np.empty(len(elevation), np.int32)
+    for i in range(len(elevation)):
+        known = np.isfinite(elevation[i])
+        bins[i] = np.int32((high - elevation[i]) / step) if known else np.int32(0)
+    histogram = np.zeros(count, np.int64)
+    for i in range(len(elevation)):
+        histogram[bins[i]] += np.isfinite(elevation[i])
+    return bins, histogram
 
 
 def _borders(histogram: np.ndarray, config: RangeImageConfig) -> np.ndarray | None:
@@ -53,8 +67,19 @@ def _borders(histogram: np.ndarray, config: RangeImageConfig) -> np.ndarray | No
         return None
     if histogram.sum() < config.laser_returns * len(peaks):
         return None
-    borders = np.array([a + int(np.argmin(density[a : b + 1])) for a, b in pairwise(peaks)])
+    borders = _valleys(density, peaks)
     lower = np.minimum(density[peaks[:-1]], density[peaks[1:]])
     apart = density[borders] < config.valley * lower
     # Lasers are apart nearly everywhere, or these are not lasers.
     return borders[apart] if np.mean(apart) > config.apart else None
+
+
+@njit(cache=True)
+def _valleys(density: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """The first of the lowest places between each two peaks."""
+    lowest = peaks[:-1].copy()
+    for k in range(len(lowest)):
+        for place in range(peaks[k], peaks[k + 1] + 1):
+            if density[place] < density[lowest[k]]:
+                lowest[k] = place
+    return lowest

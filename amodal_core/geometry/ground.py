@@ -14,6 +14,8 @@ from numba import njit
 from amodal_core.geometry.config import DEFAULTS, GroundConfig, kernel_values
 from amodal_core.geometry.range_image import RangeImage
 
+_BLOCK = 512  # places whose heights are looked up before they are blended
+
 
 @dataclass(frozen=True, eq=False)
 class Ground:
@@ -33,9 +35,8 @@ class Ground:
 
     def at(self, xy: np.ndarray) -> np.ndarray:
         """(N, 2) x, y in metres -> (N,) float32 ground height, bilinear between cells."""
-        return _interpolate(
-            self.heights, np.ascontiguousarray(xy, np.float32), self.cell, self.reach
-        )
+        x, y = np.ascontiguousarray(np.asarray(xy, np.float32)[:, :2].T)
+        return _interpolate(self.heights, x, y, self.cell, self.reach)
 
     def under(self, x: float, y: float) -> float:
         """`at` one place."""
@@ -43,69 +44,53 @@ class Ground:
 
 
 def remove_ground(
-    points: np.ndarray, image: RangeImage, config: GroundConfig = DEFAULTS.ground
+    image: RangeImage, config: GroundConfig = DEFAULTS.ground
 ) -> tuple[Ground, np.ndarray]:
     """Find the ground.
 
     Args:
-        points: (N, 3+) float32, LiDAR frame.
-        image: its range image.
+        image: a scan's range image.
         config: what is ground.
 
     Returns:
         The ground's shape, and (N,) float32: each point's height above it in metres.
     """
-    pts = np.ascontiguousarray(points, np.float32)
     values = kernel_values(config)
-    z0, a, b = _ground_plane(pts, values)
+    z0, a, b = _ground_plane(image.xyz, values)
     side = int(2 * config.reach / config.cell)
     sums = np.zeros((side, side), np.float32)
     counts = np.zeros((side, side), np.int32)
     # Columns are walked: their cells lie side by side in the transposed image.
     columns = np.ascontiguousarray(image.index.T)
-    _follow_ground(pts, columns, (z0, a, b), values, sums, counts)
+    _follow_ground(image.xyz, columns, (z0, a, b), values, sums, counts)
     heights = _fill_heights(sums, counts, (z0, a, b), values)
-    above = _heights_above(pts, heights, config.cell, config.reach)
+    x, y, z = image.xyz
+    above = z - _interpolate(heights, x, y, config.cell, config.reach)
     return Ground(heights, z0, config.cell, config.reach), above
 
 
 @njit(cache=True)
-def _ground_plane(points: np.ndarray, v: GroundConfig) -> tuple[float, float, float]:
+def _ground_plane(xyz: np.ndarray, v: GroundConfig) -> tuple[float, float, float]:
     """Height z0 under the sensor and slopes a, b of the plane with most of the low returns."""
     # The level at which most near returns lie.
     count = int((v.highest - v.lowest) / v.bin + 0.5)
-    bins = np.zeros(max(count, 1), np.int64)
-    near = np.empty((3, len(points)), np.float32)
-    total = 0
-    for i in range(len(points)):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+    level = np.empty(xyz.shape[1], np.int16)
+    for i in range(len(level)):
+        x, y, z = xyz[0, i], xyz[1, i], xyz[2, i]
         r2 = x * x + y * y
-        if v.nearest**2 < r2 < v.farthest**2:
-            k = int((z - v.lowest) / v.bin)
-            if 0 <= k < count:
-                bins[k] += 1
-        if r2 < v.plane_range**2:
-            near[0, total], near[1, total], near[2, total] = x, y, z
-            total += 1
-    k = int(np.argmax(bins))
+        near = (v.nearest**2 < r2) & (r2 < v.farthest**2) & (v.lowest - v.bin < z) & (z < v.highest)
+        level[i] = int((z - v.lowest) / v.bin) if near else count
+    bins = np.zeros(max(count, 1) + 1, np.int64)
+    for i in range(len(level)):
+        bins[min(level[i], count)] += 1
+    k = int(np.argmax(bins[:-1]))
     z0, a, b = v.lowest + v.bin * k + v.bin / 2, 0.0, 0.0
     if bins[k] == 0:
         return -v.sensor_height, 0.0, 0.0
     # Normal equations of the plane through the returns near the last one.
     for reach in v.plane_reaches:
-        n = sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
-        for i in range(total):
-            x, y, z = near[0, i], near[1, i], near[2, i]
-            if abs(z - z0 - a * x - b * y) < reach:
-                n += 1.0
-                sx += x
-                sy += y
-                sz += z
-                sxx += x * x
-                sxy += x * y
-                syy += y * y
-                sxz += x * z
-                syz += y * z
+        sums = _sums_near(xyz, (z0, a, b), reach, v.plane_range**2)
+        n, sx, sy, sz, sxx, sxy, syy, sxz, syz = sums
         if n < v.plane_returns:
             break
         # Cramer's rule about the centroid; np.linalg would cost seconds of compilation.
@@ -120,9 +105,35 @@ def _ground_plane(points: np.ndarray, v: GroundConfig) -> tuple[float, float, fl
     return z0, a, b
 
 
+@njit(cache=True, fastmath={"reassoc"})
+def _sums_near(
+    xyz: np.ndarray, plane: tuple[float, float, float], reach: float, square: float
+) -> tuple[int, float, float, float, float, float, float, float, float]:
+    """How many points are near a plane, sums of their coordinates and of products of these.
+
+    The sums may be added in any order, several points at once.
+    """
+    z0, a, b = plane
+    n = 0
+    sx = sy = sz = sxx = sxy = syy = sxz = syz = 0.0
+    for i in range(xyz.shape[1]):
+        x, y, z = xyz[0, i], xyz[1, i], xyz[2, i]
+        if (abs(z - z0 - a * x - b * y) < reach) & (x * x + y * y < square):
+            n += 1
+            sx += x
+            sy += y
+            sz += z
+            sxx += x * x
+            sxy += x * y
+            syy += y * y
+            sxz += x * z
+            syz += y * z
+    return n, sx, sy, sz, sxx, sxy, syy, sxz, syz
+
+
 @njit(cache=True)
 def _follow_ground(
-    points: np.ndarray,
+    xyz: np.ndarray,
     cells: np.ndarray,
     plane: tuple[float, float, float],
     v: GroundConfig,
@@ -139,7 +150,7 @@ def _follow_ground(
             i = cells[c, row]
             if i < 0:
                 continue
-            x, y, z = points[i, 0], points[i, 1], points[i, 2]
+            x, y, z = xyz[0, i], xyz[1, i], xyz[2, i]
             r = np.sqrt(x * x + y * y)
             level = z0 + a * x + b * y
             # The road may leave the plane slowly; a step up of more than a kerb is no ground.
@@ -205,29 +216,46 @@ def _fill_heights(
 
 @njit(cache=True)
 def _between(heights: np.ndarray, x: float, y: float, cell: float, reach: float) -> float:
-    side = len(heights)
-    gx = min(max((x + reach) / cell - 0.5, 0.0), side - 1.001)
-    gy = min(max((y + reach) / cell - 0.5, 0.0), side - 1.001)
+    gx, gy = _place(x, len(heights), cell, reach), _place(y, len(heights), cell, reach)
     k, m = int(gx), int(gy)
-    fx, fy = gx - k, gy - m
-    low = heights[k, m] * (1 - fy) + heights[k, m + 1] * fy
-    high = heights[k + 1, m] * (1 - fy) + heights[k + 1, m + 1] * fy
-    return np.float32(low * (1 - fx) + high * fx)
+    corners = heights[k, m], heights[k, m + 1], heights[k + 1, m], heights[k + 1, m + 1]
+    return _blended(corners, gx, gy)
 
 
 @njit(cache=True)
-def _interpolate(heights: np.ndarray, xy: np.ndarray, cell: float, reach: float) -> np.ndarray:
-    out = np.empty(len(xy), np.float32)
-    for i in range(len(xy)):
-        out[i] = _between(heights, xy[i, 0], xy[i, 1], cell, reach)
-    return out
-
-
-@njit(cache=True)
-def _heights_above(
-    points: np.ndarray, heights: np.ndarray, cell: float, reach: float
+def _interpolate(
+    heights: np.ndarray, x: np.ndarray, y: np.ndarray, cell: float, reach: float
 ) -> np.ndarray:
-    out = _interpolate(heights, points, cell, reach)
-    for i in range(len(points)):
-        out[i] = points[i, 2] - out[i]
+    """`_between` of many places: only what looks up heights is done place by place."""
+    side, flat = len(heights), heights.ravel()
+    out = np.empty(len(x), np.float32)
+    first, corners = np.empty(_BLOCK, np.int32), np.empty((4, _BLOCK), np.float32)
+    for begin in range(0, len(x), _BLOCK):
+        own = slice(begin, begin + _BLOCK)
+        xs, ys, outs = x[own], y[own], out[own]
+        for i in range(len(outs)):
+            gx, gy = _place(xs[i], side, cell, reach), _place(ys[i], side, cell, reach)
+            first[i] = np.int32(gx) * side + np.int32(gy)
+        for i in range(len(outs)):
+            at = first[i]
+            corners[0, i], corners[1, i] = flat[at], flat[at + 1]
+            corners[2, i], corners[3, i] = flat[at + side], flat[at + side + 1]
+        for i in range(len(outs)):
+            gx, gy = _place(xs[i], side, cell, reach), _place(ys[i], side, cell, reach)
+            four = corners[0, i], corners[1, i], corners[2, i], corners[3, i]
+            outs[i] = _blended(four, gx, gy)
     return out
+
+
+@njit(cache=True)
+def _place(x: float, side: int, cell: float, reach: float) -> float:
+    """Where a coordinate lies, in cells from the middle of the first one."""
+    return min(max((x + reach) / cell - 0.5, 0.0), side - 1.001)
+
+
+@njit(cache=True)
+def _blended(corners: tuple[float, float, float, float], gx: float, gy: float) -> float:
+    fx, fy = gx - np.int32(gx), gy - np.int32(gy)
+    low = corners[0] * (1 - fy) + corners[1] * fy
+    high = corners[2] * (1 - fy) + corners[3] * fy
+    return np.float32(low * (1 - fx) + high * fx)

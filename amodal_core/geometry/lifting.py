@@ -97,8 +97,8 @@ def _boxes(
     """(N, 7) boxes of instances (on the host) of these sizes, NaN where there is none."""
     out = np.full((len(instances), 7), np.nan, np.float32)
     points, heights, ground = scan.points, scan.heights, scan.ground
-    pixels, z = np.asarray(scan.projection.pixels), np.asarray(scan.projection.z)
-    inside = np.flatnonzero((pixels[:, 0] >= 0) & (heights > _ABOVE))
+    pixels, z = scan.pixels, scan.z
+    inside = scan.inside[heights[scan.inside] > _ABOVE]
     amodal, visible = np.asarray(instances.amodal_boxes), np.asarray(instances.visible_boxes)
     rays = np.linalg.inv(calibration.K)
     returns = [inside[i] for i in returns_of_objects(instances, pixels[inside], z[inside])]

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from amodal_core.frame import Frame, Instances
-from amodal_core.geometry.projection import project
+from amodal_core.geometry.projection import pixels_of
 
 _GAP, _GAP_SHARE = 1.2, 0.03  # metres, or share of the depth, that no object's returns jump over
 
@@ -45,9 +45,7 @@ def points_of_objects(instances: Instances, frame: Frame) -> tuple[np.ndarray, n
     assert frame.points is not None
     assert frame.calibration is not None
     points = frame.points
-    projection = project(points, frame.calibration)
-    pixels, z = np.asarray(projection.pixels), np.asarray(projection.z)
-    inside = np.flatnonzero(pixels[:, 0] >= 0)
+    pixels, z, inside = pixels_of(points, frame.calibration)
     index = [inside[i] for i in returns_of_objects(instances, pixels[inside], z[inside])]
     owners = np.repeat(np.arange(len(index)), [len(i) for i in index])
     return points[np.concatenate([*index, np.zeros(0, np.int64)])], owners

@@ -80,13 +80,24 @@ def project(points: Array, calibration: Calibration, near: float = NEAR) -> Proj
     """Like `depth_image`, with the winning point of each pixel and the pixel of each point."""
     if not isinstance(points, np.ndarray):
         return _project_torch(points, calibration, near)
-    n = len(points)
+    pixels, z, inside = pixels_of(points, calibration, near)
     depth = np.zeros((calibration.height, calibration.width), np.float32)
     index = np.full(depth.shape, -1, np.int32)
-    pixels = np.full((n, 2), -1, np.int32)
-    z = np.zeros(n, np.float32)
-    _fill_all(_as_points(points), *_matrices(calibration), near, depth, index, pixels, z)
+    _fill_nearest(pixels, z, inside, depth, index)
     return Projection(depth, index, pixels, z)
+
+
+def pixels_of(
+    points: np.ndarray, calibration: Calibration, near: float = NEAR
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Like `project`, of where points fall alone: `pixels`, `z` and the points inside the image.
+
+    Returns:
+        (N, 2) int32 and (N,) float32 as in `Projection`; (M,) int64, rising, the points that fall
+        into the image.
+    """
+    size = calibration.width, calibration.height
+    return _pixels(_as_points(points), *_matrices(calibration), near, size)
 
 
 @overload
@@ -142,8 +153,12 @@ def _pixel(
     for k in range(3, points.shape[1]):
         if not np.isfinite(points[i, k]):
             return -1, -1, np.float32(0.0)
-    u = np.floor((P[0, 0] * x + P[0, 1] * y + P[0, 2] * z + P[0, 3]) / depth + 0.5)
-    v = np.floor((P[1, 0] * x + P[1, 1] * y + P[1, 2] * z + P[1, 3]) / depth + 0.5)
+    u = P[0, 0] * x + P[0, 1] * y + P[0, 2] * z + P[0, 3]
+    v = P[1, 0] * x + P[1, 1] * y + P[1, 2] * z + P[1, 3]
+    # What is pixels beside the image, as most points are, is not divided.
+    if u < -depth or u > width * depth or v < -depth or v > height * depth:
+        return -1, -1, np.float32(0.0)
+    u, v = np.floor(u / depth + 0.5), np.floor(v / depth + 0.5)
     if not (u >= 0 and u < width and v >= 0 and v < height):
         return -1, -1, np.float32(0.0)
     return int(u), int(v), np.float32(depth)
@@ -161,24 +176,29 @@ def _fill_depth(
 
 
 @njit(cache=True)
-def _fill_all(
-    points: np.ndarray,
-    P: np.ndarray,
-    row: np.ndarray,
-    near: float,
-    image: np.ndarray,
-    index: np.ndarray,
-    pixels: np.ndarray,
-    z: np.ndarray,
-) -> None:
-    height, width = image.shape
-    for i in range(len(points)):
-        u, v, d = _pixel(points, i, P, row, near, width, height)
+def _pixels(
+    points: np.ndarray, P: np.ndarray, row: np.ndarray, near: float, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n = len(points)
+    pixels, z = np.full((n, 2), -1, np.int32), np.zeros(n, np.float32)
+    inside, count = np.empty(n, np.int64), 0
+    for i in range(n):
+        u, v, d = _pixel(points, i, P, row, near, size[0], size[1])
         if u >= 0:
             pixels[i, 0], pixels[i, 1], z[i] = u, v, d
-            if image[v, u] == 0 or d < image[v, u]:
-                image[v, u] = d
-                index[v, u] = i
+            inside[count] = i
+            count += 1
+    return pixels, z, inside[:count].copy()
+
+
+@njit(cache=True)
+def _fill_nearest(
+    pixels: np.ndarray, z: np.ndarray, inside: np.ndarray, image: np.ndarray, index: np.ndarray
+) -> None:
+    for i in inside:
+        u, v = pixels[i, 0], pixels[i, 1]
+        if index[v, u] < 0 or z[i] < image[v, u]:
+            image[v, u], index[v, u] = z[i], i
 
 
 def _project_torch(points: torch.Tensor, calibration: Calibration, near: float) -> Projection:

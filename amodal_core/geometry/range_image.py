@@ -13,6 +13,7 @@ from numba import njit
 
 from amodal_core.geometry.beams import rows_by_beam
 from amodal_core.geometry.config import DEFAULTS, RangeImageConfig
+from amodal_core.geometry.scalars import median
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,13 @@ class RangeImage:
             highest, columns run clockwise from straight behind.
         cells: (N,) int32, flat cell of each point, -1 for points that are not finite.
         ranges: (R, C) float32, metres on the plane to the nearest point, 0 where there is none.
+        xyz: (3, N) float32, the points' coordinates side by side, which is quicker to go through.
     """
 
     index: np.ndarray
     cells: np.ndarray
     ranges: np.ndarray
+    xyz: np.ndarray
 
 
 def range_image(points: np.ndarray, config: RangeImageConfig = DEFAULTS.range_image) -> RangeImage:
@@ -44,49 +47,46 @@ def range_image(points: np.ndarray, config: RangeImageConfig = DEFAULTS.range_im
         config: what tells lasers and steps.
     """
     points = np.ascontiguousarray(points, np.float32)
-    x, y, z, away = _coordinates(points)
-    azimuth = np.arctan2(y, x)
+    xyz = np.ascontiguousarray(points[:, :3].T)
+    azimuth = np.arctan2(xyz[1], xyz[0])
     rows = _rows_by_order(azimuth, points, config)
     if rows is None:
-        rows = rows_by_beam(np.arctan2(z, away), config)
+        rows = rows_by_beam(np.arctan2(xyz[2], _away(xyz)), config)
     height = int(rows.max(initial=0)) + 1
     index = np.full((height, _columns(azimuth, rows, config)), -1, np.int32)
-    cells = np.full(len(points), -1, np.int32)
+    cells = np.empty(len(points), np.int32)
     ranges = np.zeros(index.shape, np.float32)
-    _fill_cells(points, azimuth, rows, index, cells, ranges)
-    return RangeImage(index, cells, np.sqrt(ranges, out=ranges))
+    _fill_cells(xyz, azimuth, rows, index, cells, ranges)
+    return RangeImage(index, cells, np.sqrt(ranges, out=ranges), xyz)
 
 
 @njit(cache=True)
-def _coordinates(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x, y and z, each side by side, which NumPy is quicker with; metres away on the plane."""
-    n = len(points)
-    x, y = np.empty(n, np.float32), np.empty(n, np.float32)
-    z, away = np.empty(n, np.float32), np.empty(n, np.float32)
-    for i in range(n):
-        x[i], y[i], z[i] = points[i, 0], points[i, 1], points[i, 2]
-        away[i] = np.sqrt(np.float64(x[i]) ** 2 + np.float64(y[i]) ** 2)
-    return x, y, z, away
+def _away(xyz: np.ndarray) -> np.ndarray:
+    """(N,) float32, metres away on the plane."""
+    away = np.empty(xyz.shape[1], np.float32)
+    for i in range(len(away)):
+        away[i] = np.sqrt(np.float64(xyz[0, i]) ** 2 + np.float64(xyz[1, i]) ** 2)
+    return away
 
 
-def columns_in_view(image: RangeImage, pixels: np.ndarray, margin: float) -> np.ndarray:
+def columns_in_view(image: RangeImage, inside: np.ndarray, margin: float) -> np.ndarray:
     """(C,) bool, the columns of a range image in which a camera shows a point, and those beside.
 
     Args:
         image: (R, C) cells.
-        pixels: (N, 2) int, column and row in the camera's image of each point, -1 where outside.
+        inside: (M,) int64, the points that fall into the camera's image.
         margin: degrees to each side.
     """
     count = image.index.shape[1]
     reach = min(int(np.ceil(margin / 360 * count)), count)
-    return _columns_in_view(image.cells, pixels, count, reach)
+    return _columns_in_view(image.cells, inside, count, reach)
 
 
 @njit(cache=True)
-def _columns_in_view(cells: np.ndarray, pixels: np.ndarray, count: int, reach: int) -> np.ndarray:
+def _columns_in_view(cells: np.ndarray, inside: np.ndarray, count: int, reach: int) -> np.ndarray:
     hit = np.zeros(count, np.bool_)
-    for i in range(len(cells)):
-        if pixels[i, 0] >= 0 and cells[i] >= 0:
+    for i in inside:
+        if cells[i] >= 0:
             hit[cells[i] % count] = True
     chosen = np.zeros(count, np.bool_)
     for c in range(count):
@@ -168,18 +168,13 @@ def _columns(azimuth: np.ndarray, rows: np.ndarray, config: RangeImageConfig) ->
     """Columns that the scanner's own steps fill: from the usual step within the fullest rows."""
     count = _counts(rows, int(rows.max(initial=-1)) + 1)
     fullest = np.argsort(-count, kind="stable")[: config.step_rows]
-    ends = np.cumsum(count[fullest])
-    turns = _azimuths_of(azimuth, rows, len(count), fullest, ends)
-    steps = []
-    for turn in np.split(turns, ends[:-1]):
-        turn.sort()
-        step = np.diff(turn[np.isfinite(turn)])
-        # What rounding and jitter put in one place is one step's, not none's.
-        steps.append(step[step > config.least_step])
-    every = np.concatenate(steps) if steps else np.zeros(0)
+    turns = _azimuths_of(azimuth, rows, len(count), fullest, int(count.max(initial=0)))
+    turns.sort(axis=1)
+    # What rounding and jitter put in one place is one step's, not none's.
+    every = _steps(turns, config.least_step)
     if len(every) < config.fewest_steps:
         return config.finest_columns
-    columns = config.fill * 2 * np.pi / np.median(every)
+    columns = config.fill * 2 * np.pi / np.float32(median(every))
     return int(np.clip(columns, config.coarsest_columns, config.finest_columns))
 
 
@@ -194,27 +189,39 @@ def _counts(rows: np.ndarray, height: int) -> np.ndarray:
 
 @njit(cache=True)
 def _azimuths_of(
-    azimuth: np.ndarray, rows: np.ndarray, height: int, chosen: np.ndarray, ends: np.ndarray
+    azimuth: np.ndarray, rows: np.ndarray, height: int, chosen: np.ndarray, most: int
 ) -> np.ndarray:
-    """The azimuths of some rows, row after row, each row's up to its end."""
+    """(C, most) float32, the azimuths of the chosen rows, infinity behind each row's last."""
     slot = np.full(height, -1, np.int64)
-    at = np.zeros(len(chosen), np.int64)
     for k in range(len(chosen)):
         slot[chosen[k]] = k
-        if k:
-            at[k] = ends[k - 1]
-    out = np.empty(ends[-1], np.float32)
+    at = np.zeros(len(chosen), np.int64)
+    out = np.full((len(chosen), most), np.float32(np.inf))
     for i in range(len(rows)):
         k = slot[rows[i]]
-        if k >= 0:
-            out[at[k]] = azimuth[i]
+        if k >= 0 and np.isfinite(azimuth[i]):
+            out[k, at[k]] = azimuth[i]
             at[k] += 1
     return out
 
 
 @njit(cache=True)
+def _steps(turns: np.ndarray, least: float) -> np.ndarray:
+    """(S,) float32, the steps of more than the least between neighbours in each row."""
+    steps = np.empty(turns.size, np.float32)
+    count = 0
+    for k in range(len(turns)):
+        for i in range(1, turns.shape[1]):
+            step = turns[k, i] - turns[k, i - 1]
+            if least < step < np.inf:
+                steps[count] = step
+                count += 1
+    return steps[:count]
+
+
+@njit(cache=True)
 def _fill_cells(
-    points: np.ndarray,
+    xyz: np.ndarray,
     azimuth: np.ndarray,
     rows: np.ndarray,
     index: np.ndarray,
@@ -224,14 +231,17 @@ def _fill_cells(
     """Indices and cells as in `RangeImage`, and squares of its ranges."""
     columns = index.shape[1]
     scale = columns / (2 * np.pi)
-    for i in range(len(points)):
-        if not np.isfinite(points[i, 0] + points[i, 1] + points[i, 2]):
-            continue
+    for i in range(len(cells)):
         # Columns run clockwise, as the image's do; -pi and pi are one.
-        c = int((np.pi - azimuth[i]) * scale)
+        c = np.int32((np.pi - azimuth[i]) * scale)
         c = c - columns if c >= columns else c
-        row = rows[i]
-        cells[i] = row * columns + c
-        square = points[i, 0] ** 2 + points[i, 1] ** 2
-        if index[row, c] < 0 or square < squares[row, c]:
-            index[row, c], squares[row, c] = i, square
+        finite = np.isfinite(xyz[0, i] + xyz[1, i] + xyz[2, i])
+        cells[i] = rows[i] * columns + c if finite else -1
+    index, squares = index.ravel(), squares.ravel()
+    for i in range(len(cells)):
+        if cells[i] >= 0:
+            # Unsigned, it is not looked whether it counts from the end.
+            cell = np.uint32(cells[i])
+            square = xyz[0, i] * xyz[0, i] + xyz[1, i] * xyz[1, i]
+            if index[cell] < 0 or square < squares[cell]:
+                index[cell], squares[cell] = i, square

@@ -12,7 +12,7 @@ from amodal_core import limits
 from amodal_core.frame import Frame
 from amodal_core.geometry.config import GeometricConfig
 from amodal_core.geometry.ground import Ground, remove_ground
-from amodal_core.geometry.projection import Projection, project
+from amodal_core.geometry.projection import pixels_of
 from amodal_core.geometry.range_image import RangeImage, range_image
 
 _KEPT = 8  # scans that wait for who asks next
@@ -27,14 +27,18 @@ class Scan:
         image: its range image.
         ground: the ground's shape.
         heights: (N,) float32, metres above the ground.
-        projection: where the points fall in the image.
+        pixels: (N, 2) int32, column and row of each point in the image, -1 where outside.
+        z: (N,) float32, metres of each point along the optical axis, 0 where outside.
+        inside: (M,) int64, the points that fall into the image.
     """
 
     points: np.ndarray
     image: RangeImage
     ground: Ground
     heights: np.ndarray
-    projection: Projection
+    pixels: np.ndarray
+    z: np.ndarray
+    inside: np.ndarray
 
 
 _scans: WeakKeyDictionary[Frame, tuple[GeometricConfig, Scan]] = WeakKeyDictionary()
@@ -61,8 +65,8 @@ def scan_of(frame: Frame, config: GeometricConfig, *, last: bool = False) -> Sca
     if not len(points):
         return None
     image = range_image(points, config.range_image)
-    ground, heights = remove_ground(points, image, config.ground)
-    scan = Scan(points, image, ground, heights, project(points, frame.calibration))
+    ground, heights = remove_ground(image, config.ground)
+    scan = Scan(points, image, ground, heights, *pixels_of(points, frame.calibration))
     if not last:
         if len(_scans) >= _KEPT:
             _scans.clear()
@@ -73,23 +77,18 @@ def scan_of(frame: Frame, config: GeometricConfig, *, last: bool = False) -> Sca
 def usable(points: np.ndarray, minimum_range: float) -> np.ndarray:
     """The (M, 4) finite ones of (N, 4) points that are no nearer than metres; most often all."""
     points = np.ascontiguousarray(points, np.float32)
-    good = np.empty(len(points), np.bool_)
-    minimum_range = max(minimum_range, limits.RANGE)
-    return points if _check(points, minimum_range, good) == len(points) else points[good]
+    good = _usable(points.reshape(-1), max(minimum_range, limits.RANGE))
+    return points if good.all() else points[good]
 
 
 @njit(cache=True)
-def _check(points: np.ndarray, minimum_range: float, good: np.ndarray) -> int:
-    """Marks the usable points; returns how many there are."""
-    count = 0
-    for i in range(len(points)):
-        x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
-        # False for NaN. What is not finite leaves no finite sum.
-        far = x * x + y * y + z * z >= minimum_range * minimum_range
-        total = x + y + z
-        for k in range(3, points.shape[1]):
-            total += points[i, k]
-        far &= total - total == 0
-        good[i] = far
-        count += far
-    return count
+def _usable(values: np.ndarray, minimum_range: float) -> np.ndarray:
+    """(N,) bool, of x, y, z and intensity of one point after the other."""
+    good = np.empty(len(values) // 4, np.bool_)
+    least = minimum_range * minimum_range
+    for i in range(len(good)):
+        x, y, z = np.float64(values[4 * i]), np.float64(values[4 * i + 1]), values[4 * i + 2]
+        square = x * x + y * y + np.float64(z) * z
+        # False for NaN.
+        good[i] = (least <= square) & (square < np.inf) & np.isfinite(values[4 * i + 3])
+    return good

@@ -16,10 +16,10 @@ from amodal_core.geometry.classification import CLASSES
 from amodal_core.geometry.clustering import connected_components
 from amodal_core.geometry.completion import Candidate
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig
-from amodal_core.geometry.projection import Projection, to_camera
-from amodal_core.geometry.range_image import RangeImage, columns_in_view
+from amodal_core.geometry.projection import to_camera
+from amodal_core.geometry.range_image import columns_in_view
 from amodal_core.geometry.scalars import middle
-from amodal_core.geometry.scan import scan_of
+from amodal_core.geometry.scan import Scan, scan_of
 from amodal_core.geometry.top_edge import top_edge
 from amodal_core.geometry.visibility import SightLines
 from amodal_core.masks.mask_set import RleMasks
@@ -80,34 +80,28 @@ class Geometric:
             scan = scan_of(frame, config)
         if scan is None:
             return Instances.empty(frame.size)
-        points, heights, image, projection = scan.points, scan.heights, scan.image, scan.projection
+        points, heights, image = scan.points, scan.heights, scan.image
         with report.time("geometric.cluster"):
             keep = (heights > config.cluster.lowest) & (heights < config.cluster.highest)
-            near = columns_in_view(image, projection.pixels, config.cluster.margin)
+            near = columns_in_view(image, scan.inside, config.cluster.margin)
             labels = connected_components(points, image, keep, config.cluster, near)
         with report.time("geometric.fit"):
-            in_view = projection.pixels[:, 0] >= 0
             detections, owner = assemble(
-                points, heights, labels, image, scan.ground, in_view, config
+                points, heights, labels, image, scan.ground, scan.inside, config
             )
         with report.time("geometric.masks"):
-            return self._instances(
-                detections, owner, points, heights, image, frame.image, projection, calibration
-            )
+            return self._instances(detections, owner, scan, frame.image, calibration)
 
     def _instances(
         self,
         detections: list[Detection],
         owner: np.ndarray,
-        points: np.ndarray,
-        heights: np.ndarray,
-        ranges: RangeImage,
+        scan: Scan,
         image: np.ndarray | None,
-        projection: Projection,
         calibration: Calibration,
     ) -> Instances:
         size, config = (calibration.height, calibration.width), self.config
-        objects = self._drawn(detections, heights, ranges, image, projection, calibration)
+        objects = self._drawn(detections, scan, image, calibration)
         n = len(objects)
         if not n:
             return Instances.empty(size)
@@ -122,11 +116,10 @@ class Geometric:
             for j in np.flatnonzero(front[i]).tolist():
                 occluders[i, j] = _cut(o, objects[j]) >= least
         # Returns of nearer things, that are no objects, cover what is behind them.
-        clutter = (owner < 0) & (heights > config.cluster.lowest)
-        index = np.flatnonzero(clutter & (projection.pixels[:, 0] >= 0))
-        offsets = [(o.x, o.y) for o in objects]
-        pixels, crops = projection.pixels[index], [o.visible for o in objects]
-        covers = lines.covers(points[index], pixels, crops, offsets, config.masks)
+        clutter = (owner[scan.inside] < 0) & (scan.heights[scan.inside] > config.cluster.lowest)
+        index = scan.inside[clutter]
+        offsets, crops = [(o.x, o.y) for o in objects], [o.visible for o in objects]
+        covers = lines.covers(scan.points[index], scan.pixels[index], crops, offsets, config.masks)
         for o, cover in zip(objects, covers, strict=True):
             o.visible &= 1 - cover
         amodal = RleMasks.from_crops([o.amodal for o in objects], np.array(offsets), size)
@@ -148,10 +141,8 @@ class Geometric:
     def _drawn(
         self,
         detections: list[Detection],
-        heights: np.ndarray,
-        ranges: RangeImage,
+        scan: Scan,
         image: np.ndarray | None,
-        projection: Projection,
         calibration: Calibration,
     ) -> list[_Object]:
         """The detections that score enough and show in the image, with their whole masks."""
@@ -162,9 +153,9 @@ class Geometric:
         # The returns of each that fall into the image.
         index = np.concatenate([d.index for d in selected])
         owner = np.repeat(np.arange(len(selected)), [len(d.index) for d in selected])
-        inside = projection.pixels[index, 0] >= 0
+        inside = scan.pixels[index, 0] >= 0
         index = index[inside]
-        pixels, z = projection.pixels[index], projection.z[index]
+        pixels, z = scan.pixels[index], scan.z[index]
         last = np.cumsum(np.bincount(owner[inside], minlength=len(selected))).tolist()
         candidates, depths, hulls, polygons, spans = [], [], [], [], []
         for d, (begin, end) in zip(selected, pairwise([0, *last]), strict=True):
@@ -173,16 +164,16 @@ class Geometric:
             candidate, own = d.candidate, slice(begin, end)
             level = candidate.cut_above and candidate.box[3] < config.top_edge.longest
             if level and image is not None:
-                measured = pixels[own], z[own], heights[index[own]]
+                measured = pixels[own], z[own], scan.heights[index[own]]
                 candidate = self._with_top(candidate, image, *measured, calibration)
             outline: list[np.ndarray] = []
             hidden = max(d.context.hidden_left, d.context.hidden_right)
             if candidate.name in _PEOPLE and hidden < masks.unhidden:
-                columns = ranges.index.shape[1]
+                columns = scan.image.index.shape[1]
                 step = calibration.K[0, 0] * 2 * np.pi / columns
                 foot = _foot(candidate.box, calibration)
                 bottom = calibration.K[1, 2] + calibration.K[1, 1] * foot
-                lasers = ranges.cells[index[own]] // columns
+                lasers = scan.image.cells[index[own]] // columns
                 least = masks.envelope_lasers
                 outline = silhouette.envelope(pixels[own], lasers, step, bottom, least)
             candidates.append(candidate)

@@ -9,6 +9,6 @@ def njit(
     *,
     cache: bool = ...,
     nogil: bool = ...,
-    fastmath: bool = ...,
+    fastmath: bool | set[str] = ...,
     inline: Literal["never", "always"] = ...,
 ) -> Callable[[_F], _F]: ...
