@@ -197,13 +197,16 @@ class TestCheckpoint:
             F.conv2d(x, folded["a.weight"], folded["a.bias"]), norm(layer(x))
         )
 
-    def test_it_becomes_a_checkpoint_of_s_amodal(self, tmp_path):
+    @pytest.mark.parametrize("kind", ["checkpoint", "graphs"])
+    def test_it_becomes_a_checkpoint_of_s_amodal_and_so_do_the_graphs(self, tmp_path, kind):
         state = files.tensors()
-        torch.save(files.checkpoint(state), tmp_path / "mobile_sam.pt")
+        source = tmp_path / "mobile_sam.pt"
+        if kind == "graphs":
+            source = files.graphs(state, tmp_path)
+        else:
+            torch.save(files.checkpoint(state), source)
         out = tmp_path / "x.safetensors"
-        done = import_weights(
-            [tmp_path / "mobile_sam.pt"], "s_amodal", out, settings={"detector": ""}
-        )
+        done = import_weights([source], "s_amodal", out, settings={"detector": ""})
         assert done.taken == done.tensors
         model = registry.create("s_amodal", checkpoint=out)
         assert (model.config.size, model.side, model.generator) == ("mobile", 1024, None)

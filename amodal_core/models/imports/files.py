@@ -22,6 +22,7 @@ from safetensors.torch import load as load_safetensors
 
 from amodal_core import pickles, torch_files
 from amodal_core.errors import InputError, foreign
+from amodal_core.models.layers import mobile_sam
 from amodal_core.models.layers.weights import check_extent
 from amodal_core.unpacking import unpack
 
@@ -50,10 +51,14 @@ class WeightFile:
 def read_file(path: str | Path) -> WeightFile:
     """Read .pth, .pt, .bin, .pkl, .npy or .safetensors, packed with gzip or not.
 
+    A folder with MobileSAM's graphs is read as `layers.mobile_sam` says.
+
     Raises:
         InputError: there is no such file, or it holds no table of tensors.
     """
     path = Path(path)
+    if mobile_sam.has_graphs(path):
+        return WeightFile(path, mobile_sam.graph_weights(path))
     if not path.is_file():
         raise InputError("there are no such weights", str(path), "check the path")
     with foreign(path, "not a file of weights", _CURE):

@@ -113,5 +113,5 @@ _MAP = KeyMap("s_amodal", _rules, _settings, _finish)
 LAYOUTS = (
     Layout("S-AModal", (_MARK, rf"{_ENCODER}prompt_generator\..*"), (_MAP,), _classes),
     Layout("Segment Anything", (_MARK,), (_MAP,), _classes),
-    Layout("MobileSAM", (rf"{_ENCODER}patch_embed\.seq\.0\.c\.weight",), (_MAP,), _classes),
+    Layout("MobileSAM", (rf"{_ENCODER}patch_embed\.seq\.0\.(c\.)?weight",), (_MAP,), _classes),
 )

