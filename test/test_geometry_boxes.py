@@ -19,8 +19,8 @@ from amodal_core.geometry.boxes3d import (
     project_convex,
 )
 from amodal_core.geometry.config import DEFAULTS
-from amodal_core.geometry.lshape import headings, rectangles
-from amodal_core.geometry.silhouette import draw, outlines
+from amodal_core.geometry.lshape import _facing, headings, rectangles
+from amodal_core.geometry.silhouette import draw, envelope, hull, outlines
 from amodal_core.geometry.visibility import SightLines
 
 numbers = st.floats(-20, 20)
@@ -241,3 +241,42 @@ def test_objects_never_hide_each_other_mutually(rng):
     assert front.any()
     assert not (front & front.T).any()
     assert not front.diagonal().any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40, 3000])
+def test_the_hull_of_pixels_is_opencvs_of_all_of_them(count, rng):
+    pixels = rng.normal((300, 90), (40, 9), (count, 2)).astype(np.int32)
+    expected = cv2.convexHull(pixels)[:, 0]
+    assert sorted(hull(pixels).tolist()) == sorted(expected.tolist())
+
+
+def test_an_envelope_reaches_from_the_outermost_return_of_each_laser_to_the_next_ones(rng):
+    rows = rng.choice([7, 8, 11, 12], 200)
+    pixels = np.stack([rng.integers(40, 60, 200), 5 * rows + rng.integers(0, 3, 200)], axis=1)
+    polygons = envelope(pixels, rows, 3.0, 90.0, 4)
+    own = [pixels[rows == k] for k in (7, 8, 11, 12)]
+    left = np.array([p[:, 0].min() for p in own]) - 1.5
+    right = np.array([p[:, 0].max() for p in own]) + 1.5
+    level = np.array([p[:, 1].mean() for p in own])
+    half = np.median(np.diff(level) / [1, 3, 1]) / 2
+    assert len(polygons) == 5
+    corners = [left[0], level[0] - half], [right[0], level[0] - half], [right[0], level[0]]
+    assert polygons[0].tolist() == pytest.approx(np.array([*corners, [left[0], level[0]]]))
+    for k in range(3):
+        outer = [left[k], level[k]], [right[k], level[k]]
+        inner = [right[k + 1], level[k + 1]], [left[k + 1], level[k + 1]]
+        assert polygons[k + 1].tolist() == pytest.approx(np.array([*outer, *inner]))
+    assert polygons[4][2].tolist() == [right[3], 90.0]
+    assert envelope(pixels, rows, 3.0, 90.0, 5) == []
+
+
+def test_the_last_bits_of_azimuths_do_not_decide_which_returns_face_the_sensor(rng):
+    # Many lie on the border between two of the directions.
+    angles = np.concatenate([np.arange(-360, 360) * np.pi / 360, rng.uniform(-3, 3, 2000)])
+    xy = rng.uniform(5, 9, (len(angles), 1)) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    xy = xy.astype(np.float32)
+    azimuths = np.arctan2(xy[:, 1], xy[:, 0])
+    front = _facing(xy, azimuths, 720)
+    assert 700 < len(front) <= 720
+    for off in (-5e-7, 5e-7):
+        np.testing.assert_array_equal(_facing(xy, azimuths + np.float32(off), 720), front)

@@ -112,7 +112,8 @@ def test_an_objects_returns_are_the_largest_group_in_depth_under_its_visible_mas
     instances, _ = seen([CAR], ["car"])
     instances = replace(instances[np.zeros(6, int)], size=(40, 60), amodal=amodal, visible=amodal)
     pixels = np.stack([rng.integers(0, 60, 900), rng.integers(0, 40, 900)], axis=1).astype(np.int32)
-    z = np.rint(rng.choice([8, 10, 30, 60], 900) + rng.uniform(0, 3, 900)).astype(np.float32)
+    z = rng.choice([8, 10, 30, 60], 900) + np.rint(rng.uniform(0, 300, 900)) / 100
+    z = np.where(rng.random(900) < 0.5, np.rint(z), z).astype(np.float32)
     for mask, index in zip(masks, returns_of_objects(instances, pixels, z), strict=True):
         under = np.flatnonzero(mask[pixels[:, 1], pixels[:, 0]])
         under = under[np.argsort(z[under], kind="stable")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from amodal_core.frame import Calibration, Frame
@@ -57,7 +56,7 @@ def box_masks(
         pixels = _shown(scan, own)
         every = [*(envelope or polygons)]
         if kind != "pedestrian" and every and len(pixels) >= config.masks.hull:
-            every.append(cv2.convexHull(pixels).reshape(-1, 2))
+            every.append(silhouette.hull(pixels))
         objects.append(every)
     nothing = np.zeros((0, 0), np.uint8), 0, 0
     drawn = [one or nothing for one in silhouette.draw(objects, calibration)]

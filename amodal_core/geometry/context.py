@@ -118,6 +118,7 @@ def _shares(
             covered[column] = True
     last_row = np.full(count, -1, np.int32)
     ends = np.zeros((count, 2), np.int32)
+    beside = np.empty(2, np.float32)
     for row in range(rows):
         # Where each cluster begins and ends in this row: a gap within is no end of it.
         for column in range(columns):
@@ -133,7 +134,7 @@ def _shares(
             if k < 0:
                 continue
             d = ranges[row, column]
-            beside = np.zeros(2, np.float32)
+            beside[0] = beside[1] = 0.0
             same = 0
             for side in range(2):
                 step = 2 * side - 1

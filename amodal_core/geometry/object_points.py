@@ -24,12 +24,24 @@ def returns_of_objects(instances: Instances, pixels: np.ndarray, z: np.ndarray) 
         pixels: (M, 2) int, column and row of each return, all in the image.
         z: (M,) metres along the optical axis.
     """
-    height, width = instances.size
-    by_depth = np.argsort(z, kind="stable")
-    u, v = pixels[by_depth].T
+    by_depth = _by_depth(np.ascontiguousarray(z, np.float32))
+    rank = np.empty(len(z), np.int64)
+    rank[by_depth] = np.arange(len(z))
+    # Runs count pixels column by column.
+    places = pixels[:, 0].astype(np.int64) * instances.size[0] + pixels[:, 1]
+    by_place = np.argsort(places, kind="stable")
     runs, first = instances.visible.rle().runs()
-    chosen, last = _groups(runs, first, u * height + v, height * width, z[by_depth])
+    spans = np.searchsorted(places[by_place], runs)
+    chosen, last = _groups(spans, first, rank[by_place], z[by_depth])
     return [by_depth[chosen[a:b]] for a, b in pairwise([0, *last.tolist()])]
+
+
+def _by_depth(z: np.ndarray) -> np.ndarray:
+    """Indices of (M,) positive float32 in their order, as `np.argsort(z, kind="stable")`."""
+    # Positive numbers are ordered as their bits are; sixteen of these NumPy sorts in no time.
+    bits = z.view(np.uint32)
+    low = np.argsort(bits.astype(np.uint16), kind="stable")
+    return low[np.argsort((bits >> 16).astype(np.uint16)[low], kind="stable")]
 
 
 def points_of_objects(instances: Instances, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -53,41 +65,30 @@ def points_of_objects(instances: Instances, frame: Frame) -> tuple[np.ndarray, n
 
 @njit(cache=True)
 def _groups(
-    runs: np.ndarray, first: np.ndarray, places: np.ndarray, pixels: int, z: np.ndarray
+    spans: np.ndarray, first: np.ndarray, returns: np.ndarray, z: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each mask the returns under it, the largest group between which no depth is missing.
 
     Args:
-        runs: see `RleMasks.runs`.
-        first: see there.
-        places: (M,) the pixel of each return as runs count them.
-        pixels: of the image.
+        spans: (R, 2) of each run of the masks, of the returns pixel by pixel those in it.
+        first: see `RleMasks.runs`.
+        returns: (M,) the returns pixel by pixel, numbered by depth.
         z: (M,) float32 metres, rising.
 
     Returns:
         Indices of returns, mask by mask, and (N,) where those of each end.
     """
-    # The returns pixel by pixel.
-    begin = np.zeros(pixels + 1, np.int64)
-    for i in range(len(places)):
-        begin[places[i] + 1] += 1
-    for k in range(pixels):
-        begin[k + 1] += begin[k]
-    at, returns = begin.copy(), np.empty(len(places), np.int64)
-    for i in range(len(places)):
-        returns[at[places[i]]] = i
-        at[places[i]] += 1
-    under = np.zeros(len(places), np.bool_)
+    under = np.zeros(len(z), np.bool_)
     last = np.zeros(len(first) - 1, np.int64)
     total = 0
-    for m in range(len(runs)):
-        total += begin[runs[m, 1]] - begin[runs[m, 0]]
+    for m in range(len(spans)):
+        total += spans[m, 1] - spans[m, 0]
     out = np.empty(total, np.int64)
     total = 0
     for n in range(len(last)):
-        low, high = len(places), 0
+        low, high = len(z), 0
         for m in range(first[n], first[n + 1]):
-            for k in range(begin[runs[m, 0]], begin[runs[m, 1]]):
+            for k in range(spans[m, 0], spans[m, 1]):
                 i = returns[k]
                 under[i] = True
                 low, high = min(low, i), max(high, i + 1)

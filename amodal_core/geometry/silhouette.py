@@ -13,11 +13,13 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
+from numba import njit
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.boxes3d import project_convex
 from amodal_core.geometry.config import Shape
 from amodal_core.geometry.projection import NEAR, to_camera
+from amodal_core.geometry.scalars import median
 
 
 def outlines(
@@ -90,20 +92,67 @@ def envelope(
     Returns:
         Convex polygons, (4, 2) float64 pixels each; none for fewer lasers.
     """
-    lasers, index = np.unique(rows, return_inverse=True)
+    lasers, spans = _spans(pixels, rows)
     if len(lasers) < least:
         return []
-    left = np.full(len(lasers), np.inf)
-    right = np.full(len(lasers), -np.inf)
-    np.minimum.at(left, index, pixels[:, 0])
-    np.maximum.at(right, index, pixels[:, 0])
-    level = np.bincount(index, pixels[:, 1]) / np.bincount(index)
-    half = float(np.median(np.diff(level) / np.diff(lasers))) / 2
+    half = median(np.diff(spans[:, 2]) / np.diff(lasers)) / 2
     # Half a laser's spacing above the highest, and down to the ground.
-    left, right = np.pad(left, 1, "edge") - step / 2, np.pad(right, 1, "edge") + step / 2
-    level = np.concatenate([[level[0] - half], level, [max(bottom, level[-1])]])
-    corners = np.stack([left, level, right, level], axis=1).reshape(-1, 2, 2)
+    left, right, level = np.concatenate([spans[:1], spans, spans[-1:]]).T
+    level[0] -= half
+    level[-1] = max(bottom, level[-1])
+    corners = np.stack([left - step / 2, level, right + step / 2, level], axis=1).reshape(-1, 2, 2)
     return [np.concatenate([upper, lower[::-1]]) for upper, lower in pairwise(corners)]
+
+
+@njit(cache=True)
+def _spans(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lasers that there are; (L, 3) of each the leftmost and rightmost column, the mean row."""
+    first = rows.min()
+    count = np.zeros(rows.max() + 1 - first, np.int64)
+    spans = np.zeros((len(count), 3))
+    for i in range(len(rows)):
+        k = rows[i] - first
+        u = float(pixels[i, 0])
+        spans[k, 0] = min(spans[k, 0], u) if count[k] else u
+        spans[k, 1] = max(spans[k, 1], u) if count[k] else u
+        spans[k, 2] += pixels[i, 1]
+        count[k] += 1
+    total = 0
+    lasers = np.empty(len(count), np.int64)
+    for k in range(len(count)):
+        if count[k]:
+            lasers[total] = first + k
+            spans[total, 0], spans[total, 1] = spans[k, 0], spans[k, 1]
+            spans[total, 2] = spans[k, 2] / count[k]
+            total += 1
+    return lasers[:total], spans[:total]
+
+
+def hull(pixels: np.ndarray) -> np.ndarray:
+    """(K, 2) int32, the convex polygon around pixels (N, 2) int32, N >= 1."""
+    # Of each column the ends are enough, of far fewer points.
+    return np.asarray(cv2.convexHull(_ends(pixels)))[:, 0]
+
+
+@njit(cache=True)
+def _ends(pixels: np.ndarray) -> np.ndarray:
+    """The uppermost and the lowest pixel of each column."""
+    first = last = pixels[0, 0]
+    for i in range(len(pixels)):
+        first, last = min(first, pixels[i, 0]), max(last, pixels[i, 0])
+    some = np.zeros(last + 1 - first, np.bool_)
+    rows = np.empty((len(some), 2), np.int32)
+    for i in range(len(pixels)):
+        k, v = pixels[i, 0] - first, pixels[i, 1]
+        rows[k, 0] = min(rows[k, 0], v) if some[k] else v
+        rows[k, 1] = max(rows[k, 1], v) if some[k] else v
+        some[k] = True
+    out, total = np.empty((2 * len(some), 2), np.int32), 0
+    for k in range(len(some)):
+        for end in range(2 if some[k] else 0):
+            out[total, 0], out[total, 1] = first + k, rows[k, end]
+            total += 1
+    return out[:total]
 
 
 def draw(

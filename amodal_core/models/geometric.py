@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
@@ -111,10 +110,9 @@ class Geometric:
         lines = SightLines(boxes, calibration, config.masks.directions)
         front = lines.in_front(depths)
         occluders = np.zeros((n, n), bool)
-        for i, o in enumerate(objects):
-            least = least_shared(o.amodal.sum())
-            for j in np.flatnonzero(front[i]).tolist():
-                occluders[i, j] = _cut(o, objects[j]) >= least
+        least = least_shared(np.array([np.count_nonzero(o.amodal) for o in objects]))
+        for i, j in np.argwhere(front).tolist():
+            occluders[i, j] = _cut(objects[i], objects[j]) >= least[i]
         # Returns of nearer things, that are no objects, cover what is behind them.
         clutter = (owner[scan.inside] < 0) & (scan.heights[scan.inside] > config.cluster.lowest)
         index = scan.inside[clutter]
@@ -186,7 +184,7 @@ class Geometric:
         shapes = [getattr(config.shapes, candidates[k].name) for k in usual]
         for k, outline in zip(usual, silhouette.outlines(boxes, shapes, calibration), strict=True):
             if hulls[k]:
-                outline.append(cv2.convexHull(pixels[spans[k]])[:, 0])
+                outline.append(silhouette.hull(pixels[spans[k]]))
             polygons[k] = outline
         objects = []
         drawn = silhouette.draw(polygons, calibration)
