@@ -93,8 +93,8 @@ class Flagship(LearnedModel):
     selection = LearnedModel.selection | {"nms", "candidates", "mask_side"}
     # Layers whose rounding to int8 costs accuracy or saves nothing (docs/benchmarks.md).
     exact: ClassVar[tuple[str, ...]] = (
-        *("backbone.stem", "backbone.stages.0", "backbone.stages.1", "backbone.outputs"),
-        *("lidar", "fusions", "head.classes", "head.boxes"),
+        *("backbone.stem", "backbone.stages.0", "backbone.outputs"),
+        *("head.classes", "head.boxes"),
     )
     runtimes = True
 
