@@ -44,54 +44,10 @@ def connected_components(
     sine = np.float32(np.sin(np.radians(config.angle)))
     # Look past a few empty cells: dark paint and glass return nothing.
     across = max(2, int(np.radians(config.glance) / (2 * np.pi / image.index.shape[1]) + 0.5))
-    if columns is None:
-        columns = np.ones(image.index.shape[1], bool)
-    labels = _label_cells(pts, image.index, image.ranges, keep, columns, (sine, across), values)
+    cells = np.arange(image.index.size).reshape(image.index.shape)
+    seeds = (cells if columns is None else cells[:, columns]).ravel()
+    labels = _label_cells(pts, image.index, image.ranges, keep, seeds, (sine, across), values)
     return _label_points(pts, image.index, image.cells, keep, labels, values)
-
-
-@njit(cache=True)
-def _cell_points(
-    points: np.ndarray, index: np.ndarray, keep: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(R * C, 3) the points, cell by cell: neighbours lie side by side; state of each cell.
-
-    The state is -1 for a cell without a point, 0 for one whose point is not kept, 1 for others.
-    """
-    flat = index.ravel()
-    cells = np.zeros((len(flat), 3), np.float32)
-    state = np.full(len(flat), -1, np.int8)
-    for cell in range(len(flat)):
-        i = flat[cell]
-        if i >= 0:
-            cells[cell, 0], cells[cell, 1], cells[cell, 2] = (
-                points[i, 0],
-                points[i, 1],
-                points[i, 2],
-            )
-            state[cell] = 1 if keep[i] else 0
-    return cells, state
-
-
-@njit(cache=True)
-def _links(
-    cells: np.ndarray, state: np.ndarray, rows: int, columns: int, sine: float, v: ClusterConfig
-) -> np.ndarray:
-    """Of each cell whether it belongs with the next one right (1) and below (2)."""
-    links = np.zeros(rows * columns, np.uint8)
-    for row in range(rows):
-        begin = row * columns
-        for column in range(columns):
-            cell = begin + column
-            if state[cell] < 1:
-                continue
-            other = cell + 1 if column + 1 < columns else begin
-            if state[other] == 1 and _joined(cells, cell, other, v.beside * sine, v):
-                links[cell] |= 1
-            other = cell + columns
-            if row + 1 < rows and state[other] == 1 and _joined(cells, cell, other, sine, v):
-                links[cell] |= 2
-    return links
 
 
 @njit(cache=True)
@@ -100,103 +56,131 @@ def _label_cells(
     index: np.ndarray,
     ranges: np.ndarray,
     keep: np.ndarray,
-    chosen: np.ndarray,
+    seeds: np.ndarray,
     limits: tuple[float, int],
     v: ClusterConfig,
 ) -> np.ndarray:
-    """(R * C,) int32, component of each cell, -1 where it holds no kept point.
-
-    -2 where no cell of its component is in the chosen columns.
-    """
+    """(R * C,) int32, component of each cell, -2 where it holds none of the seeds' cells."""
     rows, columns = index.shape
-    cells, state = _cell_points(points, index, keep)
-    links = _links(cells, state, rows, columns, limits[0], v)
-    labels = np.empty(rows * columns, np.int32)
-    for cell in range(rows * columns):
-        labels[cell] = -2 if state[cell] == 1 else -1
-    queue = np.empty(rows * columns, np.int32)
-    ranges = ranges.ravel()
+    count = rows * columns
+    flat, ranges = index.ravel(), ranges.ravel()
+    labels = np.full(count, -2, np.int32)
+    # Of each cell whether it belongs with the next one right (1) and below (2).
+    links = np.zeros(count, np.uint8)
+    # Cells of the component, and where the row of each begins.
+    queue = np.empty((count, 2), np.int32)
     label = 0
-    for seed in range(rows * columns):
-        if labels[seed] != -2 or not chosen[seed % columns]:
+    for seed in seeds:
+        if labels[seed] >= 0 or flat[seed] < 0 or not keep[flat[seed]]:
             continue
         # Flood from the first cell that is in no component yet.
         labels[seed] = label
-        queue[0] = seed
-        head, tail = 0, 1
-        while head < tail:
-            cell = queue[head]
-            head += 1
-            row = cell // columns
-            begin, end = row * columns, row * columns + columns
-            right = cell + 1 if cell + 1 < end else begin
-            left = cell - 1 if cell > begin else end - 1
-            above = cell - columns
+        queue[0, 0], queue[0, 1] = seed, seed // columns * columns
+        head, past, tail = 0, 0, 1
+        while past < tail:
+            # Mostly a cell belongs with the next one,
+            while head < tail:
+                cell, begin = queue[head, 0], queue[head, 1]
+                head += 1
+                for way in range(4):
+                    other = _next(cell, way, begin, columns)
+                    forward = way == 0 or way == 2
+                    if not 0 <= other < count or (not forward and labels[other] >= 0):
+                        continue
+                    i, j = flat[cell], flat[other]
+                    if j < 0 or not keep[j]:
+                        continue
+                    if way < 2:
+                        joined = _joined(points, i, j, v.beside * limits[0], v)
+                    else:
+                        joined = _joined(points, i, j, limits[0], v)
+                    if joined:
+                        links[cell] |= (way + 2) // 2 if forward else 0
+                        if labels[other] < 0:
+                            labels[other] = label
+                            queue[tail, 0] = other
+                            queue[tail, 1] = begin if way < 2 else begin + other - cell
+                            tail += 1
+            # else perhaps with one behind that.
+            cell, begin = queue[past, 0], queue[past, 1]
+            past += 1
             for way in range(4):
-                # Mostly it belongs with the next cell, else perhaps with one behind that.
-                other = -1
-                if way == 0:
-                    other = right if links[cell] & 1 else -1
-                elif way == 1:
-                    other = left if links[left] & 1 else -1
-                elif way == 2:
-                    other = cell + columns if links[cell] & 2 else -1
-                elif row > 0:
-                    other = above if links[above] & 2 else -1
-                if other < 0:
-                    other = _look_past(cells, state, ranges, cell, way, begin, end, limits, v)
+                near = cell if way == 0 or way == 2 else _next(cell, way, begin, columns)
+                if near >= 0 and links[near] & (1 if way < 2 else 2):
+                    continue
+                other = _look_past(
+                    points, flat, keep, ranges, labels, cell, way, begin, columns, limits, v
+                )
                 if other >= 0 and labels[other] < 0:
                     labels[other] = label
-                    queue[tail] = other
+                    queue[tail, 0] = other
+                    queue[tail, 1] = begin if way < 2 else begin + other - cell
                     tail += 1
         label += 1
     return labels
 
 
 @njit(cache=True, inline="always")
+def _next(cell: int, way: int, begin: int, columns: int) -> int:
+    """The cell beside one, right, left, below or above; rows are rings."""
+    if way == 0:
+        return cell + 1 if cell + 1 < begin + columns else begin
+    if way == 1:
+        return cell - 1 if cell > begin else begin + columns - 1
+    return cell + columns if way == 2 else cell - columns
+
+
+@njit(cache=True, inline="always")
 def _look_past(
-    cells: np.ndarray,
-    state: np.ndarray,
+    points: np.ndarray,
+    flat: np.ndarray,
+    keep: np.ndarray,
     ranges: np.ndarray,
+    labels: np.ndarray,
     cell: int,
     way: int,
     begin: int,
-    end: int,
+    columns: int,
     limits: tuple[float, int],
     v: ClusterConfig,
 ) -> int:
     """The cell that belongs to a cell's object past the next one: right, left, below or above.
 
-    -1 for none. The row is [begin, end) of the flat cells.
+    -1 for none, and where none is new. The row begins at `begin` of the flat cells.
     """
-    columns = end - begin
     sine, glance = limits
     d = ranges[cell]
     across = way < 2
-    step = 1 - 2 * (way & 1)
     reach = furthest = glance if across else v.rows
     if across:
         # Past what stands in front, too, as far as it can be a post or a person.
         width = 2 * np.pi / columns
         furthest = max(reach, int(min(v.bridge / max(d * width, 1e-9), columns - 1)))
+    else:
+        new = False
+        for s in range(2, v.rows + 1):
+            other = cell + s * (columns if way == 2 else -columns)
+            if 0 <= other < len(flat) and labels[other] < 0:
+                new |= flat[other] >= 0 and keep[flat[other]]
+        furthest = reach if new else 0
     empty, strangers, bridged = 0, 0, False
     other, result = cell, -1
     for s in range(furthest):
-        if across:
-            other += step
-            other = begin if other >= end else end - 1 if other < begin else other
-        else:
-            other += step * columns
-            if other < 0 or other >= len(state):
-                break
-        if state[other] < 0:
+        other = _next(other, way, begin, columns)
+        if other < 0 or other >= len(flat):
+            break
+        j = flat[other]
+        if j < 0:
             empty += 1
             if empty >= reach:
                 break
             continue
         e = ranges[other]
-        if s > 0 and state[other] == 1:
-            belongs = abs(e - d) < v.same_range if bridged else _joined(cells, cell, other, sine, v)
+        if s > 0 and keep[j]:
+            if bridged:
+                belongs = abs(e - d) < v.same_range
+            else:
+                belongs = _joined(points, flat[cell], j, sine, v)
             if belongs:
                 result = other
                 break
