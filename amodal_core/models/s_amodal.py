@@ -158,8 +158,8 @@ class SAModal(CompletingModel):
     def embed(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> torch.Tensor:
         """(B, C, h, w) embeddings of a batch's images in SAM's square.
 
-        Where the encoder allows it ("mobile") only of that part of the square that images fill: of
-        a wide image a third, in a third of the time.
+        Where the encoder allows it ("mobile") only of that part of the square that the images
+        fill: of a wide image a third, in a third of the time.
 
         Args:
             images: (B, 3, H, W) as `Batch.images`.
