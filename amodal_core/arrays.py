@@ -29,25 +29,18 @@ def host(values: Any) -> np.ndarray:
     return array
 
 
+def unwrapped(values: Any) -> Any:
+    """A CPU's tensor as an array on the same memory; anything else as it is."""
+    if isinstance(values, np.ndarray) or values.device.type != "cpu":
+        return values
+    return host(values)
+
+
 def floats(values: Any) -> Any:
     """The same as float32."""
     if isinstance(values, np.ndarray):
         return values.astype(np.float32, copy=False)
     return values.float()
-
-
-def integers(values: Any) -> Any:
-    """The same as int64, cut towards zero."""
-    return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
-
-
-def steps(count: int, like: Any) -> Any:
-    """(count,) float32: 0, 1, 2, ... where `like` is."""
-    if isinstance(like, np.ndarray):
-        return np.arange(count, dtype=np.float32)
-    import torch
-
-    return torch.arange(count, dtype=torch.float32, device=like.device)
 
 
 def like(values: Any, array: Any) -> Any:
@@ -57,13 +50,3 @@ def like(values: Any, array: Any) -> Any:
     import torch
 
     return torch.as_tensor(values).to(array)
-
-
-def nan_median(values: Any) -> Any:
-    """(N,) lower median of each row of (N, M) without NaN; NaN where there is nothing else."""
-    if not isinstance(values, np.ndarray):
-        return values.nanmedian(dim=1).values
-    count = (~np.isnan(values)).sum(axis=1)
-    middle = np.maximum(count - 1, 0) // 2
-    ordered = np.sort(values, axis=1)  # NaN last
-    return np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]

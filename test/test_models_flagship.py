@@ -246,12 +246,12 @@ def test_depth_is_the_lidars_where_it_falls_on_the_object_and_the_models_elsewhe
     one.depth = depth_channels(torch.full(SIZE, 12.0))[None]
     with torch.inference_mode():
         (measured,) = settled.detect(one)
-        covered = (measured.visible > 0).flatten(1).any(1)
+        covered = (measured.visible > 0).any((1, 2))
         assert covered.any()
-        torch.testing.assert_close(measured.depths[covered], torch.full((covered.sum(),), 12.0))
+        np.testing.assert_allclose(measured.depths[covered], 12.0, rtol=1e-5)
         (guessed,) = settled.detect(replace(one, depth=None))
     assert (guessed.depths > 0).all()
-    assert (guessed.depths - 12).abs().max() > 1e-3
+    assert np.abs(guessed.depths - 12).max() > 1e-3
 
 
 def test_folded_norms_change_nothing(settled):

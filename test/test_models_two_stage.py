@@ -21,6 +21,7 @@ from amodal_core.models.layers.backbone import resnet_fpn
 from amodal_core.models.layers.batch import make_batch, targets_of
 from amodal_core.models.layers.instance_depth import (
     instance_depths,
+    returns_on,
     share_seen_through,
     spread_returns,
 )
@@ -158,9 +159,9 @@ def test_depth_of_an_instance_is_the_median_of_the_returns_on_its_visible_part()
     box = torch.tensor([[10.0, 10, 40, 30]])
     left = torch.full((1, 28, 28), -1.0)
     left[:, :, :8] = 1.0
-    assert instance_depths(channels, box, left).item() == pytest.approx(12.0, rel=1e-4)
+    assert instance_depths(returns_on(channels, box, left)).item() == pytest.approx(12.0, rel=1e-4)
     nowhere = torch.tensor([[50.0, 50, 60, 60]])
-    assert instance_depths(channels, nowhere, left).item() == 0.0
+    assert instance_depths(returns_on(channels, nowhere, left)).item() == 0.0
 
 
 def test_an_object_that_the_lidar_looks_through_loses_that_share_of_its_score(monkeypatch):
@@ -169,38 +170,45 @@ def test_an_object_that_the_lidar_looks_through_loses_that_share_of_its_score(mo
     one.depth[:, 16:32] = 10.0  # a pillar before a wall; returns count for cells 2 px around them
     channels = make_batch([one]).depth[0]
     boxes = [[16.0, 10, 32, 30], [12.0, 10, 60, 30], [36.0, 10, 60, 30], [16.0, 10, 32, 30]]
-    boxes, depths = torch.tensor(boxes), torch.tensor([10.0, 10.0, 36.5, 8.0])
+    boxes, depths = torch.tensor(boxes), np.array([10.0, 10.0, 36.5, 8.0], np.float32)
     everywhere = torch.ones((4, 48, 48))
-    through = share_seen_through(channels, boxes, everywhere, depths)
+
+    def seen_through(depths, channels=channels, visible=everywhere):
+        return share_seen_through(returns_on(channels, boxes, visible), depths)
+
+    through = seen_through(depths)
     # Of the second box the pixels from 14 to 33 look near, the others through it. The wall is no
     # farther behind the third, nor the pillar behind the fourth, than an object may be long.
     assert through.tolist() == pytest.approx([0.0, (2 + 60 - 34) / 48, 0.0, 0.0], abs=0.01)
-    assert not share_seen_through(channels, boxes, -everywhere, depths).any()
-    assert not share_seen_through(channels, boxes, everywhere, torch.zeros(4)).any()
-    assert not share_seen_through(channels * 0, boxes, everywhere, depths).any()
+    assert not seen_through(depths, visible=-everywhere).any()
+    assert not seen_through(np.zeros(4, np.float32)).any()
+    assert not seen_through(depths, channels=channels * 0).any()
 
     model = MaskRcnnAmodal(CONFIG).eval()
     told = Detections(
-        boxes, torch.full((4,), 0.8), torch.zeros(4).long(), everywhere, everywhere, depths
+        boxes,
+        torch.full((4,), 0.8),
+        torch.zeros(4).long(),
+        everywhere,
+        everywhere,
+        torch.tensor(depths),
     )
     monkeypatch.setattr(model, "detect", lambda batch: [told] * len(batch))
     scores = model.infer([one])[0].scores
-    assert torch.allclose(scores, 0.8 * (1 - through))
+    assert torch.allclose(scores, 0.8 * torch.tensor(1 - through))
     assert torch.equal(model.infer([replace(one, depth=None)])[0].scores, told.scores)
 
 
 @pytest.mark.parametrize("size", [(48, 160), (7, 9), (1, 1)])
 def test_the_nearest_return_near_a_pixel_is_that_of_a_search(size):
-    generator = torch.Generator().manual_seed(5)
-    channels = torch.rand(2, *size, generator=generator)
-    channels[1] = (channels[1] > 0.9).float()
-    depth = torch.where(channels[1] > 0, channels[0], torch.inf)
-    wanted = torch.empty(size)
+    channels = np.random.default_rng(5).random((2, *size), np.float32)
+    channels[1] = channels[1] > 0.9
+    depth = np.where(channels[1] > 0, channels[0], np.inf)
+    wanted = np.empty(size, np.float32)
     for v in range(size[0]):
         for u in range(size[1]):
             wanted[v, u] = depth[max(v - 3, 0) : v + 4, max(u - 2, 0) : u + 3].min()
-    assert torch.equal(spread_returns(channels), wanted)
-    assert torch.equal(spread_returns(channels.double()).float(), wanted)
+    np.testing.assert_array_equal(spread_returns(channels), wanted)
 
 
 def test_backbone_weights_load_and_the_stem_is_inflated_from_them(tmp_path):

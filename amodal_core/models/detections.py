@@ -1,7 +1,7 @@
 """From what a network says of its objects to instances of the frame.
 
 Written for tensors and for arrays of NumPy alike, see `amodal_core.arrays`; `Tensor` stands for
-either here.
+either here. What looks into the small grids of masks does so on the host.
 """
 
 from __future__ import annotations
@@ -9,12 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from amodal_core.arrays import floats, integers, library, like, steps
+import numpy as np
+from numba import njit
+
+from amodal_core.arrays import floats, host, library, like
 from amodal_core.frame import Instances
 from amodal_core.masks.mask_set import BoxMasks
 from amodal_core.masks.occluders import MIN_SHARE
 from amodal_core.masks.paste import of_probabilities
-from amodal_core.models.layers.instance_depth import instance_depths, share_seen_through
+from amodal_core.models.layers.instance_depth import (
+    Returns,
+    instance_depths,
+    returns_on,
+    share_seen_through,
+)
 
 Tensor: TypeAlias = Any
 
@@ -22,6 +30,8 @@ Tensor: TypeAlias = Any
 @dataclass
 class Detections:
     """What a model found in one image of a batch, at the batch's scale, on the model's device.
+
+    The flagship's are arrays of NumPy on a CPU.
 
     Attributes:
         boxes: (N, 4) float32 amodal xyxy in pixels.
@@ -36,6 +46,7 @@ class Detections:
             around the visible masks.
         boxes3d: (N, 7) float32 as in Instances, where the model finds them.
         class_probabilities: (N, C) float32 as in Instances, where the model weighs all classes.
+        returns: the LiDAR's on their visible masks, once they have been looked up.
     """
 
     boxes: Tensor
@@ -48,6 +59,7 @@ class Detections:
     visible_boxes: Tensor = None
     boxes3d: Tensor = None
     class_probabilities: Tensor = None
+    returns: Returns | None = None
 
     def __post_init__(self) -> None:
         self.visible = library(self.visible).minimum(self.visible, self.amodal)
@@ -76,7 +88,8 @@ class Detections:
         """
         unknown = floats(library(boxes).zeros_like(boxes[:, 0]))
         result = cls(boxes, scores, labels, amodal, visible, unknown, **more)
-        result.depths = instance_depths(channels, boxes, result.visible)
+        result.returns = returns_on(channels, boxes, result.visible)
+        result.depths = like(instance_depths(result.returns), unknown)
         return result
 
     def borne_out(self, channels: Tensor) -> Detections:
@@ -85,10 +98,9 @@ class Detections:
         Args:
             channels: (2, H, W) depth channels of the image.
         """
-        through = share_seen_through(
-            channels, floats(self.boxes), self.visible, floats(self.depths)
-        )
-        return replace(self, scores=self.scores * (1 - through))
+        returns = self.returns or returns_on(channels, self.boxes, self.visible)
+        through = share_seen_through(returns, host(floats(self.depths)))
+        return replace(self, scores=self.scores * like(1 - through, floats(self.scores)))
 
 
 def instances_of(
@@ -115,83 +127,106 @@ def instances_of(
 
     boxes = own_size(detections.boxes)
     amodal, visible = floats(detections.amodal), floats(detections.visible)
-    covered, shown = amodal > 0, visible > 0
-    visible_boxes = _boxes_of(shown, boxes)
-    if detections.visible_boxes is not None:
-        anything = shown.any(2).any(1)[:, None]
-        visible_boxes = xp.where(anything, own_size(detections.visible_boxes), 0.0)
+    cells, seen = (np.ascontiguousarray(host(v)) for v in (amodal, visible))
+    areas, shown, extents = _measured(cells, seen)
+    corners, side = host(boxes), cells.shape[-1]
+    if detections.visible_boxes is None:
+        lengths = (corners[:, 2:] - corners[:, :2]) / np.float32(max(side, 1))
+        around = np.tile(corners[:, :2], 2) + extents * np.tile(lengths, 2)
+    else:
+        around = host(own_size(detections.visible_boxes))
 
     def pasted(logits: Tensor) -> BoxMasks:
         return BoxMasks(
             size, *(of_probabilities(logits, boxes) if probabilities else (logits, boxes))
         )
 
-    area = covered.sum((1, 2))
-    rates = 1 - floats(shown.sum((1, 2))) / floats(xp.clip(area, 1, None))
+    rates = 1 - shown.astype(np.float32) / np.maximum(areas, 1).astype(np.float32)
+    depths = floats(detections.depths)
+    occluders = _occluders(corners, cells, seen, host(depths), MIN_SHARE * side * side)
     return Instances(
         size=size,
         amodal_boxes=boxes,
-        visible_boxes=visible_boxes,
+        visible_boxes=like(np.where(shown[:, None] > 0, around, np.float32(0)), boxes),
         scores=floats(detections.scores),
         class_ids=detections.labels,
         amodal=pasted(amodal),
         visible=pasted(visible),
-        occlusion_rates=xp.where(area > 0, rates, 0.0),
-        depths=floats(detections.depths),
-        occluders=occluders_of(boxes, covered & ~shown, shown, detections.depths),
+        occlusion_rates=like(np.where(areas > 0, rates, np.float32(0)), boxes),
+        depths=depths,
+        occluders=occluders if xp is np else like(occluders, boxes) > 0,
         embeddings=detections.embeddings,
         boxes3d=None if detections.boxes3d is None else floats(detections.boxes3d),
         class_probabilities=detections.class_probabilities,
     )
 
 
-def _boxes_of(cells: Tensor, boxes: Tensor) -> Tensor:
-    """(N, 4) boxes around the set cells of (N, S, S) grids in boxes; zeros where none is set."""
-    xp, side = library(cells), cells.shape[-1]
-    places = steps(side, cells)
-    result = []
-    for axis in (1, 2):  # over rows: columns remain; over columns: rows remain
-        line = cells.any(axis)
-        low = xp.amin(xp.where(line, places, side), 1)
-        high = xp.amax(xp.where(line, places, -1), 1) + 1
-        k = axis - 1
-        extent = (boxes[:, 2 + k] - boxes[:, k]) / side
-        result.append((boxes[:, k] + low * extent, boxes[:, k] + high * extent))
-    (x0, x1), (y0, y1) = result
-    tight = xp.stack([x0, y0, x1, y1], 1)
-    return xp.where(cells.any(2).any(1)[:, None], tight, 0.0)
+@njit(cache=True, nogil=True)
+def _measured(amodal: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) amodal and (N,) visible cells of (N, S, S) logits, (N, 4) float32 around these."""
+    masks, side = amodal.shape[0], amodal.shape[1]
+    areas, shown = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
+    extents = np.zeros((masks, 4), np.float32)
+    for n in range(masks):
+        left, top, right, bottom = side, side, 0, 0
+        for k in range(side):
+            before = shown[n]
+            for m in range(side):
+                areas[n] += amodal[n, k, m] > 0
+                if visible[n, k, m] > 0:
+                    shown[n] += 1
+                    left, right = min(left, m), max(right, m + 1)
+            if shown[n] > before:
+                top, bottom = min(top, k), k + 1
+        extents[n, 0], extents[n, 1], extents[n, 2], extents[n, 3] = left, top, right, bottom
+    return areas, shown, extents
 
 
-def occluders_of(boxes: Tensor, hidden: Tensor, visible: Tensor, depths: Tensor) -> Tensor:
+@njit(cache=True, nogil=True)
+def _occluders(
+    boxes: np.ndarray, amodal: np.ndarray, visible: np.ndarray, depths: np.ndarray, least: float
+) -> np.ndarray:
     """(N, N) bool, [i, j] where j is nearer than i and shows where i is hidden.
 
     Hidden cells of i are looked up in the visible grid of j at their place in the image.
 
     Args:
-        boxes: (N, 4) xyxy.
-        hidden: (N, S, S) bool, amodal without visible.
-        visible: (N, S, S) bool.
-        depths: (N,) metres, 0 where unknown.
+        boxes: (N, 4) float32 xyxy.
+        amodal: (N, S, S) float32 logits.
+        visible: (N, S, S) float32 logits.
+        depths: (N,) float32 metres, 0 where unknown.
+        least: cells that j must show.
     """
-    xp, side = library(boxes), hidden.shape[-1]
-    has_depth = depths > 0
-    nearer = (depths[None] < depths[:, None]) & has_depth[None] & has_depth[:, None]
-    low = xp.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = xp.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    nearer &= (high > low).all(-1) & hidden.any(2).any(1)[:, None]
-    # Few pairs are left in a street; looking up the cells of all would take most of the time.
-    i, j = xp.where(nearer)
-    centres = (steps(side, boxes) + 0.5) / side
-    x = boxes[:, :1] + centres * (boxes[:, 2:3] - boxes[:, :1])  # (N, S)
-    y = boxes[:, 1:2] + centres * (boxes[:, 3:4] - boxes[:, 1:2])
-    width = xp.clip(boxes[:, 2] - boxes[:, 0], 1e-6, None)
-    height = xp.clip(boxes[:, 3] - boxes[:, 1], 1e-6, None)
-    column = xp.floor((x[i] - boxes[j, None, 0]) / width[j, None] * side)  # (P, S)
-    line = xp.floor((y[i] - boxes[j, None, 1]) / height[j, None] * side)
-    inside = ((line >= 0) & (line < side))[:, :, None] & ((column >= 0) & (column < side))[:, None]
-    column, line = integers(xp.clip(column, 0, side - 1)), integers(xp.clip(line, 0, side - 1))
-    covered = visible[j[:, None, None], line[:, :, None], column[:, None]]  # (P, S, S)
-    shared = (covered & inside & hidden[i]).sum((1, 2))
-    result = xp.zeros_like(nearer)
-    result[i, j] = shared >= MIN_SHARE * side * side
+    masks, side = amodal.shape[0], amodal.shape[1]
+    result = np.zeros((masks, masks), np.bool_)
+    hidden = np.empty((side * side, 2), np.int64)
+    places = np.empty((2, side), np.int64)  # of i's cells in j's grid, across and down; or -1
+    sides, half = np.float32(side), np.float32(0.5)
+    for i in range(masks):
+        count = 0
+        for k in range(side):
+            for m in range(side):
+                hidden[count, 0], hidden[count, 1] = m, k
+                count += amodal[i, k, m] > 0 and not visible[i, k, m] > 0
+        for j in range(masks):
+            if count < least or not 0 < depths[j] < depths[i]:
+                continue
+            apart = False
+            for axis in range(2):
+                low, high = boxes[j, axis], boxes[j, 2 + axis]
+                start, end = boxes[i, axis], boxes[i, 2 + axis]
+                apart |= not min(high, end) > max(low, start)
+                length = max(high - low, np.float32(1e-6))
+                for k in range(side):
+                    centre = start + (np.float32(k) + half) / sides * (end - start)
+                    place = np.floor((centre - low) / length * sides)
+                    places[axis, k] = int(place) if 0 <= place < side else -1
+            if apart:
+                continue
+            shared = 0
+            for n in range(count):
+                column, row = places[0, hidden[n, 0]], places[1, hidden[n, 1]]
+                if column >= 0 and row >= 0:
+                    shared += visible[j, row, column] > 0
+            result[i, j] = shared >= least
     return result

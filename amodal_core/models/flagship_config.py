@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from amodal_core.arrays import library
+from amodal_core.arrays import library, unwrapped
 from amodal_core.models.detections import Detections, Tensor
 from amodal_core.models.learned_config import LearnedConfig
 from amodal_core.settings import Positive, Share, settings_type
@@ -115,25 +115,27 @@ class Outputs(NamedTuple):
 def detections_of(out: Outputs, n: int, depth: Tensor, config: FlagshipConfig) -> Detections:
     """What is in one image; depths are LiDAR's where it falls on the visible part.
 
+    On a CPU arrays of NumPy, whatever it was that ran the network: torch takes longer for little.
+
     Args:
         out: of a batch, tensors or arrays of NumPy.
         n: the image's place in it.
         depth: (2, H, W) float32 depth channels of the image, or None.
         config: of the model.
     """
-    xp = library(out.boxes)
-    extent = xp.amin(out.boxes[n][..., 2:] - out.boxes[n][..., :2], -1)
-    scores = out.scores[n]
-    (index,) = xp.where((scores > 0) & (scores >= config.min_score) & (extent > 0))
-    one = Detections.measured(
+    one = Outputs(*(unwrapped(values)[n] for values in out))
+    xp = library(one.boxes)
+    extent = xp.amin(one.boxes[:, 2:] - one.boxes[:, :2], -1)
+    (index,) = xp.where((one.scores > 0) & (one.scores >= config.min_score) & (extent > 0))
+    result = Detections.measured(
         depth,
-        out.boxes[n][index],
-        scores[index],
-        out.labels[n][index],
-        out.amodal[n][index],
-        out.visible[n][index],
-        embeddings=out.embeddings[n][index],
-        class_probabilities=out.class_probabilities[n][index],
+        one.boxes[index],
+        one.scores[index],
+        one.labels[index],
+        one.amodal[index],
+        one.visible[index],
+        embeddings=one.embeddings[index],
+        class_probabilities=one.class_probabilities[index],
     )
-    one.depths = xp.where(one.depths > 0, one.depths, out.depths[n][index])
-    return one
+    result.depths = xp.where(result.depths > 0, result.depths, one.depths[index])
+    return result

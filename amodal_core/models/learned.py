@@ -199,10 +199,8 @@ class LearnedModel(nn.Module):
             with report.time(f"{self.name}.network"):
                 detections = self.detect(batch)
                 if batch.depth is not None:
-                    detections = [
-                        one.borne_out(depth.to(one.boxes.device).float())
-                        for one, depth in zip(detections, batch.depth, strict=True)
-                    ]
+                    pairs = zip(detections, batch.depth, strict=True)
+                    detections = [one.borne_out(depth) for one, depth in pairs]
             with report.time(f"{self.name}.instances"):
                 results = [
                     instances_of(
