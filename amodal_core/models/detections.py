@@ -214,15 +214,17 @@ def _occluders(
             apart = False
             for axis in range(2):
                 low, high = boxes[j, axis], boxes[j, 2 + axis]
+                apart |= not min(high, boxes[i, 2 + axis]) > max(low, boxes[i, axis])
+            if apart:
+                continue
+            for axis in range(2):
+                low, high = boxes[j, axis], boxes[j, 2 + axis]
                 start, end = boxes[i, axis], boxes[i, 2 + axis]
-                apart |= not min(high, end) > max(low, start)
                 length = max(high - low, np.float32(1e-6))
                 for k in range(side):
                     centre = start + (np.float32(k) + half) / sides * (end - start)
                     place = np.floor((centre - low) / length * sides)
                     places[axis, k] = int(place) if 0 <= place < side else -1
-            if apart:
-                continue
             shared = 0
             for n in range(count):
                 column, row = places[0, hidden[n, 0]], places[1, hidden[n, 1]]

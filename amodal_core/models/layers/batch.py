@@ -17,9 +17,10 @@ from amodal_core.models.layers.inputs import (
     MEAN,
     STD,
     STRIDE,
+    TALLEST,
     camera_of,
     checked_depth,
-    heights_of,
+    enter_depth,
     image_of,
     normalise,
 )
@@ -123,6 +124,8 @@ class Batch:
         indices: place of each frame in its stream.
         clip: frames of each clip; a clip's frames stand in a row.
         lidar_boxes: one a frame where a model with a LiDAR detector has looked, else None.
+        heights: (B, 1, H, W) float32, how far above the camera returns lie, in `TALLEST` metres,
+            within -1 and 1, 0 without a return or a calibration; None where depth is.
     """
 
     images: torch.Tensor
@@ -137,21 +140,10 @@ class Batch:
     indices: list[int] | None = None
     clip: int = 1
     lidar_boxes: list[LidarBoxes] | None = None
+    heights: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def heights(self) -> torch.Tensor | None:
-        """(B, 1, H, W) float32 of `heights_of`, None without depth; zeros without calibrations."""
-        if self.depth is None:
-            return None
-        rows = [h / y for (h, _), (y, _) in zip(self.sizes, self.original_sizes, strict=True)]
-        known: Sequence[Calibration | None] = self.calibrations or [None] * len(rows)
-        cameras = [camera_of(c, scale) for c, scale in zip(known, rows, strict=True)]
-        depth = self.depth.float()
-        heights: torch.Tensor = heights_of(torch, depth, depth.new_tensor(cameras))
-        return heights
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
@@ -159,6 +151,7 @@ class Batch:
             self,
             images=self.images.to(device, non_blocking=True),
             depth=None if self.depth is None else self.depth.to(device, non_blocking=True),
+            heights=None if self.heights is None else self.heights.to(device, non_blocking=True),
             scales=self.scales.to(device, non_blocking=True),
             points=self.points and [p.to(device, non_blocking=True) for p in self.points],
             targets=self.targets and [t.to(device) for t in self.targets],
@@ -204,6 +197,16 @@ def depth_channels(depth: torch.Tensor) -> torch.Tensor:
     valid = depth > 0
     log = torch.log(depth.clamp(min=0.1)) / LOG_FAR
     return torch.stack([torch.where(valid, log, 0.0), valid.to(depth.dtype)])
+
+
+def heights_of(channels: torch.Tensor, camera: tuple[float, float]) -> torch.Tensor:
+    """(H, W) as in `Batch.heights` from (2, H, W) depth channels and `inputs.camera_of`."""
+    focal, row = camera
+    if not focal > 0:
+        return torch.zeros_like(channels[0])
+    up = row - torch.arange(channels.shape[1], device=channels.device, dtype=torch.float32)
+    metres = (up / focal)[:, None] * torch.exp(channels[0] * LOG_FAR)
+    return (metres / TALLEST).clamp(-1, 1) * channels[1]
 
 
 def targets_of(truth: Tracks) -> Targets:
@@ -319,17 +322,25 @@ def make_batch(
     with_depth = all(f.depth is not None for f in frames)
     # Images travel as bytes; each is resized, normalised and put into the corner of its sheet.
     high, wide = (-(-max(lengths) // STRIDE) * STRIDE for lengths in zip(*sizes, strict=True))
-    mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=device).view(3, 1, 1) * 255
-    images = torch.zeros((len(frames), 3, high, wide), device=device)
+    images = torch.empty((len(frames), 3, high, wide), device=device)
     channels = torch.zeros((len(frames), DEPTH_CHANNELS, high, wide), device=device)
+    heights = torch.zeros((len(frames), 1, high, wide), device=device)
     for n, (frame, (h, w)) in enumerate(zip(frames, sizes, strict=True)):
         if device.type == "cpu" and image_of(frame).shape[:2] == (h, w):
-            normalise(image_of(frame), images[n, :, :h, :w].numpy())
+            normalise(image_of(frame), images[n].numpy())
         else:
+            mean, std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in (MEAN, STD))
+            images[n] = 0
             images[n, :, :h, :w] = (_resized_image(frame, (h, w), resize, device) - mean) / std
-        if with_depth:
+        if not with_depth:
+            continue
+        camera = camera_of(frame.calibration, h / frame.size[0])
+        if device.type == "cpu":
+            arrays = channels[n].numpy(), heights[n, 0].numpy()
+            enter_depth(checked_depth(frame), (h, w), camera, *arrays)
+        else:
             channels[n, :, :h, :w] = depth_channels(_resized_depth(frame, (h, w), device))
+            heights[n, 0] = heights_of(channels[n], camera)
     # Targets shrink with their images and are padded like them.
     prepared = None
     if targets is not None:
@@ -350,6 +361,7 @@ def make_batch(
     batch = Batch(
         images=images,
         depth=channels if with_depth else None,
+        heights=heights if with_depth else None,
         sizes=sizes,
         original_sizes=originals,
         scales=torch.tensor(scales, dtype=torch.float32, device=device).reshape(-1, 2),

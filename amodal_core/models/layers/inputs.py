@@ -7,10 +7,11 @@ gives differs from its by rounding alone.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numba import njit
 from PIL import Image
 
 from amodal_core.errors import InputError
@@ -66,26 +67,21 @@ def network_inputs(
     own = image_of(frame).shape[0], image_of(frame).shape[1]
     height, width = size = input_size(own, short_side, long_side, resize, most_pixels)
     high, wide = (-(-length // STRIDE) * STRIDE for length in size)
-    image = np.zeros((1, 3, high, wide), np.float32)
+    image = np.empty((1, 3, high, wide), np.float32)
     if own == size:
-        normalise(image_of(frame), image[0, :, :height, :width])
+        normalise(image_of(frame), image[0])
     else:
         mean, deviation = _statistics()
         values = (_resized(image_of(frame), size, resize) - mean) / deviation
+        image.fill(0)
         image[0, :, :height, :width] = values.transpose(2, 0, 1)
-    channels = None
+    scale = np.array([height / own[0], width / own[1]], np.float32)
+    channels = heights = None
     if frame.depth is not None:
         channels = np.zeros((1, DEPTH_CHANNELS, high, wide), np.float32)
-        depth = _nearest_depth(checked_depth(frame), size)
-        valid = depth > 0
-        logarithm = np.log(np.maximum(depth, 0.1)) / np.float32(LOG_FAR)
-        channels[0, 0, :height, :width] = np.where(valid, logarithm, 0.0)
-        channels[0, 1, :height, :width] = valid
-    scale = np.array([height / own[0], width / own[1]], np.float32)
-    heights = None
-    if channels is not None:
+        heights = np.zeros((1, 1, high, wide), np.float32)
         camera = camera_of(frame.calibration, float(scale[0]))
-        heights = heights_of(np, channels, np.array([camera], np.float32))
+        enter_depth(checked_depth(frame), size, camera, channels[0], heights[0, 0])
     return NetworkInputs(image, channels, heights, size, own, scale)
 
 
@@ -101,29 +97,83 @@ def camera_of(calibration: Calibration | None, scale: float) -> tuple[float, flo
     return calibration.K[1, 1] * scale, (horizon(calibration) + 0.5) * scale - 0.5
 
 
-def heights_of(xp: Any, depth: Any, cameras: Any) -> Any:
-    """How far above the camera returns lie, in `TALLEST` metres, within -1 and 1.
+def enter_depth(
+    depth: np.ndarray,
+    size: tuple[int, int],
+    camera: tuple[float, float],
+    channels: np.ndarray,
+    heights: np.ndarray,
+) -> None:
+    """Write what a depth image tells into the top left corner of zeros.
 
     Args:
-        xp: numpy or torch, of the arrays.
-        depth: (B, 2, H, W) as `Batch.depth`.
-        cameras: (B, 2) of `camera_of`.
-
-    Returns:
-        (B, 1, H, W) float32; 0 without a return or a camera.
+        depth: metres, 0 for unknown.
+        size: (height, width) that it gets.
+        camera: of `camera_of`.
+        channels: (2, H, W) float32, takes log depth / log 80 m and validity.
+        heights: (H, W) float32, takes how far above the camera returns lie, in `TALLEST` metres,
+            within -1 and 1.
     """
-    focal, row = cameras[:, :1, None, None], cameras[:, 1:, None, None]
-    up = row - xp.arange(depth.shape[2], dtype=xp.float32)[:, None]
-    slope = xp.where(focal > 0, up / xp.where(focal > 0, focal, 1), 0)
-    metres = slope * xp.exp(depth[:, :1] * LOG_FAR)
-    return xp.clip(metres / TALLEST, -1, 1) * depth[:, 1:]
+    depth = np.ascontiguousarray(_nearest_depth(depth, size))
+    index = _returns(depth.ravel())  # few pixels have one
+    logs = np.log(np.maximum(depth.ravel()[index], 0.1)) / np.float32(LOG_FAR)
+    focal, row = np.array(camera, np.float32)
+    slopes = np.zeros(size[0], np.float32)
+    if focal > 0:
+        slopes = (row - np.arange(size[0], dtype=np.float32)) / focal
+    _enter(index, logs, np.exp(logs * LOG_FAR) / TALLEST, slopes, size[1], channels, heights)
+
+
+@njit(cache=True, nogil=True)
+def _returns(depth: np.ndarray) -> np.ndarray:
+    """Places of what is above 0."""
+    index = np.empty(len(depth), np.int64)
+    count = 0
+    for n in range(len(depth)):
+        index[count] = n
+        count += depth[n] > 0
+    return index[:count]
+
+
+@njit(cache=True, nogil=True)
+def _enter(
+    index: np.ndarray,
+    logs: np.ndarray,
+    metres: np.ndarray,
+    slopes: np.ndarray,
+    width: int,
+    channels: np.ndarray,
+    heights: np.ndarray,
+) -> None:
+    line, start = 0, 0
+    for n in range(len(index)):
+        while index[n] >= start + width:
+            line, start = line + 1, start + width
+        x = index[n] - start
+        channels[0, line, x], channels[1, line, x] = logs[n], 1
+        heights[line, x] = min(max(slopes[line] * metres[n], np.float32(-1)), np.float32(1))
 
 
 def normalise(image: np.ndarray, out: np.ndarray) -> None:
-    """Write a (h, w, 3) uint8 image to (3, h, w) float32, less the mean and over the deviation."""
-    planes = cv2.split(np.ascontiguousarray(image))
-    for colour, table, plane in zip(planes, _of_bytes(), out, strict=True):
-        plane[:] = cv2.LUT(colour, table)
+    """Write an image, less the mean and over the deviation, into the top left corner; 0 beside.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        out: (3, H, W) float32, no smaller.
+    """
+    _look_up(np.ascontiguousarray(image), _of_bytes(), out)
+
+
+@njit(cache=True, nogil=True)
+def _look_up(image: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    height, width, colours = image.shape
+    for y in range(height):
+        # One by one: planes may lie so that a cache takes the same place in each for one.
+        for c in range(colours):
+            for x in range(width):
+                out[c, y, x] = table[c, image[y, x, c]]
+            out[c, y, width:] = 0
+    out[:, height:] = 0
 
 
 @cache

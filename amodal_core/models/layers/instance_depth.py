@@ -80,7 +80,8 @@ def share_seen_through(returns: Returns, depths: np.ndarray) -> np.ndarray:
 
 def spread_returns(channels: np.ndarray) -> np.ndarray:
     """(H, W) float32 log depth of the nearest return near each pixel, inf without one."""
-    depth = np.where(channels[1] > 0, channels[0], np.float32(np.inf))
+    with np.errstate(divide="ignore"):  # inf is what is meant
+        depth = channels[0] + (1 / channels[1] - 1)
     return np.asarray(cv2.erode(depth, np.ones(_SPREAD, np.uint8), borderValue=np.inf))
 
 
