@@ -111,7 +111,8 @@ class FarView:
         """The instances of each frame, in its own pixels.
 
         What the model gives of the whole image at its own size, where there is no calibration to
-        tell where the far lies, or where the strip would show nothing larger.
+        tell where the far lies, or where the strip would show nothing larger. Of frames with a scan
+        occluders are left to who knows the scan's depths, too.
         """
         with report.time("far_view.views"):
             strips = [self._strip(frame) for frame in frames]
@@ -183,7 +184,7 @@ def _joined(near: Instances, far: Instances, frame: Frame, strip: Strip) -> Inst
         strip: where it lies.
 
     Returns:
-        On the host.
+        On the host. Nobody hides anybody where there is a scan: it tells depths better.
     """
     assert frame.calibration is not None
     highest = _HIGHEST * frame.calibration.K[1, 1]
@@ -208,6 +209,8 @@ def _joined(near: Instances, far: Instances, frame: Frame, strip: Strip) -> Inst
         keep[n] = not (same[n] & keep).any()  # what is not kept itself takes nobody's place
     # What is left out is drawn no further.
     both = replace(both, amodal=amodal)[order[keep]].numpy()
+    if frame.points is not None:
+        return both
     hides = occlusion_order(np.asarray(both.depths), both.amodal.rle(), both.visible.rle())
     return replace(both, occluders=hides)
 

@@ -159,8 +159,8 @@ class Fused:
         overlap = np.maximum(alike, shown)
         g, n = self._matches(learned, as_learned, overlap)
         # Of matches first, then of either witness alone.
-        rest_g = np.setdiff1d(np.arange(len(geometric)), g)
-        rest_l = np.setdiff1d(np.arange(len(learned)), n)
+        rest_g = np.delete(np.arange(len(geometric)), g)
+        rest_l = np.delete(np.arange(len(learned)), n)
         known = self._probabilities(learned)
         probabilities = [
             self._high(known[n], geometric[g]),

@@ -94,7 +94,7 @@ def height_off(objects: Instances, classes: Sequence[str], calibration: Calibrat
     """
     depths = np.maximum(np.asarray(objects.depths, np.float64), 0.1)
     boxes = np.asarray(objects.amodal_boxes, np.float64)
-    usual = np.array([_HEIGHTS.get(classes[c], np.nan) for c in objects.class_ids], np.float64)
+    usual = np.array([_HEIGHTS.get(name, np.nan) for name in classes])[objects.class_ids]
     metres = (boxes[:, 3] - boxes[:, 1]) * depths / calibration.K[1, 1]
     off = np.abs(np.log(np.maximum(metres, 0.05) / usual))
     cut = (boxes[:, 3] >= objects.size[0] - BORDER) | (boxes[:, 1] <= BORDER)
@@ -112,11 +112,12 @@ def measured_evidence(
         calibration: of the camera.
     """
     areas, shown = objects.amodal.rle().areas(), objects.visible.rle().areas()
-    names = [classes[c] for c in objects.class_ids]
+    people = np.array([name in PEOPLE for name in classes], np.float64)
+    large = np.array([_HEIGHTS.get(name, 0.0) > _TALL for name in classes], np.float64)
     return {
         "area": np.log(np.maximum(areas, 1)),
         "height": height_off(objects, classes, calibration),
         "hidden": 1 - shown / np.maximum(areas, 1),
-        "person": np.array([name in PEOPLE for name in names], np.float64),
-        "large": np.array([_HEIGHTS.get(name, 0.0) > _TALL for name in names], np.float64),
+        "person": people[objects.class_ids],
+        "large": large[objects.class_ids],
     }
