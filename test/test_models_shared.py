@@ -22,7 +22,7 @@ from amodal_core.models.detections import Detections, instances_of
 from amodal_core.models.layers import attention as attention_layers
 from amodal_core.models.layers.attention import Attention, Dropout, _DroppedAttention
 from amodal_core.models.layers.batch import STRIDE, make_batch, targets_of
-from amodal_core.models.layers.inputs import MEAN, STD
+from amodal_core.models.layers.inputs import MEAN, STD, normalise
 
 
 def test_images_of_different_sizes_are_padded_at_right_and_bottom():
@@ -299,3 +299,12 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
         assert torch.allclose(y[y != 0], torch.tensor(1 / (1 - share)), rtol=1e-4)
         assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y.detach())
         assert torch.equal(Dropout(share).eval()(x), x)
+
+
+def test_an_image_is_normalised_into_the_corner_of_its_sheet_and_what_is_beside_it_is_zero():
+    image = np.random.default_rng(4).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    sheet = np.full((3, 6, 9), 7.0, np.float32)
+    normalise(image, sheet)
+    wanted = np.zeros_like(sheet)
+    wanted[:, :5, :7] = ((image / 255 - MEAN) / STD).transpose(2, 0, 1)
+    np.testing.assert_allclose(sheet, wanted, atol=1e-5)
