@@ -204,7 +204,7 @@ def _openvino(graph: Path, shapes: Shapes, threads: int, precision: Arithmetic) 
     request = compiled.create_infer_request()
 
     def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        request.infer(dict(inputs))
+        request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         # The request writes its next results to the same memory.
         return [np.array(request.get_output_tensor(k).data) for k in range(count)]
 
