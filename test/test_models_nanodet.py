@@ -160,16 +160,16 @@ def test_first_and_last_layers_of_the_trunk_that_ships_are_the_public_networks()
 
 
 @pytest.mark.parametrize("names", [("car", "tram"), ("van", "pedestrian"), ("dog",), CLASSES])
-def test_a_trunk_that_tells_no_more_than_is_needed_begins_heads_likewise(names):
+def test_a_trunk_of_pruned_classes_gives_the_same_prior(names):
     trunk = NanoDet().eval()
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         expected = prior(trunk(images)[2], names)
-        trunk.keep(names)
-        trunk.keep(names)  # as where a copy is fused once more
+        trunk.prune_classes(names)
+        trunk.prune_classes(names)  # as where a copy is fused once more
         outputs = trunk(images)[2]
-        begin = prior(outputs, names, trunk.seen)
-    assert outputs[0].logits.shape[1] == len(trunk.seen) < 10
+        begin = prior(outputs, names, trunk.coco_classes)
+    assert outputs[0].logits.shape[1] == len(trunk.coco_classes) < 10
     for ours, theirs in zip(begin, expected, strict=True):
         torch.testing.assert_close(ours.logits, theirs.logits)
         torch.testing.assert_close(ours.log_reach, theirs.log_reach)

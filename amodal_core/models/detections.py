@@ -127,9 +127,9 @@ def instances_of(
 
     boxes = own_size(detections.boxes)
     amodal, visible = floats(detections.amodal), floats(detections.visible)
-    cells, seen = (np.ascontiguousarray(host(v)) for v in (amodal, visible))
-    areas, shown, extents = _measured(cells, seen)
-    corners, side = host(boxes), cells.shape[-1]
+    amodal_logits, visible_logits = (np.ascontiguousarray(host(v)) for v in (amodal, visible))
+    amodal_areas, visible_areas, extents = _measured(amodal_logits, visible_logits)
+    corners, side = host(boxes), amodal_logits.shape[-1]
     if detections.visible_boxes is None:
         lengths = (corners[:, 2:] - corners[:, :2]) / np.float32(max(side, 1))
         around = np.tile(corners[:, :2], 2) + extents * np.tile(lengths, 2)
@@ -141,18 +141,20 @@ def instances_of(
             size, *(of_probabilities(logits, boxes) if probabilities else (logits, boxes))
         )
 
-    rates = 1 - shown.astype(np.float32) / np.maximum(areas, 1).astype(np.float32)
+    rates = 1 - visible_areas.astype(np.float32) / np.maximum(amodal_areas, 1).astype(np.float32)
     depths = floats(detections.depths)
-    occluders = _occluders(corners, cells, seen, host(depths), MIN_SHARE * side * side)
+    occluders = _occluders(
+        corners, amodal_logits, visible_logits, host(depths), MIN_SHARE * side * side
+    )
     return Instances(
         size=size,
         amodal_boxes=boxes,
-        visible_boxes=like(np.where(shown[:, None] > 0, around, np.float32(0)), boxes),
+        visible_boxes=like(np.where(visible_areas[:, None] > 0, around, np.float32(0)), boxes),
         scores=floats(detections.scores),
         class_ids=detections.labels,
         amodal=pasted(amodal),
         visible=pasted(visible),
-        occlusion_rates=like(np.where(areas > 0, rates, np.float32(0)), boxes),
+        occlusion_rates=like(np.where(amodal_areas > 0, rates, np.float32(0)), boxes),
         depths=depths,
         occluders=occluders if xp is np else like(occluders, boxes) > 0,
         embeddings=detections.embeddings,
@@ -165,21 +167,21 @@ def instances_of(
 def _measured(amodal: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) amodal and (N,) visible cells of (N, S, S) logits, (N, 4) float32 around these."""
     masks, side = amodal.shape[0], amodal.shape[1]
-    areas, shown = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
+    amodal_areas, visible_areas = np.zeros(masks, np.int64), np.zeros(masks, np.int64)
     extents = np.zeros((masks, 4), np.float32)
     for n in range(masks):
         left, top, right, bottom = side, side, 0, 0
         for k in range(side):
-            before = shown[n]
+            before = visible_areas[n]
             for m in range(side):
-                areas[n] += amodal[n, k, m] > 0
+                amodal_areas[n] += amodal[n, k, m] > 0
                 if visible[n, k, m] > 0:
-                    shown[n] += 1
+                    visible_areas[n] += 1
                     left, right = min(left, m), max(right, m + 1)
-            if shown[n] > before:
+            if visible_areas[n] > before:
                 top, bottom = min(top, k), k + 1
         extents[n, 0], extents[n, 1], extents[n, 2], extents[n, 3] = left, top, right, bottom
-    return areas, shown, extents
+    return amodal_areas, visible_areas, extents
 
 
 @njit(cache=True, nogil=True)

@@ -188,7 +188,7 @@ class Flagship(LearnedModel):
     def fuse(self) -> Flagship:
         """Leave out what only training needs: norms, COCO's other classes. In place, for good."""
         if isinstance(self.backbone, NanoDet):
-            self.backbone.keep(self.config.classes)
+            self.backbone.prune_classes(self.config.classes)
         for module in list(self.modules()):
             if isinstance(module, ConvNorm | ResNetLevels):
                 module.fuse()
@@ -344,7 +344,7 @@ class Flagship(LearnedModel):
         stem = images
         if isinstance(self.backbone, NanoDet):
             stem, levels, outputs = self.backbone(images)
-            priors = prior(outputs, self.config.classes, self.backbone.seen)
+            priors = prior(outputs, self.config.classes, self.backbone.coco_classes)
             levels[1:] = [f(x) for f, x in zip(self.narrow, levels[1:], strict=True)]
         else:
             levels = self.backbone(images)

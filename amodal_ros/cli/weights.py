@@ -53,9 +53,12 @@ def import_(
     """Make a checkpoint of weights that another project published.
 
     The file is known by the names of its tensors. It may be .pth, .pt, .pkl or .safetensors, packed
-    with gzip or not; no code in it is run. All of it must fit, or nothing is written.
+    with gzip or not, or the folder of MobileSAM's two ONNX graphs; no code in it is run. All of it
+    must fit, or nothing is written.
 
     For example:
+
+    amodal weights import package/dist --model s_amodal --out mobile_sam.safetensors
 
     amodal weights import maskrcnn_resnet50_fpn_coco.pth --model mask_rcnn --out coco.safetensors
 

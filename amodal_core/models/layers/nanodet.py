@@ -56,7 +56,7 @@ class TrunkOutput(NamedTuple):
     """What the trunk has to say of the locations of one stride.
 
     Attributes:
-        logits: (B, classes, h, w) of COCO's classes, as many as `NanoDet.seen`.
+        logits: (B, classes, h, w) of COCO's classes, those of `NanoDet.coco_classes`.
         reach: (B, 4, h, w) strides from the location's centre to the left, top, right and bottom
             of what is visible.
     """
@@ -116,7 +116,7 @@ class NanoDet(nn.Module):
         weights: the package's nanodet.json, "" for random ones.
 
     Attributes:
-        seen: COCO's numbers of the classes that it tells, all 80 before `keep`.
+        coco_classes: COCO's numbers of the classes that it scores, all 80 before `prune_classes`.
 
     Raises:
         InputError: the weights are missing or do not fit.
@@ -135,7 +135,7 @@ class NanoDet(nn.Module):
         self.lateral = nn.ModuleList([nn.Conv2d(w, _WIDTH, 1) for w in (128, 256, 512)])
         self.towers = nn.ModuleList([_Conv(_WIDTH, _WIDTH) for _ in STRIDES])
         self.outputs = nn.ModuleList([nn.Conv2d(_WIDTH, CLASSES + 4 * _BINS, 1) for _ in STRIDES])
-        self.seen = tuple(range(CLASSES))
+        self.coco_classes = tuple(range(CLASSES))
         self.bins: torch.Tensor
         self.register_buffer("bins", torch.arange(float(_BINS)), persistent=False)
         if weights:
@@ -177,16 +177,18 @@ class NanoDet(nn.Module):
 
     def _decoded(self, numbers: torch.Tensor) -> TrunkOutput:
         b, _, h, w = numbers.shape
-        share = numbers[:, len(self.seen) :].view(b, 4, _BINS, h, w).float().softmax(2)
-        return TrunkOutput(numbers[:, : len(self.seen)], (share * self.bins[:, None, None]).sum(2))
+        count = len(self.coco_classes)
+        share = numbers[:, count:].view(b, 4, _BINS, h, w).float().softmax(2)
+        return TrunkOutput(numbers[:, :count], (share * self.bins[:, None, None]).sum(2))
 
-    def keep(self, names: Sequence[str]) -> None:
+    def prune_classes(self, names: Sequence[str]) -> None:
         """Compute for good only what `prior` needs for some classes."""
         known = {number for name in names for number in _COCO.get(name, ())}
         if not (_ON_FOOT | _RIDING).isdisjoint(names):
             known |= {_PERSON, *_CYCLES}
-        rows = [k for k, number in enumerate(self.seen) if number in known]
-        self.seen, before = tuple(self.seen[k] for k in rows), len(self.seen)
+        before = len(self.coco_classes)
+        rows = [k for k, number in enumerate(self.coco_classes) if number in known]
+        self.coco_classes = tuple(self.coco_classes[k] for k in rows)
         rows += range(before, before + 4 * _BINS)
         for layer in self.outputs:
             assert isinstance(layer, nn.Conv2d)
@@ -262,7 +264,9 @@ def _tensors(graph: dict, folder: Path) -> dict[str, np.ndarray]:
 
 
 def prior(
-    outputs: Sequence[TrunkOutput], names: Sequence[str], seen: Sequence[int] = range(CLASSES)
+    outputs: Sequence[TrunkOutput],
+    names: Sequence[str],
+    coco_classes: Sequence[int] = range(CLASSES),
 ) -> list[Prior]:
     """What the trunk says of each stride, in the classes of a head that stands on it.
 
@@ -271,26 +275,26 @@ def prior(
     Args:
         outputs: of `NanoDet`.
         names: the head's classes; one that COCO does not know begins as rare.
-        seen: COCO's numbers of the outputs' classes, see `NanoDet.seen`.
+        coco_classes: COCO's numbers of the outputs' classes, as `NanoDet.coco_classes`.
     """
-    row = {number: k for k, number in enumerate(seen)}
+    row = {number: k for k, number in enumerate(coco_classes)}
     result = []
     for output in outputs:
 
         def best(numbers: Sequence[int], of: torch.Tensor = output.logits) -> torch.Tensor:
             return reduce(torch.maximum, [of[:, row[number]] for number in numbers])
 
-        told: dict[str, torch.Tensor] = {n: best(_COCO[n]) for n in names if n in _COCO}
+        class_logits: dict[str, torch.Tensor] = {n: best(_COCO[n]) for n in names if n in _COCO}
         if not (_ON_FOOT | _RIDING).isdisjoint(names):
             cycle = torch.sigmoid(best(_CYCLES)[:, None])
             nearby = F.max_pool2d(F.pad(cycle, _BELOW), 3, 1)[:, 0]
             rides = ((nearby - _RIDES[0]) / (_RIDES[1] - _RIDES[0])).clamp(0, 1)
             person = torch.sigmoid(best([_PERSON]))
-            told |= dict.fromkeys(
+            class_logits |= dict.fromkeys(
                 _ON_FOOT, torch.logit(person * (1 - (1 - _PARKED) * rides), _PLAUSIBLE)
             )
-            told |= dict.fromkeys(_RIDING, torch.logit(person * rides, _PLAUSIBLE))
+            class_logits |= dict.fromkeys(_RIDING, torch.logit(person * rides, _PLAUSIBLE))
         rare = output.reach.new_full((), _RARE).expand_as(output.reach[:, 0])
-        logits = [told.get(name, rare) for name in names]
+        logits = [class_logits.get(name, rare) for name in names]
         result.append(Prior(torch.stack(logits, 1), output.reach.clamp(min=_LEAST_REACH).log()))
     return result
