@@ -19,7 +19,7 @@ from amodal_core.geometry.boxes3d import (
     project_convex,
 )
 from amodal_core.geometry.config import DEFAULTS
-from amodal_core.geometry.lshape import _facing, headings, rectangles
+from amodal_core.geometry.lshape import _facing, rectangles
 from amodal_core.geometry.silhouette import draw, envelope, hull, outlines
 from amodal_core.geometry.visibility import SightLines
 
@@ -127,12 +127,10 @@ def test_a_kitti_label_becomes_a_box_in_the_lidar_frame():
     assert np.allclose(np.cos(box[6]), 1)
 
 
-def fitted(xy, yaw=None):
-    """The rectangle of one footprint, of the heading that it has or of a given one."""
-    xy, first, chosen = np.asarray(xy, np.float32), np.array([0, len(xy)]), np.array([0])
-    config = DEFAULTS.rectangle
-    yaws = headings(xy, first, chosen, config) if yaw is None else np.array([yaw])
-    return rectangles(xy, first, chosen, yaws, config)[0]
+def fitted(xy):
+    """The rectangle of one footprint."""
+    xy, first = np.asarray(xy, np.float32), np.array([0, len(xy)])
+    return rectangles(xy, first, np.array([True]), DEFAULTS).view(np.recarray)[0]
 
 
 @pytest.mark.parametrize("degrees", [0, 10, 33, 45, 80])
@@ -158,8 +156,8 @@ def test_a_rounded_bumper_does_not_turn_the_heading(rng):
 
 
 def test_degenerate_footprints_have_rectangles_too():
-    one = fitted([[3.0, 4.0]], 0.3)
-    assert one.high == one.low
+    one = fitted([[3.0, 4.0]])
+    assert one.high.tolist() == one.low.tolist()
     assert one.error == one.length == one.width == 0
     for few in ([[3, 4]], [[3, 4]] * 7, [[3, 4], [3.1, 4]]):
         assert 0 <= fitted(few).yaw < np.pi / 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amodal_core.geometry.config import DEFAULTS
-from amodal_core.geometry.context import ClusterContext
+from amodal_core.geometry.context import CONTEXT, ClusterContext
 from amodal_core.geometry.footprints import measured
 
 SHAPE, RECTANGLE = DEFAULTS.shape, DEFAULTS.rectangle
@@ -35,49 +35,47 @@ def things():
 
 
 def contexts(count):
-    return [ClusterContext(cut_above=0.1 * k) for k in range(count)]
+    return np.array([ClusterContext(cut_above=0.1 * k) for k in range(count)], CONTEXT)
 
 
 def test_things_measure_what_numpy_measures_of_each(things):
     points, heights, members = things
-    results = measured(points, heights, members, contexts(len(members)))
+    results, places, highs = measured(points, heights, members, contexts(len(members)))
+    results, begin = results.view(np.recarray), 0
     for k, (f, index) in enumerate(zip(results, members, strict=True)):
         thinned = index[:: -(-len(index) // SHAPE.enough)]
         xy, high = points[thinned, :2], heights[thinned]
         top = np.sort(high)[int(SHAPE.top_quantile * (len(high) - 1))]
         longest = np.ptp(xy, axis=0).max()
-        if top < SHAPE.lowest_top or longest > DEFAULTS.sizes.truck.length[2]:
-            assert f is None
-            continue
-        np.testing.assert_array_equal(f.xy, xy)
-        np.testing.assert_array_equal(f.heights, high)
-        assert (f.count, f.lowest, f.top) == (len(index), high.min(), top)
+        own = slice(begin, begin := begin + len(xy))
+        np.testing.assert_array_equal(places[own], xy)
+        np.testing.assert_array_equal(highs[own], high)
+        assert (f.returns, f.kept, f.lowest, f.top) == (len(index), len(xy), high.min(), top)
         assert f.cut == (0.1 * k > SHAPE.cut)
+        if top < SHAPE.lowest_top or longest > DEFAULTS.sizes.truck.length[2]:
+            assert not f.usable
+            continue
+        assert f.usable
         # Around it stands the rectangle of its heading.
         c, s = np.cos(f.rectangle.yaw), np.sin(f.rectangle.yaw)
         along = np.stack([xy[:, 0] * c + xy[:, 1] * s, xy[:, 1] * c - xy[:, 0] * s], axis=1)
         low, high = along.min(axis=0), along.max(axis=0)
         some = along[:: -(-len(along) // RECTANGLE.error_returns)]
         edge = np.minimum(some - low, high - some).min(axis=1)
-        assert f.rectangle.low == tuple(low)
-        assert f.rectangle.high == tuple(high)
-        assert (f.length, f.width) == (max(high - low), min(high - low))
+        assert f.rectangle.low.tolist() == low.tolist()
+        assert f.rectangle.high.tolist() == high.tolist()
+        assert f.rectangle.length == max(high - low)
+        assert f.rectangle.width == min(high - low)
         assert f.rectangle.error == np.median(edge)
         if len(index) > 500:
             off = (f.rectangle.yaw - 0.4 * k + np.pi / 4) % (np.pi / 2) - np.pi / 4
             assert abs(off) < np.radians(3)
-    assert [f is None for f in results] == [False, False, False, True, True, False]
+    assert results.usable.tolist() == [True, True, True, False, False, True]
 
 
 def test_together_and_alone_things_measure_the_same(things):
     points, heights, members = things
     every = contexts(len(members))
-    assert measured(points, heights, [], []) == []
-    for together, index, context in zip(
-        measured(points, heights, members, every), members, every, strict=True
-    ):
-        (alone,) = measured(points, heights, [index], [context])
-        assert (together is None) == (alone is None)
-        if alone is not None:
-            assert together.rectangle == alone.rectangle
-            assert together.grounded == alone.grounded
+    together = measured(points, heights, members, every).things
+    for k, index in enumerate(members):
+        assert measured(points, heights, [index], every[k]).things[0] == together[k]

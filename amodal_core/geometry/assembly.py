@@ -6,19 +6,37 @@ lie inside that vehicle (its seats behind glass, its roof behind the rear window
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from amodal_core.geometry.boxes3d import iou_bev
-from amodal_core.geometry.classification import VEHICLES
-from amodal_core.geometry.completion import Candidate, complete
+from amodal_core.geometry.classification import CLASSES, NOTHING, VEHICLES
+from amodal_core.geometry.completion import complete
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig
-from amodal_core.geometry.context import ClusterContext, context_shares
+from amodal_core.geometry.context import CONTEXT, ClusterContext, context_shares
 from amodal_core.geometry.footprints import measured
 from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.range_image import RangeImage
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An object of a scan.
+
+    Attributes:
+        name: one of `classification.CLASSES`.
+        box: (7,) float64, see `amodal_core.geometry.boxes3d`, standing on the ground.
+        score: 0-1.
+        cut_above: the scan ends below the object's top, so that its height is a guess.
+    """
+
+    name: str
+    box: np.ndarray
+    score: float
+    cut_above: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +83,19 @@ def assemble(
         (size >= config.cluster.min_points) & (visible >= config.cluster.min_inside)
     )
     many = many[np.argsort(-size[many], kind="stable")]
+    if not len(many):
+        return [], np.full(len(points), -1, np.int32)
     members = [order[end - n : end] for end, n in zip(last[many], size[many], strict=True)]
-    contexts = [ClusterContext._make(row) for row in shares[many].tolist()]
-    footprints = measured(points, heights, members, contexts, config)
+    contexts = shares[many].astype(np.float64).view(CONTEXT)[:, 0]
+    candidates = _candidates(points, heights, members, contexts, ground, config)
     # Vehicles take what is inside them; the one with the most returns first, as the best known.
     taken = np.zeros(count, bool)
     vehicles: list[Detection] = []
     others: list[Detection] = []
-    for k, index, context, footprint in zip(
-        many.tolist(), members, contexts, footprints, strict=True
-    ):
-        if taken[k] or footprint is None:
+    for k, index, row, candidate in zip(many.tolist(), members, contexts, candidates, strict=True):
+        if taken[k] or candidate is None:
             continue
-        candidate = complete(footprint, ground)
-        if candidate is None:
-            continue
+        context = ClusterContext._make(row.item())
         if candidate.name not in VEHICLES:
             others.append(Detection(candidate, index, context))
             continue
@@ -91,7 +107,7 @@ def assemble(
         inner = _inside(points, order, last, size, taken, centres, column, turn, limits)
         if len(inner):
             union = np.concatenate([index, *(order[last[p] - size[p] : last[p]] for p in inner)])
-            joined = _completed(points, heights, union, context, ground, config)
+            (joined,) = _candidates(points, heights, [union], row, ground, config)
             if joined is not None and joined.name in VEHICLES:
                 candidate, index = joined, union
                 taken[inner] = True
@@ -180,17 +196,23 @@ def _within(point: np.ndarray, box: np.ndarray, turn: tuple[float, float], margi
     return inside & (abs(dz) <= box[5] / 2 + margin)
 
 
-def _completed(
+def _candidates(
     points: np.ndarray,
     heights: np.ndarray,
-    index: np.ndarray,
-    context: ClusterContext,
+    members: Sequence[np.ndarray],
+    contexts: np.ndarray,
     ground: Ground,
     config: GeometricConfig,
-) -> Candidate | None:
-    """The object that the returns at an index are part of, if they are one's."""
-    (footprint,) = measured(points, heights, [index], [context], config)
-    return None if footprint is None else complete(footprint, ground)
+) -> list[Candidate | None]:
+    """The objects that K things' returns are part of, None where they are no one's."""
+    things, xy, high = measured(points, heights, members, contexts, config)
+    kinds, boxes, scores = complete(things, xy, high, ground, config.objects)
+    return [
+        None if kind == NOTHING else Candidate(CLASSES[kind], box, score, cut)
+        for kind, box, score, cut in zip(
+            kinds.tolist(), boxes, scores.tolist(), things["cut"].tolist(), strict=True
+        )
+    ]
 
 
 def _coupled(
@@ -241,16 +263,16 @@ def _join(
 ) -> Detection | None:
     """Both as one truck, if they make one no wider than the narrower of them allows."""
     index = np.concatenate([a.index, b.index])
-    weights = (len(a.index), len(b.index))
+    smooth = len(a.index) * a.context.smooth + len(b.index) * b.context.smooth
     context = ClusterContext(
         # Which ends are the joined one's is not known: as little is its own as of the two.
         hidden_left=max(a.context.hidden_left, b.context.hidden_left),
         hidden_right=max(a.context.hidden_right, b.context.hidden_right),
         touching=max(a.context.touching, b.context.touching),
         cut_above=max(a.context.cut_above, b.context.cut_above),
-        smooth=float(np.average((a.context.smooth, b.context.smooth), weights=weights)),
+        smooth=smooth / len(index),
     )
-    joined = _completed(points, heights, index, context, ground, config)
+    (joined,) = _candidates(points, heights, [index], np.array(context, CONTEXT), ground, config)
     narrower = min(a.candidate.box[4], b.candidate.box[4])
     widest = config.assembly.coupled_width * max(config.assembly.coupled_least, narrower)
     if joined is None or joined.name != "truck" or joined.box[4] > widest:

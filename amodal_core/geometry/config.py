@@ -7,10 +7,11 @@ KITTI, 64 beams, and hold for finer and coarser ones; `config/geometric.yaml` li
 from __future__ import annotations
 
 from collections import namedtuple
-from dataclasses import fields
-from functools import lru_cache
+from dataclasses import fields, is_dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from amodal_core.settings import MINIMUM_RANGE, settings_type
@@ -435,6 +436,29 @@ class GeometricConfig:
     masks: MasksConfig = MasksConfig()
     shapes: ShapesConfig = ShapesConfig()
 
+    @cached_property
+    def objects(self) -> np.ndarray:
+        """(1,) the groups that say what an object is, under their names.
+
+        Compiled kernels take a record in a tenth of the time of as many values.
+        """
+        groups = ("rectangle", "shape", "person", "truck", "car", "growth", "sizes", "score")
+        return _record([(name, getattr(self, name)) for name in groups])
+
+
+def _record(values: list[tuple[str, Any]]) -> np.ndarray:
+    """(1,) of a type with these fields: numbers, tuples of them, settings of them."""
+    arrays = [
+        (name, _record([(f.name, getattr(v, f.name)) for f in fields(v)]))
+        if is_dataclass(v)
+        else (name, np.array([v]))
+        for name, v in values
+    ]
+    out = np.zeros(1, [(name, array.dtype, array.shape[1:]) for name, array in arrays])
+    for name, array in arrays:
+        out[name] = array
+    return out
+
 
 def _values_of(kind: type) -> Any:
     name = kind.__name__.removesuffix("Config") + "Values"
@@ -445,7 +469,6 @@ def _values_of(kind: type) -> Any:
 GroundValues = _values_of(GroundConfig)
 ClusterValues = _values_of(ClusterConfig)
 ContextValues = _values_of(ContextConfig)
-RectangleValues = _values_of(RectangleConfig)
 
 
 @lru_cache(maxsize=64)

@@ -33,6 +33,9 @@ class ClusterContext(NamedTuple):
     beyond_right: float = 0.0
 
 
+CONTEXT = np.dtype([(name, np.float64) for name in ClusterContext._fields])
+
+
 def context_shares(
     points: np.ndarray,
     image: RangeImage,
@@ -63,7 +66,7 @@ def _straightness(index: np.ndarray, ranges: np.ndarray, v: ContextConfig) -> fl
 
     Most near returns are of the road, and flat: what they stray by is the scanner's noise.
     """
-    bins = np.zeros(100, np.int64)
+    bins, total = np.zeros(100, np.int64), 0
     rows, columns = index.shape
     for row in range(rows):
         for column in range(1, columns - 1):
@@ -75,7 +78,7 @@ def _straightness(index: np.ndarray, ranges: np.ndarray, v: ContextConfig) -> fl
                 continue
             before, after = ranges[row, column - 1], ranges[row, column + 1]
             bins[min(int(abs(before - 2 * d + after) / v.noise_bin), 99)] += 1
-    total = bins.sum()
+            total += 1
     if total < v.noise_returns:
         return v.straight
     least, below = 0, bins[0]

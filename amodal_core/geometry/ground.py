@@ -6,7 +6,7 @@ Along a column the ground goes on while the slope between neighbouring returns i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,8 +17,7 @@ from amodal_core.geometry.range_image import RangeImage
 _BLOCK = 512  # places whose heights are looked up before they are blended
 
 
-@dataclass(frozen=True, eq=False)
-class Ground:
+class Ground(NamedTuple):
     """The ground's height around the sensor.
 
     Attributes:
@@ -37,10 +36,6 @@ class Ground:
         """(N, 2) x, y in metres -> (N,) float32 ground height, bilinear between cells."""
         x, y = np.ascontiguousarray(np.asarray(xy, np.float32)[:, :2].T)
         return _interpolate(self.heights, x, y, self.cell, self.reach)
-
-    def under(self, x: float, y: float) -> float:
-        """`at` one place."""
-        return _between(self.heights, np.float32(x), np.float32(y), self.cell, self.reach)
 
 
 def remove_ground(
@@ -215,8 +210,11 @@ def _fill_heights(
 
 
 @njit(cache=True)
-def _between(heights: np.ndarray, x: float, y: float, cell: float, reach: float) -> float:
-    gx, gy = _place(x, len(heights), cell, reach), _place(y, len(heights), cell, reach)
+def height_under(ground: Ground, x: float, y: float) -> float:
+    """`Ground.at` one place."""
+    heights, side = ground.heights, len(ground.heights)
+    gx = _place(np.float32(x), side, ground.cell, ground.reach)
+    gy = _place(np.float32(y), side, ground.cell, ground.reach)
     k, m = int(gx), int(gy)
     corners = heights[k, m], heights[k, m + 1], heights[k + 1, m], heights[k + 1, m + 1]
     return _blended(corners, gx, gy)
@@ -226,7 +224,7 @@ def _between(heights: np.ndarray, x: float, y: float, cell: float, reach: float)
 def _interpolate(
     heights: np.ndarray, x: np.ndarray, y: np.ndarray, cell: float, reach: float
 ) -> np.ndarray:
-    """`_between` of many places: only what looks up heights is done place by place."""
+    """`height_under` of many places: only what looks up heights is done place by place."""
     side, flat = len(heights), heights.ravel()
     out = np.empty(len(x), np.float32)
     first, corners = np.empty(_BLOCK, np.int32), np.empty((4, _BLOCK), np.float32)

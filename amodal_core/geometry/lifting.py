@@ -9,40 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from numba import njit
 
 from amodal_core.frame import BORDER, Calibration, Frame, Instances, Report
-from amodal_core.geometry.completion import completed
+from amodal_core.geometry.classification import CAR, CYCLIST, OTHER, PEDESTRIAN, TRUCK
+from amodal_core.geometry.completion import VAN, completed, is_vehicle, size_of
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig, Size
-from amodal_core.geometry.context import ClusterContext
+from amodal_core.geometry.context import CONTEXT, ClusterContext
 from amodal_core.geometry.footprints import measured
 from amodal_core.geometry.ground import Ground
 from amodal_core.geometry.lshape import Rectangle
 from amodal_core.geometry.object_points import returns_of_objects
 from amodal_core.geometry.projection import NEAR
-from amodal_core.geometry.scalars import median, within
+from amodal_core.geometry.scalars import middle, within
 from amodal_core.geometry.scan import Scan, scan_of
 
 PARTS = frozenset({"points", "calibration"})  # of a frame, that boxes need
 # The size that completes a class; others are as large as what is seen of them.
 _SIZE_OF = {
-    "car": "car",
-    "van": "van",
-    "truck": "truck",
-    "bus": "truck",
-    "tram": "truck",
-    "trailer": "truck",
-    "pedestrian": "pedestrian",
-    "person": "pedestrian",
-    "cyclist": "cyclist",
-    "rider": "cyclist",
-    "bicycle": "cyclist",
-    "motorcycle": "cyclist",
+    "car": CAR,
+    "van": VAN,
+    "truck": TRUCK,
+    "bus": TRUCK,
+    "tram": TRUCK,
+    "trailer": TRUCK,
+    "pedestrian": PEDESTRIAN,
+    "person": PEDESTRIAN,
+    "cyclist": CYCLIST,
+    "rider": CYCLIST,
+    "bicycle": CYCLIST,
+    "motorcycle": CYCLIST,
 }
-_LONG = ("car", "van", "truck")
 _LEAST = 3  # returns of one object, fewer tell nothing
 _ABOVE = 0.15  # metres above the ground, lower returns are the road under a mask's lower edge
 _LENGTHS = np.linspace(0.6, 2.6, 21)  # times the usual, that are tried on the amodal mask
@@ -80,145 +79,155 @@ def lift(
     if len(missing):
         report = report if report is not None else Report()
         with report.time("lifting"):
-            names = [_SIZE_OF.get(classes[k], "other") for k in host.class_ids[missing]]
+            kinds = [_SIZE_OF.get(classes[k], OTHER) for k in host.class_ids[missing].tolist()]
             scan = scan_of(frame, config, last=True)
             if scan is not None:
-                boxes[missing] = _boxes(host[missing], names, scan, calibration, config)
+                boxes[missing] = _boxes(host[missing], np.array(kinds), scan, calibration, config)
     return replace(host, boxes3d=boxes)
 
 
 def _boxes(
     instances: Instances,
-    names: Sequence[str],
+    kinds: np.ndarray,
     scan: Scan,
     calibration: Calibration,
     config: GeometricConfig,
 ) -> np.ndarray:
-    """(N, 7) boxes of instances (on the host) of these sizes, NaN where there is none."""
+    """(N, 7) boxes of instances (on the host), of these kinds of size; NaN where there is none."""
     out = np.full((len(instances), 7), np.nan, np.float32)
     points, heights, ground = scan.points, scan.heights, scan.ground
     pixels, z = scan.pixels, scan.z
     inside = scan.inside[heights[scan.inside] > _ABOVE]
-    amodal, visible = np.asarray(instances.amodal_boxes), np.asarray(instances.visible_boxes)
-    rays = np.linalg.inv(calibration.K)
     returns = [inside[i] for i in returns_of_objects(instances, pixels[inside], z[inside])]
     chosen = [k for k, index in enumerate(returns) if len(index) >= _LEAST]
-    contexts = [_context(amodal[k], visible[k], instances.size) for k in chosen]
-    footprints = measured(points, heights, [returns[k] for k in chosen], contexts, config)
-    for k, context, footprint in zip(chosen, contexts, footprints, strict=True):
-        if footprint is None:
-            continue
-        top = _top(amodal[k], median(z[returns[k]]), rays, calibration, ground)
-        if top is not None:
-            footprint = replace(footprint, top=max(footprint.top, top), cut=False)
-        box = completed(names[k], footprint, ground)
-        if names[k] in _LONG and not context.beyond_left + context.beyond_right:
-            size = getattr(config.sizes, names[k])
-            box = _fitted(box, size, footprint.rectangle, amodal[k], calibration)
-        out[k] = box
+    if not chosen:
+        return out
+    amodal, visible = (
+        np.asarray(b)[chosen] for b in (instances.amodal_boxes, instances.visible_boxes)
+    )
+    contexts = _contexts(amodal, visible, instances.size)
+    things, xy, _ = measured(points, heights, [returns[k] for k in chosen], contexts, config)
+    depths = np.array([middle(z[returns[k]]) for k in chosen])
+    things["top"] = np.fmax(things["top"], _tops(amodal, depths, calibration, ground))
+    T, K = calibration.camera_from_lidar, calibration.K
+    view = np.concatenate([T[0], T[2], K[0, [0, 2]]])
+    out[chosen] = _lifted(kinds[chosen], things, xy, amodal, view, ground, config.objects)
     return out
 
 
-def _context(amodal: np.ndarray, visible: np.ndarray, size: tuple[int, int]) -> ClusterContext:
-    """On which sides it is hidden, by the share of its width, and where the image ends it."""
-    width = max(float(amodal[2] - amodal[0]), 1.0)
-    return ClusterContext(
-        hidden_left=within((visible[0] - amodal[0]) / width, 0, 1),
-        hidden_right=within((amodal[2] - visible[2]) / width, 0, 1),
-        beyond_left=float(amodal[0] < BORDER),
-        beyond_right=float(amodal[2] > size[1] - BORDER),
-    )
+def _contexts(amodal: np.ndarray, visible: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(K,) `ClusterContext`, of boxes (K, 4) xyxy of masks.
+
+    On which sides an object is hidden, by the share of its width, and where the image ends it.
+    """
+    out = np.array([ClusterContext()] * len(amodal), CONTEXT)
+    width = np.maximum(amodal[:, 2] - amodal[:, 0], 1.0)
+    out["hidden_left"] = np.clip((visible[:, 0] - amodal[:, 0]) / width, 0, 1)
+    out["hidden_right"] = np.clip((amodal[:, 2] - visible[:, 2]) / width, 0, 1)
+    out["beyond_left"] = amodal[:, 0] < BORDER
+    out["beyond_right"] = amodal[:, 2] > size[1] - BORDER
+    return out
 
 
-def _top(
-    amodal: np.ndarray,
-    depth: float,
-    rays: np.ndarray,
-    calibration: Calibration,
-    ground: Ground,
-) -> float | None:
-    """Metres above the ground that the amodal mask reaches at a depth; None above the image."""
-    if amodal[1] < BORDER:
-        return None
-    pixel = np.array([(amodal[0] + amodal[2]) / 2, amodal[1], 1.0])
-    T = calibration.camera_from_lidar
-    top = T[:3, :3].T @ (rays @ pixel * depth - T[:3, 3])
-    return float(top[2] - ground.under(top[0], top[1]))
-
-
-def _fitted(
-    box: np.ndarray,
-    size: Size,
-    rectangle: Rectangle,
-    amodal: np.ndarray,
-    calibration: Calibration,
+def _tops(
+    amodal: np.ndarray, depths: np.ndarray, calibration: Calibration, ground: Ground
 ) -> np.ndarray:
-    """The box, or one that covers the width of the amodal mask clearly better.
+    """(K,) metres above the ground that amodal masks reach at depths; NaN above the image."""
+    pixels = np.ones((len(amodal), 3))
+    pixels[:, 0], pixels[:, 1] = (amodal[:, 0] + amodal[:, 2]) / 2, amodal[:, 1]
+    T = calibration.camera_from_lidar
+    rays = pixels @ np.linalg.inv(calibration.K).T
+    tops = (rays * depths[:, None] - T[:3, 3]) @ T[:3, :3]
+    return np.where(amodal[:, 1] < BORDER, np.nan, tops[:, 2] - ground.at(tops))
+
+
+@njit(cache=True)
+def _lifted(
+    kinds: np.ndarray,
+    things: np.ndarray,
+    xy: np.ndarray,
+    amodal: np.ndarray,
+    view: np.ndarray,
+    ground: Ground,
+    values: np.ndarray,
+) -> np.ndarray:
+    """(K, 7) completed boxes; of vehicles those that cover the width of the mask best.
+
+    Args:
+        kinds: (K,) see `completed`.
+        things: (K,) see `Footprints`, as `xy`.
+        xy: (N, 2) float32 metres.
+        amodal: (K, 4) boxes of the masks, xyxy in pixels.
+        view: (10,) first and third row of `camera_from_lidar`, focal length and centre of columns.
+        ground: the ground's shape.
+        values: `GeometricConfig.objects`.
+    """
+    out = np.full((len(kinds), 7), np.nan)
+    v, begin = values[0], 0
+    for k in range(len(kinds)):
+        kind, f = kinds[k], things[k]
+        own = xy[begin : begin + f.kept]
+        begin += f.kept
+        if not f.usable:
+            continue
+        completed(kind, f, own, ground, v, out[k])
+        if is_vehicle(kind) and f.context.beyond_left + f.context.beyond_right == 0:
+            mask = np.float64(amodal[k, 0]), np.float64(amodal[k, 2])
+            _fit_box(out[k], f.rectangle, size_of(kind, v.sizes), view, mask)
+    return out
+
+
+@njit(cache=True)
+def _fit_box(
+    box: np.ndarray, r: Rectangle, size: Size, view: np.ndarray, mask: tuple[float, float]
+) -> None:
+    """Make it the first of the boxes that cover the width of the amodal mask clearly better.
 
     What was seen stays inside; either side of it may be the length, of any size that the class has,
     and go on at either end.
 
     Args:
-        box: (7,) as completed by the class's usual size.
+        box: (7,) as completed by the class's usual size; stays so where none is before the camera.
+        r: around the returns.
         size: what the class measures.
-        rectangle: around the returns.
-        amodal: (4,) box of the mask, xyxy in pixels.
-        calibration: of the camera.
+        view: see `_lifted`.
+        mask: its first and last column, pixels.
     """
-    view = np.concatenate(
-        [calibration.camera_from_lidar[[0, 2]].ravel(), calibration.K[0, [0, 2]], amodal[[0, 2]]]
-    )
-    return _best_box(
-        np.asarray(box, np.float64),
-        np.array([rectangle.yaw, *rectangle.low, *rectangle.high]),
-        _lengths(size),
-        np.array([size.length[0], size.width[0], size.width[2]]),
-        view,
-    )
-
-
-@lru_cache(maxsize=16)
-def _lengths(size: Size) -> np.ndarray:
-    """Metres, rising: what is tried of a class's length."""
-    return np.unique(np.clip(_LENGTHS * size.length[0], *size.length[1:]))
-
-
-@njit(cache=True)
-def _best_box(
-    box: np.ndarray, rectangle: np.ndarray, lengths: np.ndarray, size: np.ndarray, view: np.ndarray
-) -> np.ndarray:
-    """The first of the cheapest boxes; the one given where none is before the camera."""
-    yaw, low, high = rectangle[0], rectangle[1:3], rectangle[3:5]
-    c, s = np.cos(yaw), np.sin(yaw)
-    best, result = np.inf, box
-    cost = _cost(box, box, size, view)
-    if cost < best:
-        best = cost
+    usual, least, most = size.length[0], size.length[1], size.length[2]
+    c, s = np.cos(r.yaw), np.sin(r.yaw)
+    chosen, best = box.copy(), _cost(box, box, usual, view, mask)
     for side in range(2):
         across = 1 - side
-        width = max(high[across] - low[across], size[1])
-        if width > size[2]:
+        seen, aside = r.high[side] - r.low[side], r.high[across] - r.low[across]
+        width = max(aside, size.width[0])
+        if width > size.width[2]:
             continue
         for end in (-1, 1):
-            for length in lengths:
-                if length < high[side] - low[side]:
+            last = 0.0
+            for share in _LENGTHS:
+                length = within(share * usual, least, most)
+                if length < seen or length == last:
                     continue
-                at = (low + high) / 2
+                last = length
+                at = np.array([(r.low[0] + r.high[0]) / 2, (r.low[1] + r.high[1]) / 2])
                 # Across, it goes on away from the sensor.
-                at[across] += np.sign(at[across]) * (width - (high[across] - low[across])) / 2
-                at[side] += end * (length - (high[side] - low[side])) / 2
+                at[across] += np.sign(at[across]) * (width - aside) / 2
+                at[side] += end * (length - seen) / 2
                 tried = box.copy()
                 tried[0], tried[1] = c * at[0] - s * at[1], s * at[0] + c * at[1]
-                tried[3], tried[4], tried[6] = length, width, yaw + side * np.pi / 2
-                cost = _cost(tried, box, size, view)
-                cost += _PRIOR + _PRIOR * abs(np.log(length / size[0]))
+                tried[3], tried[4], tried[6] = length, width, r.yaw + side * np.pi / 2
+                cost = _cost(tried, box, usual, view, mask)
+                cost += _PRIOR + _PRIOR * abs(np.log(length / usual))
                 if cost < best:
-                    best, result = cost, tried
-    return result
+                    best, chosen = cost, tried
+    for m in range(7):
+        box[m] = chosen[m]
 
 
 @njit(cache=True)
-def _cost(tried: np.ndarray, box: np.ndarray, size: np.ndarray, view: np.ndarray) -> float:
+def _cost(
+    tried: np.ndarray, box: np.ndarray, usual: float, view: np.ndarray, mask: tuple[float, float]
+) -> float:
     """How badly a box covers the width of a mask, in such widths; inf where it is too near."""
     left, right = np.inf, -np.inf
     c, s = np.cos(tried[6]), np.sin(tried[6])
@@ -233,7 +242,7 @@ def _cost(tried: np.ndarray, box: np.ndarray, size: np.ndarray, view: np.ndarray
         u = (view[0] * x + view[1] * y + view[2] * z + view[3]) / depth
         left, right = min(left, u), max(right, u)
     left, right = left * view[8] + view[9] + 0.5, right * view[8] + view[9] + 0.5
-    cost = (abs(left - view[10]) + abs(right - view[11])) / max(view[11] - view[10], 1.0)
+    cost = (abs(left - mask[0]) + abs(right - mask[1])) / max(mask[1] - mask[0], 1.0)
     # What would stand between the sensor and what was seen of it would have been seen, too.
     nearer = np.hypot(box[0], box[1]) - np.hypot(tried[0], tried[1])
-    return cost + _NEARER * max(nearer, 0.0) / size[0]
+    return cost + _NEARER * max(nearer, 0.0) / usual

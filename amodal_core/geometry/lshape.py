@@ -7,21 +7,19 @@ points wins (the closeness criterion).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numba import njit
 
-from amodal_core.geometry.config import RectangleConfig, kernel_values
+from amodal_core.geometry.config import GeometricConfig, RectangleConfig
 from amodal_core.geometry.scalars import middle
 
 Pair: TypeAlias = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Rectangle:
+class Rectangle(NamedTuple):
     """A rectangle on the ground.
 
     Attributes:
@@ -41,74 +39,65 @@ class Rectangle:
     width: float
 
 
-def headings(
-    xy: np.ndarray, first: np.ndarray, chosen: np.ndarray, config: RectangleConfig
+RECTANGLE = np.dtype(
+    {
+        "names": list(Rectangle._fields),
+        "formats": ["f8", ("f8", 2), ("f8", 2), "f8", "f8", "f8"],
+    }
+)
+
+
+def rectangles(
+    xy: np.ndarray, first: np.ndarray, chosen: np.ndarray, config: GeometricConfig
 ) -> np.ndarray:
-    """(C,) radians in [0, pi/2): of the face that shows, or of the best rectangle if none is flat.
+    """(K,) `Rectangle` around each footprint, zeros where it is not asked for.
+
+    The heading is that of the face that shows, or of the best rectangle if none is flat.
 
     Args:
         xy: (N, 2) float32 metres, the footprints one after the other.
         first: (K + 1,) int64, footprint k is [first[k], first[k + 1]) of them, one or more.
-        chosen: (C,) int64, the footprints that are asked for.
+        chosen: (K,) bool, the footprints that are asked for.
         config: how it is looked for.
     """
     azimuths = np.arctan2(xy[:, 1], xy[:, 0])
-    return _headings(xy, azimuths, first, chosen, *_tried(config))
-
-
-def rectangles(
-    xy: np.ndarray,
-    first: np.ndarray,
-    chosen: np.ndarray,
-    yaws: np.ndarray,
-    config: RectangleConfig,
-) -> list[Rectangle]:
-    """Rectangles of the headings (C,) around the chosen footprints, as `headings`."""
-    values = _bounds_of(xy, first, chosen, np.cos(yaws), np.sin(yaws), config.error_returns)
-    return [
-        Rectangle(yaw, (a, b), (c, d), error, max(c - a, d - b), min(c - a, d - b))
-        for yaw, (a, b, c, d, error) in zip(yaws.tolist(), values.tolist(), strict=True)
-    ]
+    rows = _rows(xy, azimuths, first, chosen, *_tried(config.rectangle), config.objects)
+    return rows.view(RECTANGLE)[:, 0]
 
 
 @lru_cache(maxsize=8)
-def _tried(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray, Any]:
-    """The headings that are tried, radians in [0, pi/2); 0-1 how nearly each is forward; values."""
+def _tried(config: RectangleConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The headings that are tried, radians in [0, pi/2); 0-1 how nearly each is forward."""
     count = max(round(np.pi / 2 / np.radians(config.step)), 1)
     angles = np.arange(count) * (np.pi / 2 / count)
     strayed = np.minimum(angles, np.pi / 2 - angles) / np.radians(config.forward)
-    return angles, np.exp(-0.5 * strayed**2), kernel_values(config)
+    return angles, np.exp(-0.5 * strayed**2)
 
 
 @njit(cache=True)
-def _headings(
+def _rows(
     xy: np.ndarray,
     azimuths: np.ndarray,
     first: np.ndarray,
     chosen: np.ndarray,
     angles: np.ndarray,
     forward: np.ndarray,
-    v: RectangleConfig,
+    values: np.ndarray,
 ) -> np.ndarray:
-    yaws = np.empty(len(chosen))
-    for n in range(len(chosen)):
-        own = slice(first[chosen[n]], first[chosen[n] + 1])
-        yaws[n] = _heading(xy[own], azimuths[own], angles, forward, v)
-    return yaws
-
-
-@njit(cache=True)
-def _bounds_of(
-    xy: np.ndarray, first: np.ndarray, chosen: np.ndarray, c: np.ndarray, s: np.ndarray, most: int
-) -> np.ndarray:
-    """(C, 5) least coordinates along both axes, greatest ones, median distance from the edges."""
-    out = np.empty((len(chosen), 5))
-    for n in range(len(chosen)):
-        begin, end = first[chosen[n]], first[chosen[n] + 1]
-        step = -(-(end - begin) // most)
-        low, high, edge = _bounds(xy[begin:end], c[n], s[n], step)
-        out[n, 0], out[n, 1], out[n, 2], out[n, 3] = low[0], low[1], high[0], high[1]
-        out[n, 4] = middle(edge)
+    """(K, 8) the numbers of `Rectangle`."""
+    v = values[0].rectangle
+    out = np.zeros((len(chosen), 8))
+    for k in range(len(chosen)):
+        if not chosen[k]:
+            continue
+        own = xy[first[k] : first[k + 1]]
+        yaw = _heading(own, azimuths[first[k] : first[k + 1]], angles, forward, v)
+        step = -(-len(own) // v.error_returns)
+        low, high, edge = _bounds(own, np.cos(yaw), np.sin(yaw), step)
+        along, across = high[0] - low[0], high[1] - low[1]
+        out[k, 0], out[k, 5] = yaw, middle(edge)
+        out[k, 1], out[k, 2], out[k, 3], out[k, 4] = low[0], low[1], high[0], high[1]
+        out[k, 6], out[k, 7] = max(along, across), min(along, across)
     return out
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from numba import njit
 
 
+@njit(cache=True)
 def within(value: float, low: float, high: float) -> float:
     """The value, or the bound that it is beyond."""
-    return float(min(max(value, low), high))
+    return min(max(value, low), high)
 
 
 def median(values: np.ndarray) -> float:
@@ -18,19 +19,6 @@ def median(values: np.ndarray) -> float:
         return float(np.partition(values, middle)[middle])
     ordered = np.partition(values, (middle - 1, middle))
     return float((ordered[middle - 1] + ordered[middle]) / values.dtype.type(2))
-
-
-def quantile(values: np.ndarray, share: float) -> float:
-    """Of (N,) values, N >= 1, between the two around the share, as `np.quantile`."""
-    place = share * (len(values) - 1)
-    low = int(place)
-    high = min(low + 1, len(values) - 1)
-    ordered = np.partition(values, (low, high))
-    before, after, part = float(ordered[low]), float(ordered[high]), place - low
-    # As NumPy does, from the nearer of the two.
-    if part < 0.5:
-        return before + (after - before) * part
-    return after - (after - before) * (1 - part)
 
 
 @njit(cache=True)
@@ -70,3 +58,20 @@ def middle(values: np.ndarray) -> float:
     for i in range(1, half):
         lower = max(lower, values[i])
     return (lower + upper) / 2
+
+
+@njit(cache=True)
+def quantile(values: np.ndarray, share: float) -> float:
+    """Of (N,) values, N >= 1, between the two around the share, as `np.quantile`; they move."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    before = after = nth(values, low)
+    if low + 1 < len(values):
+        after = values[low + 1]
+        for i in range(low + 2, len(values)):
+            after = min(after, values[i])
+    part = place - low
+    # As NumPy does, from the nearer of the two.
+    if part < 0.5:
+        return before + (after - before) * part
+    return after - (after - before) * (1 - part)

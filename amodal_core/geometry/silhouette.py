@@ -107,8 +107,10 @@ def envelope(
 @njit(cache=True)
 def _spans(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The lasers that there are; (L, 3) of each the leftmost and rightmost column, the mean row."""
-    first = rows.min()
-    count = np.zeros(rows.max() + 1 - first, np.int64)
+    first = last = rows[0]
+    for row in rows:
+        first, last = min(first, row), max(last, row)
+    count = np.zeros(last + 1 - first, np.int64)
     spans = np.zeros((len(count), 3))
     for i in range(len(rows)):
         k = rows[i] - first

@@ -10,10 +10,9 @@ import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry import silhouette
-from amodal_core.geometry.assembly import Detection, assemble
+from amodal_core.geometry.assembly import Candidate, Detection, assemble
 from amodal_core.geometry.classification import CLASSES
 from amodal_core.geometry.clustering import connected_components
-from amodal_core.geometry.completion import Candidate
 from amodal_core.geometry.config import DEFAULTS, GeometricConfig
 from amodal_core.geometry.projection import to_camera
 from amodal_core.geometry.range_image import columns_in_view
