@@ -292,17 +292,20 @@ class _Outline:
     @classmethod
     def of(cls, detection: Detection, points: np.ndarray, count: int) -> _Outline:
         thinned = detection.index[:: -(-len(detection.index) // count)]
-        xy = points[thinned, :2].astype(np.float64)
+        xy = points.take(thinned, axis=0)[:, :2].astype(np.float64)
         return cls(detection, xy, xy.min(axis=0), xy.max(axis=0))
 
     def meets(self, other: _Outline, coupling: float) -> bool:
         """Whether any two returns are nearer than a coupling is long."""
-        return bool(_meet(self.xy, other.xy, coupling))
+        return bool(_meet(self.xy, other.xy, other.low - coupling, other.high + coupling, coupling))
 
 
 @njit(cache=True)
-def _meet(a: np.ndarray, b: np.ndarray, least: float) -> bool:
+def _meet(a: np.ndarray, b: np.ndarray, low: np.ndarray, high: np.ndarray, least: float) -> bool:
+    """Whether any two are nearer than the least; all that are so near b stand in the box."""
     for i in range(len(a)):
+        if a[i, 0] < low[0] or a[i, 1] < low[1] or a[i, 0] > high[0] or a[i, 1] > high[1]:
+            continue
         for j in range(len(b)):
             dx, dy = a[i, 0] - b[j, 0], a[i, 1] - b[j, 1]
             if np.sqrt(dx * dx + dy * dy) < least:

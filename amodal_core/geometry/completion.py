@@ -48,18 +48,17 @@ def complete(
         (K,) int64, indices into `classification.CLASSES`, NOTHING where a thing is no object: pole,
         wall or foliage; (K, 7) float64, see `completed`; (K,) float64, scores 0-1.
     """
-    kinds = np.full(len(things), NOTHING)
-    boxes, scores = np.full((len(things), 7), np.nan), np.zeros(len(things))
+    kinds, scores = np.zeros(len(things), np.int64), np.zeros(len(things))
+    boxes = np.zeros((len(things), 7))
     v, begin = values[0], 0
     for k in range(len(things)):
         f = things[k]
         own = slice(begin, begin + f.kept)
         begin += f.kept
-        if f.usable:
-            kinds[k] = classify(f, xy[own], heights[own], v)
-            if kinds[k] != NOTHING:
-                completed(kinds[k], f, xy[own], ground, v, boxes[k])
-                scores[k] = _score(kinds[k], f, v)
+        kinds[k] = classify(f, xy[own], heights[own], v) if f.usable else NOTHING
+        if kinds[k] != NOTHING:
+            completed(kinds[k], f, xy[own], ground, v, boxes[k])
+            scores[k] = _score(kinds[k], f, v)
     return kinds, boxes, scores
 
 

@@ -78,7 +78,9 @@ def _ground_plane(xyz: np.ndarray, v: GroundConfig) -> tuple[float, float, float
     bins = np.zeros(max(count, 1) + 1, np.int64)
     for i in range(len(level)):
         bins[min(level[i], count)] += 1
-    k = int(np.argmax(bins[:-1]))
+    k = 0
+    for m in range(count):
+        k = m if bins[m] > bins[k] else k
     z0, a, b = v.lowest + v.bin * k + v.bin / 2, 0.0, 0.0
     if bins[k] == 0:
         return -v.sensor_height, 0.0, 0.0

@@ -97,8 +97,9 @@ def _boxes(
     out = np.full((len(instances), 7), np.nan, np.float32)
     points, heights, ground = scan.points, scan.heights, scan.ground
     pixels, z = scan.pixels, scan.z
-    inside = scan.inside[heights[scan.inside] > _ABOVE]
-    returns = [inside[i] for i in returns_of_objects(instances, pixels[inside], z[inside])]
+    inside = scan.inside[heights.take(scan.inside) > _ABOVE]
+    shown = pixels.take(inside, axis=0), z.take(inside)
+    returns = [inside[i] for i in returns_of_objects(instances, *shown)]
     chosen = [k for k, index in enumerate(returns) if len(index) >= _LEAST]
     if not chosen:
         return out

@@ -133,7 +133,10 @@ def _clockwise(azimuth: np.ndarray) -> float:
     count = 0
     for i in range(len(azimuth) - 1):
         d = azimuth[i + 1] - azimuth[i]
-        count += d - turn * np.round(d / turn) < 0
+        # More than half a turn is the rest of it the other way.
+        if abs(d / turn) > 0.5:
+            d = d - turn if d > 0 else d + turn
+        count += d < 0
     return count / (len(azimuth) - 1)
 
 

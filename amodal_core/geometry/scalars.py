@@ -70,8 +70,8 @@ def quantile(values: np.ndarray, share: float) -> float:
         after = values[low + 1]
         for i in range(low + 2, len(values)):
             after = min(after, values[i])
-    part = place - low
-    # As NumPy does, from the nearer of the two.
+    part, own = place - low, values.dtype.type
+    # As NumPy does, from the nearer of the two, in the values' precision.
     if part < 0.5:
-        return before + (after - before) * part
-    return after - (after - before) * (1 - part)
+        return before + (after - before) * own(part)
+    return after - (after - before) * own(1 - part)

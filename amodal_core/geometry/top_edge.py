@@ -8,6 +8,7 @@ from numba import njit
 
 from amodal_core.frame import Calibration
 from amodal_core.geometry.config import DEFAULTS, TopEdgeConfig
+from amodal_core.geometry.scalars import quantile
 
 
 def top_edge(
@@ -35,7 +36,7 @@ def top_edge(
     """
     # The highest return of each column of the image.
     column = _highest(pixels, heights, image.shape[1])
-    top = float(np.quantile(heights, 0.99))
+    top = float(quantile(heights.copy(), 0.99))
     # Only columns that reach the top of the returns: others end at a bonnet or a mirror.
     column = column[heights[column] > top - config.near_top]
     if len(column) < config.columns:

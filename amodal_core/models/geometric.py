@@ -110,13 +110,15 @@ class Geometric:
         front = lines.in_front(depths)
         occluders = np.zeros((n, n), bool)
         least = least_shared(np.array([np.count_nonzero(o.amodal) for o in objects]))
-        for i, j in np.argwhere(front).tolist():
+        for i, j in np.argwhere(front & _meeting(objects)).tolist():
             occluders[i, j] = _cut(objects[i], objects[j]) >= least[i]
         # Returns of nearer things, that are no objects, cover what is behind them.
-        clutter = (owner[scan.inside] < 0) & (scan.heights[scan.inside] > config.cluster.lowest)
-        index = scan.inside[clutter]
+        free = owner.take(scan.inside) < 0
+        free &= scan.heights.take(scan.inside) > config.cluster.lowest
+        index = scan.inside[free]
         offsets, crops = [(o.x, o.y) for o in objects], [o.visible for o in objects]
-        covers = lines.covers(scan.points[index], scan.pixels[index], crops, offsets, config.masks)
+        points, pixels = scan.points.take(index, axis=0), scan.pixels.take(index, axis=0)
+        covers = lines.covers(points, pixels, crops, offsets, config.masks)
         for o, cover in zip(objects, covers, strict=True):
             o.visible &= 1 - cover
         amodal = RleMasks.from_crops([o.amodal for o in objects], np.array(offsets), size)
@@ -150,9 +152,10 @@ class Geometric:
         # The returns of each that fall into the image.
         index = np.concatenate([d.index for d in selected])
         owner = np.repeat(np.arange(len(selected)), [len(d.index) for d in selected])
-        inside = scan.pixels[index, 0] >= 0
-        index = index[inside]
-        pixels, z = scan.pixels[index], scan.z[index]
+        z = scan.z.take(index)
+        inside = z > 0
+        index, z = index[inside], z[inside]
+        pixels = scan.pixels.take(index, axis=0)
         last = np.cumsum(np.bincount(owner[inside], minlength=len(selected))).tolist()
         candidates, depths, hulls, polygons, spans = [], [], [], [], []
         for d, (begin, end) in zip(selected, pairwise([0, *last]), strict=True):
@@ -224,13 +227,19 @@ def _foot(box: np.ndarray, calibration: Calibration) -> float:
     return float(y / max(z, 0.1))
 
 
+def _meeting(objects: Sequence[_Object]) -> np.ndarray:
+    """(N, N) bool, whose crops have pixels in common."""
+    first = np.array([(o.x, o.y) for o in objects])
+    last = first + [o.amodal.shape[::-1] for o in objects]
+    apart = first[:, None] >= last[None]
+    return np.asarray(~(apart | apart.transpose(1, 0, 2)).any(axis=2))
+
+
 def _cut(o: _Object, front: _Object) -> int:
-    """Take the front object's amodal mask off o's visible one; returns the pixels shared."""
+    """Take a front object's amodal mask off the visible one of o, which it meets; pixels shared."""
     x0, y0 = max(o.x, front.x), max(o.y, front.y)
     x1 = min(o.x + o.amodal.shape[1], front.x + front.amodal.shape[1])
     y1 = min(o.y + o.amodal.shape[0], front.y + front.amodal.shape[0])
-    if x1 <= x0 or y1 <= y0:
-        return 0
     cover = front.amodal[y0 - front.y : y1 - front.y, x0 - front.x : x1 - front.x]
     amodal = o.amodal[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x]
     o.visible[y0 - o.y : y1 - o.y, x0 - o.x : x1 - o.x] &= 1 - cover
