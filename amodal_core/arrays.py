@@ -50,3 +50,12 @@ def like(values: Any, array: Any) -> Any:
     import torch
 
     return torch.as_tensor(values).to(array)
+
+
+def positions(index: Any, count: int) -> np.ndarray:
+    """(K,) int64 places, 0 and up, of what a slice, numbers or bools choose of so many."""
+    if not isinstance(index, slice):
+        index = np.asarray(index)
+        if index.size == 0:
+            index = index.astype(np.int64)
+    return np.arange(count)[index].reshape(-1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from amodal_core.arrays import host
+from amodal_core.arrays import host, positions
 from amodal_core.errors import InputError
 from amodal_core.extras import extra
 from amodal_core.masks.mask_set import Masks, RleMasks, concatenated
@@ -167,12 +167,12 @@ class Instances:
         Raises:
             ValueError: a field is not what it should be; names it.
         """
-        n = len(self.scores)
+        n, values = len(self.scores), vars(self)
         for name, masks in (("amodal", self.amodal), ("visible", self.visible)):
             if len(masks) != n or masks.size != tuple(self.size):
                 raise ValueError(f"{name}: {len(masks)} of {masks.size}, wanted {n} of {self.size}")
         for name, (kind, tail) in _COLUMNS.items():
-            value = getattr(self, name, None)
+            value = values.get(name)
             if value is None:
                 continue
             shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
@@ -187,28 +187,33 @@ class Instances:
 
     def __getitem__(self: _T, index: Any) -> _T:
         """Select instances by an index array, a boolean mask or a slice (never a bare int)."""
+        numbers = not hasattr(index, "detach")  # else it may lie on a device
+        if numbers:
+            index = positions(index, len(self))
         parts: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name == "size" or value is None:
-                parts[f.name] = value
-            elif f.name == "occluders":
-                parts[f.name] = value[index][:, index]
-            else:
-                parts[f.name] = value[index]
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if name == "size" or value is None:
+                parts[name] = value
+            elif not numbers or not isinstance(value, np.ndarray):
+                parts[name] = value[index][:, index] if name == "occluders" else value[index]
+            else:  # what NumPy does in a fifth of the time of indexing
+                part = value.take(index, 0)
+                parts[name] = part.take(index, 1) if name == "occluders" else part
         return type(self)(**parts)
 
     def numpy(self: _T) -> _T:
-        """The same on the host: NumPy arrays, and masks as COCO RLE."""
+        """The same on the host: NumPy arrays, and masks as COCO RLE; itself where it is that."""
         parts: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Masks):
-                value = value.rle()
-            elif hasattr(value, "detach"):
-                value = value.detach().cpu().numpy()
-            parts[f.name] = value
-        return type(self)(**parts)
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if name in ("amodal", "visible"):
+                own = value.rle()
+            else:
+                own = host(value) if hasattr(value, "detach") else value
+            if own is not value:
+                parts[name] = own
+        return replace(self, **parts) if parts else self
 
     @classmethod
     def empty(cls: type[_T], size: tuple[int, int]) -> _T:
@@ -225,11 +230,6 @@ class Instances:
             "depths": np.zeros(0, np.float32),
             "occluders": np.zeros((0, 0), bool),
         }
-        for f in fields(cls):
-            if f.name in ("ids", "ages"):
-                parts[f.name] = np.zeros(0, np.int64)
-            elif f.name == "coasted":
-                parts[f.name] = np.zeros(0, bool)
         return cls(**parts)
 
 
@@ -311,18 +311,18 @@ def joined(parts: Sequence[_T]) -> _T:
     """
     n = sum(len(p) for p in parts)
     values: dict[str, Any] = {}
-    for f in fields(parts[0]):
-        column = [getattr(p, f.name) for p in parts]
-        if f.name == "size":
-            values[f.name] = column[0]
-        elif f.name == "occluders":
-            values[f.name] = np.zeros((n, n), bool)
-        elif f.name in ("amodal", "visible"):
-            values[f.name] = concatenated(column)
+    for name in parts[0].__dataclass_fields__:
+        column = [getattr(p, name) for p in parts]
+        if name == "size":
+            values[name] = column[0]
+        elif name == "occluders":
+            values[name] = np.zeros((n, n), bool)
+        elif name in ("amodal", "visible"):
+            values[name] = concatenated(column)
         elif any(c is None for c in column):
-            values[f.name] = None
+            values[name] = None
         else:
-            values[f.name] = np.concatenate([host(c) for c in column])
+            values[name] = np.concatenate([host(c) for c in column])
     return type(parts[0])(**values)
 
 

@@ -81,17 +81,18 @@ class Pipeline:
 
     def segment_all(self, frames: Sequence[Frame], reports: Sequence[Report]) -> list[Instances]:
         """`segment` of frames of several cameras, which the model gets at once."""
-        results = [Instances.empty(frame.size) for frame in frames]
+        results: dict[int, Instances] = {}
         complete = []
         for n, frame in enumerate(frames):
             absent = sorted(name for name in self.model.inputs if getattr(frame, name) is None)
             if absent:
+                results[n] = Instances.empty(frame.size)
                 needs = f"{self.model.name} needs {', '.join(absent)}: frame is empty"
                 reports[n].warn("missing input", needs)
             else:
                 complete.append(n)
         if not complete:
-            return results
+            return list(results.values())
         joint = Report()
         with joint.time(SEGMENTATION):
             instances = self.model.infer([frames[n] for n in complete], joint)
@@ -101,7 +102,7 @@ class Pipeline:
         for n in complete:
             for stage, ms in joint.timings.items():
                 reports[n].timings[stage] = reports[n].timings.get(stage, 0.0) + ms / len(complete)
-        return results
+        return [results[n] for n in range(len(frames))]
 
     def track(self, instances: Instances, frame: Frame, report: Report) -> Tracks:
         """The tracker's step."""

@@ -241,7 +241,7 @@ def test_whole_masks_tell_who_it_is_when_other_parts_are_seen() -> None:
     def fit(range_error: float = 0.0, other_class: int = 0) -> float:
         return affinity(
             Appearance(amodal, left, kind, None),
-            np.zeros((1, 2), np.int64),
+            box,
             Motion.started(measured),
             Appearance(amodal, right, kind + other_class, None),
             measure(box, np.array([20.0 + range_error]), None),
@@ -444,7 +444,7 @@ def _affinity(
     return float(
         affinity(
             Appearance(masks, masks, kind, None),
-            np.zeros((1, 2), np.int64),
+            first,
             Motion.started(measure(first, np.array([20.0]), first3d)),
             Appearance(others, others, kind, None),
             measure(other, np.array([depth]), other3d),

@@ -269,6 +269,7 @@ def test_a_score_is_smoothed_and_a_hidden_view_has_less_of_a_vote() -> None:
     _, again, _ = view([car(50, score=1.0, kind=2)])
     again.occlusion_rates[:] = 1.0
     measured = measure(np.asarray(again.amodal_boxes), np.asarray(again.depths), None)
-    store.update(np.array([0]), again, np.zeros((1, 0)), measured, STEP, 2, 0.1)
+    one = np.array([0])
+    store.update(one, again, one, np.zeros((1, 0)), measured, STEP, 2, 0.1)
     assert store.scores[0] == pytest.approx(0.65)
     assert store.class_ids.tolist() == [0], "0.3 of a sure vote against one of 0.5"

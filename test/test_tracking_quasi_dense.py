@@ -508,7 +508,8 @@ def test_what_shows_nothing_is_no_sight_and_tells_no_embedding() -> None:
     measured = measure(detected.amodal_boxes + 6, detected.depths, None)
     before = tracks.motion.values.copy()
     tracks.motion.predict(0.1)
-    tracks.update(np.arange(2), drawn, embedding[::-1], measured, STEP, 2, 0.1)
+    both = np.arange(2)
+    tracks.update(both, drawn, both, embedding[::-1], measured, STEP, 2, 0.1)
     assert tracks.hits.tolist() == [2, 1]
     assert tracks.last_frame.tolist() == [2, 1]
     assert tracks.visible_stamp.tolist() == [STEP, 0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal_core.arrays import host
+from amodal_core.arrays import host, positions
 from amodal_core.masks import rle
 from amodal_core.masks.paste import paste_runs
 from amodal_core.masks.runs import Runs
@@ -116,10 +116,7 @@ class RleMasks(Masks):
         return len(self.counts) if parsed is None else len(parsed)
 
     def __getitem__(self, index: Any) -> RleMasks:
-        which = index if isinstance(index, slice) else np.asarray(index)
-        if isinstance(which, np.ndarray) and which.size == 0:
-            which = which.astype(np.int64)
-        chosen = np.atleast_1d(np.arange(len(self))[which])
+        chosen = positions(index, len(self))
         out = RleMasks.__new__(RleMasks)
         out.size = self.size
         if "_runs" in self.__dict__:
@@ -128,6 +125,11 @@ class RleMasks(Masks):
             counts = self.counts
             out.__dict__["counts"] = [counts[i] for i in chosen.tolist()]
         return out
+
+    def picked(self, others: RleMasks, chosen: np.ndarray) -> RleMasks:
+        """Masks of two sets: at the places (K,) int64 these from 0 on, the others from N on."""
+        self._same_size(others)
+        return self._of(self.size, self._runs.picked(chosen, others._runs))
 
     def __and__(self, other: RleMasks) -> RleMasks:
         """Mask by mask, what both cover."""

@@ -126,18 +126,21 @@ def _pack(runs: np.ndarray, first: np.ndarray, pixels: int) -> tuple[np.ndarray,
 
 @njit(cache=True, nogil=True)
 def gather(
-    runs: np.ndarray, first: np.ndarray, chosen: np.ndarray
+    a: np.ndarray, first_a: np.ndarray, b: np.ndarray, first_b: np.ndarray, chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The masks of these indices, -1 for an empty one: runs, first."""
+    """The masks of these indices, a's N from 0 on and b's from N on: runs, first."""
+    masks = len(first_a) - 1
     out_first = np.zeros(len(chosen) + 1, np.int64)
     for k in range(len(chosen)):
-        n = chosen[k]
-        out_first[k + 1] = out_first[k] + (first[n + 1] - first[n] if n >= 0 else 0)
+        first, n = (first_a, chosen[k]) if chosen[k] < masks else (first_b, chosen[k] - masks)
+        out_first[k + 1] = out_first[k] + first[n + 1] - first[n]
     out = np.empty((out_first[-1], 2), np.int64)
     for k in range(len(chosen)):
-        n = chosen[k]
-        if n >= 0:
-            copy_runs(runs, first[n], first[n + 1], out, out_first[k])
+        if chosen[k] < masks:
+            copy_runs(a, first_a[chosen[k]], first_a[chosen[k] + 1], out, out_first[k])
+        else:
+            n = chosen[k] - masks
+            copy_runs(b, first_b[n], first_b[n + 1], out, out_first[k])
     return out, out_first
 
 

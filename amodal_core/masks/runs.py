@@ -63,16 +63,23 @@ class Runs:
     def __getitem__(self, chosen: Any) -> Runs:
         """The masks at these positions (K,) int64; -1 gives an empty mask."""
         chosen = np.asarray(chosen, np.int64)
-        runs, first = rle.gather(self.runs, self.first, chosen)
-        some = len(chosen) > 0 and bool(chosen.min() < 0)
-        heights = np.append(self.heights, 1) if some else self.heights
-        out = Runs(runs, first, heights[chosen])
+        if len(chosen) and chosen.min() < 0:
+            nothing = Runs(np.zeros((0, 2), np.int64), np.zeros(2, np.int64), 1)
+            return self.picked(np.where(chosen < 0, len(self), chosen), nothing)
+        return self.picked(chosen)
+
+    def picked(self, chosen: np.ndarray, others: Runs | None = None) -> Runs:
+        """The masks at these places (K,) int64 from 0 on; those of other masks from N on."""
+        more = self if others is None else others
+        runs, first = rle.gather(self.runs, self.first, more.runs, more.first, chosen)
+
+        def column(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return (own if others is None else np.concatenate([own, theirs])).take(chosen, 0)
+
+        out = Runs(runs, first, column(self.heights, more.heights))
         if "_bounds" in self.__dict__:
             boxes, areas = self._bounds
-            if some:
-                boxes = np.concatenate([boxes, np.zeros((1, 4), np.int64)])
-                areas = np.append(areas, 0)
-            out.__dict__["_bounds"] = boxes[chosen], areas[chosen]
+            out.__dict__["_bounds"] = column(boxes, more.boxes), column(areas, more.areas)
         return out
 
     @property

@@ -15,7 +15,6 @@ import numpy as np
 
 from amodal_core.frame import Calibration, Frame, Instances, Report
 from amodal_core.geometry.projection import depth_image as projected_depth
-from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
 from amodal_core.models import registry
 from amodal_core.models.base import Model
@@ -150,7 +149,8 @@ class Fused:
         table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
         pieces, merged = self._outweighed(geometric, learned, frame.calibration)
         with_class = table[geometric.class_ids] >= 0
-        geometric, merged = geometric[with_class], merged[with_class]
+        if not with_class.all():
+            geometric, merged = geometric[with_class], merged[with_class]
         as_learned = table[geometric.class_ids]
         apart = np.abs(geometric.depths[:, None] - learned.depths[None])
         together = (apart <= self._tolerance(geometric)) | (learned.depths[None] <= 0)
@@ -161,9 +161,9 @@ class Fused:
         # Of matches first, then of either witness alone.
         rest_g = np.delete(np.arange(len(geometric)), g)
         rest_l = np.delete(np.arange(len(learned)), n)
-        known = self._probabilities(learned)
+        known, boxes3d = self._probabilities(learned), geometric.boxes3d
         probabilities = [
-            self._high(known[n], geometric[g]),
+            self._high(known[n], None if boxes3d is None else np.asarray(boxes3d)[g, 5]),
             np.eye(len(self.classes), dtype=np.float32)[as_learned[rest_g]],
             known[rest_l],
         ]
@@ -217,16 +217,16 @@ class Fused:
             return np.eye(len(self.classes), dtype=np.float32)[np.asarray(learned.class_ids)]
         return np.asarray(learned.class_probabilities, np.float32)
 
-    def _high(self, probabilities: np.ndarray, geometric: Instances) -> np.ndarray:
-        """(P, C) the network's; what the geometry finds too high is neither a car nor a van.
+    def _high(self, probabilities: np.ndarray, metres: np.ndarray | None) -> np.ndarray:
+        """(P, C) the network's; what the geometry finds so high, (P,), is neither car nor van.
 
         It is then the most probable of the vehicles that are as high.
         """
         tall = np.array([name in _TALL for name in self.classes])
         low = np.array([name in ("car", "van") for name in self.classes])
-        if geometric.boxes3d is None or not tall.any():
+        if metres is None or not tall.any():
             return probabilities
-        high = low[probabilities.argmax(1)] & (np.asarray(geometric.boxes3d)[:, 5] >= _NO_VAN)
+        high = low[probabilities.argmax(1)] & (metres >= _NO_VAN)
         left = np.where(tall, probabilities + _UNHEARD, 0.0)
         left /= left.sum(1, keepdims=True)
         return np.where(high[:, None], left, probabilities).astype(np.float32)
@@ -275,13 +275,9 @@ def _united(
         g: (P,) rows of the geometry's that are the same.
         rest_g: the others of it.
     """
-    amodal, visible = (
-        RleMasks.concatenated([theirs[n], ours[rest_g], theirs[rest_l]])
-        for theirs, ours in (
-            (learned.amodal.rle(), geometric.amodal.rle()),
-            (learned.visible.rle(), geometric.visible.rle()),
-        )
-    )
+    order = np.concatenate([n, len(learned) + rest_g, rest_l])
+    amodal = learned.amodal.rle().picked(geometric.amodal.rle(), order)
+    visible = learned.visible.rle().picked(geometric.visible.rle(), order)
     depths = [geometric.depths[g], geometric.depths[rest_g], learned.depths[rest_l]]
     depth = np.concatenate(depths).astype(np.float32)
     boxes3d = np.full((len(amodal), 7), np.nan, np.float32)

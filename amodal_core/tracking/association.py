@@ -101,14 +101,12 @@ def within_image(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         (T, 8); predictions that lie wholly outside stay as they are.
     """
-    result = np.array(values)
-    for axis, length in enumerate(size[::-1]):
-        half = np.exp(values[:, 2 + axis]) / 2
-        low = np.clip(values[:, axis] - half, 0, length)
-        high = np.clip(values[:, axis] + half, 0, length)
-        cut = high - low >= 1.0
-        result[cut, axis] = (low[cut] + high[cut]) / 2
-        result[cut, 2 + axis] = np.log(high[cut] - low[cut])
+    result, centres, half = np.array(values), values[:, :2], np.exp(values[:, 2:4]) / 2
+    low, high = (np.minimum(np.maximum(v, 0), size[::-1]) for v in (centres - half, centres + half))
+    length = high - low
+    cut = length >= 1.0
+    np.copyto(result[:, :2], (low + high) / 2, where=cut)
+    np.log(length, out=result[:, 2:4], where=cut)
     return result
 
 
@@ -127,7 +125,7 @@ def _apart(values: np.ndarray, measured: np.ndarray, size: tuple[int, int]) -> n
 
 def affinity(
     tracks: Appearance,
-    shifts: np.ndarray,
+    boxes: np.ndarray,
     motion: Motion,
     detections: Appearance,
     measured: np.ndarray,
@@ -137,7 +135,7 @@ def affinity(
 
     Args:
         tracks: T tracks as they were last matched.
-        shifts: (T, 2) int, from there to where they are predicted, pixels.
+        boxes: (T, 4) float, where they were then, xyxy in pixels.
         motion: the T predicted states.
         detections: D detections.
         measured: (D, 8), their quantities.
@@ -151,10 +149,13 @@ def affinity(
         a, b = tracks.embeddings, detections.embeddings
         available = np.outer(np.any(a != 0, axis=1), np.any(b != 0, axis=1))
         cosine = np.where(available, a @ b.T, np.nan).astype(np.float64)
+    # An object that leaves the view is measured by what is left of it.
+    measurable = within_image(motion.values, detections.amodal.size)
+    shifts = np.rint(measurable[:, :2] - (boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)
     return _affinities(
         tracks.amodal.iou(detections.amodal, shifts),
         tracks.visible.iou(detections.visible, shifts),
-        within_image(motion.values, detections.amodal.size),
+        measurable,
         np.ascontiguousarray(motion.covariances[..., 0]),
         measured,
         measurement_noise(measured),

@@ -198,9 +198,7 @@ class CoastingTracker(ABC):
         matches = self._match(tracks, detections, measured, dt)
         rows, columns = matches.tracks, matches.detections
         unmatched = np.delete(np.arange(len(tracks)), rows)
-        self._learn(
-            tracks, rows, unmatched, detections[columns], measured[columns], embeddings[columns], dt
-        )
+        self._learn(tracks, rows, unmatched, detections, columns, measured, embeddings, dt)
 
         # Unmatched tracks coast, are only remembered, or end.
         candidates = unmatched[~tracks.lost[unmatched]]
@@ -214,7 +212,8 @@ class CoastingTracker(ABC):
         # New tracks join; those that have proven enough get an id, their old one if they had any.
         no_detection = np.full(len(coasting) + len(lost), -1, np.int64)
         origin = np.concatenate([columns, no_detection, matches.new_tracks])
-        tracks = tracks[np.concatenate([rows, coasting, lost])]
+        if len(rows) < len(tracks):
+            tracks = tracks[np.concatenate([rows, coasting, lost])]
         if len(matches.new_tracks):
             new = matches.new_tracks
             tracks = tracks.joined(
@@ -239,7 +238,8 @@ class CoastingTracker(ABC):
 
         # Output: matched tracks as detected, coasting ones as predicted, by id.
         shown = np.flatnonzero((origin >= 0) & (tracks.ids >= 0))
-        result = matched_tracks(detections[origin[shown]], tracks[shown], self._frame)
+        shown = shown[np.argsort(tracks.ids[shown])]
+        result = matched_tracks(detections[origin[shown]], tracks, shown, self._frame)
         if len(carried):
             coasted = tracks[carried]
             result = with_coasting(
@@ -247,13 +247,15 @@ class CoastingTracker(ABC):
             )
         if self._classes:
             # A frame without detections tells nothing of classes; its tracks know them.
-            known = tracks[np.concatenate([shown, carried])].class_probabilities(self._classes)
+            every = np.concatenate([shown, carried])
+            known = tracks.class_probabilities(every, self._classes)
             result = replace(result, class_probabilities=known)
-        origins = np.full(len(result), -1, np.int64)
-        origins[: len(shown)] = indices[origin[shown]]
-        order = np.argsort(result.ids, kind="stable")
-        self.origins = origins[order]
-        return result if (np.diff(order) > 0).all() else result[order]
+        self.origins = indices[origin[shown]]
+        if not len(carried):
+            return result
+        order = np.argsort(result.ids)
+        self.origins = np.append(self.origins, np.full(len(carried), -1))[order]
+        return result[order]
 
     def _predict(self, tracks: TrackStore, frame: Frame | None, dt: float) -> None:
         """Move the tracks on, those that stand still by the vehicle's own motion."""
@@ -276,7 +278,8 @@ class CoastingTracker(ABC):
         tracks: TrackStore,
         rows: np.ndarray,
         unmatched: np.ndarray,
-        matched: Instances,
+        detections: Instances,
+        columns: np.ndarray,
         measured: np.ndarray,
         embeddings: np.ndarray,
         dt: float,
@@ -287,12 +290,13 @@ class CoastingTracker(ABC):
             tracks: T predicted ones.
             rows: (M,) of the matched ones.
             unmatched: (T - M,) rows of the others.
-            matched: the M detections that the former are.
-            measured: (M, 8) their quantities.
-            embeddings: (M, W) theirs.
+            detections: D of this frame.
+            columns: (M,) which of them the matched tracks are.
+            measured: (D, 8) their quantities.
+            embeddings: (D, W) theirs.
             dt: seconds since the frame before.
         """
-        motion = tracks.motion
+        motion, measured, embeddings = tracks.motion, measured[columns], embeddings[columns]
         self._go_along(tracks, rows, measured, dt)
         errors, rates = measured[:, :2] - motion.values[rows, :2], motion.rates[rows, :2]
         turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
@@ -305,9 +309,11 @@ class CoastingTracker(ABC):
             embeddings = self._mixed(old, widened(embeddings, old.shape[1]))
         # What the image cuts off of a prediction it cuts off of the measurement, too.
         quantities, predicted = measured.copy(), motion.values[rows]
-        quantities[:, :4] += (predicted - within_image(predicted, matched.size))[:, :4]
+        quantities[:, :4] += (predicted - within_image(predicted, detections.size))[:, :4]
         assert self._stamp is not None
-        tracks.update(rows, matched, embeddings, quantities, self._stamp, self._frame, dt)
+        tracks.update(
+            rows, detections, columns, embeddings, quantities, self._stamp, self._frame, dt
+        )
         if len(rows) >= _LEAST_MATCHED:
             # A camera that turns moves all by the same, those that are hidden too.
             motion.values[unmatched, :2] += turned
@@ -392,6 +398,8 @@ class CoastingTracker(ABC):
         dt: float,
     ) -> np.ndarray:
         """(U,) bool, which of the unmatched tracks coast; notes what the evidence says of them."""
+        if not len(unmatched):
+            return np.zeros(0, bool)
         config = self.config
         tracks.explained_stamp[unmatched[evidence.hidden]] = stamp
         tracks.absences[unmatched] = np.where(evidence.absent, tracks.absences[unmatched] + 1, 0)

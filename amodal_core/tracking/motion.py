@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amodal_core.arrays import positions
 from amodal_core.frame import Calibration
 
 # Columns: centre u, v in pixels, log width, log height, range in metres, centre x, y, z in metres.
@@ -57,9 +58,9 @@ class Motion:
         return cls(measured.copy(), np.zeros_like(measured), covariances, np.zeros_like(measured))
 
     def __getitem__(self, index: np.ndarray | slice) -> Motion:
-        return Motion(
-            self.values[index], self.rates[index], self.covariances[index], self.drifts[index]
-        )
+        chosen = positions(index, len(self.values))
+        columns = self.values, self.rates, self.covariances, self.drifts
+        return Motion(*(column.take(chosen, 0) for column in columns))
 
     def joined(self, other: Motion) -> Motion:
         """These tracks followed by the others."""

@@ -7,30 +7,40 @@ import numpy as np
 from amodal_core.frame import Array, Instances, Tracks
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.masks.occluders import occlusion_order, occlusion_rates
+from amodal_core.tracking.motion import Motion
 from amodal_core.tracking.track_store import TrackStore, widened
 
 
-def matched_tracks(detections: Instances, tracks: TrackStore, frame: int) -> Tracks:
-    """N detections (on the host) with the identities of their N tracks; the class is the track's.
+def matched_tracks(
+    detections: Instances, tracks: TrackStore, rows: np.ndarray, frame: int
+) -> Tracks:
+    """N detections with the identities of their tracks; the class is the track's.
 
     Those that show nothing coast.
+
+    Args:
+        detections: N, on the host.
+        tracks: T tracks.
+        rows: (N,) int64, which of them each detection is.
+        frame: number of this frame.
     """
-    velocities, image_velocities = tracks.motion.velocities()
+    motion = tracks.motion[rows]
+    velocities, image_velocities = motion.velocities()
     return Tracks(
         size=detections.size,
         amodal_boxes=np.asarray(detections.amodal_boxes, np.float32),
         visible_boxes=np.asarray(detections.visible_boxes, np.float32),
         scores=np.asarray(detections.scores, np.float32),
-        class_ids=tracks.class_ids,
+        class_ids=tracks.class_ids[rows],
         amodal=detections.amodal.rle(),
         visible=detections.visible.rle(),
         occlusion_rates=np.asarray(detections.occlusion_rates, np.float32),
         depths=np.asarray(detections.depths, np.float32),
         occluders=np.asarray(detections.occluders, bool),
         embeddings=_float32(detections.embeddings),
-        boxes3d=_boxes3d(tracks),
-        ids=tracks.ids,
-        ages=frame - tracks.first_frame + 1,
+        boxes3d=_boxes3d(tracks.boxes3d[rows], motion),
+        ids=tracks.ids[rows],
+        ages=frame - tracks.first_frame[rows] + 1,
         coasted=detections.visible.rle().areas() == 0,
         velocities=velocities,
         image_velocities=image_velocities,
@@ -59,14 +69,16 @@ def with_coasting(
     assert matched.velocities is not None
     assert matched.image_velocities is not None
     n, c = len(matched), len(tracks)
-    no_masks = RleMasks.empty(matched.size, c)
     shown = matched.visible.rle()
     unhidden = masks - shown.union()[np.zeros(c, np.int64)]
-    unhidden = RleMasks.concatenated([unhidden, no_masks])[np.arange(c) + c * hidden]
+    unhidden = unhidden.picked(RleMasks.empty(matched.size, c), np.arange(c) + c * hidden)
     depths = np.nan_to_num(tracks.motion.ranges()).astype(np.float32)
     limits = [matched.size[1], matched.size[0]] * 2
     boxes = np.clip(tracks.motion.boxes(), 0, limits).astype(np.float32)
-    boxes3d, embeddings = _joined(_float32(matched.boxes3d), _boxes3d(tracks), n, c), None
+    boxes3d = _joined(
+        _float32(matched.boxes3d), _boxes3d(tracks.boxes3d.copy(), tracks.motion), n, c
+    )
+    embeddings = None
     if matched.embeddings is not None:
         width = matched.embeddings.shape[1]
         carried = widened(tracks.embeddings, width)[:, :width]
@@ -102,11 +114,10 @@ def with_coasting(
     )
 
 
-def _boxes3d(tracks: TrackStore) -> np.ndarray | None:
-    """(T, 7) float32 boxes where the motion says that they are, None where no track has one."""
-    boxes = tracks.boxes3d.copy()
+def _boxes3d(boxes: np.ndarray, motion: Motion) -> np.ndarray | None:
+    """(T, 7) float32 boxes, moved to where the motion says; None where no track has one."""
     available = np.isfinite(boxes[:, 0])
-    boxes[available, :3] = tracks.motion.values[available, 5:]
+    boxes[available, :3] = motion.values[available, 5:]
     return boxes if available.any() else None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from amodal_core.arrays import positions
 from amodal_core.frame import Instances
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.motion import Motion, measure
@@ -65,7 +66,13 @@ class TrackStore:
         return len(self.ids)
 
     def __getitem__(self, index: np.ndarray | slice) -> TrackStore:
-        columns: dict[str, Any] = {f.name: getattr(self, f.name)[index] for f in fields(self)}
+        chosen = positions(index, len(self))
+        columns: dict[str, Any] = {}
+        for name in self.__dataclass_fields__:
+            column = getattr(self, name)
+            # What NumPy does in a fifth of the time of indexing.
+            own = isinstance(column, np.ndarray)
+            columns[name] = column.take(chosen, 0) if own else column[chosen]
         return TrackStore(**columns)
 
     @property
@@ -73,9 +80,9 @@ class TrackStore:
         """(T,) int64, the class with the most evidence."""
         return np.argmax(self.votes, axis=1)
 
-    def class_probabilities(self, count: int) -> np.ndarray:
-        """(T, count) float32, the share of each class in all votes of a track."""
-        votes = widened(self.votes, count)[:, :count]
+    def class_probabilities(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """(len(rows), count) float32, the share of each class in all votes of these tracks."""
+        votes = widened(self.votes[rows], count)[:, :count]
         total = np.maximum(votes.sum(axis=1, keepdims=True), 1e-9)
         return np.asarray(votes / total, np.float32)
 
@@ -115,17 +122,17 @@ class TrackStore:
     def joined(self, other: TrackStore) -> TrackStore:
         """These tracks followed by the others; classes and embeddings are widened where needed."""
         columns: dict[str, Any] = {}
-        for f in fields(self):
-            a, b = getattr(self, f.name), getattr(other, f.name)
+        for name in self.__dataclass_fields__:
+            a, b = getattr(self, name), getattr(other, name)
             if isinstance(a, Motion):
-                columns[f.name] = a.joined(b)
+                columns[name] = a.joined(b)
             elif isinstance(a, RleMasks):
-                columns[f.name] = RleMasks.concatenated([a, b])
-            elif f.name in ("votes", "embeddings"):
+                columns[name] = RleMasks.concatenated([a, b])
+            elif name in ("votes", "embeddings"):
                 width = max(a.shape[1], b.shape[1])
-                columns[f.name] = np.concatenate([widened(a, width), widened(b, width)])
+                columns[name] = np.concatenate([widened(a, width), widened(b, width)])
             else:
-                columns[f.name] = np.concatenate([a, b])
+                columns[name] = np.concatenate([a, b])
         return TrackStore(**columns)
 
     def continue_as(self, rows: np.ndarray, previous: np.ndarray) -> None:
@@ -145,32 +152,40 @@ class TrackStore:
         self,
         rows: np.ndarray,
         detections: Instances,
+        chosen: np.ndarray,
         embeddings: np.ndarray,
         measured: np.ndarray,
         stamp: int,
         frame: int,
         dt: float,
     ) -> None:
-        """Take in the detections (on the host) that match these rows, in place.
+        """Take in the detections that match these rows, in place.
 
         One that shows nothing is no sight: a model with a memory drew it where something hides it.
         It gives its mask, but neither measures the motion, nor proves the track, nor changes its
         embedding.
 
         Args:
-            rows: of the tracks.
-            detections: M, what each of them is.
+            rows: (M,) of the tracks.
+            detections: D, on the host.
+            chosen: (M,) int64, which of them each of the tracks is.
             embeddings: theirs from now on, as wide as the store's, or (M, 0) to leave them.
-            measured: as `motion.measure` gives it.
+            measured: (M, 8) as `motion.measure` gives it.
             stamp: of the frame, nanoseconds.
             frame: its number.
             dt: seconds since the frame before.
         """
-        shows = detections.visible.rle().areas() > 0
+        areas = detections.visible.rle().areas()[chosen]
+        scores = np.asarray(detections.scores)[chosen]
+        hidden = np.asarray(detections.occlusion_rates)[chosen]
+        shows = areas > 0
         visible_rows = rows[shows]
-        hidden = np.asarray(detections.occlusion_rates, np.float64)[shows]
-        scores = np.asarray(detections.scores, np.float64)[shows]
-        self.motion.update(visible_rows, measured[shows], hidden, scores)
+        self.motion.update(
+            visible_rows,
+            measured[shows],
+            hidden[shows].astype(np.float64),
+            scores[shows].astype(np.float64),
+        )
         self.hits[visible_rows] += 1
         self.visible_seconds[visible_rows] += dt
         self.visible_stamp[visible_rows] = stamp
@@ -178,37 +193,39 @@ class TrackStore:
         self.explained_stamp[rows] = stamp
         self.absences[rows] = 0
         self.lost[rows] = False
-        self.scores[rows] += 0.3 * (np.asarray(detections.scores) - self.scores[rows])
-        votes = class_votes(detections)
+        self.scores[rows] += 0.3 * (scores - self.scores[rows])
+        votes = class_votes(detections)[chosen]
         width = max(self.votes.shape[1], votes.shape[1])
         self.votes = widened(self.votes, width)
         self.votes[rows] += widened(votes, width)
-        self.boxes[rows] = detections.amodal_boxes
+        self.boxes[rows] = np.asarray(detections.amodal_boxes)[chosen]
         newest = np.arange(len(self))
-        newest[rows] = len(self) + np.arange(len(rows))
-        self.amodal = RleMasks.concatenated([self.amodal, detections.amodal.rle()])[newest]
-        self.visible = RleMasks.concatenated([self.visible, detections.visible.rle()])[newest]
+        newest[rows] = len(self) + chosen
+        self.amodal = self.amodal.picked(detections.amodal.rle(), newest)
+        self.visible = self.visible.picked(detections.visible.rle(), newest)
         if detections.boxes3d is not None:
-            self._update_boxes(rows, detections)
+            boxes3d = np.asarray(detections.boxes3d, np.float32)[chosen]
+            self._update_boxes(rows, boxes3d, hidden, areas)
         if embeddings.shape[1]:
             self.embeddings[visible_rows] = embeddings[shows]
 
-    def _update_boxes(self, rows: np.ndarray, detections: Instances) -> None:
+    def _update_boxes(
+        self, rows: np.ndarray, new: np.ndarray, hidden: np.ndarray, areas: np.ndarray
+    ) -> None:
         """Smooth sizes and headings; the less of an object shows, the less its box counts.
 
         A box that lies across the one kept took its front for its side, or the other way round:
         that which more of the object showed for is right.
         """
-        new = np.asarray(detections.boxes3d, np.float32)
         fresh = np.isfinite(new).all(axis=1)
         rows, new = rows[fresh], new[fresh]
         old = self.boxes3d[rows]
-        trust = detections.visible.rle().areas()[fresh] * 1.0
+        trust = areas[fresh] * 1.0
         turn = (new[:, 6] - old[:, 6] + np.pi / 2) % np.pi - np.pi / 2
         first = ~np.isfinite(old[:, 6])
         across = np.abs(turn) > np.pi / 4
         taken = first | (across & (trust > self.box_trust[rows]))
-        rate = _BOX_RATE * (1.0 - np.asarray(detections.occlusion_rates)[fresh])
+        rate = _BOX_RATE * (1.0 - hidden[fresh])
         rate = np.where(across, 0.0, rate)[:, None]
         mixed = old + rate * (new - old)
         mixed[:, 6] = old[:, 6] + rate[:, 0] * turn

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from amodal_core.frame import Instances
 from amodal_core.settings import Share, settings_type
-from amodal_core.tracking.association import Appearance, affinity, assign, within_image
+from amodal_core.tracking.association import Appearance, affinity, assign
 from amodal_core.tracking.coasting import CoastingConfig, CoastingTracker, Matches
 from amodal_core.tracking.motion import RANGE, Motion
 from amodal_core.tracking.track_store import TrackStore, unit_embeddings
@@ -105,11 +105,8 @@ class Tracker(CoastingTracker):
                 chosen.class_ids,
                 chosen.embeddings if comparable else None,
             )
-            centres = (chosen.boxes[:, :2] + chosen.boxes[:, 2:]) / 2
-            # An object that leaves the view is measured by what is left of it.
-            measurable = within_image(motion.values, detected.amodal.size)
-            shifts = np.rint(measurable[:, :2] - centres).astype(np.int64)
-            return affinity(own, shifts, motion, detected, measured, config.max_range_error)
+            error = config.max_range_error
+            return affinity(own, chosen.boxes, motion, detected, measured, error)
 
         affinities = fits(tracks, tracks.motion)
         if self._alongside is not None and len(self._alongside.values):
