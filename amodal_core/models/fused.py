@@ -245,8 +245,10 @@ class Fused:
         same = kinds[as_learned][:, None] == kinds[learned.class_ids][None]
         overlap = np.where(same & (overlap >= self.config.overlap), overlap, 0.0)
         matches = []
-        while overlap.size and overlap.max() > 0:
-            i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        while overlap.size:
+            i, j = divmod(int(overlap.argmax()), overlap.shape[1])
+            if overlap[i, j] <= 0:
+                break
             matches.append((i, j))
             overlap[i], overlap[:, j] = 0, 0
         pairs = np.array(matches, np.int64).reshape(-1, 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from amodal_core.arrays import positions
 from amodal_core.frame import Calibration
@@ -119,29 +120,16 @@ class Motion:
             carried: the vehicle's motion is in the values already, by `carry`; else it goes on as
                 in the step before.
         """
-        q = _accelerations(self.values) ** 2
+        noise = _accelerations(self.values) ** 2
         if carried:
-            q[:, [0, 1, *range(RANGE, QUANTITIES)]] *= _STEADIER**2
-        p, c, r = np.moveaxis(self.covariances, -1, 0)
-        nearer = self._nearer(dt)[:, None]
-        steps = dt * self.rates
-        steps[:, :2] *= nearer
-        self.values = self.values + steps
-        if not carried:
-            self.values += dt * self.drifts
-        self.rates[:, :2] *= nearer**2
-        self.rates[:, 2:4] *= nearer
-        self.covariances = np.stack(
-            [
-                p + 2 * dt * c + dt**2 * r + q * dt**3 / 3,
-                c + dt * r + q * dt**2 / 2,
-                r + q * dt,
-            ],
-            axis=-1,
-        )
+            noise[:, [0, 1, *range(RANGE, QUANTITIES)]] *= _STEADIER**2
+        own = self.values, self.rates, self.covariances, self.drifts
+        powers = dt, dt**2, dt**3
+        self.values, self.covariances, nearer = _predicted(*own, noise, powers, not carried)
         # An extrapolated size may not run away from what its range says.
-        closing = np.log(self._nearer(dt))[:, None] / max(dt, 1e-9)
-        self.rates[:, 2:4] = np.clip(self.rates[:, 2:4], closing - 0.7, closing + 0.7)
+        closing = np.log(nearer)[:, None] / max(dt, 1e-9)
+        slowest = np.maximum(self.rates[:, 2:4], closing - 0.7)
+        self.rates[:, 2:4] = np.minimum(slowest, closing + 0.7)
 
     def stir(self, common: np.ndarray, dt: float) -> None:
         """Take in, in place, that the camera turns otherwise than before.
@@ -157,12 +145,6 @@ class Motion:
         self.covariances[:, :2, 0] += square
         self.covariances[:, :2, 1] += 2 * square / dt
         self.covariances[:, :2, 2] += 4 * square / dt**2
-
-    def _nearer(self, dt: float) -> np.ndarray:
-        """(T,) each track's range over that in dt seconds, 1 where it is unknown."""
-        ranges = self.values[:, RANGE]
-        ratio = ranges / np.maximum(ranges + dt * self.rates[:, RANGE], 1.0)
-        return np.where(np.isfinite(ratio), np.clip(ratio, *_NEARER), 1.0)
 
     def update(
         self,
@@ -180,28 +162,12 @@ class Motion:
                 show is a guess, and what slides over an object would give it its own motion.
             scores: (len(rows),) of each; what is hardly made out is not measured well.
         """
-        values, rates = self.values[rows], self.rates[rows]
-        covariances = self.covariances[rows]
-        finite = np.isfinite(measured)
-        first = finite & ~np.isfinite(values)
         noise = (measurement_noise(measured) * _doubt(hidden, scores)) ** 2
         # A box whose size jumps has moved one edge only: the centre knows no better than that.
-        jumps = np.exp(measured[:, 2:4]) - np.exp(values[:, 2:4])
+        jumps = np.exp(measured[:, 2:4]) - np.exp(self.values[rows][:, 2:4])
         noise[:, :2] += 0.25 * np.nan_to_num(jumps) ** 2
-        p, c, r = np.moveaxis(covariances, -1, 0)
-        total = p + noise
-        gain, rate_gain = p / total, c / total
-        error = measured - values
-        again = finite & ~first
-        self.values[rows] = np.where(
-            again, values + gain * error, np.where(first, measured, values)
-        )
-        self.rates[rows] = np.where(again, rates + rate_gain * error, np.where(first, 0.0, rates))
-        updated = np.stack([(1 - gain) * p, (1 - gain) * c, r - rate_gain * c], axis=-1)
-        initial = np.stack([noise, np.zeros_like(noise), _first_rates(measured) ** 2], axis=-1)
-        self.covariances[rows] = np.where(
-            again[..., None], updated, np.where(first[..., None], initial, covariances)
-        )
+        own = self.values, self.rates, self.covariances
+        _update(*own, rows, measured, noise, _first_rates(measured) ** 2)
 
     def boxes(self) -> np.ndarray:
         """(T, 4) float64 xyxy in pixels."""
@@ -225,6 +191,82 @@ class Motion:
     def ranges(self) -> np.ndarray:
         """(T,) float64 metres, NaN where unknown."""
         return np.maximum(self.values[:, RANGE], 0.1)
+
+
+@njit(cache=True, nogil=True)
+def _predicted(
+    values: np.ndarray,
+    rates: np.ndarray,
+    covariances: np.ndarray,
+    drifts: np.ndarray,
+    noise: np.ndarray,
+    powers: tuple[float, float, float],
+    drifting: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values and covariances in dt seconds, and (T,) `_nearer` from then on; rates in place.
+
+    Args:
+        values: see `Motion`, as the next three.
+        rates: see there.
+        covariances: see there.
+        drifts: see there.
+        noise: (T, 8) squares of the accelerations' densities.
+        powers: dt, its square and its cube.
+        drifting: whether values take the drifts along.
+    """
+    dt, square, cube = powers
+    later, spread, nearer = np.empty_like(values), np.empty_like(covariances), np.empty(len(values))
+    for t in range(len(values)):
+        ratio = _nearer(values[t, RANGE], rates[t, RANGE], dt)
+        for k in range(QUANTITIES):
+            step, q = dt * rates[t, k], noise[t, k]
+            later[t, k] = values[t, k] + (step * ratio if k < 2 else step)
+            if drifting:
+                later[t, k] += dt * drifts[t, k]
+            p, c, r = covariances[t, k, 0], covariances[t, k, 1], covariances[t, k, 2]
+            spread[t, k, 0] = p + 2 * dt * c + square * r + q * cube / 3
+            spread[t, k, 1] = c + dt * r + q * square / 2
+            spread[t, k, 2] = r + q * dt
+        rates[t, :2] *= ratio * ratio
+        rates[t, 2:4] *= ratio
+        nearer[t] = _nearer(later[t, RANGE], rates[t, RANGE], dt)
+    return later, spread, nearer
+
+
+@njit(cache=True, nogil=True)
+def _nearer(distance: float, rate: float, dt: float) -> float:
+    """A range over that in dt seconds, 1 where it is unknown."""
+    ratio = distance / np.maximum(distance + dt * rate, 1.0)
+    return min(max(ratio, _NEARER[0]), _NEARER[1]) if np.isfinite(ratio) else 1.0
+
+
+@njit(cache=True, nogil=True)
+def _update(
+    values: np.ndarray,
+    rates: np.ndarray,
+    covariances: np.ndarray,
+    rows: np.ndarray,
+    measured: np.ndarray,
+    noise: np.ndarray,
+    first_rates: np.ndarray,
+) -> None:
+    """Take in measurements (M, 8) of rows, with variances `noise`, in place; NaN tells nothing."""
+    for m in range(len(rows)):
+        t = rows[m]
+        for k in range(QUANTITIES):
+            if not np.isfinite(measured[m, k]):
+                continue
+            p, c, r = covariances[t, k, 0], covariances[t, k, 1], covariances[t, k, 2]
+            if np.isfinite(values[t, k]):
+                gain, rate_gain = p / (p + noise[m, k]), c / (p + noise[m, k])
+                error = measured[m, k] - values[t, k]
+                values[t, k] += gain * error
+                rates[t, k] += rate_gain * error
+                p, c, r = (1 - gain) * p, (1 - gain) * c, r - rate_gain * c
+            else:
+                values[t, k], rates[t, k] = measured[m, k], 0.0
+                p, c, r = noise[m, k], 0.0, first_rates[m, k]
+            covariances[t, k, 0], covariances[t, k, 1], covariances[t, k, 2] = p, c, r
 
 
 def measure(boxes: np.ndarray, depths: np.ndarray, boxes3d: np.ndarray | None) -> np.ndarray:

@@ -80,9 +80,18 @@ def share_seen_through(returns: Returns, depths: np.ndarray) -> np.ndarray:
 
 def spread_returns(channels: np.ndarray) -> np.ndarray:
     """(H, W) float32 log depth of the nearest return near each pixel, inf without one."""
-    with np.errstate(divide="ignore"):  # inf is what is meant
-        depth = channels[0] + (1 / channels[1] - 1)
+    depth = _known(channels[0], channels[1])
     return np.asarray(cv2.erode(depth, np.ones(_SPREAD, np.uint8), borderValue=np.inf))
+
+
+@njit(cache=True, nogil=True)
+def _known(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The depth (H, W) float32 where it is valid, inf elsewhere."""
+    result = np.empty(depth.shape, np.float32)
+    for y in range(depth.shape[0]):
+        for x in range(depth.shape[1]):
+            result[y, x] = depth[y, x] if valid[y, x] > 0 else np.float32(np.inf)
+    return result
 
 
 @njit(cache=True, nogil=True)
