@@ -80,3 +80,12 @@ def test_tensors_of_any_precision_fit_and_so_does_every_selection():
     for index in ([], [2, 0], slice(1, 3), np.array([True, False, True])):
         assert len(whole[index]) == len(np.arange(N)[index])
     assert len(Instances.empty(SIZE)) == len(Tracks.empty(SIZE)) == 0
+
+
+def test_what_is_on_the_host_stays_as_it_is_and_the_rest_comes_to_it():
+    whole = tracks()
+    assert whole.numpy() is whole
+    tensors = replace(whole, scores=torch.ones(N))
+    host = tensors.numpy()
+    assert isinstance(host.scores, np.ndarray)
+    assert host.ids is whole.ids

@@ -220,6 +220,11 @@ def test_selecting_and_joining_keep_the_masks(sets: tuple, parsed: bool) -> None
     flags = np.arange(len(full)) % 2 == 0
     assert both[flags].counts == of_pycocotools(full[flags])
     assert both[[0] * min(len(full), 1)].counts == of_pycocotools(full[:1])
+    order = np.arange(len(full))[::-2]
+    picked = left.picked(right, order)
+    assert picked.counts == of_pycocotools(full[order])
+    assert picked.areas().tolist() == full[order].sum((1, 2)).tolist()
+    assert np.array_equal(picked.boxes(), RleMasks.from_dense(full[order]).boxes())
 
 
 @pytest.mark.parametrize(

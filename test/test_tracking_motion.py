@@ -8,6 +8,7 @@ import pytest
 from amodal_core.frame import Calibration
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.association import Appearance, affinity, assign, within_image
+from amodal_core.tracking.coasting import median
 from amodal_core.tracking.evidence import weigh_evidence
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 
@@ -43,6 +44,27 @@ def test_the_range_filter_is_the_textbooks(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(got, x, rtol=1e-9)
         p, c, r = motion.covariances[0, RANGE]
         np.testing.assert_allclose([[p, c], [c, r]], P, rtol=1e-9, atol=1e-12)
+
+
+def test_a_range_that_is_known_later_is_filtered_as_from_its_first_measurement() -> None:
+    late = Motion.started(measured_range(np.nan))
+    late.update(np.array([0]), measured_range(20.0))
+    first = Motion.started(measured_range(20.0))
+    for k in range(3):
+        np.testing.assert_array_equal(late.covariances[0, RANGE], first.covariances[0, RANGE])
+        assert (late.values[0, RANGE], late.rates[0, RANGE]) == (
+            first.values[0, RANGE],
+            first.rates[0, RANGE],
+        )
+        for motion in (late, first):
+            motion.predict(0.1)
+            motion.update(np.array([0]), measured_range(19.0 - k))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+def test_the_median_is_numpys(count: int, rng: np.random.Generator) -> None:
+    values = rng.normal(size=(count, 2))
+    np.testing.assert_array_equal(median(values), np.median(values, axis=0))
 
 
 def test_a_steady_motion_in_space_is_learnt_and_extrapolated() -> None:

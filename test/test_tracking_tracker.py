@@ -49,6 +49,18 @@ def test_seen_tracks_are_given_out_as_detected() -> None:
         assert tracks.depths[at] == instances.depths[row]
 
 
+def test_tracks_are_in_the_order_of_their_ids_and_say_which_instance_each_is() -> None:
+    tracker = Tracker()
+    for k in range(9):
+        # The first one is overlooked for a while, and detections come in another order after it.
+        things = [car(50, detected=k not in (3, 4)), car(200, name="other")][:: -1 if k > 5 else 1]
+        names, instances, frame = view(things, k * STEP)
+        tracks = tracker.step(instances, k * STEP, frame)
+        assert tracks.ids.tolist() == [0, 1]
+        wanted = [names.index(name) if name in names else -1 for name in ("car", "other")]
+        assert tracker.origins.tolist() == wanted
+
+
 def test_a_new_object_is_given_out_after_three_sights_with_its_true_age() -> None:
     tracks = play(lambda k: [lorry(200)] + [car(50)] * (k >= 5), 9)
     assert [len(t) for t in tracks] == [1] * 7 + [2, 2]

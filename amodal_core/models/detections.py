@@ -205,13 +205,9 @@ def _occluders(
     places = np.empty((2, side), np.int64)  # of i's cells in j's grid, across and down; or -1
     sides, half = np.float32(side), np.float32(0.5)
     for i in range(masks):
-        count = 0
-        for k in range(side):
-            for m in range(side):
-                hidden[count, 0], hidden[count, 1] = m, k
-                count += amodal[i, k, m] > 0 and not visible[i, k, m] > 0
+        count = -1  # not looked at yet
         for j in range(masks):
-            if count < least or not 0 < depths[j] < depths[i]:
+            if not 0 < depths[j] < depths[i]:
                 continue
             apart = False
             for axis in range(2):
@@ -219,6 +215,14 @@ def _occluders(
                 apart |= not min(high, boxes[i, 2 + axis]) > max(low, boxes[i, axis])
             if apart:
                 continue
+            if count < 0:
+                count = 0
+                for k in range(side):
+                    for m in range(side):
+                        hidden[count, 0], hidden[count, 1] = m, k
+                        count += amodal[i, k, m] > 0 and not visible[i, k, m] > 0
+            if count < least:
+                break
             for axis in range(2):
                 low, high = boxes[j, axis], boxes[j, 2 + axis]
                 start, end = boxes[i, axis], boxes[i, 2 + axis]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from amodal_core.settings import Amount, Count, Share, settings_type
 # Kinds of vehicle, and who rides from who walks, are not told apart where witnesses are matched.
 _HEIGHT_OFF = 0.3  # as a log, of what is as high as its class
 _NO_VAN = 2.9  # metres, from which height on
-_TALL = ("truck", "bus", "tram")
+_TALL, _LOW = ("truck", "bus", "tram"), ("car", "van")
 _UNHEARD = 1e-3  # probability that every class has, so that some high vehicle is left
 _LEVEL, _LEVEL_SHARE = 1.0, 0.03  # metres, or share of the depth, apart at the same depth
 _KINDS = {"van": "car", "truck": "car", "bus": "car", "tram": "car", "cyclist": "pedestrian"}
@@ -145,9 +146,8 @@ class Fused:
             frame: with points and calibration.
         """
         assert frame.calibration is not None
-        names = self.geometric.classes
-        table = np.array([self.classes.index(n) if n in self.classes else -1 for n in names])
         pieces, merged = self._outweighed(geometric, learned, frame.calibration)
+        table = _places(tuple(self.geometric.classes), tuple(self.classes))
         with_class = table[geometric.class_ids] >= 0
         if not with_class.all():
             geometric, merged = geometric[with_class], merged[with_class]
@@ -204,8 +204,8 @@ class Fused:
         inside = geometric.amodal.rle().intersections(shown, pairs=behind)
         contested = behind & (inside / np.maximum(shown.areas(), 1) >= self.config.covered)
         convincing = np.asarray(learned.scores) >= self.config.convincing
-        vehicles = np.array([name not in PEOPLE for name in self.classes])
-        convincing &= vehicles[learned.class_ids]  # of people on real streets it invents some
+        people = _among(tuple(self.classes), PEOPLE)
+        convincing &= ~people[learned.class_ids]  # of people on real streets it invents some
         convincing &= height_off(learned, self.classes, calibration) <= _HEIGHT_OFF
         level = np.abs(farther) <= np.maximum(_LEVEL, _LEVEL_SHARE * geometric.depths[:, None])
         pieces = (contested & ~convincing).any(0)
@@ -222,8 +222,7 @@ class Fused:
 
         It is then the most probable of the vehicles that are as high.
         """
-        tall = np.array([name in _TALL for name in self.classes])
-        low = np.array([name in ("car", "van") for name in self.classes])
+        tall, low = _among(tuple(self.classes), _TALL), _among(tuple(self.classes), _LOW)
         if metres is None or not tall.any():
             return probabilities
         high = low[probabilities.argmax(1)] & (metres >= _NO_VAN)
@@ -241,7 +240,7 @@ class Fused:
             as_learned: (N,) the network's class of each of geometric's.
             overlap: (N, M) IoU of their masks, 0 where they are apart in depth.
         """
-        kinds = np.array([_KINDS.get(n, n) for n in self.classes])
+        kinds = _kinds(tuple(self.classes))
         same = kinds[as_learned][:, None] == kinds[learned.class_ids][None]
         overlap = np.where(same & (overlap >= self.config.overlap), overlap, 0.0)
         matches = []
@@ -253,6 +252,25 @@ class Fused:
             overlap[i], overlap[:, j] = 0, 0
         pairs = np.array(matches, np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
+
+
+@cache
+def _places(names: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
+    """(N,) int64 places of names in classes, -1 of those that are not there."""
+    return np.array([classes.index(n) if n in classes else -1 for n in names], np.int64)
+
+
+@cache
+def _among(classes: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray:
+    """(C,) bool, which of the classes are among the names."""
+    return np.array([name in names for name in classes], bool)
+
+
+@cache
+def _kinds(classes: tuple[str, ...]) -> np.ndarray:
+    """(C,) int64, equal for classes that witnesses are not told apart by."""
+    kinds = [_KINDS.get(name, name) for name in classes]
+    return np.array([kinds.index(kind) for kind in kinds], np.int64)
 
 
 def _united(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def height_off(objects: Instances, classes: Sequence[str], calibration: Calibrat
     """
     depths = np.maximum(np.asarray(objects.depths, np.float64), 0.1)
     boxes = np.asarray(objects.amodal_boxes, np.float64)
-    usual = np.array([_HEIGHTS.get(name, np.nan) for name in classes])[objects.class_ids]
+    usual = _of_classes(tuple(classes))[0][objects.class_ids]
     metres = (boxes[:, 3] - boxes[:, 1]) * depths / calibration.K[1, 1]
     off = np.abs(np.log(np.maximum(metres, 0.05) / usual))
     cut = (boxes[:, 3] >= objects.size[0] - BORDER) | (boxes[:, 1] <= BORDER)
@@ -112,8 +113,7 @@ def measured_evidence(
         calibration: of the camera.
     """
     areas, shown = objects.amodal.rle().areas(), objects.visible.rle().areas()
-    people = np.array([name in PEOPLE for name in classes], np.float64)
-    large = np.array([_HEIGHTS.get(name, 0.0) > _TALL for name in classes], np.float64)
+    _, people, large = _of_classes(tuple(classes))
     return {
         "area": np.log(np.maximum(areas, 1)),
         "height": height_off(objects, classes, calibration),
@@ -121,3 +121,11 @@ def measured_evidence(
         "person": people[objects.class_ids],
         "large": large[objects.class_ids],
     }
+
+
+@cache
+def _of_classes(classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(C,) float64 each: a class's height in metres, NaN where unknown; 1 of people; of large."""
+    heights = np.array([_HEIGHTS.get(name, np.nan) for name in classes])
+    people = np.array([name in PEOPLE for name in classes], np.float64)
+    return heights, people, np.array(heights > _TALL, np.float64)

@@ -105,13 +105,19 @@ class CoastingTracker(ABC):
 
     @abstractmethod
     def _match(
-        self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
+        self,
+        tracks: TrackStore,
+        detections: Instances,
+        embeddings: np.ndarray,
+        measured: np.ndarray,
+        dt: float,
     ) -> Matches:
         """Which detection is which of the predicted tracks, and which are new.
 
         Args:
             tracks: T predicted ones.
             detections: D, on the host.
+            embeddings: (D, W) theirs, see `_embeddings`.
             measured: (D, 8) their quantities, as `motion.measure` gives them.
             dt: seconds since the frame before.
         """
@@ -195,9 +201,11 @@ class CoastingTracker(ABC):
         measured = measure(
             np.asarray(detections.amodal_boxes), np.asarray(detections.depths), boxes3d
         )
-        matches = self._match(tracks, detections, measured, dt)
+        matches = self._match(tracks, detections, embeddings, measured, dt)
         rows, columns = matches.tracks, matches.detections
-        unmatched = np.delete(np.arange(len(tracks)), rows)
+        gone = np.ones(len(tracks), bool)
+        gone[rows] = False
+        unmatched = np.flatnonzero(gone)
         self._learn(tracks, rows, unmatched, detections, columns, measured, embeddings, dt)
 
         # Unmatched tracks coast, are only remembered, or end.
@@ -206,7 +214,8 @@ class CoastingTracker(ABC):
         stay = self._stay(tracks, candidates, masks, evidence, stamp, dt)
         coasting, masks = candidates[stay], masks[np.flatnonzero(stay)]
         hidden = evidence.hidden[stay]
-        lost = self._remembered(tracks, np.setdiff1d(unmatched, coasting))
+        gone[coasting] = False
+        lost = self._remembered(tracks, np.flatnonzero(gone))
         tracks.lost[lost] = True
 
         # New tracks join; those that have proven enough get an id, their old one if they had any.
@@ -299,7 +308,7 @@ class CoastingTracker(ABC):
         motion, measured, embeddings = tracks.motion, measured[columns], embeddings[columns]
         self._go_along(tracks, rows, measured, dt)
         errors, rates = measured[:, :2] - motion.values[rows, :2], motion.rates[rows, :2]
-        turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
+        turned = median(errors) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
         if self._alongside is not None:
             turned[0] = 0.0  # the scans have told; not how the vehicle nods
         if dt > 0:
@@ -317,7 +326,7 @@ class CoastingTracker(ABC):
         if len(rows) >= _LEAST_MATCHED:
             # A camera that turns moves all by the same, those that are hidden too.
             motion.values[unmatched, :2] += turned
-            motion.rates[unmatched, :2] += np.median(motion.rates[rows, :2] - rates, axis=0)
+            motion.rates[unmatched, :2] += median(motion.rates[rows, :2] - rates)
 
     def _faded(self, coasted: TrackStore) -> np.ndarray:
         """(C,) factors of the scores of coasting tracks, from 1 down to a half."""
@@ -419,3 +428,9 @@ class CoastingTracker(ABC):
             & (share >= 0.3)
             & (masks.areas() > 0)
         )
+
+
+def median(values: np.ndarray) -> np.ndarray:
+    """(K,) of the columns of (N, K), N from 1 on; NumPy's takes longer to begin."""
+    ranked, half = np.sort(values, axis=0), len(values) // 2
+    return ranked[half] if len(values) % 2 else (ranked[half - 1] + ranked[half]) / 2

@@ -178,10 +178,15 @@ class QuasiDenseTracker(CoastingTracker):
         self._steps = 0
 
     def _match(
-        self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
+        self,
+        tracks: TrackStore,
+        detections: Instances,
+        embeddings: np.ndarray,
+        measured: np.ndarray,
+        dt: float,
     ) -> Matches:
         config = self.config
-        scores, embeddings = np.asarray(detections.scores), self._embeddings(detections)
+        scores = np.asarray(detections.scores)
         order = np.argsort(-scores, kind="stable")
         entries = tracks
         if self._backdrops is not None and len(self._backdrops):
@@ -190,7 +195,7 @@ class QuasiDenseTracker(CoastingTracker):
         track = np.full(len(detections), -1, np.int64)
         if len(tracks) and len(detections):
             track = _assigned(
-                self._affinities(entries, detections, measured),
+                self._affinities(entries, detections, embeddings, measured),
                 order,
                 scores > config.obj_score_thr,
                 len(tracks),
@@ -205,11 +210,14 @@ class QuasiDenseTracker(CoastingTracker):
         return Matches(track[columns], columns, order[new[order]])
 
     def _affinities(
-        self, entries: TrackStore, detections: Instances, measured: np.ndarray
+        self,
+        entries: TrackStore,
+        detections: Instances,
+        embeddings: np.ndarray,
+        measured: np.ndarray,
     ) -> np.ndarray:
         """(D, T) float64, 0-1: how well each detection fits what is remembered."""
         config = self.config
-        embeddings = self._embeddings(detections)
         width = max(embeddings.shape[1], entries.embeddings.shape[1])
         a = widened(embeddings, width).astype(np.float64)
         b = widened(entries.embeddings, width).astype(np.float64)

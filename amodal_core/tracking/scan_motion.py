@@ -40,7 +40,7 @@ class ScanMotion:
 
     def reset(self) -> None:
         """Forget the scan before."""
-        self._before: np.ndarray | None = None
+        self._before: tuple[np.ndarray, np.ndarray] | None = None
         self._rates: np.ndarray | None = None  # x, y, turn a second, where the search begins
 
     def step(self, points: np.ndarray, seconds: float) -> np.ndarray | None:
@@ -54,14 +54,14 @@ class ScanMotion:
             (4, 4) float64 lidar_now_from_lidar_before, a turn about z and a shift along x and y;
             None for the first scan and where the scans do not tell.
         """
-        cells = _cells(np.ascontiguousarray(points, np.float32))
-        before, self._before = self._before, cells
+        now = _cells(np.ascontiguousarray(points, np.float32))
+        before, self._before = self._before, now
         if before is None or not 0 < seconds <= _LONGEST:
             self._rates = None
             return None
         # Where nothing says how fast it goes, from standing still up to a motorway's speed.
         starts = _STARTS if self._rates is None else self._rates[None] * seconds
-        results = [_matched(before, cells, start) for start in starts]
+        results = [_matched(*before, now[0], start) for start in starts]
         step, matched, possible = max(results, key=lambda result: result[1])
         agree = matched >= max(_LEAST_MATCHED, _LEAST_SHARE * possible)
         if not agree or np.hypot(step[0], step[1]) > _FARTHEST:
@@ -76,8 +76,13 @@ class ScanMotion:
 
 
 @njit(cache=True)
-def _cells(points: np.ndarray) -> np.ndarray:
-    """(S, S, 6) float64 of each square: weight 1 or 0, mean x, y, covariance xx, xy, yy."""
+def _cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The squares that hold something.
+
+    Returns:
+        (K, 5) float64 mean x, y, covariance xx, xy, yy of each, row by row; (S, S) int16, which of
+        them each square of the plane is, -1 for none.
+    """
     sums = np.zeros((_SIDE, _SIDE, 6))
     low = np.full((_SIDE, _SIDE), np.float32(np.inf))
     high = np.full((_SIDE, _SIDE), np.float32(-np.inf))
@@ -98,61 +103,53 @@ def _cells(points: np.ndarray) -> np.ndarray:
         cell[3] += x * x
         cell[4] += x * y
         cell[5] += y * y
+    cells, places = np.empty((_SIDE * _SIDE, 5)), np.full((_SIDE, _SIDE), np.int16(-1))
+    count = 0
     for i in range(_SIDE):
         for j in range(_SIDE):
-            cell = sums[i, j]
-            n = cell[0]
-            if n < _LEAST or high[i, j] - low[i, j] < _HEIGHT:
-                cell[0] = 0.0
+            if high[i, j] - low[i, j] < _HEIGHT:
                 continue
-            x, y = cell[1] / n, cell[2] / n
-            xx, xy, yy = cell[3] / n - x * x, cell[4] / n - x * y, cell[5] / n - y * y
+            total = sums[i, j]
+            n = total[0]
+            if n < _LEAST:
+                continue
+            x, y = total[1] / n, total[2] / n
+            xx, xy, yy = total[3] / n - x * x, total[4] / n - x * y, total[5] / n - y * y
             # Along a wall a square is filled from end to end wherever the wall is: that tells no
             # place. What is not thin is taken as endless.
             half = 0.5 * np.sqrt((xx - yy) ** 2 + 4 * xy * xy)
             middle = 0.5 * (xx + yy)
             large, small = middle + half, max(middle - half, 0.0)
             if small > _THIN**2:
-                cell[0] = 0.0
                 continue
             angle = 0.5 * np.arctan2(2 * xy, xx - yy)
             cos, sin = np.cos(angle), np.sin(angle)
             large = _ENDLESS**2 if large > _THIN**2 else large + _THICK**2
             small += _THICK**2
-            cell[0] = 1.0
-            cell[1] = x + (i + 0.5) * _CELL - _REACH
-            cell[2] = y + (j + 0.5) * _CELL - _REACH
-            cell[3] = cos * cos * large + sin * sin * small
-            cell[4] = cos * sin * (large - small)
-            cell[5] = sin * sin * large + cos * cos * small
-    return sums
+            places[i, j], cell = count, cells[count]
+            count += 1
+            cell[0] = x + (i + 0.5) * _CELL - _REACH
+            cell[1] = y + (j + 0.5) * _CELL - _REACH
+            cell[2] = cos * cos * large + sin * sin * small
+            cell[3] = cos * sin * (large - small)
+            cell[4] = sin * sin * large + cos * cos * small
+    return cells[:count].copy(), places
 
 
 @njit(cache=True)
 def _matched(
-    before: np.ndarray, now: np.ndarray, start: np.ndarray
+    before: np.ndarray, places: np.ndarray, now: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray, float, int]:
     """before_from_now as x, y, turn; squares that agree, and that have a partner at all."""
     step = start.copy()
-    count = 0
-    for i in range(_SIDE):
-        for j in range(_SIDE):
-            count += now[i, j, 0] > 0
-    own = np.empty((count, 6))
-    count = 0
-    for i in range(_SIDE):
-        for j in range(_SIDE):
-            if now[i, j, 0] > 0:
-                own[count] = now[i, j]
-                count += 1
     matched, possible = 0.0, 0
     for turn in range(_TURNS):
         width = max(_NARROW, _WIDE * 0.6**turn)
         cos, sin = np.cos(step[2]), np.sin(step[2])
         hessian, gradient = np.zeros((3, 3)), np.zeros(3)
         matched, possible = 0.0, 0
-        for n in range(count):
-            x, y, xx, xy, yy = own[n, 1], own[n, 2], own[n, 3], own[n, 4], own[n, 5]
+        for n in range(len(now)):
+            x, y, xx, xy, yy = now[n, 0], now[n, 1], now[n, 2], now[n, 3], now[n, 4]
             u, v = cos * x - sin * y, sin * x + cos * y
             # The covariance, turned.
             a = cos * cos * xx - 2 * cos * sin * xy + sin * sin * yy
@@ -163,13 +160,13 @@ def _matched(
             best, ex, ey, wa, wb, wc = np.inf, 0.0, 0.0, 0.0, 0.0, 0.0
             for i in range(max(ci - 1, 0), min(ci + 2, _SIDE)):
                 for j in range(max(cj - 1, 0), min(cj + 2, _SIDE)):
-                    other = before[i, j]
-                    if other[0] == 0:
+                    if places[i, j] < 0:
                         continue
-                    sa, sb, sc = a + other[3], b + other[4], c + other[5]
+                    other = before[places[i, j]]
+                    sa, sb, sc = a + other[2], b + other[3], c + other[4]
                     det = sa * sc - sb * sb
                     ia, ib, ic = sc / det, -sb / det, sa / det
-                    dx, dy = px - other[1], py - other[2]
+                    dx, dy = px - other[0], py - other[1]
                     distance = ia * dx * dx + 2 * ib * dx * dy + ic * dy * dy
                     if distance < best:
                         best, ex, ey, wa, wb, wc = distance, dx, dy, ia, ib, ic

@@ -77,19 +77,27 @@ class Tracker(CoastingTracker):
         return confirmed
 
     def _match(
-        self, tracks: TrackStore, detections: Instances, measured: np.ndarray, dt: float
+        self,
+        tracks: TrackStore,
+        detections: Instances,
+        embeddings: np.ndarray,
+        measured: np.ndarray,
+        dt: float,
     ) -> Matches:
-        rows, columns = self._associate(tracks, detections, measured)
+        rows, columns = self._associate(tracks, detections, embeddings, measured)
         return Matches(rows, columns, self._new_tracks(detections, columns))
 
     def _associate(
-        self, tracks: TrackStore, detections: Instances, measured: np.ndarray
+        self,
+        tracks: TrackStore,
+        detections: Instances,
+        embeddings: np.ndarray,
+        measured: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Row of the track and index of the detection of each match, rows ascending."""
         if len(tracks) == 0 or len(detections) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         config = self.config
-        embeddings = unit_embeddings(detections)
         comparable = embeddings.shape[1] > 0 and embeddings.shape[1] == tracks.embeddings.shape[1]
         detected = Appearance(
             detections.amodal.rle(),

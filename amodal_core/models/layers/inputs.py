@@ -116,7 +116,7 @@ def enter_depth(
     """
     depth = np.ascontiguousarray(_nearest_depth(depth, size))
     index = _returns(depth.ravel())  # few pixels have one
-    logs = np.log(np.maximum(depth.ravel()[index], 0.1)) / np.float32(LOG_FAR)
+    logs = np.log(np.maximum(depth.ravel().take(index), 0.1)) / np.float32(LOG_FAR)
     focal, row = np.array(camera, np.float32)
     slopes = np.zeros(size[0], np.float32)
     if focal > 0:

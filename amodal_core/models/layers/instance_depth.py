@@ -73,15 +73,31 @@ def share_seen_through(returns: Returns, depths: np.ndarray) -> np.ndarray:
     """
     behind = np.maximum(depths + np.float32(_BEHIND), depths * np.float32(1 + _BEHIND_SHARE))
     limit = np.log(np.maximum(behind, np.float32(1e-3))) / np.float32(_LOG_FAR)
-    through = (returns.values > limit[:, None]) & np.isfinite(returns.values)
-    share = through.sum(1).astype(np.float32) / np.maximum(returns.counts, 1).astype(np.float32)
+    through = _behind(returns.values, returns.counts, limit).astype(np.float32)
+    share = through / np.maximum(returns.counts, 1).astype(np.float32)
     return np.where(depths > 0, share, np.float32(0))
+
+
+@njit(cache=True, nogil=True)
+def _behind(values: np.ndarray, counts: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """(N,) int64, how many of the first (N,) of each row's rising values are above its limit."""
+    result = np.empty(len(counts), np.int64)
+    for n in range(len(counts)):
+        low, high = 0, counts[n]
+        while low < high:
+            middle = (low + high) // 2
+            if values[n, middle] > limits[n]:
+                high = middle
+            else:
+                low = middle + 1
+        result[n] = counts[n] - low
+    return result
 
 
 def spread_returns(channels: np.ndarray) -> np.ndarray:
     """(H, W) float32 log depth of the nearest return near each pixel, inf without one."""
     depth = _known(channels[0], channels[1])
-    return np.asarray(cv2.erode(depth, np.ones(_SPREAD, np.uint8), borderValue=np.inf))
+    return np.asarray(cv2.erode(depth, np.ones(_SPREAD, np.uint8), depth, borderValue=np.inf))
 
 
 @njit(cache=True, nogil=True)
