@@ -95,7 +95,7 @@ def test_every_weight_is_trained(variant):
     # What detail adds begins at zero: its first layer learns from the second step on.
     assert [n for n in still if not n.startswith(("head.box_tower", "detail.0."))] == []
     norms = [n for n in still if n.startswith("head.box_tower")]
-    assert len(norms) <= 2 * len(model.head.box_tower) * (len(model.head.strides) - 1)
+    assert len(norms) <= 2 * len(model.head.class_tower) * (len(model.head.strides) - 1)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_candidates_beyond_those_of_one_object_let_others_be_detected(monkeypatc
     logits[0, :150, 0], logits[0, 150, 0] = 2.0, 1.0
     for candidates, detections in ((100, 1), (200, 2)):
         model = Flagship(replace(CONFIG, candidates=candidates)).eval()
-        features = torch.zeros(1, 151, 2 * model.shape.channels)
+        features = torch.zeros(1, 151, model.head.channels)
         dense = Dense(logits, boxes, boxes, features, torch.zeros(151, 2), torch.ones(151))
         mask_features = torch.zeros(1, model.shape.mask_channels, 24, 40)
         monkeypatch.setattr(model, "_see", lambda *_, d=dense, m=mask_features: (d, m))

@@ -14,7 +14,7 @@ from torchvision.ops import nms
 from amodal_core.models.flagship import occluder_masks
 from amodal_core.models.layers.assignment import assign
 from amodal_core.models.layers.batch import Targets, depth_channels, targets_of
-from amodal_core.models.layers.dense_head import suppress
+from amodal_core.models.layers.dense_head import DenseHead, suppress
 from amodal_core.models.layers.dense_losses import contrastive, mask_losses, quality_focal
 from amodal_core.models.layers.dynamic_masks import draw_masks, kernel_size, sample_boxes
 from amodal_core.models.layers.lidar_branch import sparse_cells
@@ -41,6 +41,21 @@ def assigned(one: Targets, boxes=None, scores=None):
     if boxes is None:
         boxes = torch.cat([POINTS - 12, POINTS + 12], 1)[None]
     return assign(scores, boxes, POINTS, [one])
+
+
+def test_a_shared_tower_says_what_two_alike_say():
+    one = DenseHead(8, 3, (6,), (8, 16), shared=True).eval()
+    two = DenseHead(8, 3, (6,), (8, 16)).eval()
+    weights = one.state_dict()
+    towers = {k.replace("class_", "box_"): v for k, v in weights.items() if "class_tower" in k}
+    two.load_state_dict(weights | towers)
+    levels = [torch.rand(2, 8, 4, 6), torch.rand(2, 8, 2, 3)]
+    shared, apart = one(levels), two(levels)
+    for name in ("logits", "boxes", "visible_boxes"):
+        torch.testing.assert_close(getattr(shared, name), getattr(apart, name), rtol=0, atol=0)
+    torch.testing.assert_close(torch.cat([shared.features] * 2, 2), apart.features)
+    assert (one.channels, two.channels) == (6, 12)
+    assert sum(p.numel() for p in one.parameters()) < sum(p.numel() for p in two.parameters())
 
 
 def test_an_occluder_kernel_learns_what_is_seen_of_those_in_front():

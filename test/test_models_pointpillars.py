@@ -434,17 +434,17 @@ def test_boxes_of_other_classes_are_suppressed_where_asked():
     assert found[False].scores.logit().tolist() == pytest.approx([3, 1], abs=1e-4)
 
 
-def test_thousands_of_boxes_are_suppressed_as_few_are():
-    boxes = torch.rand(1500, 5) * torch.tensor([70.0, 80, 4, 2, 6]) + torch.tensor([0, 0, 1, 1, 0])
-    scores = torch.rand(1500)
+def test_hundreds_of_boxes_are_suppressed_as_few_are():
+    boxes = torch.rand(600, 5) * torch.tensor([70.0, 80, 4, 2, 6]) + torch.tensor([0, 0, 1, 1, 0])
+    scores = torch.rand(600)
     order = scores.argsort(descending=True)
     kept = []
     overlaps = iou_bev(boxes[order], boxes[order]) > 0.05
-    for n in range(1500):
+    for n in range(600):
         if not overlaps[n, kept].any():
             kept.append(n)
     assert rotated_nms(boxes, scores, 0.05).tolist() == order[kept].tolist()
-    assert 100 < len(kept) < 1400
+    assert 100 < len(kept) < 560
 
 
 def test_empty_scans_and_scans_without_objects_are_fine():

@@ -25,7 +25,7 @@ from amodal_core.models.base import Model
 from amodal_core.models.layers.resizing import input_size
 
 # Of the strip, as tangents: above and below the horizon, and to either side.
-_ABOVE, _BELOW, _ASIDE = 40 / 720, 56 / 720, 416 / 720
+_ABOVE, _BELOW, _ASIDE = 40 / 780, 56 / 780, 416 / 720
 _HIGHEST = 60 / 720  # what is higher is near enough for the whole image
 _GAIN = 1.25  # least enlargement that is worth a look
 _SAME = 0.5  # IoU of whole masks of one object

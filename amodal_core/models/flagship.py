@@ -58,8 +58,10 @@ class _Shape:
     channels: int  # of the pyramid
     neck: int  # residual blocks of a fusion
     levels: int
-    tower: int  # convolutions
+    tower: tuple[int, ...]  # channels of each convolution
+    one_tower: bool  # for scores and boxes
     mask_width: int
+    mask_depth: int  # convolutions before the last one
     mask_channels: int
     hidden: int  # of a mask network
     instance: int  # hidden channels of what describes objects
@@ -68,10 +70,14 @@ class _Shape:
 
 
 _SHAPES = {
-    "compact": _Shape("csp", 96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
-    "lite": _Shape("efficientnet_lite0", 96, 1, 3, 2, 48, 16, 16, 128, 32, (16, 32, 64)),
-    "nanodet": _Shape("nanodet", 96, 1, 3, 1, 48, 16, 16, 128, 32, (16, 32, 64)),
-    "r50": _Shape("resnet50", 256, 2, 4, 3, 128, 32, 32, 512, 128, (32, 64, 128)),
+    "compact": _Shape("csp", 96, 1, 3, (96, 96), False, 48, 2, 16, 16, 128, 32, (16, 32, 64)),
+    "lite": _Shape(
+        "efficientnet_lite0", 96, 1, 3, (96, 96), False, 48, 2, 16, 16, 128, 32, (16, 32, 64)
+    ),
+    "nanodet": _Shape("nanodet", 96, 1, 3, (64,), True, 48, 1, 16, 16, 128, 32, (16, 32, 64)),
+    "r50": _Shape(
+        "resnet50", 256, 2, 4, (256, 256, 256), False, 128, 2, 32, 32, 512, 128, (32, 64, 128)
+    ),
 }
 
 
@@ -93,7 +99,7 @@ class Flagship(LearnedModel):
     selection = LearnedModel.selection | {"nms", "candidates", "mask_side"}
     # Layers whose rounding to int8 costs accuracy or saves nothing (docs/benchmarks.md).
     exact: ClassVar[tuple[str, ...]] = (
-        *("backbone.stem", "backbone.stages.0", "backbone.outputs"),
+        *("backbone.stem", "backbone.outputs"),
         *("head.classes", "head.boxes"),
     )
     runtimes = True
@@ -125,19 +131,21 @@ class Flagship(LearnedModel):
         self.pyramid = Pyramid(widths[1:], shape.channels, shape.neck, shape.levels - 3)
         strides = tuple(8 * 2**k for k in range(shape.levels))
         detects = isinstance(self.backbone, NanoDet)
-        self.head = DenseHead(shape.channels, len(config.classes), shape.tower, strides, detects)
+        count = len(config.classes)
+        self.head = DenseHead(shape.channels, count, shape.tower, strides, detects, shape.one_tower)
         self.instances = InstanceHead(
-            2 * shape.channels,
+            self.head.channels,
             kernel_size(shape.mask_channels, shape.hidden),
             shape.embedding,
             shape.instance,
         )
         self.fine = ConvNorm(widths[0], shape.mask_width, 1)
         self.coarse = ConvNorm(shape.channels, shape.mask_width, 1)
+        # One convolution less costs nothing where the last one looks around itself.
+        side = 3 if shape.mask_depth == 1 else 1
         self.mask_layers = nn.Sequential(
-            ConvNorm(shape.mask_width, shape.mask_width),
-            ConvNorm(shape.mask_width, shape.mask_width),
-            nn.Conv2d(shape.mask_width, shape.mask_channels, 1),
+            *[ConvNorm(shape.mask_width, shape.mask_width) for _ in range(shape.mask_depth)],
+            nn.Conv2d(shape.mask_width, shape.mask_channels, side, padding=side // 2),
         )
         self.detail: nn.Sequential | None = None
         self.mask_stride = _MASK_STRIDE

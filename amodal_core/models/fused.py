@@ -67,7 +67,7 @@ class FusedConfig:
     covered: Share = 0.7
     convincing: Share = 0.45
     outweighed: Share = 0.3
-    far_focal: Amount = 960.0
+    far_focal: Amount = 780.0
     near_pixels: Count = 117_000
 
 

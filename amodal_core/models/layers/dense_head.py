@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ class Dense(NamedTuple):
         logits: (B, A, classes) float32.
         boxes: (B, A, 4) float32 amodal xyxy in pixels.
         visible_boxes: (B, A, 4) float32.
-        features: (B, A, 2 C) what the towers saw.
+        features: (B, A, C) what the towers saw, one's channels after the other's.
         points: (A, 2) float32 x, y in pixels.
         strides: (A,) float32.
     """
@@ -50,30 +51,35 @@ class DenseHead(nn.Module):
     Args:
         channels: of the pyramid.
         classes: how many.
-        depth: convolutions of each tower.
+        widths: channels of each convolution of a tower.
         strides: of the levels.
         prior: whether a trunk that detects already says what scores and boxes begin with.
+        shared: whether the tower of the scores serves the boxes, too.
+
+    Attributes:
+        channels: of `Dense.features`.
     """
 
     def __init__(
         self,
         channels: int,
         classes: int,
-        depth: int,
+        widths: Sequence[int],
         strides: tuple[int, ...],
         prior: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.strides = strides
 
         def tower() -> nn.ModuleList:
-            return nn.ModuleList(
-                [ConvNorm(channels, channels, levels=len(strides)) for _ in range(depth)]
-            )
+            pairs = pairwise([channels, *widths])
+            return nn.ModuleList([ConvNorm(a, b, levels=len(strides)) for a, b in pairs])
 
-        self.class_tower, self.box_tower = tower(), tower()
-        self.classes = nn.Conv2d(channels, classes, 1)
-        self.boxes = nn.Conv2d(channels, 8, 1)
+        self.class_tower, self.box_tower = tower(), None if shared else tower()
+        self.channels = widths[-1] * (1 if shared else 2)
+        self.classes = nn.Conv2d(widths[-1], classes, 1)
+        self.boxes = nn.Conv2d(widths[-1], 8, 1)
         for layer, bias in (
             (self.classes, -math.log(1 / _PRIOR - 1)),
             (self.boxes, math.log(_FIRST_REACH)),
@@ -91,16 +97,19 @@ class DenseHead(nn.Module):
         """
         logits, reaches, features, points, strides = [], [], [], [], []
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
-            a = b = level
-            for first, second in zip(self.class_tower, self.box_tower, strict=True):
-                a, b = first(a, number), second(b, number)
+            a = seen = self._seen(self.class_tower, level, number)
+            if self.box_tower is None:
+                b = a
+            else:
+                b = self._seen(self.box_tower, level, number)
+                seen = torch.cat([a, b], 1)
             said, reach = self.classes(a), self.boxes(b)
             if prior:
                 said = said + prior[number].logits
                 reach = reach + prior[number].log_reach.repeat(1, 2, 1, 1)
             logits.append(said.flatten(2).transpose(1, 2))
             reaches.append(reach.flatten(2).transpose(1, 2))
-            features.append(torch.cat([a, b], 1).flatten(2).transpose(1, 2))
+            features.append(seen.flatten(2).transpose(1, 2))
             height, width = level.shape[-2:]
             x = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) * stride
             y = (torch.arange(height, device=level.device, dtype=torch.float32) + 0.5) * stride
@@ -120,6 +129,12 @@ class DenseHead(nn.Module):
             centres,
             scale,
         )
+
+    @staticmethod
+    def _seen(tower: nn.ModuleList, level: torch.Tensor, number: int) -> torch.Tensor:
+        for layer in tower:
+            level = layer(level, number)
+        return level
 
 
 class Described(NamedTuple):
