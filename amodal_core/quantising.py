@@ -100,8 +100,8 @@ def export_int8(
         scores = {}
         if any(t is not None and len(t) for t in truths):
             scores = _precision(others, in_int8.classes, truths, sides)
-        where = f"{len(left)} frames of {others.name}"
-        cost = f"{apart:.0%} of the objects of {where} are not float32's"
+        where = f"{len(left)} measured frames ({Path(others.path).name})"
+        cost = f"{apart:.0%} of the objects in {where} are not float32's"
         for kind, (float32, int8) in scores.items():
             cost += f"; {kind} AP {100 * int8:.1f} instead of {100 * float32:.1f}"
         if not scores:
