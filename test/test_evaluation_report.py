@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +16,15 @@ from scipy.stats import binom
 from typer.testing import CliRunner
 
 from amodal_core.errors import InputError
-from amodal_core.evaluation import assignment, failures, formats, image_level, panels, results
+from amodal_core.evaluation import (
+    assignment,
+    failures,
+    formats,
+    image_level,
+    panels,
+    report,
+    results,
+)
 from amodal_core.evaluation.bootstrap import ResampledPrecision, compare
 from amodal_core.evaluation.matching import Matches
 from amodal_core.evaluation.protocols import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
@@ -292,6 +301,11 @@ def test_a_stream_without_objects_in_its_truth_has_no_accuracy():
     stream = StreamAccuracy()
     stream.add(1, a_frame(0, empty=True), a_frame(0))
     assert stream.values() == {}
+
+
+def test_one_of_a_kind_is_counted_as_one():
+    counts = {"images": 1200, "videos": 1, "annotations": 0, "predictions": 1}
+    assert report._counts(SimpleNamespace(counts=counts)) == "1 200 images, 1 video, 1 prediction"
 
 
 # The command ----------------------------------------------------------------------------------

@@ -203,7 +203,12 @@ def _kept(result: Evaluation) -> list[Tile]:
 
 def _counts(result: Evaluation) -> str:
     """What was compared: "24 images, 82 annotations, 59 predictions"."""
-    return ", ".join(f"{n:,} {what}".replace(",", " ") for what, n in result.counts.items() if n)
+    texts = [
+        f"{n:,} {what.removesuffix('s') if n == 1 else what}".replace(",", " ")
+        for what, n in result.counts.items()
+        if n
+    ]
+    return ", ".join(texts)
 
 
 def _score_tables(result: Evaluation, kinds: list[str]) -> list[dict[str, Any]]:
