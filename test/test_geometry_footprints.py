@@ -76,6 +76,6 @@ def test_things_measure_what_numpy_measures_of_each(things):
 def test_together_and_alone_things_measure_the_same(things):
     points, heights, members = things
     every = contexts(len(members))
-    together = measured(points, heights, members, every).things
+    together = measured(points, heights, members, every).footprints
     for k, index in enumerate(members):
-        assert measured(points, heights, [index], every[k]).things[0] == together[k]
+        assert measured(points, heights, [index], every[k]).footprints[0] == together[k]

@@ -8,7 +8,6 @@ import pytest
 from amodal_core.frame import Calibration
 from amodal_core.masks.mask_set import RleMasks
 from amodal_core.tracking.association import Appearance, affinity, assign, within_image
-from amodal_core.tracking.coasting import median
 from amodal_core.tracking.evidence import weigh_evidence
 from amodal_core.tracking.motion import RANGE, Motion, measure, measurement_noise
 
@@ -59,12 +58,6 @@ def test_a_range_that_is_known_later_is_filtered_as_from_its_first_measurement()
         for motion in (late, first):
             motion.predict(0.1)
             motion.update(np.array([0]), measured_range(19.0 - k))
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 6])
-def test_the_median_is_numpys(count: int, rng: np.random.Generator) -> None:
-    values = rng.normal(size=(count, 2))
-    np.testing.assert_array_equal(median(values), np.median(values, axis=0))
 
 
 def test_a_steady_motion_in_space_is_learnt_and_extrapolated() -> None:

@@ -205,12 +205,12 @@ def _candidates(
     config: GeometricConfig,
 ) -> list[Candidate | None]:
     """The objects that K things' returns are part of, None where they are no one's."""
-    things, xy, high = measured(points, heights, members, contexts, config)
-    kinds, boxes, scores = complete(things, xy, high, ground, config.objects)
+    footprints, xy, high = measured(points, heights, members, contexts, config)
+    kinds, boxes, scores = complete(footprints, xy, high, ground, config.objects)
     return [
         None if kind == NOTHING else Candidate(CLASSES[kind], box, score, cut)
         for kind, box, score, cut in zip(
-            kinds.tolist(), boxes, scores.tolist(), things["cut"].tolist(), strict=True
+            kinds.tolist(), boxes, scores.tolist(), footprints["cut"].tolist(), strict=True
         )
     ]
 

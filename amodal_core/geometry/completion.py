@@ -33,12 +33,12 @@ VAN = len(CLASSES)  # a size that is no class of `classify`
 
 @njit(cache=True)
 def complete(
-    things: np.ndarray, xy: np.ndarray, heights: np.ndarray, ground: Ground, values: np.ndarray
+    footprints: np.ndarray, xy: np.ndarray, heights: np.ndarray, ground: Ground, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The objects that K things' returns are part of.
 
     Args:
-        things: (K,) see `Footprints`, as what follows.
+        footprints: (K,) see `Footprints`, as what follows.
         xy: (N, 2) float32 metres.
         heights: (N,) float32 metres above the ground.
         ground: the ground's shape.
@@ -48,11 +48,11 @@ def complete(
         (K,) int64, indices into `classification.CLASSES`, NOTHING where a thing is no object: pole,
         wall or foliage; (K, 7) float64, see `completed`; (K,) float64, scores 0-1.
     """
-    kinds, scores = np.zeros(len(things), np.int64), np.zeros(len(things))
-    boxes = np.zeros((len(things), 7))
+    kinds, scores = np.zeros(len(footprints), np.int64), np.zeros(len(footprints))
+    boxes = np.zeros((len(footprints), 7))
     v, begin = values[0], 0
-    for k in range(len(things)):
-        f = things[k]
+    for k in range(len(footprints)):
+        f = footprints[k]
         own = slice(begin, begin + f.kept)
         begin += f.kept
         kinds[k] = classify(f, xy[own], heights[own], v) if f.usable else NOTHING

@@ -50,12 +50,12 @@ class Footprints(NamedTuple):
     """What is measured of K things.
 
     Attributes:
-        things: (K,) `Footprint`.
+        footprints: (K,) `Footprint`.
         xy: (N, 2) float32 metres, the returns thing by thing, `kept` of each.
         heights: (N,) float32 metres above the ground.
     """
 
-    things: np.ndarray
+    footprints: np.ndarray
     xy: np.ndarray
     heights: np.ndarray
 
@@ -76,13 +76,13 @@ def measured(
         contexts: (K,) `ClusterContext`, where its ends are its own.
         config: what is flat or too large, and what rectangles are laid by.
     """
-    things = np.zeros(len(members), FOOTPRINT)
-    things["context"] = contexts
-    things["returns"] = [len(m) for m in members]
+    footprints = np.zeros(len(members), FOOTPRINT)
+    footprints["context"] = contexts
+    footprints["returns"] = [len(m) for m in members]
     index = np.concatenate(members)
-    xy, high, first, usable = _gathered(points, heights, index, things, config.objects)
-    things["rectangle"] = rectangles(xy, first, usable, config)
-    return Footprints(things, xy, high)
+    xy, high, first, usable = _gathered(points, heights, index, footprints, config.objects)
+    footprints["rectangle"] = rectangles(xy, first, usable, config)
+    return Footprints(footprints, xy, high)
 
 
 @njit(cache=True)
@@ -90,7 +90,7 @@ def _gathered(
     points: np.ndarray,
     heights: np.ndarray,
     members: np.ndarray,
-    things: np.ndarray,
+    footprints: np.ndarray,
     values: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Place and height of returns, at most so many of a thing; where each one's begin; what is one.
@@ -99,16 +99,16 @@ def _gathered(
     are given, get all but their rectangles.
     """
     shape, longest = values[0].shape, values[0].sizes.truck.length[2]
-    first = np.zeros(len(things) + 1, np.int64)
-    for k in range(len(things)):
-        step = -(-things[k].returns // shape.enough)
-        things[k].kept = -(-things[k].returns // step)
-        first[k + 1] = first[k] + things[k].kept
+    first = np.zeros(len(footprints) + 1, np.int64)
+    for k in range(len(footprints)):
+        step = -(-footprints[k].returns // shape.enough)
+        footprints[k].kept = -(-footprints[k].returns // step)
+        first[k + 1] = first[k] + footprints[k].kept
     xy = np.empty((first[-1], 2), np.float32)
     high = np.empty(first[-1], np.float32)
-    usable, begin = np.zeros(len(things), np.bool_), 0
-    for k in range(len(things)):
-        f = things[k]
+    usable, begin = np.zeros(len(footprints), np.bool_), 0
+    for k in range(len(footprints)):
+        f = footprints[k]
         step = -(-f.returns // shape.enough)
         low0 = low1 = lowest = np.float32(np.inf)
         high0 = high1 = np.float32(-np.inf)

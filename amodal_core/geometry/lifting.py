@@ -107,12 +107,12 @@ def _boxes(
         np.asarray(b)[chosen] for b in (instances.amodal_boxes, instances.visible_boxes)
     )
     contexts = _contexts(amodal, visible, instances.size)
-    things, xy, _ = measured(points, heights, [returns[k] for k in chosen], contexts, config)
+    footprints, xy, _ = measured(points, heights, [returns[k] for k in chosen], contexts, config)
     depths = np.array([middle(z[returns[k]]) for k in chosen])
-    things["top"] = np.fmax(things["top"], _tops(amodal, depths, calibration, ground))
+    footprints["top"] = np.fmax(footprints["top"], _tops(amodal, depths, calibration, ground))
     T, K = calibration.camera_from_lidar, calibration.K
     view = np.concatenate([T[0], T[2], K[0, [0, 2]]])
-    out[chosen] = _lifted(kinds[chosen], things, xy, amodal, view, ground, config.objects)
+    out[chosen] = _lifted(kinds[chosen], footprints, xy, amodal, view, ground, config.objects)
     return out
 
 
@@ -145,7 +145,7 @@ def _tops(
 @njit(cache=True)
 def _lifted(
     kinds: np.ndarray,
-    things: np.ndarray,
+    footprints: np.ndarray,
     xy: np.ndarray,
     amodal: np.ndarray,
     view: np.ndarray,
@@ -156,7 +156,7 @@ def _lifted(
 
     Args:
         kinds: (K,) see `completed`.
-        things: (K,) see `Footprints`, as `xy`.
+        footprints: (K,) see `Footprints`, as `xy`.
         xy: (N, 2) float32 metres.
         amodal: (K, 4) boxes of the masks, xyxy in pixels.
         view: (10,) first and third row of `camera_from_lidar`, focal length and centre of columns.
@@ -166,7 +166,7 @@ def _lifted(
     out = np.full((len(kinds), 7), np.nan)
     v, begin = values[0], 0
     for k in range(len(kinds)):
-        kind, f = kinds[k], things[k]
+        kind, f = kinds[k], footprints[k]
         own = xy[begin : begin + f.kept]
         begin += f.kept
         if not f.usable:

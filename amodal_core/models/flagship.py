@@ -55,30 +55,29 @@ _BOX, _VISIBLE_BOX, _MASK, _OCCLUDER, _DEPTH, _OCCLUSION, _EMBEDDING = 2, 1, 2, 
 @dataclass(frozen=True)
 class _Shape:
     backbone: str  # csp, efficientnet_lite0, nanodet or resnet50
-    channels: int  # of the pyramid
-    neck: int  # residual blocks of a fusion
-    levels: int
-    tower: tuple[int, ...]  # channels of each convolution
-    one_tower: bool  # for scores and boxes
-    mask_width: int
-    mask_depth: int  # convolutions before the last one
-    mask_channels: int
-    hidden: int  # of a mask network
-    instance: int  # hidden channels of what describes objects
-    embedding: int
-    lidar: tuple[int, int, int]
+    channels: int = 96  # of the pyramid
+    neck: int = 1  # residual blocks of a fusion
+    levels: int = 3
+    tower: tuple[int, ...] = (96, 96)  # channels of each convolution
+    shared_tower: bool = False  # by scores and boxes
+    mask_width: int = 48
+    mask_kernels: tuple[int, ...] = (3, 3, 1)  # sides, the last one's gives the mask features
+    mask_channels: int = 16
+    hidden: int = 16  # of a mask network
+    instance: int = 128  # hidden channels of what describes objects
+    embedding: int = 32
+    lidar: tuple[int, int, int] = (16, 32, 64)
 
 
 _SHAPES = {
-    "compact": _Shape("csp", 96, 1, 3, (96, 96), False, 48, 2, 16, 16, 128, 32, (16, 32, 64)),
-    "lite": _Shape(
-        "efficientnet_lite0", 96, 1, 3, (96, 96), False, 48, 2, 16, 16, 128, 32, (16, 32, 64)
-    ),
-    "nanodet": _Shape("nanodet", 96, 1, 3, (64,), True, 48, 1, 16, 16, 128, 32, (16, 32, 64)),
+    "compact": _Shape("csp"),
+    "lite": _Shape("efficientnet_lite0"),
+    "nanodet": _Shape("nanodet", tower=(64,), shared_tower=True, mask_kernels=(3, 3)),
     "r50": _Shape(
-        "resnet50", 256, 2, 4, (256, 256, 256), False, 128, 2, 32, 32, 512, 128, (32, 64, 128)
+        "resnet50", channels=256, neck=2, levels=4, tower=(256, 256, 256), mask_width=128,
+        mask_channels=32, hidden=32, instance=512, embedding=128, lidar=(32, 64, 128),
     ),
-}
+}  # fmt: skip
 
 
 class Flagship(LearnedModel):
@@ -132,7 +131,9 @@ class Flagship(LearnedModel):
         strides = tuple(8 * 2**k for k in range(shape.levels))
         detects = isinstance(self.backbone, NanoDet)
         count = len(config.classes)
-        self.head = DenseHead(shape.channels, count, shape.tower, strides, detects, shape.one_tower)
+        self.head = DenseHead(
+            shape.channels, count, shape.tower, strides, detects, shape.shared_tower
+        )
         self.instances = InstanceHead(
             self.head.channels,
             kernel_size(shape.mask_channels, shape.hidden),
@@ -141,11 +142,10 @@ class Flagship(LearnedModel):
         )
         self.fine = ConvNorm(widths[0], shape.mask_width, 1)
         self.coarse = ConvNorm(shape.channels, shape.mask_width, 1)
-        # One convolution less costs nothing where the last one looks around itself.
-        side = 3 if shape.mask_depth == 1 else 1
+        *inner, last_side = shape.mask_kernels
         self.mask_layers = nn.Sequential(
-            *[ConvNorm(shape.mask_width, shape.mask_width) for _ in range(shape.mask_depth)],
-            nn.Conv2d(shape.mask_width, shape.mask_channels, side, padding=side // 2),
+            *[ConvNorm(shape.mask_width, shape.mask_width, side) for side in inner],
+            nn.Conv2d(shape.mask_width, shape.mask_channels, last_side, padding=last_side // 2),
         )
         self.detail: nn.Sequential | None = None
         self.mask_stride = _MASK_STRIDE

@@ -308,7 +308,7 @@ class CoastingTracker(ABC):
         motion, measured, embeddings = tracks.motion, measured[columns], embeddings[columns]
         self._go_along(tracks, rows, measured, dt)
         errors, rates = measured[:, :2] - motion.values[rows, :2], motion.rates[rows, :2]
-        turned = median(errors) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
+        turned = np.median(errors, axis=0) if len(rows) >= _LEAST_MATCHED else np.zeros(2)
         if self._alongside is not None:
             turned[0] = 0.0  # the scans have told; not how the vehicle nods
         if dt > 0:
@@ -326,7 +326,7 @@ class CoastingTracker(ABC):
         if len(rows) >= _LEAST_MATCHED:
             # A camera that turns moves all by the same, those that are hidden too.
             motion.values[unmatched, :2] += turned
-            motion.rates[unmatched, :2] += median(motion.rates[rows, :2] - rates)
+            motion.rates[unmatched, :2] += np.median(motion.rates[rows, :2] - rates, axis=0)
 
     def _faded(self, coasted: TrackStore) -> np.ndarray:
         """(C,) factors of the scores of coasting tracks, from 1 down to a half."""
@@ -428,9 +428,3 @@ class CoastingTracker(ABC):
             & (share >= 0.3)
             & (masks.areas() > 0)
         )
-
-
-def median(values: np.ndarray) -> np.ndarray:
-    """(K,) of the columns of (N, K), N from 1 on; NumPy's takes longer to begin."""
-    ranked, half = np.sort(values, axis=0), len(values) // 2
-    return ranked[half] if len(values) % 2 else (ranked[half - 1] + ranked[half]) / 2

@@ -30,7 +30,7 @@ class Dense(NamedTuple):
         logits: (B, A, classes) float32.
         boxes: (B, A, 4) float32 amodal xyxy in pixels.
         visible_boxes: (B, A, 4) float32.
-        features: (B, A, C) what the towers saw, one's channels after the other's.
+        features: (B, A, C) outputs of the towers, one's channels after the other's.
         points: (A, 2) float32 x, y in pixels.
         strides: (A,) float32.
     """
@@ -97,19 +97,15 @@ class DenseHead(nn.Module):
         """
         logits, reaches, features, points, strides = [], [], [], [], []
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
-            a = seen = self._seen(self.class_tower, level, number)
-            if self.box_tower is None:
-                b = a
-            else:
-                b = self._seen(self.box_tower, level, number)
-                seen = torch.cat([a, b], 1)
-            said, reach = self.classes(a), self.boxes(b)
+            towers = [self.class_tower, self.box_tower]
+            outputs = [_run(tower, level, number) for tower in towers if tower is not None]
+            said, reach = self.classes(outputs[0]), self.boxes(outputs[-1])
             if prior:
                 said = said + prior[number].logits
                 reach = reach + prior[number].log_reach.repeat(1, 2, 1, 1)
             logits.append(said.flatten(2).transpose(1, 2))
             reaches.append(reach.flatten(2).transpose(1, 2))
-            features.append(seen.flatten(2).transpose(1, 2))
+            features.append(torch.cat(outputs, 1).flatten(2).transpose(1, 2))
             height, width = level.shape[-2:]
             x = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) * stride
             y = (torch.arange(height, device=level.device, dtype=torch.float32) + 0.5) * stride
@@ -130,11 +126,11 @@ class DenseHead(nn.Module):
             scale,
         )
 
-    @staticmethod
-    def _seen(tower: nn.ModuleList, level: torch.Tensor, number: int) -> torch.Tensor:
-        for layer in tower:
-            level = layer(level, number)
-        return level
+
+def _run(tower: nn.ModuleList, level: torch.Tensor, number: int) -> torch.Tensor:
+    for layer in tower:
+        level = layer(level, number)
+    return level
 
 
 class Described(NamedTuple):
