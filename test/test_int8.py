@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -230,6 +232,7 @@ def test_a_graph_in_int8_says_what_it_costs_and_the_runtime_repeats_it(weights, 
     assert len(set(found) - kept) > len(kept)
     exact, int8 = done.precision["amodal"]
     assert 0 < abs(exact - int8) < 0.1  # other numbers, of much the same objects
+    assert f"in 4 measured frames ({Path(data.path).name})" in done.cost
     assert f"amodal AP {100 * int8:.1f} instead of {100 * exact:.1f}" in done.cost
     frame = Pipeline.project(sample.frame(5), Report())
     results = []

@@ -55,6 +55,11 @@ def test_a_shared_tower_says_what_two_alike_say():
         torch.testing.assert_close(getattr(shared, name), getattr(apart, name), rtol=0, atol=0)
     torch.testing.assert_close(torch.cat([shared.features] * 2, 2), apart.features)
     assert (one.channels, two.channels) == (6, 12)
+    # Of two, one is the scores' and one the boxes'.
+    torch.nn.init.ones_(two.box_tower[0].convs[0].weight)
+    changed = two(levels)
+    assert torch.equal(changed.logits, apart.logits)
+    assert not torch.isclose(changed.boxes, apart.boxes).any()
     assert sum(p.numel() for p in one.parameters()) < sum(p.numel() for p in two.parameters())
 
 
